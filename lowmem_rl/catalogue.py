@@ -8,7 +8,7 @@ A row's `source` is the evidence its numbers stand on: config.json itself; a pub
 import re
 from dataclasses import replace
 
-from lowmem_rl.shape import QWEN2, QWEN3, ModelShape
+from lowmem_rl.shape import QWEN2, QWEN3, ModelShape, Quantised
 
 LLAMA, MISTRAL, PHI3 = "LlamaForCausalLM", "MistralForCausalLM", "Phi3ForCausalLM"
 
@@ -275,11 +275,14 @@ def find_mirrored(name: str) -> ModelShape | None:
     Only the owner and what a 4-bit upload adds are taken away: a chat model may take fewer tokens than its base.
     """
     owner, _, copy = name.rpartition("/")
+    suffix = _FOUR_BIT.search(copy)
     original = _BY_LAST_NAME.get(_FOUR_BIT.sub("", copy).lower()) if owner == "unsloth" else None
-    return original and replace(original, key=name, source=f"as {original.source}")
+    quantised: Quantised = "no" if suffix is None else "dynamic" if suffix[1] else "plain"
+    return original and replace(original, key=name, quantised=quantised, source=f"as {original.source}")
 
 
 _FOUR_BIT = re.compile(r"(-unsloth)?-bnb-4bit$")
+"""Unsloth's uploads in 4 bit; those with its own name in it are dynamic."""
 _BY_LAST_NAME = {name.rpartition("/")[2].lower(): shape for name, shape in CATALOGUE.items()}
 
 

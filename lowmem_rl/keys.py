@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
-from lowmem_rl.config import RunConfig
+from lowmem_rl.config import RunConfig, Section
 
 REWARDS = "rewards"
 """The one table whose keys are names of the user's choice."""
@@ -41,19 +41,23 @@ def known_keys() -> dict[str, Key]:
     return keys
 
 
+@cache
 def sections() -> dict[str, list[str]]:
-    """Returns the dotted keys of each section."""
-    names: dict[str, list[str]] = {}
-    for name in known_keys():
-        section, dot, _ = name.partition(".")
-        if dot:
-            names.setdefault(section, []).append(name)
-    return names
+    """Returns the dotted keys of each section; no schema is made, for every command checks names and few explain."""
+    kinds = {name: field.annotation for name, field in RunConfig.model_fields.items()}
+    return {
+        name: [f"{name}.{key}" for key in kind.model_fields]
+        for name, kind in kinds.items()
+        if isinstance(kind, type) and issubclass(kind, Section)
+    }
 
 
 def is_known(name: str) -> bool:
     """True if a value may stand under `name`; any name may stand under `rewards`."""
-    return name.startswith(f"{REWARDS}.") or (name != REWARDS and name in known_keys())
+    section, dot, _ = name.partition(".")
+    if dot:
+        return section == REWARDS or name in sections().get(section, ())
+    return name != REWARDS and name in RunConfig.model_fields and name not in sections()
 
 
 def find_key(name: str) -> Key | None:

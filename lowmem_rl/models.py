@@ -2,31 +2,27 @@
 
 A shape comes from a local directory, else from the hub's cache on this disk, else from the
 catalogue, so that a model can be planned for before a byte of it is fetched.
-Weights are never opened here beyond their headers: `model_path` only says whether they are all there.
+Weights are never opened beyond their headers: whether they are all there, and how many bytes they hold.
 """
 
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lowmem_rl.catalogue import CATALOGUE as CATALOGUE
 from lowmem_rl.catalogue import find_mirrored
 from lowmem_rl.errors import ConfigError, LowMemError, SetupError, UnknownName, near_names
-from lowmem_rl.shape import QWEN2, QWEN3
+from lowmem_rl.shape import QWEN2, QWEN3, Quantised
 from lowmem_rl.shape import ModelShape as ModelShape
+from lowmem_rl.weight_files import missing_weights, read_json, tensor_bytes
 
 TINY = "tiny"
 TINY_DIRECTORY = Path(__file__).parent / "_assets" / "tiny-qwen2"
 
-LARGEST_CONFIG_BYTES = 1_000_000
-INDEX = "model.safetensors.index.json"
-WHOLE_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 """Files of which a tokenizer has at least one: the fast form, SentencePiece, byte-level BPE."""
-LARGEST_HEADER_BYTES = 100_000_000
-"""The limit of the safetensors format itself."""
 
 
 def load_shape(name: str, revision: str | None = None) -> ModelShape:
@@ -54,7 +50,7 @@ def model_path(name: str) -> str:
         if not _looks_like_hub_name(name):
             raise _unknown_model(name)
         return name
-    for problem in _missing_weights(directory):
+    for problem in missing_weights(directory):
         raise SetupError(f"Model directory {directory}: {problem}.", hint="Fetch the missing files again, whole.")
     return str(directory)
 
@@ -119,7 +115,17 @@ def shape_from_config(config: Mapping[str, Any], key: str = "model", source: str
         max_positions=_number(config, "max_position_embeddings", source),
         source=source,
         qk_norm=architecture == QWEN3,
+        quantised=_quantised(config),
     )
+
+
+def _quantised(config: Mapping[str, Any]) -> Quantised:
+    """Says what a checkpoint's own bitsandbytes settings say; what they skip inside layers makes it a dynamic one."""
+    settings = config.get("quantization_config")
+    if not isinstance(settings, dict) or not settings.get("load_in_4bit"):
+        return "no"
+    skipped = settings.get("llm_int8_skip_modules")
+    return "dynamic" if isinstance(skipped, list) and any("layers." in str(name) for name in skipped) else "plain"
 
 
 def hub_cache() -> Path:
@@ -184,7 +190,7 @@ def _is_offline() -> bool:
 
 def _is_cached(name: str, revision: str | None) -> bool:
     snapshot = cached_snapshot(name, revision)
-    return snapshot is not None and _has_tokenizer(snapshot) and not any(_missing_weights(snapshot))
+    return snapshot is not None and _has_tokenizer(snapshot) and not any(missing_weights(snapshot))
 
 
 def _local_directory(name: str) -> Path | None:
@@ -230,7 +236,8 @@ def _fetched_shape(name: str, revision: str | None) -> ModelShape:
 
 
 def _read_shape(key: str, path: Path) -> ModelShape:
-    return shape_from_config(_read_config(path), key=key, source=str(path))
+    shape = shape_from_config(_read_config(path), key=key, source=str(path))
+    return replace(shape, file_bytes=tensor_bytes(path.parent))
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -240,19 +247,10 @@ def _read_config(path: Path) -> dict[str, Any]:
             f"Model directory {path.parent} has no config.json" + (": it holds an adapter only." if adapter else "."),
             hint="Name the base model instead." if adapter else "Name a directory that save_pretrained has written.",
         )
-    config = _read_json(path)
+    config = read_json(path)
     if not isinstance(config, dict):
         raise ConfigError(f"{path} holds {type(config).__name__}, not an object.", hint="Fetch the file again.")
     return config
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        if path.stat().st_size > LARGEST_CONFIG_BYTES and path.name == "config.json":
-            raise ConfigError(f"{path} is larger than any config.json.", hint="Fetch the file again.")
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise ConfigError(f"{path} cannot be read as JSON: {error}.", hint="Fetch the file again.") from error
 
 
 def _causal_architecture(config: Mapping[str, Any], key: str) -> str:
@@ -305,48 +303,6 @@ def _has_state_space(config: Mapping[str, Any]) -> bool:
     )
 
 
-def _missing_weights(directory: Path) -> Iterator[str]:
-    """Yields what keeps a directory's weights from being loaded."""
-    if (directory / INDEX).is_file():
-        files = sorted(set(_shards(directory / INDEX)))
-    else:
-        files = [name for name in WHOLE_WEIGHTS if (directory / name).is_file()][:1]
-    if not files:
-        yield f"it has no weights ({' or '.join([WHOLE_WEIGHTS[0], INDEX])})"
-    for name in files:
-        if not (directory / name).is_file():
-            yield f"{name} is missing, which {INDEX} names"
-        elif name.endswith(".safetensors") and not _is_whole(directory / name):
-            yield f"{name} is cut short or broken"
-
-
-def _shards(index: Path) -> list[str]:
-    content = _read_json(index)
-    shards = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
-        raise ConfigError(f"{index} has no weight_map.", hint="Fetch the file again.")
-    return list(shards.values())
-
-
-def _is_whole(path: Path) -> bool:
-    """Compares a safetensors file's size with its header (8 bytes of length, then JSON with offsets).
-
-    A Git LFS pointer fails as a cut download does: its first 8 bytes read as a huge length.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > min(size - 8, LARGEST_HEADER_BYTES):
-            return False
-        header = file.read(length)
-    try:
-        tensors = {name: tensor for name, tensor in json.loads(header).items() if name != "__metadata__"}
-        end = max(tensor["data_offsets"][1] for tensor in tensors.values())
-        return bool(8 + length + end <= size)
-    except (ValueError, AttributeError, LookupError, TypeError, RecursionError):  # no header, or one without tensors
-        return False
-
-
 def _has_tokenizer(directory: Path) -> bool:
     return any((directory / name).is_file() for name in TOKENIZERS)
 
@@ -354,9 +310,9 @@ def _has_tokenizer(directory: Path) -> bool:
 def _has_chat_template(directory: Path) -> bool:
     """Says whether a template stands where transformers looks for it. Raises `ConfigError` for broken files."""
     if (directory / TOKENIZERS[0]).is_file():
-        _read_json(directory / TOKENIZERS[0])
+        read_json(directory / TOKENIZERS[0])
     settings = directory / "tokenizer_config.json"
-    values = _read_json(settings) if settings.is_file() else {}
+    values = read_json(settings) if settings.is_file() else {}
     if not isinstance(values, dict):
         raise ConfigError(f"{settings} holds {type(values).__name__}, not an object.", hint="Fetch the file again.")
     return bool(values.get("chat_template")) or (directory / "chat_template.jinja").is_file()

@@ -1,7 +1,9 @@
 """`ModelShape`: the numbers of a causal decoder that decide its memory and time, and what follows from them."""
 
 from dataclasses import dataclass
+from typing import Literal
 
+Quantised = Literal["no", "plain", "dynamic"]
 QWEN2, QWEN3 = "Qwen2ForCausalLM", "Qwen3ForCausalLM"
 
 
@@ -28,6 +30,10 @@ class ModelShape:
     source: str
     qk_norm: bool = False
     """Queries and keys are normed once more in each head, as in Qwen3."""
+    quantised: Quantised = "no"
+    """The files hold 4-bit weights: all linear layers (plain), or with layers left in 16 bit (Unsloth's dynamic)."""
+    file_bytes: int | None = None
+    """Bytes of all tensors in the model's files, where those are on this disk; as they claim, nothing checked."""
 
     @property
     def query_size(self) -> int:
@@ -67,5 +73,45 @@ class ModelShape:
     def other_params(self) -> int:
         """Weights that are never quantised: embeddings, an untied head, norms, biases."""
         embeddings = self.vocab_size * self.hidden_size * (1 if self.tied_embeddings else 2)
-        biases = self.attention_bias * (self.query_size + 2 * self.key_size)
-        return embeddings + self.hidden_size + self.num_layers * (2 * self.hidden_size + biases)
+        return embeddings + self.hidden_size + self.num_layers * self.layer_other_params
+
+    @property
+    def layer_other_params(self) -> int:
+        """Weights of one decoder layer's norms and biases."""
+        norms = 2 * self.hidden_size + self.qk_norm * 2 * self.head_dim
+        return norms + self.attention_bias * (self.query_size + 2 * self.key_size)
+
+    @property
+    def linear_params(self) -> int:
+        """Weights of all linear layers: what 4 bits are for."""
+        return self.num_layers * self.layer_params
+
+    @property
+    def linear_file_bytes(self) -> int | None:
+        """Bytes of the linear layers in 4-bit files; None without such files, or where their size cannot be one's."""
+        if self.quantised == "no" or self.file_bytes is None:
+            return None
+        size = self.file_bytes - 2 * self.other_params
+        return size if self.linear_params // 2 <= size <= 2 * self.linear_params else None
+
+    @property
+    def files_agree(self) -> bool:
+        """True unless the files hold another number of weights than is counted here, in 16 or 32 bit."""
+        if self.file_bytes is None:
+            return True
+        if self.quantised != "no":
+            return self.linear_file_bytes is not None
+        head = self.tied_embeddings * self.vocab_size * self.hidden_size  # some files hold a tied matrix twice
+        sizes = [width * count for width in (2, 4) for count in (self.num_params, self.num_params + head)]
+        return any(abs(self.file_bytes - size) <= FILES_AGREE * size for size in sizes)
+
+    @property
+    def uncounted_params(self) -> int:
+        """Weights that 16-bit files hold beyond those counted here."""
+        if self.files_agree or self.quantised != "no" or self.file_bytes is None:
+            return 0
+        return max(self.file_bytes // 2 - self.num_params, 0)
+
+
+FILES_AGREE = 0.01
+"""Share by which files may differ from the count of weights: buffers and padding."""

@@ -85,8 +85,9 @@ def profile(
     # Code of the user's runs only where a step is taken.
     request = RunRequest(preset, files, settings, model=model, pass_rate=pass_rate, allow_code=not measure)
     if measure:
-        if (card, vram, score, verbose) != (None, None, None, False):
-            raise typer.BadParameter("--measure is about this machine: it goes with none of --card, --vram, --score")
+        if (card, vram, pass_rate, score, verbose) != (None, None, None, None, False):
+            others = "--card, --vram, --pass-rate, --score, --verbose"
+            raise typer.BadParameter(f"--measure is about this machine's memory: it goes with none of {others}")
         from lowmem_rl_cli.measure import measure_command
 
         measure_command(request, as_json)

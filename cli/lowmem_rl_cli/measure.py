@@ -44,7 +44,7 @@ def _lines(measured: Measurement, preset: str, page: Page) -> Iterator[str]:
     kinds = [kind for kind in KINDS if any(_size(row.measured, kind) is not None for row in measured.rows)]
     head = ["phase", *(f"{kind}, {side}" for kind in kinds for side in ("predicted", "measured"))]
     body = [[row.phase, *_cells(row.predicted, row.measured, kinds)] for row in measured.rows]
-    yield from page.table([head, *body], "l" + "r" * (len(head) - 1))
+    yield from page.table(body, "l" + "r" * (len(head) - 1), head)
     yield ""
     for remark in _remarks(measured, kinds):
         yield from page.fold(remark, "")

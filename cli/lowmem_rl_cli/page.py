@@ -6,16 +6,17 @@ By hand and not by rich, whose import alone takes a fifth of the time in which `
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from textwrap import wrap
 
 BOLD, DIM, RED, GREEN, YELLOW = "1", "2", "31", "32", "33"
 """SGR codes that read on dark and on light ground; the colours are the terminal's own."""
 BLOCKS = ("█", "░", "│")
-NARROWEST, WIDEST, PIPED = 80, 120, 100
+NARROWEST, WIDEST, PIPED = 40, 120, 100
 INDENT, GAP = "  ", "  "
 NARROWEST_CELL = 16
+"""Columns below which text is not folded beside something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +37,16 @@ class Page:
         return f"\x1b[{';'.join(codes)}m{text}\x1b[0m" if self.colours and text and codes else text
 
     def heading(self, title: str, remark: str = "") -> Iterator[str]:
-        """Yields an empty line, then a title with a remark beside it, or below where both are too long."""
+        """Yields an empty line, then a title with a remark beside it, or below where there is no room."""
         yield ""
-        first, *rest = wrap(remark, self.columns - len(title) - len(GAP)) or [""]
+        start = len(title + GAP)
+        if self.columns - start < NARROWEST_CELL:
+            yield from self.fold(title, "", INDENT, BOLD)
+            yield from self.fold(remark, INDENT, "", DIM)
+            return
+        first, *rest = wrap(remark, self.columns - start) or [""]
         yield (self.ink(title, BOLD) + GAP + self.ink(first, DIM)).rstrip()
-        yield from (self.ink(" " * len(title + GAP) + line, DIM) for line in rest)
+        yield from (self.ink(" " * start + line, DIM) for line in rest)
 
     def fold(self, text: str, indent: str = INDENT, hang: str = "", *codes: str) -> Iterator[str]:
         """Yields a paragraph; lines after the first are indented by `hang` besides."""
@@ -48,21 +54,34 @@ class Page:
         yield from (self.ink(line, *codes) for line in lines)
 
     def table(
-        self, rows: Sequence[Sequence[str]], align: str, inks: Mapping[int, Sequence[str]] | None = None
+        self, rows: Sequence[Sequence[str]], align: str, head: Sequence[str] = (), bold: int | None = None
     ) -> Iterator[str]:
         """Yields aligned rows, `align` having "l" or "r" a column; a long last cell is folded in its column.
 
-        `inks` are codes by the row's number.
+        On a page too narrow for the columns each row becomes a paragraph.
         """
-        sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [head, *rows] if head else rows
+        sizes = [max(map(len, column)) for column in zip(*lines, strict=True)]
         start = len(INDENT) + sum(sizes[:-1]) + len(GAP) * (len(sizes) - 1)
-        room = max(self.columns - start, NARROWEST_CELL)
-        for number, row in enumerate(rows):
+        if start + min(sizes[-1], NARROWEST_CELL) > self.columns:
+            yield from self._paragraphs(rows, head, bold)
+            return
+        for number, row in enumerate(lines, start=-1 if head else 0):
+            codes = [DIM] if number < 0 else [BOLD] if number == bold else []
             *cells, last = (_aligned(*cell) for cell in zip(row, sizes, align, strict=True))
-            lines = wrap(last, room, break_on_hyphens=False) if len(last.rstrip()) > room else [last]
-            codes = (inks or {}).get(number, ())
-            yield self.ink((INDENT + GAP.join([*cells, lines[0]])).rstrip(), *codes)
-            yield from (self.ink(" " * start + line, *codes) for line in lines[1:])
+            room = self.columns - start
+            first, *rest = wrap(last, room, break_on_hyphens=False) if len(last.rstrip()) > room else [last]
+            yield self.ink((INDENT + GAP.join([*cells, first])).rstrip(), *codes)
+            yield from (self.ink(" " * start + line, *codes) for line in rest)
+
+    def _paragraphs(self, rows: Sequence[Sequence[str]], head: Sequence[str], bold: int | None) -> Iterator[str]:
+        """Yields each row as its first cell and, behind a colon, the others with their column's name."""
+        for number, row in enumerate(rows):
+            names = head or [""] * len(row)
+            named = [f"{name} {cell}".strip() for name, cell in zip(names, row, strict=True) if cell]
+            about = [named.pop(0)] if row[0] else []
+            codes = (BOLD,) if number == bold else ()
+            yield from self.fold(": ".join([*about, ", ".join(named)]), INDENT, GAP, *codes)
 
     def bar(self, expected: float, upper: float, edge: float, scale: float, width: int) -> str:
         """Returns a bar of `width` cells to `scale`, with the edge marked; what passes the edge shows beyond it."""
@@ -76,7 +95,7 @@ class Page:
 
 
 def this_page() -> Page:
-    """Returns the page of standard output: as wide as the terminal, 80 to 120 columns, or 100 where there is none."""
+    """Returns the page of standard output: as wide as the terminal, 40 to 120 columns, or 100 where there is none."""
     columns = shutil.get_terminal_size((PIPED, 24)).columns
     return Page(max(NARROWEST, min(columns, WIDEST)), _shows_colours(), _encodes("".join(BLOCKS)))
 

@@ -4,6 +4,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import join
 
 from rich.console import Console
 
@@ -34,7 +35,8 @@ def probe_command(request: RunRequest, *, examples: int, samples: int, out: Path
     if as_json:
         console.show_json(result.probe.to_json() | {"group": result.signal.to_json(), "path": str(path)})
     else:
-        console.show("\n".join([*_counts(result.probe), "", *_meaning(result.signal), "", *_next_step(path)]))
+        told = [*_counts(result.probe), "", *_meaning(result.signal), "", *_next_step(request, path)]
+        console.show("\n".join(told))
 
 
 def _counts(probe: Probe) -> Iterator[str]:
@@ -65,5 +67,17 @@ def _meaning(signal: SignalReport) -> Iterator[str]:
     )
 
 
-def _next_step(path: Path) -> Iterator[str]:
-    yield f"The counts are in {path}; plan with them: lowmem-rl profile --pass-rate {path}"
+def _next_step(request: RunRequest, path: Path) -> Iterator[str]:
+    yield f"The counts are in {path}. Plan with them, then train:"
+    for command in ("profile", "train"):
+        yield "  " + join(["lowmem-rl", command, *_same_run(request), "--pass-rate", str(path)])
+
+
+def _same_run(request: RunRequest) -> Iterator[str]:
+    """Yields the options that name the probed run to another command."""
+    if request.preset is not None:
+        yield from ("--preset", request.preset)
+    for file in request.config_files:
+        yield from ("--config", str(file))
+    for setting in (*request.settings, *([f"task.name={request.task}"] if request.task else [])):
+        yield from ("--set", setting)

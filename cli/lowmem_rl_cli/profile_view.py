@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from lowmem_rl.hardware import GIB
-from lowmem_rl.memory.estimate import MemoryEstimate, Verdict
+from lowmem_rl.memory.estimate import MemoryEstimate, Verdict, verdict
 from lowmem_rl.planning.advice import Advice
 from lowmem_rl.planning.plan import Plan
 from lowmem_rl.planning.time import Seconds
@@ -21,6 +21,8 @@ COLOURS = {
     "too-small": RED,
 }
 SEVERITY = (GREEN, YELLOW, RED)
+BARS_BESIDE = 60
+"""Columns from which there is room for bars beside figures, and for settings behind a number."""
 WORDS = {"fits": "fits", "tight": "tight", "does-not-fit": "does not fit"}
 
 
@@ -98,31 +100,33 @@ def _phases(plan: Plan, page: Page) -> Iterator[str]:
     needed, budget = plan.estimate, plan.target.budget_bytes
     sizes = {phase: (needed.phase_bytes(phase), _upper(needed, phase)) for phase in needed.phases}
     name, scale = max(map(len, sizes)), max(budget, *(upper for _, upper in sizes.values()))
-    width = max(page.columns - name - 32, 10)
+    is_narrow = page.columns < BARS_BESIDE  # there a bar stands below its figures
+    width = page.columns - 5 if is_narrow else page.columns - name - 32
     edge = round(width * budget / scale)
     solid, light, mark = page.glyphs
     counted = "as the driver counts" if plan.target.card else "of host memory"
     yield from page.heading("Memory by phase", f"GiB {counted}: {solid} expected, {light} upper, {mark} budget")
     label = f"{gib(budget)} GiB"
-    head = f"  {'':<{name}}  expected  upper  " + label.rjust(edge + 1)
-    yield page.ink(head, DIM)
+    gap = "\n  " if is_narrow else "  "
+    yield page.ink(f"  {'':<{name}}  expected  upper{gap}{label.rjust(edge + 1)}", DIM)
     for phase, (expected, upper) in sizes.items():
         bar = page.bar(expected, upper, budget, scale, width)
-        line = f"  {phase:<{name}}  {gib(expected):>8}  {gib(upper):>5}  {bar}"
+        figures = f"  {phase:<{name}}  {gib(expected):>8}  {gib(upper):>5}"
         is_peak = phase == needed.peak_phase
         codes = (BOLD, COLOURS[plan.memory_verdict]) if is_peak else ()
-        yield page.ink(line + (" peak" if is_peak else ""), *codes)
+        mark = " peak" if is_peak else ""
+        yield page.ink(f"{figures}{mark}{gap}{bar}" if is_narrow else f"{figures}{gap}{bar}{mark}", *codes)
 
 
 def _terms(plan: Plan, phase: str, page: Page, verbose: bool) -> Iterator[str]:
     needed, parts = plan.estimate, plan.estimate.phases[phase]
     yield from page.heading(phase.capitalize(), "the peak, GiB" if phase == needed.peak_phase else "GiB")
-    rows = [("", "expected", "upper", "formula; evidence" if verbose else "evidence")]
+    head, rows = ("", "expected", "upper", "formula; evidence" if verbose else "evidence"), []
     for part in parts:
         grade = f"{part.formula}; {part.grade}" if verbose else part.grade
         rows.append((part.name, gib2(part.expected_bytes), gib2(part.upper_bytes), grade))
     rows.append(("in all", gib2(needed.phase_bytes(phase)), gib2(_upper(needed, phase)), ""))
-    yield from page.table(rows, "lrrl", {0: (DIM,), len(rows) - 1: (BOLD,)})
+    yield from page.table(rows, "lrrl", head, bold=len(rows) - 1)
     elastic = sum(part.expected_bytes for part in parts if part.elastic)
     if elastic >= GIB // 200:
         yield from page.fold(f"{gib2(elastic)} GiB of it are given back under pressure.", "  ", "", DIM)
@@ -135,11 +139,11 @@ def _signal(plan: Plan, page: Page) -> Iterator[str]:
     uneven = "" if signal.pessimistic_share is None else f"; {percent(signal.pessimistic_share)} on uneven data"
     a_step = f"{signal.informative_groups_per_step:.1f} of {signal.prompts_per_step} a step"
     smallest = signal.smallest_group_size
-    reached = "at least" if smallest else f"no size up to {MAX_GROUP_SIZE} makes"
+    reached = "the smallest group that reaches it" if smallest else f"no group up to {MAX_GROUP_SIZE} reaches it"
     rows = [
         ("informative groups", percent(signal.informative_share), a_step + uneven),
         ("steps without any", percent(signal.dead_step_probability), ""),
-        ("smallest group that will do", str(smallest or "none"), f"{reached} {percent(MEANINGFUL_SHARE)} informative"),
+        (f"{percent(MEANINGFUL_SHARE)} informative from", str(smallest or "none"), reached),
         ("recommended group", str(signal.recommended_group_size), RECOMMENDATION),
         ("worth of a rollout", percent(signal.baseline_efficiency), "against a perfect baseline"),
     ]
@@ -156,15 +160,13 @@ def _finding(finding: Finding) -> str:
 
 def _frontier(plan: Plan, page: Page) -> Iterator[str]:
     yield from page.heading("Group size", "at the same micro-batch and wave, as far as its rows fill them; GiB")
-    rows = [("group", "expected", "upper", "informative", "step time", "")]
-    chosen = 0
-    for number, point in enumerate(plan.frontier, start=1):
-        is_chosen = point.group_size == plan.config.grpo.group_size
-        chosen = number if is_chosen else chosen
+    head, rows = ("group", "expected", "upper", "informative", "step time", ""), []
+    chosen = [point.group_size for point in plan.frontier].index(plan.config.grpo.group_size)
+    for number, point in enumerate(plan.frontier):
         share, time = percent(point.informative_share), f"{point.relative_step_time:.2f}x"
         cells = (str(point.group_size), gib(point.expected_bytes), gib(point.upper_bytes), share, time)
-        rows.append((*cells, "<- this run" if is_chosen else ""))
-    yield from page.table(rows, "rrrrrl", {0: (DIM,), chosen: (BOLD,)})
+        rows.append((*cells, "<- this run" if number == chosen else ""))
+    yield from page.table(rows, "rrrrrl", head, bold=chosen)
 
 
 def _time(plan: Plan, page: Page) -> Iterator[str]:
@@ -188,13 +190,13 @@ def _otherwise(plan: Plan, page: Page) -> Iterator[str]:
     """Yields the same run done otherwise, and what is needed beside the card."""
     yield from page.heading("Done otherwise", "the same run, GiB")
     this, needed, budget = "QLoRA" if plan.config.model.bits == 4 else "LoRA", plan.estimate, plan.target.budget_bytes
-    rows = [("", "expected", "upper", "", "run" if plan.time else "")]
+    head, rows = ("", "expected", "upper", "", "run" if plan.time else ""), []
     for way in plan.alternatives:
-        verdict = "fits" if way.upper_bytes <= budget else "tight" if way.expected_bytes <= budget else "does not fit"
+        fits = WORDS[verdict(way.expected_bytes, way.upper_bytes, budget)]
         shown = f"{way.name} (this run)" if way.name == this else way.name
-        rows.append((shown, gib(way.expected_bytes), gib(way.upper_bytes), verdict, span(way.run) if way.run else ""))
+        rows.append((shown, gib(way.expected_bytes), gib(way.upper_bytes), fits, span(way.run) if way.run else ""))
     chosen = next(number for number, row in enumerate(rows) if row[0].endswith("(this run)"))
-    yield from page.table(rows, "lrrll", {0: (DIM,), chosen: (BOLD,)})
+    yield from page.table(rows, "lrrll", head, bold=chosen)
     host = f"{amount(needed.host_bytes)} of host memory, " if plan.target.card else ""
     yield from page.fold(f"Beside that: {host}{amount(needed.disk_bytes)} of disk.")
 
@@ -206,7 +208,8 @@ def _advice(plan: Plan, page: Page) -> Iterator[str]:
     for number, item in enumerate(plan.advice, start=1):
         # A line must not end between --set and its setting.
         change = f"{number}. --set {item.change}".replace("--set ", "--set\N{NO-BREAK SPACE}")
-        yield from (line.replace("\N{NO-BREAK SPACE}", " ") for line in page.fold(change, "  ", "   ", BOLD))
+        hang = "" if page.columns < BARS_BESIDE else "   "
+        yield from (line.replace("\N{NO-BREAK SPACE}", " ") for line in page.fold(change, "  ", hang, BOLD))
         yield from page.fold(_price(item, plan), "     ")
 
 

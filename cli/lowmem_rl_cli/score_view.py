@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lowmem_rl.memory.accuracy import TOLERATED_UNDER, Score
-from lowmem_rl_cli.page import BOLD, DIM, GREEN, RED, YELLOW, Page
+from lowmem_rl_cli.page import BOLD, GREEN, NARROWEST_CELL, RED, YELLOW, Page
 
 HEAD = ("measured", "rows", "mean", "worst", "under", "worst row")
 FIGURES = 62
@@ -25,13 +25,13 @@ def _lines(summary: Mapping[str, Any], page: Page) -> Iterator[str]:
         yield from page.fold(f"{note[:1].upper()}{note[1:]}.", "", "", YELLOW)
     beyond = f"under: rows predicted more than {100 * TOLERATED_UNDER:.0f} % too low"
     yield from page.heading("Errors", f"of the expected value, predicted over measured less one; {beyond}")
-    yield from page.table([("", *HEAD), *_rows("all rows", summary["errors"])], "llrrrrl", {0: (DIM,)})
+    yield from page.table(list(_rows("all rows", summary["errors"])), "llrrrrl", ("", *HEAD))
     yield from _named("too low", _under(summary["errors"]), page)
     for key, title in GROUPS.items():
         yield from page.heading(title)
         named = [(_shortened(name, page), errors) for name, errors in summary[key].items()]
         rows = [row for name, errors in named for row in _rows(name, errors)]
-        yield from page.table([("", *HEAD), *rows], "llrrrrl", {0: (DIM,)})
+        yield from page.table(rows, "llrrrrl", ("", *HEAD))
     yield from _failed(summary, page)
     yield from _left_out(summary["left_out"], page)
 
@@ -55,7 +55,7 @@ def _failed(summary: Mapping[str, Any], page: Page) -> Iterator[str]:
     verdicts, bounded = summary["verdicts"], summary["bounded"]
     yield from page.heading("Verdicts", "rows by what became of the run and what is said of it")
     counts = [(end, *(str(len(rows)) for rows in said.values())) for end, said in verdicts.items()]
-    yield from page.table([("", *verdicts["completed"]), *counts], "lrrr", {0: (DIM,)})
+    yield from page.table(counts, "lrrr", ("", *verdicts["completed"]))
     yield from _named("out of memory, called fitting", summary["out_of_memory"]["called_fits"], page)
     yield from _named("completed, called not fitting", verdicts["completed"]["does-not-fit"], page)
     yield from _named("measured above the upper value", summary["above_upper"], page)
@@ -85,7 +85,10 @@ def _under(errors: Mapping[str, Any]) -> list[str]:
 
 def _shortened(source: str, page: Page) -> str:
     """Returns an address without what most share; one too long for the table keeps its owner and its last part."""
-    text, room = source.removeprefix("https://").removeprefix("github.com/"), page.columns - FIGURES
+    text, room = (
+        source.removeprefix("https://").removeprefix("github.com/"),
+        max(page.columns - FIGURES, NARROWEST_CELL),
+    )
     if len(text) > room:
         text = f"{text.partition('/')[0]}/.../{text.rpartition('/')[2]}"
     return text if len(text) <= room else f"{text[: room - 3]}..."

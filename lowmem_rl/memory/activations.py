@@ -90,10 +90,10 @@ def _fused_layer(workload: Workload, shape: ModelShape) -> Layer:
     return Layer(saved, b * (2 * hidden + 3 * mlp), "b (2H + 2q + 2k + 3I) + b (2H + 3I)")
 
 
-def layer(workload: Workload, shape: ModelShape, tokens: int | None = None) -> Term:
+def layer(workload: Workload, shape: ModelShape) -> Term:
     """The layer whose backward pass is running: recomputed, or saved by the forward pass already."""
     one = layer_of(workload, shape)
-    size = (workload.tokens if tokens is None else tokens) * one.peak + _scores(workload, shape)
+    size = max(workload.tokens * one.peak + _scores(workload, shape), _softmax(workload, shape))
     grade: Grade = "measured here" if workload.layer == "plain" else "read from source"
     upper = size * LAYER_UPPER
     formula = f"T ({one.formula})" + ("" if workload.attention == "flash" else " + attention's squares")
@@ -112,7 +112,8 @@ def kept_activations(workload: Workload, shape: ModelShape) -> Term:
         # unsloth_zoo gradient_checkpointing.py: every input but the last goes to the host, two buffers bring them back.
         return term("activations kept", 3 * tokens * hidden * b, "read from source", "(2 staging + 1) T H b")
     if workload.checkpointing == "plain":
-        mask = workload.micro_batch * workload.row_tokens**2 if workload.attention == "sdpa" else 0
+        each = {"flash": 0, "sdpa": 1, "eager": b}[workload.attention]  # of the mask: truth values, or numbers
+        mask = workload.micro_batch * workload.row_tokens**2 * each
         return term("activations kept", layers * tokens * hidden * b + mask, "measured here", "L T H b [+ mask]")
     below = (layers - 1) * tokens * layer_of(workload, shape).saved + (layers - 1) * _scores(workload, shape)
     return term("activations kept", below, "measured here", "(L - 1) T x what a layer saves")
@@ -125,8 +126,15 @@ in-place: Unsloth before chunks wrote the gradient into the logits (2), of which
 (4; accelerate utils/operations.py, ConvertOutputsToFp32). kept: float32 chunks until the backward pass, 6.7 measured
 (unsloth issue 4985). fused: 2 + 4 + 2. full: log-softmax 4, two gradients of 4 (12, measured here);
 shifted: and the 16-bit logits beside their shifted float32 copy."""
-CHUNK_BYTES, LEAST_ROWS = 2 * GIB, 512
-"""unsloth_zoo 2026.10.9 fused_losses/chunked_logprob.py:47-72: a chunk's float32 logits and their gradient."""
+CHUNK_BYTES, LEAST_ROWS, MOST_ROWS = 2 * GIB, 512, 4096
+CHUNK_LOGITS = 512 * 151_936
+"""unsloth_zoo 2026.10.9 fused_losses/fused_linear.py:69-73, 140: what a chunk of float32 logits is cut by. Its rows
+are no setting: `unsloth_logit_chunk_multiplier` is read and then left unused by the fused log-probs."""
+SPLIT_COLUMNS = 16_384
+"""The same file's tiles, from 4096 rows on and on cards of up to 24 GiB: never wider than this at 4096 rows."""
+FALLBACK_BYTES = 8
+"""unsloth_zoo 2026.10.9 fused_losses/chunked_logprob.py:47-72, which runs where the fused kernels do not: a chunk's
+float32 logits and their gradient."""
 TILE_ROWS, TILE_WIDTH = 4096, 32768
 """trl 1.15 kernels/chunked_logprob.py: one tile of logits at a time, in the compute type, whatever the vocabulary."""
 
@@ -189,26 +197,42 @@ def logit_bytes(workload: Workload, shape: ModelShape) -> float:
         # The scored rows are copied, and their gradient is made in float32 before it is narrowed.
         copies = 4 + 2 * workload.compute_bytes
         return workload.compute_bytes * min(rows, TILE_ROWS) * TILE_WIDTH + copies * rows * shape.hidden_size
-    return 8 * vocab * chunk_rows(rows, vocab)
+    tiles = 4 * min(rows, MOST_ROWS) * (SPLIT_COLUMNS + shape.hidden_size)
+    return max(4 * vocab * chunk_rows(rows, shape), tiles)
 
 
 def spare_chunk(workload: Workload, shape: ModelShape) -> Term:
     """What Unsloth's chunk of logits takes beyond its least rows: it shrinks to half of what the card has free."""
+    rows, vocab = workload.scored_tokens, shape.vocab_size
+    least = min(CHUNK_LEAST, rows)
     shrinks = workload.logits == "chunked" and workload.stack == "unsloth"
-    least = 8 * shape.vocab_size * min(CHUNK_LEAST, workload.scored_tokens)
-    size = logit_bytes(workload, shape) - least if shrinks else 0
-    return term(
-        "chunk of logits", size, "read from source", "8 V (its rows - 2)", upper=LOSS_UPPER * size, elastic=True
-    )
+    size = logit_bytes(workload, shape) - 4 * vocab * least if shrinks else 0
+    upper = FALLBACK_BYTES * vocab * (fallback_rows(rows, vocab) - least) if shrinks else 0
+    formula = "4 V (its rows - 2), or tiles of T (16384 + H) 4"
+    return term("chunk of logits", size, "read from source", formula, upper=LOSS_UPPER * upper, elastic=True)
 
 
 CHUNK_LEAST = 2
-"""Rows below which a chunk never shrinks (unsloth_zoo 2026.10.9 fused_losses/chunked_logprob.py:59-70)."""
+"""Rows below which a chunk never shrinks (both files)."""
 
 
-def chunk_rows(rows: int, vocab_size: int) -> int:
-    """Rows of one chunk in Unsloth's log-probs: an eighth of all, not below 512, not above 2 GiB."""
-    return min(max(min(CHUNK_BYTES // (8 * vocab_size), max(LEAST_ROWS, ceil(rows / 8))), CHUNK_LEAST), rows)
+def chunk_rows(rows: int, shape: ModelShape) -> int:
+    """Rows of one chunk in Unsloth's fused log-probs, all powers of two; from 4096 rows on tiles take over."""
+    rows = min(rows, MOST_ROWS)
+    least = min(max(_power_of_two(CHUNK_LOGITS / shape.vocab_size), LEAST_ROWS), MOST_ROWS)
+    wanted = max(_power_of_two(rows * shape.hidden_size / shape.vocab_size), least)
+    return min(wanted, CHUNK_BYTES // (4 * shape.vocab_size), rows)
+
+
+def fallback_rows(rows: int, vocab_size: int) -> int:
+    """Rows of one chunk without the fused kernels: an eighth of all, not below 512, not above 2 GiB."""
+    most = CHUNK_BYTES // (FALLBACK_BYTES * vocab_size)
+    return min(max(min(most, max(LEAST_ROWS, ceil(rows / 8))), CHUNK_LEAST), rows)
+
+
+def _power_of_two(number: float) -> int:
+    """The power of two at or below a number."""
+    return 1 << max(int(number).bit_length() - 1, 0)
 
 
 def _with_logits(name: str, workload: Workload, shape: ModelShape, hidden: float, head: float = 0.0) -> Term:
@@ -237,20 +261,31 @@ def _hidden_bytes(workload: Workload) -> int:
 
 
 def _head_gradient(workload: Workload, shape: ModelShape) -> int:
-    """In full training the head's gradient is made at the loss, by TRL's chunks in float32 first."""
+    """In full training the head's gradient is made at the loss, by TRL's chunks in float32 first, then narrowed."""
     if workload.method != "full":
         return 0
-    sums = 4 if workload.logits == "chunked" else 0
+    sums = 4 if workload.logits == "chunked" and workload.compute_bytes < 4 else 0
     return shape.vocab_size * shape.hidden_size * (weight_bytes(workload) + sums)
 
 
 def _residual(workload: Workload) -> int:
-    """After `prepare_model_for_kbit_training` the embeddings are float32, and with them the residual stream."""
-    return workload.residual_bytes or (4 if workload.upcast_remainder else workload.compute_bytes)
+    """As wide as the embeddings: float32 in float32 weights, and after `prepare_model_for_kbit_training`."""
+    wide = max(weight_bytes(workload), workload.compute_bytes)
+    return workload.residual_bytes or (4 if workload.upcast_remainder else wide)
+
+
+def _softmax(workload: Workload, shape: ModelShape) -> float:
+    """Eager attention's own backward pass, once the MLP's is over: the norm's input, queries, keys and values, and in
+    float32 softmax's result, the gradient that comes and the one that goes."""
+    if workload.attention != "eager":
+        return 0.0
+    squares = workload.micro_batch * workload.row_tokens**2 * shape.num_heads
+    each = 8 * shape.hidden_size + 4 * workload.compute_bytes * shape.query_size
+    return workload.tokens * each + 12.0 * squares
 
 
 def _keys(workload: Workload, shape: ModelShape) -> int:
-    return shape.query_size if workload.attention == "sdpa" else shape.key_size
+    return shape.key_size if workload.attention == "flash" else shape.query_size
 
 
 def _dropped(workload: Workload, shape: ModelShape, *, masks: bool = True) -> float:
@@ -263,8 +298,9 @@ def _dropped(workload: Workload, shape: ModelShape, *, masks: bool = True) -> fl
 
 def _scores(workload: Workload, shape: ModelShape) -> float:
     """Attention's squares in one layer. `sdpa`: the mask in numbers, made anew by each layer (measured here);
-    `eager`: scores and probabilities, the latter in float32 as well."""
+    `eager`: what softmax keeps of its own result, in float32, and the copy that the values are mixed by."""
     square = workload.micro_batch * workload.row_tokens**2
     if workload.attention == "sdpa":
         return square * workload.compute_bytes
-    return square * shape.num_heads * (2.0 * workload.compute_bytes + 4) if workload.attention == "eager" else 0.0
+    copy = workload.compute_bytes if workload.compute_bytes < 4 else 0
+    return square * shape.num_heads * (4.0 + copy) if workload.attention == "eager" else 0.0

@@ -67,14 +67,19 @@ class MemoryEstimate:
         return _expected(self.phases[phase])
 
     def verdict(self, budget_bytes: int) -> Verdict:
-        """Returns whether the run fits into a budget surely, probably or not; a guessed layer never fits surely."""
-        if self.upper_bytes <= budget_bytes and self.shape.architecture in KNOWN_ARCHITECTURES:
-            return "fits"
-        return "tight" if self.expected_bytes <= budget_bytes else "does-not-fit"
+        """Returns whether the run fits into a budget surely, probably or not."""
+        return verdict(self.expected_bytes, self.upper_bytes, budget_bytes)
 
     def to_json_phases(self) -> dict[str, dict[str, int]]:
         """Returns bytes by phase and term; a phase's terms add up to its bytes."""
         return {phase: {one.name: one.expected_bytes for one in parts} for phase, parts in self.phases.items()}
+
+
+def verdict(expected_bytes: int, upper_bytes: int, budget_bytes: int) -> Verdict:
+    """Returns whether that fits into a budget surely, probably or not; what is guessed has a wider upper value."""
+    if upper_bytes <= budget_bytes:
+        return "fits"
+    return "tight" if expected_bytes <= budget_bytes else "does-not-fit"
 
 
 KNOWN_ARCHITECTURES = frozenset(f"{name}ForCausalLM" for name in ("Llama", "Mistral", "Phi3", "Qwen2", "Qwen3"))
@@ -129,11 +134,25 @@ def _notes(workload: Workload, shape: ModelShape) -> Iterable[str]:
         yield f"log-probs: up to {size:.1f} GiB for all groups at once, or micro-batches where that does not fit"
     if shape.architecture not in KNOWN_ARCHITECTURES:
         yield f"{shape.architecture} is counted as a Llama of its sizes, with a wider upper value"
+    if shape.file_bytes is not None and not shape.files_agree:
+        yield f"{shape.key}'s files hold {shape.file_bytes / GIB:.2f} GiB, which {_disagreement(shape)}"
+
+
+def _disagreement(shape: ModelShape) -> str:
+    """Returns what is wrong with a model's files, and what is made of that."""
+    if shape.quantised != "no":
+        return "no 4-bit copy of its config.json can be: the formulas decide"
+    made = f"its config.json makes {2 * shape.num_params / GIB:.2f} in 16 bit"
+    return f"is not what {made}: " + ("the rest is added" if shape.uncounted_params else "the formulas decide")
 
 
 def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[str, Moments]:
     """Returns, by phase, all that is there at once, moment by moment."""
-    base = (terms.linear_weights(workload, shape), terms.other_weights(workload, shape))
+    base = (
+        terms.linear_weights(workload, shape),
+        terms.other_weights(workload, shape),
+        terms.uncounted_weights(workload, shape),
+    )
     learnt = (terms.adapter(workload, shape), terms.optimizer_states(workload, shape))
     scratch, held = terms.weight_copies(workload, shape), terms.gradients(workload, shape)
     idle = (*base, *learnt, scratch)
@@ -194,9 +213,9 @@ def _upper(parts: Terms) -> int:
 
 
 def _loading(workload: Workload, shape: ModelShape) -> Term:
-    """The largest matrix in 16 bit, while it is quantised; a dynamic checkpoint is quantised already."""
+    """The largest matrix in 16 bit, while it is quantised; what Unsloth uploads in 4 bit is quantised already."""
     largest = max(inputs * outputs for inputs, outputs in shape.linear_sizes.values())
-    quantised_here = workload.method == "qlora" and not workload.dynamic_checkpoint
+    quantised_here = workload.method == "qlora" and not workload.dynamic_checkpoint and shape.quantised == "no"
     size = 2 * largest if quantised_here else 0
     return term("matrix being quantised", size, "read from source", "largest matrix x 2")
 

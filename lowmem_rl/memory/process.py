@@ -100,7 +100,7 @@ def host_bytes(workload: Workload, shape: ModelShape) -> int:
 
 def disk_bytes(workload: Workload, shape: ModelShape) -> int:
     """Returns the disk a run takes: the weights as they are fetched, and two copies of what was learnt."""
-    pre_quantised = workload.dynamic_checkpoint and workload.method == "qlora"
-    fetched = linear_weights(workload, shape).expected_bytes + other_weights(workload, shape).expected_bytes
+    quantised = workload.method == "qlora" and (workload.dynamic_checkpoint or shape.quantised != "no")
+    in_4_bit = linear_weights(workload, shape).expected_bytes + other_weights(workload, shape).expected_bytes
     learnt = trained_params(workload, shape) * trained_bytes(workload)
-    return (fetched if pre_quantised else 2 * shape.num_params) + 2 * learnt
+    return (shape.file_bytes or (in_4_bit if quantised else 2 * shape.num_params)) + 2 * learnt

@@ -128,7 +128,7 @@ def _read_json(path: Path) -> object:
             raise ValueError(f"larger than {LARGEST_FILE_BYTES // 10**6} MB")
         return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except (OSError, ValueError, RecursionError) as error:
-        what = f"{path} cannot be read as JSON: {error}."
+        what = f"{path} cannot be read as JSON: {getattr(error, 'strerror', None) or error}."
         raise ConfigError(what, hint="Give a file that holds a list of rows.") from error
 
 

@@ -1,7 +1,7 @@
 """What stays in memory through a step: weights, adapter, gradients, optimizer states. One function a term.
 
 Letters in formulas: L layers, H hidden, I width of the MLP, q and k widths of queries and keys, V vocabulary,
-r rank, T tokens of one forward, b bytes of a number in the compute type.
+d width of a head, r rank, T tokens of one forward, b bytes of a number in the compute type.
 """
 
 from dataclasses import dataclass
@@ -55,16 +55,31 @@ UNKNOWN_EXCESS = (0.25, 0.45)
 
 def linear_weights(workload: Workload, shape: ModelShape) -> Term:
     """The matrices of all layers, quantised or in the compute type."""
-    count = shape.num_layers * shape.layer_params
+    count = shape.linear_params
     if workload.method != "qlora":
         return term("weights", count * weight_bytes(workload), "read from source", "L (2Hq + 2Hk + 3HI) b")
+    if (held := shape.linear_file_bytes) is not None:
+        return term("4-bit weights", held, "measured here", "the files' bytes - what is not quantised in them")
     constants = "1 / 64 + 4 / (64 x 256)" if workload.double_quantisation else "4 / 64"
     plain = count * (0.5 + _constant_bytes(workload.double_quantisation))
-    low, high = _dynamic_excess(shape) if workload.dynamic_checkpoint else (0.0, 0.0)
+    low, high = _dynamic_excess(shape) if is_dynamic(workload, shape) else (0.0, 0.0)
     whole = plain + _remainder_bytes(workload, shape)
     grade: Grade = "assumed" if low != high else "measured elsewhere" if low else "read from source"
     formula = f"L (2Hq + 2Hk + 3HI) (1/2 + {constants})" + (" + layers left in 16 bit" if low else "")
     return term("4-bit weights", plain + low * whole, grade, formula, upper=plain + high * whole)
+
+
+def is_dynamic(workload: Workload, shape: ModelShape) -> bool:
+    """Says whether layers are left in 16 bit: asked for, or in the named files already."""
+    return workload.dynamic_checkpoint or shape.quantised == "dynamic"
+
+
+def uncounted_weights(workload: Workload, shape: ModelShape) -> Term:
+    """What the files hold beyond the formulas: quantised where it is more linear layers, else as it is."""
+    width = weight_bytes(workload)
+    each = 0.5 + _constant_bytes(workload.double_quantisation) if workload.method == "qlora" else width
+    count = shape.uncounted_params
+    return term("weights of no formula", count * each, "assumed", "the files' weights - ours", upper=count * width)
 
 
 def other_weights(workload: Workload, shape: ModelShape) -> Term:
@@ -73,7 +88,8 @@ def other_weights(workload: Workload, shape: ModelShape) -> Term:
         "embeddings, head, norms",
         _remainder_bytes(workload, shape),
         "read from source",
-        "(V H [x 2 untied] + (2L + 1) H + L (q + 2k) [biases]) x " + ("4" if workload.upcast_remainder else "b"),
+        "(V H [x 2 untied] + (2L + 1) H + L (q + 2k) [biases] + 2 L d [norms of heads]) x "
+        + ("4" if workload.upcast_remainder else "b"),
     )
 
 
@@ -81,7 +97,9 @@ def trained_params(workload: Workload, shape: ModelShape) -> int:
     """Weights that learn: r (in + out) of each adapted layer, or all of them."""
     share = trained_layers(workload, shape)
     if workload.method == "full":
-        return shape.num_params if share == shape.num_layers else share * (shape.layer_params + 2 * shape.hidden_size)
+        return (
+            shape.num_params if share == shape.num_layers else share * (shape.layer_params + shape.layer_other_params)
+        )
     return share * workload.lora_rank * sum(map(sum, adapted_sizes(workload, shape)))
 
 
@@ -169,7 +187,7 @@ def weight_copies(workload: Workload, shape: ModelShape) -> Term:
         largest = max(inputs * outputs for inputs, outputs in shape.linear_sizes.values())
         size = largest * (workload.compute_bytes + 4 / BLOCK)
         return term("dequantisation scratch", size, "read from source", "largest matrix x (b + 4 / 64)")
-    narrowed = shape.num_layers * shape.layer_params if weight_bytes(workload) > workload.compute_bytes else 0
+    narrowed = shape.linear_params if weight_bytes(workload) > workload.compute_bytes else 0
     return term("autocast copies", narrowed * workload.compute_bytes, "read from source", "L (2Hq + 2Hk + 3HI) b")
 
 

@@ -50,7 +50,7 @@ class Target:
         return self.estimate(config).upper_bytes
 
     def fits(self, config: RunConfig) -> bool:
-        return self.upper_bytes(config) <= self.budget_bytes
+        return self.estimate(config).verdict(self.budget_bytes) == "fits"
 
     def relative_step_time(self, config: RunConfig) -> float:
         """Returns a number that orders resolved runs by the time of a step."""

@@ -75,11 +75,6 @@ def update_path(config: RunConfig) -> WeightPath:
     return "expand" if config.model.bits == 4 else "copy"
 
 
-def linear_params(shape: ModelShape) -> int:
-    """Weights of the linear layers (N)."""
-    return shape.num_layers * shape.layer_params
-
-
 def head_params(shape: ModelShape) -> int:
     """Weights of the output head: V H."""
     return shape.vocab_size * shape.hidden_size
@@ -97,12 +92,12 @@ def kv_bytes_per_token(shape: ModelShape) -> int:
 
 def weight_bytes(shape: ModelShape, path: WeightPath) -> float:
     """Bytes the matmuls read to use every linear weight once."""
-    return linear_params(shape) * (NF4_BYTES if path == "fused" else LOW_BYTES)
+    return shape.linear_params * (NF4_BYTES if path == "fused" else LOW_BYTES)
 
 
 def expanded_bytes(shape: ModelShape, path: WeightPath) -> float:
     """Bytes moved before that: 4-bit weights read, 16-bit ones written."""
-    return linear_params(shape) * (NF4_BYTES + LOW_BYTES) if path == "expand" else 0.0
+    return shape.linear_params * (NF4_BYTES + LOW_BYTES) if path == "expand" else 0.0
 
 
 def attention_flops(shape: ModelShape, rows: int, tokens: float) -> float:
@@ -117,7 +112,7 @@ def decode(shape: ModelShape, path: WeightPath, adapter: int, rows: int, prompt_
     return Work(
         name="decode",
         times=steps,
-        flops=2.0 * (linear_params(shape) + head_params(shape)) * rows,
+        flops=2.0 * (shape.linear_params + head_params(shape)) * rows,
         bytes=fixed + rows * context * kv_bytes_per_token(shape),
         expanded_bytes=expanded_bytes(shape, path),
         layer_passes=shape.num_layers,
@@ -135,7 +130,7 @@ def log_probs(name: str, shape: ModelShape, path: WeightPath, rows: int, tokens:
     return Work(
         name=name,
         times=1,
-        flops=2.0 * linear_params(shape) * tokens + head + attention_flops(shape, rows, tokens / rows),
+        flops=2.0 * shape.linear_params * tokens + head + attention_flops(shape, rows, tokens / rows),
         bytes=weight_bytes(shape, path) + head_params(shape) * LOW_BYTES,
         expanded_bytes=expanded_bytes(shape, path),
         layer_passes=shape.num_layers,
@@ -159,7 +154,7 @@ def update(
     passes = 2 if checkpointing == "none" else 3
     slower = OFFLOAD_SLOWDOWN if checkpointing == "unsloth" else 1.0
     attention = (passes + 1.5) * attention_flops(shape, rows, tokens / rows)
-    linear, head = 2.0 * passes * linear_params(shape) * tokens, 4.0 * head_params(shape) * completion_tokens
+    linear, head = 2.0 * passes * shape.linear_params * tokens, 4.0 * head_params(shape) * completion_tokens
     return Work(
         name="update",
         times=1,

@@ -91,7 +91,8 @@ def outcomes(probabilities: Sequence[float]) -> PassRate:
 
     Raises `ConfigError` unless the probabilities are such and sum to 1.
     """
-    if not probabilities or min(probabilities) < 0 or abs(fsum(probabilities) - 1) > 1e-6:
+    # Said as what must hold: no comparison holds for a NaN.
+    if not all(0 <= p <= 1 for p in probabilities) or not abs(fsum(probabilities) - 1) <= 1e-6:
         raise ConfigError(f"{list(probabilities)} are no probabilities.", hint="Each is at least 0, their sum 1.")
     return PassRate("given", ((1.0, Outcomes(tuple(probabilities))),))
 

@@ -243,7 +243,7 @@ def test_a_file_that_no_probe_wrote_is_refused(cli_here, tmp_path, content, erro
     assert (outcome.code, len(outcome.stderr.splitlines())) == (2, 2)
 
 
-@pytest.mark.parametrize("columns", [80, 100, 120])
+@pytest.mark.parametrize("columns", [40, 60, 80, 120])
 @pytest.mark.parametrize("more", [[], ["--verbose"], ["--vram", "6GiB", "--pass-rate", "0.02"]])
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_page_fits_the_terminal_and_marks_the_peak_and_the_group(cli_here, monkeypatch, preset, more, columns):
@@ -251,11 +251,20 @@ def test_the_page_fits_the_terminal_and_marks_the_peak_and_the_group(cli_here, m
     page = cli_here("profile", "--preset", preset, *more).stdout
     assert max(map(len, page.splitlines())) <= columns
     assert "\x1b" not in page
-    assert (page.count(" peak\n"), page.count("<- this run")) == (1, 1)
+    assert (page.count(" peak\n"), page.replace("\n    ", " ").count("<- this run")) == (1, 1)
 
 
-def test_a_change_of_several_settings_breaks_between_them_alone(cli_here, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
+def test_a_narrow_page_cuts_no_word(cli_here, monkeypatch):
+    words = {}
+    for columns in ("40", "120"):
+        monkeypatch.setenv("COLUMNS", columns)
+        words[columns] = set(re.findall(r"[\w.=/-]+", cli_here("profile", "--preset", "qwen7b-a6000").stdout))
+    assert words["120"] - words["40"] == set()
+
+
+@pytest.mark.parametrize("columns", ["40", "80"])
+def test_a_change_of_several_settings_breaks_between_them_alone(cli_here, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
     lines = cli_here("profile", "--preset", "qwen7b-t4", "--vram", "14GiB").stdout.splitlines()
     changes = [line for line in lines if "--set" in line]
     assert changes
@@ -317,6 +326,10 @@ def test_score_shows_a_table_by_stack_card_and_source(cli_here, monkeypatch, tmp
     assert page.startswith("2 of 3 rows are scored; mean error: allocated ")
     for cell in ("trl sft qlora", "a100-80", "example.org", "the shape of nobody/knows is not known (1): b"):
         assert f"  {cell}" in page
+    monkeypatch.setenv("COLUMNS", "40")
+    narrow = cli_here("profile", "--score", str(tmp_path / "rows.json")).stdout
+    assert max(map(len, narrow.splitlines())) <= 40
+    assert set(re.findall(r"\d[\d.]*", page)) <= set(re.findall(r"\d[\d.]*", narrow))
 
 
 @pytest.mark.parametrize(

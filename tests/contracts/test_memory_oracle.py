@@ -87,12 +87,21 @@ REAL = {
     "deep, float32, nothing recomputed": (DEEP, work(checkpointing="none", compute_bytes=4)),
     "wide, supervised": (WIDE_MLP, work(**SUPERVISED)),
     "wide, without a mask": (WIDE_MLP, work(attention="flash", checkpointing="none")),
+    "deep, eager": (DEEP, work(attention="eager")),
+    "deep, eager, nothing recomputed": (DEEP, work(attention="eager", checkpointing="none")),
     "deep, all weights": (DEEP, work(method="full")),
     "deep, all weights, nothing recomputed": (DEEP, work(method="full", checkpointing="none", **SUPERVISED)),
 }
 FAKE = {
     "7b": (QWEN_7B, work(**LONG)),
     "7b, nothing recomputed": (QWEN_7B, work(**LONG, checkpointing="none")),
+    "7b, eager": (QWEN_7B, work(**LONG, attention="eager")),
+    "7b, eager, one long row": (
+        QWEN_7B,
+        work(prompt_tokens=1024, completion_tokens=3072, micro_batch=1, attention="eager"),
+    ),
+    "7b, eager, nothing recomputed": (QWEN_7B, work(**LONG, attention="eager", checkpointing="none")),
+    "7b, all weights, float32": (QWEN_7B, work(**LONG, method="full", compute_bytes=4)),
     "7b, all weights": (QWEN_7B, work(**LONG, method="full")),
 }
 CASES = REAL | FAKE
@@ -116,7 +125,7 @@ def counted() -> dict[str, dict[str, int]]:
 def estimated(shape: ModelShape, work: Workload) -> dict[str, int]:
     """The same by the estimator's terms; `kept` is whole, with the top layer's own where nothing is recomputed."""
     kept = activations.kept_activations(work, shape).expected_bytes
-    saved = int(work.tokens * activations.layer_of(work, shape).saved) if work.checkpointing == "none" else 0
+    saved = activations.saved_at_top(work, shape).expected_bytes if work.checkpointing == "none" else 0
     base = terms.linear_weights(work, shape), terms.other_weights(work, shape)
     return {
         "weights": sum(part.expected_bytes for part in base),

@@ -148,7 +148,7 @@ def test_counts_that_cannot_be_are_refused(counts) -> None:
         measured(counts)
 
 
-@pytest.mark.parametrize("probabilities", [[], [0.5, 0.6], [1.5, -0.5]])
+@pytest.mark.parametrize("probabilities", [[], [0.5, 0.6], [1.5, -0.5], [float("nan"), 1.0], [0.5, float("nan")]])
 def test_outcomes_that_are_no_probabilities_are_refused(probabilities) -> None:
     with pytest.raises(ConfigError):
         outcomes(probabilities)

@@ -170,10 +170,10 @@ def test_what_no_run_has_confirmed_and_what_is_not_known_is_said() -> None:
     assert guessed.upper_bytes > known.upper_bytes
 
 
-def test_a_guessed_layer_never_fits_surely_and_widens_the_weights_too() -> None:
+def test_a_guessed_layer_is_tight_where_the_same_sizes_known_would_fit() -> None:
     workload, other = workload_of(config()), replace(LARGE, architecture="NovelForCausalLM")
-    guessed = estimate(workload, other, CARD)
-    assert guessed.verdict(10 * guessed.upper_bytes) == "tight"
+    known, guessed = estimate(workload, LARGE, CARD), estimate(workload, other, CARD)
+    assert (known.verdict(known.upper_bytes), guessed.verdict(known.upper_bytes)) == ("fits", "tight")
     weights = guessed.phases["load"][0]
     assert weights.upper_bytes >= 1.5 * weights.expected_bytes
 

@@ -166,10 +166,13 @@ def test_a_plain_layer_holds_what_fake_tensors_count() -> None:
 
 
 def test_eager_attention_holds_all_scores() -> None:
-    # 8 rows x 12 heads x 1536^2 x (2 x 2 + 4) bytes
-    eager = activations.layer(replace(PLAIN, attention="eager"), SMALL).expected_bytes
-    flash = activations.layer(replace(PLAIN, attention="flash"), SMALL).expected_bytes
-    assert eager - flash == 8 * 12 * 1536**2 * 8
+    eager = replace(PLAIN, attention="eager")
+    # beside the MLP's backward pass what softmax keeps, 4 + 2 bytes of 8 rows x 12 heads x 1536^2
+    assert activations.layer(eager, SMALL).expected_bytes == 12_288 * (24 * 1536 + 12 * 8960) + 8 * 12 * 1536**2 * 6
+    # one long row, 12 heads x 4096^2: in float32 softmax's result, the gradient that comes, the one that goes,
+    # beside the norm's input, queries, keys and values for every head, 8 x 1536 + 4 x 2 x 1536 bytes a token
+    long = replace(eager, micro_batch=1, completion_tokens=4096 - eager.prompt_tokens)
+    assert activations.layer(long, SMALL).expected_bytes == 12 * 4096**2 * 12 + 4096 * 16 * 1536
 
 
 def test_behind_a_padding_mask_each_layer_writes_the_mask_in_numbers() -> None:
@@ -185,22 +188,26 @@ def test_the_loss_meets_all_layers_where_nothing_is_recomputed() -> None:
     assert [one.name for one in at_top] == ["activations kept", "one layer's backward"]
 
 
-@pytest.mark.parametrize(("rows", "chunk"), [(100, 100), (4096, 512), (8192, 1024), (1_000_000, 1765)])
-def test_unsloths_chunk_of_logits_is_an_eighth_between_512_rows_and_2_gib(rows: int, chunk: int) -> None:
-    # 2 GiB / (8 x 152064) = 1765.3
-    assert activations.chunk_rows(rows, LARGE.vocab_size) == chunk
+@pytest.mark.parametrize(("rows", "chunk", "fallback"), [(100, 100, 100), (4096, 512, 512), (1_000_000, 512, 1765)])
+def test_unsloths_chunk_of_logits_has_512_rows_and_without_its_kernels_an_eighth(rows, chunk, fallback) -> None:
+    # 512 x 151936 / 152064 = 511.6, so 256, at least 512; the fallback is cut at 2 GiB / (8 x 152064) = 1765.3
+    assert activations.chunk_rows(rows, LARGE) == chunk
+    assert activations.fallback_rows(rows, LARGE.vocab_size) == fallback
 
 
 def test_a_chunk_of_logits_shrinks_to_two_rows_before_memory_runs_out() -> None:
-    # 1024 rows of a chunk, 2 of them required; hidden states 12 288 x 3584 x 4
-    assert activations.spare_chunk(work(), LARGE).expected_bytes == 1022 * 152_064 * 8
-    assert activations.loss(work(), LARGE).expected_bytes == 12_288 * 3584 * 4 + 2 * 152_064 * 8
+    # tiles of 4096 x (16384 + 3584) float32, two rows of logits required; hidden states 12 288 x 3584 x 4
+    found = activations.spare_chunk(work(), LARGE)
+    assert found.expected_bytes == 4 * 4096 * 19_968 - 2 * 152_064 * 4
+    # an eighth of 8192 rows, logits and their gradient
+    assert found.upper_bytes == 1.25 * 1022 * 152_064 * 8
+    assert activations.loss(work(), LARGE).expected_bytes == 12_288 * 3584 * 4 + 2 * 152_064 * 4
     assert activations.spare_chunk(PLAIN, LARGE).expected_bytes == 0
 
 
 def test_logits_cost_what_their_kernel_holds() -> None:
-    # 8 x 1024 completion tokens: a chunk of 1024 rows x 152064 x 8
-    assert activations.logit_bytes(work(), LARGE) == 1024 * 152_064 * 8
+    # 8 x 128 completion tokens: a chunk of 512 rows x 152064 x 4
+    assert activations.logit_bytes(work(completion_tokens=128), LARGE) == 512 * 152_064 * 4
     # TRL: a tile of 4096 x 32768 in 16 bit; of the 8192 scored rows a copy (2) and their gradient (4, then 2)
     assert activations.logit_bytes(PLAIN, LARGE) == 4096 * 32_768 * 2 + 8192 * 3584 * 8
     # supervised and whole: every token x 152064 x 12

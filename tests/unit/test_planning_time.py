@@ -17,7 +17,6 @@ from lowmem_rl.planning.work import (
     decode,
     expanded_bytes,
     kv_bytes_per_token,
-    linear_params,
     log_probs,
     prefill,
     update,
@@ -43,8 +42,8 @@ def test_every_card_has_a_speed_with_its_source():
 
 def test_the_counts_behind_it():
     # 28 x (2 x 3584 x 3584 + 2 x 3584 x 512 + 3 x 3584 x 18944)
-    assert linear_params(QWEN_7B) == 6_525_288_448
-    assert linear_params(QWEN_1B) == 1_310_195_712
+    assert QWEN_7B.linear_params == 6_525_288_448
+    assert QWEN_1B.linear_params == 1_310_195_712
     assert kv_bytes_per_token(QWEN_7B) == 57_344
     assert (adapter_of(QWEN_7B), adapter_of(QWEN_1B)) == (40_370_176, 18_464_768)
     # 28 x 16 x (3584 + 3584 + 3584 + 512)
