@@ -21,14 +21,13 @@ class Larger:
         self.convention = convention
 
     def examples(self, selection: Selection) -> Iterator[Example]:
-        """Yields pairs of even sum to train on and pairs of odd sum to be judged by: no pair is in both."""
-        rng = random.Random(f"{selection.split}-{selection.seed}")
+        """Yields pairs of even sum to train on and pairs of odd sum to be judged by: each once, and none in both."""
         parity = 0 if selection.split == "train" else 1
-        for number in range(selection.limit or 1000):
-            left = rng.randrange(100)
-            right = rng.choice([n for n in range(100) if n != left and (n + left) % 2 == parity])
+        pairs = [(a, b) for a in range(100) for b in range(100) if a != b and (a + b) % 2 == parity]
+        random.Random(selection.seed).shuffle(pairs)
+        for left, right in pairs[: selection.limit]:
             yield Example(
-                id=f"larger/{selection.split}/{number}",
+                id=f"larger/{left}-{right}",
                 prompt=conversation(f"Which is larger, {left} or {right}?", self.convention),
                 answer=str(max(left, right)),
             )

@@ -191,6 +191,19 @@ class TaskConfig(Section):
     """Most training examples to load."""
 
 
+class CurriculumConfig(Section):
+    """In which order training meets its examples; the order that a run took is in its order.jsonl."""
+
+    by: Literal["none", "level", "pass_rate", "answer_length"] = "none"
+    """What tells easy from hard: nothing (any order, by the seed), the task's own levels, measured pass rates,
+    or the length of the gold answers."""
+    how: Literal["easy_to_hard", "mixed", "window"] = "easy_to_hard"
+    """Over the whole run from easy to hard; every stretch of the run with easy and hard ones as in the whole;
+    or, by pass_rate, those that the policy gets right in 20 to 80 % of its completions, as it moves."""
+    rates: str | None = None
+    """File of `lowmem-rl probe` with the pass rates; `window` also begins without, and finds them out."""
+
+
 class EvalConfig(Section):
     """Greedy evaluation on held-out examples: fully at both ends, cheaply in between."""
 
@@ -237,6 +250,7 @@ class RunConfig(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     memory: MemoryConfig = MemoryConfig()
     task: TaskConfig = TaskConfig()
+    curriculum: CurriculumConfig = CurriculumConfig()
     rewards: Weights = {"boxed_answer": 1.0, "think_format": 0.2}
     """Weight of each reward by name; 0 leaves it out. A gold answer pays the sum of the weights."""
     eval: EvalConfig = EvalConfig()
@@ -324,6 +338,7 @@ def broken_rules(config: RunConfig) -> Iterator[BrokenRule]:
             cure='set it to "none"',
         )
     yield from _broken_schedule_rules(config)
+    yield from _broken_curriculum_rules(config.curriculum)
 
 
 def _broken_schedule_rules(config: RunConfig) -> Iterator[BrokenRule]:
@@ -336,6 +351,30 @@ def _broken_schedule_rules(config: RunConfig) -> Iterator[BrokenRule]:
         )
     if list(optimizer.milestones) != sorted(set(optimizer.milestones)):
         yield BrokenRule(key="optimizer.milestones", what="must rise", cure="list each step once, in order")
+
+
+def _broken_curriculum_rules(curriculum: CurriculumConfig) -> Iterator[BrokenRule]:
+    by, how = curriculum.by, curriculum.how
+    if how == "window" and by != "pass_rate":
+        yield BrokenRule(
+            key="curriculum.how",
+            what=f"a window is of pass rates, not of {by}",
+            cure='set curriculum.by to "pass_rate"',
+        )
+    elif how == "mixed" and by == "none":
+        yield BrokenRule(
+            key="curriculum.how", what="nothing says which examples are to be mixed", cure="set curriculum.by"
+        )
+    if curriculum.rates is not None and by != "pass_rate":
+        yield BrokenRule(
+            key="curriculum.rates", what=f"by {by} no pass rates are read", cure='set curriculum.by to "pass_rate"'
+        )
+    if curriculum.rates is None and by == "pass_rate" and how != "window":
+        yield BrokenRule(
+            key="curriculum.rates",
+            what=f"an order by pass_rate that is {how} needs them beforehand",
+            cure='name a file of `lowmem-rl probe`, or set curriculum.how to "window"',
+        )
 
 
 def _nearest_divisor(total: int, wanted: int) -> int:

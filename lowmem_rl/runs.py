@@ -75,6 +75,11 @@ class RunDir:
         return self.path / "samples.jsonl"
 
     @property
+    def order(self) -> Path:
+        """Which examples each round of sampling took, and how many of their completions were right."""
+        return self.path / "order.jsonl"
+
+    @property
     def evaluations(self) -> Path:
         return self.path / "eval.json"
 

@@ -7,8 +7,8 @@ from typing import Any
 from lowmem_rl.config import RunConfig
 from lowmem_rl.engine.generate import answer_sampled
 from lowmem_rl.engine.policy import Policy
+from lowmem_rl.evaluation.judge import Judge
 from lowmem_rl.example import Example
-from lowmem_rl.rewards.boxed import score_any
 from lowmem_rl.stats import Interval, clustered_share, wilson
 
 
@@ -48,6 +48,7 @@ def probe(
     policy: Policy,
     config: RunConfig,
     examples: Sequence[Example],
+    judge: Judge,
     *,
     samples: int,
     on_progress: Callable[[int], None] = lambda done: None,
@@ -59,7 +60,7 @@ def probe(
     answers = answer_sampled(policy, prompts, config.rollout, max_tokens=config.grpo.max_completion_tokens, batch=batch)
     for number, completion in enumerate(answers, start=1):
         index = (number - 1) // samples
-        passed[index] += score_any(completion.text, examples[index]) == 1.0
+        passed[index] += judge.is_right(completion.text, examples[index])
         truncated += completion.truncated
         if number % batch == 0 or number == len(prompts):
             on_progress(number)

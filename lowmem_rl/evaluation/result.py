@@ -24,7 +24,7 @@ class Item:
 class EvalResult:
     """Greedy results over `num_examples`; shares in [0, 1] with 95 % Wilson intervals.
 
-    `pass_at_1` is lenient (the answer wherever it stands), `strict_pass_at_1` wants the last box.
+    `pass_at_1` is lenient (the answer wherever it stands), `strict_pass_at_1` wants the asked form: `judge.py`.
     """
 
     task: str

@@ -73,18 +73,32 @@ def _mixed(ranked: Sequence[Example], rng: random.Random) -> list[Example]:
     return [example for stretch in stretches for example in rng.sample(stretch, len(stretch))]
 
 
-def read_rates(path: Path) -> dict[str, tuple[float, float]]:
-    """Returns the counts of a file that `lowmem-rl probe` wrote. Raises `TaskError` for any other file."""
+def read_rates(path: Path, task: str) -> dict[str, tuple[float, float]]:
+    """Returns the counts of a file that `lowmem-rl probe` wrote. Raises `TaskError` for any other file or task."""
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["examples"]
+        probe = json.loads(path.read_text(encoding="utf-8"))
+        probed, rows = str(probe["task"]), probe["examples"]
         rates = {str(row["example_id"]): (float(row["passed"]), float(row["samples"])) for row in rows}
         if not all(0 <= right <= sampled > 0 for right, sampled in rates.values()):
             raise ValueError("its counts are not 0 <= passed <= samples")
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise TaskError(
-            f"{path} holds no pass rates: {error}.", hint="Write it with: lowmem-rl probe --task NAME --out FILE"
+            f"{path} holds no pass rates: {_reason(error)}.",
+            hint=f"Write it with: lowmem-rl probe --task {task} --out FILE",
         ) from error
+    if probed != task:
+        raise TaskError(
+            f"{path} holds pass rates of task {probed!r}, and this run learns {task!r}.",
+            hint=f"Write another with: lowmem-rl probe --task {task} --out FILE",
+        )
     return rates
+
+
+def _reason(error: Exception) -> str:
+    """Returns what is wrong with a file, in words: an operating system's error names the path again."""
+    if isinstance(error, KeyError):
+        return f"it has no {error}"
+    return str(getattr(error, "strerror", None) or error).rstrip(".")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,19 @@ from lowmem_rl.engine.policy import Policy
 from lowmem_rl.errors import TaskError
 from lowmem_rl.example import Example
 
+Prompt = dict[str, Any]
+"""A row as TRL (prompt) and our rewards (example_id) read it."""
+
+
+def prompts_of_a_rollout(config: RunConfig) -> int:
+    """Prompts of one round of sampling."""
+    return config.grpo.prompts_per_step * config.grpo.steps_per_rollout
+
 
 def prompts_needed(config: RunConfig) -> int:
     """Prompts that a run draws at most: whole rollouts, each example once."""
     rollouts = -(-config.grpo.steps // config.grpo.steps_per_rollout)
-    return rollouts * config.grpo.steps_per_rollout * config.grpo.prompts_per_step
+    return rollouts * prompts_of_a_rollout(config)
 
 
 def short_enough(policy: Policy, examples: Sequence[Example], max_prompt_tokens: int) -> list[Example]:
@@ -22,7 +30,7 @@ def short_enough(policy: Policy, examples: Sequence[Example], max_prompt_tokens:
 
 def check_enough(examples: Sequence[Example], config: RunConfig, *, overlong: int) -> None:
     """Raises `TaskError` where the usable examples do not fill one round of sampling."""
-    needed = config.grpo.prompts_per_step * config.grpo.steps_per_rollout
+    needed = prompts_of_a_rollout(config)
     if len(examples) >= needed:
         return
     limit = f"; {overlong} more have over {config.grpo.max_prompt_tokens} prompt tokens" if overlong else ""
@@ -32,8 +40,13 @@ def check_enough(examples: Sequence[Example], config: RunConfig, *, overlong: in
     )
 
 
+def to_prompt(example: Example) -> Prompt:
+    """Returns one row, a new one each time: TRL may write into it."""
+    return {"prompt": [dict(message) for message in example.prompt], "example_id": example.id}
+
+
 def to_dataset(examples: Sequence[Example]) -> Any:
-    """Returns a `datasets.Dataset` with the columns that TRL (prompt) and our rewards (example_id) read."""
+    """Returns a `datasets.Dataset` of such rows."""
     from datasets import Dataset
 
-    return Dataset.from_list([{"prompt": list(example.prompt), "example_id": example.id} for example in examples])
+    return Dataset.from_list([to_prompt(example) for example in examples])

@@ -1,12 +1,13 @@
 """Everything that can be found wrong before the model is loaded."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lowmem_rl.compose import Composed
 from lowmem_rl.config import RunConfig
 from lowmem_rl.engine.device import Device, device_on
-from lowmem_rl.errors import LowMemError, RewardError, SetupError, TaskError
+from lowmem_rl.errors import LowMemError, SetupError, TaskError
+from lowmem_rl.evaluation.judge import Judge, judge_of
 from lowmem_rl.example import Example
 from lowmem_rl.hardware import Machine, find_card, this_machine
 from lowmem_rl.memory.calibration import calibration_for
@@ -15,17 +16,22 @@ from lowmem_rl.planning.gate import gate
 from lowmem_rl.planning.plan import Plan, plan
 from lowmem_rl.rewards.base import RewardSet
 from lowmem_rl.rewards.check import check_rewards, refuse
+from lowmem_rl.rewards.model import without_model
 from lowmem_rl.rewards.registry import load_reward_set
 from lowmem_rl.rewards.template import prefill_of_model
 from lowmem_rl.rewards.trials import Trial
 from lowmem_rl.signal.pass_rate import PassRate
 from lowmem_rl.tasks.base import Selection, Task
+from lowmem_rl.tasks.check import check_examples, check_judges, check_spoiled
+from lowmem_rl.tasks.curriculum import Rates, difficulties
 from lowmem_rl.tasks.draw import check_disjoint, draw_examples, gold_completion_of
+from lowmem_rl.tasks.finding import refuse as refuse_task
 from lowmem_rl.tasks.registry import load_task
-from lowmem_rl.training.dataset import check_enough, prompts_needed
+from lowmem_rl.training.dataset import check_enough
+from lowmem_rl.training.order import examples_to_draw, rates_of
 from lowmem_rl.training.trackers import check_trackers
 
-TRIED_GOLDS = 16
+TRIED_GOLDS = 20
 """Examples the rewards are tried on before a model is loaded."""
 
 
@@ -38,8 +44,13 @@ class Inputs:
     """Refusals that --force has overridden."""
     device: Device
     rewards: RewardSet
+    judge: Judge
+    rates: Rates
+    """Pass rates that the order of the prompts begins with."""
     train: tuple[Example, ...]
     test: tuple[Example, ...]
+    notes: tuple[str, ...]
+    """What the user should know, and what keeps nothing from starting."""
 
 
 def prepare(composed: Composed, *, force: bool = False, pass_rate: PassRate | None = None) -> Inputs:
@@ -50,6 +61,7 @@ def prepare(composed: Composed, *, force: bool = False, pass_rate: PassRate | No
     """
     machine = this_machine()
     rewards, task = check_settings(composed.config)
+    judge, rates = judge_of(task), rates_of(composed.config)
     check_card(composed, machine)
     planned = plan_here(composed.config, machine, pass_rate)
     overridden = gate(planned, force=force)
@@ -57,28 +69,73 @@ def prepare(composed: Composed, *, force: bool = False, pass_rate: PassRate | No
     check_trackers(config.logging.report_to)
     device = device_on(machine, config)
     check_weights(config)
-    train, test = load_examples(config, task)
-    overridden += check_scoring(config, rewards, task, train, force=force)
-    return Inputs(planned, overridden, device, rewards, tuple(train), tuple(test))
+    train, test = load_examples(config, task, rates)
+    overridden += _overridable(lambda: check_scoring(config, rewards, task, train), force=force)
+    overridden += _overridable(lambda: check_sample(config, rewards, task, train, test), force=force)
+    notes = [*check_order(config, train, rates), *control_notes(rewards, task, train)]
+    return Inputs(planned, overridden, device, rewards, judge, rates, tuple(train), tuple(test), tuple(notes))
 
 
-def check_scoring(
-    config: RunConfig, rewards: RewardSet, task: Task, train: Sequence[Example], *, force: bool
-) -> tuple[LowMemError, ...]:
-    """Tries the rewards on gold and on degenerate completions; returns what `force` overrides.
+def _overridable(check: Callable[[], None], *, force: bool) -> tuple[LowMemError, ...]:
+    """Returns the refusal that `force` overrides; without it, the refusal is raised."""
+    try:
+        check()
+    except TaskError as refusal:
+        if not force:
+            raise
+        return (refusal,)
+    return ()
+
+
+def check_order(config: RunConfig, train: Sequence[Example], rates: Rates) -> list[str]:
+    """Returns what is to be known of the order. Raises `TaskError` for examples that do not say how hard they are."""
+    curriculum = config.curriculum
+    if curriculum.by == "none" or (curriculum.how == "window" and not rates):
+        return []
+    difficulties(train, curriculum.by, rates)
+    unknown = [example for example in train if example.id not in rates]
+    if curriculum.by != "pass_rate" or not unknown:
+        return []
+    return [f"{len(unknown)} of {len(train)} examples have no pass rate in {curriculum.rates} and count as one half"]
+
+
+def check_scoring(config: RunConfig, rewards: RewardSet, task: Task, train: Sequence[Example]) -> None:
+    """Tries the rewards on gold and on degenerate completions.
 
     Raises `RewardError` for a reward that fails, cannot be earned under the chat template, or pays a degenerate
     completion more than a perfect one.
     """
     trials = [Trial(example, gold_completion_of(task, example)) for example in train[:TRIED_GOLDS]]
     prefill = prefill_of_model(config.model.name, config.model.revision) or ""
-    try:
-        refuse(check_rewards(rewards, trials, prefill))
-    except RewardError as error:
-        if not force:
-            raise
-        return (error,)
-    return ()
+    refuse(check_rewards(rewards, trials, prefill))
+
+
+def check_sample(
+    config: RunConfig, rewards: RewardSet, task: Task, train: Sequence[Example], test: Sequence[Example]
+) -> None:
+    """Raises `TaskError` for rewards that do not judge the task, golds not paid, spoiled ones paid, repeats, leaks.
+
+    A control run, which reads no answers on purpose, is not asked to tell right from wrong.
+    """
+    is_control = bool(control_notes(rewards, task, train))
+    tried = RewardSet((), ()) if is_control else without_model(rewards)
+    found = check_examples(task, tried, train, test, TRIED_GOLDS)
+    # Whether there is a judge is asked of all rewards, also of those that need the model.
+    unjudged = list(check_judges(task, tried))
+    apart = [finding for finding in found if finding not in unjudged]
+    refuse_task(config.task.name, [*apart, *(() if is_control else check_judges(task, rewards))])
+
+
+def control_notes(rewards: RewardSet, task: Task, train: Sequence[Example]) -> list[str]:
+    """Returns a note on a run whose rewards read no answers: they hold no judge of the task, and tell none apart."""
+    unjudged = [finding.what for finding in check_judges(task, rewards)]
+    return [] if unjudged and _tell_apart(without_model(rewards), task, train) else unjudged
+
+
+def _tell_apart(rewards: RewardSet, task: Task, train: Sequence[Example]) -> bool:
+    """Says whether a perfect completion earns more than one that is spoiled."""
+    reads = any(reward.kind == "merit" for reward in rewards.rewards)
+    return reads and not any(check_spoiled(task, rewards, train[:TRIED_GOLDS]))
 
 
 def check_settings(config: RunConfig) -> tuple[RewardSet, Task]:
@@ -123,10 +180,11 @@ def check_card(composed: Composed, machine: Machine) -> None:
     )
 
 
-def load_examples(config: RunConfig, task: Task) -> tuple[list[Example], list[Example]]:
-    """Returns the training examples a run can draw, and the held-out ones it is judged by. Raises `TaskError`."""
+def load_examples(config: RunConfig, task: Task, rates: Rates) -> tuple[list[Example], list[Example]]:
+    """Returns the training examples a run can ask, and the held-out ones it is judged by. Raises `TaskError`."""
     levels = config.task.levels
-    train = draw_examples(task, Selection("train", config.task.limit, levels, config.seed), prompts_needed(config))
+    most = examples_to_draw(config, rates)
+    train = draw_examples(task, Selection("train", config.task.limit, levels, config.seed), most)
     test = draw_examples(task, Selection("test", config.eval.examples, levels), config.eval.examples)
     if not test:
         raise TaskError(f"Task {config.task.name!r} has no held-out examples.", hint="Choose other levels or data.")

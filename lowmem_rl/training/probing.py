@@ -6,6 +6,7 @@ from pathlib import Path
 from lowmem_rl.compose import Composed
 from lowmem_rl.engine.device import device_on
 from lowmem_rl.engine.policy import load_policy, prepare_process
+from lowmem_rl.evaluation.judge import judge_of
 from lowmem_rl.evaluation.probe import Probe, probe
 from lowmem_rl.hardware import this_machine
 from lowmem_rl.planning.frontier import signal_of
@@ -38,6 +39,7 @@ def run_probe(
     """
     machine = this_machine()
     _, task = check_settings(composed.config)
+    judge = judge_of(task)
     check_card(composed, machine)
     config = plan_here(composed.config, machine).config
     check_weights(config)
@@ -53,6 +55,7 @@ def run_probe(
             policy,
             config,
             examples,
+            judge,
             samples=samples,
             on_progress=lambda done: listen(EvalProgressed("probe", done, total)),
         )

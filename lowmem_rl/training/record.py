@@ -1,18 +1,19 @@
 """Writes down what happens in training: metric rows, samples, accuracy of the sampled completions."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from lowmem_rl.config import RunConfig
 from lowmem_rl.engine.policy import Policy
 from lowmem_rl.errors import TrainingError
+from lowmem_rl.evaluation.judge import Judge
 from lowmem_rl.example import Example
 from lowmem_rl.rewards.base import RewardSet
-from lowmem_rl.rewards.boxed import score_any
 from lowmem_rl.runs import Row, RunDir, append_row
 from lowmem_rl.signal.groups import informative_share
+from lowmem_rl.tasks.curriculum import Drawn
 from lowmem_rl.training.metrics import Rollout, diverged, metric_row
 from lowmem_rl.training.trainer import ScoredBatch
 
@@ -25,29 +26,36 @@ class Recorder:
         run_dir: RunDir,
         config: RunConfig,
         rewards: RewardSet,
+        judge: Judge,
         examples: Mapping[str, Example],
         policy: Policy,
+        on_drawn: Callable[[Drawn], None],
     ) -> None:
         self.run_dir = run_dir
         self.config = config
         self.rewards = rewards
+        self.judge = judge
         self.examples = examples
         self.policy = policy
+        self.on_drawn = on_drawn
         self.step = 0
         self.rollout = Rollout(accuracy=0.0, informative_share=0.0, tokens=0)
         self.last_s = time.monotonic()
 
     def on_scored(self, batch: ScoredBatch) -> None:
-        """Keeps what the rollout was like, and now and then its completions."""
+        """Keeps what was asked and what came out, and now and then the completions."""
         rows = list(self._sample_rows(batch))
         if all(score is None for row in rows for score in row["scores"].values()):
             raise TrainingError(
                 f"Step {self.step + 1}: no reward scored any of {len(rows)} completions, all were skipped (None).",
                 hint="A reward returns a number for at least some completions; try it on a gold completion.",
             )
+        drawn = self._drawn(rows)
+        append_row(self.run_dir.order, drawn.to_json())
+        self.on_drawn(drawn)
         self.rollout = Rollout(
             # Lenient and whatever the rewards are: what grows here was learnt, not what was paid.
-            accuracy=sum(score_any(row["completion"], self.examples[row["example_id"]]) for row in rows) / len(rows),
+            accuracy=sum(drawn.right) / len(rows),
             informative_share=informative_share([row["reward"] for row in rows], self.config.grpo.group_size),
             tokens=sum(row["tokens"] for row in rows),
         )
@@ -73,6 +81,15 @@ class Recorder:
     def restart_clock(self) -> None:
         """Begins a step's time now: what lies between two steps belongs to neither."""
         self.last_s = time.monotonic()
+
+    def _drawn(self, rows: Sequence[Row]) -> Drawn:
+        right: dict[str, int] = {}
+        for row in rows:
+            key = row["example_id"]
+            # A judge that fails has been told of where it is a reward, too; here its completion is not right.
+            is_right = self.judge.is_right(row["completion"], self.examples[key], on_failure=lambda error: None)
+            right[key] = right.get(key, 0) + is_right
+        return Drawn(self.step + 1, tuple(right), tuple(right.values()), self.config.grpo.group_size)
 
     def _sample_rows(self, batch: ScoredBatch) -> Iterator[Row]:
         names = [reward.name for reward in self.rewards.rewards]

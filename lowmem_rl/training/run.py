@@ -25,6 +25,7 @@ from lowmem_rl.training.library_talk import library_talk_to
 from lowmem_rl.training.machine import machine_record
 from lowmem_rl.training.measure import first_step_rows
 from lowmem_rl.training.meter import PhaseMeter
+from lowmem_rl.training.order import arranged, order_of
 from lowmem_rl.training.preflight import Inputs, prepare
 from lowmem_rl.training.record import Recorder, step_callback
 from lowmem_rl.training.trackers import prepare_trackers
@@ -82,11 +83,14 @@ class Run:
         self.config = inputs.plan.config
         self.plan = inputs.plan
         self.overridden = inputs.overridden
+        self.notes = inputs.notes
         self.run_dir = run_dir
         self.device = inputs.device
         self.meter = PhaseMeter(inputs.device)
         self.rewards = inputs.rewards
         self.text_rewards = without_model(inputs.rewards)
+        self.judge = inputs.judge
+        self.rates = inputs.rates
         self.train_examples = list(inputs.train)
         self.test_examples = list(inputs.test)
         self.listen = listen
@@ -119,7 +123,7 @@ class Run:
         if overlong:
             limit = self.config.grpo.max_prompt_tokens
             self.listen(Noted(f"{overlong} prompts of over {limit} tokens are left out (grpo.max_prompt_tokens)"))
-        self.train_examples = usable
+        self.train_examples = arranged(usable, self.config, self.rates)
         return policy
 
     def _tell_plan(self) -> None:
@@ -129,11 +133,14 @@ class Run:
         self.listen(Noted(f"memory {memory}: {expected:.1f} to {upper:.1f} GiB of {budget:.1f}; signal {signal}"))
         for refusal in self.overridden:
             self.listen(Noted(f"overridden by --force: {refusal}"))
+        for note in self.notes:
+            self.listen(Noted(note))
 
     def _train(self, policy: Policy) -> None:
         self.listen(PhaseBegan("training"))
         by_id = {example.id: example for example in self.train_examples}
-        recorder = Recorder(self.run_dir, self.config, self.rewards, by_id, policy)
+        order = order_of(self.train_examples, self.config, self.rates)
+        recorder = Recorder(self.run_dir, self.config, self.rewards, self.judge, by_id, policy, order.note)
         failures = FailureCount(self.config.health.max_reward_error_share, lambda text: self.listen(Noted(text)))
 
         def after_step(logs: Mapping[str, Any], step: int) -> None:
@@ -151,6 +158,7 @@ class Run:
             reward_functions=[TrlReward(r, by_id, policy.complete, failures) for r in self.rewards.rewards],
             callbacks=[step_callback(after_step)],
             on_scored=recorder.on_scored,
+            choose=lambda prompts: order.choose(prompts, recorder.step + 1),
             out=self.run_dir.path,
         )
         if self.device.is_gpu:
@@ -181,6 +189,7 @@ class Run:
         result = evaluate(
             policy,
             examples,
+            self.judge,
             self.text_rewards,
             task=self.config.task.name,
             step=step,

@@ -1,4 +1,4 @@
-"""Our GRPOTrainer: TRL's (on a GPU, Unsloth's rewriting of it) with three thin overrides.
+"""Our GRPOTrainer: TRL's (on a GPU, Unsloth's rewriting of it) with four thin overrides.
 
 The class is made in a function, after Unsloth has patched TRL; made earlier it would
 inherit from the unpatched one. Only methods that survive the rewriting are overridden:
@@ -14,10 +14,11 @@ from typing import Any
 from lowmem_rl.config import RunConfig
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import Policy, import_unsloth
+from lowmem_rl.training.dataset import Prompt
 from lowmem_rl.training.schedule import multistep_factor
 from lowmem_rl.training.trl_args import grpo_arguments, unsloth_arguments
 
-OVERRIDDEN = ("_generate_single_turn", "_calculate_rewards", "create_scheduler")
+OVERRIDDEN = ("_generate_and_score_completions", "_generate_single_turn", "_calculate_rewards", "create_scheduler")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,12 @@ def make_trainer(
     callbacks: Sequence[Any],
     on_scored: Callable[[ScoredBatch], None],
     out: Path,
+    choose: Callable[[Sequence[Prompt]], list[Prompt]] = list,
 ) -> Any:
-    """Returns a trainer over the policy, ready for `train()`."""
+    """Returns a trainer over the policy, ready for `train()`.
+
+    `choose` may put other prompts in the place of those that the data set has for a round of sampling.
+    """
     import_unsloth()
     from trl import GRPOConfig
 
@@ -51,7 +56,7 @@ def make_trainer(
         reward_funcs=list(reward_functions),
         callbacks=list(callbacks),
     )
-    trainer.config, trainer.on_scored = config, on_scored
+    trainer.config, trainer.on_scored, trainer.choose = config, on_scored, choose
     _keep_adapter_in_fp32(policy.model)
     return trainer
 
@@ -79,6 +84,10 @@ def trainer_class() -> type:
     class LowMemTrainer(GRPOTrainer):
         config: RunConfig
         on_scored: Callable[[ScoredBatch], None]
+        choose: Callable[[Sequence[Prompt]], list[Prompt]]
+
+        def _generate_and_score_completions(self, inputs: list[Prompt]) -> Any:
+            return super()._generate_and_score_completions(self.choose(inputs))
 
         def _generate_single_turn(
             self,

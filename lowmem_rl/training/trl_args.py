@@ -44,7 +44,8 @@ def grpo_arguments(config: RunConfig, device: Device, out: Path) -> dict[str, An
 
 def unsloth_arguments(config: RunConfig, device: Device) -> dict[str, Any]:
     """Returns the arguments that only Unsloth's rewritten GRPOConfig knows; it replaces TRL's on a GPU alone."""
-    # Unset, Unsloth fills the card with it, past what was planned.
+    # Unset, Unsloth fills the card with it, past what was planned. `unsloth_logit_chunk_multiplier` is not given:
+    # the fused log-probs never read it, and size their chunks by what is free.
     return {"unsloth_grpo_mini_batch": mini_batches_of_a_rollout(config)} if device.is_gpu else {}
 
 
@@ -83,6 +84,7 @@ def _loop_arguments(config: RunConfig, out: Path) -> dict[str, Any]:
         "run_name": out.name,
         "seed": config.seed,
         "max_steps": config.grpo.steps,
+        "shuffle_dataset": config.curriculum.by == "none",
         "logging_steps": 1,
         "save_strategy": "no",  # the adapter is saved by us, in the run directory
         "report_to": list(config.logging.report_to) or "none",

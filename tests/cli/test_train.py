@@ -78,6 +78,23 @@ MISTAKES = [
     (["--steps=3", "--set=grpo.steps_per_rollout=4"], 2, "steps_per_rollout"),
     (["--set=adapter.targets=[]"], 2, "adapter.targets"),
     (["--set=model.revision=main", "--set=rollout.engine=vllm"], 2, "revision"),
+    (["--set=curriculum.by=difficulty"], 2, "answer_length"),
+    (["--set=curriculum.by=pass_rate"], 2, "lowmem-rl probe"),
+    (["--set=curriculum.by=pass_rate", "--set=curriculum.rates=nowhere.json"], 6, "nowhere.json"),
+    (
+        [
+            "--task=gsm8k",
+            f"--set=task.path={DATA}/gsm8k",
+            "--set=task.levels=[]",
+            "--set=curriculum.by=level",
+            "--set=grpo.prompts_per_step=4",
+            "--set=grpo.steps=1",
+        ],
+        6,
+        "has no level",
+    ),
+    (["--task=countdown", "--set=task.levels=[]"], 6, "--reward countdown=1"),
+    (["--task=program_synthesis", "--set=task.levels=[]"], 6, "--reward program_synthesis=1"),
 ]
 
 
@@ -109,6 +126,18 @@ def test_unusable_data_is_told_with_file_and_row(rows, code, told, cli_here, tmp
     assert outcome.code == code
     assert told in outcome.stderr
     assert str(tmp_path) in outcome.stderr or "train.jsonl" in outcome.stderr
+
+
+def test_a_split_that_repeats_itself_is_refused_unless_forced(cli_here, tmp_path) -> None:
+    def rows(numbers: list[int]) -> str:
+        return "".join(json.dumps({"question": f"{n}+1?", "answer": f"#### {n + 1}"}) + "\n" for n in numbers)
+
+    (tmp_path / "train.jsonl").write_text(rows([n // 2 for n in range(64)]))
+    (tmp_path / "test.jsonl").write_text(rows([100, 101]))
+    options = ["--task=gsm8k", "--set=task.levels=[]", f"--set=task.path={json.dumps(str(tmp_path))}"]
+    outcome = cli_here("train", "--preset=tiny-cpu", *options, "--out=run")
+    assert outcome.code == 6
+    assert "32 of 64 train questions stand twice" in outcome.stderr
 
 
 def test_a_half_downloaded_model_names_what_is_missing(cli_here, tmp_path) -> None:

@@ -19,6 +19,15 @@ def test_an_example_shows_itself(name, told) -> None:
     assert told in run.stdout
 
 
+def test_the_example_task_passes_all_that_train_checks_first() -> None:
+    from lowmem_rl.compose import resolve
+    from lowmem_rl.training.preflight import prepare
+
+    settings = [f"task.name={EXAMPLES / 'custom_task.py'}:Larger", "task.levels=[]"]
+    inputs = prepare(resolve(preset="tiny-cpu", settings=settings))
+    assert (len(inputs.train), len(inputs.test)) == (320, 500)
+
+
 def test_the_notebook_runs_with_the_embedded_model(tmp_path, monkeypatch) -> None:
     import nbformat
     from nbclient import NotebookClient

@@ -18,11 +18,16 @@ def test_a_probe_counts_each_example_and_says_what_its_groups_would_carry(cli_he
     assert told["group"]["informative_share"] == signal_report(8, 8, measured(counts)).informative_share
 
 
-def test_the_same_seed_probes_the_same(cli_here, tmp_path) -> None:
+def test_the_same_seed_probes_the_same_and_the_page_ends_with_commands_that_take_the_counts(cli_here, tmp_path) -> None:
     files = [tmp_path / "a.json", tmp_path / "b.json"]
-    for file in files:
-        assert cli_here("probe", "--preset=tiny-cpu", "--examples=4", "--samples=4", f"--out={file}").code == 0
+    pages = [
+        cli_here("probe", "--preset=tiny-cpu", "--examples=4", "--samples=4", f"--out={file}").stdout for file in files
+    ]
     assert files[0].read_bytes() == files[1].read_bytes()
+    *_, profile, train = pages[0].splitlines()
+    assert profile.split() == ["lowmem-rl", "profile", "--preset", "tiny-cpu", "--pass-rate", str(files[0])]
+    assert "measured pass rate" in cli_here(*profile.split()[1:]).stdout
+    assert cli_here(*train.split()[1:], "--dry-run").code == 0
 
 
 def test_a_probe_of_what_is_not_there_is_refused_before_loading(cli_here) -> None:

@@ -70,6 +70,7 @@ def test_the_run_directory_holds_what_the_contract_names(finished) -> None:
     assert config["origins"]["grpo.group_size"] == "preset tiny-cpu"
     assert read_json(run.machine)["versions"]["trl"]
     assert read_json(run.peak)["peak_bytes"] > 0
+    assert [row["step"] for row in read_rows(run.order)] == [1, 2, 3, 4]
     assert (run.adapter / "adapter_config.json").is_file()
     assert (run.checkpoint(2) / "adapter_model.safetensors").is_file()
     assert any(run.trackers.rglob("events.out.tfevents*"))
@@ -201,6 +202,30 @@ def test_a_reward_that_skips_everything_stops_the_run(cli_here, tmp_path) -> Non
     forced = cli_here("train", *SMALL, reward, "--force", f"--out={tmp_path / 'run'}")
     assert forced.code == 5
     assert "all were skipped" in forced.stderr
+
+
+def test_a_control_run_is_told_of_and_is_judged_all_the_same(cli_here, tmp_path) -> None:
+    outcome = cli_here("train", *SMALL, "--reward=random=1", "--steps=1", f"--out={tmp_path / 'run'}")
+    assert outcome.code == 0, outcome.stderr
+    assert "none of the rewards judges the answers: random" in outcome.stderr
+    (row,) = read_rows(RunDir(tmp_path / "run").metrics)
+    assert row["accuracy"] != row["scores/random"]
+
+
+def test_a_task_is_judged_by_its_own_judge(cli_here, tmp_path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from lowmem_rl.tasks.arithmetic import Arithmetic\n"
+        "class Formed(Arithmetic):\n"
+        "    rewards = ('think_format',)\n"
+    )
+    options = (f"--task={tmp_path / 'mine.py'}:Formed", "--set=task.levels=[3]", "--reward=think_format=1", "--steps=1")
+    # Forced: it pays the same for every answer.
+    outcome = cli_here("train", *SMALL, *options, "--force", f"--out={tmp_path / 'run'}")
+    assert outcome.code == 0, outcome.stderr
+    (row,) = read_rows(RunDir(tmp_path / "run").metrics)
+    after = read_json(RunDir(tmp_path / "run").evaluations)["after"]
+    assert row["accuracy"] == pytest.approx(row["scores/think_format"])
+    assert after["pass_at_1"] == after["scores"]["think_format"] > 0.5
 
 
 def test_adapters_on_layers_the_model_lacks_are_refused(cli_here, tmp_path) -> None:

@@ -25,6 +25,10 @@ def test_the_defaults_break_no_rule():
         ({"optimizer": {"schedule": "multistep"}}, "optimizer.milestones"),
         ({"optimizer": {"milestones": [5]}}, "optimizer.milestones"),
         ({"optimizer": {"schedule": "multistep", "milestones": [9, 5]}}, "optimizer.milestones"),
+        ({"curriculum": {"by": "level", "how": "window"}}, "curriculum.how"),
+        ({"curriculum": {"how": "mixed"}}, "curriculum.how"),
+        ({"curriculum": {"by": "level", "rates": "probe.json"}}, "curriculum.rates"),
+        ({"curriculum": {"by": "pass_rate", "how": "mixed"}}, "curriculum.rates"),
     ],
 )
 def test_a_rule_names_the_key_to_change(sections, key):

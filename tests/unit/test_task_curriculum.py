@@ -60,17 +60,21 @@ def test_what_does_not_say_how_hard_it_is_is_refused() -> None:
 def test_a_probes_file_gives_the_counts(tmp_path: Path) -> None:
     rows = [{"example_id": "e1", "passed": 3, "samples": 8, "interval": {"low": 0.1, "high": 0.7}}]
     file = tmp_path / "probe.json"
-    file.write_text(json.dumps({"model": "m", "examples": rows}))
-    assert read_rates(file) == {"e1": (3, 8)}
+    file.write_text(json.dumps({"model": "m", "task": "mine", "examples": rows}))
+    assert read_rates(file, "mine") == {"e1": (3, 8)}
+    with pytest.raises(TaskError, match="of task 'mine', and this run learns 'other'"):
+        read_rates(file, "other")
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"examples": [{"example_id": "a", "passed": 9, "samples": 8}]}'])
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", '{"task": "mine", "examples": [{"example_id": "a", "passed": 9, "samples": 8}]}']
+)
 def test_a_file_without_counts_names_the_command_that_writes_one(tmp_path: Path, text: str) -> None:
     file = tmp_path / "probe.json"
     file.write_text(text)
     with pytest.raises(TaskError, match="holds no pass rates") as caught:
-        read_rates(file)
-    assert "lowmem-rl probe" in caught.value.hint
+        read_rates(file, "mine")
+    assert "lowmem-rl probe --task mine" in caught.value.hint
 
 
 def test_the_window_leaves_out_what_is_always_or_never_solved() -> None:

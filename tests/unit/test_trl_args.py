@@ -67,6 +67,11 @@ def test_a_cpu_changes_the_8_bit_optimizer_and_says_so() -> None:
     assert adjustments(run, GPU) == []
 
 
+def test_the_order_of_a_curriculum_is_not_shuffled() -> None:
+    assert grpo_arguments(config(), CPU, Path("out"))["shuffle_dataset"] is True
+    assert grpo_arguments(config(curriculum={"by": "level"}), CPU, Path("out"))["shuffle_dataset"] is False
+
+
 def test_a_reward_of_weight_0_is_left_out_of_the_weights() -> None:
     run = config(rewards={"boxed_answer": 1.0, "think_format": 0.0, "random": 0.5})
     assert grpo_arguments(run, CPU, Path("out"))["reward_weights"] == [1.0, 0.5]
