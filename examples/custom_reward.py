@@ -3,19 +3,24 @@
     lowmem-rl train --reward examples/custom_reward.py:short_and_right=1.0
 
 `completion` is the assistant's whole turn, think block included; return a number, or None to
-leave this completion out. Run this file by itself to see what it pays.
+leave this completion out. A function alone will do; `Reward` adds what a check asks for.
+Run this file by itself to see what it pays.
 """
 
-from lowmem_rl import Example
+from lowmem_rl import Example, Reward
 from lowmem_rl.rewards.boxed import score_boxed
 
 FREE_CHARACTERS = 60
 
 
-def short_and_right(completion: str, example: Example) -> float:
+def pay(completion: str, example: Example) -> float:
     """1 for a right answer within 60 characters, less the longer it gets, 0 for a wrong one."""
     extra = max(0, len(completion) - FREE_CHARACTERS)
     return score_boxed(completion, example) / (1 + extra / FREE_CHARACTERS)
+
+
+# A cost: a right answer may lose something. As a merit it would have to pay the perfect completion most, however long.
+short_and_right = Reward("short_and_right", pay, kind="cost")
 
 
 if __name__ == "__main__":
@@ -25,4 +30,4 @@ if __name__ == "__main__":
         f"<think>{'let me see, ' * 10}6*7=42</think>\\boxed{{42}}",
         "<think></think>\\boxed{41}",
     ):
-        print(f"{short_and_right(completion, example):.2f}  {completion}")
+        print(f"{pay(completion, example):.2f}  {completion}")

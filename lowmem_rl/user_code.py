@@ -24,6 +24,12 @@ def is_user_code(name: str) -> bool:
     return bool(colon and attribute) and path.endswith(".py")
 
 
+def refuse_bare_file(name: str, kind: str) -> None:
+    """Raises `ConfigError` for `FILE.py` without the name of what is meant in it."""
+    if name.endswith(".py"):
+        raise ConfigError(f"{name} is a file: which {kind} of it is meant?", hint=f"Give it as {name}:NAME.")
+
+
 def check_allowed(origins: Mapping[str, str], *, allow_code: bool) -> None:
     """Raises `ConfigError` for code that a file names, unless the user allowed it. `origins` are by name."""
     for name, origin in origins.items():
@@ -64,7 +70,10 @@ def _load_module(path: Path, kind: str) -> ModuleType:
 
 @contextlib.contextmanager
 def _neighbours_importable(path: Path) -> Iterator[None]:
-    """Puts the file's folder first on `sys.path`, as `python FILE.py` does, while it is loaded."""
+    """Puts the file's folder first on `sys.path` while it is loaded, as `python FILE.py` does, and last thereafter.
+
+    Last, not away: a function may import a neighbour when it is called. Not first: a `random.py` there would hide ours.
+    """
     folder = str(path.resolve().parent)
     sys.path.insert(0, folder)
     try:
@@ -72,6 +81,8 @@ def _neighbours_importable(path: Path) -> Iterator[None]:
     finally:
         with contextlib.suppress(ValueError):  # the file may have taken it out itself
             sys.path.remove(folder)
+        if folder not in sys.path:
+            sys.path.append(folder)
 
 
 def _where(error: BaseException, path: Path) -> str:

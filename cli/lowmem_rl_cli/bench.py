@@ -7,17 +7,11 @@ from typing import Annotated
 import typer
 
 from lowmem_rl_cli import console
-from lowmem_rl_cli.options import JsonOption
+from lowmem_rl_cli.options import JsonOption, command_group
 
-app = typer.Typer(help="Measure ours against others.", rich_markup_mode=None)
+app = command_group("Measure ours against others.")
 
 RecordOption = Annotated[Path | None, typer.Option("--out", help="File for the whole record, as JSON.", metavar="FILE")]
-
-
-@app.callback(invoke_without_command=True)
-def bench(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        console.show(context.get_help())
 
 
 @app.command("verify")

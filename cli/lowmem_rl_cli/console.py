@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,6 +21,14 @@ def show(text: str) -> None:
 def show_json(value: object) -> None:
     """Prints a result for a program."""
     print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def show_rows(facts: Sequence[object], head: Sequence[str], rows: Iterable[Sequence[str]], *, as_json: bool) -> None:
+    """Prints a list of things: all facts for a program, or one row each in a table."""
+    if as_json:
+        show_json(facts)
+    else:
+        show(table([head, *rows], width()))
 
 
 def say(text: str) -> None:

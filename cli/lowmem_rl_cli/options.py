@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lowmem_rl_cli import console
+
 if TYPE_CHECKING:
     from lowmem_rl.compose import Composed, Layer
     from lowmem_rl.signal.pass_rate import PassRate
@@ -51,6 +53,18 @@ OutOption = Annotated[
 StepsOption = Annotated[int | None, typer.Option("--steps", help="Optimizer steps; sets grpo.steps.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of the whole run.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
+
+
+def command_group(about: str) -> typer.Typer:
+    """Returns an app of several commands that prints its help where none of them is named."""
+    group = typer.Typer(help=about, rich_markup_mode=None)
+
+    @group.callback(invoke_without_command=True)
+    def show_help(context: typer.Context) -> None:
+        if context.invoked_subcommand is None:
+            console.show(context.get_help())
+
+    return group
 
 
 @dataclass(frozen=True, slots=True)

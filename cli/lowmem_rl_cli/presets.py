@@ -7,21 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lowmem_rl_cli import console
-from lowmem_rl_cli.options import JsonOption
+from lowmem_rl_cli.options import JsonOption, command_group
 
 if TYPE_CHECKING:
     from lowmem_rl.keys import Key
     from lowmem_rl.presets import Preset
 
-app = typer.Typer(help="List, show, explain and copy presets.", rich_markup_mode=None)
+app = command_group("List, show, explain and copy presets.")
 
 NameArgument = Annotated[str, typer.Argument(help="A name from `presets list`.", metavar="NAME")]
-
-
-@app.callback(invoke_without_command=True)
-def presets(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        console.show(context.get_help())
 
 
 @app.command("list")
@@ -29,11 +23,9 @@ def list_presets(as_json: JsonOption = False) -> None:
     """List the presets, those for the smallest card first."""
     from lowmem_rl.presets import load_presets
 
-    if as_json:
-        console.show_json([_facts(preset) for preset in load_presets()])
-    else:
-        head = ("preset", "card", "model", "group", "tokens", "summary")
-        console.show(console.table([head, *(_row(preset) for preset in load_presets())], console.width()))
+    presets = load_presets()
+    head = ("preset", "card", "model", "group", "tokens", "summary")
+    console.show_rows([_facts(preset) for preset in presets], head, map(_row, presets), as_json=as_json)
 
 
 @app.command("show")

@@ -12,24 +12,18 @@ from typing import IO, TYPE_CHECKING, Annotated
 import typer
 
 from lowmem_rl_cli import console
-from lowmem_rl_cli.options import JsonOption, RunRequest
+from lowmem_rl_cli.options import JsonOption, RunRequest, command_group
 
 if TYPE_CHECKING:
     from lowmem_rl.config import RunConfig
     from lowmem_rl.rewards.base import Reward, RewardSet
-    from lowmem_rl.rewards.check import Finding
+    from lowmem_rl.rewards.finding import Finding
     from lowmem_rl.rewards.trials import Trial
 
-app = typer.Typer(help="List, check and apply rewards.", rich_markup_mode=None)
+app = command_group("List, check and apply rewards.")
 
 TRIED_EXAMPLES = 16
 """Of a preset's task."""
-
-
-@app.callback(invoke_without_command=True)
-def rewards(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        console.show(context.get_help())
 
 
 @app.command("list")
@@ -38,13 +32,9 @@ def list_rewards(as_json: JsonOption = False) -> None:
     from lowmem_rl.rewards.registry import REWARDS, load_reward
 
     rewards = [load_reward(name) for name in REWARDS]
-    if as_json:
-        console.show_json([_facts(reward) for reward in rewards])
-    else:
-        rows = [
-            (r.name, f"{r.low:g}..{r.high:g}", r.kind, "model" if _needs_model(r) else "", _about(r)) for r in rewards
-        ]
-        console.show(console.table([("reward", "range", "kind", "needs", "pays"), *rows], console.width()))
+    head = ("reward", "range", "kind", "needs", "pays")
+    rows = [(r.name, f"{r.low:g}..{r.high:g}", r.kind, "model" if _needs_model(r) else "", _about(r)) for r in rewards]
+    console.show_rows([_facts(reward) for reward in rewards], head, rows, as_json=as_json)
 
 
 @app.command("check")
@@ -82,7 +72,7 @@ def score_rows(
 
     loaded = load_reward(reward)
     with _opened(rows) as file:
-        for row in score_lines(read_lines(file), loaded, rows.name):
+        for row in score_lines(read_lines(file), loaded, "stdin" if str(rows) == "-" else rows.name):
             # Escaped: the line is JSON whatever the terminal's encoding is.
             console.show(json.dumps(row))
 

@@ -6,21 +6,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lowmem_rl_cli import console
-from lowmem_rl_cli.options import ConfigOption, JsonOption, PresetOption, RewardOption, RunRequest, SetOption
+from lowmem_rl_cli.options import (
+    ConfigOption,
+    JsonOption,
+    PresetOption,
+    RewardOption,
+    RunRequest,
+    SetOption,
+    command_group,
+)
 
 if TYPE_CHECKING:
     from lowmem_rl.config import RunConfig
     from lowmem_rl.tasks.check import TaskReport
 
-app = typer.Typer(help="List, show and check tasks.", rich_markup_mode=None)
+app = command_group("List, show and check tasks.")
 
 NameArgument = Annotated[str, typer.Argument(help="A name from `tasks list`, or FILE.py:CLASS.", metavar="NAME")]
-
-
-@app.callback(invoke_without_command=True)
-def tasks(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        console.show(context.get_help())
 
 
 @app.command("list")
@@ -29,14 +31,11 @@ def list_tasks(as_json: JsonOption = False) -> None:
     from lowmem_rl.tasks.registry import TASKS
 
     facts = [_facts(name) for name in TASKS]
-    if as_json:
-        console.show_json(facts)
-    else:
-        head = ("task", "data", "levels", "judged by", "summary")
-        rows = [
-            (f["name"], f["source"].partition(",")[0], _span(f["levels"]), f["rewards"][0], f["summary"]) for f in facts
-        ]
-        console.show(console.table([head, *rows], console.width()))
+    head = ("task", "data", "levels", "judged by", "summary")
+    rows = [
+        (f["name"], f["source"].partition(",")[0], _span(f["levels"]), f["rewards"][0], f["summary"]) for f in facts
+    ]
+    console.show_rows(facts, head, rows, as_json=as_json)
 
 
 @app.command("show")
@@ -83,7 +82,8 @@ def check_task(
     else:
         console.show("\n".join(_report(report)))
     if report.errors:
-        what = f"Task {name!r} cannot be learnt as it is: {len(report.errors)} of the findings are errors."
+        number = f"{len(report.errors)} findings are errors" if report.errors[1:] else "one finding is an error"
+        what = f"Task {name!r} cannot be learnt as it is: {number}."
         raise TaskError(what, hint="Each line that begins with `error` ends with its cure.")
 
 
@@ -150,7 +150,8 @@ def _example(name: str) -> dict[str, Any] | None:
 
 def _page(facts: dict[str, Any]) -> Iterator[str]:
     yield facts["name"]
-    yield f"  {facts['summary']}"
+    if facts["summary"]:
+        yield f"  {facts['summary']}"
     yield ""
     yield f"  data     {facts['source']}"
     if facts["held_out"]:
@@ -173,7 +174,8 @@ def _report(report: "TaskReport") -> Iterator[str]:
     yield f"rewards  {', '.join(report.rewards)}"
     about = "" if lengths.exact else "about "
     yield f"prompts  {about}{lengths.median} tokens, the longest {about}{lengths.longest}; the limit is {lengths.limit}"
-    yield f"answers  the commonest is {answer!r:.40}: {100 * share:.1f} %"
+    if answer:
+        yield f"answers  the commonest is {answer!r:.40}: {100 * share:.1f} %"
     for level, count in report.levels.items():
         yield f"level {level:<3}{count}"
     for finding in report.findings:

@@ -195,6 +195,7 @@ def machine() -> dict[str, Any]:
     packages = ("math-verify", "latex2sympy2_extended", "sympy")
     return {
         "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 1),  # of the minute before: above the cores, both sides wait for their turn
         "processor": _processor(),
         "python": platform.python_version(),
         "platform": platform.platform(),

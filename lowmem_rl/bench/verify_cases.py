@@ -177,6 +177,7 @@ CASES: tuple[tuple[str, str, bool], ...] = (
     ("4 4/9", "The answer is 4 4/9.", True),
     ("5", "\\boxed{5\\text{ hours and }0\\text{ minutes}}", True),
     ("7:30", "\\boxed{7:30\\text{ p.m.}}", True),
+    ("7:30 p.m.", "\\boxed{7:30\\text{ a.m.}}", False),
     ("3\\pi", "\\boxed{3\\pi\\text{ square units}}", True),
     ("36\\pi", "\\boxed{36\\pi \\text{ cm}^3}", True),
     ("6 - 5i", "\\boxed{6-5i}", True),

@@ -45,6 +45,8 @@ class Reward:
     high: float = 1.0
     kind: Kind = "merit"
     score_batch: BatchScore | None = None
+    source: str = ""
+    """The user's `FILE.py:NAME` it was loaded from, if any."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,39 +7,15 @@ rewards on this task under this template, so that a reward can pass here and fai
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
 
 from lowmem_rl.errors import RewardError
+from lowmem_rl.rewards.apart import LIMIT_S, check_apart
 from lowmem_rl.rewards.base import Reward, RewardSet, score_with
+from lowmem_rl.rewards.finding import Finding
 from lowmem_rl.rewards.model import ModelReward, without_model
 from lowmem_rl.rewards.trials import Probe, Trial, as_sampled, hedges_of, probes_of
 
-Fault = Literal[
-    "fails",  # raises, or returns what is no score
-    "thread-bound",  # scores otherwise off the main thread
-    "constant",  # pays the same whatever stands there, or skips everything
-    "unreachable",  # what pays elsewhere cannot be written under this chat template
-    "never-full",  # no perfect completion earns the maximum
-    "unpaid",  # a perfect completion earns no more than a wrong one
-    "blind",  # a wrong answer earns as much as the right one
-    "worthless-paid",  # so does nothing, padding or a list of all options
-    "hedge-paid",  # two answers are paid, whichever comes last
-    "outranked",  # something else earns more than the perfect completion
-]
 CLOSE_TO = 1e-9
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One fault of one reward, or of all together."""
-
-    reward: str
-    fault: Fault
-    what: str
-    hint: str
-
-    def __str__(self) -> str:
-        return f"Reward {self.reward!r} {self.what}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +55,20 @@ def check_rewards(rewards: RewardSet, trials: Sequence[Trial], prefill: str = ""
     return findings or list(_outranked_in_total(rewards, trials, prefill))
 
 
-def check_reward(reward: Reward, trials: Sequence[Trial], prefill: str = "") -> list[Finding]:
-    """Returns what is wrong with one reward by itself; nothing for one that has no model yet."""
+def check_reward(
+    reward: Reward, trials: Sequence[Trial], prefill: str = "", *, limit_s: float = LIMIT_S
+) -> list[Finding]:
+    """Returns what is wrong with one reward by itself; nothing for one that has no model yet.
+
+    A reward of a user's file is tried in a process of its own, where each score may take `limit_s` seconds.
+    """
     if isinstance(reward, ModelReward) or not trials:
         return []
+    apart = check_apart(reward.source, reward.name, trials, prefill, limit_s) if reward.source else None
+    return _check_here(reward, trials, prefill) if apart is None else apart
+
+
+def _check_here(reward: Reward, trials: Sequence[Trial], prefill: str) -> list[Finding]:
     try:
         judged = [_judge(_scorer(reward), trial, prefill) for trial in trials]
         if reward.kind in ("model", "control"):

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
 
 from lowmem_rl.errors import TaskError, UnknownName
 from lowmem_rl.rewards.base import Reward, RewardSet
-from lowmem_rl.user_code import is_user_code, load_object
+from lowmem_rl.user_code import is_user_code, load_object, refuse_bare_file
 
 REWARDS = {
     "any_answer": "lowmem_rl.rewards.boxed:ANY_ANSWER",
@@ -30,9 +31,13 @@ REWARDS = {
 
 
 def load_reward(name: str) -> Reward:
-    """Returns the reward of that name. Raises `UnknownName`, and `TaskError` for a user's file that fails."""
+    """Returns the reward of that name.
+
+    Raises `UnknownName`, `ConfigError`, and `TaskError` for a user's file that fails.
+    """
     if is_user_code(name):
         return _user_reward(name)
+    refuse_bare_file(name, "reward")
     if name not in REWARDS:
         raise UnknownName("reward", name, REWARDS)
     module, _, attribute = REWARDS[name].partition(":")
@@ -50,7 +55,7 @@ def _user_reward(name: str) -> Reward:
     """Returns a user's `Reward`, or their plain function as one whose range is not known."""
     found = load_object(name, kind="reward")
     if isinstance(found, Reward):
-        return found
+        return replace(found, source=name)
     if not callable(found):
         raise TaskError(f"{name} is no reward.", hint="Name a function of (completion, example), or a Reward.")
-    return Reward(getattr(found, "__name__", name), found, low=-math.inf, high=math.inf)
+    return Reward(getattr(found, "__name__", name), found, low=-math.inf, high=math.inf, source=name)

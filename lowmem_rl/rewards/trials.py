@@ -118,7 +118,15 @@ def _worthless(example: Example, misses: list[str]) -> Iterator[Probe]:
     behind = (f"{miss}0" for miss in misses if not equal_answers(f"{miss}0", example.answer))
     options = ", ".join([*misses, example.answer, *behind])
     yield Probe("every option listed", options, "worthless")
+    yield from _bait()
     yield Probe("every option in one box", f"<think></think><answer>\\boxed{{{options}}}</answer>", "worthless")
+
+
+def _bait() -> Iterator[Probe]:
+    """Yields what a reward can choke on: a pattern that tries every split, a power that is worked out."""
+    for what, bait in (("a number that is none", f"{'1' * 64}x"), ("a tower of powers", "9**9**9**9")):
+        yield Probe(what, f"<think></think><answer>\\boxed{{{bait}}}</answer>", "worthless")
+    yield Probe("tags that never close", "<think><answer>" * 500, "worthless")
 
 
 def _states(question: str, answer: str) -> bool:

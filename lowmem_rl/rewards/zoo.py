@@ -13,11 +13,14 @@ from typing import Any
 
 from lowmem_rl.example import Example
 from lowmem_rl.rewards.base import Reward
-from lowmem_rl.rewards.check import Finding, check_reward
+from lowmem_rl.rewards.check import check_reward
 from lowmem_rl.rewards.expressions import compute, parse
+from lowmem_rl.rewards.finding import Finding
 from lowmem_rl.rewards.trials import COUNTDOWN_TRIALS, PREFILL, Trial, general_trials
 
 ZOO: list["Broken"] = []
+ZOO_LIMIT_S = 1.0
+"""For one score: what hangs here hangs for good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +36,21 @@ class Broken:
 
 def check_zoo() -> list[tuple[Broken, list[Finding]]]:
     """Returns every reward of the zoo with what `check_reward` finds in it."""
-    return [(broken, check_reward(broken.reward, broken.trials, broken.prefill)) for broken in ZOO]
+    return [(b, check_reward(b.reward, b.trials, b.prefill, limit_s=ZOO_LIMIT_S)) for b in ZOO]
 
 
 Score = Callable[[str, Example], Any]
 
 
-def _broken(source: str, *, trials: tuple[Trial, ...] | None = None, prefill: str = "") -> Callable[[Score], Score]:
-    """Puts a function into the zoo; its docstring is its story."""
+def _broken(
+    source: str, *, trials: tuple[Trial, ...] | None = None, prefill: str = "", hangs: bool = False
+) -> Callable[[Score], Score]:
+    """Puts a function into the zoo; its docstring is its story. One that hangs is tried as a user's file is."""
 
     def put(score: Score) -> Score:
         name = score.__name__.strip("_")
-        reward = Reward(name, score, low=-float("inf"), high=float("inf"))
+        file = f"{__file__}:{score.__name__}" if hangs else ""
+        reward = Reward(name, score, low=-float("inf"), high=float("inf"), source=file)
         story = " ".join((score.__doc__ or "").split())
         ZOO.append(Broken(reward, story, source, general_trials() if trials is None else trials, prefill))
         return score
@@ -146,6 +152,13 @@ def _time_limit_by_signal(completion: str, example: Example) -> float:
         return float(_visible(completion).endswith(f"\\boxed{{{example.answer}}}\n</answer>"))
     except ValueError:
         return 0.0
+
+
+@_broken("volcengine/verl#5839: training hangs at step 2", hangs=True)
+def _no_time_limit(completion: str, example: Example) -> float:
+    """Nothing bounds the reading of an answer: one long number that is none, and the run stands still."""
+    given = _box(_visible(completion))
+    return float(bool(re.fullmatch(r"(-?\d+,?)+", given)) and given == example.answer)
 
 
 @_broken("pytorch/torchtune, dev/grpo/rewards.py")

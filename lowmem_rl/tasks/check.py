@@ -94,6 +94,7 @@ def check_examples(
     sample = [*_spread(train, golds), *_spread(test, golds)]
     return [
         *check_splits(train, test),
+        *check_variety(train),
         *check_judges(task, rewards),
         *check_golds(task, rewards, sample),
         *check_spoiled(task, rewards, sample),
@@ -118,7 +119,18 @@ def check_splits(train: Sequence[Example], test: Sequence[Example]) -> Iterator[
     """Yields an error for a split without examples."""
     for split, examples in (("train", train), ("test", test)):
         if not examples:
-            yield Finding("error", f"there are no {split} examples", "Choose other levels, or give more data.")
+            yield Finding(
+                "error",
+                f"there are no {split} examples",
+                "Choose other levels, or give more data: a file of held-out rows, or a longer one.",
+            )
+
+
+def check_variety(examples: Sequence[Example]) -> Iterator[Finding]:
+    """Yields an error where every answer is the same: it is learnt without reading the question."""
+    if len(examples) > 1 and len({example.answer for example in examples}) == 1:
+        what = f"each of {len(examples)} train answers is {examples[0].answer!r:.60}"
+        yield Finding("error", what, "Name the column that holds the answers, or choose other rows.")
 
 
 def check_judges(task: Task, rewards: RewardSet) -> Iterator[Finding]:

@@ -60,10 +60,10 @@ def _local_rows(path: Path, data: HubData, split: Split) -> Iterator[Row]:
         raise TaskError(f"task.path {str(path)!r} does not exist.", hint="Name a file, or a folder with train.jsonl.")
     files = _split_files(path, data, split)
     if not files:
-        folder = path if path.is_dir() else path.parent
+        folder, name = path if path.is_dir() else path.parent, data.file_names(split)[0]
         raise TaskError(
-            f"task.path {str(path)!r} has no {split} split: {folder} holds no {split}.jsonl, .json, .csv or .parquet.",
-            hint=f"Put the {split} rows into {folder / f'{split}.jsonl'}.",
+            f"task.path {str(path)!r} has no {split} split: {folder} holds no {name}.jsonl, .json, .csv or .parquet.",
+            hint=f"Put the {split} rows into {folder / f'{name}.jsonl'}.",
         )
     return read_files(files, data.columns)
 
@@ -129,7 +129,7 @@ def _not_fetched(data: HubData, split: Split, error: Exception) -> LowMemError:
     first_line = str(error).partition("\n")[0]
     part = "/".join(filter(None, [data.configuration, data.split_name(split)]))
     return SetupError(
-        f"{data.repository} ({part}) is not cached and could not be fetched: {first_line}",
+        f"{data.repository} ({part}) is not cached and could not be fetched: {first_line.rstrip('.')}.",
         hint=f"Fetch it where there is a network: hf download {data.repository} --repo-type dataset. "
         "Or set task.path to a local folder with train.jsonl and test.jsonl.",
     )

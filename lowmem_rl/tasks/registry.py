@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lowmem_rl.errors import ConfigError, LowMemError, TaskError, UnknownName
 from lowmem_rl.tasks.base import Task
-from lowmem_rl.user_code import is_user_code, load_object
+from lowmem_rl.user_code import is_user_code, load_object, refuse_bare_file
 
 if TYPE_CHECKING:
     # Listing the tasks needs no configuration, whose models take longer to build than the list.
@@ -40,10 +40,11 @@ DATA_KEYS = ("path", "hub", "subset", "columns", "splits")
 def load_task_class(name: str) -> Callable[..., Any]:
     """Returns what makes the task of that name: a class, or a task that returns itself with other settings.
 
-    Raises `UnknownName`, `TaskError` for a user's file that fails.
+    Raises `UnknownName`, `ConfigError`, and `TaskError` for a user's file that fails.
     """
     if is_user_code(name):
         return _user_task_class(name)
+    refuse_bare_file(name, "task")
     if name not in TASKS:
         raise UnknownName("task", name, TASKS)
     module, _, attribute = TASKS[name].partition(":")

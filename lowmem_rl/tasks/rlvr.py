@@ -1,8 +1,9 @@
 """RLVR-GSM and RLVR-MATH: GSM8K and MATH as Tulu 3 learnt from them (arXiv 2411.15124).
 
-A row is `messages` (turns of `role`, `content`; worked examples stand before the question in the one
-user turn), `ground_truth` and `dataset`. The worked examples show the form of the answer, so the
-prompt convention that fits is `bare`, judged by `any_answer`.
+A row is `messages` (turns of `role`, `content`), `ground_truth` and `dataset`; that of MATH also holds
+`constraint_type` and `constraint`, both null. In the one user turn worked examples, `Question: ... Answer: ...`,
+stand before the question (eight in GSM8K's, four in MATH's): some 700 tokens before it begins. They show the form
+of the answer, so the prompt convention that fits is `bare`, judged by `any_answer`.
 """
 
 from collections.abc import Callable, Mapping

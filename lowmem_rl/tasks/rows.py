@@ -60,10 +60,9 @@ class Row:
     def value(self, column: str) -> Any:
         """Returns what stands in a column. Raises `TaskError` where there is no such column."""
         if column not in self.values:
-            raise TaskError(
-                f"{self.where} has no column {column!r}; it has {', '.join(map(str, self.values)) or 'none'}.",
-                hint="Name the columns as the task's own data set on the hub does.",
-            )
+            there = ", ".join(map(str, self.values)) or "none"
+            cure = "Name the columns as the task's own set on the hub does; of a table, set task.columns."
+            raise self.unusable(f"no column {column!r}; it has {there}", cure)
         return self.values[column]
 
     def unusable(self, what: str, cure: str) -> TaskError:

@@ -1,10 +1,21 @@
 """`lowmem-rl rewards`: list, check, score."""
 
 import json
+import runpy
+from pathlib import Path
 
 import pytest
 
-from lowmem_rl.rewards.registry import REWARDS
+from lowmem_rl.config import TaskConfig
+from lowmem_rl.rewards.base import Reward
+from lowmem_rl.rewards.check import check_rewards
+from lowmem_rl.rewards.registry import REWARDS, load_reward_set
+from lowmem_rl.rewards.trials import Trial
+from lowmem_rl.tasks.base import Selection
+from lowmem_rl.tasks.registry import load_task
+
+DATA = Path(__file__).parents[1] / "data"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def test_list_has_a_line_for_each_reward(cli_here) -> None:
@@ -49,6 +60,28 @@ def test_a_users_broken_reward_is_refused_with_the_finding(cli_here, tmp_path) -
     (finding,) = json.loads(outcome.stdout)["findings"]
     assert (finding["reward"], finding["fault"]) == ("lazy", "blind")
     assert outcome.stderr.startswith("error: Reward 'lazy' pays 1 for ")
+
+
+REWARDS_OF_EXAMPLES = [
+    f"{file}:{name}"
+    for file in sorted(EXAMPLES.glob("custom_*.py"))
+    for name, value in runpy.run_path(str(file)).items()
+    if isinstance(value, Reward)
+]
+
+
+@pytest.mark.parametrize("name", REWARDS_OF_EXAMPLES)
+@pytest.mark.parametrize("options", [[], ["--preset=tiny-cpu"], ["--preset=qwen1.5b-a6000"]])
+def test_the_rewards_of_the_examples_pass(cli_here, name: str, options: list[str]) -> None:
+    outcome = cli_here("rewards", "check", f"--reward={name}", *options)
+    assert (outcome.code, "error" in outcome.stderr) == (0, False)
+
+
+@pytest.mark.parametrize("name", REWARDS_OF_EXAMPLES)
+def test_the_rewards_of_the_examples_pass_on_word_problems(name: str) -> None:
+    task = load_task(TaskConfig(name="gsm8k", path=str(DATA / "gsm8k")))
+    trials = [Trial(e, task.gold_completion(e)) for e in task.examples(Selection("train", 8))]
+    assert check_rewards(load_reward_set({name: 1.0}), trials) == []
 
 
 @pytest.mark.parametrize("name", ["boxed_anser", "boxed_answer=much"])

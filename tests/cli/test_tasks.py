@@ -7,6 +7,7 @@ import pytest
 
 from lowmem_rl.tasks.registry import TASKS
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 DATA = Path(__file__).parents[1] / "data"
 
 
@@ -35,6 +36,11 @@ def test_a_command_that_needs_no_model_loads_none(command):
     )
     done = subprocess.run([sys.executable, "-c", program, *command.split()], capture_output=True, timeout=20)
     assert done.returncode == 0
+
+
+def test_the_task_of_the_examples_passes(cli_here):
+    outcome = cli_here("tasks", "check", f"{EXAMPLES / 'custom_task.py'}:Larger", "--examples", "50")
+    assert (outcome.code, outcome.stderr) == (0, "")
 
 
 def test_check_says_that_nothing_is_wrong(cli_here):

@@ -25,6 +25,7 @@ FAULTS = {
     "countdown_by_its_characters": "blind",
     "error_that_was_never_imported": "fails",
     "every_error_is_a_zero": "constant",
+    "no_time_limit": "hangs",
     "one_of_several_answers": "blind",
     "soft_format": "constant",
     "strict_format": "constant",

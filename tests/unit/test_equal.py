@@ -54,6 +54,8 @@ def test_different_spellings_of_an_answer_are_equal(given_answer: str, gold: str
         ("42 square feet", "42"),
         ("x=42", "42"),
         ("$x = - 42$", "-42"),
+        ("7:30\\text{ p.m.}", "7:30"),
+        ("7:30 PM", "7:30 p.m."),
     ],
 )
 def test_a_unit_or_a_variable_may_stand_beside_a_bare_gold_number(given_answer: str, gold: str) -> None:
@@ -65,6 +67,7 @@ def test_a_unit_or_a_variable_may_stand_beside_a_bare_gold_number(given_answer: 
     [
         ("5 apples", "5 oranges"),
         ("10 a.m.", "10 p.m."),
+        ("7:30 AM", "7:30 p.m."),
         ("x=42", "y=42"),
         ("42¢", "$42"),
         ("42 cents", "$42"),

@@ -96,6 +96,9 @@ def test_the_strict_answer_is_the_last_balanced_box_after_the_thoughts(completio
         ("The answer is \\frac12", "\\frac12"),
         ("It costs -€42", "-€42"),
         ("in all 1{,}234 trees", "1{,}234"),
+        ("The correct option is (B).", "(B)"),
+        ("The **first** factor is even, so it is **odd**.", "odd"),
+        ("It is **odd**, by 1", "1"),
     ],
 )
 def test_the_lenient_answer_is_found_in_any_common_form(completion: str, answer: str | None) -> None:

@@ -55,6 +55,11 @@ def the_finding(report: TaskReport, level: str = "error") -> str:
     return report.findings[0].what
 
 
+def test_one_answer_to_every_question_is_nothing_to_learn() -> None:
+    report = check(Doubling(spoil=lambda example: replace(example, answer="yes")))
+    assert the_finding(report) == "each of 100 train answers is 'yes'"
+
+
 def asked(question: str) -> Callable[[Example], Example]:
     return lambda example: replace(example, prompt=({"role": "user", "content": question},))
 

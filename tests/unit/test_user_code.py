@@ -1,11 +1,12 @@
 import sys
+from importlib.util import find_spec
 
 import pytest
 
 from lowmem_rl.config import TaskConfig
 from lowmem_rl.errors import ConfigError, TaskError
 from lowmem_rl.rewards.registry import load_reward
-from lowmem_rl.tasks.registry import load_task
+from lowmem_rl.tasks.registry import load_task, load_task_class
 from lowmem_rl.user_code import check_allowed, is_user_code
 
 
@@ -55,6 +56,13 @@ def test_a_file_that_does_not_work_says_where(tmp_path, body, name, told) -> Non
             load_reward(f"{path}:{name}")
 
 
+def test_a_file_without_a_name_in_it_is_asked_for_the_name() -> None:
+    for load in (load_reward, load_task_class):
+        with pytest.raises(ConfigError, match=r"mine\.py is a file: which (reward|task) of it is meant") as asked:
+            load("mine.py")
+        assert asked.value.hint == "Give it as mine.py:NAME."
+
+
 def test_a_file_that_is_not_there_is_named() -> None:
     with pytest.raises(TaskError, match="no file nowhere.py"):
         load_reward("nowhere.py:f")
@@ -69,9 +77,23 @@ def test_a_class_without_examples_is_no_task(tmp_path) -> None:
 def test_a_file_can_import_its_neighbour(tmp_path) -> None:
     (tmp_path / "neighbour_of_mine.py").write_text("BONUS = 2.0\n")
     (tmp_path / "mine.py").write_text("from neighbour_of_mine import BONUS\ndef f(c, e): return BONUS\n")
-    before = list(sys.path)
     assert load_reward(f"{tmp_path}/mine.py:f").score("", None) == 2.0
-    assert sys.path == before
+
+
+def test_a_function_can_import_a_neighbour_when_it_is_called(tmp_path) -> None:
+    (tmp_path / "late_neighbour.py").write_text("BONUS = 3.0\n")
+    (tmp_path / "mine.py").write_text("def f(c, e):\n    from late_neighbour import BONUS\n    return BONUS\n")
+    reward = load_reward(f"{tmp_path}/mine.py:f")
+    load_reward(f"{tmp_path}/mine.py:f")
+    assert reward.score("", None) == 3.0
+    assert sys.path.count(str(tmp_path)) == 1
+
+
+def test_a_neighbour_never_hides_a_module_of_ours(tmp_path) -> None:
+    (tmp_path / "math_verify.py").write_text("raise RuntimeError\n")
+    (tmp_path / "mine.py").write_text("def f(c, e): return 1.0\n")
+    load_reward(f"{tmp_path}/mine.py:f")
+    assert find_spec("math_verify").origin != str(tmp_path / "math_verify.py")
 
 
 TASK = "class T:\n    def examples(self, s): ...\n    def gold_completion(self, e): ...\n"

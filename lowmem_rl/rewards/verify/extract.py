@@ -1,7 +1,8 @@
 """Finds the answer in a completion. Each function is linear in the text and returns None where there is none.
 
 Covered: the last balanced `\\boxed{...}`, `#### n`, "answer is ...", also as a sum that ends in `= n`; a text that is
-nothing but mathematics; the last formula between math marks, or the last number behind it. `<answer>` tags fall away.
+nothing but mathematics; the last formula between math marks, or the last number behind it; the last words in bold.
+`<answer>` tags fall away.
 Not covered: judging whether two answers are equal (`equal.py`).
 """
 
@@ -15,7 +16,9 @@ LONGEST_COMPLETION = 100_000
 _BOX_HEAD = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACE = re.compile(r"\\[{}\\]|[{}]")
 _HASHES = re.compile(r"####[ \t]*([^\n]{1,300})")
-_ANSWER_IS = re.compile(r"answers?(?: is:?| are:?|:)\*{0,2}[ \t]*([^\n]{1,300})", re.IGNORECASE)
+_ANSWER_IS = re.compile(
+    r"(?:answers?|correct (?:option|choice))(?: is:?| are:?|:)\*{0,2}[ \t]*([^\n]{1,300})", re.IGNORECASE
+)
 _NUMBER = re.compile(
     r"(?:(?<!\d)[-−])?(?:"
     r"\\[dt]?frac\s{0,3}(?:\{[^{}]{1,50}\}|\d)\s{0,3}(?:\{[^{}]{1,50}\}|\d)"
@@ -37,6 +40,7 @@ _NOT_PROSE = re.compile(
     r"\\(?:text|mathrm|mbox|textbf|begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+|\b(?:sqrt|sin|cos|tan|log|ln|pi|exp)\b"
 )
 _PROSE = re.compile(r"[A-Za-z]{2,}")
+_BOLD = re.compile(r"\*\*([^*\n]{1,300})\*\*")
 _LONGEST_FORMULA = 320
 _TAIL = 3000
 """Characters at the end in which a plain answer is looked for."""
@@ -63,12 +67,12 @@ def strict_answer(completion: str) -> str | None:
 
 
 def lenient_answer(completion: str) -> str | None:
-    """Returns the answer wherever it stands: box, `####`, "answer is", else the last number.
+    """Returns the answer wherever it stands: box, `####`, "answer is", else the last number, else what is in bold.
 
     Unended thoughts hide nothing here: a model that knows the answer but not the form gets its due.
     """
     text = _without_answer_tags(after_thinking(completion)[-LONGEST_COMPLETION:])
-    for find in (last_box, _last_hashes, _last_answer_is, _only_mathematics, _last_formula_or_number):
+    for find in (last_box, _last_hashes, _last_answer_is, _only_mathematics, _last_formula_or_number, _last_bold):
         if answer := find(text):
             return answer
     return None
@@ -119,6 +123,11 @@ def _last_formula_or_number(text: str) -> str | None:
 def _last_number(text: str) -> str | None:
     found = _NUMBER.findall(_IN_A_NAME.sub(" ", text))
     return found[-1].rstrip(",") if found else None
+
+
+def _last_bold(text: str) -> str | None:
+    """Returns what a text without any number stresses last: `The function is **even**.`"""
+    return _last_match(_BOLD, text)
 
 
 def _last_match(pattern: re.Pattern[str], text: str) -> str | None:

@@ -61,18 +61,22 @@ _MEASURES = {
     **dict.fromkeys(("kilogram", "kilo"), "kg"),
     **dict.fromkeys(("liter", "litre"), "l"),
 }
-_SHORT = "mm|cm|dm|km|mi|ft|in|yd|kg|mg|lbs?|oz|ml|mL|hrs?|min|sec|ms|mph|kph|rpm|Hz|kW|kWh|GB|MB|gal|qt|pt|sq|cu"
+_SHORT = (
+    r"mm|cm|dm|km|mi|ft|in|yd|kg|mg|lbs?|oz|ml|mL|hrs?|min|sec|ms|mph|kph|rpm|Hz|kW|kWh|GB|MB|gal|qt|pt|sq|cu"
+    r"|(?i:[ap]\.?m)"
+)
 _WORD = rf"(?:(?:{_SHORT})(?![A-Za-z])|(?=[A-Za-z]*[aeiouAEIOU])[A-Za-z]{{3,}})"
 _UNIT = re.compile(
     rf"(?:(?<=[\w}})])\s*\x1f\s*(?P<text>[A-Za-z][A-Za-z .]*(?:/\s*[A-Za-z]+)?)"
     rf"|(?<=[\d}})])\s+(?P<words>{_WORD}(?:[ .]+{_WORD})*(?:/\s*[A-Za-z]+)?)"
     rf"|(?<=[\d}})])(?P<glued>(?:{_SHORT})(?:/[a-z]+)?))\.?(?P<power>\^\s*\{{?\s*[23]\s*\}}?)?$"
 )
+_HALF_OF_DAY = re.compile(r"\b([ap])\.m\b", re.IGNORECASE)
 _NO_UNIT = re.compile(
     r"\b(?:(?:ten|hundred|thousand|[mb]illion|trillion)(?:ths?|s)?|[mb]n|dozens?|score|hal(?:f|ves)|thirds?|f(?:our|if)ths?"
     r"|zero|one|two|three|four|five|six|seven|eight|nine|point|and|or|nor|not?|none|but|if|is|to|than|mod|base"
     r"|pi|plus|minus|times|over|by|squared|cubed|factorial|sqrt|root|sin|cos|tan|log|ln|exp|less|more|least|most"
-    r"|am|pm|a\.m|p\.m|cents?)\b",
+    r"|cents?)\b",
     re.IGNORECASE,
 )
 """Words that change a number, or say that it is not the answer."""
@@ -145,7 +149,7 @@ def _without_unit(text: str) -> tuple[str, str]:
     unit = None if text[-1:].isdigit() and "^" not in text else _UNIT.search(text)
     if unit is None or _NO_UNIT.search(unit[0]):
         return text, ""
-    name = unit["text"] or unit["words"] or unit["glued"]
+    name = _HALF_OF_DAY.sub(r"\1m", unit["text"] or unit["words"] or unit["glued"])
     square, cubic = name.startswith(("square ", "sq ")), name.startswith(("cubic ", "cu "))
     words = [_short(word) for word in name.replace(".", " ").split()][square or cubic :]
     power = "2" if square else "3" if cubic else re.sub(r"\D", "", unit["power"] or "")

@@ -19,6 +19,7 @@ Where answer checkers differ, this one says (given against gold):
 | `[-3, 2]` and `(-3, 2)` | unequal | closed and open |
 | `1` and `1, 2` | unequal | a part is not the whole |
 | `72 clips` and `72` | equal | the unit may be given where the gold has none, or left out |
+| `7:30 p.m.` and `7:30` | equal | as a unit; `7:30 p.m.` and `7:30 a.m.` are unequal |
 | `5 apples` and `5 oranges`, `42 cents` and `$42` | unequal | another unit |
 | `42 million`, `42 or 43`, `42x` and `42` | unequal | the words change the number |
 | `x = 5` and `5` | equal | the value counts; `x = 5` and `y = 5` are unequal |

@@ -1,0 +1,31 @@
+"""What can be wrong with a reward."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Fault = Literal[
+    "hangs",  # takes longer than any score may
+    "fails",  # raises, or returns what is no score
+    "thread-bound",  # scores otherwise off the main thread
+    "constant",  # pays the same whatever stands there, or skips everything
+    "unreachable",  # what pays elsewhere cannot be written under this chat template
+    "never-full",  # no perfect completion earns the maximum
+    "unpaid",  # a perfect completion earns no more than a wrong one
+    "blind",  # a wrong answer earns as much as the right one
+    "worthless-paid",  # so does nothing, padding or a list of all options
+    "hedge-paid",  # two answers are paid, whichever comes last
+    "outranked",  # something else earns more than the perfect completion
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One fault of one reward, or of all together."""
+
+    reward: str
+    fault: Fault
+    what: str
+    hint: str
+
+    def __str__(self) -> str:
+        return f"Reward {self.reward!r} {self.what}."

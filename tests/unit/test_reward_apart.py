@@ -1,0 +1,70 @@
+"""A user's reward is tried where it can be killed: whatever it does, there is a finding, and soon."""
+
+import dataclasses
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from lowmem_rl.rewards.check import check_reward
+from lowmem_rl.rewards.finding import Finding
+from lowmem_rl.rewards.registry import load_reward
+from lowmem_rl.rewards.trials import Trial, general_trials
+
+LIMIT_S = 2.0
+
+
+def findings(tmp_path: Path, body: str, trials: tuple[Trial, ...] | None = None) -> list[Finding]:
+    (tmp_path / "mine.py").write_text(f"import os, re, time\ndef pay(completion, example):\n    {body}\n")
+    return check_reward(load_reward(f"{tmp_path}/mine.py:pay"), trials or general_trials(), limit_s=LIMIT_S)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "time.sleep(60)",
+        "return 9**9**9**9",  # holds the interpreter's lock
+        "return float(bool(re.search(r'boxed.(\\d+,?)+}', completion)))",
+    ],
+)
+def test_a_reward_that_hangs_is_named_with_what_it_hangs_on(tmp_path: Path, body: str) -> None:
+    began = time.monotonic()
+    (finding,) = findings(tmp_path, body)
+    assert (finding.reward, finding.fault) == ("pay", "hangs")
+    assert "longer than 2 s for one completion (example 'general/0', completion '" in finding.what
+    assert time.monotonic() - began < 10 * LIMIT_S
+
+
+def test_a_reward_that_ends_its_process_ends_only_its_own(tmp_path: Path) -> None:
+    (finding,) = findings(tmp_path, "os._exit(7)")
+    assert finding.fault == "fails"
+    assert "with exit code 7 (example 'general/0'" in finding.what
+
+
+def test_what_a_reward_prints_is_no_report(tmp_path: Path) -> None:
+    body = "print('{}'); return float(completion.endswith('{' + example.answer + '}\\n</answer>'))"
+    assert findings(tmp_path, body) == []
+
+
+def test_findings_are_those_of_the_reward_itself(tmp_path: Path) -> None:
+    (finding,) = findings(tmp_path, "return 1.0")
+    assert (finding.reward, finding.fault) == ("pay", "constant")
+
+
+class Unpicklable:
+    def __reduce__(self):
+        raise TypeError
+
+
+def test_examples_that_cannot_be_handed_over_are_tried_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = ModuleType("only_here")
+    monkeypatch.setitem(sys.modules, "only_here", elsewhere)
+    exec("class Note: pass", vars(elsewhere))
+    for extra in (Unpicklable(), elsewhere.Note()):
+        trials = tuple(
+            dataclasses.replace(t, example=dataclasses.replace(t.example, extra={"note": extra}))
+            for t in general_trials()
+        )
+        assert [finding.fault for finding in findings(tmp_path, "return 1.0", trials)] == ["constant"]
