@@ -16,6 +16,8 @@ from typing import Any
 from lowmem_rl.errors import ConfigError, LowMemError, TaskError, near_names
 
 COMMAND_LINE = ("--task", "--reward", "--set")
+LONGEST_TOLD = 300
+"""Characters of a foreign error."""
 
 
 def is_user_code(name: str) -> bool:
@@ -90,4 +92,10 @@ def _where(error: BaseException, path: Path) -> str:
     file = path.absolute()  # as the loader names it in frames
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
     line = getattr(error, "lineno", None) or (frames[-1].lineno if frames else "?")
-    return f"line {line}: {type(error).__name__}: {error}"
+    return f"line {line}: {in_one_line(error)}"
+
+
+def in_one_line(error: BaseException) -> str:
+    """Returns what a user's code raised as a part of one line: errors of parsers and of pydantic hold whole texts."""
+    told = " ".join(str(error).split())
+    return f"{type(error).__name__}: {told if len(told) <= LONGEST_TOLD else f'{told[:LONGEST_TOLD]}...'}"

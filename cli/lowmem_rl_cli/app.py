@@ -18,6 +18,7 @@ from lowmem_rl import __version__
 from lowmem_rl.errors import LowMemError
 from lowmem_rl_cli import bench, console, presets, rewards, tasks
 from lowmem_rl_cli.options import (
+    AllowCodeOption,
     CardOption,
     ConfigOption,
     JsonOption,
@@ -116,9 +117,7 @@ def train(
     force: Annotated[
         bool, typer.Option("--force", help="Start although it does not fit or carries no signal.")
     ] = False,
-    allow_code: Annotated[
-        bool, typer.Option("--allow-code", help="Run code of FILE.py:NAME that a config file names.")
-    ] = False,
+    allow_code: AllowCodeOption = False,
 ) -> None:
     """Train a model, evaluate it before and after."""
     from lowmem_rl_cli.train import train_command
@@ -141,11 +140,12 @@ def probe(
     ] = None,
     seed: SeedOption = None,
     as_json: JsonOption = False,
+    allow_code: AllowCodeOption = False,
 ) -> None:
     """Measure the base model's pass rate, and what it means for the group size."""
     from lowmem_rl_cli.probe import probe_command
 
-    request = RunRequest(preset, tuple(config or ()), tuple(setting or ()), task, seed=seed)
+    request = RunRequest(preset, tuple(config or ()), tuple(setting or ()), task, seed=seed, allow_code=allow_code)
     probe_command(request, examples=examples, samples=samples, out=out, as_json=as_json)
 
 

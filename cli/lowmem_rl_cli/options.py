@@ -52,6 +52,9 @@ OutOption = Annotated[
 ]
 StepsOption = Annotated[int | None, typer.Option("--steps", help="Optimizer steps; sets grpo.steps.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of the whole run.")]
+AllowCodeOption = Annotated[
+    bool, typer.Option("--allow-code", help="Run code of FILE.py:NAME that a config file names.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import date
+from math import isfinite
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated
 
@@ -67,12 +68,12 @@ def score_rows(
     reward: Annotated[str, typer.Option("--reward", help="Reward to apply, or FILE.py:NAME.", metavar="NAME")],
 ) -> None:
     """Score a file of completions: each row again, with its score."""
-    from lowmem_rl.rewards.registry import load_reward
+    from lowmem_rl.rewards.apart import apart
+    from lowmem_rl.rewards.registry import load_reward_set
     from lowmem_rl.rewards.score import read_lines, score_lines
 
-    loaded = load_reward(reward)
-    with _opened(rows) as file:
-        for row in score_lines(read_lines(file), loaded, "stdin" if str(rows) == "-" else rows.name):
+    with apart(load_reward_set({reward: 1.0})) as loaded, _opened(rows) as file:
+        for row in score_lines(read_lines(file), loaded.rewards[0], "stdin" if str(rows) == "-" else rows.name):
             # Escaped: the line is JSON whatever the terminal's encoding is.
             console.show(json.dumps(row))
 
@@ -145,6 +146,8 @@ def _weighed(names: list[str]) -> "RewardSet":
         weights = tuple(float(weight or 1) for _, _, weight in pairs)
     except ValueError as error:
         raise ConfigError(f"--reward: {error}.", hint="Give it as NAME or NAME=WEIGHT.") from error
+    if not all(map(isfinite, weights)):
+        raise ConfigError("--reward: a weight is a finite number.", hint="Give it as NAME or NAME=WEIGHT.")
     return RewardSet(tuple(load_reward(name) for name, _, _ in pairs), weights)
 
 

@@ -7,9 +7,9 @@ import typer
 
 from lowmem_rl_cli import console
 from lowmem_rl_cli.options import (
+    AllowCodeOption,
     ConfigOption,
     JsonOption,
-    PresetOption,
     RewardOption,
     RunRequest,
     SetOption,
@@ -51,7 +51,10 @@ def show_task(name: NameArgument, as_json: JsonOption = False) -> None:
 @app.command("check")
 def check_task(
     name: NameArgument,
-    preset: PresetOption = None,
+    preset: Annotated[
+        str | None,
+        typer.Option("--preset", help="Check under this preset's prompt, rewards and tokenizer.", metavar="NAME"),
+    ] = None,
     config: ConfigOption = None,
     setting: SetOption = None,
     reward: RewardOption = None,
@@ -59,28 +62,36 @@ def check_task(
         int, typer.Option("--examples", help="Gold answers of each split that are scored.", min=1)
     ] = 1000,
     as_json: JsonOption = False,
+    allow_code: AllowCodeOption = False,
 ) -> None:
     """Check golds, splits, duplicates and lengths of a task, without a model.
 
     Prompt and rewards are the task's own where no preset, file or option names others. The exit code is 6
     where something keeps the task from being learnt.
     """
-    from lowmem_rl.errors import TaskError
     from lowmem_rl.rewards.registry import load_reward_set
     from lowmem_rl.tasks.check import Limits, check_task
     from lowmem_rl.tasks.lengths import estimate_tokens, exact_counter
     from lowmem_rl.tasks.registry import load_task
 
-    request = RunRequest(preset, tuple(config or ()), tuple(setting or ()), name, tuple(reward or ()))
+    files, settings, rewards = tuple(config or ()), tuple(setting or ()), tuple(reward or ())
+    request = RunRequest(preset, files, settings, name, rewards, allow_code=allow_code)
     run, model = _as_asked(request)
     count = exact_counter(model, run.model.revision) if model else None
     limits = Limits(examples, run.grpo.max_prompt_tokens, run.task.levels, run.seed)
-    rewards = load_reward_set(run.rewards)
-    report = check_task(load_task(run.task), rewards, limits, count or estimate_tokens, exact=count is not None)
+    paid, counter = load_reward_set(run.rewards), count or estimate_tokens
+    report = check_task(load_task(run.task), paid, limits, counter, exact=count is not None)
     if as_json:
         console.show_json(report.to_json())
     else:
         console.show("\n".join(_report(report)))
+    _refuse(name, report)
+
+
+def _refuse(name: str, report: "TaskReport") -> None:
+    """Raises `TaskError` for a report with errors, which are printed already."""
+    from lowmem_rl.errors import TaskError
+
     if report.errors:
         number = f"{len(report.errors)} findings are errors" if report.errors[1:] else "one finding is an error"
         what = f"Task {name!r} cannot be learnt as it is: {number}."
@@ -105,7 +116,7 @@ def _as_asked(request: RunRequest) -> "tuple[RunConfig, str | None]":
     fitting = Layer("the task", wanted, replaces_rewards=bool(own["rewards"]))
     merged = merge([defaults(), fitting, *layers])
     run = validate(merged, [mistake for layer in layers for mistake in layer.mistakes])
-    check_allowed({name: merged[f"rewards.{name}"].origin for name in run.rewards}, allow_code=False)
+    check_allowed({name: merged[f"rewards.{name}"].origin for name in run.rewards}, allow_code=request.allow_code)
     return run, None if merged["model.name"].origin == "default" else run.model.name
 
 

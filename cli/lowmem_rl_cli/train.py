@@ -62,8 +62,8 @@ def _print_result(before: EvalResult, after: EvalResult, path: Path, seconds: fl
 
 def _result_cells(result: EvalResult) -> dict[str, str]:
     return {
-        "pass@1 (answer anywhere)": _share(result.pass_at_1, result.pass_at_1_interval),
-        "pass@1 (strict: last box)": _share(result.strict_pass_at_1, result.strict_pass_at_1_interval),
+        "pass@1": _share(result.pass_at_1, result.pass_at_1_interval),
+        "pass@1 in the asked form": _share(result.strict_pass_at_1, result.strict_pass_at_1_interval),
         **{name: f"{score:.3f}" for name, score in result.scores.items()},
         "completion tokens": f"{result.completion_tokens:.1f}",
         "truncated": f"{100 * result.truncated_share:.1f} %",

@@ -1,6 +1,7 @@
-"""The process in which a user's reward is tried: it says what it scores before it does, and at last what it found.
+"""The process of a user's reward: it scores what it is sent until there is no more.
 
-Trials come pickled on stdin, reports leave as JSON lines on what was stdout; what the user's code prints is talk.
+Requests come on what was stdin, pickled and in hexadecimal, one a line; reports leave as JSON lines on what was stdout.
+What the user's code prints is talk, and there is nothing for it to read.
 """
 
 import json
@@ -8,54 +9,55 @@ import os
 import pickle
 import signal
 import sys
-from dataclasses import asdict, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from typing import IO, Any
 
-from lowmem_rl.errors import LowMemError
-from lowmem_rl.example import Example
-from lowmem_rl.rewards.apart import UNREADABLE
-from lowmem_rl.rewards.base import Reward
-from lowmem_rl.rewards.check import check_reward
-from lowmem_rl.rewards.finding import Finding
+from lowmem_rl.errors import LowMemError, RewardError
+from lowmem_rl.rewards.apart import READY
+from lowmem_rl.rewards.base import Reward, score_with
 from lowmem_rl.rewards.registry import load_reward
-from lowmem_rl.rewards.trials import Trial
-
-SHOWN = 80
-"""Characters of a completion."""
 
 
 def main() -> None:
-    """Checks one reward. Exits with `UNREADABLE` where the trials hold objects of modules that are not here."""
+    """Serves the reward whose source and name are the arguments."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
-    reports = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    requests, reports = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
+    source, name = sys.argv[1:]
     try:
-        source, trials, prefill = pickle.load(sys.stdin.buffer)  # our own parent wrote it
-    except Exception:  # noqa: BLE001 - whatever an object's own class raises
-        sys.exit(UNREADABLE)
-    _report(reports, findings=[asdict(finding) for finding in _check(source, trials, prefill, reports)])
-
-
-def _check(source: str, trials: tuple[Trial, ...], prefill: str, reports: IO[str]) -> list[Finding]:
-    try:
-        reward = load_reward(source)
+        reward = replace(load_reward(source), name=name)
     except LowMemError as error:
-        return [Finding(source, "fails", f"cannot be loaded again: {error}".rstrip("."), error.hint)]
-    return check_reward(_announced(reward, reports), trials, prefill)
+        what = f"Reward {name!r} cannot be loaded again: {str(error).rstrip('.')}."
+        _report(reports, {"failed": what, "hint": error.hint})
+        return
+    _report(reports, READY)
+    for request in requests:
+        _report(reports, _scored(reward, request))
 
 
-def _announced(reward: Reward, reports: IO[str]) -> Reward:
-    """Returns the same reward, which says what it is about to score and is no longer a file's."""
+def _scored(reward: Reward, request: bytes) -> dict[str, Any]:
+    try:
+        completion, example, is_main = pickle.loads(bytes.fromhex(request.decode()))  # our own parent wrote it
+    except Exception:  # noqa: BLE001 - whatever an object's own class raises, and modules that are not here
+        return {"unreadable": True}
+    score = partial(score_with, reward, completion, example)
+    try:
+        return {"score": score() if is_main else _on_another_thread(score)}
+    except RewardError as error:
+        return {"failed": str(error), "hint": error.hint}
 
-    def score(completion: str, example: Example) -> float | None:
-        _report(reports, example=example.id, completion=completion[:SHOWN])
-        return reward.score(completion, example)
 
-    return replace(reward, score=score, source="")
+def _on_another_thread(score: "partial[float | None]") -> float | None:
+    """Where a reward is asked off the main thread, it is scored off the main thread."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(score).result()
 
 
-def _report(reports: IO[str], **message: Any) -> None:
-    reports.write(json.dumps(message) + "\n")
+def _report(reports: IO[str], report: dict[str, Any]) -> None:
+    reports.write(json.dumps(report) + "\n")
     reports.flush()
 
 

@@ -13,6 +13,8 @@ from typing import Literal
 
 from lowmem_rl.errors import RewardError
 from lowmem_rl.example import Example
+from lowmem_rl.rewards.finding import Fault
+from lowmem_rl.user_code import in_one_line
 
 ScoreFunction = Callable[[str, Example], float | None]
 """Scores the whole assistant turn, think tag included; None means: skipped.
@@ -33,6 +35,14 @@ MAX_SCORE = 3.4e38
 """Rewards are added up in float32, whose largest number is 3.403e38."""
 
 OnFailure = Callable[[RewardError], None]
+
+
+class RewardFailed(RewardError):
+    """A failure that names reward, example and completion, and which fault it is."""
+
+    def __init__(self, message: str, *, hint: str = "", fault: Fault = "fails") -> None:
+        super().__init__(message, hint=hint)
+        self.fault: Fault = fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +87,17 @@ class RewardSet:
 def score_with(reward: Reward, completion: str, example: Example) -> float | None:
     """Applies one reward and checks what it returns.
 
-    Raises `RewardError`, naming reward, example and completion, when the reward raises or
+    Raises `RewardFailed`, naming reward, example and completion, when the reward raises or
     returns anything but None or a number within its range that float32 can hold.
     """
     try:
         score = reward.score(completion, example)
+    except RewardFailed:
+        raise
     except RewardError as error:
-        raise _failure(reward, completion, example, f"failed: {str(error).rstrip('.')}", error.hint) from error
+        raise failure(reward, completion, example, f"failed: {str(error).rstrip('.')}", error.hint) from error
     except (Exception, SystemExit) as error:  # sys.exit(0) in a reward would end the run as if all were well
-        raise _failure(reward, completion, example, f"raised {type(error).__name__}: {error}") from error
+        raise failure(reward, completion, example, f"raised {in_one_line(error)}") from error
     return _checked(reward, score, completion, example)
 
 
@@ -107,12 +119,12 @@ def _checked(reward: Reward, score: object, completion: str, example: Example) -
     if score is None:
         return None
     if isinstance(score, bool) or not isinstance(score, Real):  # Real: NumPy's numbers, too
-        raise _failure(reward, completion, example, f"returned {score!r:.80}, which is neither None nor a number")
+        raise failure(reward, completion, example, f"returned {score!r:.80}, which is neither None nor a number")
     value = _as_float(score)
     if not abs(value) <= MAX_SCORE:  # so written, NaN is refused, too
-        raise _failure(reward, completion, example, f"returned {value}, which is no finite number of float32")
+        raise failure(reward, completion, example, f"returned {value}, which is no finite number of float32")
     if not reward.low <= value <= reward.high:
-        raise _failure(reward, completion, example, f"returned {value}, outside [{reward.low}, {reward.high}]")
+        raise failure(reward, completion, example, f"returned {value}, outside [{reward.low}, {reward.high}]")
     return value
 
 
@@ -138,8 +150,12 @@ def _or_skip(score: Callable[[], float | None], on_failure: OnFailure | None) ->
         return None
 
 
-def _failure(reward: Reward, completion: str, example: Example, what: str, hint: str = "") -> RewardError:
-    return RewardError(
+def failure(
+    reward: Reward, completion: str, example: Example, what: str, hint: str = "", *, fault: Fault = "fails"
+) -> RewardFailed:
+    """Returns the error that names reward, example and completion."""
+    return RewardFailed(
         f"Reward {reward.name!r} {what} (example {example.id!r}, completion {completion[:80]!r}).",
         hint=hint or "A reward takes (completion, example) and returns a number in its range, or None to skip.",
+        fault=fault,
     )

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from lowmem_rl.errors import RewardError
-from lowmem_rl.rewards.apart import LIMIT_S, check_apart
-from lowmem_rl.rewards.base import Reward, RewardSet, score_with
+from lowmem_rl.rewards.apart import LIMIT_S, apart
+from lowmem_rl.rewards.base import Reward, RewardFailed, RewardSet, score_with
 from lowmem_rl.rewards.finding import Finding
 from lowmem_rl.rewards.model import ModelReward, without_model
 from lowmem_rl.rewards.trials import Probe, Trial, as_sampled, hedges_of, probes_of
@@ -49,10 +49,11 @@ def check_rewards(rewards: RewardSet, trials: Sequence[Trial], prefill: str = ""
     `prefill` is what the chat template opens the assistant's turn with. Rewards that judge by the model or
     know nothing on purpose are only tried, not judged.
     """
-    findings = [finding for reward in rewards.rewards for finding in check_reward(reward, trials, prefill)]
-    if len(rewards.rewards) > 1:  # what one pays too much may be nothing beside the others: the total decides
-        findings = [finding for finding in findings if finding.fault != "outranked"]
-    return findings or list(_outranked_in_total(rewards, trials, prefill))
+    with apart(rewards) as tried:
+        findings = [finding for reward in tried.rewards for finding in check_reward(reward, trials, prefill)]
+        if len(rewards.rewards) > 1:  # what one pays too much may be nothing beside the others: the total decides
+            findings = [finding for finding in findings if finding.fault != "outranked"]
+        return findings or list(_outranked_in_total(tried, trials, prefill))
 
 
 def check_reward(
@@ -64,20 +65,20 @@ def check_reward(
     """
     if isinstance(reward, ModelReward) or not trials:
         return []
-    apart = check_apart(reward.source, reward.name, trials, prefill, limit_s) if reward.source else None
-    return _check_here(reward, trials, prefill) if apart is None else apart
+    with apart(RewardSet((reward,), (1.0,)), limit_s) as tried:
+        return _check(tried.rewards[0], trials, prefill)
 
 
-def _check_here(reward: Reward, trials: Sequence[Trial], prefill: str) -> list[Finding]:
+def _check(reward: Reward, trials: Sequence[Trial], prefill: str) -> list[Finding]:
     try:
         judged = [_judge(_scorer(reward), trial, prefill) for trial in trials]
         if reward.kind in ("model", "control"):
             return []
         merits = _faults_of_merit(reward, judged, prefill) if reward.kind == "merit" else []
         return [*_thread_bound(reward, judged, prefill), *merits]
-    except RewardError as error:
+    except RewardFailed as error:
         what = str(error).removeprefix(f"Reward {reward.name!r} ").rstrip(".")
-        return [Finding(reward.name, "fails", what, error.hint)]
+        return [Finding(reward.name, error.fault, what, error.hint)]
 
 
 def refuse(findings: Sequence[Finding]) -> None:

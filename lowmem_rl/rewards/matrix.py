@@ -4,6 +4,7 @@ The gold matrix is the example's answer, as `[[1, 2], [3, 4/5]]` or in LaTeX. En
 """
 
 import math
+import operator
 import re
 from fractions import Fraction
 from itertools import chain
@@ -41,7 +42,7 @@ def read_matrix(text: str) -> Matrix | None:
 def score_rows(completion: str, example: Example) -> float:
     """The share of rows that are right."""
     given, gold = _matrices(completion, example)
-    return 0.0 if given is None else sum(map(_same, given, gold)) / len(gold)
+    return 0.0 if given is None else sum(map(operator.eq, given, gold)) / len(gold)
 
 
 def score_frobenius(completion: str, example: Example) -> float:
@@ -75,10 +76,6 @@ def _matrices(completion: str, example: Example) -> tuple[Matrix | None, Matrix]
 
 def _differences(given: Matrix, gold: Matrix) -> list[Fraction]:
     return [abs(x - g) for x, g in zip(chain(*given), chain(*gold), strict=True)]
-
-
-def _same(given: tuple[Fraction, ...], gold: tuple[Fraction, ...]) -> bool:
-    return given == gold
 
 
 def _latex_rows(body: str) -> list[list[str]]:

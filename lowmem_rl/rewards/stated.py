@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lowmem_rl.errors import RewardError
 from lowmem_rl.example import Example
 from lowmem_rl.rewards.format import ANSWER_CLOSE, ANSWER_OPEN, CLOSE, OPEN
 from lowmem_rl.rewards.verify.extract import strict_answer
@@ -23,7 +24,10 @@ def stated_answer(completion: str) -> str | None:
 
 
 def fact(example: Example, name: str) -> Any:
-    """Returns `example.extra[name]`. Raises `LookupError` where the task is not one that gives it."""
+    """Returns `example.extra[name]`. Raises `RewardError` where the task is not one that gives it."""
     if name not in example.extra:
-        raise LookupError(f"the example has no extra[{name!r}]; this reward is for a task that gives it")
+        raise RewardError(
+            f"the example has no extra[{name!r}]",
+            hint=f"This reward is for a task that gives it; in a file of completions, add the column {name!r}.",
+        )
     return example.extra[name]

@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any
 
 from lowmem_rl.example import Example
+from lowmem_rl.rewards.apart import apart
 from lowmem_rl.rewards.base import Reward, RewardSet, score_with
 from lowmem_rl.rewards.registry import REWARDS
 from lowmem_rl.rewards.verify.equal import equal_answers
@@ -92,12 +93,13 @@ def check_examples(
 ) -> list[Finding]:
     """Returns what is found in examples that are already drawn; of each split up to `golds` are scored."""
     sample = [*_spread(train, golds), *_spread(test, golds)]
+    with apart(rewards) as tried:
+        scored = [*check_golds(task, tried, sample), *check_spoiled(task, tried, sample)]
     return [
         *check_splits(train, test),
         *check_variety(train),
         *check_judges(task, rewards),
-        *check_golds(task, rewards, sample),
-        *check_spoiled(task, rewards, sample),
+        *scored,
         *check_duplicates(train, "train"),
         *check_duplicates(test, "test"),
         *check_leaks(train, test),

@@ -7,6 +7,7 @@ from typing import Any
 from lowmem_rl.errors import LowMemError, TaskError
 from lowmem_rl.example import Example
 from lowmem_rl.tasks.base import ROLES, Selection, Task
+from lowmem_rl.user_code import in_one_line
 
 
 def draw_examples(task: Task, selection: Selection, most: int) -> list[Example]:
@@ -25,7 +26,7 @@ def draw_examples(task: Task, selection: Selection, most: int) -> list[Example]:
     except LowMemError:
         raise
     except (Exception, SystemExit) as error:
-        what = f"the task raised {type(error).__name__}: {error}"
+        what = f"the task raised {in_one_line(error)}"
         raise _unusable(task, selection, len(drawn) + 1, what) from error
     return list(drawn.values())
 
@@ -35,7 +36,7 @@ def gold_completion_of(task: Task, example: Example) -> str:
     try:
         completion = task.gold_completion(example)
     except (Exception, SystemExit) as error:
-        raise _no_gold(example, f"raised {type(error).__name__}: {error}") from error
+        raise _no_gold(example, f"raised {in_one_line(error)}") from error
     if not isinstance(completion, str):
         raise _no_gold(example, f"returned {completion!r:.80}, not a text")
     return completion

@@ -109,7 +109,9 @@ def _read_parquet(file: Path, columns: Collection[str]) -> Iterator[Row]:
         batches = content.iter_batches(columns=wanted)
         yield from numbered((record for batch in batches for record in batch.to_pylist()), file.name)
     except (OSError, ValueError, NotImplementedError) as error:  # pyarrow's own errors are ValueErrors and OSErrors
-        raise TaskError(f"{file} cannot be read as parquet: {error}.", hint="Fetch the file again.") from error
+        raise TaskError(
+            f"{file} cannot be read as parquet: {str(error).rstrip('.')}.", hint="Fetch the file again."
+        ) from error
 
 
 READERS: dict[str, Callable[[Path, Collection[str]], Iterator[Row]]] = {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lowmem_rl.errors import ConfigError, LowMemError, TaskError, UnknownName
 from lowmem_rl.tasks.base import Task
-from lowmem_rl.user_code import is_user_code, load_object, refuse_bare_file
+from lowmem_rl.user_code import in_one_line, is_user_code, load_object, refuse_bare_file
 
 if TYPE_CHECKING:
     # Listing the tasks needs no configuration, whose models take longer to build than the list.
@@ -87,7 +87,7 @@ def _make(name: str, maker: Callable[..., Any], **arguments: Any) -> Task:
         raise
     except (Exception, SystemExit) as error:
         raise TaskError(
-            f"Task {name!r} cannot be made: {type(error).__name__}: {error}",
+            f"Task {name!r} cannot be made: {in_one_line(error)}",
             hint="Its __init__ takes convention=TEXT or nothing, and path=TEXT where has_data is True.",
         ) from error
     return task

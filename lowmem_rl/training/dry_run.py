@@ -17,6 +17,7 @@ from lowmem_rl.hardware import find_card, this_machine
 from lowmem_rl.planning.gate import gate
 from lowmem_rl.planning.plan import Plan
 from lowmem_rl.signal.pass_rate import PassRate
+from lowmem_rl.training.order import rates_of
 from lowmem_rl.training.preflight import check_settings, plan_anywhere
 from lowmem_rl.training.trl_args import (
     Adjustment,
@@ -60,8 +61,12 @@ class DryRun:
 
 
 def dry_run(composed: Composed, out: Path, pass_rate: PassRate | None = None) -> DryRun:
-    """Returns what `train` would do into `out`. Raises `ConfigError` as `train` would; the gate only tells."""
+    """Returns what `train` would do into `out`; the gate only tells.
+
+    Raises `ConfigError` as `train` would, and `TaskError` for the curriculum's pass rates, the one file that is read.
+    """
     check_settings(composed.config)
+    rates_of(composed.config)
     planned = plan_anywhere(composed, pass_rate)
     config, device = planned.config, planned_device(composed)
     return DryRun(

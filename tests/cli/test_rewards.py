@@ -84,7 +84,7 @@ def test_the_rewards_of_the_examples_pass_on_word_problems(name: str) -> None:
     assert check_rewards(load_reward_set({name: 1.0}), trials) == []
 
 
-@pytest.mark.parametrize("name", ["boxed_anser", "boxed_answer=much"])
+@pytest.mark.parametrize("name", ["boxed_anser", "boxed_answer=much", "boxed_answer=nan"])
 def test_a_bad_name_or_weight_is_usage(cli_here, name: str) -> None:
     assert cli_here("rewards", "check", f"--reward={name}").code == 2
 
@@ -150,6 +150,14 @@ def test_a_reward_that_fails_is_named_with_the_line(cli_here, tmp_path) -> None:
     assert outcome.code == 6
     assert "'countdown'" in outcome.stderr
     assert "rows.jsonl line 1" in outcome.stderr
+
+
+def test_a_users_reward_cannot_end_the_command(cli_here, tmp_path) -> None:
+    (tmp_path / "mine.py").write_text("import os\ndef ends(completion, example):\n    os._exit(0)\n")
+    file = write(tmp_path, json.dumps({"answer": "5", "completion": "\\boxed{5}"}))
+    outcome = cli_here("rewards", "score", file, "--reward=mine.py:ends")
+    assert outcome.code == 6
+    assert "ended the process that tried it, with exit code 0 (example 'rows.jsonl line 1'" in outcome.stderr
 
 
 def test_a_reward_that_needs_the_model_says_so(cli_here, tmp_path) -> None:

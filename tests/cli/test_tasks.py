@@ -70,6 +70,15 @@ def test_check_of_a_users_task_runs_it(cli_here):
     assert "50 train, 50 test" in outcome.stdout
 
 
+def test_code_that_a_file_names_runs_when_it_is_allowed(cli_here, tmp_path):
+    (tmp_path / "mine.py").write_text("from lowmem_rl.rewards.boxed import BOXED_ANSWER as mine\n")
+    (tmp_path / "mine.toml").write_text('[rewards]\n"mine.py:mine" = 1.0\n')
+    check = ("tasks", "check", "arithmetic", "--examples=5", "--config=mine.toml")
+    refused = cli_here(*check)
+    assert (refused.code, "--allow-code" in refused.stderr) == (2, True)
+    assert cli_here(*check, "--allow-code").code == 0
+
+
 def test_a_task_that_does_not_exist_offers_near_names(cli_here):
     for command in ("show", "check"):
         outcome = cli_here("tasks", command, "contdown")

@@ -42,6 +42,13 @@ def test_a_dry_run_finds_what_training_would_refuse(option, told, cli_here) -> N
     assert told in outcome.stderr
 
 
+def test_a_dry_run_reads_the_pass_rates(cli_here) -> None:
+    options = ["--set=curriculum.by=pass_rate", "--set=curriculum.rates=nowhere.json"]
+    outcome = cli_here("train", "--preset=tiny-cpu", *options, "--dry-run")
+    assert outcome.code == 6
+    assert "nowhere.json holds no pass rates" in outcome.stderr
+
+
 def test_a_dry_run_shows_the_arguments_as_they_are_on_this_machine(cli_here) -> None:
     outcome = cli_here("train", "--preset=tiny-cpu", "--set=memory.checkpointing=unsloth", "--dry-run", "--json")
     plan = json.loads(outcome.stdout)

@@ -37,6 +37,12 @@ from lowmem_rl.rewards.verify.equal import LONGEST_ANSWER, as_number, equal_answ
         ("- 42", "-42"),
         ("\\frac12", "1/2"),
         ("-\\frac1{2}", "-0.5"),
+        ("0.1\\overline{6}", "1/6"),
+        ("-1.\\bar{9}", "-2"),
+        ("\\varnothing", "∅"),
+        ("\\begin{pmatrix}1 & 2 \\\\ 3 & 4\\end{pmatrix}", "\\begin{bmatrix}1&2\\\\3&4\\end{bmatrix}"),
+        ("x = 1, y = 2", "(1, 2)"),
+        ("x = 1, x = -1", "x = -1, x = 1"),
     ],
 )
 def test_different_spellings_of_an_answer_are_equal(given_answer: str, gold: str) -> None:
@@ -92,6 +98,10 @@ def test_words_that_change_the_number_are_no_unit(given_answer: str, gold: str) 
         ("1,00", "100"),
         ("0.3333", "1/3"),
         ("5,6", "56"),
+        ("x = 2, y = 1", "x = 1, y = 2"),
+        ("2, 1", "x = 1, y = 2"),
+        ("0.\\overline{36}", "0.\\overline{63}"),
+        ("0.\\overline{3}", "0.3"),
         ("1e3", "1000"),
         ("１２", "12"),
         ("٣", "3"),

@@ -8,12 +8,16 @@ from types import ModuleType
 
 import pytest
 
+from lowmem_rl.example import Example
+from lowmem_rl.rewards.apart import apart
+from lowmem_rl.rewards.base import RewardFailed
 from lowmem_rl.rewards.check import check_reward
 from lowmem_rl.rewards.finding import Finding
-from lowmem_rl.rewards.registry import load_reward
+from lowmem_rl.rewards.registry import load_reward, load_reward_set
 from lowmem_rl.rewards.trials import Trial, general_trials
 
 LIMIT_S = 2.0
+EXAMPLE = Example("one", ({"role": "user", "content": "?"},), "1")
 
 
 def findings(tmp_path: Path, body: str, trials: tuple[Trial, ...] | None = None) -> list[Finding]:
@@ -51,6 +55,26 @@ def test_what_a_reward_prints_is_no_report(tmp_path: Path) -> None:
 def test_findings_are_those_of_the_reward_itself(tmp_path: Path) -> None:
     (finding,) = findings(tmp_path, "return 1.0")
     assert (finding.reward, finding.fault) == ("pay", "constant")
+
+
+def test_after_a_late_score_another_process_takes_the_next_one(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import time\ndef pay(completion, example):\n    time.sleep(60 * len(completion))\n    return 1\n"
+    )
+    with apart(load_reward_set({f"{tmp_path}/mine.py:pay": 1.0}), limit_s=LIMIT_S) as rewards:
+        with pytest.raises(RewardFailed, match="takes longer than 2 s"):
+            rewards.score("late", EXAMPLE)
+        assert rewards.score("", EXAMPLE).reward == 1.0
+
+
+@pytest.mark.parametrize(
+    ("body", "told"), [("input()", "EOFError: EOF"), ("raise ValueError('a\\nb')", "ValueError: a b ")]
+)
+def test_a_failure_is_told_in_one_line_and_there_is_nothing_to_read(tmp_path: Path, body: str, told: str) -> None:
+    (tmp_path / "mine.py").write_text(f"def pay(completion, example):\n    {body}\n")
+    rewards = load_reward_set({f"{tmp_path}/mine.py:pay": 1.0})
+    with apart(rewards) as tried, pytest.raises(RewardFailed, match=f"Reward 'pay' raised {told}"):
+        tried.score("", EXAMPLE)
 
 
 class Unpicklable:

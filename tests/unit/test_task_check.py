@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lowmem_rl.errors import TaskError
+from lowmem_rl.errors import RewardError, TaskError
 from lowmem_rl.example import Example
 from lowmem_rl.models import TINY
 from lowmem_rl.prompts import conversation, perfect_completion
@@ -106,6 +106,12 @@ def test_a_reward_that_pays_for_nothing_is_found() -> None:
 def test_a_users_plain_function_may_have_any_range() -> None:
     right = Reward("right", lambda completion, e: 3.0 * (f"{{{e.answer}}}" in completion), low=-9e9, high=float("inf"))
     assert check(Doubling(), RewardSet((right,), (1.0,))).findings == ()
+
+
+def test_a_reward_that_ends_its_process_is_no_end_of_the_check(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("import os\ndef pay(completion, example):\n    os._exit(0)\n")
+    with pytest.raises(RewardError, match="ended the process that tried it"):
+        check(Doubling(), load_reward_set({f"{tmp_path}/mine.py:pay": 1.0}))
 
 
 def test_another_question_with_the_same_answer_is_not_another_answer() -> None:

@@ -80,7 +80,8 @@ def _without_names(given: str, gold: str) -> tuple[str, str]:
     if not gold_names:
         return value, gold
     if all(_VARIABLE.fullmatch(name) for name in gold_names) and (not names or names == gold_names):
-        return value, gold_value
+        # Of several names the order of the values says which is whose; of one it says nothing.
+        return (f"({value})", f"({gold_value})") if len(gold_names) > 1 else (value, gold_value)
     return given, gold
 
 

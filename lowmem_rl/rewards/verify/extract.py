@@ -21,8 +21,8 @@ _ANSWER_IS = re.compile(
 )
 _NUMBER = re.compile(
     r"(?:(?<!\d)[-−])?(?:"
-    r"\\[dt]?frac\s{0,3}(?:\{[^{}]{1,50}\}|\d)\s{0,3}(?:\{[^{}]{1,50}\}|\d)"
-    r"|(?:\\?\$|[€£])?(?:\d(?:[\d,]|\{,\})*(?:\.\d+)?(?:/\d+)?|(?<![.\d])\.\d+)"
+    r"(?:\d{1,9} ?)?\\[dt]?frac\s{0,3}(?:\{[^{}]{1,50}\}|\d)\s{0,3}(?:\{[^{}]{1,50}\}|\d)"
+    r"|(?:\\?\$|[€£])?(?:\d{1,9} \d{1,9}/\d{1,9}(?![\d/])|\d(?:[\d,]|\{,\})*(?:\.\d+)?(?:/\d+)?|(?<![.\d])\.\d+)"
     r")",
     re.ASCII,
 )
@@ -39,7 +39,8 @@ _FORMULA = re.compile(
 _NOT_PROSE = re.compile(
     r"\\(?:text|mathrm|mbox|textbf|begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+|\b(?:sqrt|sin|cos|tan|log|ln|pi|exp)\b"
 )
-_PROSE = re.compile(r"[A-Za-z]{2,}")
+_PROSE = re.compile(r"[A-Za-z]{2,}|[\u0400-\u1fff\u3040-\u9fff\uac00-\ud7af]")
+"""Words, and letters that no formula has: Cyrillic, Arabic, Chinese and so on."""
 _BOLD = re.compile(r"\*\*([^*\n]{1,300})\*\*")
 _LONGEST_FORMULA = 320
 _TAIL = 3000
@@ -136,7 +137,7 @@ def _last_match(pattern: re.Pattern[str], text: str) -> str | None:
 
 
 def _stated(text: str) -> str:
-    """Returns what the first sentence states: a formula, the number behind `=`, the first number, or the text."""
+    """Returns what the first sentence states: a formula, what stands behind `=`, the first number, or the text."""
     sentence = _SENTENCE_END.split(text, maxsplit=1)[0].strip("* ")
     formulas = [formula for _, formula in _formulas(sentence)]
     listed = _AND.sub(", ", sentence.replace("$", ""))
@@ -144,9 +145,11 @@ def _stated(text: str) -> str:
         return listed
     if formulas:
         return formulas[0]
-    if _is_formula(sentence) and "=" not in sentence and any(c.isalnum() for c in sentence):
-        return _LONE_MINUS.sub("-", sentence)
-    for part in (sentence.rpartition("=")[2], sentence, text):
+    value = sentence.rpartition("=")[2].strip()
+    is_whole = value == sentence or value.count("(") == value.count(")")
+    if is_whole and _is_formula(value) and any(c.isalnum() for c in value):
+        return _LONE_MINUS.sub("-", value)
+    for part in (value, sentence, text):
         if number := _NUMBER.search(_LONE_MINUS.sub("-", part.strip())):
             return number.group().rstrip(",")
     return text.rstrip("*. ")

@@ -28,7 +28,7 @@ _LIKE_ASCII = str.maketrans(
         "√": "\\sqrt ",
     }
     | {"²": "^2", "³": "^3", "±": "\\pm ", "∪": "\\cup ", "∈": "\\in ", "≤": "\\le ", "≥": "\\ge ", "≠": "\\ne "}
-    | {"≈": "\\approx ", "º": "°", "“": '"', "”": '"'}
+    | {"∅": "\\emptyset ", "≈": "\\approx ", "º": "°", "“": '"', "”": '"'}
 )
 _WHOLE = [
     re.compile(pattern, re.DOTALL)
@@ -36,9 +36,10 @@ _WHOLE = [
 ]
 _MATH = re.compile(r"(?<!\\)\$")
 _NOISE = re.compile(
-    r"\\(?:[,;:! ]|(?:left|right|bigl?|bigr?|Bigl?|Bigr?|displaystyle|limits|quad|qquad|,)(?![A-Za-z]))|\n|~"
+    r"(?<!\\)\\(?:[,;:! ]|(?:left|right|bigl?|bigr?|Bigl?|Bigr?|displaystyle|limits|quad|qquad|,)(?![A-Za-z]))|\n|~"
 )
 _WRAPPERS = re.compile(r"\\(?:text|mathrm|mathbf|textbf|textit|textnormal|mbox|operatorname|mathit)\s*\{([^{}]*)\}")
+_EMPTY_SET = re.compile(r"\\varnothing(?![A-Za-z])")
 _FRACTIONS = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 _DEGREES = re.compile(r"\^\s*(?:\\circ|\{\s*\\circ\s*\})|\\degrees?(?![A-Za-z])")
 _NAMED_SIGN = re.compile(r"(?<=[\d}$)])\s*\x1f?\s*(percent(?:age)?|pct|dollars?|cents?|degrees?)(?![A-Za-z])")
@@ -134,7 +135,8 @@ def _balanced(text: str) -> bool:
 def _plain(text: str) -> str:
     if "\\" in text or "{" in text or "~" in text or "\n" in text:
         text = _WRAPPERS.sub(rf" {TEXT}\1", text.replace("{,}", ",").replace("{ , }", ","))
-        text = _DEGREES.sub("°", _FRACTIONS.sub(r"\\frac", _NOISE.sub(_space_or_nothing, text)))
+        text = _FRACTIONS.sub(r"\\frac", _NOISE.sub(_space_or_nothing, text))
+        text = _EMPTY_SET.sub(r"\\emptyset", _DEGREES.sub("°", text))
     if not text.isalpha() and any(name in text for name in ("percent", "pct", "dollar", "cent", "degree")):
         text = _NAMED_SIGN.sub(lambda match: _SIGN_OF.get(match[1][0], "%") if match[1][:2] != "de" else "°", text)
     return _AND.sub(", ", text) if " or" in text or "and" in text or f"{TEXT}or" in text else text

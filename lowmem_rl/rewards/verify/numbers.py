@@ -5,6 +5,7 @@ from fractions import Fraction
 
 _GROUPED = r"\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d+"
 _DECIMAL = re.compile(rf"([-+]?)\s*({_GROUPED})?(?:\.(\d*))?", re.ASCII)
+_REPEATING = re.compile(r"([-+]?)\s*(\d{0,40})\.(\d{0,40})\s*\\(?:overline|bar)\s*\{(\d{1,40})\}", re.ASCII)
 _INT = rf"({_GROUPED})"
 _SIGNED = rf"([-+]?)\s*{_INT}"
 _PLAIN_QUOTIENT = re.compile(rf"([-+]?)\s*(?:(\d+)\s+)?{_INT}\s*/\s*{_SIGNED}", re.ASCII)
@@ -17,13 +18,15 @@ _ONE_NUMBER = re.compile(r"([-+]?)(\d{1,3}(?:, ?\d{3})+|\d+,\d+)", re.ASCII)
 
 
 def as_number(text: str) -> Fraction | None:
-    """Reads an integer, decimal, fraction, mixed number or power of ten in normal form; else returns None."""
+    """Reads an integer, (repeating) decimal, fraction, mixed number or power of ten in normal form, or returns None."""
     if decimal := _DECIMAL.fullmatch(text):
         return _decimal(decimal[1], decimal[2] or "", decimal[3] or "")
     if "/" in text:
         return _plain_quotient(text)
     if "\\frac" in text and (quotient := _LATEX_QUOTIENT.fullmatch(text)):
         return _latex_quotient(quotient)
+    if "." in text and (repeating := _REPEATING.fullmatch(text)):
+        return _repeating(*repeating.groups())
     if "10" in text and "^" in text and (power := _POWER_OF_TEN.fullmatch(text)):
         factor = as_number(power[1])
         return None if factor is None else factor * Fraction(10) ** int(power[2] or power[3])
@@ -45,6 +48,13 @@ def _decimal(sign: str, whole: str, places: str) -> Fraction | None:
     if not digits:
         return None
     value = Fraction(int(digits), 10 ** len(places)) if places else Fraction(int(digits))
+    return -value if sign == "-" else value
+
+
+def _repeating(sign: str, whole: str, places: str, period: str) -> Fraction:
+    """Returns 0.1666... of `0.1\\overline{6}`: (16 - 1) / 90."""
+    above = int(whole + places + period) - int(whole + places or "0")
+    value = Fraction(above, 10 ** len(places) * (10 ** len(period) - 1))
     return -value if sign == "-" else value
 
 

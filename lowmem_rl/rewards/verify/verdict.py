@@ -7,6 +7,7 @@ Where answer checkers differ, this one says (given against gold):
 | an empty answer, an empty gold | unequal; the gold is refused at loading | most checkers pay "" for "" |
 | `10%` and `10` | equal | golds of GSM8K and MATH leave the sign out where the question asks for percent |
 | `10%` and `0.1` | equal | that is what the sign means; `300%` and `3` are unequal, most often a slip |
+| `0.1\overline{6}` and `1/6` | equal | a period is exact |
 | `0.333333` and `1/3`, `1.0001` and `1` | unequal | rationals are compared exactly, without a tolerance |
 | `1.414214` and `\sqrt{2}` | equal | an irrational number may be given to six decimals |
 | `2/4` and `1/2`, `033` and `33`, `-0` and `0` | equal | the same number |
@@ -23,6 +24,7 @@ Where answer checkers differ, this one says (given against gold):
 | `5 apples` and `5 oranges`, `42 cents` and `$42` | unequal | another unit |
 | `42 million`, `42 or 43`, `42x` and `42` | unequal | the words change the number |
 | `x = 5` and `5` | equal | the value counts; `x = 5` and `y = 5` are unequal |
+| `x = 1, y = 2` and `x = 2, y = 1` | unequal | the names say which is whose |
 | `x + y = 0` and `x - y = 0` | unequal | equations are compared whole, never by one side |
 | `1112_3` and `1122_3`, `12_3` and `12_4` | unequal | digits and base count; a gold's base may be left out |
 | `(C)`, `C.` and `C`; `Yes` and `yes` | equal | a choice is its letter, words have no case |
