@@ -8,9 +8,9 @@ A row's `source` is the evidence its numbers stand on: config.json itself; a pub
 import re
 from dataclasses import replace
 
-from lowmem_rl.shape import QWEN2, QWEN3, ModelShape, Quantised
+from lowmem_rl.shape import LLAMA, MISTRAL, QWEN2, QWEN3, ModelShape, Quantised
 
-LLAMA, MISTRAL, PHI3 = "LlamaForCausalLM", "MistralForCausalLM", "Phi3ForCausalLM"
+PHI3 = "Phi3ForCausalLM"
 
 _HUB = "config.json on the hub"
 

@@ -108,6 +108,12 @@ class GrpoConfig(Section):
     pairwise: bool = False
     """Accept groups of 2 or 3, which only compare (arXiv 2510.00977). Needs `scale_rewards` batch or none
     and at least 8 prompts a step; otherwise such groups count as too small."""
+    update_rows: int | None = Field(None, ge=2)
+    """Changes learning: rows of each group that are learnt from, those with the most spread in reward (PODS,
+    arXiv 2504.13818); all where unset. Needs `beta` 0."""
+    resample_rounds: int = Field(0, ge=0, le=16)
+    """Changes learning: rounds in which groups without signal are replaced by groups of other prompts (dynamic
+    sampling of DAPO, arXiv 2503.14476), each as dear as its share of the first."""
     mask_truncated: bool = False
     """Leave completions that ran into the length limit out of the loss."""
 
@@ -115,8 +121,12 @@ class GrpoConfig(Section):
 class RolloutConfig(Section):
     """How completions are sampled in training; evaluation has its own settings."""
 
-    engine: Literal["auto", "generate", "vllm"] = "auto"
-    """`generate` is transformers' (Unsloth's on a GPU); vLLM is used only when named here and installed."""
+    engine: Literal["auto", "lowmem", "generate", "vllm"] = "auto"
+    """What samples: `lowmem` is our engine, `generate` transformers' (Unsloth's on a GPU). `auto` takes ours where it
+    knows the model, agrees with its own forward and, on a GPU, is faster. vLLM is used only when named here."""
+    weights: Literal["auto", "quantized", "merged"] = "auto"
+    """With `lowmem`: the training weights as they are, or a copy expanded to 16 or 32 bit for the length of a rollout;
+    `auto` takes the copy where it is faster and the memory plan has room for it."""
     temperature: float = Field(1.0, gt=0.0, lt=10.0)
     """Softmax temperature; 1 keeps sampling and loss on the same distribution."""
     top_p: float = Field(1.0, gt=0.0, le=1.0)
@@ -127,6 +137,8 @@ class RolloutConfig(Section):
     """Tokens below this share of the likeliest one's probability are left out."""
     repetition_penalty: float = Field(1.0, gt=0.0)
     """Above 1 makes tokens that already appeared less likely."""
+    stop_loops: bool = False
+    """Changes learning: with `lowmem`, a completion that repeats itself for 128 tokens is cut off there."""
 
 
 class OptimizerConfig(Section):
@@ -158,11 +170,12 @@ class MemoryConfig(Section):
     """Where memory is saved. The group size is not here: it is never cut to save memory."""
 
     micro_batch: Rows = 8
-    """Completions in one forward and backward; less needs less memory and changes no gradient.
-    `auto` takes what is fastest on the card."""
+    """Completions of full length in one forward and backward, more where they are shorter; less needs less memory and
+    changes no gradient. `auto` takes what is fastest on the card."""
     rollout_rows: Rows | None = None
-    """Completions sampled together (one wave); unset means all of a rollout at once, `auto` what is fastest."""
-    checkpointing: Literal["auto", "unsloth", "plain", "none"] = "unsloth"
+    """Completions sampled together (one wave), where a waiting one takes the place of each that ends; unset means all
+    of a rollout at once, `auto` what is fastest."""
+    checkpointing: Literal["auto", "unsloth", "plain", "none"] = "auto"
     """Activations: recomputed and kept in host RAM (unsloth), recomputed (plain), or kept (none);
     `auto` takes the fastest that fits."""
 
@@ -280,6 +293,11 @@ class RunConfig(Section):
         return min(rows, self.rows_per_rollout)
 
     @property
+    def rollout_weights(self) -> Literal["quantized", "merged"]:
+        """Weights that our engine samples with. Raises `ValueError` while that is "auto"."""
+        return _chosen("rollout.weights", self.rollout.weights)
+
+    @property
     def checkpointing(self) -> Literal["unsloth", "plain", "none"]:
         """What happens to activations. Raises `ValueError` while that is "auto"."""
         return _chosen("memory.checkpointing", self.memory.checkpointing)
@@ -325,6 +343,7 @@ def broken_rules(config: RunConfig) -> Iterator[BrokenRule]:
         )
     if not any(config.rewards.values()):
         yield BrokenRule(key="rewards", what="no reward has a weight", cure="set rewards.boxed_answer=1.0")
+    yield from _broken_saving_rules(config.grpo)
     if config.grpo.epsilon_high is not None and config.grpo.epsilon_high < config.grpo.epsilon:
         yield BrokenRule(
             key="grpo.epsilon_high",
@@ -339,6 +358,27 @@ def broken_rules(config: RunConfig) -> Iterator[BrokenRule]:
         )
     yield from _broken_schedule_rules(config)
     yield from _broken_curriculum_rules(config.curriculum)
+
+
+def _broken_saving_rules(grpo: GrpoConfig) -> Iterator[BrokenRule]:
+    if grpo.update_rows is not None and grpo.update_rows > grpo.group_size:
+        yield BrokenRule(
+            key="grpo.update_rows",
+            what=f"{grpo.update_rows} rows of a group of {grpo.group_size}",
+            cure=f"set it to at most {grpo.group_size}, or leave it unset",
+        )
+    if grpo.update_rows is not None and grpo.beta > 0:
+        yield BrokenRule(
+            key="grpo.update_rows",
+            what="under a KL penalty the rows left out have a gradient too",
+            cure="set grpo.beta=0, or leave it unset",
+        )
+    if grpo.resample_rounds and grpo.scale_rewards == "batch":
+        yield BrokenRule(
+            key="grpo.resample_rounds",
+            what="the spread of the batch, which scales the rewards, would change with each round",
+            cure='set grpo.scale_rewards="group"',
+        )
 
 
 def _broken_schedule_rules(config: RunConfig) -> Iterator[BrokenRule]:

@@ -42,7 +42,7 @@ class RunDir:
 
     def undo(self) -> None:
         """Removes what a run writes before its first step, and the directory where nothing else is in it."""
-        for path in (self.config, self.machine, self.estimate, self.log, self.evaluations):
+        for path in (self.config, self.machine, self.estimate, self.engine, self.log, self.evaluations):
             path.unlink(missing_ok=True)
         for folder in (self.trackers, self.eval_items("before").parent):
             shutil.rmtree(folder, ignore_errors=True)
@@ -61,6 +61,11 @@ class RunDir:
     def estimate(self) -> Path:
         """What was predicted before the run."""
         return self.path / "estimate.json"
+
+    @property
+    def engine(self) -> Path:
+        """What sampled, and why."""
+        return self.path / "engine.json"
 
     @property
     def peak(self) -> Path:

@@ -5,6 +5,9 @@ from typing import Literal
 
 Quantised = Literal["no", "plain", "dynamic"]
 QWEN2, QWEN3 = "Qwen2ForCausalLM", "Qwen3ForCausalLM"
+LLAMA, MISTRAL = "LlamaForCausalLM", "MistralForCausalLM"
+SAMPLED_BY_US = {"llama": LLAMA, "mistral": MISTRAL, "qwen2": QWEN2, "qwen3": QWEN3}
+"""Models whose layers our rollout engine computes: `model_type` and architecture of their config.json."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,12 @@ class ModelShape:
     """The files hold 4-bit weights: all linear layers (plain), or with layers left in 16 bit (Unsloth's dynamic)."""
     file_bytes: int | None = None
     """Bytes of all tensors in the model's files, where those are on this disk; as they claim, nothing checked."""
+
+    @property
+    def is_sampled_by_us(self) -> bool:
+        """Our rollout engine knows its layers; what else it asks of a model (rotary embedding, attention window) is
+        found out when the model is loaded."""
+        return self.architecture in SAMPLED_BY_US.values()
 
     @property
     def query_size(self) -> int:

@@ -1,9 +1,10 @@
-"""Intervals for shares, written once."""
+"""Intervals for shares and medians, written once."""
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
-from statistics import fmean, variance
+from statistics import fmean, median, variance
 
 Z_95 = 1.959964
 """The 97.5 % quantile of the standard normal distribution."""
@@ -11,7 +12,7 @@ Z_95 = 1.959964
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A closed 95 % interval of a share, within [0, 1]."""
+    """A closed 95 % interval; that of a share lies within [0, 1]."""
 
     low: float
     high: float
@@ -48,3 +49,14 @@ def clustered_share(successes: Sequence[int], trials: int) -> tuple[float, Inter
     effective = len(shares) * independent / spread if spread else len(shares)
     effective = min(max(effective, 1.0), float(len(shares) * trials))
     return share, wilson(share * effective, effective)
+
+
+BOOTSTRAP_DRAWS = 2000
+
+
+def bootstrap_median(values: Sequence[float], seed: int = 0) -> Interval:
+    """Returns the 95 % percentile interval of the median (Efron 1979). Equal values and seed, equal interval."""
+    rng = random.Random(seed)
+    medians = sorted(median(rng.choices(values, k=len(values))) for _ in range(BOOTSTRAP_DRAWS))
+    tail = round(0.025 * BOOTSTRAP_DRAWS)
+    return Interval(medians[tail], medians[-1 - tail])

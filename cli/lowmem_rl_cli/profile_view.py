@@ -90,9 +90,18 @@ def _subject(plan: Plan, preset: str, place: str) -> str:
     method = "QLoRA" if config.model.bits == 4 else "LoRA"
     rows = f"{grpo.prompts_per_step} x {grpo.group_size} completions a step, up to "
     tokens = f"{grpo.max_prompt_tokens} + {grpo.max_completion_tokens} tokens each"
-    memory = f"{config.micro_batch} a micro-batch, {config.rollout_rows} a wave, checkpointing {config.checkpointing}"
+    memory = f"{config.micro_batch} a micro-batch, {_wave(plan)}, checkpointing {config.checkpointing}"
     model = f"{plan.target.shape.key}, {method} of rank {config.adapter.rank}"
     return f"{preset} on {place}: {model}; {rows}{tokens}; {memory}."
+
+
+def _wave(plan: Plan) -> str:
+    """Returns how rows are sampled together, by which engine; ours fills the place of a row that has ended."""
+    config, engine = plan.config, plan.estimate.workload.rollout_engine
+    if engine != "lowmem":
+        return f"{config.rollout_rows} a wave of {engine}"
+    refilled = "" if config.rollout_rows == config.rows_per_rollout else ", refilled"
+    return f"{config.rollout_rows} a wave{refilled}, {config.rollout_weights} weights"
 
 
 def _phases(plan: Plan, page: Page) -> Iterator[str]:
@@ -173,7 +182,7 @@ def _time(plan: Plan, page: Page) -> Iterator[str]:
     if plan.time is None:
         yield from page.heading("Time", _why_no_time(plan))
         return
-    yield from page.heading("Time", f"{plan.time.grade}: data-sheet rates, every completion at its longest")
+    yield from page.heading("Time", f"{plan.time.grade}: data-sheet rates, half to all of the lengths allowed")
     parts = sorted(plan.time.parts.items(), key=lambda part: -part[1].high)
     rows = [
         ("a step", span(plan.time.step), ", ".join(f"{name} {span(time)}" for name, time in parts)),

@@ -1,11 +1,11 @@
-"""Answers through `generate`, in batches: greedy, or sampled as training samples. Rollouts are the trainer's."""
+"""Answers through transformers' `generate`, in batches: where our engine does not know the model, or is not wanted."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lowmem_rl.config import RolloutConfig
 from lowmem_rl.engine.policy import Policy
+from lowmem_rl.engine.sampling import Picking
 from lowmem_rl.example import Message
 
 
@@ -18,48 +18,24 @@ class Completion:
     truncated: bool
 
 
-GREEDY = {
-    "do_sample": False,
-    "num_beams": 1,
-    "repetition_penalty": 1.0,
-    "no_repeat_ngram_size": 0,
-    "temperature": None,
-    "top_p": None,
-    "top_k": None,
-    "min_p": None,
-}
-"""All given: what is left out comes from the model's generation_config, where Qwen2.5-Instruct ships a
-repetition penalty of 1.05 to 1.1 that training does not have."""
-
-
-def answer_greedily(
-    policy: Policy, prompts: Sequence[Sequence[Message]], *, max_tokens: int, batch: int
+def answer(
+    policy: Policy, prompts: Sequence[Sequence[Message]], picking: Picking, *, max_tokens: int, batch: int
 ) -> Iterator[Completion]:
-    """Yields one completion a prompt, in order: the likeliest token at each place."""
-    return _answer(policy, prompts, GREEDY | {"max_new_tokens": max_tokens}, batch)
-
-
-def answer_sampled(
-    policy: Policy, prompts: Sequence[Sequence[Message]], rollout: RolloutConfig, *, max_tokens: int, batch: int
-) -> Iterator[Completion]:
-    """Yields one completion a prompt, in order, sampled with the settings that training samples with."""
-    sampled = GREEDY | {
-        "do_sample": True,
-        "temperature": rollout.temperature,
-        "top_p": rollout.top_p,
-        "top_k": rollout.top_k,
-        "min_p": rollout.min_p,
-        "repetition_penalty": rollout.repetition_penalty,
-    }
-    return _answer(policy, prompts, sampled | {"max_new_tokens": max_tokens}, batch)
-
-
-def _answer(
-    policy: Policy, prompts: Sequence[Sequence[Message]], settings: dict[str, Any], batch: int
-) -> Iterator[Completion]:
+    """Yields one completion a prompt, in order."""
+    settings = settings_of(picking) | {"max_new_tokens": max_tokens}
     with policy.inference() as model:
         for start in range(0, len(prompts), batch):
             yield from _answer_batch(policy, model, prompts[start : start + batch], settings)
+
+
+def settings_of(picking: Picking) -> dict[str, Any]:
+    """Returns all of `generate`'s settings: what is left out comes from the model's generation_config, where
+    Qwen2.5-Instruct ships a repetition penalty of 1.05 to 1.1 that training does not have."""
+    common = {"num_beams": 1, "no_repeat_ngram_size": 0, "repetition_penalty": picking.repetition_penalty}
+    if picking.greedy:
+        return common | {"do_sample": False, "temperature": None, "top_p": None, "top_k": None, "min_p": None}
+    chosen = ("temperature", "top_p", "top_k", "min_p")
+    return common | {"do_sample": True} | {name: getattr(picking, name) for name in chosen}
 
 
 def _answer_batch(
@@ -70,10 +46,11 @@ def _answer_batch(
     ).to(model.device)
     output = model.generate(**inputs, **settings, pad_token_id=policy.tokenizer.pad_token_id)
     rows = output[:, inputs["input_ids"].shape[1] :].tolist()
-    yield from (_completion(policy, row) for row in rows)
+    yield from (completion_of(policy, row) for row in rows)
 
 
-def _completion(policy: Policy, row: list[int]) -> Completion:
+def completion_of(policy: Policy, row: Sequence[int]) -> Completion:
+    """Returns the completion in a row of sampled ids, which may go on behind its stop token."""
     end = next((i for i, token in enumerate(row) if token in policy.stop_ids), None)
     ids = row if end is None else row[:end]
     return Completion(text=policy.complete(ids), tokens=len(ids) + (end is not None), truncated=end is None)

@@ -16,6 +16,9 @@ from lowmem_rl.engine.policy import Policy
 from lowmem_rl.prompts import THINK_OPEN
 from lowmem_rl.rewards.model import AnswerRow, ModelView
 
+Encoded = tuple[Sequence[int], Sequence[int]]
+"""Ids that are given, and those behind them that are asked about."""
+
 
 def view_of(policy: Policy, config: RunConfig) -> ModelView:
     """Returns what rewards may ask of the policy; the training micro-batch is what surely fits in one forward."""
@@ -47,6 +50,36 @@ def answer_nll(policy: Policy, rows: Sequence[AnswerRow], *, batch: int) -> list
     return nlls
 
 
+def completion_log_probs(policy: Policy, rows: Sequence[Encoded], *, temperature: float = 1.0) -> list[list[float]]:
+    """Returns the log-probability of each token of (prompt, completion) rows under the training weights, in nats.
+
+    The adapter is on; all rows stand in one forward.
+    """
+    causal = policy.model.get_base_model()
+    with torch.inference_mode(), _without_dropout(policy.model):
+        hidden = causal.model(input_ids=_batch_of(policy, rows), use_cache=False)[0]
+        return [_completion_log_probs(causal, hidden[i], row, temperature) for i, row in enumerate(rows)]
+
+
+def _completion_log_probs(causal: Any, hidden: torch.Tensor, row: Encoded, temperature: float) -> list[float]:
+    logits = causal.lm_head(hidden[_places(row)]).float() / temperature
+    picked = logits.log_softmax(-1).gather(-1, torch.tensor(row[1], device=logits.device)[:, None])
+    return [float(value) for value in picked[:, 0].tolist()]
+
+
+@contextlib.contextmanager
+def _without_dropout(model: Any) -> Iterator[None]:
+    """Leaves training mode where that matters: walking all modules twice costs more than a short forward."""
+    if not model.training or not any(config.lora_dropout for config in model.peft_config.values()):
+        yield
+        return
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train()
+
+
 @contextlib.contextmanager
 def _reading(policy: Policy) -> Iterator[Any]:
     """Yields the model without gradients; where it is generating already, it is left in that mode afterwards."""
@@ -56,10 +89,6 @@ def _reading(policy: Policy) -> Iterator[Any]:
     else:
         with torch.inference_mode():
             yield policy.model
-
-
-Encoded = tuple[list[int], list[int]]
-"""The ids in front of the answer, and the answer's own."""
 
 
 def _encode_row(policy: Policy, row: AnswerRow) -> Encoded:
@@ -80,17 +109,25 @@ def _encode(policy: Policy, text: str) -> list[int]:
 
 def _batch_nll(policy: Policy, model: Any, rows: Sequence[Encoded]) -> list[float]:
     """Reads a batch once. Padding stands on the right, where no causal model sees it: no mask is needed."""
-    device = policy.model.device
-    ids = [torch.tensor(before + answer) for before, answer in rows]
-    batch = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=policy.tokenizer.pad_token_id)
     causal = model.get_base_model()
     # The logits of every place would be the largest tensor of all (152,000 numbers a token): only answers get them.
-    hidden = causal.model(input_ids=batch.to(device), use_cache=False)[0]
+    hidden = causal.model(input_ids=_batch_of(policy, rows), use_cache=False)[0]
     return [_answer_nll(causal, hidden[i], row) for i, row in enumerate(rows)]
 
 
-def _answer_nll(causal: Any, hidden: torch.Tensor, row: Encoded) -> float:
+def _batch_of(policy: Policy, rows: Sequence[Encoded]) -> torch.Tensor:
+    """Returns ids (rows, tokens), padded on the right."""
+    ids = [torch.tensor([*before, *answer]) for before, answer in rows]
+    batch = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=policy.tokenizer.pad_token_id)
+    return batch.to(policy.model.device)
+
+
+def _places(row: Encoded) -> slice:
+    """Returns the places that predict the second part's tokens: each one before its token."""
     before, answer = row
-    places = slice(len(before) - 1, len(before) + len(answer) - 1)  # each place predicts the next token
-    logits = causal.lm_head(hidden[places]).float()
-    return float(torch.nn.functional.cross_entropy(logits, torch.tensor(answer, device=logits.device)))
+    return slice(len(before) - 1, len(before) + len(answer) - 1)
+
+
+def _answer_nll(causal: Any, hidden: torch.Tensor, row: Encoded) -> float:
+    logits = causal.lm_head(hidden[_places(row)]).float()
+    return float(torch.nn.functional.cross_entropy(logits, torch.tensor(row[1], device=logits.device)))

@@ -149,6 +149,11 @@ def load_policy(config: RunConfig, device: Device) -> Policy:
     return Policy(model=model, tokenizer=tokenizer, device=device, prefill=prefill)
 
 
+def shares_prompts(policy: Policy) -> bool:
+    """Says whether Unsloth's Prefix Grouper has computed a gradient; it notes each layout that it has verified."""
+    return bool(getattr(policy.model, "_unsloth_prefix_grouper_grad_verified", None))
+
+
 def render(tokenizer: Any, prompt: Sequence[Message]) -> str:
     """Returns the prompt under the tokenizer's chat template, the assistant's turn opened."""
     text: str = tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, tokenize=False)

@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from lowmem_rl.engine.generate import Completion, answer_greedily
-from lowmem_rl.engine.policy import Policy
+from lowmem_rl.engine.generate import Completion
+from lowmem_rl.engine.sampler import Sampler
+from lowmem_rl.engine.sampling import GREEDY
 from lowmem_rl.evaluation.judge import Judge
 from lowmem_rl.evaluation.result import EvalResult, Item, summarise
 from lowmem_rl.example import Example
@@ -15,7 +16,7 @@ from lowmem_rl.runs import append_row
 
 
 def evaluate(
-    policy: Policy,
+    sampler: Sampler,
     examples: Sequence[Example],
     judge: Judge,
     rewards: RewardSet,
@@ -35,7 +36,7 @@ def evaluate(
     began = time.monotonic()
     items: list[Item] = []
     prompts = [example.prompt for example in examples]
-    for completion in answer_greedily(policy, prompts, max_tokens=max_tokens, batch=batch):
+    for completion in sampler.answers(prompts, GREEDY, max_tokens=max_tokens, batch=batch):
         items.append(judged(completion, examples[len(items)], judge, rewards, on_failure))
         append_row(items_path, asdict(items[-1]))
         if len(items) % batch == 0 or len(items) == len(examples):

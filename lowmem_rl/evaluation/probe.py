@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lowmem_rl.config import RunConfig
-from lowmem_rl.engine.generate import answer_sampled
-from lowmem_rl.engine.policy import Policy
+from lowmem_rl.engine.sampler import Sampler
+from lowmem_rl.engine.sampling import Picking
 from lowmem_rl.evaluation.judge import Judge
 from lowmem_rl.example import Example
 from lowmem_rl.stats import Interval, clustered_share, wilson
@@ -45,7 +45,7 @@ class Probe:
 
 
 def probe(
-    policy: Policy,
+    sampler: Sampler,
     config: RunConfig,
     examples: Sequence[Example],
     judge: Judge,
@@ -57,7 +57,8 @@ def probe(
     prompts = [example.prompt for example in examples for _ in range(samples)]
     passed, truncated = [0] * len(examples), 0
     batch = config.eval.batch
-    answers = answer_sampled(policy, prompts, config.rollout, max_tokens=config.grpo.max_completion_tokens, batch=batch)
+    picking, limit = Picking.of(config.rollout), config.grpo.max_completion_tokens
+    answers = sampler.answers(prompts, picking, max_tokens=limit, batch=batch, stream=f"probe {config.seed}")
     for number, completion in enumerate(answers, start=1):
         index = (number - 1) // samples
         passed[index] += judge.is_right(completion.text, examples[index])

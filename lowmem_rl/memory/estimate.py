@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from lowmem_rl.hardware import GIB, Card
-from lowmem_rl.memory import process, rollout, terms
+from lowmem_rl.memory import engine, process, rollout, terms
 from lowmem_rl.memory.activations import all_groups, backward_moments, forward_layer, scoring, spare_chunk
 from lowmem_rl.memory.terms import Term, term
 from lowmem_rl.memory.workload import Workload
@@ -166,14 +166,15 @@ def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[s
         if workload.rollout_engine == "vllm":
             found["rollout"] = phase((*idle, *rollout.vllm_share(workload, shape, card)), [()])
         else:
-            found["rollout"] = phase(idle, rollout.generate_moments(workload, shape, workload.rollout_rows))
+            prompts = engine.prompts_of(workload, workload.rollout_rows)
+            found["rollout"] = phase(idle, _sampled(workload, shape, workload.rollout_rows, prompts))
         if workload.old_logprob_pass or workload.reference_pass:
             found["logprobs"] = phase(between, _scored(workload, shape))
     earlier = (held,) if workload.accumulated or workload.method != "full" else ()
     found["backward"] = phase((*between, *earlier), backward_moments(workload, shape), learning=True)
     found["optimizer"] = phase(between, [(held, terms.optimizer_scratch(workload, shape))])
     if workload.eval_rows:
-        found["evaluation"] = phase(between, rollout.generate_moments(workload, shape, workload.eval_rows))
+        found["evaluation"] = phase(between, _sampled(workload, shape, workload.eval_rows, workload.eval_rows))
     return found | {"save": phase(between, [()])}
 
 
@@ -218,6 +219,13 @@ def _loading(workload: Workload, shape: ModelShape) -> Term:
     quantised_here = workload.method == "qlora" and not workload.dynamic_checkpoint and shape.quantised == "no"
     size = 2 * largest if quantised_here else 0
     return term("matrix being quantised", size, "read from source", "largest matrix x 2")
+
+
+def _sampled(workload: Workload, shape: ModelShape, rows: int, prompts: int) -> Iterator[Terms]:
+    """Returns the moments of sampling, vLLM's own left out: it answers no evaluation."""
+    if workload.rollout_engine == "lowmem":
+        return engine.moments(workload, shape, rows, prompts)
+    return rollout.generate_moments(workload, shape, rows)
 
 
 def _scored(workload: Workload, shape: ModelShape) -> Iterator[Terms]:

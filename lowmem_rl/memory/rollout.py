@@ -1,4 +1,4 @@
-"""What sampling holds: the KV cache of a wave, the prefill and the sampler, or vLLM's share of the card."""
+"""What sampling through `generate` holds: the KV cache of a wave, the prefill and the sampler; or vLLM's share."""
 
 from collections.abc import Iterator
 from dataclasses import replace

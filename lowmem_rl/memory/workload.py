@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from lowmem_rl.config import RunConfig
+from lowmem_rl.shape import ModelShape
 
 Loss = Literal["grpo", "sft"]
 Stack = Literal["unsloth", "trl"]
@@ -15,6 +16,7 @@ Checkpointing = Literal["unsloth", "plain", "none"]
 Logits = Literal["chunked", "in-place", "kept", "fused", "full", "shifted"]
 Attention = Literal["flash", "sdpa", "eager"]
 Layer = Literal["unsloth", "plain", "fused"]
+Engine = Literal["lowmem", "generate", "vllm"]
 
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -33,7 +35,7 @@ class Workload:
     prompt_tokens: int
     completion_tokens: int
     group_size: int
-    """In no formula: groups are sampled in waves and learnt from in micro-batches."""
+    """Rows that share a prompt. Larger groups need no more: they are sampled in waves, learnt from in micro-batches."""
     rollout_rows: int
     """Rows sampled together (the wave)."""
     eval_rows: int = 0
@@ -42,7 +44,12 @@ class Workload:
     """Gradients of earlier micro-batches are held while the next one runs."""
     checkpointing: Checkpointing
     optimizer: str
-    rollout_engine: Literal["generate", "vllm"]
+    rollout_engine: Engine
+    """What samples; `lowmem` is ours."""
+    rollout_weights: Literal["quantized", "merged"] = "quantized"
+    """Our engine computes with the model's own modules, or with a copy expanded for the length of a rollout."""
+    filters_words: bool = False
+    """Sampling leaves unlikely words out (top-k, top-p, min-p, a repetition penalty): scores are sorted for that."""
     standby: bool
     """vLLM gives its KV cache back while the model learns."""
     vllm_utilisation: float | None = None
@@ -106,15 +113,27 @@ def on_plain_trl(workload: Workload) -> Workload:
         checkpointing="none" if workload.checkpointing == "none" else "plain",
         grouped_rows=0,
         dynamic_checkpoint=False,
+        rollout_engine="vllm" if workload.rollout_engine == "vllm" else "generate",
+        rollout_weights="quantized",
         standby=False,
         expandable_segments=False,
     )
 
 
-def workload_of(config: RunConfig) -> Workload:
+def engine_of(config: RunConfig, shape: ModelShape) -> Engine:
+    """Returns what samples: ours for every model that it knows unless another is named, else `generate`.
+
+    On a GPU a run that leaves the engine open may still find `generate` faster when it starts.
+    """
+    if config.rollout.engine in ("generate", "vllm"):
+        return config.rollout.engine
+    return "lowmem" if shape.is_sampled_by_us else "generate"
+
+
+def workload_of(config: RunConfig, shape: ModelShape) -> Workload:
     """Returns what decides a run's memory on the default stack. Raises `ValueError` while a setting is "auto"."""
-    grpo = config.grpo
-    uses_vllm = config.rollout.engine == "vllm"
+    grpo, rollout = config.grpo, config.rollout
+    uses_vllm = rollout.engine == "vllm"
     return Workload(
         loss="grpo",
         stack="unsloth",
@@ -130,7 +149,9 @@ def workload_of(config: RunConfig) -> Workload:
         eval_rows=config.eval.batch,
         checkpointing=config.checkpointing,
         optimizer=config.optimizer.name,
-        rollout_engine="vllm" if uses_vllm else "generate",
+        rollout_engine=engine_of(config, shape),
+        rollout_weights=config.rollout_weights,
+        filters_words=bool(rollout.top_k or rollout.min_p) or rollout.top_p < 1.0 or rollout.repetition_penalty != 1.0,
         standby=uses_vllm,  # the engine switches it on with vLLM
         reference_pass=grpo.beta > 0,
         # vLLM alone asks for none: its correction, which compares them, is switched off.

@@ -11,7 +11,7 @@ from lowmem_rl.config import RunConfig
 from lowmem_rl.hardware import GIB
 from lowmem_rl.planning.choose import Target, choose
 from lowmem_rl.planning.frontier import held, signal_of, with_group
-from lowmem_rl.planning.settings import Settings, as_text, as_written, changed, differences, divisors
+from lowmem_rl.planning.settings import Settings, as_text, changed, differences, divisors, new_to, pinned, planned
 from lowmem_rl.signal.groups import MAX_GROUP_SIZE, MEANINGFUL_SHARE
 from lowmem_rl.signal.pass_rate import PassRate
 from lowmem_rl.signal.report import SignalReport
@@ -34,6 +34,8 @@ class Advice:
     saves_bytes: int
     costs: str
     costs_learning: bool = False
+    besides: str = ""
+    """What of the costs is not the time of a step."""
 
     @property
     def change(self) -> str:
@@ -56,10 +58,23 @@ class Lever:
 
 def advice(written: RunConfig, config: RunConfig, target: Target, pass_rate: PassRate) -> tuple[Advice, ...]:
     """Returns what to change in a run as it was written, the best first; `config` is the same run resolved."""
-    return tuple(
-        replace(item, settings=as_written(item.settings, written, config))
-        for item in _advice(config, target, pass_rate)
-    )
+    return tuple(_as_written(item, written, config, target) for item in _advice(config, target, pass_rate))
+
+
+def _as_written(item: Advice, written: RunConfig, config: RunConfig, target: Target) -> Advice:
+    """Returns the advice for the run as its user wrote it, where a change lets what is "auto" be chosen anew.
+
+    Where the run then fits at last, that is what it brings; elsewhere what would be chosen otherwise is pinned.
+    """
+    alone = new_to(written, item.settings)
+    again = choose(changed(written, alone), target)
+    if planned(again) == planned(changed(config, item.settings)):
+        return replace(item, settings=alone)
+    if not target.fits(again) or target.fits(config):
+        return replace(item, settings=new_to(written, pinned(item.settings, config)))
+    saved = target.upper_bytes(config) - target.upper_bytes(again)
+    costs = _costs(_ratio(again, config, target), item.besides)
+    return replace(item, settings=alone, saves_bytes=saved, costs=costs)
 
 
 def _advice(config: RunConfig, target: Target, pass_rate: PassRate) -> tuple[Advice, ...]:
@@ -82,11 +97,11 @@ def savings(config: RunConfig, target: Target) -> Iterator[Advice]:
         run = changed(config, lever.settings)
         needed, ratio = target.upper_bytes(run), target.relative_step_time(run) / step
         if upper - needed >= SMALL_SAVING and not (fits and lever.costs_learning):
-            costs = "; ".join(filter(None, [_time(ratio), lever.costs]))
             cost, is_enough = max(ratio - 1, LEAST_COST), not fits and needed <= target.budget_bytes
             order = (cost, -needed) if is_enough else (-(upper - needed) / cost, needed)
             rank = (lever.costs_learning, not is_enough, *order)
-            priced.append((rank, Advice(lever.settings, upper - needed, costs, lever.costs_learning)))
+            costs = _costs(ratio, lever.costs)
+            priced.append((rank, Advice(lever.settings, upper - needed, costs, lever.costs_learning, lever.costs)))
     ranked = [item for _, item in sorted(priced, key=lambda pair: pair[0])]
     best = {tuple(item.settings): item for item in reversed(ranked)}
     yield from (item for item in ranked if best[tuple(item.settings)] is item)
@@ -110,7 +125,7 @@ def _price(settings: Settings, config: RunConfig, target: Target, pass_rate: Pas
     kept = held(config, grpo.group_size, grpo.prompts_per_step)
     run = changed(config, {**settings, **kept})
     saved = target.upper_bytes(config) - target.upper_bytes(run)
-    ratio = target.relative_step_time(run) / target.relative_step_time(config)
+    ratio = _ratio(run, config, target)
     gain = _gain(signal_of(config, pass_rate), signal_of(run, pass_rate))
     costs = f"{_more(saved)} while micro-batch and wave stay: {_time(ratio)}, {gain}"
     return Advice({**settings, **kept}, saved, costs)
@@ -131,11 +146,11 @@ def _pays(report: SignalReport, larger: SignalReport) -> bool:
 
 def _replanned(config: RunConfig, target: Target) -> Iterator[Advice]:
     """Yields the settings of the fastest plan, where the run as it stands does not fit or is slower."""
-    free = {"memory.rollout_rows": "auto", "memory.checkpointing": "auto"}
+    free = {"memory.rollout_rows": "auto", "memory.checkpointing": "auto", "rollout.weights": "auto"}
     if _is_free(config):
         free["memory.micro_batch"] = "auto"
     run = choose(changed(config, free), target)
-    ratio = target.relative_step_time(run) / target.relative_step_time(config)
+    ratio = _ratio(run, config, target)
     settings = differences(config, run)
     if settings and (ratio < WORTH_A_CHANGE or not target.fits(config)):
         saved = target.upper_bytes(config) - target.upper_bytes(run)
@@ -146,6 +161,8 @@ def _levers(config: RunConfig, target: Target) -> Iterator[Lever]:
     if _is_free(config):
         yield from _halved("memory.micro_batch", config.micro_batch, config.rows_per_step)
     yield from _halved("memory.rollout_rows", config.rollout_rows, config.rows_per_rollout)
+    if config.rollout_weights == "merged":
+        yield Lever({"rollout.weights": "quantized"})
     yield from _halved("eval.batch", config.eval.batch, config.eval.batch, "evaluations take longer")
     modes = ("none", "plain", "unsloth") if target.card else ("none", "plain")
     if (mode := config.checkpointing) in modes[:-1]:
@@ -184,6 +201,14 @@ def _halved(key: str, value: int, rows: int, costs: str = "") -> Iterator[Lever]
 def _more(saved: int) -> str:
     """Returns what a change takes, as text."""
     return f"{max(-saved, 0) / GIB:.1f}".removesuffix(".0") + " GiB more"
+
+
+def _ratio(run: RunConfig, config: RunConfig, target: Target) -> float:
+    return target.relative_step_time(run) / target.relative_step_time(config)
+
+
+def _costs(ratio: float, besides: str) -> str:
+    return "; ".join(filter(None, [_time(ratio), besides]))
 
 
 def _time(ratio: float) -> str:

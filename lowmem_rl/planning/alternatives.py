@@ -27,18 +27,19 @@ class Alternative:
         return f"{self.name}: {self.expected_bytes / GIB:.1f} GiB, up to {self.upper_bytes / GIB:.1f}{hours}"
 
 
-def alternatives(config: RunConfig, target: Target) -> tuple[Alternative, ...]:
+def alternatives(config: RunConfig, target: Target, informative_share: float = 1.0) -> tuple[Alternative, ...]:
     """Returns QLoRA, LoRA, plain TRL and PPO at a resolved run's own settings.
 
     No hours are known of the last two.
     """
-    return tuple(_alternatives(config, target))
+    return tuple(_alternatives(config, target, informative_share))
 
 
-def _alternatives(config: RunConfig, target: Target) -> Iterator[Alternative]:
-    for name, bits in (("QLoRA", 4), ("LoRA", 16)):
-        run = changed(config, {"model.bits": bits})
-        time = step_time(run, target.shape, target.card)
+def _alternatives(config: RunConfig, target: Target, informative_share: float) -> Iterator[Alternative]:
+    # What is in 16 bit already needs no expanded copy.
+    for name, settings in (("QLoRA", {"model.bits": 4}), ("LoRA", {"model.bits": 16, "rollout.weights": "quantized"})):
+        run = changed(config, settings)
+        time = step_time(run, target.shape, target.card, informative_share)
         yield _alternative(name, target.estimate(run), time.run if time else None)
     yield from _on_plain_trl(config, target)
     yield _as_ppo(target.estimate(config))
@@ -46,7 +47,7 @@ def _alternatives(config: RunConfig, target: Target) -> Iterator[Alternative]:
 
 def _on_plain_trl(config: RunConfig, target: Target) -> Iterator[Alternative]:
     """Yields TRL with this run's wave, and with all rows of a rollout at once, as TRL itself samples them."""
-    work, wave, rows = on_plain_trl(workload_of(config)), config.rollout_rows, config.rows_per_rollout
+    work, wave, rows = on_plain_trl(workload_of(config, target.shape)), config.rollout_rows, config.rows_per_rollout
     if wave < rows:
         name = f"plain TRL, {wave} rows a wave"
         yield _alternative(name, estimate(work, target.shape, target.card))

@@ -1,8 +1,9 @@
-"""What "auto" stands for: the micro-batch, the rollout wave and the checkpointing that make a run fastest.
+"""What "auto" stands for: micro-batch, checkpointing, rollout wave and rollout weights that make a run fastest.
 
-A choice fits when its upper estimate does. Time and memory split in two: the wave decides the rollout,
-micro-batch and checkpointing decide the update, and the peak is the worse of both. So each half is searched
-with the other at its most frugal, and the two winners are put together.
+A choice fits when its upper estimate does. Time and memory split in two: the wave and the weights it is sampled with
+decide the rollout, micro-batch and checkpointing decide the update, and the peak is the worse of both. So each half is
+searched with the other at its most frugal, and the two winners are put together. An expanded copy of the weights is
+one choice among others: it competes with a larger wave by the time of a step, and never takes what a run needs to fit.
 """
 
 from collections.abc import Sequence
@@ -14,13 +15,13 @@ from lowmem_rl.config import RunConfig
 from lowmem_rl.hardware import Card
 from lowmem_rl.memory.calibration import Calibration
 from lowmem_rl.memory.estimate import MemoryEstimate, estimate
-from lowmem_rl.memory.workload import workload_of
+from lowmem_rl.memory.workload import engine_of, workload_of
 from lowmem_rl.models import ModelShape
 from lowmem_rl.planning.settings import changed, divisors
 from lowmem_rl.planning.time import relative_step_time
 
-AS_FAST = 1.01
-"""Of choices within one per cent of the fastest, the one that needs least is taken: estimates can be wrong."""
+AS_FAST = 1.02
+"""Of choices within two per cent of the fastest, the one that needs least is taken: estimates can be wrong."""
 MOST_ROWS = 1024
 """Rows beyond which neither sampling nor learning gets faster on any card."""
 
@@ -44,7 +45,7 @@ class Target:
         return self.calibration.apply(found, self.card) if self.calibration else found
 
     def _estimate(self, config: RunConfig) -> MemoryEstimate:
-        return estimate(workload_of(config), self.shape, self.card)
+        return estimate(workload_of(config, self.shape), self.shape, self.card)
 
     def upper_bytes(self, config: RunConfig) -> int:
         return self.estimate(config).upper_bytes
@@ -64,7 +65,7 @@ def resolve_auto(config: RunConfig, shape: ModelShape, budget_bytes: int, card: 
 
 def choose(config: RunConfig, target: Target) -> RunConfig:
     """Returns the run with every "auto" chosen for the target; the same input gives the same choice."""
-    halves = (_choices(_waves(config)), _choices(_updates(config, target)))
+    halves = (_choices(_rollouts(config, target)), _choices(_updates(config, target)))
     frugal, fast = (changed(config, halves[0][end] | halves[1][end]) for end in (0, -1))
     if frugal == fast or not target.fits(frugal):
         return frugal
@@ -72,7 +73,7 @@ def choose(config: RunConfig, target: Target) -> RunConfig:
     together = changed(config, best[0] | best[1])
     if target.fits(together):
         return together
-    runs = (changed(config, wave | update) for wave, update in product(*halves))
+    runs = (changed(config, rollout | update) for rollout, update in product(*halves))
     return next(run for run in sorted(runs, key=target.relative_step_time) if target.fits(run))
 
 
@@ -89,11 +90,20 @@ def _choices(options: dict[str, Sequence[Any]]) -> list[Choice]:
     return [dict(zip(options, values, strict=True)) for values in product(*options.values())]
 
 
-def _waves(config: RunConfig) -> dict[str, Sequence[Any]]:
-    """Values for a wave that is "auto", the most frugal first."""
-    if config.memory.rollout_rows != "auto":
-        return {}
-    return {"memory.rollout_rows": divisors(config.rows_per_rollout, MOST_ROWS)}
+def _rollouts(config: RunConfig, target: Target) -> dict[str, Sequence[Any]]:
+    """Values for wave and weights where they are "auto", the most frugal first."""
+    options: dict[str, Sequence[Any]] = {}
+    if config.rollout.weights == "auto":
+        options["rollout.weights"] = _weights(config, target)
+    if config.memory.rollout_rows == "auto":
+        options["memory.rollout_rows"] = divisors(config.rows_per_rollout, MOST_ROWS)
+    return options
+
+
+def _weights(config: RunConfig, target: Target) -> Sequence[str]:
+    """In 16 bit nothing has to be expanded; other engines use the weights as they are."""
+    can_merge = config.model.bits == 4 and engine_of(config, target.shape) == "lowmem"
+    return ("quantized", "merged") if can_merge else ("quantized",)
 
 
 def _updates(config: RunConfig, target: Target) -> dict[str, Sequence[Any]]:

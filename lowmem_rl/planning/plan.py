@@ -58,6 +58,8 @@ class Plan:
                 "micro_batch": self.config.micro_batch,
                 "rollout_rows": self.config.rollout_rows,
                 "checkpointing": self.config.checkpointing,
+                "rollout_engine": self.estimate.workload.rollout_engine,
+                "rollout_weights": self.config.rollout_weights,
             },
             "step_seconds": None if self.time is None else self.time.step.to_json(),
             "advice": [item.to_json() for item in self.advice],
@@ -82,13 +84,15 @@ def plan(
         budget_bytes = card.offered_bytes if card else free_ram_bytes()
     rate, target = pass_rate or unknown(), Target(shape, card, budget_bytes, calibration)
     resolved = choose(config, target)
+    signal = signal_of(resolved, rate)
+    learnt = 1.0 if rate.kind == "unknown" else signal.informative_share
     return Plan(
         config=resolved,
         target=target,
         estimate=target.estimate(resolved),
-        signal=signal_of(resolved, rate),
-        time=step_time(resolved, shape, card),
+        signal=signal,
+        time=step_time(resolved, shape, card, learnt),
         frontier=frontier(resolved, target, rate),
-        alternatives=alternatives(resolved, target),
+        alternatives=alternatives(resolved, target, learnt),
         advice=advice(config, resolved, target, rate),
     )

@@ -18,23 +18,34 @@ def changed(config: RunConfig, settings: Settings) -> RunConfig:
     return config.model_copy(update=updated)
 
 
-PLANNED = ("memory.micro_batch", "memory.rollout_rows", "memory.checkpointing")
+PLANNED = ("memory.micro_batch", "memory.rollout_rows", "memory.checkpointing", "rollout.weights")
 """Keys that can be "auto"."""
 
 
-def as_written(settings: Settings, written: RunConfig, resolved: RunConfig) -> dict[str, Any]:
-    """Returns settings that do to the run as its user wrote it what `settings` do to the resolved one.
+def pinned(settings: Settings, resolved: RunConfig) -> dict[str, Any]:
+    """Returns settings that leave nothing to the planner: all else stays as it is in the resolved run."""
+    return {**settings, **{key: _value(resolved, key) for key in PLANNED if key not in settings}}
 
-    What was "auto" would be chosen anew for the changed run, so it is pinned; what stands there already is left out.
-    """
-    pinned = {key: _value(resolved, key) for key in PLANNED if key not in settings}
-    return {key: value for key, value in {**settings, **pinned}.items() if value != _value(written, key)}
+
+def new_to(written: RunConfig, settings: Settings) -> dict[str, Any]:
+    """Returns the settings without those that stand there already."""
+    return {key: value for key, value in settings.items() if value != _value(written, key)}
 
 
 def differences(before: RunConfig, after: RunConfig) -> dict[str, Any]:
-    """Returns the memory settings in which two resolved runs differ, at their values in the second."""
-    names = [key.partition(".")[2] for key in PLANNED]
-    return {f"memory.{name}": getattr(after, name) for name in names if getattr(before, name) != getattr(after, name)}
+    """Returns the planned settings in which two resolved runs differ, at their values in the second."""
+    return {key: value for key, value in planned(after).items() if value != planned(before)[key]}
+
+
+def planned(config: RunConfig) -> dict[str, Any]:
+    """Returns what stands behind the planned keys of a resolved run."""
+    values = (config.micro_batch, config.rollout_rows, config.checkpointing, config.rollout_weights)
+    return dict(zip(PLANNED, values, strict=True))
+
+
+def planner_origins(written: RunConfig) -> dict[str, str]:
+    """Returns where the values come from that a run leaves to the planner, by key."""
+    return {key: "planner (auto)" for key in PLANNED if _value(written, key) == "auto"}
 
 
 def as_text(settings: Settings) -> str:

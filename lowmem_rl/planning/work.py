@@ -1,15 +1,20 @@
 """What a GRPO step asks of a card, part by part: multiplications, bytes moved, kernels launched.
 
-Counts alone, no speed. N is the number of weights in the linear layers, V x H that of the head, which
-works on completion tokens only. Sequences count at their limits: a prompt of `max_prompt_tokens`, a
-completion of `max_completion_tokens`, every row its own copy of the prompt, as TRL lays them out.
+Counts alone, no speed. N is the number of weights in the linear layers, V x H that of the head, which works on
+completion tokens only. A `Course` says how long sequences are against their limits and how many groups are learnt from.
+Our engine reads each distinct prompt once, and a waiting row takes the slot of a finished one; `generate` gives every
+row its own copy of the prompt and decodes until the last row of a wave has ended. In the update every row has its own
+copy of the prompt, micro-batches are filled with tokens whatever the rows, and dead groups cost nothing.
 """
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Literal
 
 from lowmem_rl.config import RunConfig
+from lowmem_rl.memory.engine import PREFILL_TOKENS
+from lowmem_rl.memory.workload import engine_of
 from lowmem_rl.models import ModelShape
 
 NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
@@ -18,6 +23,11 @@ LOW_BYTES = 2
 """Bytes of a number in the compute type."""
 OFFLOAD_SLOWDOWN = 1.02
 """Copying activations to host RAM and back beside the computation: 1.9 % (unsloth.ai/blog/long-context)."""
+
+OWN_LAYERS_LAUNCHES = 2.0
+"""Kernels that the host launches for a layer of the model's own modules, over those of merged ones: some 70 to 30,
+counted in seven 4-bit linear layers with adapters against four joined ones. On a CPU the whole step of the embedded
+model was 4.2 times as long (float32, one x86 core, 2026-11-20)."""
 
 WeightPath = Literal["fused", "expand", "copy"]
 """How the matmul gets its weights: 4-bit as they are, expanded to 16 bit each time, or in 16 bit already."""
@@ -37,28 +47,42 @@ class Work:
     """Layers launched by the host: a wait where the card is faster than Python."""
 
 
-def step_work(config: RunConfig, shape: ModelShape) -> Iterator[Work]:
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How a step goes that nobody knows beforehand."""
+
+    filled: float = 1.0
+    """Mean length of prompts and completions over their limits."""
+    informative: float = 1.0
+    """Share of the groups whose rewards differ."""
+
+
+LONGEST = Course()
+
+
+def step_work(config: RunConfig, shape: ModelShape, course: Course = LONGEST) -> Iterator[Work]:
     """Yields what one optimizer step of a resolved run takes; a rollout that serves several steps counts in part."""
-    steps_a_rollout = config.grpo.steps_per_rollout * config.grpo.passes_per_rollout
-    for rows, waves in _waves(config.rows_per_rollout, config.rollout_rows):
-        for work in _sampling(config, shape, rows):
-            yield replace(work, times=work.times * waves / steps_a_rollout)
+    grpo, rows = config.grpo, config.rows_per_rollout
+    steps_a_rollout = grpo.steps_per_rollout * grpo.passes_per_rollout
+    for work in _sampling(config, shape, course, rows, config.rollout_rows, prompts=rows // grpo.group_size):
+        yield replace(work, times=work.times / steps_a_rollout)
     micro_batches = config.rows_per_step / config.micro_batch
     for name in _passes_without_gradient(config):
         forward = log_probs(name, shape, update_path(config), *_micro_batch(config))
-        yield replace(forward, times=micro_batches / config.grpo.passes_per_rollout)
+        yield replace(forward, times=micro_batches / grpo.passes_per_rollout)
     work = update(shape, update_path(config), *_micro_batch(config), checkpointing=config.checkpointing)
-    yield replace(work, times=micro_batches)
+    # Under a penalty a row without an advantage has a gradient too.
+    live = 1.0 if grpo.beta else course.informative
+    yield replace(work, times=max(1.0, micro_batches * course.filled * live))
 
 
-def evaluation_work(config: RunConfig, shape: ModelShape) -> Iterator[Work]:
+def evaluation_work(config: RunConfig, shape: ModelShape, course: Course = LONGEST) -> Iterator[Work]:
     """Yields what all evaluations of a run take: the full one at both ends, the cheap ones in between."""
     full, quick = config.eval.examples, min(config.eval.quick_examples, config.eval.examples)
     between = (config.grpo.steps - 1) // config.eval.every if config.eval.every else 0
     for examples, times in ((full, 2), (quick, between)):
-        for rows, batches in _waves(examples, config.eval.batch):
-            for work in _sampling(config, shape, rows):
-                yield replace(work, name="evaluation", times=work.times * batches * times)
+        for work in _sampling(config, shape, course, examples, min(config.eval.batch, examples), prompts=examples):
+            yield replace(work, name="evaluation", times=work.times * times)
 
 
 def decode_path(config: RunConfig, rows: int) -> WeightPath:
@@ -105,7 +129,7 @@ def attention_flops(shape: ModelShape, rows: int, tokens: float) -> float:
     return 2.0 * shape.num_layers * shape.query_size * rows * tokens**2
 
 
-def decode(shape: ModelShape, path: WeightPath, adapter: int, rows: int, prompt_tokens: int, steps: int) -> Work:
+def decode(shape: ModelShape, path: WeightPath, adapter: int, rows: float, prompt_tokens: float, steps: float) -> Work:
     """`steps` tokens for each of `rows` rows; the KV cache counts at its mean length, `adapter` is its weights."""
     context = prompt_tokens + steps / 2
     fixed = weight_bytes(shape, path) + LOW_BYTES * (head_params(shape) + adapter)
@@ -165,11 +189,44 @@ def update(
     )
 
 
-def _sampling(config: RunConfig, shape: ModelShape, rows: int) -> Iterator[Work]:
-    prompt, steps = config.grpo.max_prompt_tokens, config.grpo.max_completion_tokens
-    yield prefill(shape, update_path(config), rows, prompt)
-    adapter = adapter_params(shape, config.adapter.rank, config.adapter.targets)
-    yield decode(shape, decode_path(config, rows), adapter, rows, prompt, steps)
+def _sampling(
+    config: RunConfig, shape: ModelShape, course: Course, rows: int, wave: int, prompts: int
+) -> Iterator[Work]:
+    if engine_of(config, shape) == "lowmem":
+        yield from _ours(config, shape, course, rows, wave, prompts)
+        return
+    prompt, steps, adapter = config.grpo.max_prompt_tokens, config.grpo.max_completion_tokens, _adapter(config, shape)
+    for size, waves in _waves(rows, wave):
+        yield replace(prefill(shape, update_path(config), size, prompt), times=waves)
+        decoded = decode(shape, decode_path(config, size), adapter, size, prompt, steps)
+        yield replace(decoded, times=waves * decoded.times)
+
+
+def _ours(config: RunConfig, shape: ModelShape, course: Course, rows: int, wave: int, prompts: int) -> Iterator[Work]:
+    """Full waves for as long as rows wait, then one whose rows leave until the longest ends."""
+    merged, adapter = config.rollout_weights == "merged", _adapter(config, shape)
+    launches = OWN_LAYERS_LAUNCHES if config.model.bits == 4 and not merged else 1.0
+    prompt, steps = course.filled * config.grpo.max_prompt_tokens, config.grpo.max_completion_tokens
+    if merged:
+        yield merging(config, shape)
+    together = min(prompts, max(PREFILL_TOKENS // ceil(prompt), 1))
+    read = prefill(shape, "copy" if merged else update_path(config), together, ceil(prompt))
+    yield replace(read, times=prompts / together, layer_passes=launches * read.layer_passes)
+    waiting = ceil(rows / wave) - 1
+    for alive, tokens, times in ((wave, course.filled * steps, waiting), (course.filled * wave, steps, 1)):
+        path = "copy" if merged else decode_path(config, ceil(alive))
+        decoded = decode(shape, path, adapter, max(alive, 1), prompt, tokens)
+        yield replace(decoded, times=times * decoded.times, layer_passes=launches * decoded.layer_passes)
+
+
+def merging(config: RunConfig, shape: ModelShape) -> Work:
+    """The copy of a rollout: every weight expanded once, then read and written once more where layers are joined."""
+    moved = 2.0 * LOW_BYTES * shape.linear_params
+    return Work("merge", 1, 0.0, moved, expanded_bytes(shape, update_path(config)), 1.0 * shape.num_layers)
+
+
+def _adapter(config: RunConfig, shape: ModelShape) -> int:
+    return adapter_params(shape, config.adapter.rank, config.adapter.targets)
 
 
 def _waves(rows: int, wave: int) -> Iterator[tuple[int, int]]:

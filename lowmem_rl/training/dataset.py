@@ -1,6 +1,7 @@
 """Examples -> the rows that TRL draws prompts from."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from lowmem_rl.config import RunConfig
@@ -9,7 +10,8 @@ from lowmem_rl.errors import TaskError
 from lowmem_rl.example import Example
 
 Prompt = dict[str, Any]
-"""A row as TRL (prompt) and our rewards (example_id) read it."""
+"""A row as TRL (prompt) and our rewards (example_id) read it: both name the example. The data loader walks through
+every list of a row, and hands each row over once a micro-batch."""
 
 
 def prompts_of_a_rollout(config: RunConfig) -> int:
@@ -40,9 +42,14 @@ def check_enough(examples: Sequence[Example], config: RunConfig, *, overlong: in
     )
 
 
+def tokens_of(policy: Policy, examples: Mapping[str, Example]) -> Callable[[str], list[int]]:
+    """Returns what gives the ids of an example's rendered prompt; each is rendered once."""
+    return cache(lambda example_id: policy.tokenize(examples[example_id].prompt))
+
+
 def to_prompt(example: Example) -> Prompt:
     """Returns one row, a new one each time: TRL may write into it."""
-    return {"prompt": [dict(message) for message in example.prompt], "example_id": example.id}
+    return {"prompt": example.id, "example_id": example.id}
 
 
 def to_dataset(examples: Sequence[Example]) -> Any:

@@ -16,6 +16,7 @@ from lowmem_rl.errors import LowMemError
 from lowmem_rl.hardware import find_card, this_machine
 from lowmem_rl.planning.gate import gate
 from lowmem_rl.planning.plan import Plan
+from lowmem_rl.planning.settings import planner_origins
 from lowmem_rl.signal.pass_rate import PassRate
 from lowmem_rl.training.order import rates_of
 from lowmem_rl.training.preflight import check_settings, plan_anywhere
@@ -74,7 +75,7 @@ def dry_run(composed: Composed, out: Path, pass_rate: PassRate | None = None) ->
         card=composed.card,
         device=device,
         config=config,
-        origins=dict(composed.origins),
+        origins=dict(composed.origins) | planner_origins(composed.config),
         from_pretrained=load_arguments(config, device),
         get_peft_model=adapter_arguments(config, device),
         grpo_config=grpo_arguments(config, device, out),

@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 from lowmem_rl.compose import Composed
 from lowmem_rl.config import RunConfig
-from lowmem_rl.engine.generate import answer_greedily
 from lowmem_rl.engine.policy import Policy, import_unsloth, load_policy, prepare_process
+from lowmem_rl.engine.sampler import Sampler
+from lowmem_rl.engine.sampling import GREEDY
 from lowmem_rl.errors import DoesNotFit
 from lowmem_rl.example import Example
 from lowmem_rl.hardware import GIB, this_machine
@@ -24,7 +25,7 @@ from lowmem_rl.memory.estimate import MemoryEstimate, estimate
 from lowmem_rl.memory.workload import workload_of
 from lowmem_rl.planning.plan import Plan
 from lowmem_rl.planning.settings import changed
-from lowmem_rl.training.dataset import check_enough, prompts_needed, short_enough, to_dataset
+from lowmem_rl.training.dataset import check_enough, prompts_needed, short_enough, to_dataset, tokens_of
 from lowmem_rl.training.events import Listener, Noted, PhaseBegan
 from lowmem_rl.training.library_talk import library_talk_to
 from lowmem_rl.training.machine import machine_record
@@ -128,12 +129,15 @@ def longest(policy: Policy, examples: Sequence[Example], count: int) -> list[Exa
     return sorted(examples, key=lambda example: len(policy.tokenize(example.prompt)), reverse=True)[:count]
 
 
-def answer_up_to_the_limit(policy: Policy, config: RunConfig) -> None:
-    """Keeps every answer of `generate` from ending early; it costs one copy more of a position's logits.
+def sampler_up_to_the_limit(policy: Policy, config: RunConfig) -> Sampler:
+    """Returns a sampler none of whose answers ends early; of `generate` that costs one copy more of a place's logits.
 
     vLLM takes its cache at once, whatever the lengths: there the step is as long as the answers happen to be.
     """
+    sampler = Sampler(policy, config)
+    sampler.stop_ids = frozenset()
     policy.model.generation_config.min_new_tokens = config.grpo.max_completion_tokens
+    return sampler
 
 
 def out_of_memory(meter: PhaseMeter, plan: Plan) -> DoesNotFit:
@@ -180,21 +184,24 @@ def _take_phases(meter: PhaseMeter, inputs: Inputs, out: Path, listen: Listener)
     check_enough(usable, config, overlong=len(inputs.train) - len(usable))
     examples = longest(policy, usable, prompts_needed(config))
     listen(PhaseBegan("one step, the longest the run can meet"))
-    answer_up_to_the_limit(policy, config)
-    _train_one_step(meter, policy, config, examples, inputs, out)
+    sampler = sampler_up_to_the_limit(policy, config)
+    _train_one_step(meter, sampler, examples, inputs, out)
     listen(PhaseBegan("evaluating"))
-    _evaluate_once(meter, policy, config, examples)
+    _evaluate_once(meter, sampler, examples)
     policy.save_adapter(out / "adapter")
     meter.end("save")
 
 
 def _train_one_step(
-    meter: PhaseMeter, policy: Policy, config: RunConfig, examples: Sequence[Example], inputs: Inputs, out: Path
+    meter: PhaseMeter, sampler: Sampler, examples: Sequence[Example], inputs: Inputs, out: Path
 ) -> None:
+    policy = sampler.policy
     trainer = make_trainer(
         policy,
-        config,
+        sampler.config,
+        sampler=sampler,
         dataset=to_dataset(examples),
+        prompt_tokens=tokens_of(policy, {example.id: example for example in examples}),
         reward_functions=[Alternating() for _ in inputs.rewards.rewards],
         callbacks=[],
         on_scored=lambda batch: None,
@@ -204,11 +211,11 @@ def _train_one_step(
     trainer.train()
 
 
-def _evaluate_once(meter: PhaseMeter, policy: Policy, config: RunConfig, examples: Sequence[Example]) -> None:
-    rows = config.eval.batch
+def _evaluate_once(meter: PhaseMeter, sampler: Sampler, examples: Sequence[Example]) -> None:
+    rows, limit = sampler.config.eval.batch, sampler.config.grpo.max_completion_tokens
     prompts = [example.prompt for example in itertools.islice(itertools.cycle(examples), rows)]
     meter.begin()
-    for _ in answer_greedily(policy, prompts, max_tokens=config.grpo.max_completion_tokens, batch=rows):
+    for _ in sampler.answers(prompts, GREEDY, max_tokens=limit, batch=rows):
         pass
     meter.end("evaluation")
 
@@ -216,5 +223,6 @@ def _evaluate_once(meter: PhaseMeter, policy: Policy, config: RunConfig, example
 def _predicted(lengths: Lengths, plan: Plan) -> MemoryEstimate:
     """Returns the prediction for what was really met, not for the limits."""
     prompt, completion = lengths.prompt_tokens, lengths.completion_tokens
-    workload = replace(workload_of(plan.config), prompt_tokens=prompt, completion_tokens=completion)
-    return estimate(workload, plan.target.shape, plan.target.card)
+    workload = workload_of(plan.config, plan.target.shape)
+    met = replace(workload, prompt_tokens=prompt, completion_tokens=completion)
+    return estimate(met, plan.target.shape, plan.target.card)

@@ -20,6 +20,8 @@ NAMES = {
     "completions/clipped_ratio": "truncated_share",
     "clip_ratio/region_mean": "clipped_share",
     "num_tokens": "num_tokens",
+    "dead_rows": "dead_rows",
+    "rollout_gap": "rollout_gap_nats",
 }
 
 

@@ -14,7 +14,7 @@ from lowmem_rl.tasks.curriculum import Drawn, Rates, Window, arrange, read_rates
 from lowmem_rl.training.dataset import Prompt, prompts_needed, prompts_of_a_rollout, to_prompt
 
 SPARE = 2
-"""Examples that are drawn for each prompt of a fixed order: overlong prompts are left out."""
+"""Examples that are drawn for each prompt of a run without a window: overlong prompts are left out."""
 TIMES_ASKED = 2
 """Prompts that a window asks for each of its examples: only what comes back can have been counted before."""
 
@@ -28,7 +28,7 @@ def rates_of(config: RunConfig) -> Rates:
 def examples_to_draw(config: RunConfig, rates: Rates) -> int:
     """Returns how many training examples the run chooses its prompts from, at most."""
     if config.curriculum.by == "none":
-        return prompts_needed(config)
+        return SPARE * prompts_needed(config)
     if config.curriculum.how == "window":
         return max(prompts_of_a_rollout(config), prompts_asked(config) // TIMES_ASKED, len(rates))
     return SPARE * prompts_asked(config)
@@ -43,8 +43,10 @@ def prompts_asked(config: RunConfig) -> int:
 def arranged(examples: Sequence[Example], config: RunConfig, rates: Rates) -> list[Example]:
     """Returns the usable examples in the order in which the trainer is to read them."""
     by, how = config.curriculum.by, config.curriculum.how
-    if by == "none" or how == "window":
+    if how == "window":
         return list(examples)
+    if by == "none":
+        return list(examples[: prompts_needed(config)])
     # Cut first: the easiest of a large pool would be a run that never becomes hard.
     return arrange(examples[: prompts_asked(config)], by, how, config.seed, rates)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from lowmem_rl.compose import Composed
 from lowmem_rl.config import RunConfig
@@ -20,6 +21,7 @@ from lowmem_rl.rewards.model import without_model
 from lowmem_rl.rewards.registry import load_reward_set
 from lowmem_rl.rewards.template import prefill_of_model
 from lowmem_rl.rewards.trials import Trial
+from lowmem_rl.runs import read_json
 from lowmem_rl.signal.pass_rate import PassRate
 from lowmem_rl.tasks.base import Selection, Task
 from lowmem_rl.tasks.check import check_examples, check_judges, check_spoiled
@@ -72,7 +74,7 @@ def prepare(composed: Composed, *, force: bool = False, pass_rate: PassRate | No
     train, test = load_examples(config, task, rates)
     overridden += _overridable(lambda: check_scoring(config, rewards, task, train), force=force)
     overridden += _overridable(lambda: check_sample(config, rewards, task, train, test), force=force)
-    notes = [*check_order(config, train, rates), *control_notes(rewards, task, train)]
+    notes = [*check_order(config, train, rates), *other_model_notes(config), *control_notes(rewards, task, train)]
     return Inputs(planned, overridden, device, rewards, judge, rates, tuple(train), tuple(test), tuple(notes))
 
 
@@ -97,6 +99,13 @@ def check_order(config: RunConfig, train: Sequence[Example], rates: Rates) -> li
     if curriculum.by != "pass_rate" or not unknown:
         return []
     return [f"{len(unknown)} of {len(train)} examples have no pass rate in {curriculum.rates} and count as one half"]
+
+
+def other_model_notes(config: RunConfig) -> list[str]:
+    """Returns a note where the pass rates are another model's."""
+    path = config.curriculum.rates
+    probed = read_json(Path(path).expanduser()).get("model") if path else config.model.name
+    return [] if probed == config.model.name else [f"the pass rates in {path} are those of {probed}"]
 
 
 def check_scoring(config: RunConfig, rewards: RewardSet, task: Task, train: Sequence[Example]) -> None:

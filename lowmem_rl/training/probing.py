@@ -6,6 +6,7 @@ from pathlib import Path
 from lowmem_rl.compose import Composed
 from lowmem_rl.engine.device import device_on
 from lowmem_rl.engine.policy import load_policy, prepare_process
+from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.evaluation.judge import judge_of
 from lowmem_rl.evaluation.probe import Probe, probe
 from lowmem_rl.hardware import this_machine
@@ -52,7 +53,7 @@ def run_probe(
         listen(PhaseBegan("sampling"))
         total = num_examples * samples
         counted = probe(
-            policy,
+            Sampler(policy, config),
             config,
             examples,
             judge,

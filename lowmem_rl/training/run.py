@@ -1,7 +1,7 @@
 """One run, told once from top to bottom: prepare, load, evaluate, train, evaluate, save."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,17 +9,20 @@ from typing import Any
 from lowmem_rl.compose import Composed
 from lowmem_rl.engine.logprobs import view_of
 from lowmem_rl.engine.peak import peak_bytes
-from lowmem_rl.engine.policy import Policy, load_policy, prepare_process
-from lowmem_rl.errors import Interrupted, LowMemError
+from lowmem_rl.engine.policy import Policy, load_policy, prepare_process, shares_prompts
+from lowmem_rl.engine.sampler import Sampler
+from lowmem_rl.errors import Interrupted, LowMemError, RewardError
 from lowmem_rl.evaluation.evaluate import evaluate
 from lowmem_rl.evaluation.result import EvalResult, compare
 from lowmem_rl.example import Example
 from lowmem_rl.hardware import GIB, this_machine
 from lowmem_rl.memory.calibration import store
+from lowmem_rl.planning.settings import planner_origins
+from lowmem_rl.rewards.apart import apart
 from lowmem_rl.rewards.model import bind_rewards, without_model
 from lowmem_rl.runs import RunDir, write_json
 from lowmem_rl.signal.pass_rate import PassRate
-from lowmem_rl.training.dataset import check_enough, short_enough, to_dataset
+from lowmem_rl.training.dataset import check_enough, short_enough, to_dataset, tokens_of
 from lowmem_rl.training.events import EvalEnded, EvalProgressed, Listener, Noted, PhaseBegan, Saved, StepEnded
 from lowmem_rl.training.library_talk import library_talk_to
 from lowmem_rl.training.machine import machine_record
@@ -67,8 +70,7 @@ def open_run(composed: Composed, inputs: Inputs, out: Path) -> RunDir:
     """Makes the run directory and writes what is known before the run."""
     run_dir = RunDir.create(out)
     resolved = inputs.plan.config.model_dump(mode="json")
-    chosen = {f"memory.{key}": "planner (auto)" for key, value in composed.config.memory if value == "auto"}
-    origins = dict(composed.origins) | chosen
+    origins = dict(composed.origins) | planner_origins(composed.config)
     write_json(run_dir.config, {"preset": composed.preset, "config": resolved, "origins": origins})
     write_json(run_dir.machine, machine_record(this_machine(), inputs.device))
     forced = [str(refusal) for refusal in inputs.overridden]
@@ -88,7 +90,6 @@ class Run:
         self.device = inputs.device
         self.meter = PhaseMeter(inputs.device)
         self.rewards = inputs.rewards
-        self.text_rewards = without_model(inputs.rewards)
         self.judge = inputs.judge
         self.rates = inputs.rates
         self.train_examples = list(inputs.train)
@@ -98,13 +99,17 @@ class Run:
 
     def go(self) -> RunResult:
         """Loads, evaluates, trains, evaluates, saves."""
+        with apart(self.rewards) as self.rewards:  # a reward of the user's that hangs costs one completion
+            return self._go()
+
+    def _go(self) -> RunResult:
         with self._undone_if_it_fails():
             policy = self._load()
-            before = self._evaluate(policy, self.test_examples, "before", step=0)
+            before = self._evaluate(self.test_examples, "before", step=0)
         with self._saved_at_the_end(policy):
             self._train(policy)
         with self._told_if_interrupted("The final evaluation was stopped by Ctrl-C", self._where):
-            after = self._evaluate(policy, self.test_examples, "after", step=self.config.grpo.steps)
+            after = self._evaluate(self.test_examples, "after", step=self.config.grpo.steps)
         self._write_evaluations(before=before.to_json(), after=after.to_json(), comparison=compare(before, after))
         return RunResult(self.run_dir.path, before, after)
 
@@ -116,6 +121,7 @@ class Run:
         prepare_process(self.config, self.device)
         prepare_trackers(self.config.logging.report_to, self.run_dir.trackers)
         policy = load_policy(self.config, self.device)
+        self.text_rewards = without_model(self.rewards)
         self.rewards = bind_rewards(self.rewards, view_of(policy, self.config))
         usable = short_enough(policy, self.train_examples, self.config.grpo.max_prompt_tokens)
         overlong = len(self.train_examples) - len(usable)
@@ -124,7 +130,16 @@ class Run:
             limit = self.config.grpo.max_prompt_tokens
             self.listen(Noted(f"{overlong} prompts of over {limit} tokens are left out (grpo.max_prompt_tokens)"))
         self.train_examples = arranged(usable, self.config, self.rates)
+        self.sampler = Sampler(policy, self.config, lambda text: self.listen(Noted(text)))
+        self.listen(Noted(f"sampling: {self.sampler.choice}"))
+        self._write_engine(policy)
         return policy
+
+    def _write_engine(self, policy: Policy) -> None:
+        """Records what samples, and on a GPU whether the kernels shared the prompts of groups in the update."""
+        sharing = shares_prompts(policy) if self.device.is_gpu else None
+        record = {"sampling": self.sampler.choice.to_json(), "update_shares_prompts": sharing}
+        write_json(self.run_dir.engine, record)
 
     def _tell_plan(self) -> None:
         memory, signal = self.plan.memory_verdict, self.plan.signal.verdict
@@ -148,13 +163,17 @@ class Run:
                 self._remember_first_step()
             row = recorder.on_logs(logs, step, peak_bytes(self.device))
             self.listen(StepEnded(row, self.config.grpo.steps))
+            if step == 1:
+                self._write_engine(policy)
             self._between_steps(policy, step)
             recorder.restart_clock()
 
         trainer = make_trainer(
             policy,
             self.config,
+            sampler=self.sampler,
             dataset=to_dataset(self.train_examples),
+            prompt_tokens=tokens_of(policy, by_id),
             reward_functions=[TrlReward(r, by_id, policy.complete, failures) for r in self.rewards.rewards],
             callbacks=[step_callback(after_step)],
             on_scored=recorder.on_scored,
@@ -165,6 +184,7 @@ class Run:
             self.meter.attach(trainer)
         recorder.restart_clock()
         trainer.train()
+        self._write_engine(policy)  # what samples may have fallen back
 
     def _remember_first_step(self) -> None:
         """Keeps what the first step took on this card beside what was predicted: later predictions use it."""
@@ -179,15 +199,16 @@ class Run:
         last = step == self.config.grpo.steps
         if _due(step, self.config.eval.every) and not last:
             few = self.test_examples[: self.config.eval.quick_examples]
-            during = self._evaluate(policy, few, f"step-{step:06d}", step=step)
+            during = self._evaluate(few, f"step-{step:06d}", step=step)
             self._write_evaluations(during=[*self.evaluations["during"], during.to_json()])
         if _due(step, self.config.logging.checkpoint_every) and not last:
             policy.save_adapter(self.run_dir.checkpoint(step))
 
-    def _evaluate(self, policy: Policy, examples: list[Example], name: str, *, step: int) -> EvalResult:
+    def _evaluate(self, examples: list[Example], name: str, *, step: int) -> EvalResult:
         self.listen(EvalProgressed(name, 0, len(examples)))
+        failed: list[RewardError] = []
         result = evaluate(
-            policy,
+            self.sampler,
             examples,
             self.judge,
             self.text_rewards,
@@ -197,13 +218,20 @@ class Run:
             batch=self.config.eval.batch,
             items_path=self.run_dir.eval_items(name),
             on_progress=lambda done: self.listen(EvalProgressed(name, done, len(examples))),
-            # Before training a failing reward stops the run; later it must not cost what was learnt.
-            on_failure=(lambda error: self.listen(Noted(str(error)))) if step else None,
+            on_failure=failed.append,
         )
+        self._tell_failures(failed, len(examples), is_first=step == 0)
         self.listen(EvalEnded(name, result))
         if name == "before":
             self._write_evaluations(before=result.to_json())
         return result
+
+    def _tell_failures(self, failed: Sequence[RewardError], scored: int, *, is_first: bool) -> None:
+        """Notes rewards that failed. Too many stop a run before training; later they must not cost what was learnt."""
+        for error in failed:
+            self.listen(Noted(str(error)))
+        if is_first and len(failed) > self.config.health.max_reward_error_share * scored:
+            raise failed[-1]
 
     def _write_evaluations(self, **parts: Any) -> None:
         self.evaluations |= parts

@@ -1,24 +1,43 @@
-"""Our GRPOTrainer: TRL's (on a GPU, Unsloth's rewriting of it) with four thin overrides.
+"""Our GRPOTrainer: TRL's (on a GPU, Unsloth's rewriting of it) with thin overrides that call the rooms below.
 
-The class is made in a function, after Unsloth has patched TRL; made earlier it would
-inherit from the unpatched one. Only methods that survive the rewriting are overridden:
-Unsloth never calls `_compute_loss` and replaces `_get_per_token_logps_and_entropies`.
+The class is joined in a function, after Unsloth has patched TRL; joined earlier it would inherit from the unpatched
+one. Only methods that survive the rewriting are overridden: Unsloth never calls `_compute_loss` and replaces
+`_get_per_token_logps_and_entropies`.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lowmem_rl.config import RunConfig
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import Policy, import_unsloth
+from lowmem_rl.engine.sampler import Sampler
+from lowmem_rl.engine.sampling import names_of
+from lowmem_rl.training.batching import Batch, Layout, cut
 from lowmem_rl.training.dataset import Prompt
+from lowmem_rl.training.downsample import down_sampled
+from lowmem_rl.training.resample import dead_groups, other_prompts, replaced
 from lowmem_rl.training.schedule import multistep_factor
+from lowmem_rl.training.shared_prompt import SharedPrompt
 from lowmem_rl.training.trl_args import grpo_arguments, unsloth_arguments
 
-OVERRIDDEN = ("_generate_and_score_completions", "_generate_single_turn", "_calculate_rewards", "create_scheduler")
+if TYPE_CHECKING:
+    from trl import GRPOTrainer as TrlTrainer
+else:
+    TrlTrainer = object  # the real base comes in `trainer_class`
+
+OVERRIDDEN = (
+    "training_step",
+    "_prepare_inputs",
+    "_tokenize_prompts",
+    "_generate_single_turn",
+    "_calculate_rewards",
+    "create_scheduler",
+)
+"""Methods of TRL's that ours call through to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +53,10 @@ def make_trainer(
     policy: Policy,
     config: RunConfig,
     *,
+    sampler: Sampler,
     dataset: Any,
     reward_functions: Sequence[Callable[..., list[float | None]]],
+    prompt_tokens: Callable[[str], list[int]],
     callbacks: Sequence[Any],
     on_scored: Callable[[ScoredBatch], None],
     out: Path,
@@ -43,7 +64,8 @@ def make_trainer(
 ) -> Any:
     """Returns a trainer over the policy, ready for `train()`.
 
-    `choose` may put other prompts in the place of those that the data set has for a round of sampling.
+    `prompt_tokens` gives the ids of an example's rendered prompt. `choose` may put other prompts in the place of
+    those that the data set has for a round of sampling.
     """
     import_unsloth()
     from trl import GRPOConfig
@@ -57,6 +79,8 @@ def make_trainer(
         callbacks=list(callbacks),
     )
     trainer.config, trainer.on_scored, trainer.choose = config, on_scored, choose
+    trainer.prompt_tokens = prompt_tokens
+    trainer.sampler, trainer.layout = sampler, layout_of(config, policy.device)
     _keep_adapter_in_fp32(policy.model)
     return trainer
 
@@ -77,54 +101,149 @@ def trainer_arguments(config: RunConfig, device: Device, out: Path) -> dict[str,
     return grpo_arguments(config, device, out) | unsloth_arguments(config, device)
 
 
+def layout_of(config: RunConfig, device: Device) -> Layout:
+    """Returns how the run's rollouts are cut into micro-batches."""
+    grpo = config.grpo
+    return Layout(
+        group_size=grpo.group_size,
+        micro_batch=config.micro_batch,
+        steps=grpo.steps_per_rollout,
+        loss=grpo.loss,
+        drops_dead_rows=grpo.beta == 0.0,
+        keeps_groups=device.is_gpu and config.micro_batch >= grpo.group_size,
+        shares_prompts=not device.is_gpu and config.checkpointing == "none",
+        max_prompt_tokens=grpo.max_prompt_tokens,
+        max_completion_tokens=grpo.max_completion_tokens,
+    )
+
+
 def trainer_class() -> type:
-    """Returns the trainer's class, made from the GRPOTrainer that TRL shows now."""
+    """Returns the trainer's class, over the GRPOTrainer that TRL shows now."""
     from trl import GRPOTrainer
 
-    class LowMemTrainer(GRPOTrainer):
-        config: RunConfig
-        on_scored: Callable[[ScoredBatch], None]
-        choose: Callable[[Sequence[Prompt]], list[Prompt]]
+    # Unsloth's rewriting has a log-prob method of its own, with kernels that share prompts.
+    plain = GRPOTrainer.__module__.startswith("trl.")
+    return type("LowMemTrainer", (Overrides, SharedPrompt, GRPOTrainer) if plain else (Overrides, GRPOTrainer), {})
 
-        def _generate_and_score_completions(self, inputs: list[Prompt]) -> Any:
-            return super()._generate_and_score_completions(self.choose(inputs))
 
-        def _generate_single_turn(
-            self,
-            prompt_ids: list[list[int]],
-            images: Any,
-            multimodal_fields: Any,
-            num_generations: int,
-            has_tool_images: bool = False,
-        ) -> tuple[list[list[int]], Any]:
-            sample = partial(
-                super()._generate_single_turn,
-                images=images,
-                multimodal_fields=multimodal_fields,
-                num_generations=num_generations,
-            )
-            # vLLM plans its own waves.
-            rows = len(prompt_ids) if self.use_vllm else self.config.rollout_rows
-            waves = [sample(prompt_ids[i : i + rows]) for i in range(0, len(prompt_ids), rows)]
-            if waves[0][1] is None:
-                return [row for ids, _ in waves for row in ids], None
-            return [row for ids, _ in waves for row in ids], [row for _, logps in waves for row in logps]
+class Overrides(TrlTrainer):
+    """What is ours."""
 
-        def _calculate_rewards(
-            self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: list[list[int]]
-        ) -> Any:
-            scores = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-            rows = [[None if score != score else score for score in row] for row in scores.tolist()]
-            self.on_scored(ScoredBatch([row["example_id"] for row in inputs], completion_ids_list, rows))
-            return scores
+    config: RunConfig
+    layout: Layout
+    sampler: Sampler
+    _buffered_inputs: list[Batch | None] | None
+    prompt_tokens: Callable[[str], list[int]]
+    choose: Callable[[Sequence[Prompt]], list[Prompt]]
+    on_scored: Callable[[ScoredBatch], None]
+    round = 0
+    """Rounds of resampling that came before in this step."""
+    sampled_at = -1
+    """The micro-batch before which was sampled last."""
 
-        def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-            if self.config.optimizer.schedule != "multistep":
-                return super().create_scheduler(num_training_steps, optimizer)
-            from torch.optim.lr_scheduler import LambdaLR
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+        """Leaves out an empty slot: nothing is computed, and it counts as TRL counts a full one."""
+        if not model.training:
+            model.train()
+        if self._slot(inputs) is not None:
+            return super().training_step(model, inputs, num_items_in_batch)
+        import torch
 
-            factor = partial(multistep_factor, optimizer=self.config.optimizer)
-            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor)
-            return self.lr_scheduler
+        self._step += 1
+        return torch.zeros((), device=self.accelerator.device)
 
-    return LowMemTrainer
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        if self.model.training:
+            return self._slot(generation_batch)
+        return super()._prepare_inputs(generation_batch)
+
+    def _slot(self, generation_batch: Any) -> Batch | None:
+        """Returns the micro-batch that is due, None where this step needs no more; samples first where that is due."""
+        is_due = self._step % (self.args.steps_per_generation * self.num_iterations) == 0
+        if self._buffered_inputs is None or (is_due and self.sampled_at != self._step):
+            self._buffered_inputs = self._sampled_slots(generation_batch)
+            self.sampled_at = self._step
+        return self._buffered_inputs[self._step % self.args.steps_per_generation]
+
+    def _sampled_slots(self, generation_batch: Any) -> list[Batch | None]:
+        grpo = self.config.grpo
+        asked = self.choose(generation_batch)
+        rollout = self._with_signal(asked, self._generate_and_score_completions(asked))
+        if grpo.update_rows is not None:
+            scaled, counts_rows = grpo.scale_rewards == "group", grpo.loss in ("grpo", "dr_grpo")
+            rollout = down_sampled(rollout, grpo.group_size, grpo.update_rows, scaled=scaled, counts_rows=counts_rows)
+        found = cut(rollout, self.layout, seed=self.state.global_step)
+        self._metrics["train"]["dead_rows"].append(found.dead_rows)
+        return list(found.slots)
+
+    def _with_signal(self, generation_batch: Any, rollout: Batch) -> Batch:
+        """Replaces dead groups in as many rounds as the config allows: none by default."""
+        asked, size = {row["example_id"] for row in generation_batch}, self.config.grpo.group_size
+        for number in range(self.config.grpo.resample_rounds):
+            self.round = number + 1
+            dead = dead_groups(rollout, size)
+            fresh = other_prompts(self.train_dataset, asked, len(dead), self._stream)
+            if not fresh:
+                break
+            asked |= {row["example_id"] for row in fresh}
+            more = self._generate_and_score_completions([row for row in fresh for _ in range(size)])
+            rollout = replaced(rollout, dead, more, size)
+        self.round = 0
+        return rollout
+
+    @property
+    def _stream(self) -> str:
+        """Names the present round of sampling; random streams are seeded by it."""
+        return f"{self.config.seed}/{self.state.global_step}/{self.round}"
+
+    def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        """The data set names examples: their prompts are rendered once, not once a completion and step."""
+        return [self.prompt_tokens(example_id) for example_id in prompts], None, {}
+
+    def _generate_single_turn(
+        self,
+        prompt_ids: list[list[int]],
+        images: Any,
+        multimodal_fields: Any,
+        num_generations: int,
+        has_tool_images: bool = False,
+    ) -> tuple[list[list[int]], Any]:
+        if not self.sampler.is_ours:
+            return self._sample_through_trl(prompt_ids, images, multimodal_fields, num_generations)
+        sampled = self.sampler.rollout(prompt_ids, names_of(self._stream, len(prompt_ids)))
+        self._metrics["train"]["rollout_gap"].append(self.sampler.gap or 0.0)
+        return [row.ids for row in sampled], None
+
+    def _sample_through_trl(
+        self, prompt_ids: list[list[int]], images: Any, multimodal_fields: Any, num_generations: int
+    ) -> tuple[list[list[int]], Any]:
+        sample = partial(
+            super()._generate_single_turn,
+            images=images,
+            multimodal_fields=multimodal_fields,
+            num_generations=num_generations,
+        )
+        # vLLM plans its own waves.
+        rows = len(prompt_ids) if self.use_vllm else self.config.rollout_rows
+        waves = [sample(prompt_ids[i : i + rows]) for i in range(0, len(prompt_ids), rows)]
+        if waves[0][1] is None:
+            return [row for ids, _ in waves for row in ids], None
+        return [row for ids, _ in waves for row in ids], [row for _, logps in waves for row in logps]
+
+    def _calculate_rewards(
+        self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: list[list[int]]
+    ) -> Any:
+        scores = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        rows = [[None if score != score else score for score in row] for row in scores.tolist()]
+        self.on_scored(ScoredBatch([row["example_id"] for row in inputs], completion_ids_list, rows))
+        return scores
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Adds the one schedule that transformers lacks."""
+        if self.config.optimizer.schedule != "multistep":
+            return super().create_scheduler(num_training_steps, optimizer)
+        from torch.optim.lr_scheduler import LambdaLR
+
+        factor = partial(multistep_factor, optimizer=self.config.optimizer)
+        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor)
+        return self.lr_scheduler

@@ -35,6 +35,18 @@ ROW = {
 }
 
 
+FIXED = [
+    f"--set={setting}"
+    for setting in (
+        "memory.micro_batch=16",
+        "memory.rollout_rows=128",
+        "memory.checkpointing=unsloth",
+        "rollout.weights=quantized",
+    )
+]
+"""A run that leaves nothing to the planner."""
+
+
 def answer(cli_here, *arguments: str) -> dict:
     outcome = cli_here("profile", *arguments, "--json")
     assert (outcome.code, outcome.stderr) == (0, "")
@@ -51,7 +63,8 @@ def test_the_json_is_what_programs_rely_on(cli_here, preset):
     shown = answer(cli_here, "--preset", preset)
     types = {key: {name: type(value) for name, value in shown.pop(key).items()} for key in ("peak_bytes", "plan")}
     assert types["peak_bytes"] == {"expected": int, "upper": int}
-    assert types["plan"] == {"micro_batch": int, "rollout_rows": int, "checkpointing": str}
+    rollout = {"rollout_rows": int, "rollout_engine": str, "rollout_weights": str}
+    assert types["plan"] == {"micro_batch": int, "checkpointing": str, **rollout}
     assert shown.pop("verdict") == {"memory": "fits", "signal": "ok"}
     assert type(shown.pop("budget_bytes")) is int
     phases = shown.pop("phases")
@@ -102,19 +115,22 @@ def test_it_answers_with_exit_code_0_whatever_the_verdict(cli_here, arguments, v
 
 
 def test_between_the_expected_and_the_upper_value_it_is_tight(cli_here):
-    peak = answer(cli_here, "--preset", "qwen7b-a6000", "--vram", "40GiB")["peak_bytes"]
+    run = ["--preset", "qwen7b-a6000", *FIXED]
+    peak = answer(cli_here, *run, "--vram", "40GiB")["peak_bytes"]
     between = f"{(peak['expected'] + peak['upper']) // 2 // 2**20}MiB"
-    assert answer(cli_here, "--preset", "qwen7b-a6000", "--vram", between)["verdict"]["memory"] == "tight"
-    assert cli_here("profile", "--preset", "qwen7b-a6000", "--vram", between).stdout.startswith("Tight: ")
+    assert answer(cli_here, *run, "--vram", between)["verdict"]["memory"] == "tight"
+    assert cli_here("profile", *run, "--vram", between).stdout.startswith("Tight: ")
 
 
 def test_what_does_not_fit_gets_a_change_with_which_it_does(cli_here):
     arguments = ["--preset", "qwen7b-a6000", "--card", "t4"]
-    page = cli_here("profile", *arguments).stdout.replace("\n", " ")
+    page = cli_here("profile", *arguments, *FIXED).stdout.replace("\n", " ")
     second = page.partition("`train` refuses this run; --force overrides. With ")[2]
     settings = second.partition(" it fits; the group stays 32.")[0].split()
     assert settings[0] == "--set"
-    assert answer(cli_here, *arguments, *settings)["verdict"]["memory"] == "fits"
+    keys = {setting.partition("=")[0] for setting in settings}
+    kept = [one for one in FIXED if one.removeprefix("--set=").partition("=")[0] not in keys]
+    assert answer(cli_here, *arguments, *kept, *settings)["verdict"]["memory"] == "fits"
 
 
 def test_the_budget_is_the_named_one_then_the_preset_s_card(cli_here):
@@ -151,6 +167,14 @@ def test_the_page_says_whose_pass_rate_it_is_and_which_group_is_recommended(cli_
     page = cli_here("profile", "--preset", "qwen7b-a6000", "--pass-rate", "0.05").stdout
     assert "given pass rate 0.05 of boxed_answer" in page
     assert re.search(r"recommended group +16  16 where the pass rate is at most 0\.1 or at least 0\.9", page)
+
+
+def test_the_page_says_how_rows_are_sampled_together(cli_here):
+    def subject(*settings: str) -> str:
+        return " ".join(cli_here("profile", "--preset", "qwen7b-a6000", *settings).stdout.split())
+
+    assert "128 a wave, refilled, quantized weights," in subject(*FIXED)
+    assert "128 a wave of generate," in subject(*FIXED, "--set=rollout.engine=generate")
 
 
 def test_auto_is_chosen_for_the_card(cli_here):
@@ -207,12 +231,13 @@ def test_an_architecture_without_formulas_is_said_and_widened(cli_here, tmp_path
     config = {"architectures": ["LlamaForCausalLM"], "hidden_size": 2048, "num_attention_heads": 16, "vocab_size": 9999}
     config |= {"intermediate_size": 8192, "num_hidden_layers": 16, "max_position_embeddings": 4096}
     write(tmp_path / "config.json", config)
-    known = answer(cli_here, "--preset", "qwen7b-a6000", "--model", str(tmp_path))["peak_bytes"]
+    run = ["--preset", "qwen7b-a6000", "--model", str(tmp_path), *FIXED, "--set=rollout.engine=generate"]
+    known = answer(cli_here, *run)["peak_bytes"]
     write(tmp_path / "config.json", config | {"architectures": ["StrangeForCausalLM"]})
-    strange = answer(cli_here, "--preset", "qwen7b-a6000", "--model", str(tmp_path))["peak_bytes"]
+    strange = answer(cli_here, *run)["peak_bytes"]
     assert strange["expected"] == known["expected"]
     assert strange["upper"] > known["upper"]
-    page = cli_here("profile", "--preset", "qwen7b-a6000", "--model", str(tmp_path)).stdout
+    page = cli_here("profile", *run).stdout
     assert "StrangeForCausalLM is counted as a Llama" in page
 
 
@@ -265,7 +290,7 @@ def test_a_narrow_page_cuts_no_word(cli_here, monkeypatch):
 @pytest.mark.parametrize("columns", ["40", "80"])
 def test_a_change_of_several_settings_breaks_between_them_alone(cli_here, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", columns)
-    lines = cli_here("profile", "--preset", "qwen7b-t4", "--vram", "14GiB").stdout.splitlines()
+    lines = cli_here("profile", "--preset", "qwen7b-t4", "--vram", "14GiB", *FIXED).stdout.splitlines()
     changes = [line for line in lines if "--set" in line]
     assert changes
     assert not [line for line in changes if line.endswith("--set")]
@@ -287,7 +312,7 @@ def test_a_terminal_without_block_characters_gets_other_bars(cli):
 
 
 def test_a_bar_passes_the_edge_exactly_where_the_run_can(cli_here):
-    page = cli_here("profile", "--preset", "qwen7b-a6000", "--vram", "12GiB").stdout
+    page = cli_here("profile", "--preset", "qwen7b-a6000", "--vram", "14GiB", *FIXED).stdout
     bars = {line.split()[0]: line for line in page.splitlines() if "│" in line and line.startswith("  ")}
     beyond = {phase for phase, line in bars.items() if line.partition("│")[2].strip().strip("peak")}
     assert beyond == {"rollout"}

@@ -11,6 +11,7 @@ from lowmem_rl.compose import resolve
 from lowmem_rl.config import TaskConfig
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import Policy, load_policy, prepare_process
+from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.evaluation.evaluate import evaluate
 from lowmem_rl.evaluation.judge import judge_of
 from lowmem_rl.evaluation.probe import probe
@@ -24,7 +25,7 @@ from lowmem_rl.tasks.draw import draw_examples
 from lowmem_rl.tasks.registry import TASKS, load_task, load_task_class
 
 DATA = Path(__file__).parents[1] / "data"
-CONFIG = resolve(preset="tiny-cpu").config
+CONFIG = resolve(preset="tiny-cpu", settings=["rollout.engine=generate", "memory.checkpointing=none"]).config
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def same_answer(one: Example, other: Example) -> bool:
 def evaluated(policy: Policy, task: Task, examples: list[Example], path: Path) -> EvalResult:
     nothing = RewardSet((), ())
     where = {"task": task.name, "step": 0, "max_tokens": 64, "batch": 16, "items_path": path / "items.jsonl"}
-    return evaluate(policy, examples, judge_of(task), nothing, **where)
+    return evaluate(Sampler(policy, CONFIG), examples, judge_of(task), nothing, **where)
 
 
 @pytest.mark.parametrize("name", [name for name in TASKS if name != "table"])
@@ -109,5 +110,5 @@ def test_a_probe_counts_by_the_tasks_own_judge(policy, monkeypatch) -> None:
     examples = draw_examples(task, Selection("train", 2, levels=(2,)), 2)
     golds = [task.gold_completion(example) for example in examples]
     recite(policy, [golds[0], "", golds[0], golds[1]], monkeypatch)
-    counted = probe(policy, CONFIG, examples, judge_of(task), samples=2)
+    counted = probe(Sampler(policy, CONFIG), CONFIG, examples, judge_of(task), samples=2)
     assert [example.passed for example in counted.examples] == [1, 1]

@@ -17,7 +17,7 @@ from lowmem_rl.tasks.arithmetic import Arithmetic
 from lowmem_rl.tasks.base import Selection
 
 EXAMPLES = list(Arithmetic("bare").examples(Selection("test", limit=64, levels=(3,))))
-CONFIG = resolve(preset="tiny-cpu").config
+CONFIG = resolve(preset="tiny-cpu", settings=["memory.checkpointing=none"]).config
 
 
 @pytest.fixture(scope="module")

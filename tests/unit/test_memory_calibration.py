@@ -25,9 +25,11 @@ from lowmem_rl.memory.calibration import (
 from lowmem_rl.memory.estimate import estimate
 from lowmem_rl.memory.workload import workload_of
 from lowmem_rl.models import load_shape
+from lowmem_rl.planning.settings import changed
 
 A6000 = CARDS["a6000"]
 SHAPE = load_shape("Qwen/Qwen2.5-7B-Instruct")
+RESOLVED = changed(RunConfig(), {"memory.checkpointing": "unsloth", "rollout.weights": "quantized"})
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +72,7 @@ def test_what_was_measured_elsewhere_says_nothing_here() -> None:
 
 def test_a_calibrated_estimate_changes_nothing_but_the_overhead() -> None:
     store([row()])
-    before = estimate(workload_of(RunConfig()), SHAPE, A6000)
+    before = estimate(workload_of(RESOLVED, SHAPE), SHAPE, A6000)
     after = calibration_for(A6000, "unsloth").apply(before, A6000)
     assert after.allocated_bytes == before.allocated_bytes
     for phase, parts in before.phases.items():
@@ -82,7 +84,7 @@ def test_a_calibrated_estimate_changes_nothing_but_the_overhead() -> None:
 
 def test_measuring_less_lowers_what_is_expected_but_not_the_bound() -> None:
     store([row(measured=Footprint(allocated_bytes=8 * GIB, process_bytes=int(8.6 * GIB)))])
-    before = estimate(workload_of(RunConfig()), SHAPE, A6000)
+    before = estimate(workload_of(RESOLVED, SHAPE), SHAPE, A6000)
     after = calibration_for(A6000, "unsloth").apply(before, A6000)
     assert after.expected_bytes < before.expected_bytes
     assert after.upper_bytes == before.upper_bytes

@@ -12,6 +12,7 @@ from lowmem_rl.hardware import CARDS
 from lowmem_rl.memory.estimate import MemoryEstimate, estimate
 from lowmem_rl.memory.workload import workload_of
 from lowmem_rl.models import load_shape, shape_from_config
+from lowmem_rl.planning.settings import changed
 
 CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
@@ -77,7 +78,9 @@ def of_size(num_bytes: object) -> dict[str, Any]:
 def needed(name: str, **sections: Any) -> MemoryEstimate:
     lengths = {"max_prompt_tokens": 32, "max_completion_tokens": 32}
     config = RunConfig.model_validate({"grpo": lengths, "model": {"name": name}} | sections)
-    return estimate(workload_of(config), load_shape(name), CARDS["t4"])
+    config = changed(config, {"memory.checkpointing": "unsloth", "rollout.weights": "quantized"})
+    shape = load_shape(name)
+    return estimate(workload_of(config, shape), shape, CARDS["t4"])
 
 
 @pytest.mark.parametrize("num_bytes", [2 * (LINEAR + OTHER), 4 * (LINEAR + OTHER)])

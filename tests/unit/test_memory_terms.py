@@ -7,7 +7,7 @@ import pytest
 
 from lowmem_rl.errors import ConfigError
 from lowmem_rl.hardware import CARDS, GIB
-from lowmem_rl.memory import activations, process, rollout, terms
+from lowmem_rl.memory import activations, engine, process, rollout, terms
 from lowmem_rl.memory.estimate import estimate
 from lowmem_rl.memory.workload import Workload
 from lowmem_rl.models import load_shape
@@ -239,6 +239,76 @@ def test_prefill_and_sampler_are_passing_loads() -> None:
     # 8 x 512 tokens x 2 (4 x 3584 + 2 x 18944) = 4096 x 104 448
     assert rollout.prefill(work(), LARGE, 8).expected_bytes == 4096 * 104_448
     assert rollout.sampler(work(), LARGE, 8).expected_bytes == 8 * 152_064 * 10
+
+
+def ours(**changes: Any) -> Workload:
+    return work(rollout_engine="lowmem", rollout_weights="merged", **changes)
+
+
+def test_a_copy_of_the_weights_is_every_linear_layer_in_the_compute_type() -> None:
+    copy = engine.merged_copy(ours(), LARGE)
+    assert copy.expected_bytes == 2 * 6_525_288_448
+    # in 16 bit the adapter's 40 370 176 weights stand beside it, outer sides of three layers on one diagonal at most
+    assert copy.upper_bytes == 2 * (6_525_288_448 + 3 * 40_370_176)
+    wide = engine.merged_copy(ours(compute_bytes=4), LARGE)
+    assert wide.expected_bytes == wide.upper_bytes == 4 * 6_525_288_448
+    # gate and up once more, while they are joined
+    assert engine.joining(ours(), LARGE).expected_bytes == 2 * 3584 * 18_944 * 2
+
+
+def test_our_cache_stands_at_full_length_from_the_start() -> None:
+    # 8 rows x (512 + 1024 + 8) x 57 344: no copy while it grows
+    assert engine.cache(ours(), LARGE, 8).expected_bytes == 8 * 1544 * 57_344
+
+
+def test_prompts_are_held_until_they_are_put_in_the_cache() -> None:
+    # two prompts of 512 tokens x 57 344, and 152 064 logits of 4 bytes behind each
+    assert engine.prompts_read(ours(), LARGE, 2).expected_bytes == 2 * (512 * 57_344 + 4 * 152_064)
+    # 32 of them are 16 384 tokens, read by 8192: 57 344 each until they are put together
+    assert engine.prompts_heads(ours(), LARGE, 32).expected_bytes == 8192 * 57_344
+    assert engine.prompts_heads(ours(prompt_tokens=9000), LARGE, 32).expected_bytes == 9000 * 57_344
+    assert [engine.prompts_of(ours(group_size=8), rows) for rows in (1, 8, 9, 64)] == [1, 1, 2, 8]
+
+
+@pytest.mark.parametrize(
+    ("weights", "width", "a_token"),
+    [
+        ("merged", 2, 2 * 2 * 3584 + 12 * 18_944),  # gate and up, the adapter's share of both, their sums
+        ("merged", 4, 2 * 4 * 3584 + 16 * 18_944),  # gate, up, the activation, the product
+        ("quantized", 2, 2 * 2 * 3584 + 12 * 18_944),  # gate, up, and the adapter's product and its scaled copy in 32
+        ("quantized", 4, 2 * 4 * 3584 + 16 * 18_944),
+    ],
+)
+def test_one_layer_of_our_engine(weights: Any, width: Any, a_token: int) -> None:
+    workload = replace(ours(compute_bytes=width), rollout_weights=weights)
+    assert engine.layer_pass(workload, LARGE, 512).expected_bytes == 512 * a_token
+
+
+def test_picking_a_word_takes_several_numbers_for_each() -> None:
+    # logits, scaled, log-softmax, exp: 4 each; float64 copy and sums: 8 each
+    assert engine.picker(ours(), LARGE, 8).expected_bytes == 8 * 152_064 * 32
+    assert engine.picker(ours(filters_words=True), LARGE, 8).expected_bytes == 8 * 152_064 * 46
+
+
+def test_without_a_flash_kernel_prompts_have_scores() -> None:
+    # 2 prompts x 512 x 512 x 28 heads x 8
+    assert engine.prompt_scores(ours(attention="sdpa"), LARGE, 2).expected_bytes == 2 * 512 * 512 * 28 * 8
+    assert engine.prompt_scores(ours(), LARGE, 2).expected_bytes == 0
+
+
+def test_rows_that_move_are_copied_once_and_half_a_wave_at_most() -> None:
+    moved = engine.moved_rows(ours(), LARGE, 64)
+    assert (moved.expected_bytes, moved.upper_bytes) == (4 * 1536 * 2048, 32 * 1536 * 2048)  # 57,344 / 28 layers
+
+
+def test_our_rollout_is_its_worst_moment_and_evaluation_has_a_prompt_a_row() -> None:
+    found = estimate(ours(rollout_rows=64, eval_rows=32), LARGE, CARDS["a6000"])
+    names = [one.name for one in found.phases["rollout"]]
+    assert {"merged copy of the weights", "KV cache"} <= set(names)
+    read = {one.name: one.expected_bytes for one in found.phases["evaluation"]}
+    assert read["prompts being read"] == engine.prompts_heads(ours(), LARGE, 32).expected_bytes
+    assert read["prompts read"] == engine.prompts_read(ours(), LARGE, 16).expected_bytes  # before the last 8192 tokens
+    assert "merged copy of the weights" not in found.to_json_phases()["backward"]
 
 
 def test_vllm_fills_its_share_of_the_card() -> None:

@@ -11,7 +11,7 @@ from lowmem_rl.hardware import CARDS
 from lowmem_rl.memory.workload import LINEAR_LAYERS
 from lowmem_rl.models import load_shape
 from lowmem_rl.planning.speeds import SPEEDS
-from lowmem_rl.planning.time import PEAK, seconds, step_time, time_at
+from lowmem_rl.planning.time import AT_BEST, PEAK, Seconds, seconds, step_time, time_at
 from lowmem_rl.planning.work import (
     adapter_params,
     decode,
@@ -19,6 +19,7 @@ from lowmem_rl.planning.work import (
     kv_bytes_per_token,
     log_probs,
     prefill,
+    step_work,
     update,
     weight_bytes,
 )
@@ -130,6 +131,9 @@ def test_without_a_known_card_there_are_no_seconds():
 
 
 def run_of(**sections: dict) -> RunConfig:
+    """A run whose "auto" settings are chosen."""
+    sections["memory"] = {"checkpointing": "unsloth"} | sections.get("memory", {})
+    sections["rollout"] = {"weights": "quantized"} | sections.get("rollout", {})
     return RunConfig.model_validate(sections)
 
 
@@ -156,6 +160,36 @@ def test_saving_memory_takes_time():
     assert step_s(run_of(memory={"micro_batch": 1})) > base
     assert step_s(run_of(memory={"rollout_rows": 8})) > base
     assert step_s(run_of(memory={"checkpointing": "none"})) < step_s(run_of(memory={"checkpointing": "plain"})) < base
+
+
+def part(config: RunConfig, name: str, **options) -> Seconds:
+    return time_at(config, QWEN_1B, A6000, **options).parts[name]
+
+
+def test_expanded_weights_are_read_instead_of_expanded_at_every_token():
+    quantized, merged = run_of(), run_of(rollout={"weights": "merged"})
+    assert part(merged, "decode").low < 0.6 * part(quantized, "decode").low
+    # 1.31e9 x (4.127 / 8 + 2) bytes expanded, 4 more a weight joined, at 576 GB/s: once a rollout
+    assert part(merged, "merge").low == pytest.approx(1.310e9 * 6.516 / 0.75 / 768e9, rel=0.01)
+
+
+def test_a_group_reads_its_prompt_once_with_our_engine():
+    # 8 prompts of 512 tokens instead of 64 rows: the lower end has half of each
+    ours, theirs = run_of(), run_of(rollout={"engine": "generate"})
+    assert part(ours, "prefill").high < part(theirs, "prefill").high / 4
+
+
+def test_rows_that_leave_shorten_our_decoding_and_not_that_of_generate():
+    for engine, shortened in (("lowmem", True), ("generate", False)):
+        waves = run_of(rollout={"engine": engine}, memory={"rollout_rows": 8})
+        at_best = sum(seconds(work, A6000, AT_BEST) for work in step_work(waves, QWEN_1B) if work.name == "decode")
+        assert (part(waves, "decode").low < 0.7 * at_best) == shortened
+
+
+def test_dead_groups_cost_no_update_unless_a_penalty_needs_them():
+    assert part(run_of(), "update", informative_share=0.5).high == pytest.approx(part(run_of(), "update").high / 2)
+    penalised = run_of(grpo={"beta": 0.04})
+    assert part(penalised, "update", informative_share=0.5) == part(penalised, "update")
 
 
 def test_a_rollout_that_serves_two_steps_is_paid_by_both():

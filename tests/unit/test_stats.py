@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowmem_rl.stats import Interval, clustered_share, wilson
+from lowmem_rl.stats import Interval, bootstrap_median, clustered_share, wilson
 
 
 def test_a_worked_case() -> None:
@@ -49,3 +49,16 @@ def test_the_interval_over_items_covers_the_true_rate(samples) -> None:
         interval = clustered_share(passed, samples)[1]
         covered += interval.low <= 0.5 <= interval.high
     assert 930 <= covered <= 975
+
+
+def test_the_interval_of_a_median_lies_within_the_values_and_narrows_with_more_of_them() -> None:
+    rng = random.Random(0)
+    few = bootstrap_median(values := [rng.gauss(3, 1) for _ in range(8)])
+    many = bootstrap_median([rng.gauss(3, 1) for _ in range(200)])
+    assert min(values) <= few.low < few.high <= max(values)
+    assert many.low < 3 < many.high
+    assert many.high - many.low < few.high - few.low
+
+
+def test_equal_values_have_no_interval_around_their_median() -> None:
+    assert bootstrap_median([2.0] * 5) == Interval(2.0, 2.0)

@@ -1,0 +1,246 @@
+"""Samples completions: each distinct prompt is read once, finished rows leave, and waiting ones take their slots.
+
+A row's tokens depend on its prompt, its name and the weights alone (`sampling`): neither the wave's size nor who else
+is alive changes them, up to the rounding of matrix products of another size.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lowmem_rl.engine.decoder import Decoder, KeyValues, prefill, step
+from lowmem_rl.engine.loops import LONGEST_PERIOD, WINDOW, is_looping
+from lowmem_rl.engine.sampling import Picking, pick, row_noise
+
+PREFILL_TOKENS = 8192
+"""Most prompt tokens, padding included, in one forward, whose activations take the room of few rows' caches."""
+GPU_CHECK_EVERY = 8
+"""Tokens between two looks at who is finished, on a GPU, where each look waits for all queued work."""
+
+
+Key = tuple[tuple[int, ...], int]
+"""A prompt, and what tells apart equal ones that are to be read apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """A completion: its ids, a stop id last unless the limit cut it off, and the log-probability of each."""
+
+    ids: list[int]
+    log_probs: list[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What ends a completion, and how many rows may stand in memory together."""
+
+    stop_ids: frozenset[int]
+    max_tokens: int
+    rows: int
+    reads_once: bool = True
+    """Equal prompts are read once; False for an ablation."""
+    stops_loops: bool = False
+    """A row that repeats itself is cut off as if at the limit (`loops`)."""
+    leaves_early: bool = True
+    """Finished rows leave at once instead of when the last one is; False for an ablation."""
+
+
+def sample(
+    decoder: Decoder,
+    prompts: Sequence[Sequence[int]],
+    names: Sequence[str],
+    picking: Picking,
+    limits: Limits,
+    forced: Sequence[Sequence[int]] | None = None,
+) -> list[Sampled]:
+    """Returns one completion a prompt, in order; `names` seed the rows' random streams. No prompt is empty.
+
+    `forced` completions, which end in a stop id or at the limit, are read as if they were sampled: a replay.
+    """
+    with torch.inference_mode():
+        return _Wave(decoder, prompts, names, picking, limits, forced).run()
+
+
+class _Wave:
+    """The rows that are alive, in the first slots of a cache, and those that wait for a slot."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        prompts: Sequence[Sequence[int]],
+        names: Sequence[str],
+        picking: Picking,
+        limits: Limits,
+        forced: Sequence[Sequence[int]] | None,
+    ) -> None:
+        self.decoder, self.prompts, self.picking, self.limits = decoder, prompts, picking, limits
+        device = decoder.device
+        self.check_every = GPU_CHECK_EVERY if device.type == "cuda" else 1
+        width = limits.max_tokens + self.check_every  # a finished row goes on until someone looks
+        self.keys = [(tuple(prompt), 0 if limits.reads_once else row) for row, prompt in enumerate(prompts)]
+        self.waiting = _grouped(self.keys)
+        self.slots = min(limits.rows, len(prompts))
+        self.cache = KeyValues(decoder, self.slots, max(map(len, prompts)) + width)
+        self.noise = row_noise(names, width).to(device)
+        self.forced = None if forced is None else _padded(forced, width).to(device)
+        self.stop = torch.tensor(sorted(limits.stop_ids), device=device)
+        self.ids = torch.zeros(len(prompts), width, dtype=torch.long, device=device)
+        self.log_probs = torch.zeros(len(prompts), width, device=device)
+        self.cut_at: dict[int, int] = {}
+        """Tokens after which a looping row was cut off."""
+        self.rows: list[int] = []
+        """The row in each slot."""
+        self.counts: list[int] = []
+        """Tokens that each slot's row has."""
+        self.on_device = torch.empty(3, 0, dtype=torch.long, device=device)
+        """Row, number of tokens and place of the newest one, of each slot."""
+        self.has_stopped = torch.empty(0, dtype=torch.bool, device=device)
+        self.read: dict[Key, tuple[Tensor, Tensor]] = {}
+        """Logits and keys and values of prompts of which rows still wait."""
+
+    def run(self) -> list[Sampled]:
+        self._fill()
+        steps = 0
+        while self.rows:
+            self._step()
+            steps += 1
+            if self.limits.stops_loops and steps % LONGEST_PERIOD == 0:
+                self._cut_loops()
+            if steps % self.check_every == 0:
+                self._dismiss()
+                self._fill()
+        return self._results()
+
+    def _step(self) -> None:
+        rows, counts, places = self.on_device
+        longest = max(len(self.prompts[row]) + count for row, count in zip(self.rows, self.counts, strict=True))
+        logits = step(self.decoder, self.ids[rows, counts - 1], places, self.cache, longest)
+        self._take(slice(0, len(self.rows)), logits)
+
+    def _take(self, slots: slice, logits: Tensor) -> None:
+        """Gives each of `slots` its next token."""
+        rows, counts, _ = self.on_device[:, slots]
+        forced = None if self.forced is None else self.forced[rows, counts]
+        tokens, log_probs = pick(logits, self.noise[rows, counts], self.picking, self._seen(slots), forced)
+        self.ids[rows, counts], self.log_probs[rows, counts] = tokens, log_probs
+        self.has_stopped[slots] |= torch.isin(tokens, self.stop)
+        self.on_device[1:, slots] += 1
+        self.counts[slots] = [count + 1 for count in self.counts[slots]]
+
+    def _seen(self, slots: slice) -> Tensor | None:
+        """Returns each row's prompt and tokens so far; short rows repeat their first id, which changes no set."""
+        if self.picking.repetition_penalty == 1.0:
+            return None
+        rows = zip(self.rows[slots], self.counts[slots], strict=True)
+        seen = [[*self.prompts[row], *self.ids[row, :count].tolist()] for row, count in rows]
+        longest = max(map(len, seen))
+        return torch.tensor([ids + ids[:1] * (longest - len(ids)) for ids in seen], device=self.decoder.device)
+
+    def _dismiss(self) -> None:
+        """Lets finished rows leave; the last slots move into the holes."""
+        stopped = self.has_stopped.tolist()
+        done = {i for i, has in enumerate(stopped) if has or self.counts[i] >= self.limits.max_tokens}
+        if not done or not (self.limits.leaves_early or len(done) == len(self.rows)):
+            return
+        alive = len(self.rows) - len(done)
+        holes = sorted(slot for slot in done if slot < alive)
+        movers = [slot for slot in range(alive, len(self.rows)) if slot not in done]
+        if holes:
+            self._move(movers, holes)
+        del self.rows[alive:], self.counts[alive:]
+        self.on_device, self.has_stopped = self.on_device[:, :alive], self.has_stopped[:alive]
+
+    def _cut_loops(self) -> None:
+        """Marks looping rows as finished; what they have said stays, without a stop id."""
+        slots = [slot for slot, count in enumerate(self.counts) if count >= WINDOW]
+        if not slots:
+            return
+        rows, counts, _ = self.on_device[:, slots]
+        tails = self.ids[rows[:, None], counts[:, None] + torch.arange(-WINDOW, 0, device=self.ids.device)]
+        for slot, loops in zip(slots, is_looping(tails).tolist(), strict=True):
+            if loops and not self.has_stopped[slot]:
+                self.has_stopped[slot] = True
+                self.cut_at[self.rows[slot]] = self.counts[slot]
+
+    def _move(self, sources: list[int], targets: list[int]) -> None:
+        source, target = (torch.tensor(slots, device=self.decoder.device) for slots in (sources, targets))
+        longest = max(len(self.prompts[self.rows[slot]]) + self.counts[slot] for slot in sources)
+        self.cache.move(source, target, longest)
+        self.on_device[:, target] = self.on_device[:, source]
+        self.has_stopped[target] = self.has_stopped[source]
+        for old, new in zip(sources, targets, strict=True):
+            self.rows[new], self.counts[new] = self.rows[old], self.counts[old]
+
+    def _fill(self) -> None:
+        """Gives free slots to waiting rows and samples the first token of each."""
+        start = len(self.rows)
+        entering = self.waiting[: self.slots - start]
+        if not entering:
+            return
+        del self.waiting[: len(entering)]
+        keys = [self.keys[row] for row in entering]
+        self._read(keys)
+        logits = torch.stack([self.read[key][0] for key in keys])
+        for slot, key in enumerate(keys, start):
+            self.cache.put(slot, self.read[key][1])
+        self._enter(entering)
+        self._take(slice(start, len(self.rows)), logits)
+        still_needed = {self.keys[row] for row in self.waiting[:1]}
+        self.read = {key: found for key, found in self.read.items() if key in still_needed}
+
+    def _enter(self, rows: list[int]) -> None:
+        """Appends slots for `rows`; the first token's place lies behind the prompt."""
+        device = self.decoder.device
+        places = [len(self.prompts[row]) - 1 for row in rows]
+        new = torch.tensor([rows, [0] * len(rows), places], device=device)
+        self.on_device = torch.cat((self.on_device, new), dim=1)
+        self.has_stopped = torch.cat((self.has_stopped, torch.zeros(len(rows), dtype=torch.bool, device=device)))
+        self.rows += rows
+        self.counts += [0] * len(rows)
+
+    def _read(self, keys: Sequence[Key]) -> None:
+        """Reads each prompt that has not been read yet."""
+        for chunk in _chunks([key for key in dict.fromkeys(keys) if key not in self.read]):
+            prompts = [prompt for prompt, _ in chunk]
+            lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.decoder.device)
+            ids = _padded(prompts, max(map(len, prompts))).to(self.decoder.device)
+            logits, kept = prefill(self.decoder, ids, lengths)
+            for i, key in enumerate(chunk):
+                self.read[key] = logits[i], kept[:, i, :, : len(prompts[i])]
+
+    def _results(self) -> list[Sampled]:
+        stop, ids, log_probs = self.limits.stop_ids, self.ids.tolist(), self.log_probs.tolist()
+        limit = self.limits.max_tokens
+        ends = [_end(row, stop, self.cut_at.get(number, limit)) for number, row in enumerate(ids)]
+        return [Sampled(row[:end], probs[:end]) for row, probs, end in zip(ids, log_probs, ends, strict=True)]
+
+
+def _end(ids: Sequence[int], stop_ids: frozenset[int], max_tokens: int) -> int:
+    return next((i + 1 for i in range(max_tokens) if ids[i] in stop_ids), max_tokens)
+
+
+def _grouped(keys: Sequence[Key]) -> list[int]:
+    """Returns the rows' numbers, those of one prompt together, so that its keys and values can be let go soon."""
+    groups: dict[Key, list[int]] = {}
+    for row, key in enumerate(keys):
+        groups.setdefault(key, []).append(row)
+    return [row for rows in groups.values() for row in rows]
+
+
+def _padded(rows: Sequence[Sequence[int]], width: int) -> Tensor:
+    """Returns the rows with zeros behind them (rows, width)."""
+    return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows])
+
+
+def _chunks(keys: Sequence[Key]) -> Iterator[list[Key]]:
+    """Yields prompts of similar length, at most PREFILL_TOKENS with their padding, or one alone."""
+    chunk: list[Key] = []
+    for key in sorted(keys, key=lambda key: len(key[0])):
+        if chunk and (len(chunk) + 1) * len(key[0]) > PREFILL_TOKENS:
+            yield chunk
+            chunk = []
+        chunk.append(key)
+    if chunk:
+        yield chunk

@@ -1,0 +1,93 @@
+"""From logits to tokens, with a random stream of its own for each row.
+
+Row r draws one uniform number a token from a generator seeded by the row alone, and takes the token where the
+cumulative distribution passes it. What a row samples does not depend on which rows are sampled beside it, in which
+order or in how many waves: finished rows can leave, and others take their place.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import torch
+from torch import Tensor
+
+from lowmem_rl.config import RolloutConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Picking:
+    """How a token is chosen: transformers' settings under transformers' meaning. `greedy` overrides the others."""
+
+    greedy: bool = False
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float | None = None
+    repetition_penalty: float = 1.0
+
+    @classmethod
+    def of(cls, rollout: RolloutConfig) -> "Picking":
+        """Returns what a run samples with."""
+        return cls(False, rollout.temperature, rollout.top_p, rollout.top_k, rollout.min_p, rollout.repetition_penalty)
+
+
+GREEDY = Picking(greedy=True)
+
+
+def names_of(what: object, rows: int) -> list[str]:
+    """Returns the names of the rows of one sampling: what it is, and the row's number in it."""
+    return [f"{what}/{row}" for row in range(rows)]
+
+
+def row_noise(names: Sequence[str], tokens: int) -> Tensor:
+    """Returns a uniform number in [0, 1) for each row and token (rows, tokens); equal names, equal numbers."""
+    return torch.stack([_stream(name, tokens) for name in names])
+
+
+def _stream(name: str, tokens: int) -> Tensor:
+    seed = int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big") >> 1
+    return torch.rand(tokens, generator=torch.Generator().manual_seed(seed))
+
+
+def pick(
+    logits: Tensor, noise: Tensor, picking: Picking, seen: Tensor | None = None, forced: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Returns each row's token and its log-probability under the temperature alone, both (rows,).
+
+    `logits` (rows, vocabulary) in float32, `noise` (rows,). `seen` (rows, tokens) holds the ids that the repetition
+    penalty counts; only then it is needed. `forced` (rows,) are taken instead of what was picked.
+    """
+    if picking.repetition_penalty != 1.0:
+        logits = _penalised(logits, picking.repetition_penalty, seen)
+    logits = logits / picking.temperature
+    log_probs = logits.log_softmax(-1)
+    tokens = logits.argmax(-1) if picking.greedy else _inverse_cdf(_filtered(log_probs, picking), noise)
+    tokens = tokens if forced is None else forced
+    return tokens, log_probs.gather(-1, tokens[:, None])[:, 0]
+
+
+def _inverse_cdf(log_probs: Tensor, noise: Tensor) -> Tensor:
+    # In double precision the product stays below the total, so that a token without probability is never met.
+    cumulative = log_probs.exp().cumsum(-1, dtype=torch.float64)
+    targets = noise.double()[:, None] * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, targets, right=True)[:, 0]
+
+
+def _filtered(scores: Tensor, picking: Picking) -> Tensor:
+    from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+    # transformers' order: each one sees what the one before has left.
+    if picking.top_k:
+        scores = TopKLogitsWarper(picking.top_k)(None, scores)
+    if picking.top_p < 1.0:
+        scores = TopPLogitsWarper(picking.top_p)(None, scores)
+    if picking.min_p is not None:
+        scores = MinPLogitsWarper(picking.min_p)(None, scores)
+    return scores
+
+
+def _penalised(logits: Tensor, penalty: float, seen: Tensor | None) -> Tensor:
+    from transformers import RepetitionPenaltyLogitsProcessor
+
+    return RepetitionPenaltyLogitsProcessor(penalty)(seen, logits)

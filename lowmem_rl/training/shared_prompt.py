@@ -1,0 +1,63 @@
+"""Reads each distinct prompt of a micro-batch once, with its gradient, and the completions behind it.
+
+A group's rows differ only in their completions: G (P + C) tokens become P + G C. The gradient flows back through the
+prompt's keys and values, which all its rows share. Prefix Grouper shows that this is exact (arXiv 2506.05433); on a
+GPU Unsloth's kernels do it. Here it is transformers' own cache, for models that Unsloth leaves as they are.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from trl import GRPOTrainer as TrlTrainer
+else:
+    TrlTrainer = object  # the real base comes in `trainer.trainer_class`
+
+LogProbs = tuple[Tensor, Tensor | None, Tensor | None]
+"""Log-probs and entropies of the completions' tokens (rows, completion tokens), and no auxiliary loss."""
+
+
+class SharedPrompt(TrlTrainer):
+    """Puts the shared forward in the place of TRL's where it saves tokens."""
+
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, *args: Any, **kwargs: Any
+    ) -> LogProbs:
+        prompt = input_ids.shape[1] - logits_to_keep
+        rows = torch.cat((attention_mask[:, :prompt], input_ids[:, :prompt]), dim=1)
+        distinct, which = torch.unique(rows, dim=0, return_inverse=True)
+        if not _is_shared_here(self, len(rows), distinct[:, :prompt]):
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
+            )
+        with self.accelerator.autocast():
+            cache = _read_prompts(model, distinct[:, prompt:], distinct[:, :prompt])
+            cache.batch_select_indices(which)
+            return _read_completions(model, input_ids[:, prompt - 1 :], attention_mask, cache)
+
+
+def _is_shared_here(trainer: Any, rows: int, masks: Tensor) -> bool:
+    """Says whether prompts repeat, have a token before the last, and may be cached: recomputation writes no cache."""
+    repeats = len(masks) < rows and int(masks.sum(1).min()) > 1
+    return repeats and torch.is_grad_enabled() and not trainer.args.gradient_checkpointing
+
+
+def _read_prompts(model: Any, ids: Tensor, mask: Tensor) -> Any:
+    """Returns the keys and values of all but the prompts' last tokens, which stand in front of the completions."""
+    from transformers import DynamicCache
+
+    backbone = model.get_base_model().base_model
+    found = backbone(input_ids=ids[:, :-1], attention_mask=mask[:, :-1], past_key_values=DynamicCache(), use_cache=True)
+    return found.past_key_values
+
+
+def _read_completions(model: Any, ids: Tensor, attention_mask: Tensor, cache: Any) -> LogProbs:
+    tokens = ids.shape[1] - 1
+    labels = ids.masked_fill(attention_mask[:, -ids.shape[1] :] == 0, -100)
+    labels[:, 0] = -100
+    found = model(
+        input_ids=ids, attention_mask=attention_mask, past_key_values=cache, labels=labels, fused_lm_head=True
+    )
+    return found.log_probs[:, -tokens:], found.entropy[:, -tokens:], None

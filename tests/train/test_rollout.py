@@ -1,0 +1,161 @@
+"""Our sampler against transformers' own `generate` and forward, on small models of each known architecture."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from lowmem_rl.engine.rollout import Limits, Sampled, sample
+from lowmem_rl.engine.sampling import GREEDY, Picking, names_of
+from lowmem_rl.engine.weights import UnknownModel, merged, quantized
+
+VOCABULARY, PLACES, STOP = 97, 128, 5
+SMALL = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": PLACES,
+}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 5e5,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+ARCHITECTURES = [
+    ("qwen2", {"tie_word_embeddings": True}),
+    ("qwen3", {"head_dim": 24}),
+    ("llama", {"rope_parameters": LLAMA3}),
+    ("llama", {"attention_bias": True, "mlp_bias": True}),
+    ("mistral", {"sliding_window": None}),
+]
+
+
+def model_of(kind: str, extra: dict[str, Any]) -> Any:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **SMALL, **extra)).eval()
+    for parameter in model.parameters():  # biases are zero at first, and logits nearly flat
+        parameter.data.normal_(std=0.15)
+    return model
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return model_of("qwen2", {})
+
+
+def prompts_of(lengths: Sequence[int]) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randint(10, VOCABULARY, (length,), generator=generator).tolist() for length in lengths]
+
+
+def greedily(decoder: Any, prompts: list[list[int]], tokens: int, rows: int = 8) -> list[list[int]]:
+    limits = Limits(frozenset({STOP}), tokens, rows)
+    return [row.ids for row in sample(decoder, prompts, names_of("x", len(prompts)), GREEDY, limits)]
+
+
+def generated(model: Any, prompt: list[int], tokens: int) -> list[int]:
+    ids = torch.tensor([prompt])
+    settings = {"do_sample": False, "max_new_tokens": tokens, "eos_token_id": STOP, "pad_token_id": 0}
+    return model.generate(ids, attention_mask=torch.ones_like(ids), **settings)[0, len(prompt) :].tolist()
+
+
+@pytest.mark.parametrize(("kind", "extra"), ARCHITECTURES)
+@pytest.mark.parametrize("weights", [quantized, merged])
+def test_greedy_tokens_are_those_of_generate(kind: str, extra: dict[str, Any], weights: Any) -> None:
+    model, prompts = model_of(kind, extra), prompts_of([3, 17, 9, 1])
+    assert greedily(weights(model, PLACES), prompts, 24) == [generated(model, prompt, 24) for prompt in prompts]
+
+
+def test_kept_log_probs_are_those_of_the_models_forward(model: Any) -> None:
+    prompts = prompts_of([4, 11])
+    limits = Limits(frozenset({STOP}), 16, 8)
+    for prompt, row in zip(
+        prompts, sample(merged(model, PLACES), prompts, ["a", "b"], Picking(temperature=0.7), limits), strict=True
+    ):
+        logits = model(torch.tensor([prompt + row.ids])).logits[0, len(prompt) - 1 : -1] / 0.7
+        expected = logits.log_softmax(-1).gather(-1, torch.tensor(row.ids)[:, None])[:, 0]
+        torch.testing.assert_close(torch.tensor(row.log_probs), expected.detach(), atol=1e-5, rtol=0)
+
+
+def sampled(model: Any, prompts: list[list[int]], names: list[str], rows: int, **limits: Any) -> list[Sampled]:
+    bounds = Limits(frozenset({STOP, 6, 7, 8}), 40, rows, **limits)
+    return sample(merged(model, PLACES), prompts, names, Picking(), bounds)
+
+
+def ids_of(rows: Sequence[Sampled]) -> list[list[int]]:
+    return [row.ids for row in rows]
+
+
+def test_a_rows_tokens_depend_on_no_other_row(model: Any) -> None:
+    prompts = [prompt for prompt in prompts_of([5, 12, 30, 2]) for _ in range(4)]
+    names = names_of("step 3", 16)
+    together = ids_of(sampled(model, prompts, names, rows=16))
+    assert len({len(ids) for ids in together}) > 5  # rows leave at different times
+    assert ids_of(sampled(model, prompts, names, rows=3)) == together
+    assert ids_of(sampled(model, prompts, names, rows=16, reads_once=False, leaves_early=False)) == together
+    assert ids_of(sampled(model, prompts[::-1], names[::-1], rows=5))[::-1] == together
+    assert ids_of(sampled(model, prompts[7:8], names[7:8], rows=1)) == together[7:8]
+
+
+def test_rows_of_one_prompt_differ_and_the_same_names_repeat(model: Any) -> None:
+    prompts = prompts_of([6]) * 8
+    rows = ids_of(sampled(model, prompts, names_of("a", 8), rows=8))
+    assert len({tuple(ids) for ids in rows}) > 4
+    assert rows == ids_of(sampled(model, prompts, names_of("a", 8), rows=8))
+    assert rows != ids_of(sampled(model, prompts, names_of("b", 8), rows=8))
+
+
+def test_a_completion_may_be_a_stop_token_alone(model: Any) -> None:
+    everything = Limits(frozenset(range(VOCABULARY)), 40, 2)
+    rows = sample(merged(model, PLACES), prompts_of([4, 4, 4]), ["a", "b", "c"], Picking(), everything)
+    assert [len(row.ids) for row in rows] == [1, 1, 1]
+
+
+def test_no_completion_is_longer_than_the_limit(model: Any) -> None:
+    rows = sample(merged(model, PLACES), prompts_of([4, 7]), ["a", "b"], GREEDY, Limits(frozenset(), 9, 2))
+    assert [len(row.ids) for row in rows] == [9, 9]
+
+
+def test_one_row_may_be_a_hundred_times_longer_than_the_rest(model: Any) -> None:
+    forced = [[STOP]] * 7 + [[50] * 99 + [STOP]]
+    limits = Limits(frozenset({STOP}), 100, 8)
+    rows = sample(merged(model, PLACES), prompts_of([3] * 8), names_of("x", 8), Picking(), limits, forced)
+    assert ids_of(rows) == forced
+
+
+def test_a_replay_keeps_the_log_probs_of_what_was_forced(model: Any) -> None:
+    prompts, names = prompts_of([5, 9]), ["a", "b"]
+    limits = Limits(frozenset({STOP}), 12, 2)
+    free = sample(merged(model, PLACES), prompts, names, Picking(), limits)
+    replayed = sample(merged(model, PLACES), prompts, ["c", "d"], Picking(), limits, ids_of(free))
+    assert ids_of(replayed) == ids_of(free)
+    for one, other in zip(free, replayed, strict=True):
+        assert one.log_probs == pytest.approx(other.log_probs, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        (AutoConfig.for_model("gpt2", n_embd=32, n_layer=1, n_head=2, vocab_size=VOCABULARY), "no decoder"),
+        (AutoConfig.for_model("olmo2", **SMALL), "model type"),
+        (AutoConfig.for_model("mistral", **SMALL, sliding_window=16), "slides over 16"),
+        (AutoConfig.for_model("llama", **SMALL, hidden_act="gelu"), "activation"),
+        (
+            AutoConfig.for_model(
+                "llama", **SMALL, rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
+            ),
+            "rotary",
+        ),
+    ],
+)
+def test_a_model_whose_arithmetic_is_unknown_is_refused(config: Any, why: str) -> None:
+    with pytest.raises(UnknownModel, match=why):
+        merged(AutoModelForCausalLM.from_config(config), PLACES)
