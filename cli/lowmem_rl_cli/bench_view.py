@@ -1,0 +1,156 @@
+"""The page of `bench step`: the ratios first, then where the time goes, then whether the gradients are the same."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from lowmem_rl.hardware import GIB
+from lowmem_rl_cli.page import BOLD, DIM, GREEN, RED, YELLOW, Page
+
+Record = Mapping[str, Any]
+
+TITLES = {"skewed": "skewed lengths", "equal": "equal lengths"}
+PHASES = ("rollout", "scoring", "update", "optimizer", "other")
+PHASE_HEAD = ("seconds", *PHASES, "other")
+
+
+def render(record: Record, page: Page) -> str:
+    """Returns the page."""
+    return "\n".join(_lines(record, page))
+
+
+def _lines(record: Record, page: Page) -> Iterator[str]:
+    yield page.ink(_headline(record), BOLD, GREEN if record["is_valid"] else RED)
+    for precision, sets in record["replay"].items():
+        for name, found in sets.items():
+            where = record["preset"] if precision == "preset" else "float32, not quantised"
+            yield from _replay(f"{where}, {TITLES[name]}", found, page)
+    yield from _exactness(record, page)
+    for part, draw in (("ablations", _ablations), ("sweep", _sweep), ("live", _live), ("same_noise", _same_noise)):
+        if part in record:
+            yield from draw(record[part], page)
+    yield ""
+    for name, about in record["arms"].items():
+        yield from page.fold(f"{name}: {about}.", "", "  ", DIM)
+    if record["plain_trl"]:
+        yield from page.fold(record["plain_trl"], "", "", DIM)
+
+
+def _headline(record: Record) -> str:
+    if not record["is_valid"]:
+        return "Void: the gradients differ, so no speed counts."
+    skewed = {arm: ratios["replay_skewed"] for arm, ratios in record["ratios"].items() if ratios["replay_skewed"]}
+    return (
+        "A step takes " + ", ".join(f"{arm} {ratio:.1f} times" for arm, ratio in skewed.items()) + " as long as ours."
+    )
+
+
+def _replay(title: str, found: Record, page: Page) -> Iterator[str]:
+    work = found["workload"]
+    size = f"{work['prompts']} x {work['group_size']} completions of {work['mean_completion_tokens']:.0f} tokens, "
+    limits = f"at most {work['completion_tokens']}; prompts of {work['mean_prompt_tokens']:.0f}; "
+    yield from page.heading(title, f"{size}{limits}{work['dead_groups']} groups dead")
+    head = ("", "ratio", "95 % interval", "wall s", "CPU s", "tokens/s", "row-steps", "rows learnt from", "GiB")
+    rows = [_arm(name, arm, found) for name, arm in found["arms"].items()]
+    yield from page.table(rows, "l" + "r" * (len(head) - 1), head, bold=0)
+    yield ""
+    yield from page.table([_phases(name, arm, found) for name, arm in found["arms"].items()], "lrrrrrr", PHASE_HEAD)
+    yield from page.fold(_clock(found["clock"]), "  ", "", DIM)
+
+
+def _arm(name: str, arm: Record, found: Record) -> tuple[str, ...]:
+    ratio = found["ratios"][name][found["clock"]] if name in found["ratios"] else None
+    return (
+        name,
+        f"{ratio['median']:.2f}x" if ratio else "1",
+        f"{ratio['low']:.2f} to {ratio['high']:.2f}" if ratio else "",
+        *(f"{arm['seconds'][clock]:.3f}" for clock in ("wall", "cpu")),
+        f"{arm['useful_tokens_per_s']:.0f}",
+        str(arm["sampled"]["row_steps"]),
+        str(arm["updated"]["rows"]),
+        f"{arm['peak_bytes'] / GIB:.2f}",
+    )
+
+
+def _phases(name: str, arm: Record, found: Record) -> tuple[str, ...]:
+    """Returns each phase's seconds, and the share of the step in none of them."""
+    seconds = {phase: arm["phases"][phase][found["clock"]] for phase in PHASES}
+    other = 100 * seconds["other"] / arm["seconds"][found["clock"]]
+    return (name, *(f"{spent:.3f}" for spent in seconds.values()), f"{other:.1f} %")
+
+
+def _clock(clock: str) -> str:
+    if clock == "wall":
+        return "By the wall clock; the arms had their core to themselves."
+    return "By CPU time: something else took the core from the arms for more than a tenth of the time."
+
+
+def _exactness(record: Record, page: Page) -> Iterator[str]:
+    yield from page.heading("Same learning", "max |g - g'| / max |g'| over all LoRA weights, ours and theirs")
+    arms = list(record["ratios"])
+    head = ("", *arms, "TRL, reordered")
+    gradients, weights = [], []
+    for precision, sets in record["replay"].items():
+        for name, found in sets.items():
+            own = found.get("row_order_error")
+            errors = (f"{found['gradient_errors'][arm]:.1e}" for arm in arms)
+            gradients.append((f"gradient, {precision}, {name}", *errors, "" if own is None else f"{own:.1e}"))
+            errors = (f"{found['weight_errors'][arm]:.1e}" for arm in arms)
+            weights.append((f"weights, {precision}, {name}", *errors, ""))
+    yield from page.table([*gradients, *weights], "l" + "r" * (len(arms) + 1), head)
+    names = {"gradient_error": "first gradient", "weight_error": f"weights after {sum(record['steps'].values())} steps"}
+    judged = (f"{names[kind]} {record[kind]:.1e}, limit {limit:.1e}" for kind, limit in record["limits"].items())
+    yield from page.fold(f"Judged: {'; '.join(judged)}.", "  ", "", GREEN if record["is_valid"] else RED)
+
+
+def _ablations(found: Record, page: Page) -> Iterator[str]:
+    yield from page.heading("One saving off at a time", "times as long as ours")
+    head = ("", "step", "95 % interval", "phase", "measured", "predicted")
+    rows = []
+    for name, worth in found["worth"].items():
+        step, guess = worth["step"], worth["predicted_phase_ratio"]
+        interval = f"{step['low']:.2f} to {step['high']:.2f}"
+        measured = f"{worth['phase_ratio']:.2f}x"
+        rows.append(
+            (name, f"{step['median']:.2f}x", interval, worth["phase"], measured, f"{guess:.2f}x" if guess else "-")
+        )
+    yield from page.table(rows, "lrrlrr", head)
+
+
+def _sweep(found: Record, page: Page) -> Iterator[str]:
+    yield from page.heading("Growth", "seconds of sampling and learning, measured and by the fitted law")
+    head = ("", "", "ours", "by law", "trl_fair", "by law", "ratio", "by law", "GiB, ours")
+    rows = []
+    for point in found["points"]:
+        ours, theirs = point["arms"]["ours"], point["arms"]["trl_fair"]
+        cells = (f"{arm[kind]:.3f}" for arm in (ours, theirs) for kind in ("seconds", "by_law"))
+        ratios = (f"{point['ratio']:.2f}x", f"{point['predicted_ratio']:.2f}x")
+        rows.append((point["factor"], f"{point['value']:g}", *cells, *ratios, f"{ours['peak_bytes'] / GIB:.2f}"))
+    yield from page.table(rows, "lrrrrrrrr", head)
+    for arm, laws in found["laws"].items():
+        for phase, law in laws.items():
+            terms = " + ".join(f"{1e6 * cost:.1f} us x {name}" for name, cost in law["seconds_per"].items())
+            yield from page.fold(f"{arm} {phase} = {terms}   (R^2 {law['r2']:.3f})")
+
+
+def _live(found: Record, page: Page) -> Iterator[str]:
+    limit = f"a reward of {found['target']:.2f}, mean of {found['window']} steps, at most {found['most_steps']} steps"
+    yield from page.heading("Time to a reward", limit)
+    head = ("", *(f"seed {seed}" for seed in found["seeds"]), "reached", "ratio", "95 % interval")
+    rows = []
+    for name, courses in found["courses"].items():
+        times = (f"{one['seconds'][found['clock']]:.1f} s{'' if one['step'] else ' +'}" for one in courses)
+        ratio = found["ratios"].get(name)
+        cells = (f"{ratio['median']:.2f}x", f"{ratio['low']:.2f} to {ratio['high']:.2f}") if ratio else ("", "")
+        rows.append((name, *times, f"{100 * found['reached_share'][name]:.0f} %", *cells))
+    yield from page.table(rows, "l" + "r" * (len(head) - 1), head, bold=0)
+
+
+def _same_noise(found: Record, page: Page) -> Iterator[str]:
+    steps = len(next(iter(found["curves"].values())))
+    alike = f"{found['steps_alike']} of {steps} steps; largest difference of a step's reward "
+    verdict = "coincide" if found["coincide"] else "part"
+    codes = (GREEN,) if found["coincide"] else (YELLOW,)
+    yield from page.heading("Same noise", "float32, ours and plain TRL with the same random numbers")
+    yield from page.fold(
+        f"The reward curves {verdict}: alike in {alike}{found['largest_difference']:.2g}.", "  ", "", *codes
+    )

@@ -1,0 +1,141 @@
+"""How a step's time and memory grow: one thing at a time, and the law behind it.
+
+The law (rollout: a x longest + b x row-steps + c x prompt tokens; update: d x tokens + e x completion tokens + f x
+micro-batches) is fitted to all points at once, from what each step was counted to do.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any
+
+import numpy
+
+from lowmem_rl.bench.step.arms import OURS, TRL_FAIR
+from lowmem_rl.bench.step.process import Task
+from lowmem_rl.bench.step.ratios import Clock, clock_of
+from lowmem_rl.bench.step.replays import Bench, Protocol, replay_config
+from lowmem_rl.bench.step.turns import Ended, Step, alive, take_turns
+from lowmem_rl.bench.step.workload import Shape
+from lowmem_rl.planning.settings import divisors
+
+FACTORS: Mapping[str, Sequence[Any]] = {
+    "group_size": (4, 8, 16, 32),
+    "completion_tokens": (0.5, 1, 2, 4),
+    "prompt_tokens": (0.5, 1, 2, 4),
+    "mean_share": (1.0, 0.5, 0.25),
+    "dead_share": (0.0, 0.25, 0.5, 0.75),
+}
+"""What is swept; lengths as multiples of the replay's."""
+WARMUP, ROUNDS = 1, 3
+LAW = {
+    "rollout": (("sampled", "decode_steps"), ("sampled", "row_steps"), ("sampled", "prefill_tokens")),
+    "update": (("updated", "tokens"), ("updated", "completion_tokens"), ("updated", "micro_batches")),
+}
+"""By phase, the counts that its time is a sum of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One shape of the sweep."""
+
+    factor: str
+    value: float
+    shape: Shape
+
+
+def points(base: Shape) -> Iterator[Point]:
+    """Yields the shapes, one factor at a time."""
+    for factor, values in FACTORS.items():
+        for value in values:
+            scaled = round(getattr(base, factor) * value) if factor.endswith("_tokens") else value
+            yield Point(factor, scaled, replace(base, **{factor: scaled}))
+
+
+def sweep(bench: Bench, protocol: Protocol) -> dict[str, Any]:
+    """Returns every point's time for ours and for plain TRL, the fitted laws, and the memory over the group size.
+
+    The wave and the micro-batch stay what they are at the base shape: memory must not grow with the group.
+    """
+    arms, steps = (OURS, TRL_FAIR), WARMUP + ROUNDS
+    config = replay_config(bench.config, bench.shape, steps)
+    found: list[tuple[Point, dict[str, Ended]]] = []
+    with alive(arms, config, bench.device, bench.folder) as processes:
+        for number, point in enumerate(points(bench.shape)):
+            bench.tell(f"sweep: {point.factor} = {point.value:g}")
+            _, path = bench.workload(point.shape, f"sweep-{number}", protocol.seed)
+            settings = _settings(bench, point.shape)
+            tasks = {arm.name: Task(str(path.with_name(arm.name)), settings, workload=str(path)) for arm in arms}
+            found.append((point, take_turns(processes, tasks, steps)))
+    timed = {arm.name: [step for _, ended in found for step in ended[arm.name].steps[WARMUP:]] for arm in arms}
+    clock = clock_of(timed, is_gpu=bench.device.is_gpu)
+    laws = {
+        arm.name: {phase: fit([_typical(ended[arm.name], clock) for _, ended in found], phase, clock) for phase in LAW}
+        for arm in arms
+    }
+    return {"clock": clock, "laws": laws, "points": [_row(point, ended, laws, clock) for point, ended in found]}
+
+
+def _settings(bench: Bench, shape: Shape) -> dict[str, Any]:
+    rows, base = shape.prompts * shape.group_size, bench.shape.prompts * bench.shape.group_size
+    return {
+        "grpo.group_size": shape.group_size,
+        "grpo.max_completion_tokens": shape.completion_tokens,
+        "grpo.max_prompt_tokens": 2 * shape.prompt_tokens,
+        "memory.rollout_rows": min(rows, base),
+        "memory.micro_batch": divisors(rows, bench.config.micro_batch)[-1],
+    }
+
+
+def _typical(ended: Ended, clock: Clock) -> Step:
+    """Returns one step of a point: its counts, the same in every round, and each phase's median time."""
+    steps = ended.steps[WARMUP:]
+    phases = {phase: {clock: median(step["phases"][phase][clock] for step in steps)} for phase in LAW}
+    return steps[-1] | {"phases": phases}
+
+
+def fit(steps: Sequence[Step], phase: str, clock: Clock) -> dict[str, Any]:
+    """Returns the law of a phase: seconds for each of its counts, none below zero, and R^2 over the steps."""
+    counts = numpy.array([[step[part][name] for part, name in LAW[phase]] for step in steps], dtype=float)
+    seconds = numpy.array([step["phases"][phase][clock] for step in steps])
+    factors = _non_negative(counts, seconds)
+    residual = seconds - counts @ factors
+    r2 = 1 - float((residual**2).sum() / ((seconds - seconds.mean()) ** 2).sum())
+    return {"seconds_per": {name: float(f) for (_, name), f in zip(LAW[phase], factors, strict=True)}, "r2": r2}
+
+
+def _non_negative(counts: numpy.ndarray, seconds: numpy.ndarray) -> numpy.ndarray:
+    """Least squares whose factors are never negative: the most negative one is left out until none is."""
+    used = list(range(counts.shape[1]))
+    while True:
+        factors = numpy.zeros(counts.shape[1])
+        factors[used] = numpy.linalg.lstsq(counts[:, used], seconds, rcond=None)[0]
+        if factors.min() >= 0:
+            return factors
+        used.remove(int(factors.argmin()))
+
+
+def _row(point: Point, ended: Mapping[str, Ended], laws: Mapping[str, Any], clock: Clock) -> dict[str, Any]:
+    arms = {name: _figures(arm, laws[name], clock) for name, arm in ended.items()}
+    ours, theirs = arms[OURS.name], arms[TRL_FAIR.name]
+    return {
+        "factor": point.factor,
+        "value": point.value,
+        "arms": arms,
+        "ratio": theirs["seconds"] / ours["seconds"],
+        "predicted_ratio": theirs["by_law"] / ours["by_law"],
+    }
+
+
+def _figures(ended: Ended, laws: Mapping[str, Any], clock: Clock) -> dict[str, Any]:
+    """Returns the time of sampling and learning, measured and by the law, and the memory."""
+    step = _typical(ended, clock)
+    return {
+        "seconds": sum(step["phases"][phase][clock] for phase in LAW),
+        "by_law": sum(_by_law(step, phase, laws[phase]) for phase in LAW),
+        "peak_bytes": ended.peak_bytes,
+    }
+
+
+def _by_law(step: Step, phase: str, law: Mapping[str, Any]) -> float:
+    return sum(law["seconds_per"][name] * step[part][name] for part, name in LAW[phase])

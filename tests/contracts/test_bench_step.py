@@ -1,0 +1,55 @@
+"""A training step of ours learns what plain TRL's learns: a tiny replay of both, in float32, on every commit."""
+
+import pytest
+from lowmem_rl_cli.options import RunRequest
+
+pytest.importorskip("trl")
+
+from lowmem_rl.bench.step.arms import TRL_FAIR, Arm
+from lowmem_rl.bench.step.measure import measure
+from lowmem_rl.bench.step.replays import Protocol
+from lowmem_rl.bench.step.turns import Process
+from lowmem_rl.engine.device import Device
+from lowmem_rl.errors import LowMemError
+
+TINY = Protocol(
+    others=(TRL_FAIR,),
+    precisions=("fp32",),
+    warmup=1,
+    rounds=2,
+    shape={"group_size": 4, "prompt_tokens": 24, "completion_tokens": 24},
+)
+
+
+@pytest.fixture(scope="module")
+def record() -> dict:
+    return measure(RunRequest(preset="tiny-cpu").resolve(), TINY)
+
+
+def test_the_gradients_are_those_of_plain_trl(record) -> None:
+    for found in record["replay"]["fp32"].values():
+        assert found["gradient_errors"]["trl_fair"] <= 1e-5
+        assert found["weight_errors"]["trl_fair"] <= 1e-4
+
+
+def test_ours_does_less_work_for_the_same_tokens(record) -> None:
+    ours, theirs = (record["replay"]["fp32"]["skewed"]["arms"][name] for name in ("ours", "trl_fair"))
+    assert ours["useful_tokens"] == theirs["useful_tokens"]
+    # a row that ends with its first token leaves behind its second
+    assert ours["sampled"]["row_steps"] <= 1.05 * ours["useful_tokens"] < theirs["sampled"]["row_steps"]
+    assert ours["updated"]["rows"] == theirs["updated"]["rows"] * 5 / 8
+    assert ours["engine"]["engine"] == "lowmem"
+
+
+def test_a_record_names_a_ratio_for_each_arm_and_set(record) -> None:
+    assert set(record["ratios"]["trl_fair"]) == {"replay_skewed", "replay_equal", "live"}
+    assert record["ratios"]["trl_fair"]["replay_skewed"] > 1
+    assert record["gradient_error"] <= 1e-5
+
+
+def test_an_arm_that_dies_says_its_last_lines(tmp_path) -> None:
+    config, cpu = RunRequest(preset="tiny-cpu").resolve().config, Device("cpu", "float32")
+    process = Process(Arm("nobody", "trl", "an arm that no process knows"), config, cpu, tmp_path)
+    with pytest.raises(LowMemError, match=r"Arm nobody ended with code 1. It said last:[\s\S]*KeyError: 'nobody'"):
+        process.answer()
+    process.close()
