@@ -93,6 +93,10 @@ class RunDir:
         return self.path / "adapter"
 
     @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
     def log(self) -> Path:
         """What the libraries printed."""
         return self.path / "libraries.log"

@@ -27,6 +27,7 @@ from lowmem_rl_cli.options import (
     PassRateOption,
     PresetOption,
     RewardOption,
+    RunArgument,
     RunRequest,
     SeedOption,
     SetOption,
@@ -147,6 +148,63 @@ def probe(
 
     request = RunRequest(preset, tuple(config or ()), tuple(setting or ()), task, seed=seed, allow_code=allow_code)
     probe_command(request, examples=examples, samples=samples, out=out, as_json=as_json)
+
+
+@app.command()
+def report(
+    run: RunArgument,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="File to write; report.html in RUN where unset.", metavar="FILE")
+    ] = None,
+    png: Annotated[bool, typer.Option("--png", help="Draw a picture for a slide instead: report.png.")] = False,
+) -> None:
+    """Write one offline HTML file about a run, also of one that stopped half-way."""
+    from lowmem_rl_cli.report import report_command
+
+    report_command(run, out, png=png)
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run directories; each is compared with the first.", metavar="RUN RUN...")
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Compare runs of one task item by item, and say where no difference can be told."""
+    from lowmem_rl_cli.compare import compare_command
+
+    compare_command(runs, as_json=as_json)
+
+
+@app.command()
+def samples(
+    run: RunArgument,
+    score: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--score",
+            help="Score it must have, as 'boxed_answer<1' or 'reward>=1.2'; repeatable.",
+            metavar="NAME<VALUE",
+        ),
+    ] = None,
+    step: Annotated[str | None, typer.Option("--step", help="Step or range of steps, as 10-40.", metavar="N")] = None,
+    truncated: Annotated[
+        bool | None, typer.Option("--truncated/--whole", help="Only completions that were cut off, or were not.")
+    ] = None,
+    side_by_side: Annotated[
+        bool, typer.Option("--side-by-side", help="The best and the worst completion of each prompt.")
+    ] = False,
+    limit: Annotated[int, typer.Option("--limit", help="How many to show.", min=1)] = 8,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what the model wrote in training, the latest first."""
+    from lowmem_rl.reports.pick import Wanted, read_condition, read_steps
+    from lowmem_rl_cli.samples import samples_command
+
+    conditions = tuple(read_condition(text) for text in score or ())
+    wanted = Wanted(conditions, None if step is None else read_steps(step), truncated)
+    samples_command(run, wanted, limit=limit, side_by_side=side_by_side, as_json=as_json)
 
 
 app.add_typer(bench.app, name="bench")

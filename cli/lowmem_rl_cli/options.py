@@ -52,6 +52,7 @@ OutOption = Annotated[
 ]
 StepsOption = Annotated[int | None, typer.Option("--steps", help="Optimizer steps; sets grpo.steps.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of the whole run.")]
+RunArgument = Annotated[Path, typer.Argument(help="Run directory, as `train` prints it.", metavar="RUN")]
 AllowCodeOption = Annotated[
     bool, typer.Option("--allow-code", help="Run code of FILE.py:NAME that a config file names.")
 ]

@@ -50,6 +50,8 @@ def judged(
     """Returns one completion judged leniently and strictly, with the scores of the run's rewards."""
     return Item(
         example_id=example.id,
+        prompt=example.question,
+        answer=example.answer,
         completion=completion.text,
         tokens=completion.tokens,
         truncated=completion.truncated,

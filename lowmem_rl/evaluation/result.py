@@ -12,6 +12,8 @@ class Item:
     """One example's completion and how it was scored; `correct` is lenient, `strict` wants the asked form."""
 
     example_id: str
+    prompt: str
+    answer: str
     completion: str
     tokens: int
     truncated: bool

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from tests.run_maker import make_run
+
 HEAVY = {"accelerate", "bitsandbytes", "datasets", "peft", "torch", "transformers", "trl", "unsloth", "wandb"}
 
 LIGHT_COMMANDS = [
@@ -39,6 +41,12 @@ def test_a_light_command_loads_nothing_heavy(command):
     modules = modules_after(LIST_MODULES, *command.split())
     assert "lowmem_rl_cli.app" in modules
     assert not HEAVY & modules
+
+
+@pytest.mark.parametrize("command", ["report {run}", "compare {run} {run}", "samples {run}"])
+def test_reading_a_run_loads_nothing_heavy(tmp_path, command):
+    run = make_run(tmp_path / "run")
+    assert not HEAVY & modules_after(LIST_MODULES, *command.format(run=run).split())
 
 
 def test_profile_loads_nothing_that_is_slow_and_not_needed():

@@ -52,8 +52,16 @@ def installed(wheel, tmp_path_factory) -> Path:
 def test_the_wheel_holds_the_library_the_command_and_their_data_alone(wheel):
     names = ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"lowmem_rl", "lowmem_rl_cli"}
-    for source, shipped in (("presets", "lowmem_rl/_presets"), ("lowmem_rl/_assets", "lowmem_rl/_assets")):
-        expected = {f"{shipped}/{p.relative_to(ROOT / source)}" for p in (ROOT / source).rglob("*") if p.is_file()}
+    for source, shipped in (
+        ("presets", "lowmem_rl/_presets"),
+        ("lowmem_rl/_assets", "lowmem_rl/_assets"),
+        ("lowmem_rl/reports", "lowmem_rl/reports"),
+    ):
+        expected = {
+            f"{shipped}/{p.relative_to(ROOT / source)}"
+            for p in (ROOT / source).rglob("*")
+            if p.is_file() and "__pycache__" not in p.parts
+        }
         assert expected
         assert expected <= set(names)
 

@@ -6,7 +6,7 @@ from lowmem_rl.evaluation.result import Item, compare, summarise
 
 
 def item(*, correct: bool, strict: bool = False, score: float | None = 1.0, truncated: bool = False) -> Item:
-    return Item("x", "text", 10, truncated, correct, strict, {"format": score})
+    return Item("x", "question", "answer", "text", 10, truncated, correct, strict, {"format": score})
 
 
 def summary(items):

@@ -1,0 +1,131 @@
+"""What the page draws, as plain data: each chart has values by step, a unit, and nothing of how it looks."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from lowmem_rl.reports.curves import number
+from lowmem_rl.reports.record import Evaluation, RunRecord
+from lowmem_rl.reports.text import one_line
+from lowmem_rl.runs import Row
+
+Unit = Literal["number", "percent", "tokens", "seconds", "gib"]
+GIB = 1024**3
+MOST_POINTS = 1500
+"""Steps of a longer run that are drawn, evenly spaced: more cannot be told apart on a screen."""
+DIGITS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One line; None where there is no value. Values of evaluations stand alone and are drawn as points."""
+
+    label: str
+    values: tuple[float | None, ...]
+    are_points: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Whisker:
+    """A 95 % interval at a step, of the series with this number."""
+
+    step: int
+    low: float
+    high: float
+    series: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """Lines over the same steps."""
+
+    title: str
+    note: str
+    unit: Unit
+    steps: tuple[int, ...]
+    series: tuple[Series, ...]
+    whiskers: tuple[Whisker, ...] = field(default=())
+
+
+LINES: tuple[tuple[str, str, Unit, dict[str, str]], ...] = (
+    (
+        "Informative groups",
+        "Groups whose rewards differ: the others teach nothing.",
+        "percent",
+        {"informative_share": "informative"},
+    ),
+    ("KL divergence", "From the base model, in nats a token.", "number", {"kl": "KL"}),
+    ("Entropy", "Of the next token, in nats: near 0 all samples are alike.", "number", {"entropy": "entropy"}),
+    (
+        "Completion length",
+        "Tokens of the sampled completions.",
+        "tokens",
+        {"completion_tokens": "mean", "longest_completion_tokens": "longest"},
+    ),
+    (
+        "Truncated",
+        "Completions cut off at grpo.max_completion_tokens.",
+        "percent",
+        {"truncated_share": "truncated"},
+    ),
+    ("Step time", "Seconds a step: sampling, scoring and update.", "seconds", {"step_s": "step"}),
+    ("Memory", "The most that was held so far, in GiB.", "gib", {"peak_bytes": "peak"}),
+    ("Gradient norm", "Before clipping.", "number", {"grad_norm": "gradient norm"}),
+)
+
+
+def charts_of(record: RunRecord) -> list[Chart]:
+    """Returns the charts for which there are values."""
+    rows = _thinned(record.metrics)
+    drawn = [_accuracy(rows, record.evaluations), _reward(rows), *(_lines(rows, *about) for about in LINES)]
+    return [chart for chart in drawn if any(v is not None for series in chart.series for v in series.values)]
+
+
+def _accuracy(rows: Sequence[Row], evaluations: Sequence[Evaluation]) -> Chart:
+    sampled = {row["step"]: number(row, "accuracy") for row in rows}
+    results = {evaluation.step: evaluation.result for evaluation in evaluations}
+    steps = tuple(sorted(sampled.keys() | results.keys()))
+    held_out = {"pass_at_1": "held-out, answer anywhere", "strict_pass_at_1": "held-out, asked form"}
+    series = [Series("sampled in training", tuple(_rounded(sampled.get(step)) for step in steps))]
+    for key, label in held_out.items():
+        values = (number(results.get(step, {}), key) for step in steps)
+        series.append(Series(label, tuple(map(_rounded, values)), are_points=True))
+    note = "Right answers. Held-out: greedy, with 95 % intervals; in training: sampled."
+    whiskers = tuple(whisker for which, key in enumerate(held_out, 1) for whisker in _whiskers(evaluations, key, which))
+    return Chart("Accuracy", note, "percent", steps, _with_values(series), whiskers)
+
+
+def _whiskers(evaluations: Sequence[Evaluation], key: str, series: int) -> Iterator[Whisker]:
+    for evaluation in evaluations:
+        interval = evaluation.result.get(f"{key}_interval") or {}
+        low, high = number(interval, "low"), number(interval, "high")
+        if low is not None and high is not None:
+            yield Whisker(evaluation.step, low, high, series)
+
+
+def _reward(rows: Sequence[Row]) -> Chart:
+    names = {"reward": "reward"} | {key: one_line(key.removeprefix("scores/"), 30) for key in _score_keys(rows)}
+    return _lines(rows, "Reward", "The weighted total, and the mean score of each part.", "number", names)
+
+
+def _score_keys(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(key for row in rows for key in row if key.startswith("scores/")))
+
+
+def _lines(rows: Sequence[Row], title: str, note: str, unit: Unit, labels: dict[str, str]) -> Chart:
+    scale = GIB if unit == "gib" else 1
+    series = [Series(label, tuple(_rounded(number(row, key), scale) for row in rows)) for key, label in labels.items()]
+    return Chart(title, note, unit, tuple(row["step"] for row in rows), _with_values(series))
+
+
+def _with_values(series: Iterable[Series]) -> tuple[Series, ...]:
+    return tuple(one for one in series if any(value is not None for value in one.values))
+
+
+def _rounded(value: float | None, scale: int = 1) -> float | None:
+    return None if value is None else float(f"{value / scale:.{DIGITS}g}")
+
+
+def _thinned(rows: Sequence[Any]) -> Sequence[Any]:
+    stride = -(-len(rows) // MOST_POINTS) or 1
+    return [row for index, row in enumerate(rows) if index % stride == 0 or index == len(rows) - 1]

@@ -1,0 +1,153 @@
+"""Which of several runs learnt more: the same items, paired, and "not distinguishable" where that is the truth."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lowmem_rl.compose import flatten
+from lowmem_rl.errors import ConfigError, RunDirError
+from lowmem_rl.reports.curves import learning_curve
+from lowmem_rl.reports.record import LENIENT, STRICT, Evaluation, RunRecord, read_record
+from lowmem_rl.stats import SIGNIFICANT, PairedDifference, compare_paired, holm
+
+TASK_DATA = ("name", "path", "hub", "subset", "levels")
+"""Keys of `task` that say which items are held out."""
+UNSET = "unset"
+
+
+@dataclass(frozen=True, slots=True)
+class RunPair:
+    """Two runs on the items that both were evaluated on; the differences are the second less the first.
+
+    The p-values are adjusted for the number of pairs in the comparison.
+    """
+
+    first: str
+    second: str
+    lenient: PairedDifference
+    strict: PairedDifference
+    lenient_p: float
+    strict_p: float
+
+    @property
+    def is_distinguishable(self) -> bool:
+        return self.lenient_p < SIGNIFICANT
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Runs and the evaluations they are judged by; each later run is paired with the first."""
+
+    names: tuple[str, ...]
+    records: tuple[RunRecord, ...]
+    evaluations: tuple[Evaluation, ...]
+    pairs: tuple[RunPair, ...]
+    differences: dict[str, tuple[Any, ...]]
+    """The settings that are not the same in all, a value a run."""
+
+    @property
+    def results(self) -> tuple[dict[str, Any], ...]:
+        return tuple(evaluation.result for evaluation in self.evaluations)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain JSON data, with each run's learning curve by step, tokens and seconds."""
+        runs = [
+            {
+                "name": name,
+                "path": str(record.path),
+                "evaluation": evaluation.name,
+                "result": evaluation.result,
+                "curve": [point.to_json() for point in learning_curve(record)],
+            }
+            for name, record, evaluation in zip(self.names, self.records, self.evaluations, strict=True)
+        ]
+        pairs = [asdict(pair) | {"distinguishable": pair.is_distinguishable} for pair in self.pairs]
+        return {"runs": runs, "pairs": pairs, "config": {key: list(found) for key, found in self.differences.items()}}
+
+
+def compare_runs(paths: Sequence[Path]) -> Comparison:
+    """Compares each later run with the first. Raises `RunDirError` where that cannot be, `ConfigError` for one run."""
+    if len(paths) < 2:
+        raise ConfigError("One run has nothing to be compared with.", hint="Name two or more run directories.")
+    records = tuple(read_record(path) for path in paths)
+    evaluations = tuple(_judged_by(record) for record in records)
+    for record, evaluation in zip(records[1:], evaluations[1:], strict=True):
+        _check_same_task(records[0], evaluations[0], record, evaluation)
+    names = _names(paths)
+    pairs = _pairs(names, records, evaluations)
+    return Comparison(names, records, evaluations, pairs, config_differences([record.config for record in records]))
+
+
+def config_differences(configs: Sequence[dict[str, Any]]) -> dict[str, tuple[Any, ...]]:
+    """Returns the dotted keys whose values are not the same in all configurations."""
+    flat = [flatten(config) for config in configs]
+    keys = dict.fromkeys(key for config in flat for key in config)
+    found = {key: tuple(config.get(key, UNSET) for config in flat) for key in keys}
+    return {key: values for key, values in found.items() if any(value != values[0] for value in values)}
+
+
+def _judged_by(record: RunRecord) -> Evaluation:
+    evaluation = record.latest
+    if evaluation is None:
+        raise RunDirError(
+            f"{record.path} has no evaluation behind a step of training.",
+            hint="It ended too early; leave it out, or train it again with a smaller eval.every.",
+        )
+    if not evaluation.items:
+        raise RunDirError(
+            f"{record.path / 'eval' / evaluation.name}.jsonl has no rows: items cannot be paired.",
+            hint="Bring the file back, or leave the run out.",
+        )
+    return evaluation
+
+
+def _check_same_task(first: RunRecord, first_eval: Evaluation, other: RunRecord, other_eval: Evaluation) -> None:
+    held_out = [
+        {key: record.setting(f"task.{key}") for key in TASK_DATA}
+        | {key: evaluation.result.get(key) for key in ("task", "split")}
+        for record, evaluation in ((first, first_eval), (other, other_eval))
+    ]
+    for key, (mine, theirs) in config_differences(held_out).items():
+        raise RunDirError(
+            f"{first.path} and {other.path} were not asked the same: {key} is {mine} there and {theirs} here.",
+            hint="Compare runs that were evaluated on the same task and split.",
+        )
+
+
+def _pairs(
+    names: Sequence[str], records: Sequence[RunRecord], evaluations: Sequence[Evaluation]
+) -> tuple[RunPair, ...]:
+    base, *others = evaluations
+    found = [
+        (_paired(records[0], base, record, other, LENIENT), _paired(records[0], base, record, other, STRICT))
+        for record, other in zip(records[1:], others, strict=True)
+    ]
+    lenient, strict = (holm([pair[which].p_value for pair in found]) for which in (0, 1))
+    rows = zip(names[1:], found, lenient, strict, strict=True)
+    return tuple(RunPair(names[0], name, *pair, easy, hard) for name, pair, easy, hard in rows)
+
+
+def _paired(
+    first: RunRecord, first_eval: Evaluation, other: RunRecord, other_eval: Evaluation, judged: str
+) -> PairedDifference:
+    told = paired_difference(first_eval, other_eval, judged)
+    if told is None:
+        raise RunDirError(
+            f"{first.path} and {other.path} have no evaluated item in common.",
+            hint="Compare runs with the same task and the same held-out items.",
+        )
+    return told
+
+
+def paired_difference(first: Evaluation, second: Evaluation, judged: str) -> PairedDifference | None:
+    """Returns how much better the second is on the items both have, None where there are none."""
+    mine, theirs = first.shares(judged), second.shares(judged)
+    both = [key for key in mine if key in theirs]
+    return compare_paired([mine[key] for key in both], [theirs[key] for key in both]) if both else None
+
+
+def _names(paths: Sequence[Path]) -> tuple[str, ...]:
+    """Returns the folders' names, or the paths as they were given where names repeat."""
+    names = [path.resolve().name for path in paths]
+    return tuple(names if len(set(names)) == len(names) else map(str, paths))

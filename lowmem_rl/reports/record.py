@@ -1,0 +1,143 @@
+"""`RunRecord`: what a run directory holds, all of it optional but the configuration."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any, TypeGuard
+
+from lowmem_rl.errors import RunDirError
+from lowmem_rl.runs import Row, RunDir, read_json, read_rows
+
+LENIENT, STRICT = "correct", "strict"
+"""How an item is judged: the answer wherever it stands, or in the asked form."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One evaluation: its entry in eval.json and its rows, which may be missing."""
+
+    name: str
+    result: Row
+    items: tuple[Row, ...]
+
+    @property
+    def step(self) -> int:
+        return int(self.result["step"])
+
+    def shares(self, judged: str) -> dict[str, float]:
+        """Returns for each item how much of its completions is right, by `LENIENT` or `STRICT`."""
+        rows: dict[str, list[float]] = defaultdict(list)
+        for row in self.items:
+            rows[row["example_id"]].append(float(row[judged]))
+        return {key: fmean(values) for key, values in rows.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A run as its directory tells it: whole, half-written or cut short."""
+
+    path: Path
+    preset: str | None
+    config: Row
+    """Nested, as in config.json."""
+    origins: Mapping[str, str]
+    machine: Row
+    estimate: Row
+    peak_bytes: int | None
+    metrics: tuple[Row, ...]
+    """One row a step, in order; where a step was run again after a resume, its last row."""
+    samples: tuple[Row, ...]
+    evaluations: tuple[Evaluation, ...]
+    """In the order of their steps."""
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    @property
+    def last_step(self) -> int:
+        return int(self.metrics[-1]["step"]) if self.metrics else 0
+
+    @property
+    def planned_steps(self) -> int | None:
+        steps = self.setting("grpo.steps")
+        return steps if isinstance(steps, int) else None
+
+    @property
+    def is_finished(self) -> bool:
+        return any(evaluation.name == "after" for evaluation in self.evaluations)
+
+    @property
+    def before(self) -> Evaluation | None:
+        return next((e for e in self.evaluations if e.name == "before"), None)
+
+    @property
+    def latest(self) -> Evaluation | None:
+        """The last evaluation behind a step of training."""
+        return next((e for e in reversed(self.evaluations) if e.name != "before"), None)
+
+    def setting(self, key: str) -> Any:
+        """Returns the value of a dotted key, None where the configuration lacks it."""
+        value: Any = self.config
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        return value
+
+
+def read_record(path: Path) -> RunRecord:
+    """Reads a run directory. Raises `RunDirError` where it is none or a file in it is damaged."""
+    run = RunDir(path)
+    if not path.is_dir():
+        raise RunDirError(f"{path} is no directory.", hint="`train` prints where a run is.")
+    if not run.config.is_file():
+        raise RunDirError(f"{path} is no run directory: it has no config.json.", hint="`train` prints where a run is.")
+    resolved, peak = _object(run.config), _object(run.peak).get("peak_bytes")
+    metrics = _rows(run.metrics, "step")
+    steps_bytes = [row["peak_bytes"] for row in metrics if is_number(row.get("peak_bytes"))]
+    return RunRecord(
+        path=path,
+        preset=resolved.get("preset"),
+        config=resolved.get("config") or {},
+        origins=resolved.get("origins") or {},
+        machine=_object(run.machine),
+        estimate=_object(run.estimate),
+        peak_bytes=int(peak) if is_number(peak) else max(steps_bytes, default=None),
+        metrics=tuple(sorted({row["step"]: row for row in metrics}.values(), key=lambda row: row["step"])),
+        samples=tuple(_rows(run.samples, "step", "completion", "reward")),
+        evaluations=tuple(_evaluations(run)),
+    )
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """True for what can be drawn and added; a truth value is none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _evaluations(run: RunDir) -> list[Evaluation]:
+    written = _object(run.evaluations)
+    during = written.get("during") or []
+    named = [("before", written.get("before")), *((f"step-{e['step']:06d}", e) for e in during)]
+    named.append(("after", written.get("after")))
+    return [
+        Evaluation(name, result, tuple(_rows(run.eval_items(name), "example_id", LENIENT, STRICT)))
+        for name, result in named
+        if result
+    ]
+
+
+def _object(path: Path) -> Row:
+    """Returns what a whole file holds, nothing where the run did not come to write it. Raises `RunDirError`."""
+    content = read_json(path) if path.exists() else {}
+    if not isinstance(content, dict):
+        raise RunDirError(f"{path} holds no JSON object.", hint="Remove it, or take the run's own file.")
+    return content
+
+
+def _rows(path: Path, *needed: str) -> list[Row]:
+    rows = list(read_rows(path))
+    for number, row in enumerate(rows, 1):
+        if not (isinstance(row, dict) and all(key in row for key in needed)):
+            raise RunDirError(f"{path}, line {number}, lacks {', '.join(needed)}.", hint="Remove that line.")
+    return rows

@@ -1,0 +1,144 @@
+"""Did it learn, in one paragraph: what the evaluations allow to be said, and what casts doubt on it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Literal
+
+from lowmem_rl.reports.compare import paired_difference
+from lowmem_rl.reports.record import LENIENT, STRICT, Evaluation, RunRecord, is_number
+from lowmem_rl.stats import PairedDifference
+
+Tone = Literal["good", "bad", "open"]
+GIB = 1024**3
+MUCH_TRUNCATED = 0.1
+FEW_INFORMATIVE = 0.2
+LAST_STEPS = 20
+"""Steps over whose mean the end of a run is judged: single steps are noisy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer in a few words, and the paragraph that says why."""
+
+    headline: str
+    tone: Tone
+    sentences: tuple[str, ...]
+
+    @property
+    def paragraph(self) -> str:
+        return " ".join(self.sentences)
+
+
+def verdict_of(record: RunRecord) -> Verdict:
+    """Returns what a run's directory allows to be said."""
+    gain = strict = None
+    if record.before and record.latest:
+        gain = paired_difference(record.before, record.latest, LENIENT)
+        strict = paired_difference(record.before, record.latest, STRICT)
+    headline, tone = _headline(record, gain)
+    sentences = (*_gain(record, gain), *_form(gain, strict), *_best(record), *_end(record), *_doubts(record))
+    return Verdict(headline, tone, (*sentences, *_memory(record)))
+
+
+def percent(share: float | None) -> str:
+    """Returns a share as a person reads it."""
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def p_text(p_value: float) -> str:
+    """Returns a p-value without false precision."""
+    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.2g}"
+
+
+def points(difference: PairedDifference) -> str:
+    """Returns a gain in percentage points with its interval."""
+    low, high = 100 * difference.interval.low, 100 * difference.interval.high
+    return f"{100 * difference.gain:+.1f} points [{low:+.1f}, {high:+.1f}]"
+
+
+def _headline(record: RunRecord, gain: PairedDifference | None) -> tuple[str, Tone]:
+    if gain is None:
+        return ("Not evaluated before and behind training: whether it learned is open", "open")
+    so_far = "" if record.is_finished else f" by step {record.latest.step if record.latest else 0}"
+    if not gain.is_distinguishable:
+        return f"No difference can be told{so_far}", "open"
+    return (f"It learned{so_far}", "good") if gain.gain > 0 else (f"It got worse{so_far}", "bad")
+
+
+def _gain(record: RunRecord, gain: PairedDifference | None) -> Iterator[str]:
+    before, latest = record.before, record.latest
+    if gain is None or before is None or latest is None:
+        found = before or latest
+        if found:
+            share, total = percent(found.result.get("pass_at_1")), found.result.get("num_examples")
+            yield f"{share} of {total} held-out items were right at step {found.step}; nothing can be paired with it."
+        return
+    shares = [_mean_of_both(evaluation, before, latest) for evaluation in (before, latest)]
+    where = f"{gain.num_items} held-out items of {latest.result.get('task')}"
+    yield (
+        f"Of {where}, {percent(shares[0])} were right before training and {percent(shares[1])} at step {latest.step} "
+        f"(greedy, the answer wherever it stands): {points(gain)}, {p_text(gain.p_value)}; "
+        f"{gain.won} became right, {gain.lost} wrong."
+    )
+    if not gain.is_distinguishable:
+        yield "Chance alone makes such differences; more items (eval.examples) would show smaller ones."
+
+
+def _mean_of_both(evaluation: Evaluation, first: Evaluation, second: Evaluation) -> float:
+    shares = evaluation.shares(LENIENT)
+    return fmean(shares[key] for key in first.shares(LENIENT).keys() & second.shares(LENIENT).keys())
+
+
+def _form(gain: PairedDifference | None, strict: PairedDifference | None) -> Iterator[str]:
+    """A learnt format is not learnt reasoning."""
+    if gain and strict and strict.is_distinguishable and strict.gain > 0 and gain.gain < strict.gain / 2:
+        yield (
+            f"In the asked form the gain is {100 * strict.gain:+.1f} points: "
+            "most of that is the form, which was learnt, and not the answer."
+        )
+
+
+def _best(record: RunRecord) -> Iterator[str]:
+    latest = record.latest
+    if latest is None:
+        return
+    best = max(record.evaluations, key=lambda evaluation: evaluation.result.get("pass_at_1") or 0.0)
+    told = paired_difference(latest, best, LENIENT)
+    if best.step not in (0, latest.step) and told and told.is_distinguishable:
+        yield f"At step {best.step} it was better, by {points(told)} on {told.num_items} shared items."
+
+
+def _end(record: RunRecord) -> Iterator[str]:
+    planned = record.planned_steps
+    if record.is_finished or not record.metrics:
+        if not record.metrics:
+            yield "No step of training is recorded."
+        return
+    yield f"The run is at step {record.last_step} of {planned}: it was cut short, or is still going."
+
+
+def _doubts(record: RunRecord) -> Iterator[str]:
+    truncated, informative = (_late_mean(record, key) for key in ("truncated_share", "informative_share"))
+    if truncated is not None and truncated > MUCH_TRUNCATED:
+        yield (
+            f"{percent(truncated)} of the late completions were cut off at grpo.max_completion_tokens: "
+            "what they would have answered is unknown."
+        )
+    if informative is not None and informative < FEW_INFORMATIVE:
+        yield f"Only {percent(informative)} of the late groups carried signal; the others taught nothing."
+
+
+def _late_mean(record: RunRecord, key: str) -> float | None:
+    values = [row[key] for row in record.metrics[-LAST_STEPS:] if is_number(row.get(key))]
+    return fmean(values) if values else None
+
+
+def _memory(record: RunRecord) -> Iterator[str]:
+    predicted = record.estimate.get("peak_bytes")
+    if record.peak_bytes is None:
+        return
+    said = ""
+    if isinstance(predicted, dict) and is_number(predicted.get("expected")) and is_number(predicted.get("upper")):
+        said = f"; {predicted['expected'] / GIB:.2f} to {predicted['upper'] / GIB:.2f} GiB were predicted"
+    yield f"It held {record.peak_bytes / GIB:.2f} GiB at most{said}."

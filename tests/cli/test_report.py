@@ -1,0 +1,72 @@
+import json
+
+import pytest
+
+from tests.run_maker import make_run
+
+
+@pytest.fixture
+def run(tmp_path):
+    return make_run(tmp_path / "run", hostile=True)
+
+
+def test_report_writes_the_page_and_says_where(cli_here, run, tmp_path):
+    assert cli_here("report", str(run)).stdout == f"{run / 'report.html'}\n"
+    assert cli_here("report", str(run), "--out", "page.html").stdout == "page.html\n"
+    assert (tmp_path / "page.html").read_text("utf-8") == (run / "report.html").read_text("utf-8")
+
+
+def test_report_draws_a_slide(cli_here, run):
+    assert cli_here("report", str(run), "--png").code == 0
+    assert (run / "report.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("command", ["report", "samples", "compare"])
+def test_a_folder_that_is_no_run_is_two_lines_and_exit_code_7(cli_here, tmp_path, run, command):
+    paths = [str(tmp_path), str(run)][: 2 if command == "compare" else 1]
+    code, stdout, stderr = cli_here(command, *paths)
+    assert (code, stdout, len(stderr.splitlines())) == (7, "", 2)
+
+
+def test_compare_says_which_is_better_and_what_differs(cli_here, tmp_path):
+    runs = [make_run(tmp_path / "low", right=(4, 6)), make_run(tmp_path / "high", right=(4, 18), grpo__beta=0.1)]
+    told = cli_here("compare", *map(str, runs)).stdout
+    assert "high against low: better" in told
+    assert "12 items won, 0 lost of 20" in told
+    assert "grpo.beta" in told
+    assert "grpo.group_size" not in told
+
+
+def test_compare_says_where_nothing_can_be_told(cli_here, tmp_path):
+    runs = [make_run(tmp_path / name, right=(4, right)) for name, right in (("a", 12), ("b", 14), ("c", 13))]
+    told = cli_here("compare", *map(str, runs)).stdout
+    assert told.count("not distinguishable") == 2
+    assert "adjusted for 2 comparisons" in told
+    assert json.loads(cli_here("compare", *map(str, runs), "--json").stdout)["config"] == {}
+
+
+def test_samples_shows_hostile_text_as_text(cli_here, run):
+    told = cli_here("samples", str(run), "--limit", "8").stdout
+    assert "<script>" in told
+    assert "<U+001B>[2J" in told
+    assert not set("\x1b\x07\x9b\u202e\u2066") & set(told)
+    assert len(told) < 100_000
+
+
+def test_samples_are_filtered_and_counted(cli_here, run):
+    few = cli_here("samples", str(run), "--score", "reward>=0.5", "--limit", "1")
+    assert few.stdout.count("reward ") == 1
+    assert few.stderr == "1 of 4 samples; --limit shows more.\n"
+    assert cli_here("samples", str(run), "--step", "1").stdout == "No sample is like that.\n"
+    assert [row["truncated"] for row in json.loads(cli_here("samples", str(run), "--truncated", "--json").stdout)] == [
+        True
+    ]
+
+
+@pytest.mark.parametrize("columns", [40, 100])
+def test_samples_stand_side_by_side_where_there_is_room(cli_here, tmp_path, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    told = cli_here("samples", str(make_run(tmp_path / "tame")), "--side-by-side").stdout
+    beside = [line for line in told.splitlines() if "boxed{4}" in line and "boxed{0}" in line]
+    assert len(beside) == (1 if columns == 100 else 0)
+    assert max(map(len, told.splitlines())) <= columns

@@ -1,0 +1,201 @@
+import html
+import json
+import re
+import shlex
+import shutil
+import time
+from html.parser import HTMLParser
+
+import pytest
+
+from lowmem_rl.compose import resolve
+from lowmem_rl.errors import RunDirError
+from lowmem_rl.reports.page import write_report
+from lowmem_rl.reports.record import read_record
+from lowmem_rl.reports.reproduce import command_of
+from lowmem_rl.reports.slide import write_slide
+from lowmem_rl.runs import RunDir, append_row, read_json, write_json
+from tests.run_maker import begin, make_run, metric_row
+
+SECTIONS = ["run", "curves", "memory", "time", "prompts", "samples", "reproduce"]
+
+
+class Page(HTMLParser):
+    """The tags of a page with their attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    @property
+    def sections(self) -> list[str | None]:
+        return [section["id"] for section in self.of("section")]
+
+    @property
+    def charts(self) -> list:
+        return json.loads(re.findall(r'id="data">(.*?)</script>', self.text)[0])
+
+
+def page_of(path) -> Page:
+    return Page(write_report(path).read_text("utf-8"))
+
+
+@pytest.fixture
+def run(tmp_path):
+    return make_run(tmp_path / "run")
+
+
+def test_the_page_opens_with_the_verdict_and_has_every_section(run) -> None:
+    page = page_of(run)
+    assert page.sections == SECTIONS
+    assert page.text.index("It learned") < page.text.index('id="run"')
+    assert [chart["title"] for chart in page.charts][:3] == ["Accuracy", "Reward", "Informative groups"]
+
+
+def test_the_page_asks_nobody_for_anything(run) -> None:
+    page = page_of(run)
+    (policy,) = [meta["content"] for meta in page.of("meta") if meta.get("http-equiv")]
+    assert policy.startswith("default-src 'none';")
+    assert not {"link", "img", "iframe", "object", "embed", "base", "form", "a"} & {tag for tag, _ in page.tags}
+    assert not [attributes for _, attributes in page.tags if {"src", "href", "style", "onclick"} & attributes.keys()]
+    # The one address in the page is the chart library's name for itself, in a comment.
+    assert set(re.findall(r"https?://[^\s\"'<>]+", page.text)) == {"https://github.com/leeoniya/uPlot"}
+
+
+def test_hostile_text_makes_no_tag_and_is_made_visible(tmp_path) -> None:
+    tame, hostile = page_of(make_run(tmp_path / "tame")), page_of(make_run(tmp_path / "<b>run</b>", hostile=True))
+    assert {tag for tag, _ in hostile.tags} <= {tag for tag, _ in tame.tags} | {"mark"}
+    assert len(hostile.of("script")) == 2
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e\u2066]", hostile.text)
+    assert "<U+202E>" in html.unescape(hostile.text)
+    assert "{{ 7 * 7 }}" in html.unescape(hostile.text)
+    assert len(hostile.text) < 300_000
+
+
+def test_hostile_names_in_the_charts_stay_data(run) -> None:
+    append_row(RunDir(run).metrics, metric_row(21, 20) | {"scores/</script><script>alert(1)</script>": 1.0})
+    page = page_of(run)
+    assert len(page.of("script")) == 2
+    assert any("</script>" in series["label"] for series in page.charts[1]["series"])
+
+
+def test_a_long_run_stays_small_and_is_written_fast(tmp_path) -> None:
+    path = make_run(tmp_path / "run", steps=3000)
+    began = time.monotonic()
+    page = page_of(path)
+    assert time.monotonic() - began < 3
+    assert len(page.text) < 3_000_000
+    assert page.charts[1]["steps"][0] == 1
+    assert page.charts[1]["steps"][-1] == 3000
+
+
+@pytest.mark.parametrize(
+    ("missing", "section"),
+    [("estimate.json", "memory"), ("metrics.jsonl", "curves"), ("samples.jsonl", "samples"), ("eval", "prompts")],
+)
+def test_a_section_without_its_file_is_left_out(run, missing, section) -> None:
+    shutil.rmtree(run / missing) if missing == "eval" else (run / missing).unlink()
+    if missing == "metrics.jsonl":
+        (run / "eval.json").unlink()
+    assert section not in page_of(run).sections
+
+
+def test_whatever_half_of_its_files_a_run_came_to_write_there_is_a_page(tmp_path) -> None:
+    whole = make_run(tmp_path / "whole")
+    files = ["machine.json", "estimate.json", "metrics.jsonl", "samples.jsonl", "eval.json", "eval"]
+    for kept in range(2 ** len(files)):
+        path = tmp_path / str(kept)
+        absent = [name for number, name in enumerate(files) if not kept >> number & 1]
+        shutil.copytree(whole, path, ignore=shutil.ignore_patterns(*absent))
+        assert {"run", "reproduce"} <= set(page_of(path).sections)
+
+
+def test_a_run_that_ended_before_its_first_step_has_a_page(tmp_path) -> None:
+    run = RunDir(tmp_path / "run")
+    begin(run, {})
+    page = page_of(run.path)
+    assert page.sections == ["run", "memory", "time", "reproduce"]
+    assert "No step of training is recorded." in page.text
+
+
+def test_a_run_that_crashed_half_way_says_so(run) -> None:
+    written = read_json(run / "eval.json")
+    write_json(run / "eval.json", {"before": written["before"], "during": [written["after"] | {"step": 10}]})
+    (run / "eval" / "after.jsonl").rename(run / "eval" / "step-000010.jsonl")
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 21, "rew')
+    page = page_of(run)
+    assert "It learned by step 10" in page.text
+    assert "was cut short" in page.text
+
+
+def test_differences_between_completions_are_marked(run) -> None:
+    page = page_of(run)
+    assert "<mark>20</mark>" in page.text
+    assert "became right" in page.text
+
+
+@pytest.mark.parametrize(
+    ("right", "strict", "said"),
+    [
+        ((4, 16), None, "It learned"),
+        ((16, 4), None, "It got worse"),
+        ((8, 9), None, "No difference can be told"),
+        ((8, 9), (0, 9), "most of that is the form"),
+    ],
+)
+def test_the_verdict_says_what_the_items_show(tmp_path, right, strict, said) -> None:
+    assert said in page_of(make_run(tmp_path / "run", right=right, strict=strict)).text
+
+
+def test_a_better_evaluation_on_the_way_is_told(run) -> None:
+    written = read_json(run / "eval.json")
+    shutil.copy(run / "eval" / "after.jsonl", run / "eval" / "step-000010.jsonl")
+    shutil.copy(run / "eval" / "before.jsonl", run / "eval" / "after.jsonl")
+    after = written["after"] | {"pass_at_1": 0.2}
+    write_json(run / "eval.json", written | {"during": [written["after"] | {"step": 10}], "after": after})
+    assert "At step 10 it was better" in page_of(run).text
+
+
+def test_a_damaged_file_is_named(run) -> None:
+    (run / "estimate.json").write_text("[]")
+    with pytest.raises(RunDirError, match=r"estimate\.json"):
+        write_report(run)
+
+
+def test_a_place_that_cannot_be_written_is_an_error_of_the_user(run, tmp_path) -> None:
+    for write in (write_report, write_slide):
+        with pytest.raises(RunDirError, match="cannot be written"):
+            write(run, tmp_path)
+
+
+def test_the_command_makes_the_same_configuration_again(tmp_path) -> None:
+    composed = resolve(preset="tiny-cpu", settings=["optimizer.learning_rate=0.25", "grpo.loss=grpo", "seed=7"])
+    run = RunDir(tmp_path / "run")
+    config = composed.config.model_dump()
+    write_json(run.config, {"preset": "tiny-cpu", "config": config, "origins": dict(composed.origins)})
+    program, verb, *words = shlex.split(command_of(read_record(run.path)))
+    assert (program, verb) == ("lowmem-rl", "train")
+    assert words[:2] == ["--preset", "tiny-cpu"]
+    assert resolve(preset="tiny-cpu", settings=words[3::2]).config == composed.config
+
+
+def test_a_preset_that_only_the_user_has_is_written_out(run) -> None:
+    written = read_json(run / "config.json")
+    write_json(run / "config.json", written | {"preset": "mine"})
+    command = command_of(read_record(run))
+    assert "mine" not in command
+    assert "grpo.group_size=" in command
+    assert "--reward boxed_answer=" in command
+
+
+def test_a_slide_is_a_picture(run) -> None:
+    assert write_slide(run).read_bytes().startswith(b"\x89PNG")
