@@ -53,6 +53,21 @@ def cli_block() -> str:
     return "\n\n".join(_help_section(path) for path in _command_paths(get_command(app)))
 
 
+def health_block() -> str:
+    """Returns what the audit looks for, each with the least evidence on which it speaks."""
+    from lowmem_rl.health.report import SYMPTOMS
+
+    rows = [("finding", "least evidence", "what it is"), ("---",) * 3]
+    rows += [(f"`{symptom.name}`", str(symptom.needs), _first_paragraph(symptom.look)) for symptom in SYMPTOMS]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _first_paragraph(of: Callable[..., Any]) -> str:
+    """Of the module in which something is defined."""
+    about = sys.modules[of.__module__].__doc__ or ""
+    return " ".join(about.partition("\n\n")[0].split())
+
+
 def _command_paths(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     yield path
     for name, child in getattr(command, "commands", {}).items():
@@ -69,7 +84,12 @@ def _help_section(path: tuple[str, ...]) -> str:
     return "\n".join([f"## {' '.join(['lowmem-rl', *path])}", "", "```text", *lines, "```"])
 
 
-BLOCKS: dict[str, Callable[[], str]] = {"presets": presets_block, "memory-score": memory_score_block, "cli": cli_block}
+BLOCKS: dict[str, Callable[[], str]] = {
+    "presets": presets_block,
+    "memory-score": memory_score_block,
+    "cli": cli_block,
+    "health": health_block,
+}
 
 
 def fill(text: str) -> str:

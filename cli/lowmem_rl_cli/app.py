@@ -52,8 +52,20 @@ def root(
 
 
 @app.command()
-def doctor(as_json: JsonOption = False) -> None:
-    """Tell whether this machine is ready."""
+def doctor(
+    run: Annotated[Path | None, typer.Argument(help="Run directory to audit instead.", metavar="[RUN]")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell whether this machine is ready, or what ails a run.
+
+    The audit of a run is read from its files, also while it is running; nothing is written. What it finds is no
+    failure of the command: the exit code is 0, and 7 where RUN is no run directory.
+    """
+    if run is not None:
+        from lowmem_rl_cli.health import health_command
+
+        health_command(run, as_json=as_json)
+        return
     from lowmem_rl_cli.doctor import doctor_command
 
     doctor_command(as_json=as_json)

@@ -1,14 +1,17 @@
-"""`lowmem-rl doctor`."""
+"""`lowmem-rl doctor`, of the machine and of a run."""
 
 import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pytest
 from lowmem_rl_cli.doctor import as_line, as_table
 from rich.console import Console
 
 from lowmem_rl.doctor import Check
+from tests.unit.simulated_runs import Policy, simulate, write_run
 
 Cli = Callable[..., Any]
 
@@ -34,3 +37,30 @@ def test_the_table_shows_square_brackets_as_they_are() -> None:
     with console.capture() as shown:
         console.print(as_table([MISSING]))
     assert "lowmem-rl[train]" in shown.get()
+
+
+def test_a_run_is_audited_and_its_findings_are_no_failure(cli_here: Cli, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", simulate(0, 20, fault=no_number, onset=20))
+    before = {path: path.read_bytes() for path in run.iterdir()}
+    code, stdout, stderr = cli_here("doctor", str(run))
+    assert (code, stderr) == (0, "")
+    assert stdout.startswith("audit of 20 steps: 1 finding\ncritical  not_a_number  step 20")
+    assert before == {path: path.read_bytes() for path in run.iterdir()}
+
+
+def test_an_audit_for_a_program_is_json(cli_here: Cli, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", simulate(0, 20, fault=no_number, onset=20))
+    told = json.loads(cli_here("doctor", str(run), "--json").stdout)
+    assert (told["kind"], told["step"]) == ("audit", 20)
+    assert [finding["name"] for finding in told["findings"]] == ["not_a_number"]
+
+
+@pytest.mark.parametrize("place", ["nothing", "."])
+def test_what_is_no_run_directory_is_refused_with_7(cli_here: Cli, place: str) -> None:
+    code, stdout, stderr = cli_here("doctor", place)
+    assert (code, stdout) == (7, "")
+    assert [line.partition(":")[0] for line in stderr.splitlines()] == ["error", "hint"]
+
+
+def no_number(policy: Policy, age: int) -> None:
+    policy.extra = {"loss": None}

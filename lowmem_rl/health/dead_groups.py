@@ -1,0 +1,75 @@
+"""Dead groups, whose rewards do not differ: more than the pass rate explains, or so many that little is left.
+
+At a mean pass rate p groups are dead the more often the more the prompts' own rates differ. The expectation here is
+for very uneven prompts, Beta(p/2, (1-p)/2): more dead groups than these are not the pass rate's doing.
+"""
+
+from math import exp, lgamma
+from statistics import fmean
+
+from lowmem_rl.health.evidence import SOLVED, SURE, WINDOW, confidence, errors_above
+from lowmem_rl.health.finding import Finding, Needs, Symptom
+from lowmem_rl.health.record import Group, Record
+
+NAME = "dead_groups"
+LONG_WINDOW = 2 * WINDOW
+CONCENTRATION = 0.5
+"""a + b of the Beta distribution; Jeffreys' prior, the pessimistic one of the signal report, has 1."""
+WASTEFUL, HOPELESS = 0.5, 0.25
+"""Informative shares below which rollouts are mostly wasted, and below which a group size counts as too small."""
+RELIABILITY = 0.85
+
+
+def look(record: Record) -> Finding | None:
+    shares = record.last("informative_share", LONG_WINDOW)
+    share, groups = fmean(shares), len(shares) * record.prompts_per_round
+    pass_rate = fmean(record.last("accuracy", LONG_WINDOW))
+    if pass_rate >= SOLVED:
+        return None
+    expected = uneven_share(pass_rate, record.config.grpo.group_size)
+    beyond = -errors_above(share, min(expected, WASTEFUL), groups) if expected > 0 else 0.0
+    hopeless = -errors_above(share, HOPELESS, groups)
+    if max(beyond, hopeless) < SURE:
+        return None
+    counted = f"Only {share:.0%} of {groups} groups hold rewards that differ"
+    return Finding(
+        NAME,
+        "warning",
+        record.steps_of_last(LONG_WINDOW),
+        confidence(max(beyond, hopeless), RELIABILITY),
+        f"{counted}; at a pass rate of {pass_rate:.2f} even very uneven prompts give {expected:.0%}."
+        if beyond >= SURE
+        else f"{counted}, as few as a pass rate of {pass_rate:.2f} allows: the other rollouts teach nothing.",
+        _cure(record, is_beyond=beyond >= SURE),
+    )
+
+
+def uneven_share(pass_rate: float, group_size: int) -> float:
+    """Returns the informative share of very uneven prompts: 1 - E[p^G + (1-p)^G] under a Beta distribution."""
+    if not 0 < pass_rate < 1:
+        return 0.0
+    a, b = CONCENTRATION * pass_rate, CONCENTRATION * (1 - pass_rate)
+    dead = exp(_log_beta(a + group_size, b) - _log_beta(a, b)) + exp(_log_beta(a, b + group_size) - _log_beta(a, b))
+    return max(0.0, 1 - dead)
+
+
+def _log_beta(a: float, b: float) -> float:
+    return lgamma(a) + lgamma(b) - lgamma(a + b)
+
+
+def _cure(record: Record, *, is_beyond: bool) -> str:
+    group_size = record.config.grpo.group_size
+    if not is_beyond:
+        return f"Set grpo.group_size to {2 * group_size}, or choose prompts by lowmem-rl probe (curriculum.how=window)."
+    groups = record.recent_groups(1)
+    if groups and sum(map(_is_one_text, groups)) > len(groups) / 2:
+        temperature = record.config.rollout.temperature
+        return f"Completions of a prompt are all the same: raise rollout.temperature (now {temperature:g})."
+    return "See whether the reward tells right from wrong: lowmem-rl rewards check"
+
+
+def _is_one_text(group: Group) -> bool:
+    return len({sample.completion for sample in group}) == 1
+
+
+SYMPTOM = Symptom(NAME, Needs(WINDOW, ("informative_share", "accuracy")), look)

@@ -1,0 +1,41 @@
+"""Format up while accuracy falls: the form is the easier part of the reward (open-r1 #255). Form alone is a note."""
+
+from lowmem_rl.health.evidence import START, SURE, SURELY_MOVED, WINDOW, Shift, confidence, shift
+from lowmem_rl.health.finding import Finding, Needs, Symptom
+from lowmem_rl.health.form import form_scores
+from lowmem_rl.health.record import Record
+
+NAME = "format_gain"
+RISE, FALL = 0.1, 0.05
+LARGE_RISE, NO_GAIN = 0.2, 0.05
+RELIABILITY = 0.85
+
+
+def look(record: Record) -> Finding | None:
+    accuracy = shift(record.first("accuracy", START), record.last("accuracy", WINDOW))
+    for name in form_scores(record):
+        before, after = record.first_scores(name, START), record.last_scores(name, WINDOW)
+        if min(len(before), len(after)) >= START and (found := _compare(record, name, shift(before, after), accuracy)):
+            return found
+    return None
+
+
+def _compare(record: Record, name: str, form: Shift, accuracy: Shift) -> Finding | None:
+    if form.z < SURELY_MOVED or form.change < RISE:
+        return None
+    falls = accuracy.z <= -SURE and accuracy.change <= -FALL
+    is_alone = form.change >= LARGE_RISE and accuracy.change < NO_GAIN and accuracy.z < 1
+    if not (falls or is_alone):
+        return None
+    return Finding(
+        NAME,
+        "warning" if falls else "note",
+        record.steps_of_last(WINDOW),
+        confidence(form.z, RELIABILITY),
+        f"{name} rose from {form.before:.2f} to {form.after:.2f} while accuracy "
+        f"{'fell' if falls else 'did not rise'} ({accuracy.before:.2f}, then {accuracy.after:.2f}).",
+        f"Halve rewards.{name} ({record.config.rewards[name]:g}), so that a right answer pays most.",
+    )
+
+
+SYMPTOM = Symptom(NAME, Needs(START + WINDOW, ("accuracy",), alike=True), look)

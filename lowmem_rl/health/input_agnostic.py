@@ -1,0 +1,45 @@
+"""Input-agnostic answers: one completion for whatever is asked; entropy can look fine (RAGEN-2, arXiv 2604.06268).
+
+Only completions that agree to the letter count; a template with the question's own words copied in is not seen.
+"""
+
+from collections import Counter
+
+from lowmem_rl.health.evidence import confidence, errors_above
+from lowmem_rl.health.finding import Finding, Needs, Symptom
+from lowmem_rl.health.record import Record
+
+NAME = "input_agnostic"
+FEWEST_PROMPTS, FEWEST_ANSWERS = 8, 3
+BY_CHANCE = 0.5
+"""Share of prompts with the same usual completion that a choice among few answers can give."""
+SURE_OF_EIGHT = 2.8
+"""Standard errors at which 8 of 8 prompts lie above it."""
+RELIABILITY = 0.85
+
+
+def look(record: Record) -> Finding | None:
+    groups = record.recent_groups(FEWEST_PROMPTS)
+    if len({group[0].answer for group in groups}) < FEWEST_ANSWERS:
+        return None
+    usual = Counter(Counter(sample.completion.strip() for sample in group).most_common(1)[0][0] for group in groups)
+    text, prompts = usual.most_common(1)[0]
+    errors = errors_above(prompts / len(groups), BY_CHANCE, len(groups))
+    if errors < SURE_OF_EIGHT:
+        return None
+    steps = [group[0].step for group in groups]
+    return Finding(
+        NAME,
+        "warning",
+        (min(steps), max(steps)),
+        confidence(errors, RELIABILITY),
+        f"{prompts} of {len(groups)} different prompts are usually answered with the same text, {_short(text)}.",
+        "See that this text is not paid (lowmem-rl rewards score), and start again from before it.",
+    )
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:37] + "...")
+
+
+SYMPTOM = Symptom(NAME, Needs(prompts=FEWEST_PROMPTS), look)

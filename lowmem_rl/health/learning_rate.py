@@ -1,0 +1,110 @@
+"""Learning rate too high: accuracy breaks down while entropy, gradient or KL jumps. Too low: nothing moves at all."""
+
+from statistics import fmean, median
+
+from lowmem_rl.health.evidence import SOLVED, SURELY_MOVED, WINDOW, confidence, errors_between, shift
+from lowmem_rl.health.finding import Finding, Needs, Symptom
+from lowmem_rl.health.kl import FAR_NATS
+from lowmem_rl.health.record import Record, numbers
+from lowmem_rl.runs import Row
+
+HEAD = 2
+"""Rounds that a warm-up leaves untouched whatever the rate."""
+FALLEN = 0.5
+ENTROPY_JUMP, ENTROPY_JUMP_NATS = 2.0, 0.2
+GRADIENT_JUMP = 10.0
+ENTROPY_LEAP, ENTROPY_LEAP_NATS, HARDLY = 5.0, 1.0, 1.0
+"""So much entropy says it nearly alone, where few prompts a step leave accuracy unsure."""
+
+LONG, PART = 60, 20
+STILL_SHARE, STILL_ERRORS = 0.15, 2.0
+"""Of what a metric was: twenty rounds of eight prompts know an accuracy of 0.4 no better than within a tenth."""
+FEWEST_INFORMATIVE = 0.2
+
+
+def look_too_high(record: Record) -> Finding | None:
+    now = record.rounds[HEAD:][-WINDOW:]
+    # A collapse is sudden: what was before it stands at the very start, or a window ago.
+    earlier = [record.rounds[:HEAD], record.rounds[-2 * WINDOW : -WINDOW]]
+    for before in filter(None, earlier):
+        if (found := _collapse(record, before, now)) is not None:
+            return found
+    return None
+
+
+def _collapse(record: Record, before: tuple[Row, ...], now: tuple[Row, ...]) -> Finding | None:
+    was, is_now = _mean(before, "accuracy"), _mean(now, "accuracy")
+    if was is None or is_now is None or is_now > FALLEN * was:
+        return None
+    per_round = record.prompts_per_round
+    errors = errors_between(was, len(before) * per_round, is_now, len(now) * per_round)
+    jump = _jump(before, now)
+    enough = HARDLY if _leaps(before, now) else SURELY_MOVED
+    if errors > -enough or not jump:
+        return None
+    return Finding(
+        "learning_rate_too_high",
+        "critical",
+        (now[0]["step"], record.step),
+        confidence(errors, 0.85),
+        f"Accuracy broke down from {was:.2f} to {is_now:.2f} while {jump}.",
+        f"Lower optimizer.learning_rate to {record.config.optimizer.learning_rate / 10:g} and start before it.",
+    )
+
+
+def _jump(before: tuple[Row, ...], now: tuple[Row, ...]) -> str:
+    """Returns what leapt, in words, or "" where nothing did."""
+    was, is_now = _mean(before, "entropy"), _mean(now, "entropy")
+    if was is not None and is_now is not None and is_now >= max(ENTROPY_JUMP * was, was + ENTROPY_JUMP_NATS):
+        return f"entropy rose from {was:.2f} to {is_now:.2f} nats"
+    norms, norms_now = list(numbers(before, "grad_norm")), list(numbers(now, "grad_norm"))
+    if norms and norms_now and median(norms_now) >= GRADIENT_JUMP * median(norms) > 0:
+        return f"the gradient's norm rose from {median(norms):.2g} to {median(norms_now):.2g}"
+    kl = list(numbers(now, "kl"))
+    return f"the policy went {median(kl):.1f} nats away from the base model" if kl and median(kl) >= FAR_NATS else ""
+
+
+def _leaps(before: tuple[Row, ...], now: tuple[Row, ...]) -> bool:
+    was, is_now = _mean(before, "entropy"), _mean(now, "entropy")
+    return was is not None and is_now is not None and is_now >= max(ENTROPY_LEAP * was, was + ENTROPY_LEAP_NATS)
+
+
+def _mean(rows: tuple[Row, ...], name: str) -> float | None:
+    values = list(numbers(rows, name))
+    return fmean(values) if values else None
+
+
+def look_too_low(record: Record) -> Finding | None:
+    accuracy = fmean(record.last("accuracy", PART))
+    informative = fmean(record.last("informative_share", LONG))
+    moves = ("accuracy", "reward", "entropy", "completion_tokens")
+    if accuracy >= SOLVED or informative < FEWEST_INFORMATIVE or not all(_is_still(record, name) for name in moves):
+        return None
+    frozen = _greedy_is_frozen(record)
+    rate = record.config.optimizer.learning_rate
+    return Finding(
+        "learning_rate_too_low",
+        "warning" if frozen else "note",
+        (record.rounds[0]["step"], record.step),
+        0.8 if frozen else 0.6,
+        f"After {record.step} steps with a signal neither reward, accuracy, entropy nor length has moved.",
+        f"Raise optimizer.learning_rate to {3 * rate:.1g} (now {rate:g}).",
+    )
+
+
+def _is_still(record: Record, name: str) -> bool:
+    moved = shift(record.first(name, PART), record.last(name, PART))
+    return abs(moved.z) < STILL_ERRORS and abs(moved.change) <= STILL_SHARE * abs(moved.before)
+
+
+def _greedy_is_frozen(record: Record) -> bool:
+    """Says whether evaluations of the same examples came out the same to the digit."""
+    told: dict[int, set[tuple[float, float]]] = {}
+    for evaluation in record.evaluations[1:]:
+        told.setdefault(evaluation.num_examples, set()).add((evaluation.pass_at_1, evaluation.completion_tokens))
+    return len(record.evaluations) > 2 and any(len(outcomes) == 1 for outcomes in told.values())
+
+
+MOVES = ("accuracy", "informative_share", "reward", "entropy", "completion_tokens")
+TOO_HIGH = Symptom("learning_rate_too_high", Needs(HEAD + 5, ("accuracy",), alike=True), look_too_high)
+TOO_LOW = Symptom("learning_rate_too_low", Needs(LONG, MOVES), look_too_low)

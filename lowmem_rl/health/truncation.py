@@ -1,0 +1,35 @@
+"""Truncation wall: most completions run into the length limit before they answer, so nothing can be paid.
+
+Axolotl's guide calls a clipped ratio below 0.3 healthy and one above 0.8 a red flag (docs/training_stability.qmd).
+"""
+
+from statistics import fmean
+
+from lowmem_rl.health.evidence import SURE, WINDOW, confidence, errors_above
+from lowmem_rl.health.finding import Finding, Needs, Symptom
+from lowmem_rl.health.record import Record
+
+NAME = "truncation_wall"
+COMMON, NEARLY_ALL = 0.5, 0.8
+RELIABILITY = 0.95
+FEWEST = 5
+
+
+def look(record: Record) -> Finding | None:
+    shares = record.last("truncated_share", WINDOW)
+    share, prompts = fmean(shares), len(shares) * record.prompts_per_round
+    errors = errors_above(share, COMMON, prompts)
+    if errors < SURE:
+        return None
+    limit = record.config.grpo.max_completion_tokens
+    return Finding(
+        NAME,
+        "critical" if errors_above(share, NEARLY_ALL, prompts) >= SURE else "warning",
+        record.steps_of_last(WINDOW),
+        confidence(errors, RELIABILITY),
+        f"{share:.0%} of completions are cut off at {limit} tokens, before they can answer.",
+        f"Set grpo.max_completion_tokens to {2 * limit}; where the samples ramble without end, see to that first.",
+    )
+
+
+SYMPTOM = Symptom(NAME, Needs(FEWEST, ("truncated_share",)), look)

@@ -1,0 +1,129 @@
+"""What the audit reads of a run directory: whole, half-written, torn, of another version, hostile."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lowmem_rl.config import RunConfig
+from lowmem_rl.errors import RunDirError
+from lowmem_rl.health.record import Record, read_record
+from lowmem_rl.health.report import HealthReport, examine, watch
+from lowmem_rl.runs import RunDir
+from tests.unit.simulated_runs import simulate, write_run
+
+
+def audit(path: Path) -> HealthReport:
+    return examine(read_record(RunDir(path)))
+
+
+def test_what_is_read_is_what_was_written(tmp_path):
+    record = simulate(0, 12)
+    assert read_record(RunDir(write_run(tmp_path, record))) == record
+
+
+def test_a_run_without_steps_has_nothing_to_tell(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"config": RunConfig().model_dump()}))
+    report = audit(tmp_path)
+    assert (report.step, report.findings) == (0, ())
+    assert str(report).startswith("audit of 0 steps: nothing found")
+    assert watch(Record(RunConfig(), ())) == ()
+
+
+def test_a_half_written_run_is_read_to_its_last_whole_row(tmp_path):
+    path = write_run(tmp_path, simulate(0, 12))
+    (path / "eval.json").unlink()
+    for name in ("metrics.jsonl", "samples.jsonl"):
+        content = (path / name).read_text()
+        (path / name).write_text(content[:-40])
+    assert audit(path).step == 11
+
+
+def test_rows_that_a_resumed_run_wrote_again_count_once_and_the_later_ones(tmp_path):
+    path = write_run(tmp_path, simulate(0, 12))
+    again = {"step": 11, "reward": 0.5, "loss": None}
+    with (path / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(again) + "\n")
+    record = read_record(RunDir(path))
+    assert [row["step"] for row in record.rows] == list(range(1, 13))
+    assert record.rows[10] == again
+
+
+def test_keys_of_another_version_are_left_out(tmp_path):
+    path = write_run(tmp_path, simulate(0, 3))
+    told = json.loads((path / "config.json").read_text())
+    told["config"]["rollout"]["a_later_key"] = told["config"]["a_later_section"] = {"x": 1}
+    del told["config"]["health"]
+    (path / "config.json").write_text(json.dumps(told))
+    assert audit(path).step == 3
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.json", "{"),
+        ("config.json", "[]"),
+        ("config.json", '{"config": {"grpo": 3}}'),
+        ("config.json", '{"config": {"grpo": {"group_size": -1}}}'),
+        ("config.json", "[" * 100_000),
+        ("metrics.jsonl", "{}\n"),
+        ("metrics.jsonl", "3\n4\n"),
+        ("metrics.jsonl", '{"step": "1"}\n'),
+        ("metrics.jsonl", '{"step": true}\n'),
+        ("metrics.jsonl", '{"step": 1}\n{"st\n{"step": 3}\n'),
+        ("metrics.jsonl", "[" * 100_000 + "\n"),
+        ("samples.jsonl", '{"step": 1}\n'),
+        ("eval.json", "{}"),
+        ("eval.json", '{"before": {"step": 0}}'),
+        ("eval.json", "[1]"),
+    ],
+)
+def test_a_file_that_is_none_of_a_runs_is_named_with_a_cure(tmp_path, file, content):
+    path = write_run(tmp_path, simulate(0, 3))
+    (path / file).write_text(content)
+    with pytest.raises(RunDirError, match=file) as error:
+        audit(path)
+    assert error.value.hint
+
+
+def test_bytes_that_are_no_text_and_places_that_are_no_run_are_refused(tmp_path):
+    path = write_run(tmp_path / "run", simulate(0, 3))
+    (path / "metrics.jsonl").write_bytes(b"\xff\xfe\x00")
+    for place in (path, tmp_path, tmp_path / "nothing", path / "config.json"):
+        with pytest.raises(RunDirError):
+            audit(place)
+
+
+def test_hostile_text_and_numbers_do_not_stop_the_audit(tmp_path):
+    path = write_run(tmp_path, simulate(0, 20))
+    text = "\x00\ud800\u2028" * 40_000
+    sample = {"step": 1, "example_id": "x", "prompt": text, "answer": "1", "completion": text, "truncated": False}
+    lines = [json.dumps(sample | {"example_id": str(number)}) for number in range(8)]
+    (path / "samples.jsonl").write_text("\n".join(lines) + "\n")
+    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        row |= {"entropy": "x", "kl": True, "accuracy": None, "reward_std": 1e308, "completion_tokens": float("inf")}
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "gibberish" in {finding.name for finding in audit(path).findings}
+
+
+def test_a_report_prints_itself_and_becomes_json(tmp_path):
+    def wall(policy, age):
+        policy.tokens *= 50
+
+    report = examine(simulate(0, 20, fault=wall))
+    found = next(finding for finding in report.findings if finding.name == "truncation_wall")
+    assert "cure: Set grpo.max_completion_tokens to" in str(report)
+    assert "audit" in str(report).splitlines()[-1]
+    told = json.loads(json.dumps(report.to_json()))
+    assert told["kind"] == "audit"
+    assert {"name", "severity", "steps", "confidence", "what", "cure", "lasts"} == told["findings"][0].keys()
+    assert 0.5 < found.confidence < 1
+
+
+def test_rounds_are_the_steps_that_sampled():
+    rows = tuple({"step": step} | ({"reward": 0.1} if step % 2 else {}) for step in range(1, 9))
+    record = Record(RunConfig(), rows)
+    assert [row["step"] for row in record.rounds] == [1, 3, 5, 7]
+    assert record.until(4).rounds == Record(RunConfig(), rows[:4]).rounds
+    assert (record.until(4).step, record.step) == (4, 8)
