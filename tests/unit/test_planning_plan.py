@@ -175,7 +175,13 @@ def test_the_frontier_shows_what_a_group_buys():
     assert shares == sorted(shares)
     assert times == sorted(times)
     assert next(p for p in points if p.group_size == 32).relative_step_time == 1
-    assert len({p.upper_bytes for p in points if p.group_size >= 16}) == 1
+
+
+def test_a_larger_group_costs_no_memory_at_the_same_wave_and_micro_batch():
+    fixed = ("memory.rollout_rows=64", "memory.micro_batch=4", "memory.checkpointing=plain", "rollout.weights=merged")
+    uppers = [p.upper_bytes for p in plan_of("qwen7b-a6000", *fixed).frontier if p.group_size >= 8]
+    # Of 8 completions of 8 prompts the wave holds all; in larger groups it holds fewer distinct prompts.
+    assert uppers == sorted(uppers, reverse=True)
 
 
 def test_qlora_needs_less_than_lora_and_ours_less_than_plain_trl_and_ppo():
