@@ -68,6 +68,11 @@ class RunDir:
         return self.path / "engine.json"
 
     @property
+    def health(self) -> Path:
+        """What the audit of the run found."""
+        return self.path / "health.json"
+
+    @property
     def peak(self) -> Path:
         return self.path / "peak.json"
 

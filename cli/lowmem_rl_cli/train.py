@@ -9,7 +9,7 @@ from rich.table import Table
 
 from lowmem_rl.compose import Composed
 from lowmem_rl.evaluation.result import EvalResult
-from lowmem_rl.runs import default_path
+from lowmem_rl.runs import RunDir, default_path
 from lowmem_rl.signal.pass_rate import PassRate
 from lowmem_rl.stats import Interval
 from lowmem_rl_cli import console
@@ -58,6 +58,8 @@ def _print_result(before: EvalResult, after: EvalResult, path: Path, seconds: fl
     page.print(table)
     page.print(_verdict(before, after))
     page.print(f"{seconds:.0f} s in all. The run is in {path}", soft_wrap=True)
+    if RunDir(path).report.exists():
+        page.print(f"All of it on one page: {RunDir(path).report}", soft_wrap=True)
 
 
 def _result_cells(result: EvalResult) -> dict[str, str]:

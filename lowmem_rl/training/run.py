@@ -25,6 +25,7 @@ from lowmem_rl.signal.pass_rate import PassRate
 from lowmem_rl.training.dataset import check_enough, short_enough, to_dataset, tokens_of
 from lowmem_rl.training.events import EvalEnded, EvalProgressed, Listener, Noted, PhaseBegan, Saved, StepEnded
 from lowmem_rl.training.library_talk import library_talk_to
+from lowmem_rl.training.look_back import look_back
 from lowmem_rl.training.machine import machine_record
 from lowmem_rl.training.measure import first_step_rows
 from lowmem_rl.training.meter import PhaseMeter
@@ -100,7 +101,10 @@ class Run:
     def go(self) -> RunResult:
         """Loads, evaluates, trains, evaluates, saves."""
         with apart(self.rewards) as self.rewards:  # a reward of the user's that hangs costs one completion
-            return self._go()
+            try:
+                return self._go()
+            finally:
+                look_back(self.run_dir, lambda text: self.listen(Noted(text)))
 
     def _go(self) -> RunResult:
         with self._undone_if_it_fails():

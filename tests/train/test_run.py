@@ -70,6 +70,9 @@ def test_the_run_directory_holds_what_the_contract_names(finished) -> None:
     assert config["origins"]["grpo.group_size"] == "preset tiny-cpu"
     assert read_json(run.machine)["versions"]["trl"]
     assert read_json(run.peak)["peak_bytes"] > 0
+    assert read_json(run.engine)["sampling"]["engine"] == "lowmem"
+    assert read_json(run.health)["step"] == 4
+    assert "<html" in run.report.read_text()
     assert [row["step"] for row in read_rows(run.order)] == [1, 2, 3, 4]
     assert (run.adapter / "adapter_config.json").is_file()
     assert (run.checkpoint(2) / "adapter_model.safetensors").is_file()
