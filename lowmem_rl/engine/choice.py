@@ -56,7 +56,8 @@ def choose(policy: Policy, config: RunConfig) -> Choice:
         decoder = build(policy, config, weights)
     except UnknownModel as error:
         return Choice("generate", None, f"our engine does not know this model: {error}")
-    return _tried(policy, decoder, weights, rows=config.grpo.group_size, must_win=wanted == "auto")
+    with policy.without_dropout():
+        return _tried(policy, decoder, weights, rows=config.grpo.group_size, must_win=wanted == "auto")
 
 
 def build(policy: Policy, config: RunConfig, weights: Weights | None) -> Decoder:

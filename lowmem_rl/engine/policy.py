@@ -63,6 +63,18 @@ class Policy:
         finally:
             FastLanguageModel.for_training(self.model)
 
+    @contextlib.contextmanager
+    def without_dropout(self) -> Iterator[None]:
+        """Leaves training mode where that matters: walking all modules twice costs more than a short forward."""
+        if not self.model.training or not any(config.lora_dropout for config in self.model.peft_config.values()):
+            yield
+            return
+        self.model.eval()
+        try:
+            yield
+        finally:
+            self.model.train()
+
     def save_adapter(self, path: Path) -> None:
         """Writes adapter and tokenizer in PEFT's format."""
         self.model.save_pretrained(path)

@@ -16,8 +16,8 @@ from lowmem_rl.engine.sampling import Picking, pick, row_noise
 
 PREFILL_TOKENS = 8192
 """Most prompt tokens, padding included, in one forward, whose activations take the room of few rows' caches."""
-GPU_CHECK_EVERY = 8
-"""Tokens between two looks at who is finished, on a GPU, where each look waits for all queued work."""
+GPU_CHECK_EVERY, CPU_CHECK_EVERY = 8, 1
+"""Tokens between two looks at who is finished: on a GPU each look waits for all queued work."""
 
 
 Key = tuple[tuple[int, ...], int]
@@ -77,7 +77,7 @@ class _Wave:
     ) -> None:
         self.decoder, self.prompts, self.picking, self.limits = decoder, prompts, picking, limits
         device = decoder.device
-        self.check_every = GPU_CHECK_EVERY if device.type == "cuda" else 1
+        self.check_every = GPU_CHECK_EVERY if device.type == "cuda" else CPU_CHECK_EVERY
         width = limits.max_tokens + self.check_every  # a finished row goes on until someone looks
         self.keys = [(tuple(prompt), 0 if limits.reads_once else row) for row, prompt in enumerate(prompts)]
         self.waiting = _grouped(self.keys)
@@ -106,9 +106,9 @@ class _Wave:
         while self.rows:
             self._step()
             steps += 1
-            if self.limits.stops_loops and steps % LONGEST_PERIOD == 0:
-                self._cut_loops()
             if steps % self.check_every == 0:
+                if self.limits.stops_loops:
+                    self._cut_loops()
                 self._dismiss()
                 self._fill()
         return self._results()
@@ -153,8 +153,13 @@ class _Wave:
         self.on_device, self.has_stopped = self.on_device[:, :alive], self.has_stopped[:alive]
 
     def _cut_loops(self) -> None:
-        """Marks looping rows as finished; what they have said stays, without a stop id."""
-        slots = [slot for slot, count in enumerate(self.counts) if count >= WINDOW]
+        """Marks looping rows as finished; what they have said stays, without a stop id.
+
+        A row is looked at by its own tokens, not by the wave's steps: who else is alive must not matter. It has one
+        when it enters, and `check_every` divides LONGEST_PERIOD: no count is passed over.
+        """
+        due = range(WINDOW + 1, self.limits.max_tokens, LONGEST_PERIOD)
+        slots = [slot for slot, count in enumerate(self.counts) if count in due]
         if not slots:
             return
         rows, counts, _ = self.on_device[:, slots]

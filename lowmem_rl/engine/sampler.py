@@ -43,19 +43,25 @@ class Sampler:
         fall back: first to the model's own weights, then to `generate`.
         """
         picking = Picking.of(self.config.rollout)
-        sampled = self.sample(prompts, names, picking, self.config.grpo.max_completion_tokens, self.config.rollout_rows)
+        limits = Limits(
+            self.stop_ids,
+            self.config.grpo.max_completion_tokens,
+            self.config.rollout_rows,
+            stops_loops=self.config.rollout.stop_loops,
+        )
+        sampled = self.sample(prompts, names, picking, limits)
         self.gap = gap_of(self.policy, prompts[:CHECKED_ROWS], sampled[:CHECKED_ROWS], picking.temperature)
-        if self.gap > max_gap(self.policy):
+        if not self.gap <= max_gap(self.policy):  # NaN too
             self._fall_back(f"log-probs lie {self.gap:.2g} nats from the training weights'")
         return sampled
 
     def sample(
-        self, prompts: Sequence[Sequence[int]], names: Sequence[str], picking: Picking, max_tokens: int, rows: int
+        self, prompts: Sequence[Sequence[int]], names: Sequence[str], picking: Picking, limits: Limits
     ) -> list[Sampled]:
-        """Samples one completion a prompt, at most `rows` at once."""
+        """Samples one completion a prompt."""
         decoder = build(self.policy, self.config, self.choice.weights)
-        limits = Limits(self.stop_ids, max_tokens, rows, stops_loops=self.config.rollout.stop_loops)
-        return sample(decoder, prompts, names, picking, limits)
+        with self.policy.without_dropout():  # the model's own modules would drop out in training mode
+            return sample(decoder, prompts, names, picking, limits)
 
     def answers(
         self, prompts: Sequence[Sequence[Message]], picking: Picking, *, max_tokens: int, batch: int, stream: str = ""
@@ -70,7 +76,7 @@ class Sampler:
         for start in range(0, len(prompts), BATCHES_TOGETHER * batch):
             ids = [self.policy.tokenize(prompt) for prompt in prompts[start : start + BATCHES_TOGETHER * batch]]
             names = names_of(f"{stream}/{start}", len(ids))
-            for row in self.sample(ids, names, picking, max_tokens, batch):
+            for row in self.sample(ids, names, picking, Limits(self.stop_ids, max_tokens, batch)):
                 yield completion_of(self.policy, row.ids)
 
     def _fall_back(self, why: str) -> None:

@@ -58,20 +58,26 @@ def pick(
     `logits` (rows, vocabulary) in float32, `noise` (rows,). `seen` (rows, tokens) holds the ids that the repetition
     penalty counts; only then it is needed. `forced` (rows,) are taken instead of what was picked.
     """
+    log_probs = _log_probs(logits, picking)
+    scores, likely = logits, log_probs
     if picking.repetition_penalty != 1.0:
-        logits = _penalised(logits, picking.repetition_penalty, seen)
-    logits = logits / picking.temperature
-    log_probs = logits.log_softmax(-1)
-    tokens = logits.argmax(-1) if picking.greedy else _inverse_cdf(_filtered(log_probs, picking), noise)
+        scores = _penalised(logits, picking.repetition_penalty, seen)
+        likely = _log_probs(scores, picking)
+    tokens = scores.argmax(-1) if picking.greedy else _inverse_cdf(_filtered(likely, picking), noise)
     tokens = tokens if forced is None else forced
     return tokens, log_probs.gather(-1, tokens[:, None])[:, 0]
+
+
+def _log_probs(logits: Tensor, picking: Picking) -> Tensor:
+    return (logits / picking.temperature).log_softmax(-1)
 
 
 def _inverse_cdf(log_probs: Tensor, noise: Tensor) -> Tensor:
     # In double precision the product stays below the total, so that a token without probability is never met.
     cumulative = log_probs.exp().cumsum(-1, dtype=torch.float64)
     targets = noise.double()[:, None] * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, targets, right=True)[:, 0]
+    # NaN is passed nowhere: the last token stands for it, and its log-probability says what happened.
+    return torch.searchsorted(cumulative, targets, right=True)[:, 0].clamp(max=log_probs.shape[-1] - 1)
 
 
 def _filtered(scores: Tensor, picking: Picking) -> Tensor:

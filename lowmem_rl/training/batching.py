@@ -35,7 +35,7 @@ class Layout:
     """False under a KL penalty, where a row without advantage has a gradient too."""
     keeps_groups: bool
     """True where the kernels share the prompt of neighbouring rows (Unsloth's Prefix Grouper); needs
-    `micro_batch` >= `group_size`."""
+    a `micro_batch` of whole groups."""
     shares_prompts: bool
     """True where a prompt is read once for all its rows in a micro-batch (`shared_prompt`)."""
     max_prompt_tokens: int
@@ -232,7 +232,7 @@ def _fits(rows: int, prompt: int, completion: int, layout: Layout) -> bool:
 
 def _take(batch: Batch, part: Sequence[Row], weight: float, layout: Layout) -> Batch:
     """Returns the part's rows, their advantages times `weight`, without columns that are padding in all of them."""
-    numbers = torch.tensor([row.number for row in part], device=batch["advantages"].device)
+    numbers = torch.tensor([row.number for row in part])  # on the CPU: Unsloth leaves `max_left_pad` there
     total = len(batch["advantages"])
     taken = {
         key: value[numbers] if isinstance(value, Tensor) and value.dim() and len(value) == total else value

@@ -24,7 +24,9 @@ def down_sampled(batch: Batch, group_size: int, rows: int, *, scaled: bool, coun
     for group, values in enumerate(advantages.tolist()):
         kept[group, most_spread(values, rows)] = True
     chosen = advantages[kept].view(-1, rows)
-    chosen = chosen - chosen.mean(1, keepdim=True)
+    # Equal ones are noise around none (`batching._dead`), and their mean may miss them.
+    alike = (chosen == chosen[:, :1]).all(1, keepdim=True)
+    chosen = (chosen - chosen.mean(1, keepdim=True)).masked_fill(alike, 0.0)
     if scaled:
         chosen = chosen / (chosen.std(1, keepdim=True) + 1e-4)  # as TRL divides
     taken = torch.zeros_like(advantages)

@@ -134,7 +134,7 @@ def sampler_up_to_the_limit(policy: Policy, config: RunConfig) -> Sampler:
 
     vLLM takes its cache at once, whatever the lengths: there the step is as long as the answers happen to be.
     """
-    sampler = Sampler(policy, config)
+    sampler = Sampler(policy, changed(config, {"rollout.stop_loops": False}))
     sampler.stop_ids = frozenset()
     policy.model.generation_config.min_new_tokens = config.grpo.max_completion_tokens
     return sampler

@@ -110,7 +110,7 @@ def layout_of(config: RunConfig, device: Device) -> Layout:
         steps=grpo.steps_per_rollout,
         loss=grpo.loss,
         drops_dead_rows=grpo.beta == 0.0,
-        keeps_groups=device.is_gpu and config.micro_batch >= grpo.group_size,
+        keeps_groups=device.is_gpu and config.micro_batch % grpo.group_size == 0,
         shares_prompts=not device.is_gpu and config.checkpointing == "none",
         max_prompt_tokens=grpo.max_prompt_tokens,
         max_completion_tokens=grpo.max_completion_tokens,
@@ -187,7 +187,7 @@ class Overrides(TrlTrainer):
                 break
             asked |= {row["example_id"] for row in fresh}
             more = self._generate_and_score_completions([row for row in fresh for _ in range(size)])
-            rollout = replaced(rollout, dead, more, size)
+            rollout = replaced(rollout, dead, more, size, self.processing_class.pad_token_id)
         self.round = 0
         return rollout
 

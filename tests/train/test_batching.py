@@ -123,6 +123,27 @@ def test_whole_groups_stay_together_where_the_kernels_share_their_prompt() -> No
         assert all(len(set(groups[i : i + SIZE])) == 1 for i in range(0, len(groups), SIZE))
 
 
+@pytest.mark.parametrize("micro_batch", [2, 4, 6, 8, 12, 24])
+def test_a_run_on_a_gpu_is_cut_whatever_divides_its_rows(micro_batch: int) -> None:
+    config = resolve(
+        preset="tiny-cpu",
+        settings=[
+            f"grpo.group_size={SIZE}",
+            f"grpo.prompts_per_step={GROUPS}",
+            f"grpo.max_prompt_tokens={PROMPT}",
+            f"grpo.max_completion_tokens={COMPLETION}",
+            f"memory.micro_batch={micro_batch}",
+            "memory.checkpointing=none",
+        ],
+    ).config
+    batch = rollout(dead_groups=0)
+    batch["completion_mask"][:] = 1
+    batch["prompt_mask"][:] = 1
+    slots = cut(batch, layout_of(config, Device("cuda", "bfloat16")), seed=0).slots
+    assert len(slots) == ROWS // micro_batch
+    assert sorted(row for part in full(slots) for row in rows_in(part, batch)) == list(range(ROWS))
+
+
 def test_groups_stay_in_one_optimizer_step_and_the_seed_says_in_which() -> None:
     batch, layout = rollout(dead_groups=0), replace(LAYOUT, steps=2)
 

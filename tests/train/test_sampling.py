@@ -57,6 +57,12 @@ def test_log_probs_are_taken_before_anything_is_filtered_out() -> None:
     assert log_probs[0] == pytest.approx(float((LOGITS / 0.5).log_softmax(-1)[0, tokens[0]]))
 
 
+def test_log_probs_are_the_models_own_whatever_is_penalised() -> None:
+    picking = Picking(temperature=0.5, repetition_penalty=1.5)
+    tokens, log_probs = pick(LOGITS, torch.tensor([0.5]), picking, SEEN)
+    assert log_probs[0] == pytest.approx(float((LOGITS / 0.5).log_softmax(-1)[0, tokens[0]]))
+
+
 def test_greedy_takes_the_likeliest() -> None:
     tokens, _ = pick(LOGITS, torch.tensor([0.999]), GREEDY)
     assert tokens[0] == LOGITS.argmax()

@@ -53,12 +53,47 @@ def test_a_dead_group_stays_dead_when_down_sampled() -> None:
 def test_informative_groups_take_the_place_of_dead_ones() -> None:
     old = batch_of([[0.0, 0.0], [1.0, -1.0], [0.0, 0.0]])
     new = batch_of([[0.0, 0.0], [0.5, -0.5]], completion=6)
-    merged = replaced(old, dead_groups(old, 2), new, 2)
+    merged = replaced(old, dead_groups(old, 2), new, 2, pad_id=9)
     assert merged["advantages"].tolist() == [0.5, -0.5, 1.0, -1.0, 0.0, 0.0]
     assert merged["completion_ids"].shape == (6, 6)
     assert merged["completion_ids"][0].tolist() == [2] * 6
     assert int(merged["num_items_in_batch"]) == int(merged["completion_mask"].sum())
     assert int(merged["completion_mask"][2].sum()) == int(old["completion_mask"][2].sum())
+
+
+def test_rollouts_of_other_widths_are_padded_with_the_id_that_tells_padding() -> None:
+    old, new = batch_of([[0.0, 0.0], [1.0, -1.0]]), batch_of([[0.5, -0.5]], completion=6)
+    new |= {key: new[key].repeat(1, 2) for key in ("prompt_ids", "prompt_mask")}
+    merged = replaced(old, [0], new, 2, pad_id=9)
+    assert merged["prompt_ids"][2].tolist() == [9, 9, 9, 2, 2, 2]
+    assert merged["prompt_mask"][2].tolist() == [0, 0, 0, 1, 1, 1]
+    assert merged["completion_ids"][2].tolist() == [2, 2, 2, 2, 9, 9]
+
+
+def with_unsloths_log_probs(batch: dict, padding: list[int]) -> dict:
+    """As Unsloth lays them out: what comes behind a prompt begins by so much earlier as the prompt is padded."""
+    width, reach = batch["completion_ids"].shape[1], max(padding)
+    log_probs = torch.zeros(len(padding), width + reach)
+    for row, missing in enumerate(padding):
+        batch["prompt_mask"][row, :missing] = 0
+        log_probs[row, reach - missing :][:width] = batch["completion_mask"][row] * (row + 1)
+    return batch | {"old_per_token_logps": log_probs, "max_left_pad": torch.full((len(padding), 1), reach)}
+
+
+def test_unsloths_log_probs_still_begin_where_their_completions_do() -> None:
+    old = with_unsloths_log_probs(batch_of([[0.0, 0.0], [1.0, -1.0]]), [0, 0, 1, 1])
+    new = batch_of([[0.5, -0.5]], completion=6)
+    new |= {key: new[key].repeat(1, 2) for key in ("prompt_ids", "prompt_mask")}
+    merged = replaced(old, [0], with_unsloths_log_probs(new, [0, 2]), 2, pad_id=9)
+    expected = with_unsloths_log_probs(merged, (merged["prompt_mask"] == 0).sum(1).tolist())
+    assert merged["max_left_pad"].tolist() == expected["max_left_pad"].tolist()
+    numbers = torch.tensor([1, 2, 3, 4])[:, None]  # of the row in its own rollout
+    assert torch.equal((merged["old_per_token_logps"] > 0) * numbers, (expected["old_per_token_logps"] > 0) * numbers)
+
+
+def test_equal_advantages_stay_dead_when_down_sampled() -> None:
+    kept = down_sampled(batch_of([[1e-4] * 8]), 8, 5, scaled=True, counts_rows=False)
+    assert kept["advantages"].tolist() == [0.0] * 8
 
 
 def test_a_loop_is_a_period_that_fills_the_window() -> None:
