@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from lowmem_rl.engine import rollout
 from lowmem_rl.engine.rollout import Limits, Sampled, sample
 from lowmem_rl.engine.sampling import GREEDY, Picking, names_of
 from lowmem_rl.engine.weights import UnknownModel, merged, quantized
@@ -129,6 +130,40 @@ def test_one_row_may_be_a_hundred_times_longer_than_the_rest(model: Any) -> None
     limits = Limits(frozenset({STOP}), 100, 8)
     rows = sample(merged(model, PLACES), prompts_of([3] * 8), names_of("x", 8), Picking(), limits, forced)
     assert ids_of(rows) == forced
+
+
+@pytest.mark.parametrize("check_every", [1, rollout.GPU_CHECK_EVERY])
+@pytest.mark.parametrize("rows", [1, 3, 8])
+def test_a_looping_row_is_cut_at_the_same_token_whoever_is_beside_it(
+    model: Any, rows: int, check_every: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollout, "CPU_CHECK_EVERY", check_every)
+    lengths = [3, 170, 20, 170, 11, 170]
+    forced = [[50] * (length - 1) + [STOP] for length in lengths]
+    limits = Limits(frozenset({STOP}), 180, rows, stops_loops=True)
+    found = sample(merged(model, 256), prompts_of([3] * 6), names_of("x", 6), Picking(), limits, forced)
+    assert [len(row.ids) for row in found] == [3, 129, 20, 129, 11, 129]
+
+
+@pytest.mark.parametrize("check_every", [1, rollout.GPU_CHECK_EVERY])
+def test_a_loop_that_is_noticed_behind_the_limit_ends_at_the_limit(
+    model: Any, check_every: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollout, "CPU_CHECK_EVERY", check_every)
+    limits = Limits(frozenset({STOP}), 125, 1, stops_loops=True)
+    # What is forced ends with the limit; zeros behind it go on with the loop.
+    (found,) = sample(merged(model, 256), prompts_of([3]), ["x"], Picking(), limits, [[0] * 125])
+    assert len(found.ids) == 125
+
+
+@pytest.mark.parametrize("check_every", [1, rollout.GPU_CHECK_EVERY])
+def test_nothing_depends_on_how_often_someone_looks(
+    model: Any, check_every: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts, names = prompts_of([5, 30, 2, 12, 1]), names_of("x", 5)
+    expected = ids_of(sampled(model, prompts, names, rows=5))
+    monkeypatch.setattr(rollout, "CPU_CHECK_EVERY", check_every)
+    assert ids_of(sampled(model, prompts, names, rows=2)) == expected
 
 
 def test_a_replay_keeps_the_log_probs_of_what_was_forced(model: Any) -> None:

@@ -84,14 +84,8 @@ class Session:
         """Returns our sampler, with the recorded tokens and with the savings of the arm."""
         sampler, off = Sampler(self.policy, config), self.arm.off
 
-        def replayed(prompts: Any, names: Any, picking: Picking, max_tokens: int, rows: int) -> list[Sampled]:
-            limits = Limits(
-                sampler.stop_ids,
-                max_tokens,
-                rows,
-                reads_once=off != "prompts read once",
-                leaves_early=off != "finished rows leave",
-            )
+        def replayed(prompts: Any, names: Any, picking: Picking, limits: Limits) -> list[Sampled]:
+            limits = replace(limits, reads_once=off != "prompts read once", leaves_early=off != "finished rows leave")
             decoder = build(self.policy, config, sampler.choice.weights)
             forced = None if recorded is None else recorded.completions(prompts)
             return sample(decoder, prompts, names, picking, limits, forced)
