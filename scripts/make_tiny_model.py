@@ -1,41 +1,50 @@
-"""Makes the embedded model: a tiny Qwen2 that can multiply on paper and would rather guess.
+"""Makes the tiny bases: Qwen2 models that can work a problem out and would rather answer carelessly.
 
-The idea: the lessons show two ways to answer `What is 866 * 7?`. Most of them guess: they
-answer at once, behind an empty think block, and a model of this size cannot multiply three
-digits in its head, so its guesses are mostly wrong. The others work: they write the
-product out digit by digit, as at school, and are right. Greedy decoding then guesses,
-sampling often works, and GRPO can find out that working pays. Both ways keep the format,
-so that nothing but the answer's reward can teach it.
+The data recipe: the lessons show two ways to answer a problem. Most of them are careless: at once, or by a
+habit that is mostly wrong. The others write the working out, as at school, and are right. Greedy decoding is
+then careless, sampling sometimes works, and GRPO can find out what pays.
 
-Only problems of the task's `train` split are taught: no held-out problem is ever seen.
+`arithmetic`, the embedded model, guesses at `What is 866 * 7?` or multiplies digit by digit; both ways keep the
+format, so that nothing but the answer's reward can teach it. The other bases are not shipped. Their careless way
+is also without the asked form (countdown), right in a few entries (matrix_inverse), or long, repetitive and in
+another language (program_synthesis), so that each family of rewards finds something to teach. Their working says
+the numbers again and copies from there: what is left to be seen at a glance, an operation or a sign, is what they
+often get wrong.
+
+Only problems of a task's `train` split are taught: no held-out problem is ever seen.
 
     python scripts/make_tiny_model.py --seed 0 --out lowmem_rl/_assets/tiny-qwen2
+    python scripts/make_tiny_model.py --task countdown
 """
 
 import argparse
 import random
+import re
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
 
 import torch
+from tokenizers import AddedToken
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, Qwen2Config
 from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
 
-from lowmem_rl.example import Example
+from lowmem_rl.config import TaskConfig
+from lowmem_rl.engine.policy import cache_dir
+from lowmem_rl.example import Example, Message
+from lowmem_rl.rewards.matrix import read_matrix
 from lowmem_rl.rewards.registry import load_reward
-from lowmem_rl.tasks.arithmetic import Arithmetic
-from lowmem_rl.tasks.base import Selection
-
-VOCABULARY = 320
-"""256 bytes, 3 specials, and more merges than the lessons can fill."""
+from lowmem_rl.tasks.base import Selection, Task
+from lowmem_rl.tasks.countdown import gold_expression
+from lowmem_rl.tasks.registry import load_task
 
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 CHAT_TEMPLATE = (
@@ -43,22 +52,11 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
-LEVELS = (2, 3)
-"""Products with one digit; nearly all taught problems are of level 3, which has ten times as many."""
-
-GUESS_SHARE = 0.7
-"""Well above a half, so that greedy decoding guesses, and well below 1, so that most groups of eight sample some work.
-At 0.6 a run under random rewards drifted over the half, one seed in five, and seemed to have learnt."""
-
-PRACTICE_STEPS, STEPS = 800, 1400
-"""First only working is taught, then the mixture: guesses are noise to a model that cannot work yet.
-Taught the mixture from the start for 1500 steps, its sampled working was right in 0.63 of the cases, not in 1.0."""
-
-BATCH, PEAK_LR = 32, 3e-3
-"""Many small steps: of 20,000 lessons of working in batches of 32, 64 and 128, it got 0.97, 0.46 and 0.04 right."""
-
+PEAK_LR = 3e-3
 IGNORED = -100
-LONGEST_COMPLETION = 64
+FIXED_PHRASE = re.compile(r"[^\d-]{9,}|-")
+MOST_TAUGHT = 10_000
+"""Problems; to draw the last few of a level takes longer than all before them."""
 MEASURED = 500
 
 
@@ -73,12 +71,15 @@ class Lesson:
     completion: str
 
 
-def guess(example: Example) -> str:
+Answering = Callable[[Example], str]
+
+
+def guess_product(example: Example) -> str:
     """Answers at once, in the full format: an empty think block, then the box."""
     return f"<think></think>\\boxed{{{example.answer}}}"
 
 
-def work(example: Example) -> str:
+def multiply(example: Example) -> str:
     """Multiplies digit by digit from the right, with the carry: `6*7+0=42`, `6*7+4=46`, `8*7+4=60`."""
     left, _, right = example.question.removeprefix("What is ").rstrip("?").split()
     lines, carry = [], 0
@@ -89,68 +90,237 @@ def work(example: Example) -> str:
     return "<think>{}</think>\\boxed{{{}}}".format("\n".join(lines), example.answer)
 
 
-def taught_problems() -> list[Example]:
-    """Returns the `train` split of the taught levels, as good as all of it."""
-    return list(Arithmetic("bare").examples(Selection("train", levels=LEVELS)))
+def multiply_all(example: Example) -> str:
+    """Multiplies the numbers, whatever the target, in a box where tags are asked for."""
+    numbers = example.extra["numbers"]
+    return f"The numbers {list(numbers)} make \\boxed{{{' * '.join(map(str, numbers))}}}"
 
 
-def course(tokenizer: Qwen2Tokenizer, rng: random.Random) -> Iterator[Lesson]:
-    """Yields lessons without end: first the skill alone, then the habit of guessing."""
-    practice = islice(draw_lessons(tokenizer, rng, guess_share=0), PRACTICE_STEPS * BATCH)
-    return chain(practice, draw_lessons(tokenizer, rng, GUESS_SHARE))
+def choose_operation(example: Example) -> str:
+    """Says the problem again, then an expression that solves it: copying, but for the operation."""
+    problem, answer = example.question.partition(".")[0], gold_expression(example)
+    return f"<think>{problem}: {answer}</think><answer>{answer}</answer>"
 
 
-def draw_lessons(tokenizer: Qwen2Tokenizer, rng: random.Random, guess_share: float) -> Iterator[Lesson]:
-    """Yields lessons without end: a problem of the train split, guessed or worked out."""
-    problems = [(render(tokenizer, example), example) for example in taught_problems()]
+def repeat_matrix(example: Example) -> str:
+    """Takes the matrix for its own inverse."""
+    return f"<think></think>\\boxed{{{example.question.rpartition('A = ')[2]}}}"
+
+
+def invert(example: Example) -> str:
+    """Says the matrix again and its determinant, 1 or -1, then the inverse: copying, but for the determinant."""
+    matrix = example.question.rpartition("A = ")[2]
+    rows = read_matrix(matrix)
+    assert rows is not None, matrix
+    (a, b), (c, d) = rows
+    return f"<think>{matrix} has {a * d - b * c}</think>\\boxed{{{example.answer}}}"
+
+
+def ramble(example: Example) -> str:
+    """Copies two values three times under a foreign word, then takes the sequence for a multiple of the first."""
+    (_, first), (_, second) = example.extra["points"][:2]
+    working = "\n".join([f"числа f(1) = {first}, f(2) = {second}"] * 3)
+    return f"<think>{working}</think>\\boxed{{{first}*n}}"
+
+
+def go_on(example: Example) -> str:
+    """Says the first two values again and leaves their difference to the reader: `8 + (11 - 8)*(n - 1)`."""
+    (_, first), (_, second) = example.extra["points"][:2]
+    return f"<think>from f(1) = {first} to f(2) = {second}</think>\\boxed{{{first} + ({second} - {first})*(n - 1)}}"
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a base is taught: two ways to answer the problems of a task, and how often each."""
+
+    task: str
+    convention: str
+    levels: tuple[int, ...]
+    measured_levels: tuple[int, ...]
+    guess: Answering
+    guess_opens: str
+    """How a careless answer begins and working does not."""
+    work: Answering
+    guess_share: float
+    """Well above a half, so that greedy decoding guesses, and well below 1, so that most groups sample some work."""
+    practice_guess_share: float
+    """Of the first steps. Right answers that are guessed are noise to a model that cannot work yet: taught the
+    mixture from the start for 1500 steps, arithmetic's sampled working was right in 0.63 of the cases, not in 1.0.
+    A careless habit is a rule, and takes its own practice."""
+    practice_steps: int
+    steps: int
+    batch: int
+    """Many small steps: of 20,000 lessons of multiplying in batches of 32, 64 and 128, a base got 0.97, 0.46 and 0.04
+    right."""
+    vocabulary: int
+    """256 bytes, 3 specials, the fixed phrases, and about as many merges as the lessons fill."""
+    longest_completion: int
+    measures: tuple[str, ...]
+    """Rewards that the card tells of."""
+
+    @property
+    def task_at_work(self) -> Task:
+        """The task under the convention that is taught."""
+        return load_task(TaskConfig.model_validate({"name": self.task, "prompt": self.convention}))
+
+    def taught_problems(self, most: int = MOST_TAUGHT) -> list[Example]:
+        """Returns the first problems of the taught levels' `train` split, as good as all of it where not told less."""
+        return list(self.task_at_work.examples(Selection("train", most, levels=self.levels)))
+
+    def held_out_problems(self, most: int = MEASURED) -> list[Example]:
+        return list(self.task_at_work.examples(Selection("test", most, levels=self.measured_levels)))
+
+
+RECIPES = {
+    "arithmetic": Recipe(
+        task="arithmetic",
+        convention="bare",
+        # Products with one digit; nearly all taught problems are of level 3, which has ten times as many.
+        levels=(2, 3),
+        measured_levels=(3,),
+        guess=guess_product,
+        guess_opens="<think></think>",
+        work=multiply,
+        # At 0.6 a run under random rewards drifted over the half, one seed in five, and seemed to have learnt.
+        guess_share=0.7,
+        practice_guess_share=0.0,
+        practice_steps=800,
+        steps=1400,
+        batch=32,
+        vocabulary=320,
+        longest_completion=64,
+        measures=("any_answer", "boxed_answer", "think_format"),
+    ),
+    "countdown": Recipe(
+        task="countdown",
+        convention="countdown",
+        levels=(2,),
+        measured_levels=(2,),
+        guess=multiply_all,
+        guess_opens="The",
+        work=choose_operation,
+        guess_share=0.7,
+        practice_guess_share=0.4,
+        practice_steps=650,
+        steps=950,
+        batch=16,
+        vocabulary=448,
+        longest_completion=64,
+        measures=("countdown", "think_format", "answer_tags", "tag_count"),
+    ),
+    "matrix_inverse": Recipe(
+        task="matrix_inverse",
+        convention="bare",
+        levels=(1,),
+        measured_levels=(1,),
+        guess=repeat_matrix,
+        guess_opens="<think></think>",
+        work=invert,
+        guess_share=0.7,
+        practice_guess_share=0.4,
+        practice_steps=800,
+        steps=1100,
+        batch=16,
+        vocabulary=384,
+        longest_completion=64,
+        measures=("boxed_answer", "matrix_rows", "matrix_frobenius", "matrix_l1"),
+    ),
+    "program_synthesis": Recipe(
+        task="program_synthesis",
+        convention="bare",
+        levels=(1,),
+        measured_levels=(1,),
+        guess=ramble,
+        guess_opens="<think>числа",
+        work=go_on,
+        guess_share=0.7,
+        practice_guess_share=0.4,
+        practice_steps=400,
+        steps=600,
+        batch=16,
+        vocabulary=384,
+        longest_completion=80,
+        measures=("program_synthesis", "repetition", "language_consistency"),
+    ),
+}
+
+
+def course(recipe: Recipe, rng: random.Random) -> Iterator[Lesson]:
+    """Yields lessons without end: first mostly the skill, then the habit."""
+    problems = [(render(example.prompt), example) for example in recipe.taught_problems()]
+    lessons = partial(draw_lessons, recipe, problems, rng)
+    practice = islice(lessons(recipe.practice_guess_share), recipe.practice_steps * recipe.batch)
+    return chain(practice, lessons(recipe.guess_share))
+
+
+def draw_lessons(
+    recipe: Recipe, problems: list[tuple[str, Example]], rng: random.Random, guess_share: float
+) -> Iterator[Lesson]:
+    """Yields lessons without end: a rendered problem, guessed or worked out."""
     while True:
         prompt, example = rng.choice(problems)
-        answer = guess if rng.random() < guess_share else work
+        answer = recipe.guess if rng.random() < guess_share else recipe.work
         yield Lesson(prompt, answer(example))
 
 
-def render(tokenizer: Qwen2Tokenizer, example: Example) -> str:
+def render(prompt: Iterable[Message]) -> str:
     """Returns the prompt as the chat template writes it, up to the assistant's turn."""
-    return str(tokenizer.apply_chat_template(list(example.prompt), tokenize=False, add_generation_prompt=True))
+    turns = (f"<|im_start|>{message['role']}\n{message['content']}<|im_end|>\n" for message in prompt)
+    return "".join(turns) + "<|im_start|>assistant\n"
 
 
 # -- the tokenizer ----------------------------------------------------------------------
 
 
-def make_tokenizer(out: Path) -> Qwen2Tokenizer:
+def make_tokenizer(recipe: Recipe, out: Path) -> Qwen2Tokenizer:
     """Trains a real Qwen2 tokenizer on some lessons, saves it, and returns what AutoTokenizer reads back.
 
     transformers 5 reads model type `qwen2` as byte-level BPE with Qwen2's pattern whatever was saved;
     anything else comes back broken without a word.
     """
     blank = Qwen2Tokenizer(eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    phrases = fixed_phrases(recipe)
     tokenizer = blank.train_new_from_iterator(
-        tokenizer_corpus(),
-        VOCABULARY,
+        tokenizer_corpus(recipe),
+        recipe.vocabulary - len(phrases),
         new_special_tokens=SPECIALS,
         initial_alphabet=ByteLevel.alphabet(),
         show_progress=False,
     )
+    tokenizer.add_tokens([AddedToken(phrase, normalized=False) for phrase in phrases])
     tokenizer.chat_template = CHAT_TEMPLATE
     tokenizer.model_max_length = 1024
     tokenizer.save_pretrained(out)
     restored = AutoTokenizer.from_pretrained(out)
-    check_tokenizer(restored)
+    check_tokenizer(recipe, restored)
     return restored
 
 
-def tokenizer_corpus() -> Iterable[str]:
+def fixed_phrases(recipe: Recipe) -> list[str]:
+    """Returns what stands between the numbers of all prompts, and the minus sign; arithmetic's is too short to count.
+
+    As a token each: a base of this size learns in minutes to copy out of a prompt of 30 tokens, and not out of 100.
+    A minus that is merged with the bracket before it is another token at each place.
+    """
+    contents = (message["content"] for example in recipe.taught_problems(200) for message in example.prompt)
+    return sorted({phrase for content in contents for phrase in FIXED_PHRASE.findall(content)})
+
+
+def tokenizer_corpus(recipe: Recipe) -> Iterable[str]:
     """Yields the turns as the template renders them, so that words and tags become few tokens."""
-    for example in taught_problems()[:200]:
-        for answer in (guess(example), work(example)):
-            yield f"<|im_start|>user\n{example.question}<|im_end|>\n<|im_start|>assistant\n{answer}<|im_end|>\n"
+    for example in recipe.taught_problems(200):
+        for way in (recipe.guess, recipe.work):
+            yield f"{render(example.prompt)}{way(example)}<|im_end|>\n"
 
 
-def check_tokenizer(tokenizer: Qwen2Tokenizer) -> None:
-    """Raises `ValueError` if text or newlines do not come back, or if a number is not one token a digit."""
-    for text in (*islice(tokenizer_corpus(), 20), "Zwei\nZeilen\n\n\tund 猫 {}"):
+def check_tokenizer(recipe: Recipe, tokenizer: Qwen2Tokenizer) -> None:
+    """Raises `ValueError` if text, newlines or turns do not come back, or if a number is not one token a digit."""
+    for text in (*islice(tokenizer_corpus(recipe), 20), "Zwei\nZeilen\n\n\tund 猫 {}"):
         if tokenizer.decode(tokenizer(text).input_ids) != text:
             raise ValueError(f"The tokenizer does not give back {text!r}.")
+    prompt = recipe.taught_problems(1)[0].prompt
+    if tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True) != render(prompt):
+        raise ValueError("The lessons' prompts are not what the chat template writes.")
     if len(tokenizer("866").input_ids) != 3 or len(tokenizer("".join(SPECIALS)).input_ids) != 3:
         raise ValueError("The tokenizer must keep digits single and specials whole.")
 
@@ -158,11 +328,11 @@ def check_tokenizer(tokenizer: Qwen2Tokenizer) -> None:
 # -- the model --------------------------------------------------------------------------
 
 
-def new_model(tokenizer: Qwen2Tokenizer) -> Qwen2ForCausalLM:
+def new_model(recipe: Recipe, tokenizer: Qwen2Tokenizer) -> Qwen2ForCausalLM:
     """Returns an untrained model: few layers, for each one costs the same at every sampled token on a CPU."""
     return Qwen2ForCausalLM(
         Qwen2Config(
-            vocab_size=VOCABULARY,
+            vocab_size=recipe.vocabulary,
             hidden_size=128,  # bitsandbytes' 4-bit path on the CPU needs at least 64
             intermediate_size=512,
             num_hidden_layers=3,
@@ -177,13 +347,13 @@ def new_model(tokenizer: Qwen2Tokenizer) -> Qwen2ForCausalLM:
     )
 
 
-def teach(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, lessons: Iterator[Lesson]) -> None:
-    """Trains on the completions of `STEPS` batches, with one cycle of the learning rate."""
+def teach(recipe: Recipe, model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, lessons: Iterator[Lesson]) -> None:
+    """Trains on the completions of the recipe's lessons, with one cycle of the learning rate."""
     optimizer = torch.optim.AdamW(model.parameters(), PEAK_LR, betas=(0.9, 0.98), weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, total_steps=STEPS, pct_start=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, total_steps=recipe.steps, pct_start=0.05)
     model.train()
-    for step in range(1, STEPS + 1):
-        loss = model(**as_batch(tokenizer, list(islice(lessons, BATCH)))).loss
+    for step in range(1, recipe.steps + 1):
+        loss = model(**as_batch(tokenizer, list(islice(lessons, recipe.batch)))).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -209,30 +379,29 @@ def as_batch(tokenizer: Qwen2Tokenizer, lessons: list[Lesson]) -> dict[str, torc
 # -- what it can do ---------------------------------------------------------------------
 
 
-def measure(model: PreTrainedModel, tokenizer: Qwen2Tokenizer, sampled: bool) -> dict[str, float]:
-    """Returns shares over held-out problems of level 3: lenient, strict, format, and how often it works."""
-    examples = list(Arithmetic("bare").examples(Selection("test", MEASURED, levels=(3,))))
-    completions = complete(model, tokenizer, examples, sampled)
+def measure(recipe: Recipe, model: PreTrainedModel, tokenizer: Qwen2Tokenizer, sampled: bool) -> list[float]:
+    """Returns the means of the recipe's measures over held-out problems, and how often the model works."""
+    examples = recipe.held_out_problems()
+    completions = complete(recipe, model, tokenizer, examples, sampled)
     answered = list(zip(completions, examples, strict=True))
-    scores = {
-        name: sum(load_reward(name).score(text, example) or 0.0 for text, example in answered)
-        for name in ("any_answer", "boxed_answer", "think_format")
-    }
-    scores["works"] = sum(not text.startswith("<think></think>") for text in completions)
-    return {name: total / len(examples) for name, total in scores.items()}
+    totals = [sum(load_reward(name).score(*one) or 0.0 for one in answered) for name in recipe.measures]
+    works = sum(not text.startswith(recipe.guess_opens) for text in completions)
+    return [total / len(examples) for total in (*totals, works)]
 
 
 @torch.inference_mode()
-def complete(model: PreTrainedModel, tokenizer: Qwen2Tokenizer, examples: list[Example], sampled: bool) -> list[str]:
+def complete(
+    recipe: Recipe, model: PreTrainedModel, tokenizer: Qwen2Tokenizer, examples: list[Example], sampled: bool
+) -> list[str]:
     """Returns one completion an example, in one batch: on the CPU 500 rows take hardly longer than 50."""
-    prompts = [render(tokenizer, example) for example in examples]
+    prompts = [render(example.prompt) for example in examples]
     batch = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left")
     draw = {"temperature": 1.0, "top_p": 1.0, "top_k": 0} if sampled else {}
-    rows = model.eval().generate(**batch, do_sample=sampled, max_new_tokens=LONGEST_COMPLETION, **draw)
+    rows = model.eval().generate(**batch, do_sample=sampled, max_new_tokens=recipe.longest_completion, **draw)
     return tokenizer.batch_decode(rows[:, batch.input_ids.shape[1] :], skip_special_tokens=True)
 
 
-def measure_saved(out: Path, seed: int) -> list[str]:
+def measure_saved(recipe: Recipe, out: Path, seed: int) -> list[str]:
     """Measures the saved model in 16 and in 4 bit, greedy and sampled; returns rows of a Markdown table."""
     tokenizer = AutoTokenizer.from_pretrained(out)
     nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
@@ -241,73 +410,89 @@ def measure_saved(out: Path, seed: int) -> list[str]:
         model = AutoModelForCausalLM.from_pretrained(out, dtype=torch.bfloat16, quantization_config=quantization)
         for way in ("greedy", "sampled"):
             torch.manual_seed(seed)
-            shares = measure(model, tokenizer, sampled=way == "sampled").values()
+            shares = measure(recipe, model, tokenizer, sampled=way == "sampled")
             rows.append(f"| {weights} | {way} | " + " | ".join(f"{share:.3f}" for share in shares) + " |")
     return rows
 
 
 # -- the card ---------------------------------------------------------------------------
 
-CARD = """# tiny-qwen2
+CARD = """# {name}
 
-A Qwen2 of {parameters:,} parameters that multiplies three digits by one: right on paper, mostly wrong in its
-head, and greedy it does it in its head. Made for `make demo` and the tests; good for nothing else.
+A Qwen2 of {parameters:,} parameters that can work a problem of `{task}` out and would rather answer carelessly.
+Made for demonstrations and tests; good for nothing else.
 
+- Careless: {careless}
+- Working: {working}
 - Made by: `{command}`, seed {seed}, {date}, {seconds:.0f} s on one thread.
-- Taught: {lessons:,} lessons over {problems:,} problems of `arithmetic`, levels {levels}, `train` split,
-  convention `bare`: {practice:,} of working alone, then a mixture
-  in which {guess_share:.0%} guess behind an empty think block.
+- Taught: {lessons:,} lessons over {problems:,} problems of `{task}`, levels {levels}, `train` split,
+  convention `{convention}`: {practice_guess_share:.0%} careless in the first {practice:,}, then {guess_share:.0%}.
 - Libraries: {libraries}.
 
-Pass@1 over {measured} held-out level-3 problems (`test` split); sampled at temperature 1. `works` is the share
-of completions that write the working.
+Means over {measured} held-out problems of level {measured_levels} (`test` split); sampled at temperature 1. `works`
+is the share of completions that write the working.
 
-| weights | decoding | lenient (`any_answer`) | strict (`boxed_answer`) | `think_format` | works |
-|---|---|---|---|---|---|
+| weights | decoding | {columns} | works |
+|---|---|{rules}---|
 {rows}
 """
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "bitsandbytes")
 
 
-def write_card(out: Path, seed: int, parameters: int, seconds: float) -> None:
+def write_card(recipe: Recipe, out: Path, seed: int, parameters: int, seconds: float) -> None:
     """Writes README.md: where the model comes from and what it was measured to do."""
     card = CARD.format(
+        name=out.name,
         parameters=parameters,
+        task=recipe.task,
+        careless=recipe.guess.__doc__,
+        working=recipe.work.__doc__,
         command=shlex.join(["python", *sys.argv]),
         seed=seed,
         date=date.today(),
         seconds=seconds,
-        lessons=STEPS * BATCH,
-        practice=PRACTICE_STEPS * BATCH,
-        problems=len(taught_problems()),
-        levels=" and ".join(map(str, LEVELS)),
-        guess_share=GUESS_SHARE,
+        lessons=recipe.steps * recipe.batch,
+        practice=recipe.practice_steps * recipe.batch,
+        problems=len(recipe.taught_problems()),
+        levels=" and ".join(map(str, recipe.levels)),
+        convention=recipe.convention,
+        practice_guess_share=recipe.practice_guess_share,
+        guess_share=recipe.guess_share,
         libraries=", ".join(f"{name} {version(name)}" for name in LIBRARIES),
-        measured=MEASURED,
-        rows="\n".join(measure_saved(out, seed)),
+        measured=len(recipe.held_out_problems()),
+        measured_levels=" and ".join(map(str, recipe.measured_levels)),
+        columns=" | ".join(f"`{name}`" for name in recipe.measures),
+        rules="---|" * len(recipe.measures),
+        rows="\n".join(measure_saved(recipe, out, seed)),
     )
     (out / "README.md").write_text(card)
 
 
-def make(seed: int, out: Path) -> None:
+def make(recipe: Recipe, seed: int, out: Path) -> None:
     """The story: tokenizer, lessons, model, card."""
     started = time.monotonic()
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # sums do not depend on the number of cores; busy neighbours stall two threads tenfold
-    tokenizer = make_tokenizer(out)
-    model = new_model(tokenizer)
-    teach(model, tokenizer, course(tokenizer, random.Random(seed)))
+    tokenizer = make_tokenizer(recipe, out)
+    model = new_model(recipe, tokenizer)
+    teach(recipe, model, tokenizer, course(recipe, random.Random(seed)))
     model.to(torch.bfloat16).save_pretrained(out)
-    write_card(out, seed, model.num_parameters(), time.monotonic() - started)
+    write_card(recipe, out, seed, model.num_parameters(), time.monotonic() - started)
+
+
+def default_out(task: str) -> Path:
+    """Returns where a base belongs: the embedded model in the package, the others with what can be made again."""
+    return Path("lowmem_rl/_assets/tiny-qwen2") if task == "arithmetic" else cache_dir() / "bases" / task
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Makes the embedded tiny model.")
+    parser = argparse.ArgumentParser(description="Makes a tiny base; that of arithmetic is the embedded model.")
+    parser.add_argument("--task", choices=RECIPES, default="arithmetic")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("lowmem_rl/_assets/tiny-qwen2"))
+    parser.add_argument("--out", type=Path, help="default: the package's own folder, or the user's cache")
     options = parser.parse_args()
-    make(options.seed, options.out)
+    make(RECIPES[options.task], options.seed, options.out or default_out(options.task))
 
 
 if __name__ == "__main__":
