@@ -44,7 +44,6 @@ def test_ours_does_less_work_for_the_same_tokens(record) -> None:
 
 def test_a_record_names_a_ratio_for_each_arm_and_set(record) -> None:
     assert set(record["ratios"]["trl_fair"]) == {"replay_skewed", "replay_equal", "live"}
-    assert record["ratios"]["trl_fair"]["replay_skewed"] > 1
     assert record["gradient_error"] <= 1e-5
 
 
