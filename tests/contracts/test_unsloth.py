@@ -21,12 +21,12 @@ def parameters(cls):
     return {name: list(inspect.signature(getattr(cls, name)).parameters) for name in methods}
 plain = parameters(trl.GRPOTrainer)
 _patch_trl_rl_trainers("grpo_trainer")
-from lowmem_rl.config import RunConfig
+from lowmem_rl.config import MemoryConfig, RunConfig
 from lowmem_rl.engine.device import Device
 from lowmem_rl.training import trainer, trl_args
 from pathlib import Path
 ours = trainer.trainer_class()
-arguments = trainer.trainer_arguments(RunConfig(), Device("cuda", "bfloat16"), Path("out"))
+arguments = trainer.trainer_arguments(RunConfig(memory=MemoryConfig(checkpointing="unsloth")), Device("cuda", "bfloat16"), Path("out"))
 arguments |= {"bf16": False, "use_cpu": True}
 print("REPORT" + json.dumps({
     "rewritten": trl.GRPOTrainer.__name__,
