@@ -266,7 +266,7 @@ def test_the_gradient_of_a_step_is_that_of_trls_cut(
         batch["ref_per_token_logps"] = near(trainer, batch)
     expected = gradient(trainer, trls_cut(batch))
     ours = gradient(trainer, full(cut(batch, layout_of(trainer.config, policy.device), seed=0).slots))
-    torch.testing.assert_close(ours, expected, atol=4e-6 * float(expected.abs().max()), rtol=0)
+    torch.testing.assert_close(ours, expected, atol=1e-5 * float(expected.abs().max()), rtol=0)
     assert (float(expected.abs().max()) > 0) == (dead_groups < GROUPS or bool(trainer.config.grpo.beta))
 
 

@@ -25,7 +25,7 @@ def test_the_example_task_passes_all_that_train_checks_first() -> None:
 
     settings = [f"task.name={EXAMPLES / 'custom_task.py'}:Larger", "task.levels=[]"]
     inputs = prepare(resolve(preset="tiny-cpu", settings=settings))
-    assert (len(inputs.train), len(inputs.test)) == (320, 500)
+    assert (len(inputs.train), len(inputs.test)) == (640, 500)
 
 
 def test_the_notebook_runs_with_the_embedded_model(tmp_path, monkeypatch) -> None:
