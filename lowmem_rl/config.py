@@ -361,6 +361,12 @@ def broken_rules(config: RunConfig) -> Iterator[BrokenRule]:
 
 
 def _broken_saving_rules(grpo: GrpoConfig) -> Iterator[BrokenRule]:
+    if grpo.update_rows is not None and grpo.loss == "bnpo":
+        yield BrokenRule(
+            key="grpo.update_rows",
+            what="bnpo divides by the tokens of each micro-batch, those of rows left out too",
+            cure='set grpo.loss="dapo"',
+        )
     if grpo.update_rows is not None and grpo.update_rows > grpo.group_size:
         yield BrokenRule(
             key="grpo.update_rows",

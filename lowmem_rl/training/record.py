@@ -40,6 +40,9 @@ class Recorder:
         self.on_drawn = on_drawn
         self.step = 0
         self.rollout = Rollout(accuracy=0.0, informative_share=0.0, tokens=0)
+        self.rows: list[Row] = []
+        """What was sampled since the last step, in one round or, where dead groups are replaced, in several."""
+        self.right = 0
         self.last_s = time.monotonic()
 
     def on_scored(self, batch: ScoredBatch) -> None:
@@ -53,11 +56,13 @@ class Recorder:
         drawn = self._drawn(rows)
         append_row(self.run_dir.order, drawn.to_json())
         self.on_drawn(drawn)
+        self.rows += rows
+        self.right += sum(drawn.right)
         self.rollout = Rollout(
             # Lenient and whatever the rewards are: what grows here was learnt, not what was paid.
-            accuracy=sum(drawn.right) / len(rows),
-            informative_share=informative_share([row["reward"] for row in rows], self.config.grpo.group_size),
-            tokens=sum(row["tokens"] for row in rows),
+            accuracy=self.right / len(self.rows),
+            informative_share=informative_share([row["reward"] for row in self.rows], self.config.grpo.group_size),
+            tokens=sum(row["tokens"] for row in self.rows),
         )
         if self.step % self.config.logging.samples_every == 0:
             for row in rows:
@@ -67,6 +72,7 @@ class Recorder:
         """Writes the row of a step and returns it. Raises `TrainingError` when loss or gradient is no finite number."""
         seconds = time.monotonic() - self.last_s
         row = metric_row(logs, self.rollout, step=step, seconds=seconds, peak_bytes=peak_bytes)
+        self.rows, self.right = [], 0
         self.rollout = replace(self.rollout, tokens=0)  # a later step of the same rollout samples none
         append_row(self.run_dir.metrics, row)
         self.step = step
