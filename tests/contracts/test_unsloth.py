@@ -26,7 +26,8 @@ from lowmem_rl.engine.device import Device
 from lowmem_rl.training import trainer, trl_args
 from pathlib import Path
 ours = trainer.trainer_class()
-arguments = trainer.trainer_arguments(RunConfig(memory=MemoryConfig(checkpointing="unsloth")), Device("cuda", "bfloat16"), Path("out"))
+config = RunConfig(memory=MemoryConfig(checkpointing="unsloth"))
+arguments = trainer.trainer_arguments(config, Device("cuda", "bfloat16"), Path("out"))
 arguments |= {"bf16": False, "use_cpu": True}
 print("REPORT" + json.dumps({
     "rewritten": trl.GRPOTrainer.__name__,
