@@ -148,7 +148,8 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(_UTF8))
     except (OSError, ValueError) as error:
-        raise RunDirError(f"{path} cannot be read: {error}.", hint="Is this a run directory?") from error
+        reason = getattr(error, "strerror", None) or error
+        raise RunDirError(f"{path} cannot be read: {reason}.", hint="Is this a run directory?") from error
 
 
 def read_rows(path: Path) -> Iterator[Row]:

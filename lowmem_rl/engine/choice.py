@@ -51,13 +51,14 @@ def choose(policy: Policy, config: RunConfig) -> Choice:
     wanted = config.rollout.engine
     if wanted == "vllm" or wanted == "generate":
         return Choice(wanted, None, "named in the config")
-    weights: Weights = config.rollout_weights
     try:
-        decoder = build(policy, config, weights)
+        with policy.without_dropout():
+            found = _tried(policy, config, config.rollout_weights)
+            # As in a run: where the copy is off, the model's own weights may still be right.
+            is_off = found.engine == "generate" and not found.tokens_per_s
+            return _tried(policy, config, "quantized") if is_off and config.rollout_weights == "merged" else found
     except UnknownModel as error:
         return Choice("generate", None, f"our engine does not know this model: {error}")
-    with policy.without_dropout():
-        return _tried(policy, decoder, weights, rows=config.grpo.group_size, must_win=wanted == "auto")
 
 
 def build(policy: Policy, config: RunConfig, weights: Weights | None) -> Decoder:
@@ -83,14 +84,16 @@ def max_gap(policy: Policy) -> float:
     return MAX_GAP_FP32 if policy.device.dtype == "float32" else MAX_GAP_16BIT
 
 
-def _tried(policy: Policy, decoder: Decoder, weights: Weights, *, rows: int, must_win: bool) -> Choice:
+def _tried(policy: Policy, config: RunConfig, weights: Weights) -> Choice:
+    """Returns our engine if it is right with these weights and, where it must be, the faster. Raises `UnknownModel`."""
+    decoder, rows = build(policy, config, weights), config.grpo.group_size
     prompts = [policy.tokenize(TRIAL)] * rows
     limits = Limits(frozenset(), TRIAL_TOKENS, rows)
     gap = gap_of(policy, prompts[:1], sample(decoder, prompts[:1], ["trial"], GREEDY, limits))
     if not gap <= max_gap(policy):  # NaN too
         return Choice("generate", None, f"our engine's log-probs lie {gap:.2g} nats from the model's own")
     ours = Choice("lowmem", weights, f"log-probs lie {gap:.1g} nats from the model's own")
-    if not (must_win and policy.device.is_gpu):
+    if config.rollout.engine == "lowmem" or not policy.device.is_gpu:
         return ours
     sample(decoder, prompts, ["trial"] * rows, GREEDY, limits)
     began = time.monotonic()

@@ -13,9 +13,8 @@ from lowmem_rl.example import Message
 
 CHECKED_ROWS = 2
 """Completions of each rollout whose log-probabilities are computed again with the training weights."""
-
-
 BATCHES_TOGETHER = 4
+"""Batches of an evaluation that are sampled as one: more keep slots full, fewer show progress sooner."""
 
 
 class Sampler:

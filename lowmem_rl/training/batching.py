@@ -2,7 +2,7 @@
 
 TRL shuffles all rows of a rollout and cuts them into equal micro-batches, each padded to the longest row of all. The
 gradient of an optimizer step is a sum over its rows, so any partition of them gives the same sum, to rounding, as
-long as each row keeps its weight: what TRL divides by is kept (`num_items_in_batch`) or made good (`_weight`).
+long as each row keeps its weight: what TRL divides by is kept (`num_items_in_batch`) or made good (`_parts`).
 Rows stay in the optimizer step that a shuffle of whole groups gave them.
 
 The denominators are those of `trl.GRPOTrainer._compute_loss` (TRL 1.15) and of Unsloth's `grpo_compute_loss`
@@ -91,19 +91,24 @@ def _rows_of(batch: Batch, layout: Layout) -> list[Row]:
 
 
 def _dead(advantages: Sequence[float], completions: Sequence[float], layout: Layout) -> list[bool]:
-    """Says of each row whether it moves no weight: no advantage, no token in the loss, or a group all alike.
-
-    A group's mean in float32 may miss eight equal rewards by 1e-8, which the division by their spread makes an
-    advantage of 1e-4: equal advantages are noise around none.
-    """
+    """Says of each row whether it moves no weight: no advantage, no token in the loss, or a group all alike."""
     rows = [a == 0.0 or c == 0 for a, c in zip(advantages, completions, strict=True)]
     for start in range(0, len(rows), layout.group_size):
         group = slice(start, start + layout.group_size)
-        if len(set(advantages[group])) == 1:
+        if is_noise(advantages[group]):
             rows[group] = [True] * layout.group_size
         elif layout.keeps_groups:
             rows[group] = [all(rows[group])] * layout.group_size
     return rows
+
+
+def is_noise(advantages: Sequence[float]) -> bool:
+    """Says whether a group's advantages are rounding around none.
+
+    The mean in float32 may miss eight equal rewards by 1e-8, which the division by their spread makes 1e-4; but then
+    they all miss it alike.
+    """
+    return len(set(advantages)) == 1
 
 
 def _optimizer_steps(rows: Sequence[Row], layout: Layout, seed: int) -> Iterator[list[Row]]:

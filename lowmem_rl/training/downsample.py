@@ -24,7 +24,7 @@ def down_sampled(batch: Batch, group_size: int, rows: int, *, scaled: bool, coun
     for group, values in enumerate(advantages.tolist()):
         kept[group, most_spread(values, rows)] = True
     chosen = advantages[kept].view(-1, rows)
-    # Equal ones are noise around none (`batching._dead`), and their mean may miss them.
+    # Equal ones are noise around none (`batching.is_noise`), and their mean may miss them.
     alike = (chosen == chosen[:, :1]).all(1, keepdim=True)
     chosen = (chosen - chosen.mean(1, keepdim=True)).masked_fill(alike, 0.0)
     if scaled:

@@ -102,10 +102,10 @@ def check_order(config: RunConfig, train: Sequence[Example], rates: Rates) -> li
 
 
 def other_model_notes(config: RunConfig) -> list[str]:
-    """Returns a note where the pass rates are another model's."""
+    """Returns a note where the pass rates are known to be another model's."""
     path = config.curriculum.rates
-    probed = read_json(Path(path).expanduser()).get("model") if path else config.model.name
-    return [] if probed == config.model.name else [f"the pass rates in {path} are those of {probed}"]
+    probed = read_json(Path(path).expanduser()).get("model") if path else None
+    return [f"the pass rates in {path} are those of {probed}"] if probed not in (None, config.model.name) else []
 
 
 def check_scoring(config: RunConfig, rewards: RewardSet, task: Task, train: Sequence[Example]) -> None:

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from lowmem_rl.training.batching import Batch
+from lowmem_rl.training.batching import Batch, is_noise
 
 
 def dead_groups(batch: Batch, group_size: int) -> list[int]:
-    """Returns the numbers of the groups whose rows all have the same advantage."""
+    """Returns the numbers of the groups whose advantages say nothing."""
     groups = batch["advantages"].view(-1, group_size).tolist()
-    return [number for number, group in enumerate(groups) if len(set(group)) == 1]
+    return [number for number, group in enumerate(groups) if is_noise(group)]
 
 
 def other_prompts(dataset: Any, asked: Collection[str], count: int, seed: str) -> list[Any]:

@@ -9,7 +9,7 @@ from lowmem_rl.compose import Composed, resolve
 from lowmem_rl.runs import RunDir, read_rows
 from lowmem_rl.tasks.curriculum import Drawn, read_order
 from lowmem_rl.training.order import MovingOrder
-from lowmem_rl.training.preflight import prepare
+from lowmem_rl.training.preflight import other_model_notes, prepare
 
 SETTINGS = {
     "eval.examples": 8,
@@ -131,3 +131,13 @@ def test_a_file_without_this_runs_pass_rates_is_refused_before_anything_is_loade
     assert told in outcome.stderr
     assert outcome.stderr.count("\n") == 2
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("model", "notes"), [({}, 0), ({"model": "tiny"}, 0), ({"model": "some/other"}, 1)])
+def test_pass_rates_of_another_model_are_told(tmp_path, model, notes) -> None:
+    option = write_rates(tmp_path / "rates.json", {"a": (1, 4)})
+    file = tmp_path / "rates.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | model))
+    found = other_model_notes(composed("--set=curriculum.by=pass_rate", option).config)
+    assert len(found) == notes
+    assert all("some/other" in note for note in found)

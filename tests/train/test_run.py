@@ -280,6 +280,23 @@ def test_a_reward_that_fails_stops_before_training(body, told, cli_here, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("share", "code"), [(0.05, 0), (0.01, 6)])
+def test_a_reward_that_fails_in_the_first_evaluation_counts_against_the_limit(share, code, cli_here, tmp_path) -> None:
+    from lowmem_rl.compose import resolve
+    from lowmem_rl.training.preflight import prepare
+
+    rare = prepare(resolve(preset="tiny-cpu", settings=["eval.examples=60"])).test[45].id  # no check draws so many
+    body = f"def picky(completion, example):\n    return 1 / (example.id != {rare!r})\n"
+    (tmp_path / "mine.py").write_text(body)
+    out = tmp_path / "run"
+    options = ("--set=eval.examples=60", "--force", "--steps=1", f"--set=health.max_reward_error_share={share}")
+    reward = (f"--reward={tmp_path / 'mine.py'}:picky=1.0", "--reward=boxed_answer=1.0")
+    done = cli_here("train", "--preset=tiny-cpu", *options, *reward, f"--out={out}")
+    assert done.code == code, done.stderr
+    assert rare in done.stderr
+    assert out.exists() == (code == 0)
+
+
 @pytest.fixture
 def sometimes(tmp_path: Path) -> str:
     """A right reward that fails on every other written-out product; golds and guesses have none."""

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,10 @@ import pytest
 import torch
 
 from lowmem_rl.compose import resolve
+from lowmem_rl.engine import choice as choice_module
 from lowmem_rl.engine import sampler as sampler_module
+from lowmem_rl.engine import weights as weights_module
+from lowmem_rl.engine.decoder import Decoder
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import Policy, load_policy, prepare_process
 from lowmem_rl.engine.sampler import Sampler
@@ -116,3 +120,17 @@ def test_a_model_that_the_engine_does_not_know_is_trained_through_generate(tmp_p
     run = RunDir(tmp_path / "run")
     assert json.loads(run.engine.read_text())["sampling"]["engine"] == "generate"
     assert len(list(read_rows(run.metrics))) == 1
+
+
+def test_where_the_copy_is_off_at_the_start_the_models_own_weights_are_tried(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = weights_module.merged
+    monkeypatch.setattr(choice_module, "merged", lambda model, places: shifted(right(model, places)))
+    choice = sampler_of(policy, [], "rollout.weights=merged").choice
+    assert (choice.engine, choice.weights) == ("lowmem", "quantized")
+
+
+def shifted(decoder: Decoder) -> Decoder:
+    """The same decoder, one word more likely than it is."""
+    return replace(decoder, head=lambda x: decoder.head(x) + torch.eye(1, decoder.head.out_features)[0] * 9)
