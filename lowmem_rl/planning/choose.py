@@ -8,6 +8,7 @@ one choice among others: it competes with a larger wave by the time of a step, a
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from typing import Any
 
@@ -15,7 +16,7 @@ from lowmem_rl.config import RunConfig
 from lowmem_rl.hardware import Card
 from lowmem_rl.memory.calibration import Calibration
 from lowmem_rl.memory.estimate import MemoryEstimate, estimate
-from lowmem_rl.memory.workload import engine_of, workload_of
+from lowmem_rl.memory.workload import Workload, engine_of, workload_of
 from lowmem_rl.models import ModelShape
 from lowmem_rl.planning.settings import changed, divisors
 from lowmem_rl.planning.time import relative_step_time
@@ -45,7 +46,7 @@ class Target:
         return self.calibration.apply(found, self.card) if self.calibration else found
 
     def _estimate(self, config: RunConfig) -> MemoryEstimate:
-        return estimate(workload_of(config, self.shape), self.shape, self.card)
+        return _estimate_of(workload_of(config, self.shape), self.shape, self.card)
 
     def upper_bytes(self, config: RunConfig) -> int:
         return self.estimate(config).upper_bytes
@@ -56,6 +57,12 @@ class Target:
     def relative_step_time(self, config: RunConfig) -> float:
         """Returns a number that orders resolved runs by the time of a step."""
         return relative_step_time(config, self.shape, self.card)
+
+
+@lru_cache(maxsize=1024)
+def _estimate_of(workload: Workload, shape: ModelShape, card: Card | None) -> MemoryEstimate:
+    """Returns the estimate, which is pure: half of what advice asks for has been asked before."""
+    return estimate(workload, shape, card)
 
 
 def resolve_auto(config: RunConfig, shape: ModelShape, budget_bytes: int, card: Card | None) -> RunConfig:
