@@ -9,6 +9,7 @@ from lowmem_rl.engine.generate import Completion, answer, completion_of
 from lowmem_rl.engine.policy import Policy
 from lowmem_rl.engine.rollout import Limits, Sampled, sample
 from lowmem_rl.engine.sampling import Picking, names_of
+from lowmem_rl.engine.weights import UnknownModel
 from lowmem_rl.example import Message
 
 CHECKED_ROWS = 2
@@ -57,8 +58,8 @@ class Sampler:
     def sample(
         self, prompts: Sequence[Sequence[int]], names: Sequence[str], picking: Picking, limits: Limits
     ) -> list[Sampled]:
-        """Samples one completion a prompt."""
-        decoder = build(self.policy, self.config, self.choice.weights)
+        """Samples one completion a prompt. Raises `UnknownModel` for rows longer than its attention reaches."""
+        decoder = build(self.policy, self.choice.weights, max(map(len, prompts)) + limits.max_tokens)
         with self.policy.without_dropout():  # the model's own modules would drop out in training mode
             return sample(decoder, prompts, names, picking, limits)
 
@@ -67,16 +68,27 @@ class Sampler:
     ) -> Iterator[Completion]:
         """Yields one completion a prompt, in order, `batch` at once; `stream` names the random numbers.
 
-        Our engine gets several batches together: a prompt takes the place of a row that has finished.
+        Our engine gets several batches together: a prompt takes the place of a row that has finished. Batches with
+        a prompt that is too long for it are left to `generate`.
         """
-        if not self.is_ours:
-            yield from answer(self.policy, prompts, picking, max_tokens=max_tokens, batch=batch)
-            return
         for start in range(0, len(prompts), BATCHES_TOGETHER * batch):
-            ids = [self.policy.tokenize(prompt) for prompt in prompts[start : start + BATCHES_TOGETHER * batch]]
-            names = names_of(f"{stream}/{start}", len(ids))
-            for row in self.sample(ids, names, picking, Limits(self.stop_ids, max_tokens, batch)):
-                yield completion_of(self.policy, row.ids)
+            some = prompts[start : start + BATCHES_TOGETHER * batch]
+            try:
+                yield from self._our_answers(
+                    some, picking, Limits(self.stop_ids, max_tokens, batch), f"{stream}/{start}"
+                )
+            except UnknownModel:
+                yield from answer(self.policy, some, picking, max_tokens=max_tokens, batch=batch)
+
+    def _our_answers(
+        self, prompts: Sequence[Sequence[Message]], picking: Picking, limits: Limits, stream: str
+    ) -> list[Completion]:
+        """Raises `UnknownModel` where another engine has been chosen, too."""
+        if not self.is_ours:
+            raise UnknownModel(self.choice.reason)
+        ids = [self.policy.tokenize(prompt) for prompt in prompts]
+        rows = self.sample(ids, names_of(stream, len(ids)), picking, limits)
+        return [completion_of(self.policy, row.ids) for row in rows]
 
     def _fall_back(self, why: str) -> None:
         merged = self.choice.weights == "merged"

@@ -1,7 +1,8 @@
 """How a step's time and memory grow: one thing at a time, and the law behind it.
 
 The law (rollout: a x longest + b x row-steps + c x prompt tokens; update: d x tokens + e x completion tokens + f x
-micro-batches) is fitted to all points at once, from what each step was counted to do.
+micro-batches; and in both g x what attention compares, the one part that grows with the square of the length) is
+fitted to all points at once, from what each step was counted to do.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,8 +30,8 @@ FACTORS: Mapping[str, Sequence[Any]] = {
 """What is swept; lengths as multiples of the replay's."""
 WARMUP, ROUNDS = 1, 3
 LAW = {
-    "rollout": (("sampled", "decode_steps"), ("sampled", "row_steps"), ("sampled", "prefill_tokens")),
-    "update": (("updated", "tokens"), ("updated", "completion_tokens"), ("updated", "micro_batches")),
+    "rollout": tuple(("sampled", name) for name in ("decode_steps", "row_steps", "prefill_tokens", "attended")),
+    "update": tuple(("updated", name) for name in ("tokens", "completion_tokens", "micro_batches", "attended")),
 }
 """By phase, the counts that its time is a sum of."""
 
