@@ -231,6 +231,28 @@ def samples(
     samples_command(run, wanted, limit=limit, side_by_side=side_by_side, as_json=as_json)
 
 
+@app.command("verify-resume")
+def verify_resume(
+    kills: Annotated[int, typer.Option("--kills", help="SIGKILLs at random moments.", min=1, max=1000)] = 3,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of those moments.")] = 0,
+    as_json: JsonOption = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="File for the whole record, as JSON.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Prove that a run goes on exactly: kill and resume a tiny one, compare it with the undisturbed one.
+
+    The exit code is 1 where both do not end alike. On a CPU the weights are compared bit for bit; on a GPU, too,
+    where kernels that add in any order may differ by rounding.
+    """
+    from lowmem_rl_cli.verify_resume import verify_resume_command
+
+    if out is not None:
+        bench.check_writable(out)
+    if not verify_resume_command(kills, seed, as_json=as_json, out=out):
+        raise typer.Exit(1)
+
+
 app.add_typer(bench.app, name="bench")
 app.add_typer(presets.app, name="presets")
 app.add_typer(rewards.app, name="rewards")

@@ -34,6 +34,10 @@ RANDOM, STATE = "rng_state.pth", "trainer_state.json"
 """transformers' names, which its own readers look for."""
 
 
+OVERRIDDEN = ("_maybe_log_save_evaluate", "_load_from_checkpoint", "_load_rng_state", "_get_train_sampler")
+"""Methods of transformers' and TRL's that ours call through to, or stand for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Border:
     """What is taken at the border behind `step`."""
@@ -120,8 +124,8 @@ class Borders(TrlTrainer):
     """A trainer that tells of each border, and that can begin at one."""
 
     _buffered_inputs: list[dict[str, Any] | None] | None
-    on_border: Callable[[], None]
-    on_restored: Callable[[], None]
+    on_border: Callable[[], None] = staticmethod(lambda: None)
+    on_restored: Callable[[], None] = staticmethod(lambda: None)
     begun_at = 0
     """The step behind which this process began."""
     told = 0

@@ -14,6 +14,7 @@ from lowmem_rl.compose import Composed, Layer, Mistake, as_one_error, flatten, m
 from lowmem_rl.config import RunConfig
 from lowmem_rl.engine.device import Device
 from lowmem_rl.errors import ConfigError, RunDirError, SetupError, TaskError
+from lowmem_rl.evaluation.result import result_of
 from lowmem_rl.example import Example
 from lowmem_rl.runs import RunDir, drop_rows_after, read_json, read_rows, write_json
 from lowmem_rl.training.border import read_counts
@@ -127,7 +128,10 @@ def take_back(run_dir: RunDir, last_step: int, tell: Callable[[str], None]) -> S
         checkpoint,
         _evaluations(run_dir, step, last_step),
         read_counts(checkpoint.path) if checkpoint else {},
-        max((row["peak_bytes"] for row in read_rows(run_dir.metrics)), default=0),
+        max(
+            (row["peak_bytes"] for row in read_rows(run_dir.metrics) if isinstance(row.get("peak_bytes"), int)),
+            default=0,
+        ),
         time.monotonic() - began,
     )
 
@@ -163,10 +167,14 @@ def _evaluations(run_dir: RunDir, step: int, last_step: int) -> dict[str, Any]:
     found = _read(run_dir.evaluations) if run_dir.evaluations.exists() else {}
     if step and not found.get("before"):
         raise RunDirError(f"{run_dir.evaluations} is missing, or has no evaluation before training.", hint=ANEW)
+    try:
+        before = found.get("before") and result_of(found["before"]).to_json()
+        during = [result_of(result).to_json() for result in found.get("during", ()) if result["step"] <= step]
+    except (LookupError, TypeError) as error:
+        raise RunDirError(f"{run_dir.evaluations} holds no evaluations of this version.", hint=ANEW) from error
     for path in _items_after(run_dir, step, last_step):
         path.unlink()
-    during = [result for result in found.get("during", ()) if result["step"] <= step]
-    return _no_evaluations(during) | {"before": found.get("before")}
+    return _no_evaluations(during) | {"before": before}
 
 
 def _no_evaluations(during: list[Any]) -> dict[str, Any]:

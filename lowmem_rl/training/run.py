@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,7 @@ def resume(
         for refusal in inputs.overridden:
             if isinstance(refusal, DoesNotFit) and not (force or was_forced(run_dir)):
                 raise refusal
+        inputs = replace(inputs, overridden=())
         check_device(run_dir, inputs.device)
         standing = take_back(run_dir, inputs.plan.config.grpo.steps, lambda text: listen(Noted(text)))
         keep_changes(run_dir, composed)
@@ -123,11 +124,15 @@ def open_run(composed: Composed, inputs: Inputs, out: Path) -> RunDir:
     run_dir = RunDir.create(out)
     resolved = inputs.plan.config.model_dump(mode="json")
     origins = dict(composed.origins) | planner_origins(composed.config)
-    write_json(run_dir.machine, machine_record(this_machine(), inputs.device))
     forced = [str(refusal) for refusal in inputs.overridden]
-    write_json(run_dir.estimate, inputs.plan.to_json() | {"forced": forced})
     known = {"preset": composed.preset, "card": composed.card, "config": resolved, "origins": origins}
-    write_json(run_dir.config, known)  # the last one: a run that has it can be gone on with
+    try:
+        write_json(run_dir.machine, machine_record(this_machine(), inputs.device))
+        write_json(run_dir.estimate, inputs.plan.to_json() | {"forced": forced})
+        write_json(run_dir.config, known)  # the last one: a run that has it can be gone on with
+    except OSError as error:
+        run_dir.undo()
+        raise RunDirError(f"{out} cannot be written: {error.strerror}.", hint="Give another with --out.") from error
     return run_dir
 
 
@@ -393,7 +398,7 @@ class Run:
     def _saved_at_the_end(self, policy: Policy) -> Iterator[None]:
         """Saves the adapter however training ends."""
         try:
-            with self._told_if_interrupted("it is saved"):
+            with self._told_if_interrupted("nothing is lost"):
                 yield
         finally:
             self._save_adapter(policy)
@@ -417,11 +422,10 @@ class Run:
             yield
         except BaseException as error:
             is_kept = not self.stop.is_held and keeper.write_now(trainer)
-            if isinstance(error, KeyboardInterrupt) and is_kept:
-                raise self._interrupted(f"saved as it was behind step {keeper.written}") from error
-            if isinstance(error, KeyboardInterrupt):
-                raise self._interrupted("no step of this process could be saved") from error
-            raise
+            if not isinstance(error, KeyboardInterrupt):
+                raise
+            what = f"saved as it was behind step {keeper.written}" if is_kept else "nothing new could be saved"
+            raise self._interrupted(what if keeper.border else "no further step was done") from error
         finally:
             self.stop.is_held = False
 
