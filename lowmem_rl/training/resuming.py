@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from lowmem_rl.compose import Composed, Layer, Mistake, as_one_error, flatten, merge, validate
 from lowmem_rl.config import RunConfig
+from lowmem_rl.disk import clear_up
 from lowmem_rl.engine.device import Device
 from lowmem_rl.errors import ConfigError, RunDirError, SetupError, TaskError
 from lowmem_rl.evaluation.result import result_of
@@ -108,6 +109,16 @@ def check_device(run_dir: RunDir, device: Device) -> None:
         )
 
 
+def other_machine_notes(run_dir: RunDir, here: Mapping[str, Any]) -> list[str]:
+    """Returns a note where the run began on another card or with other versions; `here` is this machine's record."""
+    began = _read(run_dir.machine)
+    then, now = began.get("versions"), here["versions"]
+    then = then if isinstance(then, dict) else {}
+    cards = [f"{began.get('gpu')} -> {here['gpu']}"] if began.get("gpu") != here["gpu"] else []
+    changed = cards + [f"{name} {then.get(name)} -> {now[name]}" for name in now if then.get(name) != now[name]]
+    return [f"goes on exactly, but rounds as this machine does: {', '.join(changed)}"] if changed else []
+
+
 def was_forced(run_dir: RunDir) -> bool:
     """Says whether the run was started with --force."""
     return bool(_read(run_dir.estimate).get("forced"))
@@ -119,6 +130,8 @@ def take_back(run_dir: RunDir, last_step: int, tell: Callable[[str], None]) -> S
     Raises `RunDirError` where no checkpoint is whole, or the rows that lead to it are missing.
     """
     began = time.monotonic()
+    for folder in (run_dir.path, run_dir.checkpoints):
+        clear_up(folder)
     checkpoint = newest(run_dir, tell)
     step = checkpoint.step if checkpoint else 0
     for rows in (run_dir.metrics, run_dir.samples, run_dir.order):

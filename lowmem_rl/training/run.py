@@ -55,6 +55,7 @@ from lowmem_rl.training.resuming import (
     digest_of,
     is_finished,
     keep_changes,
+    other_machine_notes,
     take_back,
     was_forced,
 )
@@ -111,8 +112,9 @@ def resume(
         for refusal in inputs.overridden:
             if isinstance(refusal, DoesNotFit) and not (force or was_forced(run_dir)):
                 raise refusal
-        inputs = replace(inputs, overridden=())
         check_device(run_dir, inputs.device)
+        notes = other_machine_notes(run_dir, machine_record(this_machine(), inputs.device))
+        inputs = replace(inputs, overridden=(), notes=(*inputs.notes, *notes))
         standing = take_back(run_dir, inputs.plan.config.grpo.steps, lambda text: listen(Noted(text)))
         keep_changes(run_dir, composed)
         with library_talk_to(run_dir.log):

@@ -5,6 +5,7 @@ written, and in the final evaluation. Its configuration holds what is hard to go
 share, a moving curriculum, dropout, a schedule with a warm-up, 8-bit optimizer states where there is a GPU.
 """
 
+import contextlib
 import multiprocessing
 import os
 import random
@@ -162,7 +163,7 @@ def _has_come(moment: str, run_dir: RunDir, steps: int, rng: random.Random) -> C
     """Returns what says that a moment has come; it is another one each time."""
     kept = _whole_step(run_dir)
     if moment == AT_A_CHECKPOINT:
-        return partial(_later, rng.uniform(0, WRITING_S), partial(_is_writing, run_dir))
+        return partial(_later, rng.uniform(0, WRITING_S), partial(_is_writing, run_dir, time.time_ns()))
     if moment == LOADING:
         return partial(_later, rng.uniform(0, LOADING_S), lambda: True)
     if moment == AT_THE_END:
@@ -178,8 +179,11 @@ def _later(seconds: float, has_begun: Callable[[], bool]) -> bool:
     return True
 
 
-def _is_writing(run_dir: RunDir) -> bool:
-    return any(run_dir.checkpoints.glob(".step-*.aside"))
+def _is_writing(run_dir: RunDir, since_ns: int) -> bool:
+    """Says whether a checkpoint is being written; one that an earlier kill tore off is not."""
+    with contextlib.suppress(FileNotFoundError):
+        return any(path.stat().st_ctime_ns > since_ns for path in run_dir.checkpoints.glob(".step-*.aside"))
+    return False
 
 
 def _rows(run_dir: RunDir) -> int:

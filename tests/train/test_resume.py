@@ -23,7 +23,6 @@ SMALL = (
     "grpo.max_completion_tokens=24",
     "grpo.prompts_per_step=2",
     "grpo.steps=5",
-    "grpo.steps_per_rollout=2",
     "logging.checkpoint_every=1",
     "logging.keep_checkpoints=9",
     "logging.samples_every=1",
@@ -35,12 +34,12 @@ RUNS = {
         "adapter.dropout=0.1",
         "curriculum.by=pass_rate",
         "curriculum.how=window",
+        "grpo.steps_per_rollout=2",
     ),
     # Global random numbers in sampling, several epochs of few examples, each rollout learnt from twice.
     "generate, epochs, two passes": (
         "rollout.engine=generate",
         "task.limit=5",
-        "grpo.steps_per_rollout=1",
         "grpo.passes_per_rollout=2",
         "grpo.beta=0.1",
         "optimizer.schedule=multistep",
@@ -267,7 +266,7 @@ def test_a_full_disk_pauses_the_run_and_costs_no_row(small_disk, cli_here, tmp_p
     assert "no room on the disk" in outcome.stderr
     assert "there is room again" in outcome.stderr
     assert [row["step"] for row in read_rows(run.metrics)] == [1, 2, 3, 4, 5]
-    assert len(list(read_rows(run.samples))) == 3 * 32
+    assert len(list(read_rows(run.samples))) == 5 * 16
 
 
 def test_a_directory_that_cannot_be_written_is_refused(small_disk, cli_here) -> None:
