@@ -18,7 +18,6 @@ from lowmem_rl.errors import ConfigError, RunDirError, SetupError, TaskError
 from lowmem_rl.evaluation.result import result_of
 from lowmem_rl.example import Example
 from lowmem_rl.runs import RunDir, drop_rows_after, read_json, read_rows, write_json
-from lowmem_rl.training.border import read_counts
 from lowmem_rl.training.checkpoints import Checkpoint, newest
 
 MAY_CHANGE = ("logging.", "health.", "eval.every", "eval.batch")
@@ -140,7 +139,7 @@ def take_back(run_dir: RunDir, last_step: int, tell: Callable[[str], None]) -> S
     return Standing(
         checkpoint,
         _evaluations(run_dir, step, last_step),
-        read_counts(checkpoint.path) if checkpoint else {},
+        checkpoint.read_counts() if checkpoint else {},
         max(
             (row["peak_bytes"] for row in read_rows(run_dir.metrics) if isinstance(row.get("peak_bytes"), int)),
             default=0,

@@ -49,7 +49,7 @@ STEPS_A_KILL = 3
 LOOK_S = 0.002
 IN_A_STEP, AT_A_CHECKPOINT = "in a step", "while a checkpoint was written"
 LOADING, AT_THE_END = "while it loaded", "in the final evaluation"
-LOADING_S, STEP_S, WRITING_S = 3.0, 0.5, 0.03
+LOADING_S, STEP_S, WRITING_S = 3.0, 0.3, 0.03
 """About what these moments take, for the tiny model on one core; the kill comes at any time within."""
 
 Tell = Callable[[str], None]
@@ -209,7 +209,7 @@ def differences(one: RunDir, other: RunDir) -> Iterator[str]:
         yield f"metrics.jsonl: {len(_steady(one))} rows and {len(_steady(other))}"
     if _without_time(read_json(one.evaluations)) != _without_time(read_json(other.evaluations)):
         yield "eval.json"
-    items = {path.name for run in (one, other) for path in run.eval_items("before").parent.iterdir()}
+    items = {path.name for run in (one, other) for path in run.eval_items("before").parent.glob("*.jsonl")}
     for name in sorted(items):
         first, second = (run.eval_items("before").with_name(name) for run in (one, other))
         if not (first.exists() and second.exists()) or first.read_bytes() != second.read_bytes():
