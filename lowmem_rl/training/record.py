@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from lowmem_rl.config import RunConfig
@@ -84,6 +84,14 @@ class Recorder:
             )
         return row
 
+    def counts(self) -> dict[str, Any]:
+        """Returns what a later step's row is made of, at the border of two steps."""
+        return {"step": self.step, "rollout": asdict(self.rollout)}
+
+    def go_on(self, counts: Mapping[str, Any]) -> None:
+        """Begins at such a border."""
+        self.step, self.rollout = counts["step"], Rollout(**counts["rollout"])
+
     def restart_clock(self) -> None:
         """Begins a step's time now: what lies between two steps belongs to neither."""
         self.last_s = time.monotonic()
@@ -114,8 +122,10 @@ class Recorder:
             }
 
 
-def step_callback(after_step: Callable[[Mapping[str, Any], int], None]) -> Any:
-    """Returns a trainer callback that passes each step's logs on.
+def step_callback(
+    after_step: Callable[[Mapping[str, Any], int], None], before_optimizer: Callable[[], None] = lambda: None
+) -> Any:
+    """Returns a trainer callback that passes each step's logs on, and tells when the weights are about to move.
 
     It listens to `on_log`, which comes after `on_step_end`: a row is written before anything
     else is done at that step.
@@ -123,6 +133,9 @@ def step_callback(after_step: Callable[[Mapping[str, Any], int], None]) -> Any:
     from transformers import TrainerCallback
 
     class StepCallback(TrainerCallback):
+        def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+            before_optimizer()
+
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
             if logs and "loss" in logs:
                 after_step(logs, state.global_step)
