@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ class RunDir:
         """Removes what a run writes before its first step, and the directory where nothing else is in it."""
         for path in (self.config, self.machine, self.estimate, self.engine, self.log, self.evaluations):
             path.unlink(missing_ok=True)
-        for folder in (self.trackers, self.eval_items("before").parent):
+        for folder in (self.trackers, self.eval_items("before").parent, self.best):
             shutil.rmtree(folder, ignore_errors=True)
         with contextlib.suppress(OSError):  # something of the user's is in it, or it is where they stand
             self.path.rmdir()
@@ -98,6 +98,16 @@ class RunDir:
         return self.path / "adapter"
 
     @property
+    def best(self) -> Path:
+        """The adapter of the best evaluation so far."""
+        return self.path / "best"
+
+    @property
+    def evaluated(self) -> Path:
+        """What was evaluated, in a directory that holds evaluations of a model and no run."""
+        return self.path / "evaluated.json"
+
+    @property
     def report(self) -> Path:
         return self.path / "report.html"
 
@@ -113,6 +123,10 @@ class RunDir:
     def eval_items(self, name: str) -> Path:
         """One row an item of the evaluation called `name`."""
         return self.path / "eval" / f"{name}.jsonl"
+
+    def eval_samples(self, name: str) -> Path:
+        """One row a sampled completion of the evaluation called `name`."""
+        return self.path / "eval" / "sampled" / f"{name}.jsonl"
 
     def checkpoint(self, step: int) -> Path:
         return self.path / "checkpoints" / f"step-{step:06d}"
@@ -134,6 +148,33 @@ def write_json(path: Path, content: object) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     aside.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", _UTF8, _SURROGATES)
     aside.replace(path)
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Writes a whole file of rows: aside first, then renamed over the old one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.unlink(missing_ok=True)
+    aside.touch()
+    for row in rows:
+        append_row(aside, row)
+    aside.replace(path)
+
+
+def put_folder(path: Path, write: Callable[[Path], None]) -> None:
+    """Has a folder written aside, then puts it, or file by file what is in it, into the place of the old one.
+
+    A reader finds each file whole at any time; of an adapter's files only the weights differ from one time to another.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    shutil.rmtree(aside, ignore_errors=True)
+    write(aside)
+    if not path.exists():
+        aside.rename(path)
+        return
+    for file in aside.iterdir():
+        file.replace(path / file.name)
+    aside.rmdir()
 
 
 def append_row(path: Path, row: Row) -> None:
@@ -166,6 +207,15 @@ def read_rows(path: Path) -> Iterator[Row]:
         except ValueError as error:
             if number < len(lines):
                 raise RunDirError(f"{path}, line {number}, is damaged.", hint="Remove that line.") from error
+
+
+def drop_torn_row(path: Path) -> None:
+    """Cuts off what stands behind the last line break: half a row, which the next one would else continue."""
+    if not path.exists():
+        return
+    whole = path.read_bytes().rpartition(b"\n")
+    if whole[2]:
+        os.truncate(path, len(whole[0]) + len(whole[1]))
 
 
 _UTF8 = "utf-8"

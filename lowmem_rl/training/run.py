@@ -1,7 +1,7 @@
 """One run, told once from top to bottom: prepare, load, evaluate, train, evaluate, save."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,9 @@ from lowmem_rl.engine.logprobs import view_of
 from lowmem_rl.engine.peak import peak_bytes
 from lowmem_rl.engine.policy import Policy, load_policy, prepare_process, shares_prompts
 from lowmem_rl.engine.sampler import Sampler
-from lowmem_rl.errors import Interrupted, LowMemError, RewardError
-from lowmem_rl.evaluation.evaluate import evaluate
-from lowmem_rl.evaluation.result import EvalResult, compare
-from lowmem_rl.example import Example
+from lowmem_rl.errors import Interrupted, LowMemError
+from lowmem_rl.evaluation.questions import questions_of
+from lowmem_rl.evaluation.result import EvalResult
 from lowmem_rl.hardware import GIB, this_machine
 from lowmem_rl.memory.calibration import store
 from lowmem_rl.planning.settings import planner_origins
@@ -23,7 +22,8 @@ from lowmem_rl.rewards.model import bind_rewards, without_model
 from lowmem_rl.runs import RunDir, write_json
 from lowmem_rl.signal.pass_rate import PassRate
 from lowmem_rl.training.dataset import check_enough, short_enough, to_dataset, tokens_of
-from lowmem_rl.training.events import EvalEnded, EvalProgressed, Listener, Noted, PhaseBegan, Saved, StepEnded
+from lowmem_rl.training.evaluations import Best, Evaluations
+from lowmem_rl.training.events import Listener, Noted, PhaseBegan, Saved, StepEnded
 from lowmem_rl.training.library_talk import library_talk_to
 from lowmem_rl.training.look_back import look_back
 from lowmem_rl.training.machine import machine_record
@@ -45,6 +45,9 @@ class RunResult:
     path: Path
     before: EvalResult
     after: EvalResult
+    comparison: Mapping[str, Any]
+    """What was gained, as eval.json holds it."""
+    best: Best
 
 
 def run(
@@ -95,8 +98,8 @@ class Run:
         self.rates = inputs.rates
         self.train_examples = list(inputs.train)
         self.test_examples = list(inputs.test)
+        self.further = inputs.further
         self.listen = listen
-        self.evaluations: dict[str, Any] = {"before": None, "during": [], "after": None, "comparison": None}
 
     def go(self) -> RunResult:
         """Loads, evaluates, trains, evaluates, saves."""
@@ -109,13 +112,14 @@ class Run:
     def _go(self) -> RunResult:
         with self._undone_if_it_fails():
             policy = self._load()
-            before = self._evaluate(self.test_examples, "before", step=0)
+            before = self.evaluations.before()
         with self._saved_at_the_end(policy):
             self._train(policy)
         with self._told_if_interrupted("The final evaluation was stopped by Ctrl-C", self._where):
-            after = self._evaluate(self.test_examples, "after", step=self.config.grpo.steps)
-        self._write_evaluations(before=before.to_json(), after=after.to_json(), comparison=compare(before, after))
-        return RunResult(self.run_dir.path, before, after)
+            after = self.evaluations.after()
+        best = self.evaluations.best
+        assert best is not None
+        return RunResult(self.run_dir.path, before, after, self.evaluations.told["comparison"], best)
 
     def _load(self) -> Policy:
         self._tell_plan()
@@ -125,7 +129,7 @@ class Run:
         prepare_process(self.config, self.device)
         prepare_trackers(self.config.logging.report_to, self.run_dir.trackers)
         policy = load_policy(self.config, self.device)
-        self.text_rewards = without_model(self.rewards)
+        text_rewards = without_model(self.rewards)
         self.rewards = bind_rewards(self.rewards, view_of(policy, self.config))
         usable = short_enough(policy, self.train_examples, self.config.grpo.max_prompt_tokens)
         overlong = len(self.train_examples) - len(usable)
@@ -137,6 +141,8 @@ class Run:
         self.sampler = Sampler(policy, self.config, lambda text: self.listen(Noted(text)))
         self.listen(Noted(f"sampling: {self.sampler.choice}"))
         self._write_engine(policy)
+        asked = questions_of(self.config, self.config.task, self.test_examples, self.judge, text_rewards)
+        self.evaluations = Evaluations(self.run_dir, self.config, self.sampler, asked, self.further, self.listen)
         return policy
 
     def _write_engine(self, policy: Policy) -> None:
@@ -202,44 +208,9 @@ class Run:
     def _between_steps(self, policy: Policy, step: int) -> None:
         last = step == self.config.grpo.steps
         if _due(step, self.config.eval.every) and not last:
-            few = self.test_examples[: self.config.eval.quick_examples]
-            during = self._evaluate(few, f"step-{step:06d}", step=step)
-            self._write_evaluations(during=[*self.evaluations["during"], during.to_json()])
+            self.evaluations.during(step)
         if _due(step, self.config.logging.checkpoint_every) and not last:
             policy.save_adapter(self.run_dir.checkpoint(step))
-
-    def _evaluate(self, examples: list[Example], name: str, *, step: int) -> EvalResult:
-        self.listen(EvalProgressed(name, 0, len(examples)))
-        failed: list[RewardError] = []
-        result = evaluate(
-            self.sampler,
-            examples,
-            self.judge,
-            self.text_rewards,
-            task=self.config.task.name,
-            step=step,
-            max_tokens=self.config.grpo.max_completion_tokens,
-            batch=self.config.eval.batch,
-            items_path=self.run_dir.eval_items(name),
-            on_progress=lambda done: self.listen(EvalProgressed(name, done, len(examples))),
-            on_failure=failed.append,
-        )
-        self._tell_failures(failed, len(examples), is_first=step == 0)
-        self.listen(EvalEnded(name, result))
-        if name == "before":
-            self._write_evaluations(before=result.to_json())
-        return result
-
-    def _tell_failures(self, failed: Sequence[RewardError], scored: int, *, is_first: bool) -> None:
-        """Notes rewards that failed. Too many stop a run before training; later they must not cost what was learnt."""
-        for error in failed:
-            self.listen(Noted(str(error)))
-        if is_first and len(failed) > self.config.health.max_reward_error_share * scored:
-            raise failed[-1]
-
-    def _write_evaluations(self, **parts: Any) -> None:
-        self.evaluations |= parts
-        write_json(self.run_dir.evaluations, self.evaluations)
 
     @contextlib.contextmanager
     def _undone_if_it_fails(self) -> Iterator[None]:
