@@ -218,7 +218,7 @@ class CurriculumConfig(Section):
 
 
 class EvalConfig(Section):
-    """Greedy evaluation on held-out examples: fully at both ends, cheaply in between."""
+    """Evaluation on held-out examples: fully at both ends, cheaply and greedily in between."""
 
     examples: int = Field(500, ge=1)
     """Held-out examples of the full evaluation, before and after."""
@@ -228,6 +228,10 @@ class EvalConfig(Section):
     """Examples of a cheap evaluation: the first ones of the full set."""
     batch: int = Field(32, ge=1)
     """Prompts that are answered together."""
+    samples: int = Field(0, ge=0, le=1024)
+    """Completions sampled of each example beside the greedy one, before and after, for pass@k and majorities."""
+    tasks: Names = ()
+    """Further tasks, which the run does not learn: asked before and after, under the run's own prompt."""
 
 
 class HealthConfig(Section):

@@ -174,6 +174,52 @@ def probe(
     probe_command(request, examples=examples, samples=samples, out=out, as_json=as_json)
 
 
+@app.command("eval")
+def evaluate(
+    target: Annotated[
+        str,
+        typer.Argument(
+            help="Run directory, adapter folder (RUN/best), model folder or name, `tiny`.", metavar="RUN|MODEL"
+        ),
+    ],
+    task: Annotated[
+        list[str] | None,
+        typer.Option("--task", help="Task to ask; repeatable; unset, those of the run or preset.", metavar="NAME"),
+    ] = None,
+    examples: Annotated[
+        int | None, typer.Option("--examples", help="Held-out examples of each task; sets eval.examples.", min=1)
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option("--samples", help="Completions sampled of each, for pass@k; sets eval.samples.", min=0),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option("--preset", help="Preset whose settings a model without a run is asked under.", metavar="NAME"),
+    ] = None,
+    setting: SetOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder for the answers; the run's own, or runs/eval-MODEL-TIME.", metavar="DIR"),
+    ] = None,
+    as_json: JsonOption = False,
+    allow_code: AllowCodeOption = False,
+) -> None:
+    """Evaluate a run, an adapter or a model on held-out problems.
+
+    What is answered stays: interrupted, the same command goes on, and asked for more examples or samples it asks only
+    for those. All tasks are asked under the prompt of the run or preset.
+    """
+    from lowmem_rl_cli.eval import eval_command
+
+    named = {"eval.examples": examples, "eval.samples": samples}
+    flags = [f"{key}={value}" for key, value in named.items() if value is not None]
+    settings = (*(setting or ()), *flags)
+    eval_command(
+        target, tasks=task or (), preset=preset, settings=settings, out=out, allow_code=allow_code, as_json=as_json
+    )
+
+
 @app.command()
 def report(
     run: RunArgument,

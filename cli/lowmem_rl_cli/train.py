@@ -2,15 +2,16 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from lowmem_rl.compose import Composed
 from lowmem_rl.evaluation.result import EvalResult
+from lowmem_rl.reports.verdict import p_text
 from lowmem_rl.runs import RunDir, default_path
 from lowmem_rl.signal.pass_rate import PassRate
 from lowmem_rl.stats import Interval
@@ -19,6 +20,7 @@ from lowmem_rl_cli.dry_run import print_dry_run
 from lowmem_rl_cli.options import RunRequest
 
 if TYPE_CHECKING:
+    from lowmem_rl.training.evaluations import Best
     from lowmem_rl.training.events import Listener
     from lowmem_rl.training.run import RunResult
 
@@ -69,12 +71,14 @@ def _watch(composed: Composed, go: "Callable[[Listener], RunResult | None]", out
         console.say(f"The run in {out} is finished: nothing is left to do.")
         console.say(f"What it was worth: lowmem-rl report {out}")
     elif as_json:
-        console.show_json({"run": str(result.path), "before": result.before.to_json(), "after": result.after.to_json()})
+        told = {"before": result.before.to_json(), "after": result.after.to_json(), "comparison": result.comparison}
+        console.show_json({"run": str(result.path), **told, "best": result.best.to_json()})
     else:
-        _print_result(result.before, result.after, result.path, time.monotonic() - began)
+        _print_result(result, time.monotonic() - began)
 
 
-def _print_result(before: EvalResult, after: EvalResult, path: Path, seconds: float) -> None:
+def _print_result(result: "RunResult", seconds: float) -> None:
+    before, after, path = result.before, result.after, result.path
     page = Console(highlight=False)
     table = Table(title=f"{before.task}, {before.num_examples} held-out examples, greedy", title_justify="left")
     table.add_column("")
@@ -84,7 +88,8 @@ def _print_result(before: EvalResult, after: EvalResult, path: Path, seconds: fl
     for label, cell in _result_cells(before).items():
         table.add_row(label, cell, after_cells.get(label, "-"))
     page.print(table)
-    page.print(_verdict(before, after))
+    page.print(paired_verdict(result.comparison), soft_wrap=True)
+    page.print(_best(result.best, path), soft_wrap=True)
     page.print(f"{seconds:.0f} s in all. The run is in {path}", soft_wrap=True)
     if RunDir(path).report.exists():
         page.print(f"All of it on one page: {RunDir(path).report}", soft_wrap=True)
@@ -97,6 +102,7 @@ def _result_cells(result: EvalResult) -> dict[str, str]:
         **{name: f"{score:.3f}" for name, score in result.scores.items()},
         "completion tokens": f"{result.completion_tokens:.1f}",
         "truncated": f"{100 * result.truncated_share:.1f} %",
+        **({} if result.kl_nats is None else {"KL from the base, nats a token": f"{result.kl_nats:.3f}"}),
     }
 
 
@@ -104,8 +110,21 @@ def _share(share: float, interval: Interval) -> str:
     return f"{share:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
 
 
-def _verdict(before: EvalResult, after: EvalResult) -> str:
-    gain = after.pass_at_1 - before.pass_at_1
-    if not before.pass_at_1_interval.apart_from(after.pass_at_1_interval):
-        return f"{gain:+.3f}: the 95 % intervals overlap, which is no proof that it learned."
-    return f"{gain:+.3f}: the 95 % intervals lie apart. It {'learned' if gain > 0 else 'got worse'}."
+def paired_verdict(comparison: Mapping[str, Any]) -> str:
+    """Returns what a comparison of two evaluations allows to be said of the second."""
+    paired = comparison["paired"]
+    low, high = paired["interval"]["low"], paired["interval"]["high"]
+    found = f"{paired['gain']:+.3f} [{low:+.3f}, {high:+.3f}] on the same {paired['num_items']} problems, paired"
+    counts = f"{paired['won']} became right, {paired['lost']} wrong"
+    if not paired["distinguishable"]:
+        return f"Not distinguishable from before: {found}, {p_text(paired['p_value'])}; {counts}."
+    verdict = "It learned" if paired["gain"] > 0 else "It got worse"
+    return f"{verdict}: {found}, {p_text(paired['p_value'])}; {counts}."
+
+
+def _best(best: "Best", path: Path) -> str:
+    if best.step == 0:
+        return f"No evaluation since was better on the {best.num_examples} problems that all of them share."
+    hedge = f", the highest of {best.chosen_of}: on other problems expect less" if best.chosen_of > 1 else ""
+    share = f"{best.pass_at_1:.3f} of {best.num_examples} problems"
+    return f"Best at step {best.step}, {share}{hedge}. That adapter is in {RunDir(path).best}"

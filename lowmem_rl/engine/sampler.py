@@ -5,17 +5,18 @@ from dataclasses import replace
 
 from lowmem_rl.config import RunConfig
 from lowmem_rl.engine.choice import Choice, build, choose, gap_of, max_gap
+from lowmem_rl.engine.decoder import Decoder
 from lowmem_rl.engine.generate import Completion, answer, completion_of
 from lowmem_rl.engine.policy import Policy
-from lowmem_rl.engine.rollout import Limits, Sampled, sample
-from lowmem_rl.engine.sampling import Picking, names_of
+from lowmem_rl.engine.rollout import Limits, Sampled, sample, sampled_as_they_end
+from lowmem_rl.engine.sampling import Picking, names_of, own_random_numbers
 from lowmem_rl.engine.weights import UnknownModel
 from lowmem_rl.example import Message
 
 CHECKED_ROWS = 2
 """Completions of each rollout whose log-probabilities are computed again with the training weights."""
-BATCHES_TOGETHER = 4
-"""Batches of an evaluation that are sampled as one: more keep slots full, fewer show progress sooner."""
+ROWS_TOGETHER = 4096
+"""Prompts whose ids and random numbers stand in memory at once: 100 MB at 1,000 tokens each."""
 
 
 class Sampler:
@@ -71,31 +72,60 @@ class Sampler:
             return sample(decoder, prompts, names, picking, limits)
 
     def answers(
-        self, prompts: Sequence[Sequence[Message]], picking: Picking, *, max_tokens: int, batch: int, stream: str = ""
-    ) -> Iterator[Completion]:
-        """Yields one completion a prompt, in order, `batch` at once; `stream` names the random numbers.
+        self,
+        prompts: Sequence[Sequence[Message]],
+        picking: Picking,
+        *,
+        max_tokens: int,
+        batch: int,
+        names: Sequence[str] | None = None,
+    ) -> Iterator[tuple[int, Completion]]:
+        """Yields each prompt's number and completion as they end, `batch` at work at once.
 
-        Our engine gets several batches together: a prompt takes the place of a row that has finished. Batches with
-        a prompt that is too long for it are left to `generate`.
+        `names` seed the random streams of rows that are not picked greedily. With our engine a prompt takes the place
+        of a row that has finished; where a prompt is too long for it, `generate` answers.
         """
-        for start in range(0, len(prompts), BATCHES_TOGETHER * batch):
-            some = prompts[start : start + BATCHES_TOGETHER * batch]
+        names = names_of("answers", len(prompts)) if names is None else names
+        for start in range(0, len(prompts), ROWS_TOGETHER):
+            chosen, own = prompts[start : start + ROWS_TOGETHER], names[start : start + ROWS_TOGETHER]
             try:
-                yield from self._our_answers(
-                    some, picking, Limits(self.stop_ids, max_tokens, batch), f"{stream}/{start}"
-                )
+                found = self._ours(chosen, own, picking, Limits(self.stop_ids, max_tokens, batch))
             except UnknownModel:
-                yield from answer(self.policy, some, picking, max_tokens=max_tokens, batch=batch)
+                found = enumerate(self._generated(chosen, own, picking, max_tokens, batch))
+            for row, completion in found:
+                yield start + row, completion
 
-    def _our_answers(
-        self, prompts: Sequence[Sequence[Message]], picking: Picking, limits: Limits, stream: str
-    ) -> list[Completion]:
-        """Raises `UnknownModel` where another engine has been chosen, too."""
+    def _ours(
+        self, prompts: Sequence[Sequence[Message]], names: Sequence[str], picking: Picking, limits: Limits
+    ) -> Iterator[tuple[int, Completion]]:
+        """Raises `UnknownModel`, at once, for rows that it cannot read, and where another engine has been chosen."""
         if not self.is_ours:
             raise UnknownModel(self.choice.reason)
         ids = [self.policy.tokenize(prompt) for prompt in prompts]
-        rows = self.sample(ids, names_of(stream, len(ids)), picking, limits)
-        return [completion_of(self.policy, row.ids) for row in rows]
+        decoder = build(self.policy, self.choice.weights, max(map(len, ids)) + limits.max_tokens)
+        return self._as_they_end(decoder, ids, names, picking, limits)
+
+    def _as_they_end(
+        self, decoder: Decoder, ids: Sequence[Sequence[int]], names: Sequence[str], picking: Picking, limits: Limits
+    ) -> Iterator[tuple[int, Completion]]:
+        with self.policy.without_dropout():
+            for row, found in sampled_as_they_end(decoder, ids, names, picking, limits):
+                yield row, completion_of(self.policy, found.ids)
+
+    def _generated(
+        self,
+        prompts: Sequence[Sequence[Message]],
+        names: Sequence[str],
+        picking: Picking,
+        max_tokens: int,
+        batch: int,
+    ) -> Iterator[Completion]:
+        """Answers batch by batch; each seeded by its first name, with no effect on what training draws."""
+        for start in range(0, len(prompts), batch):
+            chosen = prompts[start : start + batch]
+            with own_random_numbers(names[start]):
+                found = list(answer(self.policy, chosen, picking, max_tokens=max_tokens, batch=batch))
+            yield from found
 
     def _fall_back(self, why: str) -> None:
         merged = self.choice.weights == "merged"

@@ -210,8 +210,8 @@ def _read_evaluations(run_dir: RunDir) -> list[Evaluation]:
         return []
     told = read_json(run_dir.evaluations)
     try:
-        found = [told["before"], *told.get("during", ()), *([told["after"]] if told.get("after") else ())]
-        return sorted(map(_evaluation, found), key=lambda evaluation: evaluation.step)
+        found = [told["before"], *told.get("during", ()), told.get("after")]
+        return sorted((_evaluation(one) for one in found if one is not None), key=lambda evaluation: evaluation.step)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunDirError(f"{run_dir.evaluations} holds no evaluations.", hint="Remove that file.") from error
 

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy
 import torch
 
+from lowmem_rl.engine.adapter import load_adapter
 from lowmem_rl.engine.policy import Policy
-from lowmem_rl.errors import RunDirError
 from lowmem_rl.runs import write_json
 from lowmem_rl.training.checkpoints import COUNTS
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 else:
     TrlTrainer = object  # the real base comes in `trainer.trainer_class`
 
-ADAPTER = "adapter_model.safetensors"
 ROLLOUT = "rollout.pt"
 RANDOM, STATE = "rng_state.pth", "trainer_state.json"
 """transformers' names, which its own readers look for."""
@@ -69,29 +68,6 @@ def write_border(border: Border, trainer: Any, policy: Policy, folder: Path) -> 
     torch.save(border.rollout, folder / ROLLOUT)
     border.state.save_to_json(str(folder / STATE))
     write_json(folder / COUNTS, border.counts)
-
-
-def load_weights(model: Any, folder: Path) -> None:
-    """Puts a checkpoint's trainable weights into the model. Raises `RunDirError` where they are not this model's."""
-    from peft import set_peft_model_state_dict
-    from safetensors.torch import load_file
-
-    weights = load_file(folder / ADAPTER)
-    learning = {name for name, weight in model.named_parameters() if weight.requires_grad}
-    try:
-        found = set_peft_model_state_dict(model, weights)
-        lacking = learning.intersection(found.missing_keys)
-    except RuntimeError as error:  # another shape
-        raise _other_model(folder) from error
-    if lacking or found.unexpected_keys:
-        raise _other_model(folder)
-
-
-def _other_model(folder: Path) -> RunDirError:
-    return RunDirError(
-        f"The weights in {folder} are not those of this run's model and adapter.",
-        hint="Put config.json back as it was when the run began.",
-    )
 
 
 def random_states() -> dict[str, Any]:
@@ -149,7 +125,7 @@ class Borders(TrlTrainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Loads into the adapter that is there; transformers would add it once more."""
-        load_weights(self.model, Path(resume_from_checkpoint))
+        load_adapter(self.model, Path(resume_from_checkpoint))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """The last thing that is put back, right before the first step."""

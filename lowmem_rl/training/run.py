@@ -2,22 +2,22 @@
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lowmem_rl.compose import Composed
 from lowmem_rl.disk import Patience, waiting_for_room, write_folder
+from lowmem_rl.engine.adapter import load_adapter
 from lowmem_rl.engine.choice import Choice
 from lowmem_rl.engine.logprobs import view_of
 from lowmem_rl.engine.peak import peak_bytes
 from lowmem_rl.engine.policy import Policy, load_policy, prepare_process, shares_prompts
 from lowmem_rl.engine.sampler import Sampler
-from lowmem_rl.errors import DoesNotFit, Interrupted, LowMemError, RewardError, RunDirError
-from lowmem_rl.evaluation.evaluate import evaluate
-from lowmem_rl.evaluation.result import EvalResult, compare, result_of
-from lowmem_rl.example import Example
+from lowmem_rl.errors import DoesNotFit, Interrupted, LowMemError, RunDirError
+from lowmem_rl.evaluation.questions import questions_of
+from lowmem_rl.evaluation.result import EvalResult
 from lowmem_rl.hardware import GIB, this_machine
 from lowmem_rl.lock import locked
 from lowmem_rl.memory.calibration import store
@@ -27,18 +27,10 @@ from lowmem_rl.rewards.model import bind_rewards, without_model
 from lowmem_rl.runs import RunDir, append_row, write_json
 from lowmem_rl.signal.pass_rate import PassRate
 from lowmem_rl.tasks.curriculum import Drawn, read_order
-from lowmem_rl.training.border import load_weights, random_states_kept
+from lowmem_rl.training.border import random_states_kept
 from lowmem_rl.training.dataset import check_enough, short_enough, to_dataset, tokens_of
-from lowmem_rl.training.events import (
-    EvalEnded,
-    EvalProgressed,
-    Listener,
-    Noted,
-    PhaseBegan,
-    Saved,
-    StepEnded,
-    undisturbed,
-)
+from lowmem_rl.training.evaluations import Best, Evaluations
+from lowmem_rl.training.events import Listener, Noted, PhaseBegan, Saved, StepEnded, undisturbed
 from lowmem_rl.training.keeping import Keeper
 from lowmem_rl.training.library_talk import library_talk_to
 from lowmem_rl.training.look_back import look_back
@@ -73,6 +65,9 @@ class RunResult:
     path: Path
     before: EvalResult
     after: EvalResult
+    comparison: Mapping[str, Any]
+    """What was gained, as eval.json holds it."""
+    best: Best
 
 
 def run(
@@ -115,7 +110,7 @@ def resume(
         check_device(run_dir, inputs.device)
         notes = other_machine_notes(run_dir, machine_record(this_machine(), inputs.device))
         inputs = replace(inputs, overridden=(), notes=(*inputs.notes, *notes))
-        standing = take_back(run_dir, inputs.plan.config.grpo.steps, lambda text: listen(Noted(text)))
+        standing = take_back(run_dir, lambda text: listen(Noted(text)))
         keep_changes(run_dir, composed)
         with library_talk_to(run_dir.log):
             return Run(run_dir, inputs, listen, standing).go()
@@ -154,10 +149,10 @@ class Run:
         self.rates = inputs.rates
         self.train_examples = list(inputs.train)
         self.test_examples = list(inputs.test)
+        self.further = inputs.further
         self.listen = listen
         self.standing = standing or Standing()
         self.is_new = standing is None
-        self.evaluations = self.standing.evaluations
 
     def go(self) -> RunResult:
         """Loads, evaluates, trains, evaluates, saves."""
@@ -186,22 +181,17 @@ class Run:
     def _go(self) -> RunResult:
         with self._undone_if_it_fails():
             policy = self._load()
-            before = self._before()
+            before = self.evaluations.before()
         with self._saved_at_the_end(policy):
             if self.standing.step < self.config.grpo.steps:
                 self._train(policy)
             elif self.standing.checkpoint:
-                load_weights(policy.model, self.standing.checkpoint.path)
+                load_adapter(policy.model, self.standing.checkpoint.path)
         with self._told_if_interrupted("the training is done and saved, its final evaluation is not"):
-            after = self._evaluate(self.test_examples, "after", step=self.config.grpo.steps)
-        self._write_evaluations(before=before.to_json(), after=after.to_json(), comparison=compare(before, after))
-        return RunResult(self.run_dir.path, before, after)
-
-    def _before(self) -> EvalResult:
-        """Returns the evaluation before training: that of the run's beginning, where it goes on."""
-        if self.evaluations["before"]:
-            return result_of(self.evaluations["before"])
-        return self._evaluate(self.test_examples, "before", step=0)
+            after = self.evaluations.after()
+        best = self.evaluations.best
+        assert best is not None
+        return RunResult(self.run_dir.path, before, after, self.evaluations.told["comparison"], best)
 
     def _load(self) -> Policy:
         self._tell_plan()
@@ -211,7 +201,7 @@ class Run:
         prepare_process(self.config, self.device)
         prepare_trackers(self.config.logging.report_to, self.run_dir.trackers)
         policy = load_policy(self.config, self.device)
-        self.text_rewards = without_model(self.rewards)
+        text_rewards = without_model(self.rewards)
         self.rewards = bind_rewards(self.rewards, view_of(policy, self.config))
         usable = short_enough(policy, self.train_examples, self.config.grpo.max_prompt_tokens)
         overlong = len(self.train_examples) - len(usable)
@@ -225,6 +215,10 @@ class Run:
         self.sampler = Sampler(policy, self.config, self._note, chosen and Choice(**chosen))
         self.listen(Noted(f"sampling: {self.sampler.choice}"))
         self._write_engine(policy)
+        asked = questions_of(self.config, self.config.task, self.test_examples, self.judge, text_rewards)
+        self.evaluations = Evaluations(self.run_dir, self.config, self.sampler, asked, self.further, self.listen)
+        if not self.is_new:
+            self.evaluations.forget_behind(self.standing.step)
         return policy
 
     def _write_engine(self, policy: Policy) -> None:
@@ -308,7 +302,7 @@ class Run:
         if checkpoint is None:
             trainer.train()
             return
-        load_weights(policy.model, checkpoint.path)
+        load_adapter(policy.model, checkpoint.path)
         self._between_steps(checkpoint.step)  # a run that was stopped there has not evaluated
         began = time.monotonic()
 
@@ -332,50 +326,9 @@ class Run:
 
     def _between_steps(self, step: int) -> None:
         last = step == self.config.grpo.steps
-        if _due(step, self.config.eval.every) and not last and step not in self._evaluated:
-            few = self.test_examples[: self.config.eval.quick_examples]
+        if _due(step, self.config.eval.every) and not last and not self.evaluations.has(step):
             with random_states_kept():
-                during = self._evaluate(few, f"step-{step:06d}", step=step)
-            self._write_evaluations(during=[*self.evaluations["during"], during.to_json()])
-
-    @property
-    def _evaluated(self) -> set[int]:
-        """Steps behind which there was an evaluation already."""
-        return {during["step"] for during in self.evaluations["during"]}
-
-    def _evaluate(self, examples: list[Example], name: str, *, step: int) -> EvalResult:
-        self.listen(EvalProgressed(name, 0, len(examples)))
-        failed: list[RewardError] = []
-        self.run_dir.eval_items(name).unlink(missing_ok=True)  # one that was cut off begins again
-        result = evaluate(
-            self.sampler,
-            examples,
-            self.judge,
-            self.text_rewards,
-            task=self.config.task.name,
-            step=step,
-            max_tokens=self.config.grpo.max_completion_tokens,
-            batch=self.config.eval.batch,
-            items_path=self.run_dir.eval_items(name),
-            on_progress=lambda done: self.listen(EvalProgressed(name, done, len(examples))),
-            on_failure=failed.append,
-        )
-        self._tell_failures(failed, len(examples), is_first=step == 0)
-        self.listen(EvalEnded(name, result))
-        if name == "before":
-            self._write_evaluations(before=result.to_json())
-        return result
-
-    def _tell_failures(self, failed: Sequence[RewardError], scored: int, *, is_first: bool) -> None:
-        """Notes rewards that failed. Too many stop a run before training; later they must not cost what was learnt."""
-        for error in failed:
-            self.listen(Noted(str(error)))
-        if is_first and len(failed) > self.config.health.max_reward_error_share * scored:
-            raise failed[-1]
-
-    def _write_evaluations(self, **parts: Any) -> None:
-        self.evaluations |= parts
-        write_json(self.run_dir.evaluations, self.evaluations)
+                self.evaluations.during(step)
 
     @contextlib.contextmanager
     def _undone_if_it_fails(self) -> Iterator[None]:

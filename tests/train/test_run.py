@@ -56,7 +56,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDir, subproce
 def test_results_go_to_stdout_and_talk_to_stderr(finished) -> None:
     _, done = finished
     assert "before" in done.stdout
-    assert "95 % intervals" in done.stdout
+    assert "on the same 24 problems, paired" in done.stdout
     assert "step 4/4" in done.stderr
     assert "step 4/4" not in done.stdout
     assert "Unsloth" not in done.stdout + done.stderr
