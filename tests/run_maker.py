@@ -89,6 +89,7 @@ def evaluate(run: RunDir, name: str, step: int, right: int, strict: int, hostile
     intervals = {f"{key}_interval": wilson(count, 20) for key, count in shares.items()}
     return {
         "task": "arithmetic", "split": "test", "step": step, "num_examples": 20, "seconds": 1.0,
+        "completion_tokens": 9.0,
         **{key: count / 20 for key, count in shares.items()},
         **{key: {"low": interval.low, "high": interval.high} for key, interval in intervals.items()},
     }  # fmt: skip

@@ -15,6 +15,8 @@ MOST_POINTS = 1500
 """Steps of a longer run that are drawn, evenly spaced: more cannot be told apart on a screen."""
 DIGITS = 5
 
+HELD_OUT = {"pass_at_1": "held-out, answer anywhere", "strict_pass_at_1": "held-out, asked form"}
+
 
 @dataclass(frozen=True, slots=True)
 class Series:
@@ -68,7 +70,18 @@ LINES: tuple[tuple[str, str, Unit, dict[str, str]], ...] = (
         "percent",
         {"truncated_share": "truncated"},
     ),
-    ("Step time", "Seconds a step: sampling, scoring and update.", "seconds", {"step_s": "step"}),
+    (
+        "Step time",
+        "Seconds of a step and of its longer parts.",
+        "seconds",
+        {
+            "rollout_s": "rollout",
+            "scoring_s": "scoring",
+            "logprobs_s": "logprobs",
+            "update_s": "update",
+            "step_s": "step",
+        },
+    ),
     ("Memory", "The most that was held so far, in GiB.", "gib", {"peak_bytes": "peak"}),
     ("Gradient norm", "Before clipping.", "number", {"grad_norm": "gradient norm"}),
 )
@@ -85,14 +98,21 @@ def _accuracy(rows: Sequence[Row], evaluations: Sequence[Evaluation]) -> Chart:
     sampled = {row["step"]: number(row, "accuracy") for row in rows}
     results = {evaluation.step: evaluation.result for evaluation in evaluations}
     steps = tuple(sorted(sampled.keys() | results.keys()))
-    held_out = {"pass_at_1": "held-out, answer anywhere", "strict_pass_at_1": "held-out, asked form"}
+    held_out = HELD_OUT if _differ(evaluations) else {"pass_at_1": "held-out"}
     series = [Series("sampled in training", tuple(_rounded(sampled.get(step)) for step in steps))]
     for key, label in held_out.items():
         values = (number(results.get(step, {}), key) for step in steps)
         series.append(Series(label, tuple(map(_rounded, values)), are_points=True))
     note = "Right answers. Held-out: greedy, with 95 % intervals; in training: sampled."
+    if len(held_out) == 1 and evaluations:
+        note += " All that were right were in the asked form."
     whiskers = tuple(whisker for which, key in enumerate(held_out, 1) for whisker in _whiskers(evaluations, key, which))
     return Chart("Accuracy", note, "percent", steps, _with_values(series), whiskers)
+
+
+def _differ(evaluations: Sequence[Evaluation]) -> bool:
+    """False where one line would hide the other."""
+    return any(number(e.result, "pass_at_1") != number(e.result, "strict_pass_at_1") for e in evaluations)
 
 
 def _whiskers(evaluations: Sequence[Evaluation], key: str, series: int) -> Iterator[Whisker]:

@@ -1,7 +1,5 @@
 "use strict";
 (() => {
-  const charts = JSON.parse(document.getElementById("data").textContent);
-  const places = document.querySelectorAll(".chart");
   const sync = uPlot.sync("steps");
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const short = (value) => String(Number(value.toPrecision(3)));
@@ -61,7 +59,8 @@
         width: place.clientWidth,
         height: 220,
         scales: { x: { time: false }, y: { range: range(chart) } },
-        axes: [{ ...axis, size: 28 }, { ...axis, size: 64, values: (plot, ticks) => ticks.map(text) }],
+        // A step is a whole number.
+        axes: [{ ...axis, size: 28, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 1e4, 2e4, 5e4, 1e5] }, { ...axis, size: 64, values: (plot, ticks) => ticks.map(text) }],
         series: [{ label: "step", value: (plot, value, which, at) => at === null ? last(plot.data[0]) : value }, ...lines],
         cursor: { y: false, sync: { key: sync.key } },
         hooks: { draw: [drawWhiskers(chart)] },
@@ -71,14 +70,29 @@
     );
   };
 
-  let plots = [];
+  let plots = [], places = [];
+  // What the reader has zoomed into and switched off, by title, outlives a chart that is drawn again.
+  const choices = () => new Map(plots.map(({ title, plot, steps }) => {
+    const { min, max } = plot.scales.x;
+    const zoom = min > steps[0] || max < steps.at(-1) ? { min, max } : null;
+    return [title, { zoom, off: plot.series.filter((series) => !series.show).map((series) => series.label) }];
+  }));
   const drawAll = () => {
-    plots.forEach((plot) => plot.destroy());
-    plots = charts.map((chart, index) => draw(chart, places[index]));
+    const charts = JSON.parse(document.getElementById("data").textContent);
+    const were = choices();
+    plots.forEach(({ plot }) => plot.destroy());
+    places = document.querySelectorAll(".chart");
+    plots = charts.map((chart, index) => ({ title: chart.title, steps: chart.steps, plot: draw(chart, places[index]) }));
+    for (const { title, plot } of plots) {
+      const { zoom, off } = were.get(title) ?? { zoom: null, off: [] };
+      plot.series.forEach((series, index) => off.includes(series.label) && plot.setSeries(index, { show: false }));
+      if (zoom) plot.setScale("x", zoom);
+    }
   };
   drawAll();
+  document.addEventListener("renewed", drawAll);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
   addEventListener("resize", () => {
-    plots.forEach((plot, index) => plot.setSize({ width: places[index].clientWidth, height: 220 }));
+    plots.forEach(({ plot }, index) => plot.setSize({ width: places[index].clientWidth, height: 220 }));
   });
 })();

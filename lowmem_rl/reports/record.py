@@ -1,8 +1,9 @@
 """`RunRecord`: what a run directory holds, all of it optional but the configuration."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeGuard
@@ -46,6 +47,10 @@ class RunRecord:
     machine: Row
     estimate: Row
     peak_bytes: int | None
+    peak: Row
+    """peak.json: what each phase held, where it was measured."""
+    health: Row
+    """What the audit found; nothing before the run has ended."""
     metrics: tuple[Row, ...]
     """One row a step, in order; where a step was run again after a resume, its last row."""
     samples: tuple[Row, ...]
@@ -93,17 +98,18 @@ def read_record(path: Path) -> RunRecord:
         raise RunDirError(f"{path} is no directory.", hint="`train` prints where a run is.")
     if not run.config.is_file():
         raise RunDirError(f"{path} is no run directory: it has no config.json.", hint="`train` prints where a run is.")
-    resolved, peak = _object(run.config), _object(run.peak).get("peak_bytes")
+    resolved, peak = _object(run.config), _object(run.peak)
     metrics = _rows(run.metrics, "step")
-    steps_bytes = [row["peak_bytes"] for row in metrics if is_number(row.get("peak_bytes"))]
     return RunRecord(
         path=path,
         preset=resolved.get("preset"),
-        config=resolved.get("config") or {},
-        origins=resolved.get("origins") or {},
+        config=table(resolved, "config"),
+        origins=table(resolved, "origins"),
         machine=_object(run.machine),
         estimate=_object(run.estimate),
-        peak_bytes=int(peak) if is_number(peak) else max(steps_bytes, default=None),
+        peak_bytes=_highest([peak, *metrics]),
+        peak=peak,
+        health=_object(run.health),
         metrics=tuple(sorted({row["step"]: row for row in metrics}.values(), key=lambda row: row["step"])),
         samples=tuple(_rows(run.samples, "step", "completion", "reward")),
         evaluations=tuple(_evaluations(run)),
@@ -111,8 +117,30 @@ def read_record(path: Path) -> RunRecord:
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """True for what can be drawn and added; a truth value is none."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """True for what can be drawn and added; a truth value is none, nor is NaN, which JSON lacks and Python reads."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+def _highest(rows: Iterable[Row]) -> int | None:
+    """Returns the highest peak; a run that is cut short has written peak.json after its first step alone."""
+    return max((int(row["peak_bytes"]) for row in rows if is_number(row.get("peak_bytes"))), default=None)
+
+
+def table(row: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Returns the table under a key, empty where there is none: a file may be older, newer or damaged."""
+    found = row.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def numbers(found: object) -> dict[str, float]:
+    """Returns what in a table is a number."""
+    return {key: value for key, value in found.items() if is_number(value)} if isinstance(found, dict) else {}
+
+
+def rows_in(row: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    """Returns the tables of the list under a key."""
+    found = row.get(key)
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
 
 def _evaluations(run: RunDir) -> list[Evaluation]:

@@ -6,7 +6,8 @@ from shlex import join
 
 from lowmem_rl.compose import flatten, parse_value
 from lowmem_rl.presets import load_presets
-from lowmem_rl.reports.record import RunRecord
+from lowmem_rl.reports.record import RunRecord, table
+from lowmem_rl.reports.text import one_line
 
 GIVEN = ("default", "preset ")
 """How the origins of values begin that the preset brings by itself."""
@@ -18,6 +19,15 @@ def command_of(record: RunRecord) -> str:
     return join(["lowmem-rl", "train", *preset, *_settings(record), *_rewards(record)])
 
 
+def settings_of(record: RunRecord) -> Iterator[tuple[str, str, str]]:
+    """Yields key, value and origin of each setting that is not the preset's: what the command line sets, and more
+    where the preset is the user's own."""
+    for key, value in flatten(record.config).items():
+        origin = record.origins.get(key, "default")
+        if not str(origin).startswith(GIVEN):
+            yield one_line(key), one_line(json.dumps(value, ensure_ascii=False), 200), one_line(origin)
+
+
 def _settings(record: RunRecord) -> Iterator[str]:
     for key, value in flatten(record.config).items():
         if _is_chosen(record, key) and not key.startswith("rewards.") and value is not None:
@@ -26,14 +36,14 @@ def _settings(record: RunRecord) -> Iterator[str]:
 
 def _rewards(record: RunRecord) -> Iterator[str]:
     """Yields all rewards where one was chosen: --reward replaces the preset's."""
-    rewards = record.setting("rewards") or {}
+    rewards = table(record.config, "rewards")
     if any(_is_chosen(record, f"rewards.{name}") for name in rewards):
         for name, weight in rewards.items():
-            yield from ("--reward", f"{name}={weight:g}")
+            yield from ("--reward", f"{name}={_as_typed(weight)}")
 
 
 def _is_chosen(record: RunRecord, key: str) -> bool:
-    return not (_is_shipped(record) and record.origins.get(key, "default").startswith(GIVEN))
+    return not (_is_shipped(record) and str(record.origins.get(key, "default")).startswith(GIVEN))
 
 
 def _is_shipped(record: RunRecord) -> bool:

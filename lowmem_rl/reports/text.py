@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterator
 from difflib import SequenceMatcher
 
+Fact = tuple[str, str]
+"""A label and what it is."""
 LONGEST = 4000
 """Characters of a text that are shown."""
 LONGEST_COMPARED = 2000

@@ -22,13 +22,14 @@ from lowmem_rl.rewards.apart import apart
 from lowmem_rl.rewards.model import bind_rewards, without_model
 from lowmem_rl.runs import RunDir, write_json
 from lowmem_rl.signal.pass_rate import PassRate
+from lowmem_rl.training.clock import StepClock
 from lowmem_rl.training.dataset import check_enough, short_enough, to_dataset, tokens_of
 from lowmem_rl.training.events import EvalEnded, EvalProgressed, Listener, Noted, PhaseBegan, Saved, StepEnded
 from lowmem_rl.training.library_talk import library_talk_to
 from lowmem_rl.training.look_back import look_back
 from lowmem_rl.training.machine import machine_record
 from lowmem_rl.training.measure import first_step_rows
-from lowmem_rl.training.meter import PhaseMeter
+from lowmem_rl.training.meter import PhaseMeter, measures_phases_apart
 from lowmem_rl.training.order import arranged, order_of
 from lowmem_rl.training.preflight import Inputs, prepare
 from lowmem_rl.training.record import Recorder, step_callback
@@ -90,6 +91,7 @@ class Run:
         self.run_dir = run_dir
         self.device = inputs.device
         self.meter = PhaseMeter(inputs.device)
+        self.measures_phases = measures_phases_apart(inputs.device)
         self.rewards = inputs.rewards
         self.judge = inputs.judge
         self.rates = inputs.rates
@@ -125,6 +127,7 @@ class Run:
         prepare_process(self.config, self.device)
         prepare_trackers(self.config.logging.report_to, self.run_dir.trackers)
         policy = load_policy(self.config, self.device)
+        self.meter.end("load")
         self.text_rewards = without_model(self.rewards)
         self.rewards = bind_rewards(self.rewards, view_of(policy, self.config))
         usable = short_enough(policy, self.train_examples, self.config.grpo.max_prompt_tokens)
@@ -159,18 +162,19 @@ class Run:
         self.listen(PhaseBegan("training"))
         by_id = {example.id: example for example in self.train_examples}
         order = order_of(self.train_examples, self.config, self.rates)
-        recorder = Recorder(self.run_dir, self.config, self.rewards, self.judge, by_id, policy, order.note)
+        clock = StepClock(self.device)
+        recorder = Recorder(self.run_dir, self.config, self.rewards, self.judge, by_id, policy, order.note, clock)
         failures = FailureCount(self.config.health.max_reward_error_share, lambda text: self.listen(Noted(text)))
 
         def after_step(logs: Mapping[str, Any], step: int) -> None:
             if step == 1:
                 self._remember_first_step()
-            row = recorder.on_logs(logs, step, peak_bytes(self.device))
+            row = recorder.on_logs(logs, step, self._peak_bytes)
             self.listen(StepEnded(row, self.config.grpo.steps))
             if step == 1:
                 self._write_engine(policy)
             self._between_steps(policy, step)
-            recorder.restart_clock()
+            clock.restart()
 
         trainer = make_trainer(
             policy,
@@ -184,14 +188,16 @@ class Run:
             choose=lambda prompts: order.choose(prompts, recorder.step + 1),
             out=self.run_dir.path,
         )
-        if self.device.is_gpu:
+        clock.watch(trainer)
+        if self.measures_phases:
             self.meter.attach(trainer)
-        recorder.restart_clock()
+        clock.restart()
         trainer.train()
         self._write_engine(policy)  # what samples may have fallen back
 
     def _remember_first_step(self) -> None:
         """Keeps what the first step took on this card beside what was predicted: later predictions use it."""
+        self._write_peak()
         if not self.device.is_gpu:
             return
         try:
@@ -210,6 +216,7 @@ class Run:
 
     def _evaluate(self, examples: list[Example], name: str, *, step: int) -> EvalResult:
         self.listen(EvalProgressed(name, 0, len(examples)))
+        self.meter.begin()
         failed: list[RewardError] = []
         result = evaluate(
             self.sampler,
@@ -224,6 +231,7 @@ class Run:
             on_progress=lambda done: self.listen(EvalProgressed(name, done, len(examples))),
             on_failure=failed.append,
         )
+        self.meter.end("evaluation")
         self._tell_failures(failed, len(examples), is_first=step == 0)
         self.listen(EvalEnded(name, result))
         if name == "before":
@@ -263,10 +271,17 @@ class Run:
                 yield
         finally:
             policy.save_adapter(self.run_dir.adapter)
-            # The meter sets CUDA's own counter of the peak back.
-            peak = max(self.meter.highest_bytes, peak_bytes(self.device))
-            write_json(self.run_dir.peak, {"peak_bytes": peak})
+            self._write_peak()
             self.listen(Saved(self.run_dir.adapter))
+
+    def _write_peak(self) -> None:
+        phases = self.meter.to_json() if self.measures_phases else {}
+        write_json(self.run_dir.peak, {"peak_bytes": self._peak_bytes} | phases)
+
+    @property
+    def _peak_bytes(self) -> int:
+        """The most that was held so far: the meter sets the system's own counters of it back."""
+        return max(self.meter.highest_bytes, peak_bytes(self.device))
 
     @property
     def _where(self) -> str:
