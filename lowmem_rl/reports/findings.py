@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lowmem_rl.reports.record import RunRecord, is_number, rows_in, table
+from lowmem_rl.reports.record import RunRecord, is_number, part, rows_in
 from lowmem_rl.reports.text import one_line, shown
 
 SEVERITIES = ("critical", "warning", "note")
@@ -34,7 +34,7 @@ def audit_of(record: RunRecord) -> Audit | None:
     step = record.health.get("step")
     if not is_number(step):
         return None
-    unjudged = table(record.health, "not_judged").items()
+    unjudged = part(record.health, "not_judged").items()
     return Audit(
         int(step),
         tuple(map(_finding, rows_in(record.health, "findings"))),

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from lowmem_rl.reports.charts import GIB
-from lowmem_rl.reports.record import RunRecord, is_number, numbers, table
+from lowmem_rl.reports.record import RunRecord, is_number, numbers, part
 from lowmem_rl.reports.text import Fact, one_line
 
 
@@ -31,7 +31,7 @@ class Memory:
 
 def memory_of(record: RunRecord) -> Memory | None:
     """Returns predictions beside measurements, None where nothing was predicted."""
-    predicted = {name: found for name, terms in table(record.estimate, "phases").items() if (found := numbers(terms))}
+    predicted = {name: found for name, terms in part(record.estimate, "phases").items() if (found := numbers(terms))}
     if not predicted:
         return None
     measured = _measured(record)
@@ -43,7 +43,7 @@ def memory_of(record: RunRecord) -> Memory | None:
 
 def _measured(record: RunRecord) -> dict[str, float]:
     """Returns bytes of the process by phase, as the driver (on a CPU the kernel) saw them."""
-    phases = table(record.peak, "phases")
+    phases = part(record.peak, "phases")
     sizes = {name: found.get("process_bytes") for name, found in phases.items() if isinstance(found, dict)}
     return {name: size for name, size in sizes.items() if is_number(size)}
 
@@ -57,7 +57,7 @@ def _phase(name: str, terms: Mapping[str, float], measured: float | None, scale:
 
 
 def _facts(record: RunRecord) -> Iterator[Fact]:
-    peak = numbers(table(record.estimate, "peak_bytes"))
+    peak = numbers(part(record.estimate, "peak_bytes"))
     if {"expected", "upper"} <= peak.keys():
         yield "predicted peak", f"{gib(peak['expected'])}, up to {gib(peak['upper'])}"
     if record.peak_bytes is not None:
@@ -71,12 +71,12 @@ def _notes(record: RunRecord, measured: Mapping[str, float]) -> Iterator[str]:
     if not measured:
         yield "Phases were not measured apart here: the measured peak is the highest of all of them."
         return
-    yield f"Lines are what the process held: loading, evaluations, and the first step{_lengths(record)}."
+    yield f"Lines are what the process held: loading, the first evaluation, and the first step{_lengths(record)}."
 
 
 def _lengths(record: RunRecord) -> str:
     """Says how far the metered step was from the longest there may be."""
-    met = numbers(table(record.peak, "metered_step"))
+    met = numbers(part(record.peak, "metered_step"))
     parts = [
         f"{met[f'{part}_tokens']:,} of {limit:,} tokens in the longest {part}"
         for part in ("prompt", "completion")

@@ -16,10 +16,10 @@
     const context = plot.ctx;
     context.save();
     context.lineWidth = 1.5 * devicePixelRatio;
-    for (const { step, low, high, series } of chart.whiskers) {
-      if (!plot.series[series + 1]?.show || step < plot.scales.x.min || step > plot.scales.x.max) continue;
+    for (const { x: place, low, high, series } of chart.whiskers) {
+      if (!plot.series[series + 1]?.show || place < plot.scales.x.min || place > plot.scales.x.max) continue;
       // Two of one step stand beside each other.
-      const x = plot.valToPos(step, "x", true) + 4 * (series - 1) * devicePixelRatio;
+      const x = plot.valToPos(place, "x", true) + 4 * (series - (chart.series.length - 1) / 2) * devicePixelRatio;
       context.strokeStyle = colour(`--c${series}`);
       context.beginPath();
       context.moveTo(x, plot.valToPos(low, "y", true));
@@ -54,27 +54,28 @@
       points: { show: series.are_points || series.values.length < 2, size: 8, fill: colour(`--c${index % 6}`) },
       value: (plot, value, which, at) => shownValue(at === null ? last(plot.data[which]) : value, text),
     }));
+    const doubling = chart.along === "k";
     return new uPlot(
       {
         width: place.clientWidth,
         height: 220,
-        scales: { x: { time: false }, y: { range: range(chart) } },
+        scales: { x: { time: false, ...(doubling && { distr: 3, log: 2, range: [chart.xs[0], chart.xs.at(-1)] }) }, y: { range: range(chart) } },
         // A step is a whole number.
-        axes: [{ ...axis, size: 28, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 1e4, 2e4, 5e4, 1e5] }, { ...axis, size: 64, values: (plot, ticks) => ticks.map(text) }],
-        series: [{ label: "step", value: (plot, value, which, at) => at === null ? last(plot.data[0]) : value }, ...lines],
-        cursor: { y: false, sync: { key: sync.key } },
+        axes: [{ ...axis, size: 28, ...(doubling && { splits: () => chart.xs }), incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 1e4, 2e4, 5e4, 1e5] }, { ...axis, size: 64, values: (plot, ticks) => ticks.map(text) }],
+        series: [{ label: chart.along, value: (plot, value, which, at) => at === null ? last(plot.data[0]) : value }, ...lines],
+        cursor: { y: false, sync: { key: doubling ? null : sync.key } },
         hooks: { draw: [drawWhiskers(chart)] },
       },
-      [chart.steps, ...chart.series.map((series) => series.values)],
+      [chart.xs, ...chart.series.map((series) => series.values)],
       place,
     );
   };
 
   let plots = [], places = [];
   // What the reader has zoomed into and switched off, by title, outlives a chart that is drawn again.
-  const choices = () => new Map(plots.map(({ title, plot, steps }) => {
+  const choices = () => new Map(plots.map(({ title, plot, xs }) => {
     const { min, max } = plot.scales.x;
-    const zoom = min > steps[0] || max < steps.at(-1) ? { min, max } : null;
+    const zoom = min > xs[0] || max < xs.at(-1) ? { min, max } : null;
     return [title, { zoom, off: plot.series.filter((series) => !series.show).map((series) => series.label) }];
   }));
   const drawAll = () => {
@@ -82,7 +83,7 @@
     const were = choices();
     plots.forEach(({ plot }) => plot.destroy());
     places = document.querySelectorAll(".chart");
-    plots = charts.map((chart, index) => ({ title: chart.title, steps: chart.steps, plot: draw(chart, places[index]) }));
+    plots = charts.map((chart, index) => ({ title: chart.title, xs: chart.xs, plot: draw(chart, places[index]) }));
     for (const { title, plot } of plots) {
       const { zoom, off } = were.get(title) ?? { zoom: null, off: [] };
       plot.series.forEach((series, index) => off.includes(series.label) && plot.setSeries(index, { show: false }));

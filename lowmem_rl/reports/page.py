@@ -14,8 +14,9 @@ from lowmem_rl.reports.charts import charts_of
 from lowmem_rl.reports.completions import best_and_worst, fixed_prompts
 from lowmem_rl.reports.findings import audit_of
 from lowmem_rl.reports.memory import memory_of
-from lowmem_rl.reports.record import RunRecord, read_record, table
+from lowmem_rl.reports.record import RunRecord, part, read_record
 from lowmem_rl.reports.reproduce import command_of, settings_of
+from lowmem_rl.reports.results import tables_of
 from lowmem_rl.reports.text import Fact, one_line
 from lowmem_rl.reports.times import time_of
 from lowmem_rl.reports.verdict import verdict_of
@@ -49,6 +50,7 @@ def render(record: RunRecord, *, followed: bool = False) -> str:
         verdict=verdict_of(record),
         about=list(_facts(record)),
         audit=audit_of(record),
+        tables=tables_of(record),
         memory=memory_of(record),
         time=time_of(record),
         prompts=fixed_prompts(record),
@@ -56,7 +58,7 @@ def render(record: RunRecord, *, followed: bool = False) -> str:
         best=best,
         worst=worst,
         command=command_of(record),
-        settings=list(settings_of(record)),
+        settings=settings_of(record),
         versions=list(_versions(record)),
     )
 
@@ -105,7 +107,7 @@ def _read(name: str) -> str:
 
 def _facts(record: RunRecord) -> Iterator[Fact]:
     setting = record.setting
-    rewards = table(record.config, "rewards")
+    rewards = part(record.config, "rewards")
     steps = f"{record.last_step} of {record.planned_steps or '?'}"
     card = record.machine.get("gpu") or (f"CPU, {record.machine['cores']} cores" if "cores" in record.machine else None)
     told = {
@@ -131,5 +133,5 @@ def _joined(prompt: object, completion: object) -> str | None:
 
 def _versions(record: RunRecord) -> Iterator[Fact]:
     about = {key: record.machine.get(key) for key in ("commit", "driver", "python", "platform", "device", "dtype")}
-    told = about | table(record.machine, "versions")
+    told = about | part(record.machine, "versions")
     yield from ((one_line(name), one_line(value, 200)) for name, value in told.items() if value)

@@ -56,6 +56,10 @@ class RunRecord:
     samples: tuple[Row, ...]
     evaluations: tuple[Evaluation, ...]
     """In the order of their steps."""
+    told: Row
+    """eval.json, whole."""
+    has_ended: bool
+    """The audit is the last that a run writes, however it ends; one that is killed has none."""
 
     @property
     def name(self) -> str:
@@ -98,21 +102,24 @@ def read_record(path: Path) -> RunRecord:
         raise RunDirError(f"{path} is no directory.", hint="`train` prints where a run is.")
     if not run.config.is_file():
         raise RunDirError(f"{path} is no run directory: it has no config.json.", hint="`train` prints where a run is.")
-    resolved, peak = _object(run.config), _object(run.peak)
-    metrics = _rows(run.metrics, "step")
+    resolved, peak, told, health = (_object(path) for path in (run.config, run.peak, run.evaluations, run.health))
+    rows = {row["step"]: row for row in _rows(run.metrics, "step")}
+    metrics = tuple(sorted(rows.values(), key=lambda row: row["step"]))
     return RunRecord(
         path=path,
         preset=resolved.get("preset"),
-        config=table(resolved, "config"),
-        origins=table(resolved, "origins"),
+        config=part(resolved, "config"),
+        origins=part(resolved, "origins"),
         machine=_object(run.machine),
         estimate=_object(run.estimate),
         peak_bytes=_highest([peak, *metrics]),
         peak=peak,
-        health=_object(run.health),
-        metrics=tuple(sorted({row["step"]: row for row in metrics}.values(), key=lambda row: row["step"])),
+        health=health,
+        metrics=metrics,
         samples=tuple(_rows(run.samples, "step", "completion", "reward")),
-        evaluations=tuple(_evaluations(run)),
+        evaluations=tuple(_evaluations(run, told)),
+        told=told,
+        has_ended=bool(told.get("after")) or (bool(metrics) and health.get("step") == metrics[-1]["step"]),
     )
 
 
@@ -126,8 +133,8 @@ def _highest(rows: Iterable[Row]) -> int | None:
     return max((int(row["peak_bytes"]) for row in rows if is_number(row.get("peak_bytes"))), default=None)
 
 
-def table(row: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """Returns the table under a key, empty where there is none: a file may be older, newer or damaged."""
+def part(row: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Returns the object under a key, empty where there is none: a file may be older, newer or damaged."""
     found = row.get(key)
     return found if isinstance(found, dict) else {}
 
@@ -143,15 +150,14 @@ def rows_in(row: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
 
-def _evaluations(run: RunDir) -> list[Evaluation]:
-    written = _object(run.evaluations)
-    during = written.get("during") or []
-    named = [("before", written.get("before")), *((f"step-{e['step']:06d}", e) for e in during)]
-    named.append(("after", written.get("after")))
+def _evaluations(run: RunDir, told: Row) -> list[Evaluation]:
+    ends = {name: part(told, name) for name in ("before", "after")}
+    during = [result for result in rows_in(told, "during") if isinstance(result.get("step"), int)]
+    named = [("before", ends["before"]), *((f"step-{e['step']:06d}", e) for e in during), ("after", ends["after"])]
     return [
         Evaluation(name, result, tuple(_rows(run.eval_items(name), "example_id", LENIENT, STRICT)))
         for name, result in named
-        if result
+        if is_number(result.get("step"))
     ]
 
 

@@ -6,7 +6,8 @@ from shlex import join
 
 from lowmem_rl.compose import flatten, parse_value
 from lowmem_rl.presets import load_presets
-from lowmem_rl.reports.record import RunRecord, table
+from lowmem_rl.reports.record import RunRecord, part
+from lowmem_rl.reports.table import Table
 from lowmem_rl.reports.text import one_line
 
 GIVEN = ("default", "preset ")
@@ -19,13 +20,14 @@ def command_of(record: RunRecord) -> str:
     return join(["lowmem-rl", "train", *preset, *_settings(record), *_rewards(record)])
 
 
-def settings_of(record: RunRecord) -> Iterator[tuple[str, str, str]]:
-    """Yields key, value and origin of each setting that is not the preset's: what the command line sets, and more
-    where the preset is the user's own."""
-    for key, value in flatten(record.config).items():
-        origin = record.origins.get(key, "default")
-        if not str(origin).startswith(GIVEN):
-            yield one_line(key), one_line(json.dumps(value, ensure_ascii=False), 200), one_line(origin)
+def settings_of(record: RunRecord) -> Table:
+    """Returns each setting that is neither the preset's nor a default, with where it came from."""
+    rows = (
+        (one_line(key), one_line(json.dumps(value, ensure_ascii=False), 200), one_line(origin))
+        for key, value in flatten(record.config).items()
+        if not (origin := str(record.origins.get(key, "default"))).startswith(GIVEN)
+    )
+    return Table("Set otherwise than by the preset", "", ("key", "value", "by"), tuple(rows))
 
 
 def _settings(record: RunRecord) -> Iterator[str]:
@@ -36,7 +38,7 @@ def _settings(record: RunRecord) -> Iterator[str]:
 
 def _rewards(record: RunRecord) -> Iterator[str]:
     """Yields all rewards where one was chosen: --reward replaces the preset's."""
-    rewards = table(record.config, "rewards")
+    rewards = part(record.config, "rewards")
     if any(_is_chosen(record, f"rewards.{name}") for name in rewards):
         for name, weight in rewards.items():
             yield from ("--reward", f"{name}={_as_typed(weight)}")

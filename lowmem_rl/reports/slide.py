@@ -62,12 +62,12 @@ def _drawn(record: RunRecord) -> "Figure":
 
 def _draw_chart(axes: "Axes", chart: Chart) -> None:
     for series, colour in zip(chart.series, COLOURS * len(chart.series), strict=False):
-        found = [(step, v) for step, v in zip(chart.steps, series.values, strict=True) if v is not None]
+        found = [(step, v) for step, v in zip(chart.xs, series.values, strict=True) if v is not None]
         form = "o--" if series.are_points or len(found) == 1 else "-"
         label = series.label.replace("$", r"\$")
         axes.plot(*_transposed(found), form, label=label, color=colour, linewidth=1.6, markersize=5)
     for whisker in chart.whiskers:
-        axes.vlines(whisker.step, whisker.low, whisker.high, color=COLOURS[whisker.series], linewidth=1.6)
+        axes.vlines(whisker.x, whisker.low, whisker.high, color=COLOURS[whisker.series], linewidth=1.6)
     axes.set_title(chart.title, loc="left", fontsize=15, weight="bold")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)

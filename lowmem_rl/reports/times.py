@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from lowmem_rl.reports.curves import number
-from lowmem_rl.reports.record import RunRecord, numbers, table
+from lowmem_rl.reports.record import RunRecord, numbers, part
 from lowmem_rl.reports.text import Fact
 
 PHASES = {
@@ -73,7 +73,7 @@ def _facts(record: RunRecord) -> Iterator[Fact]:
     if steps:
         yield f"training, {_counted(len(steps), 'step')}", clock(sum(steps))
         yield "a step, median", f"{median(steps):.2f} s"
-    predicted = numbers(table(record.estimate, "step_seconds"))
+    predicted = numbers(part(record.estimate, "step_seconds"))
     if {"low", "high"} <= predicted.keys():
         yield "a step, predicted", f"{predicted['low']:.1f} to {predicted['high']:.1f} s"
     if rates:

@@ -112,6 +112,7 @@ class Run:
         with self._undone_if_it_fails():
             policy = self._load()
             before = self._evaluate(self.test_examples, "before", step=0)
+            self.meter.end("evaluation")
         with self._saved_at_the_end(policy):
             self._train(policy)
         with self._told_if_interrupted("The final evaluation was stopped by Ctrl-C", self._where):
@@ -216,7 +217,6 @@ class Run:
 
     def _evaluate(self, examples: list[Example], name: str, *, step: int) -> EvalResult:
         self.listen(EvalProgressed(name, 0, len(examples)))
-        self.meter.begin()
         failed: list[RewardError] = []
         result = evaluate(
             self.sampler,
@@ -231,7 +231,6 @@ class Run:
             on_progress=lambda done: self.listen(EvalProgressed(name, done, len(examples))),
             on_failure=failed.append,
         )
-        self.meter.end("evaluation")
         self._tell_failures(failed, len(examples), is_first=step == 0)
         self.listen(EvalEnded(name, result))
         if name == "before":

@@ -93,8 +93,8 @@ def test_a_long_run_stays_small_and_is_written_fast(tmp_path) -> None:
     page = page_of(path)
     assert time.monotonic() - began < 3
     assert len(page.text) < 3_000_000
-    assert page.charts[1]["steps"][0] == 1
-    assert page.charts[1]["steps"][-1] == 3000
+    assert page.charts[1]["xs"][0] == 1
+    assert page.charts[1]["xs"][-1] == 3000
 
 
 @pytest.mark.parametrize(
