@@ -64,8 +64,8 @@ def metric_row(step: int, steps: int) -> dict[str, Any]:
     return {
         "step": step, "loss": 0.1, "grad_norm": 0.2, "reward": share, "kl": 0.01, "entropy": 0.2, "accuracy": share,
         "completion_tokens": 12.0, "longest_completion_tokens": 20, "truncated_share": 0.0, "informative_share": 0.5,
-        "num_tokens": 100.0 * step, "scores/boxed_answer": share, "step_s": 2.0, "completion_tokens_per_s": 50.0,
-        "peak_bytes": GIB,
+        "num_tokens": 100.0 * step, "scores/boxed_answer": share, "step_s": 2.0, "rollout_s": 1.0, "update_s": 0.75,
+        "other_s": 0.25, "completion_tokens_per_s": 50.0, "peak_bytes": GIB,
     }  # fmt: skip
 
 

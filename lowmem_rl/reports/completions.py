@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from lowmem_rl.reports.record import LENIENT, STRICT, Evaluation, RunRecord
+from lowmem_rl.reports.record import LENIENT, STRICT, Evaluation, RunRecord, is_number
 from lowmem_rl.reports.text import marked, one_line, shown
 from lowmem_rl.runs import Row
 
@@ -80,7 +80,11 @@ def scores_text(row: Row) -> tuple[tuple[str, str], ...]:
     """Returns name and value of each score of a row."""
     scores = row.get("scores")
     pairs = scores.items() if isinstance(scores, dict) else ()
-    return tuple((one_line(name, 40), "skipped" if score is None else f"{score:g}") for name, score in pairs)
+    return tuple((one_line(name, 40), _score_text(score)) for name, score in pairs)
+
+
+def _score_text(score: object) -> str:
+    return "skipped" if score is None else f"{score:g}" if is_number(score) else one_line(score, 20)
 
 
 def _over_time(
@@ -90,7 +94,7 @@ def _over_time(
     completions, earlier = [], None
     for same in _runs_of_equal(present):
         row = same[0][1]
-        text = shown(row["completion"])
+        text = shown(row.get("completion") or "")
         pieces = ((False, text),) if earlier is None else tuple(marked(earlier, text))
         completions.append(
             Shown(_about_item([evaluation.step for evaluation, _ in same], row), pieces, scores_text(row))
@@ -103,7 +107,7 @@ def _over_time(
 
 def _runs_of_equal(present: Sequence[tuple[Evaluation, Row]]) -> list[list[tuple[Evaluation, Row]]]:
     """Returns neighbours together that say the same."""
-    return [list(same) for _, same in groupby(present, key=lambda one: one[1]["completion"])]
+    return [list(same) for _, same in groupby(present, key=lambda one: one[1].get("completion"))]
 
 
 def _change_text(was_right: bool, is_right: bool) -> str:
@@ -126,7 +130,7 @@ def _sample(row: Row) -> Shown:
 
 
 def _size(row: Row) -> list[str]:
-    tokens = [f"{row['tokens']} tokens"] if "tokens" in row else []
+    tokens = [f"{row['tokens']} tokens"] if is_number(row.get("tokens")) else []
     return [*tokens, "cut off"] if row.get("truncated") else tokens
 
 

@@ -92,7 +92,14 @@ class Follower:
             return render_notice(name, str(error), error.hint)
 
 
-def follow(path: Path, port: int | None, tell: Callable[[str], None], audited: Audit = lambda record: record) -> None:
+def follow(
+    path: Path,
+    port: int | None,
+    tell: Callable[[str], None],
+    audited: Audit = lambda record: record,
+    *,
+    grace_s: float = GRACE_S,
+) -> None:
     """Serves a run's page until the run has ended; `tell` gets the address.
 
     Raises `RunDirError` where there is no directory, `SetupError` where the port is taken.
@@ -106,7 +113,7 @@ def follow(path: Path, port: int | None, tell: Callable[[str], None], audited: A
         tell(f"http://{LOOPBACK}:{server.server_address[1]}/")
         while not follower.has_ended:
             time.sleep(LOOK_EVERY_S)
-        time.sleep(GRACE_S)
+        time.sleep(grace_s)
     finally:
         server.shutdown()
         server.server_close()

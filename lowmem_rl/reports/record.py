@@ -13,6 +13,8 @@ from lowmem_rl.runs import Row, RunDir, read_json, read_rows
 
 LENIENT, STRICT = "correct", "strict"
 """How an item is judged: the answer wherever it stands, or in the asked form."""
+ITEM = {"example_id": str, LENIENT: bool, STRICT: bool}
+"""What a row of an evaluation holds at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +105,11 @@ def read_record(path: Path) -> RunRecord:
     if not run.config.is_file():
         raise RunDirError(f"{path} is no run directory: it has no config.json.", hint="`train` prints where a run is.")
     resolved, peak, told, health = (_object(path) for path in (run.config, run.peak, run.evaluations, run.health))
-    rows = {row["step"]: row for row in _rows(run.metrics, "step")}
+    rows = {row["step"]: row for row in _rows(run.metrics, step=int)}
     metrics = tuple(sorted(rows.values(), key=lambda row: row["step"]))
     return RunRecord(
         path=path,
-        preset=resolved.get("preset"),
+        preset=preset if isinstance(preset := resolved.get("preset"), str) else None,
         config=part(resolved, "config"),
         origins=part(resolved, "origins"),
         machine=_object(run.machine),
@@ -116,7 +118,7 @@ def read_record(path: Path) -> RunRecord:
         peak=peak,
         health=health,
         metrics=metrics,
-        samples=tuple(_rows(run.samples, "step", "completion", "reward")),
+        samples=tuple(_rows(run.samples, step=int, completion=str, reward=float)),
         evaluations=tuple(_evaluations(run, told)),
         told=told,
         has_ended=bool(told.get("after")) or (bool(metrics) and health.get("step") == metrics[-1]["step"]),
@@ -155,7 +157,7 @@ def _evaluations(run: RunDir, told: Row) -> list[Evaluation]:
     during = [result for result in rows_in(told, "during") if isinstance(result.get("step"), int)]
     named = [("before", ends["before"]), *((f"step-{e['step']:06d}", e) for e in during), ("after", ends["after"])]
     return [
-        Evaluation(name, result, tuple(_rows(run.eval_items(name), "example_id", LENIENT, STRICT)))
+        Evaluation(name, result, tuple(_rows(run.eval_items(name), **ITEM)))
         for name, result in named
         if is_number(result.get("step"))
     ]
@@ -169,9 +171,14 @@ def _object(path: Path) -> Row:
     return content
 
 
-def _rows(path: Path, *needed: str) -> list[Row]:
+def _rows(path: Path, **needed: type) -> list[Row]:
+    """Returns the rows of a file. Raises `RunDirError` where one lacks what is needed, or has it in another form."""
     rows = list(read_rows(path))
     for number, row in enumerate(rows, 1):
-        if not (isinstance(row, dict) and all(key in row for key in needed)):
+        if not (isinstance(row, dict) and all(_is_a(kind, row.get(key)) for key, kind in needed.items())):
             raise RunDirError(f"{path}, line {number}, lacks {', '.join(needed)}.", hint="Remove that line.")
     return rows
+
+
+def _is_a(kind: type, value: object) -> bool:
+    return is_number(value) if kind is float else type(value) is kind
