@@ -76,7 +76,7 @@
   const choices = () => new Map(plots.map(({ title, plot, xs }) => {
     const { min, max } = plot.scales.x;
     const zoom = min > xs[0] || max < xs.at(-1) ? { min, max } : null;
-    return [title, { zoom, off: plot.series.filter((series) => !series.show).map((series) => series.label) }];
+    return [title, { zoom, off: plot.series.slice(1).filter((series) => !series.show).map((series) => series.label) }];
   }));
   const drawAll = () => {
     const charts = JSON.parse(document.getElementById("data").textContent);

@@ -60,6 +60,8 @@ class RunRecord:
     """In the order of their steps."""
     told: Row
     """eval.json, whole."""
+    controls: Row
+    """What short runs with other rewards say of the gain."""
     has_ended: bool
     """The audit is the last that a run writes, however it ends; one that is killed has none."""
 
@@ -121,6 +123,7 @@ def read_record(path: Path) -> RunRecord:
         samples=tuple(_rows(run.samples, step=int, completion=str, reward=float)),
         evaluations=tuple(_evaluations(run, told)),
         told=told,
+        controls=_object(path / "controls.json"),
         has_ended=bool(told.get("after")) or (bool(metrics) and health.get("step") == metrics[-1]["step"]),
     )
 

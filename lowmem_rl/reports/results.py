@@ -122,7 +122,9 @@ def _later(record: RunRecord) -> Table:
 
 def _controls(record: RunRecord) -> Table:
     rows = tuple(filter(None, (_control(path) for path in sorted((record.path / "controls").glob("*/config.json")))))
-    note = "The same run, briefly, paid for something else: what these gain, the reward does not explain."
+    words = record.controls.get("words")
+    said = [one_line(sentence, 300) for sentence in words] if isinstance(words, list) else []
+    note = " ".join(["The same run, briefly, paid for something else.", *said])
     return Table("Controls", note, ("paid for", "steps", "before", "after", "gain"), rows)
 
 

@@ -109,7 +109,7 @@ def test_a_followed_page_renews_itself_and_keeps_what_the_reader_chose(browser, 
     server.follower.rests_until = 0.0
     page.get_by_text("6 of 200", exact=True).wait_for()
     assert page.locator("details[open]").count() == 1
-    assert page.locator(".u-off").count() == 1
+    assert page.locator(".u-series.u-off").count() == 1
     write_json(run / "health.json", {"step": 6, "findings": []})
     page.get_by_text("The run has ended.").wait_for()
     assert set(page.heard) == {address}
