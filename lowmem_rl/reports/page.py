@@ -1,7 +1,7 @@
 """The report: one HTML file that asks nobody for anything, opens from disk and shows hostile text as text."""
 
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import cache
 from hashlib import sha256
@@ -20,7 +20,7 @@ from lowmem_rl.reports.results import tables_of
 from lowmem_rl.reports.text import Fact, one_line
 from lowmem_rl.reports.times import time_of
 from lowmem_rl.reports.verdict import verdict_of
-from lowmem_rl.runs import RunDir
+from lowmem_rl.runs import Row, RunDir
 
 
 def write_report(path: Path, out: Path | None = None) -> Path:
@@ -123,8 +123,15 @@ def _facts(record: RunRecord) -> Iterator[Fact]:
         "adapter rank": setting("adapter.rank"),
         "seed": setting("seed"),
         "machine": card,
+        "went on behind step": _listed(record.resumes),
+        "memory ran out in step": _listed(record.recoveries),
     }
     yield from ((label, one_line(value, 200)) for label, value in told.items() if value not in (None, ""))
+
+
+def _listed(rows: Sequence[Row]) -> str:
+    """Returns the rows' steps, each with its phase where it has one."""
+    return ", ".join(f"{row['step']} ({row['phase']})" if "phase" in row else str(row["step"]) for row in rows)
 
 
 def _joined(prompt: object, completion: object) -> str | None:

@@ -62,6 +62,10 @@ class RunRecord:
     """eval.json, whole."""
     controls: Row
     """What short runs with other rewards say of the gain."""
+    resumes: tuple[Row, ...]
+    """One row each time that the run went on behind a checkpoint."""
+    recoveries: tuple[Row, ...]
+    """One row each time that memory ran out."""
     has_ended: bool
     """The audit is the last that a run writes, however it ends; one that is killed has none."""
 
@@ -124,6 +128,8 @@ def read_record(path: Path) -> RunRecord:
         evaluations=tuple(_evaluations(run, told)),
         told=told,
         controls=_object(path / "controls.json"),
+        resumes=tuple(_rows(path / "resumes.jsonl", step=int)),
+        recoveries=tuple(_rows(path / "recoveries.jsonl", step=int)),
         has_ended=bool(told.get("after")) or (bool(metrics) and health.get("step") == metrics[-1]["step"]),
     )
 

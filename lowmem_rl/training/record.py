@@ -30,7 +30,6 @@ class Recorder:
         examples: Mapping[str, Example],
         policy: Policy,
         on_drawn: Callable[[Drawn], None],
-        clock: StepClock,
     ) -> None:
         self.run_dir = run_dir
         self.config = config
@@ -44,7 +43,7 @@ class Recorder:
         self.rows: list[Row] = []
         """What was sampled since the last step, in one round or, where dead groups are replaced, in several."""
         self.right = 0
-        self.clock = clock
+        self.clock = StepClock(policy.device)
 
     def on_scored(self, batch: ScoredBatch) -> None:
         """Keeps what was asked and what came out, and now and then the completions."""
@@ -83,6 +82,10 @@ class Recorder:
                 f"the rows are in {self.run_dir.metrics}",
             )
         return row
+
+    def restart_clock(self) -> None:
+        """Begins a step's time now: what lies between two steps belongs to neither."""
+        self.clock.restart()
 
     def _drawn(self, rows: Sequence[Row]) -> Drawn:
         right: dict[str, int] = {}

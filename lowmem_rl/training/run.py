@@ -22,7 +22,6 @@ from lowmem_rl.rewards.apart import apart
 from lowmem_rl.rewards.model import bind_rewards, without_model
 from lowmem_rl.runs import RunDir, write_json
 from lowmem_rl.signal.pass_rate import PassRate
-from lowmem_rl.training.clock import StepClock
 from lowmem_rl.training.dataset import check_enough, short_enough, to_dataset, tokens_of
 from lowmem_rl.training.events import EvalEnded, EvalProgressed, Listener, Noted, PhaseBegan, Saved, StepEnded
 from lowmem_rl.training.library_talk import library_talk_to
@@ -163,8 +162,7 @@ class Run:
         self.listen(PhaseBegan("training"))
         by_id = {example.id: example for example in self.train_examples}
         order = order_of(self.train_examples, self.config, self.rates)
-        clock = StepClock(self.device)
-        recorder = Recorder(self.run_dir, self.config, self.rewards, self.judge, by_id, policy, order.note, clock)
+        recorder = Recorder(self.run_dir, self.config, self.rewards, self.judge, by_id, policy, order.note)
         failures = FailureCount(self.config.health.max_reward_error_share, lambda text: self.listen(Noted(text)))
 
         def after_step(logs: Mapping[str, Any], step: int) -> None:
@@ -175,7 +173,7 @@ class Run:
             if step == 1:
                 self._write_engine(policy)
             self._between_steps(policy, step)
-            clock.restart()
+            recorder.restart_clock()
 
         trainer = make_trainer(
             policy,
@@ -189,10 +187,10 @@ class Run:
             choose=lambda prompts: order.choose(prompts, recorder.step + 1),
             out=self.run_dir.path,
         )
-        clock.watch(trainer)
+        recorder.clock.watch(trainer)
         if self.measures_phases:
             self.meter.attach(trainer)
-        clock.restart()
+        recorder.restart_clock()
         trainer.train()
         self._write_engine(policy)  # what samples may have fallen back
 
@@ -274,8 +272,9 @@ class Run:
             self.listen(Saved(self.run_dir.adapter))
 
     def _write_peak(self) -> None:
-        phases = self.meter.to_json() if self.measures_phases else {}
-        write_json(self.run_dir.peak, {"peak_bytes": self._peak_bytes} | phases)
+        """Writes the highest peak, and those of the phases as far as a step was metered."""
+        was_metered = self.measures_phases and "backward" in self.meter.phases
+        write_json(self.run_dir.peak, {"peak_bytes": self._peak_bytes} | (self.meter.to_json() if was_metered else {}))
 
     @property
     def _peak_bytes(self) -> int:
