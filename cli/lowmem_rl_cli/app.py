@@ -198,12 +198,15 @@ def compare(
     runs: Annotated[
         list[Path], typer.Argument(help="Run directories; each is compared with the first.", metavar="RUN RUN...")
     ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write a page with learning curves to this file.", metavar="FILE")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare runs of one task item by item, and say where no difference can be told."""
     from lowmem_rl_cli.compare import compare_command
 
-    compare_command(runs, as_json=as_json)
+    compare_command(runs, out, as_json=as_json)
 
 
 @app.command()

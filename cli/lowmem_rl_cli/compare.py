@@ -16,10 +16,14 @@ from lowmem_rl_cli.page import BOLD, DIM, GREEN, RED, Page, this_page
 LONGEST_VALUE = 40
 
 
-def compare_command(runs: Sequence[Path], *, as_json: bool) -> None:
-    """Prints the comparison of runs."""
+def compare_command(runs: Sequence[Path], out: Path | None, *, as_json: bool) -> None:
+    """Prints the comparison of runs, or writes it as a page and prints where it is."""
     comparison = compare_runs(runs)
-    if as_json:
+    if out is not None:
+        from lowmem_rl.reports.compare_page import write_comparison
+
+        console.show(str(write_comparison(comparison, out)))
+    elif as_json:
         console.show_json(comparison.to_json())
     else:
         console.show("\n".join(_lines(comparison, this_page())))

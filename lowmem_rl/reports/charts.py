@@ -46,7 +46,7 @@ class Chart:
     title: str
     note: str
     unit: Unit
-    xs: tuple[int, ...]
+    xs: tuple[float, ...]
     series: tuple[Series, ...]
     whiskers: tuple[Whisker, ...] = field(default=())
     along: str = "step"
@@ -92,7 +92,7 @@ LINES: tuple[tuple[str, str, Unit, dict[str, str]], ...] = (
 
 def charts_of(record: RunRecord) -> list[Chart]:
     """Returns the charts for which there are values."""
-    rows = _thinned(record.metrics)
+    rows = thinned(record.metrics)
     drawn = [_accuracy(rows, record.evaluations), _reward(rows), *(_lines(rows, *about) for about in LINES)]
     drawn.append(_tries(record))
     return [chart for chart in drawn if any(v is not None for series in chart.series for v in series.values)]
@@ -106,11 +106,11 @@ def _accuracy(rows: Sequence[Row], evaluations: Sequence[Evaluation]) -> Chart:
     note = "Right answers. Held-out: greedy, with 95 % intervals; in training: sampled."
     if len(held_out) == 1 and evaluations:
         note += " All that were right were in the asked form."
-    lines = [Series("sampled in training", tuple(_rounded(sampled.get(step)) for step in steps))]
+    lines = [Series("sampled in training", tuple(rounded(sampled.get(step)) for step in steps))]
     intervals: dict[str, Intervals] = {}
     for key, label in held_out.items():
         values = (number(results.get(step, {}), key) for step in steps)
-        lines.append(Series(label, tuple(map(_rounded, values)), are_points=True))
+        lines.append(Series(label, tuple(map(rounded, values)), are_points=True))
         intervals[label] = {step: part(result, f"{key}_interval") for step, result in results.items()}
     series = _with_values(lines)
     return Chart("Accuracy", note, "percent", steps, series, tuple(_whiskers(series, intervals)))
@@ -122,7 +122,7 @@ def _tries(record: RunRecord) -> Chart:
     ks = sorted({int(k) for told in ends.values() for k in part(told, "pass_at_k") if k.isdigit()})
     named = {f"{name}@k {when}": (told, f"{name}_at_k") for name in ("pass", "maj") for when, told in ends.items()}
     lines = [
-        Series(label, tuple(_rounded(number(part(told, key), str(k))) for k in ks), are_points=True)
+        Series(label, tuple(rounded(number(part(told, key), str(k))) for k in ks), are_points=True)
         for label, (told, key) in named.items()
     ]
     intervals = {
@@ -157,7 +157,7 @@ def _score_keys(rows: Sequence[Row]) -> list[str]:
 
 def _lines(rows: Sequence[Row], title: str, note: str, unit: Unit, labels: dict[str, str]) -> Chart:
     scale = GIB if unit == "gib" else 1
-    series = [Series(label, tuple(_rounded(number(row, key), scale) for row in rows)) for key, label in labels.items()]
+    series = [Series(label, tuple(rounded(number(row, key), scale) for row in rows)) for key, label in labels.items()]
     return Chart(title, note, unit, tuple(row["step"] for row in rows), _with_values(series))
 
 
@@ -165,10 +165,12 @@ def _with_values(series: Iterable[Series]) -> tuple[Series, ...]:
     return tuple(one for one in series if any(value is not None for value in one.values))
 
 
-def _rounded(value: float | None, scale: int = 1) -> float | None:
+def rounded(value: float | None, scale: int = 1) -> float | None:
+    """Returns a value with as many digits as can be told apart on a screen."""
     return None if value is None else float(f"{value / scale:.{DIGITS}g}")
 
 
-def _thinned(rows: Sequence[Any]) -> Sequence[Any]:
+def thinned(rows: Sequence[Any]) -> Sequence[Any]:
+    """Returns evenly spaced rows of many, the last among them."""
     stride = -(-len(rows) // MOST_POINTS) or 1
     return [row for index, row in enumerate(rows) if index % stride == 0 or index == len(rows) - 1]

@@ -42,6 +42,9 @@
     return [chart.unit === "number" ? bottom - room : bottom, top + room];
   };
 
+  // A step is a whole number.
+  const whole = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 1e4, 2e4, 5e4, 1e5];
+
   const draw = (chart, place) => {
     const text = texts[chart.unit];
     const axis = { stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
@@ -50,20 +53,19 @@
       stroke: colour(`--c${index % 6}`),
       width: series.are_points ? 1 : 2,
       dash: series.are_points ? [4, 4] : undefined,
-      spanGaps: series.are_points,
+      spanGaps: series.are_points || chart.along !== "step",
       points: { show: series.are_points || series.values.length < 2, size: 8, fill: colour(`--c${index % 6}`) },
       value: (plot, value, which, at) => shownValue(at === null ? last(plot.data[which]) : value, text),
     }));
-    const doubling = chart.along === "k";
+    const doubling = chart.along === "k", steps = chart.along === "step";
     return new uPlot(
       {
         width: place.clientWidth,
         height: 220,
         scales: { x: { time: false, ...(doubling && { distr: 3, log: 2, range: [chart.xs[0], chart.xs.at(-1)] }) }, y: { range: range(chart) } },
-        // A step is a whole number.
-        axes: [{ ...axis, size: 28, ...(doubling && { splits: () => chart.xs }), incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 1e4, 2e4, 5e4, 1e5] }, { ...axis, size: 64, values: (plot, ticks) => ticks.map(text) }],
+        axes: [{ ...axis, size: 28, ...(doubling && { splits: () => chart.xs }), ...(steps && { incrs: whole }) }, { ...axis, size: 64, values: (plot, ticks) => ticks.map(text) }],
         series: [{ label: chart.along, value: (plot, value, which, at) => at === null ? last(plot.data[0]) : value }, ...lines],
-        cursor: { y: false, sync: { key: doubling ? null : sync.key } },
+        cursor: { y: false, sync: { key: steps ? sync.key : null } },
         hooks: { draw: [drawWhiskers(chart)] },
       },
       [chart.xs, ...chart.series.map((series) => series.values)],

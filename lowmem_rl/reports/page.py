@@ -42,7 +42,7 @@ def write_page(text: str, target: Path) -> Path:
 def render(record: RunRecord, *, followed: bool = False) -> str:
     """Returns the page of a run; one that is followed asks the one who serves it for what is new."""
     step, best, worst = best_and_worst(record)
-    return _fill(
+    return fill(
         "page",
         followed=followed,
         title=one_line(record.name),
@@ -65,7 +65,7 @@ def render(record: RunRecord, *, followed: bool = False) -> str:
 
 def render_notice(title: str, headline: str, text: str) -> str:
     """Returns a followed page of which there is nothing to show yet but a notice."""
-    return _fill("notice", followed=True, title=one_line(title), charts=[], headline=headline, text=text)
+    return fill("notice", followed=True, title=one_line(title), charts=[], headline=headline, text=text)
 
 
 def policy(*, followed: bool) -> str:
@@ -78,7 +78,8 @@ def policy(*, followed: bool) -> str:
     return "; ".join(["default-src 'none'", "base-uri 'none'", "form-action 'none'", *asks, *named])
 
 
-def _fill(template: str, *, followed: bool, **values: Any) -> str:
+def fill(template: str, *, followed: bool, **values: Any) -> str:
+    """Returns a template of this room with its values, style, script and policy."""
     page = _templates().get_template(f"{template}.html.jinja")
     safe = {"style": _style(), "script": _script(followed), "policy": policy(followed=followed)}
     return str(page.render(followed=followed, **safe, **values))

@@ -77,5 +77,5 @@ def _draw_chart(axes: "Axes", chart: Chart) -> None:
     axes.legend(frameon=False, fontsize=11)
 
 
-def _transposed(pairs: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
+def _transposed(pairs: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
     return [step for step, _ in pairs], [value for _, value in pairs]

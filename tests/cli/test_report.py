@@ -101,3 +101,13 @@ def test_a_killed_run_is_audited_when_it_is_reported(cli_here, tmp_path):
     cli_here("report", str(run))
     assert 'id="health"' in (run / "report.html").read_text("utf-8")
     assert not (run / "health.json").exists()
+
+
+def test_a_comparison_is_a_page_too(cli_here, tmp_path):
+    runs = [make_run(tmp_path / name, right=(4, right)) for name, right in (("low", 6), ("<b>high", 18))]
+    assert cli_here("compare", *map(str, runs), "--out=both.html").stdout == "both.html\n"
+    page = (tmp_path / "both.html").read_text("utf-8")
+    assert "Better than low: &lt;b&gt;high" in page
+    charts = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    assert {chart["along"] for chart in charts} == {"step", "tokens", "minutes"}
+    assert [series["label"] for series in charts[0]["series"]] == ["low", "<b>high"]

@@ -180,6 +180,14 @@ def test_measured_memory_stands_beside_predicted_only_where_it_was_measured(run)
     assert "420 of 512 tokens in the longest completion" in text
 
 
+def test_what_a_run_went_on_behind_and_where_memory_ran_out_is_told(run) -> None:
+    append_row(RunDir(run).path / "resumes.jsonl", {"step": 7, "seconds": 1.5})
+    append_row(RunDir(run).path / "recoveries.jsonl", {"step": 9, "phase": "backward", "rows": 8})
+    text = page_of(run).text
+    assert "<dt>went on behind step</dt><dd>7</dd>" in text
+    assert "<dt>memory ran out in step</dt><dd>9 (backward)</dd>" in text
+
+
 def test_time_is_told_by_phase_and_evaluations_apart(run) -> None:
     parts = {part.name: part.share for part in time_of(read_record(run)).parts}
     assert parts["rollout"] == "47.6 %"  # 20 of 40 s of training and 2 s of evaluations
