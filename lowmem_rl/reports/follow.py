@@ -100,13 +100,15 @@ def follow(
     *,
     grace_s: float = GRACE_S,
 ) -> None:
-    """Serves a run's page until the run has ended; `tell` gets the address.
+    """Serves a run's page until the run has ended; `tell` gets the address. A run that has ended is not served.
 
     Raises `RunDirError` where there is no directory, `SetupError` where the port is taken.
     """
     if not path.is_dir():
         raise RunDirError(f"{path} is no directory.", hint="`train` prints where a run is.")
     follower = Follower(path, audited)
+    if follower.has_ended:
+        return
     server = _server(follower, port)
     Thread(target=server.serve_forever, daemon=True).start()
     try:

@@ -102,9 +102,15 @@ def test_it_listens_on_loopback_and_says_where_a_port_is_taken(server, tmp_path)
         follow(tmp_path, server.server_address[1], lambda address: None)
 
 
-def test_following_ends_with_the_run(tmp_path) -> None:
-    run = make_run(tmp_path / "run")
-    write_json(RunDir(run).health, {"step": 20})
+def test_following_ends_with_the_run_and_does_not_begin_behind_it(tmp_path) -> None:
+    run = RunDir(make_run(tmp_path / "run"))
     told: list[str] = []
-    follow(run, None, told.append, grace_s=0.0)
+
+    def end(address: str) -> None:
+        told.append(address)
+        write_json(run.health, {"step": 20})
+
+    for _ in range(2):
+        follow(run.path, None, end, grace_s=0.0)
+    assert len(told) == 1
     assert told[0].startswith("http://127.0.0.1:")
