@@ -17,6 +17,7 @@ DIGITS = 5
 
 Intervals = Mapping[int, Mapping[str, Any]]
 """The ends of intervals, as eval.json holds them, by place."""
+TRIES = "pass@k: one of k samples is right; maj@k: the most frequent answer of k is. 95 % intervals over items."
 HELD_OUT = {"pass_at_1": "held-out, answer anywhere", "strict_pass_at_1": "held-out, asked form"}
 
 
@@ -129,8 +130,7 @@ def _tries(record: RunRecord) -> Chart:
         label: {k: part(part(told, f"{key}_intervals"), str(k)) for k in ks} for label, (told, key) in named.items()
     }
     series = _with_values(lines) if len(ks) > 1 else ()
-    note = "pass@k: one of k samples is right; maj@k: the most frequent answer of k is. 95 % intervals over items."
-    return Chart("More than one try", note, "percent", tuple(ks), series, tuple(_whiskers(series, intervals)), "k")
+    return Chart("More than one try", TRIES, "percent", tuple(ks), series, tuple(_whiskers(series, intervals)), "k")
 
 
 def _differ(evaluations: Sequence[Evaluation]) -> bool:

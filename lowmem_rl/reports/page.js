@@ -20,7 +20,7 @@
       if (!plot.series[series + 1]?.show || place < plot.scales.x.min || place > plot.scales.x.max) continue;
       // Two of one step stand beside each other.
       const x = plot.valToPos(place, "x", true) + 4 * (series - (chart.series.length - 1) / 2) * devicePixelRatio;
-      context.strokeStyle = colour(`--c${series}`);
+      context.strokeStyle = colour(`--c${series % 6}`);
       context.beginPath();
       context.moveTo(x, plot.valToPos(low, "y", true));
       context.lineTo(x, plot.valToPos(high, "y", true));

@@ -1,9 +1,11 @@
 """What the evaluations found, in tables: at both ends, by level, for several tries, on other tasks, and of controls."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from lowmem_rl.errors import RunDirError
+from lowmem_rl.reports.charts import TRIES
 from lowmem_rl.reports.compare import paired_difference
 from lowmem_rl.reports.curves import number
 from lowmem_rl.reports.record import LENIENT, Evaluation, RunRecord, is_number, numbers, part, read_record, rows_in
@@ -70,7 +72,7 @@ def _levels(record: RunRecord) -> Table:
         for level, found in (after or before).items()
         if isinstance(found, dict)
     )
-    return Table("By level", "Greedy, the answer anywhere.", ("level", "items", "before", "after"), rows)
+    return Table("By level", "Greedy, the answer anywhere.", ("level", "items", "before", _now(record)), rows)
 
 
 def _two(before: Mapping[str, Any], after: Mapping[str, Any], level: str, key: str) -> tuple[str, str]:
@@ -82,10 +84,8 @@ def _tries(record: RunRecord) -> Table:
     results = [_result(record, name) for name in ("before", "latest")]
     ks = sorted({k for told in results for k in part(told, "pass_at_k") if k.isdigit() and int(k) > 1}, key=int)
     rows = tuple((k, *(_at_k(told, name, k) for name in ("pass_at_k", "maj_at_k") for told in results)) for k in ks)
-    note = (
-        "pass@k: one of k samples is right. maj@k: the most frequent answer of k is. The interval's unit is the item."
-    )
-    return Table("More than one try", note, ("k", "pass@k before", "pass@k after", "maj@k before", "maj@k after"), rows)
+    head = ("k", *(f"{name}@k {when}" for name in ("pass", "maj") for when in ("before", _now(record))))
+    return Table("More than one try", TRIES, head, rows)
 
 
 def _at_k(told: Mapping[str, Any], name: str, k: str) -> str:
@@ -128,7 +128,7 @@ def _controls(record: RunRecord) -> Table:
     return Table("Controls", note, ("paid for", "steps", "before", "after", "gain"), rows)
 
 
-def _control(config: Any) -> Cells | None:
+def _control(config: Path) -> Cells | None:
     try:
         record = read_record(config.parent)
     except RunDirError:
@@ -152,6 +152,11 @@ def _paired(told: Mapping[str, Any]) -> PairedDifference | None:
         return None
     counts = (int(found[key]) for key in ("won", "lost", "num_items"))
     return PairedDifference(found["gain"], Interval(interval["low"], interval["high"]), found["p_value"], *counts)
+
+
+def _now(record: RunRecord) -> str:
+    """Names the last evaluation: a run that goes on is not after training."""
+    return "after" if record.is_finished or not record.latest else f"at step {record.latest.step}"
 
 
 def _result(record: RunRecord, name: str) -> Mapping[str, Any]:

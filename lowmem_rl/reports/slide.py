@@ -71,6 +71,7 @@ def _draw_chart(axes: "Axes", chart: Chart) -> None:
     axes.set_title(chart.title, loc="left", fontsize=15, weight="bold")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
+    axes.set_xlabel(chart.along, fontsize=11)
     if chart.unit == "percent":
         axes.yaxis.set_major_formatter(lambda value, position: f"{100 * value:.0f} %")
         axes.set_ylim(-0.02, 1.02)
