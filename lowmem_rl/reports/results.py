@@ -72,7 +72,9 @@ def _levels(record: RunRecord) -> Table:
         for level, found in (after or before).items()
         if isinstance(found, dict)
     )
-    return Table("By level", "Greedy, the answer anywhere.", ("level", "items", "before", _now(record)), rows)
+    # A single level is what stands in the table above.
+    shown = rows if len(rows) > 1 else ()
+    return Table("By level", "Greedy, the answer anywhere.", ("level", "items", "before", _now(record)), shown)
 
 
 def _two(before: Mapping[str, Any], after: Mapping[str, Any], level: str, key: str) -> tuple[str, str]:

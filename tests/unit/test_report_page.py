@@ -201,7 +201,7 @@ def test_further_results_are_shown_where_there_are_any(run) -> None:
     more = {
         "pass_at_k": {"1": 0.5, "4": 0.75},
         "pass_at_k_intervals": {"4": whole},
-        "by_level": {"2": {"num_examples": 9, "pass_at_1": 0.5, "pass_at_1_interval": whole}},
+        "by_level": {level: {"num_examples": 9, "pass_at_1": 0.5, "pass_at_1_interval": whole} for level in "12"},
     }
     paired = {"gain": -0.25, "interval": {"low": -0.4, "high": -0.1}, "p_value": 0.01, "won": 0, "lost": 5}
     other = {"before": told["before"], "after": told["after"], "comparison": {"paired": paired | {"num_items": 20}}}
