@@ -227,11 +227,28 @@ def report(
         Path | None, typer.Option("--out", help="File to write; report.html in RUN where unset.", metavar="FILE")
     ] = None,
     png: Annotated[bool, typer.Option("--png", help="Draw a picture for a slide instead: report.png.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Serve the page to this machine, and renew it while the run goes on.")
+    ] = False,
+    port: Annotated[
+        int | None,
+        typer.Option("--port", help="Port for --follow; a free one where unset.", metavar="N", min=1, max=65535),
+    ] = None,
 ) -> None:
-    """Write one offline HTML file about a run, also of one that stopped half-way."""
-    from lowmem_rl_cli.report import report_command
+    """Write one offline HTML file about a run, also of one that stopped half-way or is running.
 
-    report_command(run, out, png=png)
+    With --follow nothing is written before the run has ended; Ctrl-C ends it at any time.
+    """
+    from lowmem_rl_cli.report import follow_command, report_command
+
+    if not follow and port is not None:
+        raise typer.BadParameter("--port goes with --follow")
+    if not follow:
+        report_command(run, out, png=png)
+        return
+    if png or out is not None:
+        raise typer.BadParameter("--follow goes with neither --out nor --png")
+    follow_command(run, port)
 
 
 @app.command()
@@ -239,12 +256,15 @@ def compare(
     runs: Annotated[
         list[Path], typer.Argument(help="Run directories; each is compared with the first.", metavar="RUN RUN...")
     ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write a page with learning curves to this file.", metavar="FILE")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare runs of one task item by item, and say where no difference can be told."""
     from lowmem_rl_cli.compare import compare_command
 
-    compare_command(runs, as_json=as_json)
+    compare_command(runs, out, as_json=as_json)
 
 
 @app.command()

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from lowmem_rl.compose import Composed
 from lowmem_rl.evaluation.result import EvalResult
-from lowmem_rl.reports.verdict import p_text
+from lowmem_rl.reports.text import p_text
 from lowmem_rl.runs import RunDir, default_path
 from lowmem_rl.signal.pass_rate import PassRate
 from lowmem_rl.stats import Interval

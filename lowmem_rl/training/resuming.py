@@ -33,6 +33,8 @@ class Standing:
     """What it had counted itself, empty at its beginning."""
     peak_bytes: int = 0
     """The most that its earlier processes held, as far as they could write it down."""
+    phases: dict[str, Any] = field(default_factory=dict)
+    """What its first process metered, as peak.json holds it."""
     seconds: float = 0.0
     """What finding that out took."""
 
@@ -142,8 +144,14 @@ def take_back(run_dir: RunDir, tell: Callable[[str], None]) -> Standing:
             (row["peak_bytes"] for row in read_rows(run_dir.metrics) if isinstance(row.get("peak_bytes"), int)),
             default=0,
         ),
+        _phases(run_dir),
         time.monotonic() - began,
     )
+
+
+def _phases(run_dir: RunDir) -> dict[str, Any]:
+    found = _read(run_dir.peak) if run_dir.peak.exists() else {}
+    return {name: found[name] for name in ("phases", "metered_step") if name in found}
 
 
 def digest_of(examples: Sequence[Example]) -> str:

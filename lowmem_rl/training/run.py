@@ -36,7 +36,7 @@ from lowmem_rl.training.library_talk import library_talk_to
 from lowmem_rl.training.look_back import look_back
 from lowmem_rl.training.machine import machine_record
 from lowmem_rl.training.measure import first_step_rows
-from lowmem_rl.training.meter import PhaseMeter
+from lowmem_rl.training.meter import PhaseMeter, measures_phases_apart
 from lowmem_rl.training.order import arranged, order_of
 from lowmem_rl.training.preflight import Inputs, prepare
 from lowmem_rl.training.record import Recorder, step_callback
@@ -144,6 +144,7 @@ class Run:
         self.run_dir = run_dir
         self.device = inputs.device
         self.meter = PhaseMeter(inputs.device)
+        self.measures_phases = measures_phases_apart(inputs.device)
         self.rewards = inputs.rewards
         self.judge = inputs.judge
         self.rates = inputs.rates
@@ -182,6 +183,7 @@ class Run:
         with self._undone_if_it_fails():
             policy = self._load()
             before = self.evaluations.before()
+            self.meter.end("evaluation")
         with self._saved_at_the_end(policy):
             if self.standing.step < self.config.grpo.steps:
                 self._train(policy)
@@ -201,6 +203,7 @@ class Run:
         prepare_process(self.config, self.device)
         prepare_trackers(self.config.logging.report_to, self.run_dir.trackers)
         policy = load_policy(self.config, self.device)
+        self.meter.end("load")
         text_rewards = without_model(self.rewards)
         self.rewards = bind_rewards(self.rewards, view_of(policy, self.config))
         usable = short_enough(policy, self.train_examples, self.config.grpo.max_prompt_tokens)
@@ -247,7 +250,7 @@ class Run:
         def after_step(logs: Mapping[str, Any], step: int) -> None:
             if step == 1:
                 self._remember_first_step()
-            row = recorder.on_logs(logs, step, peak_bytes(self.device))
+            row = recorder.on_logs(logs, step, self._peak_bytes)
             self.listen(StepEnded(row, self.config.grpo.steps))
             if step == 1:
                 self._write_engine(policy)
@@ -283,10 +286,11 @@ class Run:
         )
         trainer.on_border = at_border
         guard_trackers(trainer, self._note)
+        recorder.clock.watch(trainer)
         if self.standing.checkpoint:
             recorder.go_on(self.standing.counts["recorder"])
             failures.go_on(self.standing.counts["failures"])
-        elif self.device.is_gpu:
+        elif self.measures_phases:
             self.meter.attach(trainer)
         recorder.restart_clock()
         with self._kept_if_it_ends(trainer, keeper):
@@ -317,6 +321,7 @@ class Run:
 
     def _remember_first_step(self) -> None:
         """Keeps what the first step took on this card beside what was predicted: later predictions use it."""
+        self._write_peak()
         if not self.device.is_gpu:
             return
         try:
@@ -361,14 +366,23 @@ class Run:
     def _save_adapter(self, policy: Policy) -> None:
         try:
             write_folder(self.run_dir.adapter, policy.save_adapter)
-            # The meter sets CUDA's own counter of the peak back.
-            peak = max(self.meter.highest_bytes, peak_bytes(self.device), self.standing.peak_bytes)
-            write_json(self.run_dir.peak, {"peak_bytes": peak})
+            self._write_peak()
             self.listen(Saved(self.run_dir.adapter))
         except (OSError, KeyboardInterrupt) as error:
             if self.stop.signal is None:
                 raise
             self._note(f"the adapter is not saved: {error}")
+
+    def _write_peak(self) -> None:
+        """Writes the highest peak, and those of the phases of the step that was metered."""
+        was_metered = self.measures_phases and "backward" in self.meter.phases
+        phases = self.meter.to_json() if was_metered else self.standing.phases
+        write_json(self.run_dir.peak, {"peak_bytes": self._peak_bytes, **phases})
+
+    @property
+    def _peak_bytes(self) -> int:
+        """The most that was held so far: the meter sets the system's own counters of it back."""
+        return max(self.meter.highest_bytes, peak_bytes(self.device), self.standing.peak_bytes)
 
     @contextlib.contextmanager
     def _kept_if_it_ends(self, trainer: Any, keeper: Keeper) -> Iterator[None]:
