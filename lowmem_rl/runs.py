@@ -42,7 +42,15 @@ class RunDir:
 
     def undo(self) -> None:
         """Removes what a run writes before its first step, and the directory where nothing else is in it."""
-        for path in (self.config, self.machine, self.estimate, self.engine, self.log, self.evaluations):
+        for path in (
+            self.config,
+            self.machine,
+            self.estimate,
+            self.engine,
+            self.log,
+            self.evaluations,
+            self.recoveries,
+        ):
             path.unlink(missing_ok=True)
         for folder in (self.trackers, self.eval_items("before").parent):
             shutil.rmtree(folder, ignore_errors=True)
@@ -79,6 +87,11 @@ class RunDir:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def recoveries(self) -> Path:
+        """Each time that memory ran out: where, and with how many rows together it went on."""
+        return self.path / "recoveries.jsonl"
 
     @property
     def samples(self) -> Path:

@@ -5,7 +5,9 @@ from dataclasses import replace
 
 from lowmem_rl.config import RunConfig
 from lowmem_rl.engine.choice import Choice, build, choose, gap_of, max_gap
+from lowmem_rl.engine.decoder import Decoder
 from lowmem_rl.engine.generate import Completion, answer, completion_of
+from lowmem_rl.engine.out_of_memory import OutOfMemory, RowLimit, tried
 from lowmem_rl.engine.policy import Policy
 from lowmem_rl.engine.rollout import Limits, Sampled, sample
 from lowmem_rl.engine.sampling import Picking, names_of
@@ -21,8 +23,10 @@ class Sampler:
     """Our engine over a policy, as chosen for this model and machine.
 
     `gap` is the mean difference, in nats a token, between what the last rollout's tokens were sampled with and what
-    the training weights give them.
+    the training weights give them. `limit`, where a run has one, tries again with fewer rows what memory was short for.
     """
+
+    limit: RowLimit | None = None
 
     def __init__(self, policy: Policy, config: RunConfig, tell: Callable[[str], None] = lambda text: None) -> None:
         self.policy, self.config, self.tell = policy, config, tell
@@ -49,18 +53,48 @@ class Sampler:
             stops_loops=self.config.rollout.stop_loops,
         )
         sampled = self.sample(prompts, names, picking, limits)
-        self.gap = gap_of(self.policy, prompts[:CHECKED_ROWS], sampled[:CHECKED_ROWS], picking.temperature)
-        if not self.gap <= max_gap(self.policy):  # NaN too
+        self.gap = self._gap(prompts, sampled, picking)
+        if self.gap is not None and not self.gap <= max_gap(self.policy):  # NaN too
             self._fall_back(f"log-probs lie {self.gap:.2g} nats from the training weights'")
         return sampled
 
     def sample(
         self, prompts: Sequence[Sequence[int]], names: Sequence[str], picking: Picking, limits: Limits
     ) -> list[Sampled]:
-        """Samples one completion a prompt."""
-        decoder = build(self.policy, self.config, self.choice.weights)
+        """Samples one completion a prompt; the same ones in however many waves memory allows."""
+        if self.limit is None:
+            return self._sample(build(self.policy, self.config, self.choice.weights), prompts, names, picking, limits)
+        return self.limit.run(
+            lambda rows: self._sample(self._decoder(), prompts, names, picking, replace(limits, rows=rows)), limits.rows
+        )
+
+    def _sample(
+        self,
+        decoder: Decoder,
+        prompts: Sequence[Sequence[int]],
+        names: Sequence[str],
+        picking: Picking,
+        limits: Limits,
+    ) -> list[Sampled]:
         with self.policy.without_dropout():  # the model's own modules would drop out in training mode
             return sample(decoder, prompts, names, picking, limits)
+
+    def _decoder(self) -> Decoder:
+        """Returns the decoder; where there is no memory for a copy of the weights, from now on over the model's own."""
+        if self.choice.weights == "merged":
+            found = tried(lambda: build(self.policy, self.config, "merged"))
+            if not isinstance(found, OutOfMemory):
+                return found
+            self._fall_back("no memory for a copy of them")
+        return build(self.policy, self.config, self.choice.weights)
+
+    def _gap(self, prompts: Sequence[Sequence[int]], sampled: Sequence[Sampled], picking: Picking) -> float | None:
+        """Returns the mean difference of some rows, None where memory does not allow the look."""
+        rows, theirs = prompts[:CHECKED_ROWS], sampled[:CHECKED_ROWS]
+        if self.limit is None:
+            return gap_of(self.policy, rows, theirs, picking.temperature)
+        found = tried(lambda: gap_of(self.policy, rows, theirs, picking.temperature))
+        return None if isinstance(found, OutOfMemory) else found
 
     def answers(
         self, prompts: Sequence[Sequence[Message]], picking: Picking, *, max_tokens: int, batch: int, stream: str = ""

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from lowmem_rl.example import Example
 from lowmem_rl.hardware import GIB, this_machine
 from lowmem_rl.memory.calibration import store
 from lowmem_rl.planning.settings import planner_origins
+from lowmem_rl.planning.shortage import cure
 from lowmem_rl.rewards.apart import apart
 from lowmem_rl.rewards.model import bind_rewards, without_model
 from lowmem_rl.runs import RunDir, write_json
@@ -32,6 +34,7 @@ from lowmem_rl.training.meter import PhaseMeter
 from lowmem_rl.training.order import arranged, order_of
 from lowmem_rl.training.preflight import Inputs, prepare
 from lowmem_rl.training.record import Recorder, step_callback
+from lowmem_rl.training.recovery import Recovery
 from lowmem_rl.training.trackers import prepare_trackers
 from lowmem_rl.training.trainer import make_trainer
 from lowmem_rl.training.trl_args import adjustments
@@ -96,6 +99,12 @@ class Run:
         self.train_examples = list(inputs.train)
         self.test_examples = list(inputs.test)
         self.listen = listen
+        self.recovery = Recovery(
+            self.config,
+            run_dir.recoveries,
+            lambda text: listen(Noted(text)),
+            partial(cure, self.config, self.plan.target),
+        )
         self.evaluations: dict[str, Any] = {"before": None, "during": [], "after": None, "comparison": None}
 
     def go(self) -> RunResult:
@@ -135,6 +144,7 @@ class Run:
             self.listen(Noted(f"{overlong} prompts of over {limit} tokens are left out (grpo.max_prompt_tokens)"))
         self.train_examples = arranged(usable, self.config, self.rates)
         self.sampler = Sampler(policy, self.config, lambda text: self.listen(Noted(text)))
+        self.sampler.limit = self.recovery.sampling
         self.listen(Noted(f"sampling: {self.sampler.choice}"))
         self._write_engine(policy)
         return policy
@@ -183,16 +193,18 @@ class Run:
             on_scored=recorder.on_scored,
             choose=lambda prompts: order.choose(prompts, recorder.step + 1),
             out=self.run_dir.path,
+            recovery=self.recovery,
         )
         if self.device.is_gpu:
             self.meter.attach(trainer)
         recorder.restart_clock()
-        trainer.train()
+        with self.recovery.told_at_the_end():
+            trainer.train()
         self._write_engine(policy)  # what samples may have fallen back
 
     def _remember_first_step(self) -> None:
         """Keeps what the first step took on this card beside what was predicted: later predictions use it."""
-        if not self.device.is_gpu:
+        if not self.device.is_gpu or self.recovery.times:  # then it was another step than the one predicted
             return
         try:
             store(first_step_rows(self.meter, self.plan), lambda line: self.listen(Noted(line)))
