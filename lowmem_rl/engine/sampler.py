@@ -23,10 +23,11 @@ class Sampler:
     """Our engine over a policy, as chosen for this model and machine.
 
     `gap` is the mean difference, in nats a token, between what the last rollout's tokens were sampled with and what
-    the training weights give them. `limit`, where a run has one, tries again with fewer rows what memory was short for.
+    the training weights give them. A limit lets work whose memory runs out be tried again with fewer rows.
     """
 
-    limit: RowLimit | None = None
+    rollout_limit: RowLimit | None = None
+    answer_limit: RowLimit | None = None
 
     def __init__(self, policy: Policy, config: RunConfig, tell: Callable[[str], None] = lambda text: None) -> None:
         self.policy, self.config, self.tell = policy, config, tell
@@ -52,7 +53,7 @@ class Sampler:
             self.config.rollout_rows,
             stops_loops=self.config.rollout.stop_loops,
         )
-        sampled = self.sample(prompts, names, picking, limits)
+        sampled = self._sample_within(self.rollout_limit, prompts, names, picking, limits)
         self.gap = self._gap(prompts, sampled, picking)
         if self.gap is not None and not self.gap <= max_gap(self.policy):  # NaN too
             self._fall_back(f"log-probs lie {self.gap:.2g} nats from the training weights'")
@@ -61,27 +62,28 @@ class Sampler:
     def sample(
         self, prompts: Sequence[Sequence[int]], names: Sequence[str], picking: Picking, limits: Limits
     ) -> list[Sampled]:
-        """Samples one completion a prompt; the same ones in however many waves memory allows."""
-        if self.limit is None:
-            return self._sample(build(self.policy, self.config, self.choice.weights), prompts, names, picking, limits)
-        return self.limit.run(
-            lambda rows: self._sample(self._decoder(), prompts, names, picking, replace(limits, rows=rows)), limits.rows
-        )
+        """Samples one completion a prompt."""
+        decoder = self._decoder()
+        with self.policy.without_dropout():  # the model's own modules would drop out in training mode
+            return sample(decoder, prompts, names, picking, limits)
 
-    def _sample(
+    def _sample_within(
         self,
-        decoder: Decoder,
+        limit: RowLimit | None,
         prompts: Sequence[Sequence[int]],
         names: Sequence[str],
         picking: Picking,
         limits: Limits,
     ) -> list[Sampled]:
-        with self.policy.without_dropout():  # the model's own modules would drop out in training mode
-            return sample(decoder, prompts, names, picking, limits)
+        """Samples in as many waves as memory allows: the same completions, to rounding."""
+        if limit is None:
+            return self.sample(prompts, names, picking, limits)
+        rows = min(limits.rows, len(prompts))
+        return limit.run(lambda rows: self.sample(prompts, names, picking, replace(limits, rows=rows)), rows)
 
     def _decoder(self) -> Decoder:
         """Returns the decoder; where there is no memory for a copy of the weights, from now on over the model's own."""
-        if self.choice.weights == "merged":
+        if self.choice.weights == "merged" and self.rollout_limit is not None:
             found = tried(lambda: build(self.policy, self.config, "merged"))
             if not isinstance(found, OutOfMemory):
                 return found
@@ -91,7 +93,7 @@ class Sampler:
     def _gap(self, prompts: Sequence[Sequence[int]], sampled: Sequence[Sampled], picking: Picking) -> float | None:
         """Returns the mean difference of some rows, None where memory does not allow the look."""
         rows, theirs = prompts[:CHECKED_ROWS], sampled[:CHECKED_ROWS]
-        if self.limit is None:
+        if self.rollout_limit is None:
             return gap_of(self.policy, rows, theirs, picking.temperature)
         found = tried(lambda: gap_of(self.policy, rows, theirs, picking.temperature))
         return None if isinstance(found, OutOfMemory) else found
@@ -109,7 +111,8 @@ class Sampler:
         for start in range(0, len(prompts), BATCHES_TOGETHER * batch):
             ids = [self.policy.tokenize(prompt) for prompt in prompts[start : start + BATCHES_TOGETHER * batch]]
             names = names_of(f"{stream}/{start}", len(ids))
-            for row in self.sample(ids, names, picking, Limits(self.stop_ids, max_tokens, batch)):
+            limits = Limits(self.stop_ids, max_tokens, batch)
+            for row in self._sample_within(self.answer_limit, ids, names, picking, limits):
                 yield completion_of(self.policy, row.ids)
 
     def _fall_back(self, why: str) -> None:

@@ -9,18 +9,19 @@ from lowmem_rl.planning.choose import Target, choose
 from lowmem_rl.planning.settings import PLANNED, Settings, as_text, changed, new_to, pinned
 
 
-def cure(config: RunConfig, target: Target, settings: Settings) -> str:
-    """Returns a hint for a resolved run that did not fit even with `settings`."""
+def cure(config: RunConfig, target: Target, phase: str, settings: Settings) -> str:
+    """Returns a hint for a resolved run that did not get through a phase even with `settings`."""
     failed = changed(config, settings)
-    found = fitting(failed, lacking(failed, target))
+    found = fitting(failed, lacking(failed, target, phase))
     if found is None:
         return "Nothing smaller is known to fit: free what other processes hold, or take a smaller model."
     return f"This fits what was there: --set {as_text(new_to(config, found))}"
 
 
-def lacking(failed: RunConfig, target: Target) -> Target:
-    """Returns the target with less memory than `failed` is expected to need: there was no more."""
-    return replace(target, budget_bytes=min(target.budget_bytes, target.estimate(failed).expected_bytes - 1))
+def lacking(failed: RunConfig, target: Target, phase: str) -> Target:
+    """Returns the target with less memory than `failed` is expected to need in the phase: there was no more."""
+    needed = target.estimate(failed).phase_bytes(phase)
+    return replace(target, budget_bytes=min(target.budget_bytes, needed - 1))
 
 
 def fitting(failed: RunConfig, target: Target) -> dict[str, Any] | None:

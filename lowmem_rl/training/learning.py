@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lowmem_rl.engine.out_of_memory import OutOfMemory, tried
-from lowmem_rl.training.batching import SHARE, Batch, Layout, cut
+from lowmem_rl.training.batching import SHARE, Batch, Cut, Layout, cut
 from lowmem_rl.training.recovery import Recovery
 from lowmem_rl.training.redo import StepStart, make_whole
 
@@ -29,13 +29,13 @@ class Learning(TrlTrainer):
     layout: Layout
     recovery: Recovery | None
     rollout: Batch
-    """What was sampled last, all rows of it."""
-    sampled_after = 0
+    """What was sampled last, all rows of it: cut into `_buffered_inputs`."""
+    sampled_after: int
     """Optimizer steps that were done when it was: the seed of its shuffle."""
     step_start: StepStart
     _step: int
     _buffered_inputs: list[Batch | None] | None
-    """The rollout's micro-batches, `layout.cuts_each_into` of them to a slot."""
+    """The rollout's micro-batches, `layout.cuts_each_into` of them to a slot, None where none is needed."""
     current_gradient_accumulation_steps: float
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
@@ -45,6 +45,8 @@ class Learning(TrlTrainer):
         """
         if not model.training:
             model.train()
+        if self.recovery is not None:
+            self.recovery.step = self.state.global_step
         self._sample_if_due(inputs)
         start, first = self._step, self._step - self._step % self.args.gradient_accumulation_steps
         if start == first:
@@ -59,6 +61,13 @@ class Learning(TrlTrainer):
 
     def _sample_if_due(self, generation_batch: Any) -> None:
         raise NotImplementedError
+
+    def lay_out(self, rollout: Batch, sampled_after: int) -> Cut:
+        """Cuts a rollout for the slots that come, in the same way each time."""
+        self.rollout, self.sampled_after = rollout, sampled_after
+        found = cut(rollout, self.layout, seed=sampled_after)
+        self._buffered_inputs = list(found.slots)
+        return found
 
     def _tried(self, call: Callable[[], Tensor]) -> Tensor | OutOfMemory:
         return call() if self.recovery is None else tried(call)
@@ -88,7 +97,7 @@ class Learning(TrlTrainer):
         assert self.recovery is not None
         rows = self.recovery.half("backward", self.layout.rows_together, why)
         self.layout = self.layout.with_rows_together(rows)
-        self._buffered_inputs = list(cut(self.rollout, self.layout, seed=self.sampled_after).slots)
+        self.lay_out(self.rollout, self.sampled_after)
         model.zero_grad()
         self.step_start.restore(self._metrics["train"], self.accelerator.device)
 
@@ -115,7 +124,7 @@ class Learning(TrlTrainer):
             with self._unsloths_parts(-(-len(input_ids) // rows)):
                 return score(rows, *args, **kwargs)
 
-        return self.recovery.scoring.run(in_parts, batch_size)
+        return self.recovery.logprobs.run(in_parts, batch_size)
 
     @contextlib.contextmanager
     def _unsloths_parts(self, count: int) -> Iterator[None]:

@@ -17,33 +17,41 @@ from lowmem_rl.errors import TrainingError
 from lowmem_rl.planning.settings import as_text, divisors
 from lowmem_rl.runs import append_row
 
-Place = Literal["sampling", "scoring", "backward", "optimizer"]
-"""Where memory ran out: `scoring` computes log-probabilities without gradients, `backward` is the forward too."""
+Phase = Literal["rollout", "logprobs", "backward", "optimizer", "evaluation"]
+"""Phases of the memory estimate; the forward is in `backward`."""
+KEYS: dict[Phase, str] = {
+    "rollout": "memory.rollout_rows",
+    "logprobs": "memory.micro_batch",
+    "backward": "memory.micro_batch",
+    "evaluation": "eval.batch",
+}
+"""What says in the config how many rows stand together."""
 
 
 class Recovery:
-    """The rows that may stand together at each place of a run, and how they came to be fewer."""
+    """The rows that may stand together in each phase of a run, and how they came to be fewer."""
 
     def __init__(
-        self, config: RunConfig, path: Path, tell: Callable[[str], None], cure: Callable[[dict[str, int]], str]
+        self, config: RunConfig, path: Path, tell: Callable[[str], None], cure: Callable[[str, dict[str, int]], str]
     ) -> None:
-        """`path` gets a row each time; `cure` makes a hint of the settings with which memory ran out for good."""
+        """`path` gets a row each time; `cure` makes a hint of phase and settings in which memory ran out for good."""
         self.config, self.path, self.tell, self.cure = config, path, tell, cure
         self.step = 0
         """Optimizer steps that are done."""
         self.times = self.in_a_row = 0
-        self.rows: dict[Place, int] = {}
-        self.sampling = RowLimit(partial(self.half, "sampling"))
-        self.scoring = RowLimit(partial(self.half, "scoring"))
+        self.rows: dict[Phase, int] = {}
+        self.rollout = RowLimit(partial(self.half, "rollout"))
+        self.logprobs = RowLimit(partial(self.half, "logprobs"))
+        self.evaluation = RowLimit(partial(self.half, "evaluation"))
 
-    def half(self, place: Place, rows: int, why: str) -> int:
+    def half(self, phase: Phase, rows: int, why: str) -> int:
         """Returns about half of `rows`, the same where there is one alone: what was freed may be enough.
 
         Raises `TrainingError` after too many failures in a row.
         """
-        fewer = divisors(rows)[-2] if place == "backward" and rows > 1 else max(rows // 2, 1)
-        self._failed(place, rows, fewer, why)
-        self.rows[place] = fewer
+        fewer = divisors(rows)[-2] if phase == "backward" and rows > 1 else max(rows // 2, 1)
+        self._failed(phase, rows, fewer, why)
+        self.rows[phase] = fewer
         return fewer
 
     def again(self, why: str) -> None:
@@ -58,27 +66,26 @@ class Recovery:
     @property
     def settings(self) -> dict[str, int]:
         """What the run goes on with, as settings of a run that begins with it."""
-        found = {}
-        if "sampling" in self.rows:
-            found["memory.rollout_rows"] = self.rows["sampling"]
-        together = [self.rows[place] for place in ("scoring", "backward") if place in self.rows]
-        if together:
-            found["memory.micro_batch"] = divisors(self.config.rows_per_step, min(together))[-1]
+        found: dict[str, int] = {}
+        for phase, rows in self.rows.items():
+            found[KEYS[phase]] = min(rows, found.get(KEYS[phase], rows))
+        if "memory.micro_batch" in found:
+            found["memory.micro_batch"] = divisors(self.config.rows_per_step, found["memory.micro_batch"])[-1]
         return found
 
     @contextlib.contextmanager
     def told_at_the_end(self) -> Iterator[None]:
         """Offers, however training ends, the settings that would have spared what happened.
 
-        Raises `TrainingError` where memory ran out at a place that has no rows to halve.
+        Raises `TrainingError` where memory ran out outside of these phases.
         """
         try:
             yield
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            message = f"Step {self.step + 1}: memory ran out where no rows can be halved: {error}"
-            raise TrainingError(message, hint=self.cure(self.settings)) from error
+            message = f"Step {self.step + 1}: memory ran out: {error}"
+            raise TrainingError(message, hint=self.cure("backward", self.settings)) from error
         finally:
             self._tell_what_fits()
 
@@ -89,26 +96,26 @@ class Recovery:
                 f"memory ran out {times}; it fits from the start with --set {as_text(self.settings)}{self._but()}"
             )
 
-    def _failed(self, place: Place, rows: int | None, fewer: int | None, why: str) -> None:
+    def _failed(self, phase: Phase, rows: int | None, fewer: int | None, why: str) -> None:
         self.times, self.in_a_row = self.times + 1, self.in_a_row + 1
         is_last = self.in_a_row > self.config.memory.max_retries
         exact = not self.config.adapter.dropout
         append_row(
             self.path,
-            {"step": self.step + 1, "place": place, "rows": rows, "next_rows": None if is_last else fewer}
+            {"step": self.step + 1, "phase": phase, "rows": rows, "next_rows": None if is_last else fewer}
             | {"exact": exact, "why": why},
         )
         if is_last:
-            raise self._stop(place, rows, why)
+            raise self._stop(phase, rows, why)
         went = "tried again" if rows is None else f"{rows} rows together, now {fewer}"
         inexact = "" if exact else "; dropout draws anew, so the step is not the one it would have been"
-        self.tell(f"step {self.step + 1}: memory ran out in {place} ({went}){inexact}")
+        self.tell(f"step {self.step + 1}: memory ran out in {phase} ({went}){inexact}")
 
-    def _stop(self, place: Place, rows: int | None, why: str) -> TrainingError:
+    def _stop(self, phase: Phase, rows: int | None, why: str) -> TrainingError:
         last = "" if rows is None else f", at last with {rows} rows together"
         return TrainingError(
-            f"Step {self.step + 1}: memory ran out {self.in_a_row} times in a row in {place}{last}: {why}",
-            hint=self.cure(self.settings),
+            f"Step {self.step + 1}: memory ran out {self.in_a_row} times in a row in {phase}{last}: {why}",
+            hint=self.cure(phase, self.settings),
         )
 
     def _but(self) -> str:

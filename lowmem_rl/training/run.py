@@ -135,7 +135,7 @@ class Run:
         prepare_trackers(self.config.logging.report_to, self.run_dir.trackers)
         policy = load_policy(self.config, self.device)
         self.text_rewards = without_model(self.rewards)
-        self.rewards = bind_rewards(self.rewards, view_of(policy, self.config))
+        self.rewards = bind_rewards(self.rewards, view_of(policy, self.config, self.recovery.logprobs))
         usable = short_enough(policy, self.train_examples, self.config.grpo.max_prompt_tokens)
         overlong = len(self.train_examples) - len(usable)
         check_enough(usable, self.config, overlong=overlong)
@@ -144,7 +144,7 @@ class Run:
             self.listen(Noted(f"{overlong} prompts of over {limit} tokens are left out (grpo.max_prompt_tokens)"))
         self.train_examples = arranged(usable, self.config, self.rates)
         self.sampler = Sampler(policy, self.config, lambda text: self.listen(Noted(text)))
-        self.sampler.limit = self.recovery.sampling
+        self.sampler.rollout_limit, self.sampler.answer_limit = self.recovery.rollout, self.recovery.evaluation
         self.listen(Noted(f"sampling: {self.sampler.choice}"))
         self._write_engine(policy)
         return policy

@@ -16,7 +16,7 @@ from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import Policy, import_unsloth
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.engine.sampling import names_of
-from lowmem_rl.training.batching import Batch, Layout, cut
+from lowmem_rl.training.batching import Batch, Layout
 from lowmem_rl.training.dataset import Prompt
 from lowmem_rl.training.downsample import down_sampled
 from lowmem_rl.training.learning import Learning
@@ -142,20 +142,18 @@ class Overrides(Learning):
     def _sample_if_due(self, generation_batch: Any) -> None:
         is_due = self._step % (self.args.steps_per_generation * self.num_iterations) == 0
         if self._buffered_inputs is None or (is_due and self.sampled_at != self._step):
-            self._buffered_inputs = self._sampled_slots(generation_batch)
+            found = self.lay_out(self._sampled(generation_batch), self.state.global_step)
+            self._metrics["train"]["dead_rows"].append(found.dead_rows)
             self.sampled_at = self._step
 
-    def _sampled_slots(self, generation_batch: Any) -> list[Batch | None]:
+    def _sampled(self, generation_batch: Any) -> Batch:
         grpo = self.config.grpo
         asked = self.choose(generation_batch)
         rollout = self._with_signal(asked, self._generate_and_score_completions(asked))
         if grpo.update_rows is not None:
             scaled, counts_rows = grpo.scale_rewards == "group", grpo.loss in ("grpo", "dr_grpo")
             rollout = down_sampled(rollout, grpo.group_size, grpo.update_rows, scaled=scaled, counts_rows=counts_rows)
-        self.rollout, self.sampled_after = rollout, self.state.global_step
-        found = cut(rollout, self.layout, seed=self.sampled_after)
-        self._metrics["train"]["dead_rows"].append(found.dead_rows)
-        return list(found.slots)
+        return rollout
 
     def _with_signal(self, generation_batch: Any, rollout: Batch) -> Batch:
         """Replaces dead groups in as many rounds as the config allows: none by default."""
@@ -213,7 +211,7 @@ class Overrides(Learning):
         if self.use_vllm:  # it plans its own waves
             return sample(prompt_ids)
         rows = self.config.rollout_rows
-        return self.recovery.sampling.run(waves, rows) if self.recovery else waves(rows)
+        return self.recovery.rollout.run(waves, rows) if self.recovery else waves(rows)
 
     def _calculate_rewards(
         self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: list[list[int]]
