@@ -9,7 +9,8 @@ error is `torch.OutOfMemoryError` itself, raised as a card would: each time that
 
 Errors are relative: of a gradient the largest difference over the largest entry, of an update the length of the
 difference over its length. AdamW divides by the root of the squared gradient: where a gradient is rounding alone, so is
-the direction of the update, and single entries of it may differ by more.
+the direction of the update. In the very first step, when each weight moves by the sign of its gradient, that is enough
+to miss 1e-5: there the gradient tells more.
 """
 
 import argparse

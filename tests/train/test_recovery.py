@@ -1,7 +1,10 @@
 """A run whose memory runs out goes on: the same tokens, the same update, the group as large as before."""
 
 import gc
+import subprocess
+import sys
 import weakref
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,7 @@ from benchmarks.oom_faults import (
 )
 from lowmem_rl.engine.out_of_memory import OutOfMemory, RowLimit, is_out_of_memory, tried
 from lowmem_rl.errors import TrainingError
-from lowmem_rl.runs import read_rows
+from lowmem_rl.runs import RunDir, read_rows
 from lowmem_rl.training.redo import make_whole
 
 SHORT = ["grpo.steps=2"]
@@ -183,3 +186,38 @@ def tear(patch: pytest.MonkeyPatch) -> None:
 
     for name in ("_fused_adamw_", "_foreach_sqrt"):
         patch.setattr(torch, name, torn(getattr(torch, name)))
+
+
+CHILD = """
+import resource, sys
+from pathlib import Path
+from lowmem_rl.compose import resolve
+from lowmem_rl.training.events import PhaseBegan
+from lowmem_rl.training.run import run
+
+def listen(event):
+    if event == PhaseBegan("training"):
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * resource.getpagesize() + 200 * 2**20
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+settings = ["grpo.steps=2", "memory.micro_batch=64", "eval.examples=8", "eval.every=0", "logging.samples_every=1"]
+run(resolve(preset="tiny-cpu", settings=settings), Path(sys.argv[1]), listen)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+def test_a_process_that_is_really_short_of_memory_recovers_and_finishes(tmp_path: Path) -> None:
+    """64 rows need some 330 MB beyond what the loaded model holds; 200 are left."""
+    run = RunDir(tmp_path / "run")
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, run.path], capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    first = next(read_rows(run.recoveries))
+    assert "allocate" in first["why"]
+    assert first["next_rows"] < first["rows"]
+    assert [row["step"] for row in read_rows(run.metrics)] == [1, 2]
+    groups = Counter((row["step"], row["example_id"]) for row in read_rows(run.samples))
+    assert set(groups.values()) == {8}
