@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cache
@@ -48,27 +48,31 @@ from lowmem_rl.training.recovery import Phase, Recovery
 from lowmem_rl.training.redo import Snapshot
 from lowmem_rl.training.trainer import make_trainer
 
-GROUP_SIZE, PROMPTS, MICRO_BATCH, STEPS = 4, 6, 12, 4
+GROUP_SIZE, PROMPTS, MICRO_BATCH, STEPS = 4, 6, 12, 2
 TOLERANCE = 1e-5
 PHASES: tuple[Phase, ...] = ("rollout", "logprobs", "backward", "optimizer")
 LOSSES = ("dapo", "dr_grpo")
 SHORTAGE = "CUDA out of memory. Tried to allocate 1.50 GiB."
-FITS: dict[Phase, tuple[int, ...]] = {
-    "rollout": (12, 7, 3, 1),
-    "logprobs": (6, 5, 3, 1),
-    "backward": (6, 5, 3, 1),
-    "optimizer": (0, 0, 0, 0),
-}
-"""Rows that fit together, in the steps from the first on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Where memory is short, in which step, and the most rows that fit together there."""
+    """Where memory is short, in which step, from 1, and the most rows that fit together there."""
 
     phase: Phase
     step: int
     fits: int
+    times: int | None = None
+    """How often it is short; None is each time that too many rows stand together."""
+
+
+FAULTS = (
+    *(Fault("rollout", *where) for where in ((1, 12), (2, 7), (2, 3), (2, 1))),
+    *(Fault("logprobs", *where) for where in ((1, 6), (2, 5), (2, 3), (2, 1))),
+    *(Fault("backward", *where) for where in ((1, 6), (2, 5), (2, 3), (2, 1))),
+    # It holds no rows to be fewer of.
+    *(Fault("optimizer", step, 0, times) for step in (1, 2) for times in (1, 2)),
+)
 
 
 @dataclass
@@ -95,12 +99,11 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
-        for phase, loss in itertools.product(PHASES, LOSSES):
+        for loss, phase in itertools.product(LOSSES, PHASES):
             settings = settings_of(phase, loss)
             undisturbed = train(settings, Path(folder, phase, loss, "undisturbed"))
-            for step, fits in enumerate(FITS[phase], 1):
-                fault = Fault(phase, step, fits)
-                disturbed = train(settings, Path(folder, phase, loss, str(step)), fault)
+            for number, fault in enumerate(fault for fault in FAULTS if fault.phase == phase):
+                disturbed = train(settings, Path(folder, phase, loss, str(number)), fault)
                 rows.append({"loss": loss} | compared(fault, disturbed, undisturbed))
                 print(json.dumps(rows[-1]), file=sys.stderr)
     machine = machine_record(this_machine(), Device("cpu", "float32"))
@@ -123,7 +126,7 @@ def compared(fault: Fault, disturbed: Trained, undisturbed: Trained) -> dict[str
         "rows_before": rows[0],
         "rows_after": disturbed.recoveries[-1]["next_rows"],
         "same_weights_before": torch.equal(disturbed.weights[step - 1], undisturbed.weights[step - 1]),
-        "same_tokens": disturbed.tokens[step - 1] == undisturbed.tokens[step - 1],
+        "same_tokens": disturbed.tokens[:step] == undisturbed.tokens[:step],
         "gradient_error": float((gradients[0] - gradients[1]).abs().max() / gradients[1].abs().max()),
         "update_error": float((updates[0] - updates[1]).norm() / updates[1].norm()),
         "steps_done": len(disturbed.weights) - 1,
@@ -131,10 +134,10 @@ def compared(fault: Fault, disturbed: Trained, undisturbed: Trained) -> dict[str
     }
 
 
-def is_sound(row: dict[str, Any], steps: int = STEPS) -> bool:
-    """Says whether a row of a training of `steps` steps reaches the target."""
+def is_sound(row: dict[str, Any]) -> bool:
+    """Says whether a row reaches the target."""
     exact = max(row["gradient_error"], row["update_error"]) <= TOLERANCE
-    whole = row["group_sizes"] == [GROUP_SIZE] and row["steps_done"] == steps
+    whole = row["group_sizes"] == [GROUP_SIZE] and row["steps_done"] == STEPS
     return exact and whole and row["same_tokens"] and row["same_weights_before"] and row["raised"] > 0
 
 
@@ -162,28 +165,28 @@ def snapshot_cost(weights: int = 40_370_176, tensors: int = 392) -> dict[str, fl
     return {"bytes": 6 * weights, "host_seconds": round(time.perf_counter() - began, 3)}
 
 
-def settings_of(phase: Phase, loss: str) -> list[str]:
-    """Returns the settings of a case; log-probs are scored only under a KL penalty."""
-    return [
-        "model.bits=16",
-        "memory.checkpointing=none",
-        "rollout.weights=merged",
-        f"grpo.group_size={GROUP_SIZE}",
-        f"grpo.prompts_per_step={PROMPTS}",
-        f"grpo.steps={STEPS}",
-        "grpo.max_completion_tokens=24",
-        f"memory.micro_batch={MICRO_BATCH}",
-        "optimizer.schedule=constant",
-        "optimizer.warmup_steps=0",
-        f"grpo.loss={loss}",
-        f"grpo.scale_rewards={'none' if loss == 'dr_grpo' else 'group'}",
-        f"grpo.beta={0.05 if phase == 'logprobs' else 0.0}",
-    ]
+def settings_of(phase: str, loss: str) -> dict[str, Any]:
+    """Returns the settings of a case; log-probs are computed only under a KL penalty."""
+    return {
+        "model.bits": 16,
+        "memory.checkpointing": "none",
+        "rollout.weights": "merged",
+        "grpo.group_size": GROUP_SIZE,
+        "grpo.prompts_per_step": PROMPTS,
+        "grpo.steps": STEPS,
+        "grpo.max_completion_tokens": 24,
+        "memory.micro_batch": MICRO_BATCH,
+        "optimizer.schedule": "constant",
+        "optimizer.warmup_steps": 0,
+        "grpo.loss": loss,
+        "grpo.scale_rewards": "none" if loss == "dr_grpo" else "group",
+        "grpo.beta": 0.05 if phase == "logprobs" else 0.0,
+    }
 
 
-def config_of(settings: Sequence[str]) -> RunConfig:
+def config_of(settings: Mapping[str, Any]) -> RunConfig:
     """Returns the preset of the tiny model with these settings."""
-    return resolve(preset="tiny-cpu", settings=list(settings)).config
+    return resolve(preset="tiny-cpu", settings=[f"{key}={value}" for key, value in settings.items()]).config
 
 
 @cache
@@ -194,7 +197,7 @@ def policy() -> Policy:
     return load_policy(config, device)
 
 
-def train(settings: Sequence[str], out: Path, fault: Fault | None = None) -> Trained:
+def train(settings: Mapping[str, Any], out: Path, fault: Fault | None = None) -> Trained:
     """Trains in `out`, which gets recoveries.jsonl, with memory short where `fault` says."""
     config, trained = config_of(settings), Trained()
     recovery = Recovery(
@@ -273,7 +276,8 @@ def short_of_memory(fault: Fault | None, trainer: Any, trained: Trained) -> Iter
         return
 
     def take(rows: int) -> None:
-        if trainer.state.global_step == fault.step - 1 and rows > fault.fits:
+        often_enough = fault.times is not None and trained.raised >= fault.times
+        if trainer.state.global_step == fault.step - 1 and rows > fault.fits and not often_enough:
             trained.raised += 1
             raise torch.OutOfMemoryError(SHORTAGE)
 
@@ -343,19 +347,13 @@ def _backward(take: Any, trainer: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _optimizer(take: Any, trainer: Any) -> Iterator[None]:
-    """Once half of the weights are updated, with the counters of all; there are no rows to be fewer of."""
-    update, failed = torch._fused_adamw_, False
+    """Once half of the weights are updated, with the counters of all."""
+    update = torch._fused_adamw_
 
     def short(*tensors: Any, **settings: Any) -> None:
-        nonlocal failed
         half = len(tensors[0]) // 2
         update(*(some[:half] for some in tensors), **settings)
-        if not failed:
-            try:
-                take(1)
-            except torch.OutOfMemoryError:
-                failed = True
-                raise
+        take(1)
         update(*(some[half:] for some in tensors), **settings)
 
     torch._fused_adamw_ = short

@@ -42,17 +42,23 @@ class Layout:
     max_prompt_tokens: int
     max_completion_tokens: int
     cuts_each_into: int = 1
-    """Parts of each of TRL's micro-batches, of which only one stands in memory: above 1 once memory has run out."""
+    """Parts of each of TRL's micro-batches, of which only one stands in memory: above 1 once memory has run out. There
+    may be more than rows: what one row of full length needs is the room of several short ones."""
 
     @property
     def rows_together(self) -> int:
-        """Rows of the longest allowed length that may stand in memory together."""
-        return self.micro_batch // self.cuts_each_into
+        """Rows of the longest allowed length that may stand in memory together; one always may."""
+        return max(self.micro_batch // self.cuts_each_into, 1)
 
-    def with_rows_together(self, rows: int) -> "Layout":
-        """Returns the same cut finer; `rows` divides the micro-batch."""
+    def finer(self, rows: int) -> "Layout":
+        """Leaves `rows` together, a divisor of the micro-batch; half the room where they are no fewer than now."""
+        cuts = self.micro_batch // rows if rows < self.rows_together else 2 * self.cuts_each_into
         keeps_groups = self.keeps_groups and rows % self.group_size == 0
-        return replace(self, cuts_each_into=self.micro_batch // rows, keeps_groups=keeps_groups)
+        return replace(self, cuts_each_into=cuts, keeps_groups=keeps_groups)
+
+    def slots_for(self, rows: int) -> int:
+        """Returns the micro-batches into which so many rows may be cut."""
+        return rows // self.micro_batch * self.cuts_each_into
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +88,7 @@ x86 core (2026-11-20). It moves cuts, never a gradient."""
 def cut(batch: Batch, layout: Layout, seed: int) -> Cut:
     """Returns the micro-batches of a rollout whose rows lie group by group; `seed` orders the groups.
 
-    There are `cuts_each_into` slots for each that TRL makes: rows / rows_together.
+    There are `cuts_each_into` slots for each that TRL makes.
     """
     slots: list[Batch | None] = []
     kept = 0
@@ -90,7 +96,7 @@ def cut(batch: Batch, layout: Layout, seed: int) -> Cut:
         parts = list(_parts(rows, layout))
         kept += sum(len(part) for part, _ in parts)
         slots += [_take(batch, part, weight, layout) for part, weight in parts]
-        slots += [None] * (len(rows) // layout.rows_together - len(parts))
+        slots += [None] * (layout.slots_for(len(rows)) - len(parts))
     return Cut(tuple(slots), len(batch["advantages"]) - kept)
 
 
@@ -154,7 +160,7 @@ def _parts(rows: list[Row], layout: Layout) -> Iterator[Part]:
         yield from _fixed_parts(rows, {row.number for row in live}, layout)
     elif layout.loss == "dapo" or layout.drops_dead_rows:
         units = _units(live, layout)
-        for part in _cheapest(units, layout, most=len(rows) // layout.rows_together):
+        for part in _cheapest(units, layout, most=layout.slots_for(len(rows))):
             yield part, 1.0 if layout.loss == "dapo" else len(part) / layout.micro_batch
     else:  # as many rows as TRL's, so that no factor is needed unless they are cut finer
         for part in _chunks(sorted(live, key=_width), layout.rows_together):
@@ -244,11 +250,9 @@ def _endings(
 def _fits(rows: int, prompt: int, completion: int, layout: Layout) -> bool:
     """Says whether a micro-batch needs no more than the planned one: its tokens bound the activations, those of its
     completions the logits."""
-    most = layout.rows_together * layout.max_completion_tokens
-    return (
-        rows * completion <= most
-        and rows * (prompt + completion) <= most + layout.rows_together * layout.max_prompt_tokens
-    )
+    most = layout.micro_batch * layout.max_completion_tokens / layout.cuts_each_into
+    prompts = layout.micro_batch * layout.max_prompt_tokens / layout.cuts_each_into
+    return rows * completion <= most and rows * (prompt + completion) <= most + prompts
 
 
 def _take(batch: Batch, part: Sequence[Row], weight: float, layout: Layout) -> Batch:

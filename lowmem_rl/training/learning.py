@@ -96,7 +96,7 @@ class Learning(TrlTrainer):
         """Goes back to the beginning of the step, with fewer rows in each micro-batch of the rollout."""
         assert self.recovery is not None
         rows = self.recovery.half("backward", self.layout.rows_together, why)
-        self.layout = self.layout.with_rows_together(rows)
+        self.layout = self.layout.finer(rows)
         self.lay_out(self.rollout, self.sampled_after)
         model.zero_grad()
         self.step_start.restore(self._metrics["train"], self.accelerator.device)

@@ -45,7 +45,7 @@ class Recovery:
         self.evaluation = RowLimit(partial(self.half, "evaluation"))
 
     def half(self, phase: Phase, rows: int, why: str) -> int:
-        """Returns about half of `rows`, the same where there is one alone: what was freed may be enough.
+        """Returns about half of `rows`; the same where there is one alone, which may find more room another time.
 
         Raises `TrainingError` after too many failures in a row.
         """
@@ -107,7 +107,7 @@ class Recovery:
         )
         if is_last:
             raise self._stop(phase, rows, why)
-        went = "tried again" if rows is None else f"{rows} rows together, now {fewer}"
+        went = f"{rows} rows together, now {fewer}" if rows != fewer else "tried again"
         inexact = "" if exact else "; dropout draws anew, so the step is not the one it would have been"
         self.tell(f"step {self.step + 1}: memory ran out in {phase} ({went}){inexact}")
 

@@ -26,8 +26,6 @@ from lowmem_rl.errors import TrainingError
 from lowmem_rl.runs import RunDir, read_rows
 from lowmem_rl.training.redo import make_whole
 
-SHORT = ["grpo.steps=2"]
-
 
 def too_much_for_torch() -> None:
     torch.empty(2**60, dtype=torch.uint8)
@@ -104,11 +102,12 @@ def test_rows_are_halved_until_they_fit_and_stay_so() -> None:
 
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_step_whose_memory_ran_out_is_the_step_it_would_have_been(phase: Any, tmp_path: Path) -> None:
-    settings = [*settings_of(phase, "dapo"), *SHORT]
+    settings = settings_of(phase, "dapo")
+    fault = Fault(phase, 2, 0, times=2) if phase == "optimizer" else Fault(phase, 2, 5)
     undisturbed = train(settings, tmp_path / "undisturbed")
-    disturbed = train(settings, tmp_path / "disturbed", Fault(phase, 2, 5 if phase != "optimizer" else 0))
-    row = compared(disturbed=disturbed, undisturbed=undisturbed, fault=Fault(phase, 2, 5))
-    assert is_sound(row, steps=2), row
+    disturbed = train(settings, tmp_path / "disturbed", fault)
+    row = compared(fault, disturbed, undisturbed)
+    assert is_sound(row), row
     if phase != "optimizer":
         assert row["rows_after"] <= 5
         assert "--set" in disturbed.notes[-1]
@@ -117,24 +116,24 @@ def test_a_step_whose_memory_ran_out_is_the_step_it_would_have_been(phase: Any, 
 @pytest.mark.parametrize(
     "settings",
     [
-        ["grpo.loss=dr_grpo", "grpo.scale_rewards=none", "grpo.beta=0.1"],
-        ["grpo.loss=grpo", "grpo.beta=0.1"],
-        ["grpo.loss=grpo"],
-        ["grpo.loss=bnpo"],
-        ["grpo.loss=bnpo", "grpo.beta=0.1"],
-        ["grpo.loss=dapo", "grpo.steps_per_rollout=2"],
+        {"grpo.loss": "dr_grpo", "grpo.scale_rewards": "none", "grpo.beta": 0.1},
+        {"grpo.loss": "grpo", "grpo.beta": 0.1},
+        {"grpo.loss": "grpo"},
+        {"grpo.loss": "bnpo"},
+        {"grpo.loss": "bnpo", "grpo.beta": 0.1},
+        {"grpo.steps_per_rollout": 2},
     ],
 )
-def test_every_loss_keeps_its_gradient_when_rows_are_cut_finer(settings: list[str], tmp_path: Path) -> None:
-    settings = [*settings_of("backward", "dapo"), *SHORT, *settings]
+def test_every_loss_keeps_its_gradient_when_rows_are_cut_finer(settings: dict[str, Any], tmp_path: Path) -> None:
+    settings = settings_of("backward", "dapo") | settings
     fault = Fault("backward", 2, 5)
     row = compared(fault, train(settings, tmp_path / "disturbed", fault), train(settings, tmp_path / "undisturbed"))
     assert row["rows_before"] == MICRO_BATCH
-    assert is_sound(row, steps=2), row
+    assert is_sound(row), row
 
 
 def test_a_run_that_finds_no_memory_stops_with_what_to_set(tmp_path: Path) -> None:
-    settings = [*settings_of("backward", "dapo"), "memory.max_retries=2"]
+    settings = settings_of("backward", "dapo") | {"memory.max_retries": 2}
     with pytest.raises(TrainingError, match="3 times in a row in backward, at last with 3 rows") as stopped:
         train(settings, tmp_path, Fault("backward", 1, 0))
     assert "memory.micro_batch" in stopped.value.hint
