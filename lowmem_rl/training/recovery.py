@@ -40,6 +40,7 @@ class Recovery:
         """Optimizer steps that are done."""
         self.times = self.in_a_row = 0
         self.rows: dict[Phase, int] = {}
+        self.has_stopped = False
         self.rollout = RowLimit(partial(self.half, "rollout"))
         self.logprobs = RowLimit(partial(self.half, "logprobs"))
         self.evaluation = RowLimit(partial(self.half, "evaluation"))
@@ -84,13 +85,14 @@ class Recovery:
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
+            self.has_stopped = True
             message = f"Step {self.step + 1}: memory ran out: {error}"
             raise TrainingError(message, hint=self.cure("backward", self.settings)) from error
         finally:
             self._tell_what_fits()
 
     def _tell_what_fits(self) -> None:
-        if self.settings:
+        if self.settings and not self.has_stopped:
             times = "once" if self.times == 1 else f"{self.times} times"
             self.tell(
                 f"memory ran out {times}; it fits from the start with --set {as_text(self.settings)}{self._but()}"
@@ -99,13 +101,14 @@ class Recovery:
     def _failed(self, phase: Phase, rows: int | None, fewer: int | None, why: str) -> None:
         self.times, self.in_a_row = self.times + 1, self.in_a_row + 1
         is_last = self.in_a_row > self.config.memory.max_retries
-        exact = not self.config.adapter.dropout
+        exact = phase != "backward" or not self.config.adapter.dropout
         append_row(
             self.path,
             {"step": self.step + 1, "phase": phase, "rows": rows, "next_rows": None if is_last else fewer}
             | {"exact": exact, "why": why},
         )
         if is_last:
+            self.has_stopped = True
             raise self._stop(phase, rows, why)
         went = f"{rows} rows together, now {fewer}" if rows != fewer else "tried again"
         inexact = "" if exact else "; dropout draws anew, so the step is not the one it would have been"

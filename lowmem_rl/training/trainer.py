@@ -210,6 +210,7 @@ class Overrides(Learning):
 
         if self.use_vllm:  # it plans its own waves
             return sample(prompt_ids)
+        # Tried again in other waves, `generate` draws other completions, which are as good.
         rows = self.config.rollout_rows
         return self.recovery.rollout.run(waves, rows) if self.recovery else waves(rows)
 
