@@ -178,6 +178,9 @@ class MemoryConfig(Section):
     checkpointing: Literal["auto", "unsloth", "plain", "none"] = "auto"
     """Activations: recomputed and kept in host RAM (unsloth), recomputed (plain), or kept (none);
     `auto` takes the fastest that fits."""
+    max_retries: int = Field(8, ge=0)
+    """Times in a row that work whose memory ran out is done again, each with half the rows together, before the run
+    stops; 0 stops it at once."""
 
 
 class TaskConfig(Section):

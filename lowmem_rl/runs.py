@@ -45,7 +45,16 @@ class RunDir:
 
     def undo(self) -> None:
         """Removes what a run writes before its first step, and the directory where nothing else is in it."""
-        for path in (self.config, self.machine, self.estimate, self.engine, self.log, self.evaluations, self.lock):
+        for path in (
+            self.config,
+            self.machine,
+            self.estimate,
+            self.engine,
+            self.log,
+            self.evaluations,
+            self.recoveries,
+            self.lock,
+        ):
             path.unlink(missing_ok=True)
         for folder in (self.trackers, self.eval_items("before").parent, self.best):
             shutil.rmtree(folder, ignore_errors=True)
@@ -82,6 +91,11 @@ class RunDir:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def recoveries(self) -> Path:
+        """Each time that memory ran out: where, and with how many rows together it went on."""
+        return self.path / "recoveries.jsonl"
 
     @property
     def samples(self) -> Path:

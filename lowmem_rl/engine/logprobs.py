@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from lowmem_rl.config import RunConfig
+from lowmem_rl.engine.out_of_memory import RowLimit
 from lowmem_rl.engine.policy import Policy
 from lowmem_rl.example import Message
 from lowmem_rl.prompts import THINK_OPEN
@@ -24,12 +25,21 @@ Encoded = tuple[Sequence[int], Sequence[int]]
 """Ids that are given, and those behind them that are asked about."""
 
 
-def view_of(policy: Policy, config: RunConfig) -> ModelView:
-    """Returns what rewards may ask of the policy; the training micro-batch is what surely fits in one forward."""
+def view_of(policy: Policy, config: RunConfig, limit: RowLimit | None = None) -> ModelView:
+    """Returns what rewards may ask of the policy; the training micro-batch is what should fit in one forward.
+
+    With a `limit`, fewer rows are tried where it does not.
+    """
+
+    def nll(rows: Sequence[AnswerRow]) -> list[float]:
+        if limit is None:
+            return answer_nll(policy, rows, batch=config.micro_batch)
+        return limit.run(lambda batch: answer_nll(policy, rows, batch=batch), config.micro_batch)
+
     return ModelView(
         count_tokens=partial(count_tokens, policy),
         max_completion_tokens=config.grpo.max_completion_tokens,
-        answer_nll=partial(answer_nll, policy, batch=config.micro_batch),
+        answer_nll=nll,
     )
 
 

@@ -7,6 +7,7 @@ from lowmem_rl.config import RunConfig
 from lowmem_rl.engine.choice import Choice, build, choose, gap_of, max_gap
 from lowmem_rl.engine.decoder import Decoder
 from lowmem_rl.engine.generate import Completion, answer, completion_of
+from lowmem_rl.engine.out_of_memory import OutOfMemory, RowLimit, tried
 from lowmem_rl.engine.policy import Policy
 from lowmem_rl.engine.rollout import Limits, Sampled, sample, sampled_as_they_end
 from lowmem_rl.engine.sampling import Picking, names_of, own_random_numbers
@@ -23,8 +24,11 @@ class Sampler:
     """Our engine over a policy, as chosen for this model and machine.
 
     `gap` is the mean difference, in nats a token, between what the last rollout's tokens were sampled with and what
-    the training weights give them.
+    the training weights give them. A limit lets work whose memory runs out be tried again with fewer rows.
     """
+
+    rollout_limit: RowLimit | None = None
+    answer_limit: RowLimit | None = None
 
     def __init__(
         self,
@@ -57,9 +61,9 @@ class Sampler:
             self.config.rollout_rows,
             stops_loops=self.config.rollout.stop_loops,
         )
-        sampled = self.sample(prompts, names, picking, limits)
-        self.gap = gap_of(self.policy, prompts[:CHECKED_ROWS], sampled[:CHECKED_ROWS], picking.temperature)
-        if not self.gap <= max_gap(self.policy):  # NaN too
+        sampled = self._sample_within(self.rollout_limit, prompts, names, picking, limits)
+        self.gap = self._gap(prompts, sampled, picking)
+        if self.gap is not None and not self.gap <= max_gap(self.policy):  # NaN too
             self._fall_back(f"log-probs lie {self.gap:.2g} nats from the training weights'")
         return sampled
 
@@ -67,9 +71,40 @@ class Sampler:
         self, prompts: Sequence[Sequence[int]], names: Sequence[str], picking: Picking, limits: Limits
     ) -> list[Sampled]:
         """Samples one completion a prompt. Raises `UnknownModel` for rows longer than its attention reaches."""
-        decoder = build(self.policy, self.choice.weights, max(map(len, prompts)) + limits.max_tokens)
+        decoder = self._decoder(max(map(len, prompts)) + limits.max_tokens)
         with self.policy.without_dropout():  # the model's own modules would drop out in training mode
             return sample(decoder, prompts, names, picking, limits)
+
+    def _sample_within(
+        self,
+        limit: RowLimit | None,
+        prompts: Sequence[Sequence[int]],
+        names: Sequence[str],
+        picking: Picking,
+        limits: Limits,
+    ) -> list[Sampled]:
+        """Samples in as many waves as memory allows: the same completions, to rounding."""
+        if limit is None:
+            return self.sample(prompts, names, picking, limits)
+        rows = min(limits.rows, len(prompts))
+        return limit.run(lambda rows: self.sample(prompts, names, picking, replace(limits, rows=rows)), rows)
+
+    def _decoder(self, places: int) -> Decoder:
+        """Returns the decoder; where there is no memory for a copy of the weights, from now on over the model's own."""
+        if self.choice.weights == "merged" and self.rollout_limit is not None:
+            found = tried(lambda: build(self.policy, "merged", places))
+            if not isinstance(found, OutOfMemory):
+                return found
+            self._fall_back("no memory for a copy of them")
+        return build(self.policy, self.choice.weights, places)
+
+    def _gap(self, prompts: Sequence[Sequence[int]], sampled: Sequence[Sampled], picking: Picking) -> float | None:
+        """Returns the mean difference of some rows, None where memory does not allow the look."""
+        rows, theirs = prompts[:CHECKED_ROWS], sampled[:CHECKED_ROWS]
+        if self.rollout_limit is None:
+            return gap_of(self.policy, rows, theirs, picking.temperature)
+        found = tried(lambda: gap_of(self.policy, rows, theirs, picking.temperature))
+        return None if isinstance(found, OutOfMemory) else found
 
     def answers(
         self,
@@ -86,14 +121,38 @@ class Sampler:
         of a row that has finished; where a prompt is too long for it, `generate` answers.
         """
         names = names_of("answers", len(prompts)) if names is None else names
-        for start in range(0, len(prompts), ROWS_TOGETHER):
-            chosen, own = prompts[start : start + ROWS_TOGETHER], names[start : start + ROWS_TOGETHER]
-            try:
-                found = self._ours(chosen, own, picking, Limits(self.stop_ids, max_tokens, batch))
-            except UnknownModel:
-                found = enumerate(self._generated(chosen, own, picking, max_tokens, batch))
-            for row, completion in found:
-                yield start + row, completion
+        left = list(range(len(prompts)))
+        while left:
+            rows = min(batch, self.answer_limit.rows or batch) if self.answer_limit else batch
+            some = left[:ROWS_TOGETHER]
+            chosen, own = [prompts[i] for i in some], [names[i] for i in some]
+            answered = self._answered(chosen, own, picking, Limits(self.stop_ids, max_tokens, rows))
+            done = set()
+            for place, completion in self._while_memory_lasts(answered, rows):
+                done.add(some[place])
+                yield some[place], completion
+            left = [i for i in left if i not in done]
+
+    def _while_memory_lasts(
+        self, answered: Iterator[tuple[int, Completion]], rows: int
+    ) -> Iterator[tuple[int, Completion]]:
+        """Yields what is answered; where memory runs out it ends, and fewer rows stand together from then on."""
+        if self.answer_limit is None:
+            yield from answered
+            return
+        while (found := tried(lambda: next(answered, None))) is not None:
+            if isinstance(found, OutOfMemory):
+                self.answer_limit.rows = self.answer_limit.shrink(rows, found.why)
+                return
+            yield found
+
+    def _answered(
+        self, prompts: Sequence[Sequence[Message]], names: Sequence[str], picking: Picking, limits: Limits
+    ) -> Iterator[tuple[int, Completion]]:
+        try:
+            return self._ours(prompts, names, picking, limits)
+        except UnknownModel:
+            return enumerate(self._generated(prompts, names, picking, limits))
 
     def _ours(
         self, prompts: Sequence[Sequence[Message]], names: Sequence[str], picking: Picking, limits: Limits
@@ -102,7 +161,7 @@ class Sampler:
         if not self.is_ours:
             raise UnknownModel(self.choice.reason)
         ids = [self.policy.tokenize(prompt) for prompt in prompts]
-        decoder = build(self.policy, self.choice.weights, max(map(len, ids)) + limits.max_tokens)
+        decoder = self._decoder(max(map(len, ids)) + limits.max_tokens)
         return self._as_they_end(decoder, ids, names, picking, limits)
 
     def _as_they_end(
@@ -117,14 +176,13 @@ class Sampler:
         prompts: Sequence[Sequence[Message]],
         names: Sequence[str],
         picking: Picking,
-        max_tokens: int,
-        batch: int,
+        limits: Limits,
     ) -> Iterator[Completion]:
         """Answers batch by batch; each seeded by its first name, with no effect on what training draws."""
-        for start in range(0, len(prompts), batch):
-            chosen = prompts[start : start + batch]
+        for start in range(0, len(prompts), limits.rows):
+            chosen = prompts[start : start + limits.rows]
             with own_random_numbers(names[start]):
-                found = list(answer(self.policy, chosen, picking, max_tokens=max_tokens, batch=batch))
+                found = list(answer(self.policy, chosen, picking, max_tokens=limits.max_tokens, batch=limits.rows))
             yield from found
 
     def _fall_back(self, why: str) -> None:

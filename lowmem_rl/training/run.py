@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from lowmem_rl.hardware import GIB, this_machine
 from lowmem_rl.lock import locked
 from lowmem_rl.memory.calibration import store
 from lowmem_rl.planning.settings import planner_origins
+from lowmem_rl.planning.shortage import cure
 from lowmem_rl.rewards.apart import apart
 from lowmem_rl.rewards.model import bind_rewards, without_model
 from lowmem_rl.runs import RunDir, append_row, write_json
@@ -40,6 +42,7 @@ from lowmem_rl.training.meter import PhaseMeter, measures_phases_apart
 from lowmem_rl.training.order import arranged, order_of
 from lowmem_rl.training.preflight import Inputs, prepare
 from lowmem_rl.training.record import Recorder, step_callback
+from lowmem_rl.training.recovery import Recovery
 from lowmem_rl.training.resuming import (
     Standing,
     check_device,
@@ -154,6 +157,9 @@ class Run:
         self.listen = listen
         self.standing = standing or Standing()
         self.is_new = standing is None
+        self.recovery = Recovery(
+            self.config, run_dir.recoveries, self._note, partial(cure, self.config, self.plan.target)
+        )
 
     def go(self) -> RunResult:
         """Loads, evaluates, trains, evaluates, saves."""
@@ -205,7 +211,7 @@ class Run:
         policy = load_policy(self.config, self.device)
         self.meter.end("load")
         text_rewards = without_model(self.rewards)
-        self.rewards = bind_rewards(self.rewards, view_of(policy, self.config))
+        self.rewards = bind_rewards(self.rewards, view_of(policy, self.config, self.recovery.logprobs))
         usable = short_enough(policy, self.train_examples, self.config.grpo.max_prompt_tokens)
         overlong = len(self.train_examples) - len(usable)
         check_enough(usable, self.config, overlong=overlong)
@@ -216,6 +222,7 @@ class Run:
         check_examples(self.standing, self.train_examples)
         chosen = self.standing.counts.get("sampling")
         self.sampler = Sampler(policy, self.config, self._note, chosen and Choice(**chosen))
+        self.sampler.rollout_limit, self.sampler.answer_limit = self.recovery.rollout, self.recovery.evaluation
         self.listen(Noted(f"sampling: {self.sampler.choice}"))
         self._write_engine(policy)
         asked = questions_of(self.config, self.config.task, self.test_examples, self.judge, text_rewards)
@@ -266,6 +273,7 @@ class Run:
             return {
                 "recorder": recorder.counts(),
                 "failures": failures.counts(),
+                "recovery": self.recovery.counts(),
                 "sampling": self.sampler.choice.to_json(),
                 "examples": digest,
             }
@@ -283,6 +291,7 @@ class Run:
             on_scored=recorder.on_scored,
             choose=lambda prompts: order.choose(prompts, recorder.step + 1),
             out=self.run_dir.path,
+            recovery=self.recovery,
         )
         trainer.on_border = at_border
         guard_trackers(trainer, self._note)
@@ -290,10 +299,11 @@ class Run:
         if self.standing.checkpoint:
             recorder.go_on(self.standing.counts["recorder"])
             failures.go_on(self.standing.counts["failures"])
+            self.recovery.go_on(self.standing.counts["recovery"])
         elif self.measures_phases:
             self.meter.attach(trainer)
         recorder.restart_clock()
-        with self._kept_if_it_ends(trainer, keeper):
+        with self._kept_if_it_ends(trainer, keeper), self.recovery.told_at_the_end():
             self._run_steps(policy, trainer)
         self._write_engine(policy)  # what samples may have fallen back
 
@@ -322,7 +332,7 @@ class Run:
     def _remember_first_step(self) -> None:
         """Keeps what the first step took on this card beside what was predicted: later predictions use it."""
         self._write_peak()
-        if not self.device.is_gpu:
+        if not self.device.is_gpu or self.recovery.times:  # then it was another step than the one predicted
             return
         try:
             store(first_step_rows(self.meter, self.plan), lambda line: self.listen(Noted(line)))
