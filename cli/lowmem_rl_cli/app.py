@@ -219,6 +219,39 @@ def samples(
     samples_command(run, wanted, limit=limit, side_by_side=side_by_side, as_json=as_json)
 
 
+@app.command()
+def export(
+    run: RunArgument,
+    to: Annotated[str, typer.Option("--to", help="Format: adapter, merged or gguf.", metavar="FORMAT")],
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base",
+            help="What the adapter is merged into: dequantised, the 4-bit weights it was trained on (the default "
+            "there), or 16bit, their original.",
+            metavar="BASE",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder to write; RUN/export/FORMAT where unset.", metavar="DIR")
+    ] = None,
+    examples: Annotated[
+        int | None, typer.Option("--examples", help="Held-out items of the proof; 64, or 200 for accuracy.", min=1)
+    ] = None,
+    as_json: JsonOption = False,
+    allow_code: AllowCodeOption = False,
+) -> None:
+    """Hand a run's model on, with proof that it answers like the trained one.
+
+    The written files are loaded again by transformers and peft alone and asked held-out items. An adapter and a merge
+    into the weights of training must give the same tokens; a merge into 16-bit originals and gguf the same accuracy.
+    What fails is not left behind: exit code 7.
+    """
+    from lowmem_rl_cli.export import export_command
+
+    export_command(run, to, base=base, out=out, examples=examples, allow_code=allow_code, as_json=as_json)
+
+
 app.add_typer(bench.app, name="bench")
 app.add_typer(presets.app, name="presets")
 app.add_typer(rewards.app, name="rewards")
