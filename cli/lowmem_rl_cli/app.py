@@ -130,6 +130,12 @@ def train(
     force: Annotated[
         bool, typer.Option("--force", help="Start although it does not fit or carries no signal.")
     ] = False,
+    controls: Annotated[
+        bool,
+        typer.Option(
+            "--controls", help="Then train shortly by chance and for the format, and say what of the gain they explain."
+        ),
+    ] = False,
     allow_code: AllowCodeOption = False,
 ) -> None:
     """Train a model, evaluate it before and after."""
@@ -137,7 +143,7 @@ def train(
 
     files, settings, rewards = tuple(config or ()), tuple(setting or ()), tuple(reward or ())
     request = RunRequest(preset, files, settings, task, rewards, out, steps, seed, allow_code, pass_rate=pass_rate)
-    train_command(request, dry_run=dry_run, as_json=as_json, force=force)
+    train_command(request, dry_run=dry_run, as_json=as_json, force=force, controls=controls)
 
 
 @app.command()
@@ -208,11 +214,29 @@ def samples(
         bool, typer.Option("--side-by-side", help="The best and the worst completion of each prompt.")
     ] = False,
     limit: Annotated[int, typer.Option("--limit", help="How many to show.", min=1)] = 8,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", help="Ask the trained model this instead.", metavar="TEXT")
+    ] = None,
+    sampled: Annotated[
+        int | None,
+        typer.Option(
+            "--sampled", help="With --prompt: completions with the run's sampling settings, not the greedy one.", min=1
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what the model wrote in training, the latest first."""
+    """Show what the model wrote in training, the latest first; with --prompt, what it says now."""
     from lowmem_rl.reports.pick import Wanted, read_condition, read_steps
-    from lowmem_rl_cli.samples import samples_command
+    from lowmem_rl_cli.samples import prompt_command, samples_command
+
+    if prompt is not None:
+        if (score, step, truncated, side_by_side) != (None, None, None, False):
+            others = "--score, --step, --truncated, --side-by-side"
+            raise typer.BadParameter(f"--prompt asks the model: it goes with none of {others}")
+        prompt_command(run, prompt, samples=sampled, as_json=as_json)
+        return
+    if sampled is not None:
+        raise typer.BadParameter("--sampled is about --prompt, which is missing")
 
     conditions = tuple(read_condition(text) for text in score or ())
     wanted = Wanted(conditions, None if step is None else read_steps(step), truncated)

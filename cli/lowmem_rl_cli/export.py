@@ -44,6 +44,6 @@ def _told(made: Export) -> Iterator[str]:
     tokens, accuracy = made.proof.tokens, made.proof.accuracy
     yield f"{made.form.what}."
     tied = f", {len(tokens.ties)} depart at a tie" if tokens.ties else ""
-    yield f"Asked {tokens.items} held-out items, it gives {tokens.same} answers token by token like the run's own{tied}."
+    yield f"Of {tokens.items} held-out items it answers {tokens.same} like the run's own model, token by token{tied}."
     rights = f"{percent(accuracy.exported)} of them right, the run's own model {percent(accuracy.trained)}"
     yield f"It gets {rights}: {points(accuracy.difference)}, {p_text(accuracy.difference.p_value)}."

@@ -3,6 +3,7 @@
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -15,19 +16,27 @@ from lowmem_rl.stats import Interval
 from lowmem_rl_cli import console
 from lowmem_rl_cli.dry_run import print_dry_run
 from lowmem_rl_cli.options import RunRequest
+from lowmem_rl_cli.page import this_page
+
+if TYPE_CHECKING:
+    from lowmem_rl.training.controls import Controls
 
 
-def train_command(request: RunRequest, *, dry_run: bool, as_json: bool = False, force: bool = False) -> None:
+def train_command(
+    request: RunRequest, *, dry_run: bool, as_json: bool = False, force: bool = False, controls: bool = False
+) -> None:
     """Trains what is asked for, or prints what that would be."""
     composed, pass_rate = request.resolve(), request.read_pass_rate()
     out = request.out or default_path(composed.preset)
     if dry_run:
         print_dry_run(composed, out, pass_rate, as_json=as_json)
     else:
-        _train(composed, out, pass_rate, as_json=as_json, force=force)
+        _train(composed, out, pass_rate, as_json=as_json, force=force, controls=controls)
 
 
-def _train(composed: Composed, out: Path, pass_rate: PassRate | None, *, as_json: bool, force: bool) -> None:
+def _train(
+    composed: Composed, out: Path, pass_rate: PassRate | None, *, as_json: bool, force: bool, controls: bool
+) -> None:
     from lowmem_rl.training.run import run
     from lowmem_rl_cli.live import view_for
 
@@ -40,10 +49,27 @@ def _train(composed: Composed, out: Path, pass_rate: PassRate | None, *, as_json
         result = run(composed, out, view.show, force=force, pass_rate=pass_rate)
     finally:
         view.close()
-    if as_json:
-        console.show_json({"run": str(result.path), "before": result.before.to_json(), "after": result.after.to_json()})
-    else:
+    if not as_json:
         _print_result(result.before, result.after, result.path, time.monotonic() - began)
+    told = _run_controls(composed, out, talk, watched, force=force) if controls else None
+    if as_json:
+        shown = {"run": str(result.path), "before": result.before.to_json(), "after": result.after.to_json()}
+        console.show_json(shown | ({"controls": told.to_json()} if told else {}))
+    elif told:
+        console.show("\n".join(line for words in told.words for line in this_page().fold(words, "")))
+        console.show(f"The controls are in {RunDir(out).control('*')}, what they gained in {RunDir(out).controls}")
+
+
+def _run_controls(composed: Composed, out: Path, talk: Console, watched: bool, *, force: bool) -> "Controls":
+    """Trains the controls after the run's own result was shown: whoever stops them has lost nothing."""
+    from lowmem_rl.training.controls import run_controls
+    from lowmem_rl_cli.live import view_for
+
+    view = view_for(talk, f"{composed.preset}: controls", live=watched)
+    try:
+        return run_controls(composed, out, view.show, force=force)
+    finally:
+        view.close()
 
 
 def _print_result(before: EvalResult, after: EvalResult, path: Path, seconds: float) -> None:

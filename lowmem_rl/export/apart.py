@@ -17,7 +17,7 @@ class Failed(LowMemError):
 
 
 def do_apart(work: str, order: Mapping[str, Any], log: Path) -> Any:
-    """Returns the answer of `lowmem_rl.export.<work>` to an order; what libraries say goes to `log`. Raises `Failed`."""
+    """Returns the answer of `lowmem_rl.export.<work>`; what libraries say goes to `log`. Raises `Failed`."""
     with tempfile.TemporaryDirectory() as folder, log.open("a+", encoding="utf-8", errors="replace") as talk:
         answer = Path(folder, "answer.json")
         command = [sys.executable, "-m", f"lowmem_rl.export.{work}", str(answer)]

@@ -99,8 +99,9 @@ def _proof(proof: Proof) -> Iterator[str]:
     yield ""
     tied = f"; {len(tokens.ties)} depart at a tie" if tokens.ties else ""
     yield f"- {tokens.same} of {tokens.items} greedy answers are those of the trained model, token by token{tied};"
-    yield f"- the trained model is right on {percent(accuracy.trained)} of them, this one on {percent(accuracy.exported)}:"
-    yield f"  {points(accuracy.difference)}, {p_text(accuracy.difference.p_value)}."
+    yield f"- the trained model is right on {percent(accuracy.trained)} of them,"
+    difference = f"{points(accuracy.difference)}, {p_text(accuracy.difference.p_value)}"
+    yield f"  this one on {percent(accuracy.exported)}: {difference}."
     yield ""
     if proof.kind == "tokens":
         yield "What decides is the first: these are the weights that were trained."

@@ -87,7 +87,7 @@ def export(
     config, device = config_of(run), device_on(this_machine(), config_of(run))
     form = form_of(config, device, to, base)
     check_adapter(run)
-    path = free_folder(out or run.path / "export" / form.to)
+    path = free_folder(out or run.export(form.to))
     check_allowed({config.task.name: str(run.config)}, allow_code=allow_code)
     asked, judge = held_out(config, examples or ITEMS[form.kind])
     check_weights(config)
@@ -149,7 +149,7 @@ def hear_trained(
 
 
 def write(form: Form, run: RunDir, trained: Trained, folder: Path) -> None:
-    """Writes the files of an export. Raises `ConfigError` for an original that is none, `ExportRefused` for a failure."""
+    """Writes the files of an export. Raises `ConfigError` for an original that is none, `Failed`, `OSError`."""
     if form.to == "adapter":
         _copy_adapter(run.adapter, folder, trained.base)
         return
