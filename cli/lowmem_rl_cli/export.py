@@ -7,7 +7,6 @@ from pathlib import Path
 from rich.console import Console
 
 from lowmem_rl.export.export import CARD, PROOF, Export
-from lowmem_rl.reports.verdict import p_text, percent, points
 from lowmem_rl_cli import console
 from lowmem_rl_cli.page import this_page
 
@@ -41,9 +40,6 @@ def export_command(
 
 
 def _told(made: Export) -> Iterator[str]:
-    tokens, accuracy = made.proof.tokens, made.proof.accuracy
     yield f"{made.form.what}."
-    tied = f", {len(tokens.ties)} depart at a tie" if tokens.ties else ""
-    yield f"Of {tokens.items} held-out items it answers {tokens.same} like the run's own model, token by token{tied}."
-    rights = f"{percent(accuracy.exported)} of them right, the run's own model {percent(accuracy.trained)}"
-    yield f"It gets {rights}: {points(accuracy.difference)}, {p_text(accuracy.difference.p_value)}."
+    yield f"Loaded again from disk by {made.form.loaded_by}: {made.proof.agreement}"
+    yield made.proof.rightness

@@ -36,7 +36,7 @@ def card_of(record: RunRecord, form: Form, proof: Proof) -> str:
             *_head(form),
             *_title(record, form),
             *_results(record),
-            *_proof(proof),
+            *_proof(form, proof),
             *_use(form),
             *_training(record),
         ]
@@ -92,17 +92,10 @@ def _share(result: dict[str, Any], key: str) -> str:
     return f"{percent(result.get(key))} [{percent(interval.get('low'))}, {percent(interval.get('high'))}]"
 
 
-def _proof(proof: Proof) -> Iterator[str]:
-    tokens, accuracy = proof.tokens, proof.accuracy
+def _proof(form: Form, proof: Proof) -> Iterator[str]:
     yield from ("", "## Proof", "")
-    yield "These files were loaded again from disk, without the software that trained them, and asked held-out items:"
-    yield ""
-    tied = f"; {len(tokens.ties)} depart at a tie" if tokens.ties else ""
-    yield f"- {tokens.same} of {tokens.items} greedy answers are those of the trained model, token by token{tied};"
-    yield f"- the trained model is right on {percent(accuracy.trained)} of them,"
-    difference = f"{points(accuracy.difference)}, {p_text(accuracy.difference.p_value)}"
-    yield f"  this one on {percent(accuracy.exported)}: {difference}."
-    yield ""
+    yield f"These files were loaded again from disk by {form.loaded_by}, and asked what the trained model was asked."
+    yield from ("", f"- {proof.agreement}", f"- {proof.rightness}", "")
     if proof.kind == "tokens":
         yield "What decides is the first: these are the weights that were trained."
     else:

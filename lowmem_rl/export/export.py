@@ -1,8 +1,6 @@
 """One export, told once: hear the trained model, write the files aside, hear them, and give them their name or none."""
 
 import contextlib
-import gc
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from lowmem_rl.config import RunConfig
-from lowmem_rl.engine.device import Device, device_on
-from lowmem_rl.engine.generate import completion_of
-from lowmem_rl.engine.policy import Policy, prepare_process
-from lowmem_rl.engine.trained import check_adapter, config_of, load_trained
-from lowmem_rl.errors import ConfigError, RunDirError
+from lowmem_rl.engine.device import device_on
+from lowmem_rl.engine.trained import check_adapter, config_of
+from lowmem_rl.errors import ConfigError, RunDirError, TaskError
 from lowmem_rl.evaluation.judge import Judge, judge_of
 from lowmem_rl.example import Example
-from lowmem_rl.export.answers import Answer, Questions, answer_greedily, read_again
+from lowmem_rl.export.answers import Answer
 from lowmem_rl.export.apart import Failed, do_apart
 from lowmem_rl.export.card import card_of
 from lowmem_rl.export.form import Form, form_of
+from lowmem_rl.export.gguf import FILE, LlamaCpp, convert, find_llama_cpp, hear_gguf
 from lowmem_rl.export.plain import Base
-from lowmem_rl.export.proof import Heard, Proof, check_accuracy, check_tokens
+from lowmem_rl.export.proof import AccuracyCheck, Heard, Proof, check_accuracy, check_tokens
+from lowmem_rl.export.trained import Trained, hear_trained
 from lowmem_rl.hardware import this_machine
 from lowmem_rl.models import model_path
 from lowmem_rl.reports.record import read_record
@@ -56,18 +54,6 @@ class Export:
     proof: Proof
 
 
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """What the trained model says to held-out items, and what a receiver puts the adapter on."""
-
-    examples: tuple[Example, ...]
-    asked: Questions
-    heard: Heard
-    texts: tuple[str, ...]
-    prefill: str
-    base: Base
-
-
 def export(
     run_path: Path,
     to: str,
@@ -86,6 +72,7 @@ def export(
     run = RunDir(run_path)
     config, device = config_of(run), device_on(this_machine(), config_of(run))
     form = form_of(config, device, to, base)
+    llama_cpp = find_llama_cpp() if form.to == "gguf" else None
     check_adapter(run)
     path = free_folder(out or run.export(form.to))
     check_allowed({config.task.name: str(run.config)}, allow_code=allow_code)
@@ -97,11 +84,22 @@ def export(
         with _written_aside(path) as aside:
             listen(PhaseBegan(f"writing {form.to} files"))
             write(form, run, trained, aside)
-            listen(PhaseBegan("loading it again with transformers and peft alone, and asking the same"))
-            said = do_apart("receiver", question(form, trained, aside), run.log)
-            proof = compared(form, trained, said, judge)
+            if llama_cpp:
+                proof = _as_gguf(llama_cpp, run, trained, aside, judge, listen)
+            else:
+                listen(PhaseBegan("loading it again with transformers and peft alone, and asking the same"))
+                proof = compared(form, trained, do_apart("receiver", question(form, trained, aside), run.log), judge)
             _accept(proof, form, run, path, aside)
     return Export(path, form, proof)
+
+
+def held_out(config: RunConfig, most: int) -> tuple[list[Example], Judge]:
+    """Returns held-out examples of a run's task, and what judges them. Raises `TaskError`."""
+    task = load_task(config.task)
+    examples = draw_examples(task, Selection("test", most, config.task.levels), most)
+    if not examples:
+        raise TaskError(f"Task {config.task.name!r} has no held-out examples.", hint="A proof needs them.")
+    return examples, judge_of(task)
 
 
 def free_folder(path: Path) -> Path:
@@ -118,36 +116,6 @@ def free_folder(path: Path) -> Path:
     return path
 
 
-def held_out(config: RunConfig, most: int) -> tuple[list[Example], Judge]:
-    """Returns held-out examples of a run's task, and what judges them. Raises `TaskError`."""
-    task = load_task(config.task)
-    return draw_examples(task, Selection("test", most, config.task.levels), most), judge_of(task)
-
-
-def hear_trained(
-    run: RunDir, config: RunConfig, device: Device, examples: Sequence[Example], listen: Listener
-) -> Trained:
-    """Asks the model as training has it, and lets go of it."""
-    prepare_process(config, device)
-    policy = load_trained(run, config, device)
-    asked = Questions(
-        prompts=[policy.tokenize(example.prompt) for example in examples],
-        stop_ids=sorted(policy.stop_ids),
-        pad_id=policy.tokenizer.pad_token_id,
-        max_tokens=config.grpo.max_completion_tokens,
-        batch=config.eval.batch,
-    )
-    listen(PhaseBegan(f"asking the trained model {len(examples)} held-out items"))
-    with policy.inference() as model:
-        answers = list(answer_greedily(model, asked))
-        read = [read_again(model, prompt, answer) for prompt, answer in zip(asked.prompts, answers, strict=True)]
-    heard, base = Heard(asked.prompts, answers, read), _base_of(policy, config)
-    texts, prefill = tuple(completion_of(policy, answer.ids).text for answer in answers), policy.prefill
-    del policy, model
-    _free_memory(device)
-    return Trained(tuple(examples), asked, heard, texts, prefill, base)
-
-
 def write(form: Form, run: RunDir, trained: Trained, folder: Path) -> None:
     """Writes the files of an export. Raises `ConfigError` for an original that is none, `Failed`, `OSError`."""
     if form.to == "adapter":
@@ -155,7 +123,7 @@ def write(form: Form, run: RunDir, trained: Trained, folder: Path) -> None:
         return
     original = form.base == "16bit"
     base = Base(model_path(form.base_name), trained.base.revision, None, "auto") if original else trained.base
-    order = {"base": base.to_json(), "adapter": str(run.adapter), "folder": str(folder)}
+    order = {"base": base.to_json(), "adapter": str(run.adapter.resolve()), "folder": str(folder)}
     if do_apart("merge", order, run.log)["was_quantised"] and original:
         raise ConfigError(
             f"{form.base_name} is stored in 4 bit: there is no 16-bit original of it.", hint="Leave --base out."
@@ -177,16 +145,34 @@ def question(form: Form, trained: Trained, folder: Path) -> dict[str, Any]:
 def compared(form: Form, trained: Trained, said: Mapping[str, Any], judge: Judge) -> Proof:
     """Returns the proof from what the exported files have said."""
     heard = Heard(said["prompts"], [Answer(**answer) for answer in said["answers"]], said["read_own"])
-    right = [
-        [judge.is_right(text, example) for text, example in zip(texts, trained.examples, strict=True)]
-        for texts in (trained.texts, said["texts"])
-    ]
-    return Proof(form.kind, check_tokens(trained.heard, heard, said["read_trained"]), check_accuracy(*right))
+    tokens = check_tokens(trained.heard, heard, said["read_trained"])
+    return Proof(form.kind, tokens, _right(trained, said["texts"], judge))
+
+
+def _right(trained: Trained, texts: Sequence[str], judge: Judge) -> AccuracyCheck:
+    """Judges what both models have said."""
+    return check_accuracy(
+        *(
+            [judge.is_right(text, example) for text, example in zip(said, trained.examples, strict=True)]
+            for said in (trained.texts, texts)
+        )
+    )
+
+
+def _as_gguf(llama_cpp: LlamaCpp, run: RunDir, trained: Trained, folder: Path, judge: Judge, listen: Listener) -> Proof:
+    """Turns the merged model in `folder` into one file of llama.cpp's, and hears that. Raises `Failed`."""
+    merged, file = sorted(folder.iterdir()), folder / FILE
+    convert(llama_cpp, folder, file, run.log)
+    for path in merged:
+        path.unlink()
+    listen(PhaseBegan("loading it again with llama.cpp, and asking the same"))
+    texts = [trained.prefill + text for text in hear_gguf(llama_cpp, file, trained.asked, run.log)]
+    return Proof("accuracy", None, _right(trained, texts, judge))
 
 
 def _accept(proof: Proof, form: Form, run: RunDir, path: Path, folder: Path) -> None:
     """Writes proof and card beside accepted files. Raises `ExportRefused`, leaving the proof alone, for others."""
-    content = {"what": form.what, "loaded_by": "transformers and peft, without Unsloth"} | proof.to_json()
+    content = {"what": form.what, "loaded_by": form.loaded_by} | proof.to_json()
     refused = path.with_name(f"{path.name}.refused.json")
     if proof.faults:
         write_json(refused, content)
@@ -216,24 +202,6 @@ def _copy_adapter(adapter: Path, folder: Path, base: Base) -> None:
     write_json(folder / SETTINGS, settings | {"base_model_name_or_path": base.name, "revision": base.revision})
 
 
-def _base_of(policy: Policy, config: RunConfig) -> Base:
-    """Returns what the adapter stands on: on a GPU Unsloth may have taken its own upload of the named model."""
-    loaded = policy.model.get_base_model().config
-    quantization = getattr(loaded, "quantization_config", None)
-    settings = json.loads(quantization.to_json_string(use_diff=False)) if quantization is not None else None
-    swapped = config.model.checkpoint == "dynamic" and config.model.bits == 4
-    name = loaded._name_or_path if swapped else model_path(config.model.name)
-    return Base(name, None if swapped else config.model.revision, settings, policy.device.dtype)
-
-
-def _free_memory(device: Device) -> None:
-    gc.collect()
-    if device.is_gpu:
-        import torch
-
-        torch.cuda.empty_cache()
-
-
 @contextlib.contextmanager
 def _written_aside(path: Path) -> Iterator[Path]:
     """Yields a folder beside `path` that takes its name at the end, and is gone where it does not come to that."""
@@ -243,7 +211,9 @@ def _written_aside(path: Path) -> Iterator[Path]:
         yield aside
         aside.replace(path)
     except Failed as error:
-        raise ExportRefused(f"Refused: the exported model cannot be used: {error}.", hint=error.hint) from error
+        raise ExportRefused(
+            f"Refused: the export cannot be made, or not be loaded again: {error}.", hint=error.hint
+        ) from error
     except OSError as error:
         raise RunDirError(f"{path} cannot be written: {error.strerror}.", hint="Give another with --out.") from error
     finally:

@@ -40,6 +40,11 @@ class Form:
         return "accuracy" if other_weights or self.to == "gguf" else "tokens"
 
     @property
+    def loaded_by(self) -> str:
+        """Says what a receiver, and so the proof, loads it with."""
+        return "llama.cpp" if self.to == "gguf" else "transformers and peft, without Unsloth"
+
+    @property
     def hub_name(self) -> str | None:
         """The base's name where others can fetch it."""
         return None if self.base_name == TINY or Path(self.base_name).exists() else self.base_name
@@ -63,7 +68,7 @@ class Form:
     def usage(self) -> Iterator[str]:
         """Yields how to load and ask it, in Markdown."""
         if self.to == "gguf":
-            yield from ("```", "llama-cli -m model.gguf", "```")
+            yield from ("```", "llama-cli -m model.gguf --temp 0", "```")
             return
         yield "```python"
         yield from _adapter_lines(self) if self.to == "adapter" else _merged_lines()

@@ -21,6 +21,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from lowmem_rl.export.answers import Answer
+from lowmem_rl.reports.verdict import p_text, percent, points
 from lowmem_rl.stats import PairedDifference, compare_paired
 
 Kind = Literal["tokens", "accuracy"]
@@ -120,20 +121,40 @@ class AccuracyCheck:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """Both comparisons; `kind` is the one that decides."""
+    """Both comparisons; `kind` is the one that decides. llama.cpp is compared in accuracy alone."""
 
     kind: Kind
-    tokens: TokenCheck
+    tokens: TokenCheck | None
     accuracy: AccuracyCheck
 
     @property
     def faults(self) -> list[str]:
         """Why the export is refused; empty where the proof holds."""
-        return self.tokens.faults if self.kind == "tokens" else self.accuracy.faults
+        return self.tokens.faults if self.tokens and self.kind == "tokens" else self.accuracy.faults
+
+    @property
+    def agreement(self) -> str:
+        """Says how many answers are the same; ties explain the others only where tokens decide."""
+        if self.tokens is None:
+            return f"Tokens were not compared on its {self.accuracy.difference.num_items} held-out items."
+        tied = f"; {len(self.tokens.ties)} more depart at a tie" if self.tokens.ties and self.kind == "tokens" else ""
+        return (
+            f"{self.tokens.same} of {self.tokens.items} greedy answers to held-out items are those of the trained "
+            f"model, token by token{tied}."
+        )
+
+    @property
+    def rightness(self) -> str:
+        """Says how often both models are right."""
+        told, difference = self.accuracy, self.accuracy.difference
+        return (
+            f"The trained model is right on {percent(told.trained)} of them, this one on {percent(told.exported)}: "
+            f"{points(difference)}, {p_text(difference.p_value)}."
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain JSON data."""
-        tokens = asdict(self.tokens) | {"most_gap_nats": self.tokens.most_gap_nats}
+        tokens = asdict(self.tokens) | {"most_gap_nats": self.tokens.most_gap_nats} if self.tokens else None
         accuracy = asdict(self.accuracy) | {"most_lost": MOST_LOST}
         return {"holds": not self.faults, "kind": self.kind, "faults": self.faults} | {
             "tokens": tokens,

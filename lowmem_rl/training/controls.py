@@ -90,12 +90,12 @@ def run_controls(
     steps = control_steps(config)
     paid, left_out = rewards_of_controls(config)
     for name, rewards in paid.items():
-        listen(PhaseBegan(f"control: {steps} steps paid by {PAID_BY[name]}"))
         gc.collect()  # the run before: its trainer and model refer to each other
         try:
+            listen(PhaseBegan(f"control: {steps} steps paid by {PAID_BY[name]}"))
             run(_control(composed, config, rewards, steps), main.control(name), listen, force=force)
-        except Interrupted as error:
-            cure = f"The run is in {run_path}, whole; `lowmem-rl compare` reads a control that got as far as its end."
+        except (Interrupted, KeyboardInterrupt) as error:
+            cure = f"The run is in {run_path}, whole."
             raise Interrupted("Stopped by Ctrl-C in a control; the run itself was finished.", hint=cure) from error
         except LowMemError as error:
             left_out |= {name: str(error)}
