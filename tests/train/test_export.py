@@ -12,7 +12,7 @@ from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.trained import WEIGHTS, config_of
 from lowmem_rl.errors import RunDirError
 from lowmem_rl.export.answers import Answer
-from lowmem_rl.export.export import compared, export, held_out, question
+from lowmem_rl.export.export import compared, export, held_out, question, write
 from lowmem_rl.export.form import form_of
 from lowmem_rl.export.proof import Heard, check_accuracy, check_tokens
 from lowmem_rl.export.receiver import receive
@@ -48,14 +48,20 @@ def merged(run) -> Path:
     return export(run.path, "merged", examples=ITEMS).path
 
 
-def test_an_adapter_says_what_the_run_says_and_names_its_base(run) -> None:
-    made = export(run.path, "adapter", examples=ITEMS)
-    assert (made.proof.tokens.same, made.proof.tokens.gap_nats) == (ITEMS, 0)
-    assert read_json(made.path / "adapter_config.json")["base_model_name_or_path"].endswith("tiny-qwen2")
-    assert read_json(made.path / "proof.json")["holds"] is True
-    assert {path.suffix for path in made.path.iterdir()} == {".json", ".md", ".jinja", ".safetensors"}
+def test_an_adapter_says_what_the_run_says_and_names_its_base(run, trained, tmp_path) -> None:
+    form, (_, judge) = form_of(config_of(run), Device("cpu", "float32"), "adapter", None), held_out(config_of(run), 1)
+    write(form, run, trained, tmp_path)
+    proof = compared(form, trained, receive(question(form, trained, tmp_path)), judge)
+    assert (proof.tokens.same, proof.tokens.gap_nats, proof.faults) == (ITEMS, 0, [])
+    assert read_json(tmp_path / "adapter_config.json")["base_model_name_or_path"].endswith("tiny-qwen2")
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".jinja", ".safetensors"}
+
+
+def test_an_export_replaces_nothing(run, merged) -> None:
+    before = read_json(merged / "proof.json")
     with pytest.raises(RunDirError, match="not empty"):
-        export(run.path, "adapter")
+        export(run.path, "merged")
+    assert read_json(merged / "proof.json") == before
 
 
 def test_a_merge_into_the_weights_of_training_says_the_same_token_by_token(run, merged) -> None:
