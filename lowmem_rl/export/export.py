@@ -145,7 +145,7 @@ def question(form: Form, trained: Trained, folder: Path) -> dict[str, Any]:
 def compared(form: Form, trained: Trained, said: Mapping[str, Any], judge: Judge) -> Proof:
     """Returns the proof from what the exported files have said."""
     heard = Heard(said["prompts"], [Answer(**answer) for answer in said["answers"]], said["read_own"])
-    tokens = check_tokens(trained.heard, heard, said["read_trained"])
+    tokens = check_tokens(trained.heard, heard, said["read_trained"], form.compute_dtype)
     return Proof(form.kind, tokens, _right(trained, said["texts"], judge))
 
 

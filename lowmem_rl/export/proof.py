@@ -8,7 +8,7 @@ it answered (in batches, with a cache), against the same text read whole and alo
 - gives every answer token by token, or first departs from it at a tie: the token that it takes is among the trained
   model's likeliest there, and behind by at most twice the larger of the two models' roundings,
 - gives the likeliest tokens of every place of the trained answers the same log-probabilities: their mean difference
-  is at most `GRAINS` of the trained model's own.
+  is at most `GRAINS` of the trained model's own, or of what numbers of its format do to a merge.
 
 **In accuracy**, where it holds other weights by intention (the 16-bit originals under a 4-bit run): the judge of the
 task counts, item by item. Accepted is an export that is not distinguishably worse, and whose 95 % interval of the
@@ -29,8 +29,10 @@ Kind = Literal["tokens", "accuracy"]
 GRAINS = 5
 """A right merge in float32 differs by 1.4 of the model's own rounding, one scaled by 1.01 by 900 (embedded model, two
 x86 cores, 2026-11-20)."""
-LEAST_ROUNDING = 1e-6
-"""In nats: float32 has no finer steps at log-probabilities of -8 to -16."""
+LEAST_ROUNDING = {"float32": 1e-6, "bfloat16": 0.01, "float16": 0.01}
+"""In nats, by the format of the numbers. float32 has no finer steps at log-probabilities of -8 to -16. A 16-bit model
+that is read in two ways rounds alike (0.0004 in bfloat16), while its merge rounds every weight anew (0.016; embedded
+model, two x86 cores, 2026-11-20). float16 is taken to be no worse."""
 MOST_LOST = 0.1
 """Share of the items by which an export may be worse at the far end of the interval."""
 
@@ -79,12 +81,13 @@ class TokenCheck:
     tie_nats: float
     rounding_nats: float
     """The trained model's mean distance from itself."""
+    least_rounding_nats: float
     gap_nats: float
     """The exported model's mean distance from the trained one, on the trained answers."""
 
     @property
     def most_gap_nats(self) -> float:
-        return GRAINS * max(self.rounding_nats, LEAST_ROUNDING)
+        return GRAINS * max(self.rounding_nats, self.least_rounding_nats)
 
     @property
     def faults(self) -> list[str]:
@@ -162,7 +165,7 @@ class Proof:
         }
 
 
-def check_tokens(trained: Heard, exported: Heard, read_trained: Sequence[list[list[float]]]) -> TokenCheck:
+def check_tokens(trained: Heard, exported: Heard, read_trained: Sequence[list[list[float]]], dtype: str) -> TokenCheck:
     """Compares answers; `read_trained` is what the exported model says of the trained one's answers."""
     own, others = trained.distances, exported.distances
     tie_nats = 2 * max(*own, *others)
@@ -177,6 +180,7 @@ def check_tokens(trained: Heard, exported: Heard, read_trained: Sequence[list[li
         differences=tuple(place for place, tie in zip(found, is_tie, strict=True) if not tie),
         tie_nats=tie_nats,
         rounding_nats=fmean(own),
+        least_rounding_nats=LEAST_ROUNDING[dtype],
         gap_nats=fmean(_distances(trained.read_own, read_trained)),
     )
 

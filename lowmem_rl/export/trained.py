@@ -1,6 +1,5 @@
 """The trained model's side of the proof: loaded as training has it, and let go of before anything else is loaded."""
 
-import gc
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 from lowmem_rl.config import RunConfig
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.generate import completion_of
+from lowmem_rl.engine.peak import free_memory
 from lowmem_rl.engine.policy import Policy, prepare_process
 from lowmem_rl.engine.trained import load_trained
 from lowmem_rl.example import Example
@@ -51,7 +51,7 @@ def hear_trained(
     heard, base = Heard(asked.prompts, answers, read), _base_of(policy, config)
     texts, prefill = tuple(completion_of(policy, answer.ids).text for answer in answers), policy.prefill
     del policy, model
-    _free_memory(device)
+    free_memory(device)
     return Trained(tuple(examples), asked, heard, texts, prefill, base)
 
 
@@ -63,11 +63,3 @@ def _base_of(policy: Policy, config: RunConfig) -> Base:
     swapped = config.model.checkpoint == "dynamic" and config.model.bits == 4
     name = loaded._name_or_path if swapped else model_path(config.model.name)
     return Base(name, None if swapped else config.model.revision, settings, policy.device.dtype)
-
-
-def _free_memory(device: Device) -> None:
-    gc.collect()
-    if device.is_gpu:
-        import torch
-
-        torch.cuda.empty_cache()

@@ -14,7 +14,6 @@ A DIFFERENCE is `{"gain", "interval": {"low", "high"}, "p_value", "won", "lost",
 `gain`, after training less before it; of a `beyond`, the run's last evaluation less the control's.
 """
 
-import gc
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,8 +21,11 @@ from typing import Any
 
 from lowmem_rl.compose import Composed
 from lowmem_rl.config import RunConfig
+from lowmem_rl.engine.device import device_on
+from lowmem_rl.engine.peak import free_memory
 from lowmem_rl.engine.trained import config_of
 from lowmem_rl.errors import Interrupted, LowMemError, RunDirError
+from lowmem_rl.hardware import this_machine
 from lowmem_rl.keys import REWARDS
 from lowmem_rl.reports.compare import paired_difference
 from lowmem_rl.reports.record import LENIENT, STRICT, RunRecord, read_record
@@ -87,10 +89,10 @@ def run_controls(
     """
     main = RunDir(run_path)
     config = config_of(main)
-    steps = control_steps(config)
+    device, steps = device_on(this_machine(), config), control_steps(config)
     paid, left_out = rewards_of_controls(config)
     for name, rewards in paid.items():
-        gc.collect()  # the run before: its trainer and model refer to each other
+        free_memory(device)  # what the run before has left
         try:
             listen(PhaseBegan(f"control: {steps} steps paid by {PAID_BY[name]}"))
             run(_control(composed, config, rewards, steps), main.control(name), listen, force=force)

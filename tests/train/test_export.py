@@ -134,15 +134,15 @@ def spoken(*ids: int, second: float = 5.0, noise: float = 0.0) -> Heard:
 )
 def test_an_answer_may_only_depart_at_a_tie(second, taken, faults) -> None:
     ours, theirs = spoken(1, 1, 1, second=second, noise=0.01), spoken(1, taken, 1, second=second)
-    check = check_tokens(ours, theirs, ours.read_own)
+    check = check_tokens(ours, theirs, ours.read_own, "float32")
     assert (len(check.differences), len(check.ties)) == (faults, 1 - faults)
     assert len(check.faults) == faults
 
 
 def test_other_prompts_and_numbers_that_are_none_are_faults() -> None:
     ours = spoken(1, 1)
-    assert check_tokens(ours, ours, [[[float("nan")] * 2] * 2]).faults
-    assert check_tokens(ours, replace(ours, prompts=[[9]]), ours.read_own).faults
+    assert check_tokens(ours, ours, [[[float("nan")] * 2] * 2], "float32").faults
+    assert check_tokens(ours, replace(ours, prompts=[[9]]), ours.read_own, "float32").faults
 
 
 def test_an_accuracy_that_is_worse_or_rests_on_few_items_is_a_fault() -> None:
