@@ -149,6 +149,19 @@ class RunDir:
         """One row a sampled completion of the evaluation called `name`."""
         return self.path / "eval" / "sampled" / f"{name}.jsonl"
 
+    @property
+    def controls(self) -> Path:
+        """What short runs under other rewards gained."""
+        return self.path / "controls.json"
+
+    def control(self, name: str) -> Path:
+        """The run directory of the control called `name`."""
+        return self.path / "controls" / name
+
+    def export(self, form: str) -> Path:
+        """The run's model as others take it, in the format called `form`."""
+        return self.path / "export" / form
+
     def checkpoint(self, step: int) -> Path:
         return self.checkpoints / f"step-{step:06d}"
 

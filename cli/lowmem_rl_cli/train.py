@@ -18,43 +18,60 @@ from lowmem_rl.stats import Interval
 from lowmem_rl_cli import console
 from lowmem_rl_cli.dry_run import print_dry_run
 from lowmem_rl_cli.options import RunRequest
+from lowmem_rl_cli.page import this_page
 
 if TYPE_CHECKING:
+    from lowmem_rl.training.controls import Controls
     from lowmem_rl.training.evaluations import Best
     from lowmem_rl.training.events import Listener
     from lowmem_rl.training.run import RunResult
 
 
-def train_command(request: RunRequest, *, dry_run: bool, as_json: bool = False, force: bool = False) -> None:
+def train_command(
+    request: RunRequest, *, dry_run: bool, as_json: bool = False, force: bool = False, controls: bool = False
+) -> None:
     """Trains what is asked for, or prints what that would be."""
     composed, pass_rate = request.resolve(), request.read_pass_rate()
     out = request.out or default_path(composed.preset)
     if dry_run:
         print_dry_run(composed, out, pass_rate, as_json=as_json)
     else:
-        _train(composed, out, pass_rate, as_json=as_json, force=force)
+        _train(composed, out, pass_rate, as_json=as_json, force=force, controls=controls)
 
 
-def resume_command(request: RunRequest, out: Path, *, as_json: bool = False, force: bool = False) -> None:
+def resume_command(
+    request: RunRequest, out: Path, *, as_json: bool = False, force: bool = False, controls: bool = False
+) -> None:
     """Goes on with the run in `out`."""
     composed = request.resolve_resumed(out)
     from lowmem_rl.training.run import resume  # it loads torch
 
-    _watch(composed, lambda show: resume(composed, out, show, force=force), out, as_json=as_json)
+    def go(show: "Listener") -> "RunResult | None":
+        return resume(composed, out, show, force=force)
+
+    _watch(composed, go, out, as_json=as_json, force=force, controls=controls)
 
 
-def _train(composed: Composed, out: Path, pass_rate: PassRate | None, *, as_json: bool, force: bool) -> None:
+def _train(
+    composed: Composed, out: Path, pass_rate: PassRate | None, *, as_json: bool, force: bool, controls: bool
+) -> None:
     from lowmem_rl.training.run import run
 
-    _watch(
-        composed,
-        lambda show: run(composed, out, show, force=force, pass_rate=pass_rate),
-        out,
-        as_json=as_json,
-    )
+    def go(show: "Listener") -> "RunResult":
+        return run(composed, out, show, force=force, pass_rate=pass_rate)
+
+    _watch(composed, go, out, as_json=as_json, force=force, controls=controls)
 
 
-def _watch(composed: Composed, go: "Callable[[Listener], RunResult | None]", out: Path, *, as_json: bool) -> None:
+def _watch(
+    composed: Composed,
+    go: "Callable[[Listener], RunResult | None]",
+    out: Path,
+    *,
+    as_json: bool,
+    force: bool,
+    controls: bool,
+) -> None:
     """Shows a run while it goes, then its result; None where there was nothing left to do."""
     from lowmem_rl_cli.live import view_for
 
@@ -70,11 +87,31 @@ def _watch(composed: Composed, go: "Callable[[Listener], RunResult | None]", out
     if result is None:
         console.say(f"The run in {out} is finished: nothing is left to do.")
         console.say(f"What it was worth: lowmem-rl report {out}")
-    elif as_json:
-        told = {"before": result.before.to_json(), "after": result.after.to_json(), "comparison": result.comparison}
-        console.show_json({"run": str(result.path), **told, "best": result.best.to_json()})
-    else:
+    elif not as_json:
         _print_result(result, time.monotonic() - began)
+    told = _run_controls(composed, out, talk, watched, force=force) if controls else None
+    if as_json and result is not None:
+        console.show_json(_as_json(result) | ({"controls": told.to_json()} if told else {}))
+    elif told:
+        console.show("\n".join(line for words in told.words for line in this_page().fold(words, "")))
+        console.show(f"The controls are in {RunDir(out).control('*')}, what they gained in {RunDir(out).controls}")
+
+
+def _as_json(result: "RunResult") -> dict[str, Any]:
+    told = {"before": result.before.to_json(), "after": result.after.to_json(), "comparison": result.comparison}
+    return {"run": str(result.path), **told, "best": result.best.to_json()}
+
+
+def _run_controls(composed: Composed, out: Path, talk: Console, watched: bool, *, force: bool) -> "Controls":
+    """Trains the controls after the run's own result was shown: whoever stops them has lost nothing."""
+    from lowmem_rl.training.controls import run_controls
+    from lowmem_rl_cli.live import view_for
+
+    view = view_for(talk, f"{composed.preset}: controls", live=watched)
+    try:
+        return run_controls(composed, out, view.show, force=force)
+    finally:
+        view.close()
 
 
 def _print_result(result: "RunResult", seconds: float) -> None:
