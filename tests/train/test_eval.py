@@ -33,7 +33,7 @@ def test_a_run_evaluates_samples_and_another_task_at_both_ends(trained) -> None:
         assert (told[when]["samples"], told[when]["in_domain"]) == (2, True)
         assert told[when]["pass_at_k"].keys() == {"1", "2"}
         other = told["out_of_domain"]["rref"][when]
-        assert (other["in_domain"], other["num_examples"], len(other["by_level"])) == (False, 16, 3)
+        assert (other["in_domain"], other["num_examples"], len(other["by_level"])) == (False, 16, 4)
     assert told["out_of_domain"]["rref"]["comparison"]["paired"]["num_items"] == 16
     assert [(during["step"], during["samples"]) for during in told["during"]] == [(1, 1)]
     assert told["before"]["kl_nats"] == pytest.approx(0, abs=1e-6)
