@@ -166,8 +166,8 @@ def put_folder(path: Path, write: Callable[[Path], None]) -> None:
 
     A reader finds each file whole at any time; of an adapter's files only the weights differ from one time to another.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    shutil.rmtree(aside, ignore_errors=True)
+    aside = path.with_name(f".{path.name}.aside")
+    shutil.rmtree(aside, ignore_errors=True)  # what a kill has left
     write(aside)
     if not path.exists():
         aside.rename(path)

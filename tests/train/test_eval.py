@@ -94,6 +94,7 @@ def broken_runs(trained: RunDir, at: Path) -> None:
     (at / "no_adapter").mkdir()
     shutil.copy(trained.config, at / "no_adapter")
     (at / "empty").mkdir()
+    (at / "a_file").touch()
     for name in ("no_weights", "torn", "foreign", "dora"):
         shutil.copytree(trained.adapter, at / name)
     (at / "no_weights" / "adapter_model.safetensors").unlink()
@@ -123,6 +124,8 @@ MISTAKES = [
     (("tiny", "--task=arithmetik"), 2, "arithmetic"),
     (("tiny", "--set=task.levels=[9]"), 6, "level 9"),
     (("tiny", "--examples=0"), 2, "examples"),
+    (("tiny", "--out=a_file"), 7, "cannot be written into a_file"),
+    (("tiny", "--out=coded"), 7, "something else"),
     (("tiny", "--preset=tiny-cqu"), 2, "tiny-cpu"),
     (("tiny", "--set=eval.exampels=3"), 2, "eval.examples"),
 ]
