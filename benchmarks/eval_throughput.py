@@ -4,8 +4,8 @@
     .venv/bin/python benchmarks/eval_throughput.py --adapter runs/demo/adapter --out benchmarks/records/eval.json
 
 Both go through `Sampler.answers`, as an evaluation does, over the same policy in one process, in turns: first a round
-that is thrown away, then `--rounds` that count. `merged` is what an evaluation on a CPU takes; `quantized` computes with
-the very weights of `generate`, and must say the same token by token. Where it does not, the gap between the two
+that is thrown away, then `--rounds` that count. `merged` is what an evaluation on a CPU takes; `quantized` computes
+with the very weights of `generate`, and must say the same token by token. Where it does not, the gap between the two
 likeliest logits is told: rounding decides a tie. Target: `merged` at least three times as fast.
 """
 
@@ -135,8 +135,8 @@ def _config(examples: int, settings: Sequence[str]) -> RunConfig:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--adapter", type=Path, help="a trained adapter; the base model's answers are short")
-    parser.add_argument("--examples", type=int, default=256)
-    parser.add_argument("--batches", type=int, nargs="+", default=[8, 32, 128, 256])
+    parser.add_argument("--examples", type=int, default=64)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16, 64, 256])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/records/eval.json"))
     return parser.parse_args()

@@ -51,6 +51,7 @@ def _answer_batch(
 
 def completion_of(policy: Policy, row: Sequence[int]) -> Completion:
     """Returns the completion in a row of sampled ids, which may go on behind its stop token."""
-    end = next((i for i, token in enumerate(row) if token in policy.stop_ids), None)
+    stop = policy.stop_ids  # a look-up through three objects, too dear to repeat a token
+    end = next((i for i, token in enumerate(row) if token in stop), None)
     ids = row if end is None else row[:end]
     return Completion(text=policy.complete(ids), tokens=len(ids) + (end is not None), truncated=end is None)

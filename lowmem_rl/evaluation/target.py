@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lowmem_rl.compose import Entry, Layer, defaults, flatten, merge, read_assignments, validate
 from lowmem_rl.config import RunConfig, TaskConfig
@@ -98,9 +97,10 @@ def _of_run(name: str, run: RunDir, adapter: Path, given: Layer) -> Target:
 def _step_of(run: RunDir, adapter: str) -> int:
     if adapter.startswith("step-") and adapter.removeprefix("step-").isdigit():
         return int(adapter.removeprefix("step-"))
-    written: dict[str, Any] = read_json(run.evaluations) if run.evaluations.is_file() else {}
-    found = written.get("best" if adapter == "best" else "after") or {}
-    return int(found.get("step", 0))
+    written = read_json(run.evaluations) if run.evaluations.is_file() else {}
+    found = written.get("best" if adapter == "best" else "after") if isinstance(written, dict) else None
+    step = found.get("step") if isinstance(found, dict) else None
+    return step if isinstance(step, int) else 0
 
 
 def _of_adapter(name: str, path: Path, preset: str, given: Layer) -> Target:

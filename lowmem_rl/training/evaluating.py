@@ -1,6 +1,7 @@
 """One evaluation of what is there already, told once: find it, load it, ask, write down; it can be taken up again."""
 
 import contextlib
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -111,7 +112,7 @@ def _name(target: Target, task: str) -> str:
 
 def _write(run_dir: RunDir, name: str, target: Target, result: EvalResult) -> None:
     told = read_evaluations(run_dir)
-    others = [other for other in told.get("later", []) if other.get("name") != name]
+    others = [other for other in told.get("later") or [] if isinstance(other, dict) and other.get("name") != name]
     entry: Row = {"name": name, "target": target.name, **result.to_json()}
     write_json(run_dir.evaluations, told | {"later": [*others, entry]})
 
@@ -122,19 +123,28 @@ def _place(target: Target, config: RunConfig, out: Path | None) -> RunDir:
     Raises `RunDirError` for a folder that holds something else.
     """
     if target.run_dir and out is None:
-        return target.run_dir
-    about = {
-        "model": config.model.model_dump(mode="json"),
-        "adapter": str(target.adapter.path.resolve()) if target.adapter else None,
-    }
+        return _writable(target.run_dir)
+    adapter = str(target.adapter.path.resolve()) if target.adapter else None
+    about = {"model": config.model.model_dump(mode="json"), "adapter": adapter}
     found = out or next((path for path in _earlier(target) if _evaluated(path) == about), None)
-    run_dir = RunDir(found or default_path(f"eval-{_slug(target)}"))
-    if run_dir.path.is_dir() and any(run_dir.path.iterdir()) and _evaluated(run_dir.path) != about:
+    run_dir = _writable(RunDir(found or default_path(f"eval-{_slug(target)}")))
+    if any(run_dir.path.iterdir()) and _evaluated(run_dir.path) != about:
         raise RunDirError(
             f"{run_dir.path} holds something else than evaluations of {target.name}.",
             hint="Give another folder with --out.",
         )
     write_json(run_dir.evaluated, about)
+    return run_dir
+
+
+def _writable(run_dir: RunDir) -> RunDir:
+    """Makes the directory where it is not there. Raises `RunDirError` where nothing can be written into it."""
+    try:
+        run_dir.path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=run_dir.path).close()
+    except OSError as error:
+        what = f"Answers cannot be written into {run_dir.path}: {error.strerror or error}."
+        raise RunDirError(what, hint="Give another folder with --out.") from error
     return run_dir
 
 

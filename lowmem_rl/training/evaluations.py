@@ -12,7 +12,7 @@ from typing import Any
 from lowmem_rl.config import RunConfig
 from lowmem_rl.disk import write_folder
 from lowmem_rl.engine.sampler import Sampler
-from lowmem_rl.errors import RewardError
+from lowmem_rl.errors import RewardError, RunDirError
 from lowmem_rl.evaluation.evaluate import Files, evaluate
 from lowmem_rl.evaluation.items import read_items
 from lowmem_rl.evaluation.questions import Questions
@@ -174,9 +174,12 @@ class Evaluations:
 
 
 def read_evaluations(run_dir: RunDir) -> Row:
-    """Returns what eval.json holds so far, with every part of a run's; nothing in them where there is no file."""
+    """Returns what eval.json holds, with every part of a run's, empty where it lacks one. Raises `RunDirError`."""
     empty: Row = {"before": None, "during": [], "after": None, "comparison": None, "best": None, "out_of_domain": {}}
-    return empty | (read_json(run_dir.evaluations) if run_dir.evaluations.exists() else {})
+    written = read_json(run_dir.evaluations) if run_dir.evaluations.exists() else {}
+    if not isinstance(written, dict):
+        raise RunDirError(f"{run_dir.evaluations} holds no JSON object.", hint="Remove it, or take the run's own file.")
+    return empty | written
 
 
 def file_name(task: str) -> str:

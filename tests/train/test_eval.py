@@ -33,7 +33,7 @@ def test_a_run_evaluates_samples_and_another_task_at_both_ends(trained) -> None:
         assert (told[when]["samples"], told[when]["in_domain"]) == (2, True)
         assert told[when]["pass_at_k"].keys() == {"1", "2"}
         other = told["out_of_domain"]["rref"][when]
-        assert (other["in_domain"], other["num_examples"], len(other["by_level"])) == (False, 16, 3)
+        assert (other["in_domain"], other["num_examples"], len(other["by_level"])) == (False, 16, 4)
     assert told["out_of_domain"]["rref"]["comparison"]["paired"]["num_items"] == 16
     assert [(during["step"], during["samples"]) for during in told["during"]] == [(1, 1)]
     assert told["before"]["kl_nats"] == pytest.approx(0, abs=1e-6)
@@ -94,6 +94,7 @@ def broken_runs(trained: RunDir, at: Path) -> None:
     (at / "no_adapter").mkdir()
     shutil.copy(trained.config, at / "no_adapter")
     (at / "empty").mkdir()
+    (at / "a_file").touch()
     for name in ("no_weights", "torn", "foreign", "dora"):
         shutil.copytree(trained.adapter, at / name)
     (at / "no_weights" / "adapter_model.safetensors").unlink()
@@ -123,6 +124,8 @@ MISTAKES = [
     (("tiny", "--task=arithmetik"), 2, "arithmetic"),
     (("tiny", "--set=task.levels=[9]"), 6, "level 9"),
     (("tiny", "--examples=0"), 2, "examples"),
+    (("tiny", "--out=a_file"), 7, "cannot be written into a_file"),
+    (("tiny", "--out=coded"), 7, "something else"),
     (("tiny", "--preset=tiny-cqu"), 2, "tiny-cpu"),
     (("tiny", "--set=eval.exampels=3"), 2, "eval.examples"),
 ]
