@@ -147,9 +147,14 @@ def _put(aside: Path, path: Path) -> None:
     """Renames `aside` to `path`; an older folder of that name goes once the new one stands there."""
     old = path.with_name(f".{path.name}.old")
     shutil.rmtree(old, ignore_errors=True)
-    if path.exists():
-        path.rename(old)
-    aside.rename(path)
+    try:
+        if path.exists():
+            path.rename(old)
+        aside.rename(path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        raise
     flush(path.parent)
     shutil.rmtree(old, ignore_errors=True)
 

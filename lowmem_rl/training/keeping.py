@@ -14,8 +14,8 @@ from lowmem_rl.training.checkpoints import write_checkpoint
 
 EVERY_S = 600.0
 """Between two checkpoints, where no number of steps is set. What a lost machine costs is then at most ten minutes,
-whatever a step takes. The cheapest interval is sqrt(2 x cost of one x time between losses) (Young, 1974): with
-3 s to write one of a 7B's adapter and a machine lost every twelve hours, eight and a half minutes."""
+whatever a step takes. The cheapest interval is sqrt(2 x cost of one x time between losses) (J. W. Young, CACM 17,
+1974): were one written in 3 s and a machine lost every twelve hours, eight and a half minutes."""
 
 
 class Keeper:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lowmem_rl.compose import Composed, Layer, Mistake, as_one_error, flatten, merge, validate
+from lowmem_rl.compose import Composed, Entry, Layer, Mistake, as_one_error, flatten, merge, validate
 from lowmem_rl.config import RunConfig
 from lowmem_rl.disk import clear_up
 from lowmem_rl.engine.device import Device
@@ -71,15 +71,16 @@ def with_changes(saved: Composed, layers: Sequence[Layer]) -> Composed:
     config = validate(merged | chosen, [mistake for layer in layers for mistake in layer.mistakes])
     new = flatten(config.model_dump())
     changed = [key for key in old | new if old.get(key) != new.get(key)]
-    refused = [
-        Mistake(f"{key} is {old.get(key)!r} in this run, and {new.get(key)!r} was given", "It would be another run.")
-        for key in changed
-        if not key.startswith(MAY_CHANGE)
-    ]
+    refused = [_refusal(key, old, merged) for key in changed if not key.startswith(MAY_CHANGE)]
     if refused:
         cure = f"Leave it out, or start another run. These may change: {', '.join(MAY_CHANGE)}"
         raise ConfigError(str(as_one_error(refused)), hint=cure)
     return Composed(config, {key: merged[key].origin for key in new}, saved.preset, saved.card)
+
+
+def _refusal(key: str, old: Mapping[str, object], merged: Mapping[str, Entry]) -> Mistake:
+    given = f"{merged[key].value!r} was given by {merged[key].origin}" if key in merged else "none was given"
+    return Mistake(f"{key} is {old.get(key)!r} in this run, and {given}", "It would be another run.")
 
 
 def keep_changes(run_dir: RunDir, composed: Composed) -> None:
@@ -88,7 +89,9 @@ def keep_changes(run_dir: RunDir, composed: Composed) -> None:
     if found["config"] == now:
         return
     named = {key: origin for key, origin in composed.origins.items() if origin != str(run_dir.config)}
-    write_json(run_dir.config, {**found, "config": now, "origins": {**found.get("origins", {}), **named}})
+    before = found.get("origins")
+    origins = {**before, **named} if isinstance(before, dict) else named
+    write_json(run_dir.config, {**found, "config": now, "origins": origins})
 
 
 def is_finished(run_dir: RunDir) -> bool:

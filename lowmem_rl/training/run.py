@@ -173,8 +173,9 @@ class Run:
             except OSError as error:
                 raise self._unwritable(error) from error
             finally:
-                with waiting_for_room(None):
-                    look_back(self.run_dir, self._note)
+                if not self.stop.is_at_once:
+                    with waiting_for_room(None):
+                        look_back(self.run_dir, self._note)
 
     def _note(self, text: str) -> None:
         self.listen(Noted(text))
@@ -371,7 +372,8 @@ class Run:
             with self._told_if_interrupted("nothing is lost"):
                 yield
         finally:
-            self._save_adapter(policy)
+            if not self.stop.is_at_once:
+                self._save_adapter(policy)
 
     def _save_adapter(self, policy: Policy) -> None:
         try:
@@ -416,6 +418,7 @@ class Run:
             raise self._interrupted(what) from error
 
     def _interrupted(self, what: str) -> Interrupted:
+        what = "at once: its last checkpoint is what there is" if self.stop.is_at_once else what
         return Interrupted(f"Stopped by {self.stop.name}; {what}.", hint=self._go_on)
 
     @property

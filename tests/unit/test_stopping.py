@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from lowmem_rl.training import stopping
 from lowmem_rl.training.stopping import stoppable
 
 
@@ -30,12 +31,17 @@ def test_one_that_comes_while_the_weights_move_waits_for_the_border() -> None:
             stop.release()
 
 
-def test_a_second_one_does_not_wait() -> None:
+def test_a_second_ctrl_c_does_not_wait_and_an_echo_is_none(monkeypatch) -> None:
     with stoppable() as stop:
         stop.hold()
-        send(signal.SIGTERM)
+        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):  # as from a terminal that is closed
+            send(number)
+        assert not stop.is_at_once
+        monkeypatch.setattr(stopping, "ECHO_S", 0.0)
         with pytest.raises(KeyboardInterrupt):
             send(signal.SIGINT)
+        assert stop.is_at_once
+        assert stop.name == "SIGHUP"
 
 
 def test_a_wait_for_room_ends_with_a_signal_that_is_held() -> None:
