@@ -32,10 +32,12 @@ from lowmem_rl.training.meter import PhaseMeter
 from lowmem_rl.training.order import arranged, order_of
 from lowmem_rl.training.preflight import Inputs, prepare
 from lowmem_rl.training.record import Recorder, step_callback
+from lowmem_rl.training.rollback import go_back
 from lowmem_rl.training.trackers import prepare_trackers
 from lowmem_rl.training.trainer import make_trainer
 from lowmem_rl.training.trl_args import adjustments
 from lowmem_rl.training.trl_rewards import FailureCount, TrlReward
+from lowmem_rl.training.watch import Watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +161,10 @@ class Run:
         self.listen(PhaseBegan("training"))
         by_id = {example.id: example for example in self.train_examples}
         order = order_of(self.train_examples, self.config, self.rates)
-        recorder = Recorder(self.run_dir, self.config, self.rewards, self.judge, by_id, policy, order.note)
+        watch = Watch(self.run_dir, self.config, self.listen)
+        recorder = Recorder(
+            self.run_dir, self.config, self.rewards, self.judge, by_id, policy, order.note, watch.on_kept
+        )
         failures = FailureCount(self.config.health.max_reward_error_share, lambda text: self.listen(Noted(text)))
 
         def after_step(logs: Mapping[str, Any], step: int) -> None:
@@ -169,6 +174,9 @@ class Run:
             self.listen(StepEnded(row, self.config.grpo.steps))
             if step == 1:
                 self._write_engine(policy)
+            watch.look(row)
+            if not watch.act(lambda ailing: go_back(ailing, step, self.run_dir, policy, trainer)):
+                recorder.check_finite(row)
             self._between_steps(policy, step)
             recorder.restart_clock()
 
