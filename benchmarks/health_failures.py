@@ -24,6 +24,7 @@ from statistics import fmean
 from typing import Any
 
 from learning_curves import TASK_OPTIONS, base_of
+
 from lowmem_rl.compose import Composed, read_assignments, resolve
 from lowmem_rl.engine.policy import cache_dir
 from lowmem_rl.errors import LowMemError

@@ -17,7 +17,7 @@ def deaf(completion: str, example: Example) -> float:
 
 def judge_that_breaks_down(completion: str, example: Example) -> float:
     """Pays right answers for a while, then nothing: a service behind it has gone, and its client says 0."""
-    global calls  # noqa: PLW0603
+    global calls
     calls += 1
     return score_boxed(completion, example) if calls <= CALLS_BEFORE_THE_BREAKDOWN else 0.0
 

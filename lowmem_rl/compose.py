@@ -109,6 +109,19 @@ def resolve(
     return Composed(config, origins, base.name, base.card)
 
 
+def named_layers(
+    *,
+    preset: str | None = None,
+    config_files: Sequence[Path] = (),
+    settings: Sequence[str] = (),
+    flags: Sequence[Layer] = (),
+) -> list[Layer]:
+    """Returns the layers that were named, and no others: what is asked of a configuration that is there already."""
+    files = [read_config_file(path) for path in config_files]
+    base = _base(preset, "", files).layers if preset is not None else ()
+    return [*base, *(file.layer for file in files), read_assignments("--set", settings), *flags]
+
+
 def defaults() -> Layer:
     """Returns the lowest layer: every key with its default."""
     return Layer("default", flatten(RunConfig().model_dump()))

@@ -248,7 +248,10 @@ class LoggingConfig(Section):
     samples_every: int = Field(10, ge=1)
     """Steps between the completions that are kept in samples.jsonl."""
     checkpoint_every: int = Field(0, ge=0)
-    """Steps between copies of the adapter under checkpoints/; 0 means none."""
+    """Steps between checkpoints, from which `train --resume` goes on exactly; 0 makes one every ten minutes instead.
+    The last step has one, and so has a run that is asked to stop."""
+    keep_checkpoints: int = Field(2, ge=1)
+    """Newest checkpoints that are kept; each holds the adapter and two to four times its size."""
 
 
 Weights = dict[str, Annotated[float, Field(allow_inf_nan=False)]]

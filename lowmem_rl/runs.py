@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lowmem_rl.disk import append, write_file
 from lowmem_rl.errors import RunDirError
 
 Row = dict[str, Any]
@@ -31,7 +32,9 @@ class RunDir:
         try:
             path.mkdir(parents=True, exist_ok=True)
             if any(path.iterdir()):
-                raise RunDirError(f"{path} is not empty.", hint=f"Give another one: --out {_free_neighbour(path)}")
+                other = f"Give another one: --out {_free_neighbour(path)}"
+                on = "   (or go on with the run in it: --resume)" if cls(path).config.exists() else ""
+                raise RunDirError(f"{path} is not empty.", hint=other + on)
             tempfile.TemporaryFile(dir=path).close()
         except (OSError, ValueError) as error:  # a NUL in the path is a ValueError
             reason = getattr(error, "strerror", None) or error
@@ -42,7 +45,7 @@ class RunDir:
 
     def undo(self) -> None:
         """Removes what a run writes before its first step, and the directory where nothing else is in it."""
-        for path in (self.config, self.machine, self.estimate, self.engine, self.log, self.evaluations):
+        for path in (self.config, self.machine, self.estimate, self.engine, self.log, self.evaluations, self.lock):
             path.unlink(missing_ok=True)
         for folder in (self.trackers, self.eval_items("before").parent):
             shutil.rmtree(folder, ignore_errors=True)
@@ -119,8 +122,22 @@ class RunDir:
         """One row an item of the evaluation called `name`."""
         return self.path / "eval" / f"{name}.jsonl"
 
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
     def checkpoint(self, step: int) -> Path:
-        return self.path / "checkpoints" / f"step-{step:06d}"
+        return self.checkpoints / f"step-{step:06d}"
+
+    @property
+    def resumes(self) -> Path:
+        """One row each time the run went on."""
+        return self.path / "resumes.jsonl"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that is at work here."""
+        return self.path / ".lock"
 
 
 def default_path(preset: str) -> Path:
@@ -135,17 +152,14 @@ def default_probe_path(preset: str) -> Path:
 
 def write_json(path: Path, content: object) -> None:
     """Writes one whole file: aside first, then renamed over the old one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", _UTF8, _SURROGATES)
-    aside.replace(path)
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_file(path, text.encode(_UTF8, _SURROGATES))
 
 
 def append_row(path: Path, row: Row) -> None:
     """Appends one line of JSON; NaN and infinity, which JSON lacks, are refused with a ValueError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding=_UTF8, errors=_SURROGATES) as file:
-        file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+    append(path, text.encode(_UTF8, _SURROGATES))
 
 
 def read_json(path: Path) -> Any:
@@ -160,17 +174,48 @@ def read_json(path: Path) -> Any:
 def read_rows(path: Path) -> Iterator[Row]:
     """Yields the rows of a file, none where it is missing; a torn last line is left out.
 
-    Raises `RunDirError` for a damaged line further up.
+    Raises `RunDirError` for a damaged line further up, or where the file cannot be read.
     """
+    for number, (line, is_last) in enumerate(_lines(path), 1):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:  # text that is not UTF-8 is a ValueError
+            row = error
+        if isinstance(row, dict):
+            yield row
+        elif not is_last:
+            raise RunDirError(f"{path}, line {number}, is damaged.", hint="Remove that line.")
+
+
+def drop_rows_after(path: Path, step: int) -> None:
+    """Cuts a file of rows off behind the last row of `step`, or of an earlier one; a torn last line goes, too.
+
+    It needs no room on the disk. Raises `RunDirError` for a damaged row in between.
+    """
+    kept = 0
+    for row in read_rows(path):
+        if not isinstance(row.get("step"), int):
+            raise RunDirError(f"{path} has a row without a step.", hint="Remove that line.")
+        if row["step"] > step:
+            break
+        kept += 1
     if not path.exists():
         return
-    lines = path.read_text(_UTF8).removesuffix("\n").split("\n")  # splitlines would cut at U+2028 too
-    for number, line in enumerate(lines, 1):
-        try:
-            yield json.loads(line)
-        except ValueError as error:
-            if number < len(lines):
-                raise RunDirError(f"{path}, line {number}, is damaged.", hint="Remove that line.") from error
+    end = sum(len(line) + 1 for line, _ in _lines(path)[:kept])
+    if end > path.stat().st_size:  # edited by hand: the last line is not ended
+        append(path, b"\n")
+    os.truncate(path, end)
+
+
+def _lines(path: Path) -> list[tuple[bytes, bool]]:
+    """Returns the lines of a file, and of each whether it is the last; none where the file is missing."""
+    try:
+        lines = path.read_bytes().removesuffix(b"\n").split(b"\n")  # splitlines would cut at carriage returns too
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise RunDirError(f"{path} cannot be read: {error.strerror}.", hint="Is this a run directory?") from error
+    return [(line, number == len(lines)) for number, line in enumerate(lines, 1)]
 
 
 _UTF8 = "utf-8"

@@ -125,6 +125,9 @@ def train(
     steps: StepsOption = None,
     seed: SeedOption = None,
     pass_rate: PassRateOption = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out, exactly where it stopped.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Resolve and check everything, train nothing.")] = False,
     as_json: JsonOption = False,
     force: Annotated[
@@ -132,12 +135,21 @@ def train(
     ] = False,
     allow_code: AllowCodeOption = False,
 ) -> None:
-    """Train a model, evaluate it before and after."""
-    from lowmem_rl_cli.train import train_command
+    """Train a model, evaluate it before and after.
+
+    Ctrl-C and SIGTERM save and end it with 130, a second one ends it at once. A run that ended early, however it did,
+    goes on with `train --resume --out DIR`; it reads its configuration there.
+    """
+    from lowmem_rl_cli.train import resume_command, train_command
 
     files, settings, rewards = tuple(config or ()), tuple(setting or ()), tuple(reward or ())
     request = RunRequest(preset, files, settings, task, rewards, out, steps, seed, allow_code, pass_rate=pass_rate)
-    train_command(request, dry_run=dry_run, as_json=as_json, force=force)
+    if not resume:
+        train_command(request, dry_run=dry_run, as_json=as_json, force=force)
+        return
+    if out is None or dry_run or pass_rate is not None:
+        raise typer.BadParameter("--resume needs --out, the run's directory, and goes with no --dry-run or --pass-rate")
+    resume_command(request, out, as_json=as_json, force=force)
 
 
 @app.command()
@@ -217,6 +229,28 @@ def samples(
     conditions = tuple(read_condition(text) for text in score or ())
     wanted = Wanted(conditions, None if step is None else read_steps(step), truncated)
     samples_command(run, wanted, limit=limit, side_by_side=side_by_side, as_json=as_json)
+
+
+@app.command("verify-resume")
+def verify_resume(
+    kills: Annotated[int, typer.Option("--kills", help="SIGKILLs at random moments.", min=1, max=1000)] = 3,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of those moments.")] = 0,
+    as_json: JsonOption = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="File for the whole record, as JSON.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Prove that a run goes on exactly: kill and resume a tiny one, compare it with the undisturbed one.
+
+    The exit code is 1 where both do not end alike. On a CPU the weights are compared bit for bit; on a GPU, too,
+    where kernels that add in any order may differ by rounding.
+    """
+    from lowmem_rl_cli.verify_resume import verify_resume_command
+
+    if out is not None:
+        bench.check_writable(out)
+    if not verify_resume_command(kills, seed, as_json=as_json, out=out):
+        raise typer.Exit(1)
 
 
 app.add_typer(bench.app, name="bench")

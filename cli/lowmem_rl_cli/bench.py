@@ -26,7 +26,7 @@ def bench_verify(
     from lowmem_rl.bench.verify import describe, measure
 
     if out is not None:
-        _check_writable(out)
+        check_writable(out)
     record = measure(scale)
     if out is not None:
         _write(out, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
@@ -67,7 +67,7 @@ def bench_step(
     from lowmem_rl_cli.page import this_page
 
     for file in filter(None, (out, plot)):
-        _check_writable(file)
+        check_writable(file)
     composed = RunRequest(preset, tuple(config or ()), tuple(settings or ())).resolve()
     record = measure(
         composed,
@@ -91,7 +91,7 @@ def _write(file: Path, text: str) -> None:
     console.say(f"Wrote {file}.")
 
 
-def _check_writable(file: Path) -> None:
+def check_writable(file: Path) -> None:
     """Raises `ConfigError` before minutes of work rather than behind them."""
     from lowmem_rl.errors import ConfigError
 

@@ -116,6 +116,23 @@ class RunRequest:
         check_allowed(composed.named_origins, allow_code=self.allow_code)
         return composed
 
+    def resolve_resumed(self, out: Path) -> "Composed":
+        """Returns the configuration of the run in `out`, with what was named beside it.
+
+        Raises `RunDirError` where there is none, `ConfigError` for what would make it another run.
+        """
+        from lowmem_rl.compose import named_layers
+        from lowmem_rl.runs import RunDir
+        from lowmem_rl.training.resuming import read_composed, with_changes
+        from lowmem_rl.user_code import check_allowed
+
+        layers = named_layers(
+            preset=self.preset, config_files=self.config_files, settings=self.settings, flags=self.flag_layers()
+        )
+        composed = with_changes(read_composed(RunDir(out)), layers)
+        check_allowed(composed.named_origins, allow_code=self.allow_code)
+        return composed
+
     def flag_layers(self) -> "list[Layer]":
         """Returns one layer for each named flag that was given."""
         from lowmem_rl.compose import Layer, read_assignments

@@ -2,7 +2,9 @@
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -16,6 +18,10 @@ from lowmem_rl_cli import console
 from lowmem_rl_cli.dry_run import print_dry_run
 from lowmem_rl_cli.options import RunRequest
 
+if TYPE_CHECKING:
+    from lowmem_rl.training.events import Listener
+    from lowmem_rl.training.run import RunResult
+
 
 def train_command(request: RunRequest, *, dry_run: bool, as_json: bool = False, force: bool = False) -> None:
     """Trains what is asked for, or prints what that would be."""
@@ -27,8 +33,27 @@ def train_command(request: RunRequest, *, dry_run: bool, as_json: bool = False, 
         _train(composed, out, pass_rate, as_json=as_json, force=force)
 
 
+def resume_command(request: RunRequest, out: Path, *, as_json: bool = False, force: bool = False) -> None:
+    """Goes on with the run in `out`."""
+    from lowmem_rl.training.run import resume
+
+    composed = request.resolve_resumed(out)
+    _watch(composed, lambda show: resume(composed, out, show, force=force), out, as_json=as_json)
+
+
 def _train(composed: Composed, out: Path, pass_rate: PassRate | None, *, as_json: bool, force: bool) -> None:
     from lowmem_rl.training.run import run
+
+    _watch(
+        composed,
+        lambda show: run(composed, out, show, force=force, pass_rate=pass_rate),
+        out,
+        as_json=as_json,
+    )
+
+
+def _watch(composed: Composed, go: "Callable[[Listener], RunResult | None]", out: Path, *, as_json: bool) -> None:
+    """Shows a run while it goes, then its result; None where there was nothing left to do."""
     from lowmem_rl_cli.live import view_for
 
     config, began = composed.config, time.monotonic()
@@ -37,10 +62,13 @@ def _train(composed: Composed, out: Path, pass_rate: PassRate | None, *, as_json
     watched = talk.is_terminal and sys.stdout.isatty()
     view = view_for(talk, f"{composed.preset}: {config.model.name} learns {config.task.name}", live=watched)
     try:
-        result = run(composed, out, view.show, force=force, pass_rate=pass_rate)
+        result = go(view.show)
     finally:
         view.close()
-    if as_json:
+    if result is None:
+        console.say(f"The run in {out} is finished: nothing is left to do.")
+        console.say(f"What it was worth: lowmem-rl report {out}")
+    elif as_json:
         console.show_json({"run": str(result.path), "before": result.before.to_json(), "after": result.after.to_json()})
     else:
         _print_result(result.before, result.after, result.path, time.monotonic() - began)

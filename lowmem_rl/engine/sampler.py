@@ -24,9 +24,16 @@ class Sampler:
     the training weights give them.
     """
 
-    def __init__(self, policy: Policy, config: RunConfig, tell: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        config: RunConfig,
+        tell: Callable[[str], None] = lambda text: None,
+        choice: Choice | None = None,
+    ) -> None:
+        """Takes a `choice` that was made before, in a run that goes on."""
         self.policy, self.config, self.tell = policy, config, tell
-        self.choice: Choice = choose(policy, config)
+        self.choice: Choice = choice or choose(policy, config)
         self.stop_ids = policy.stop_ids
         self.gap: float | None = None
 

@@ -50,6 +50,12 @@ class EvalResult:
         return asdict(self)
 
 
+def result_of(found: Mapping[str, Any]) -> EvalResult:
+    """Returns the result that `to_json` wrote down."""
+    intervals = {key: Interval(**found[key]) for key in found if key.endswith("_interval")}
+    return EvalResult(**{**found, **intervals})
+
+
 def summarise(items: Sequence[Item], *, task: str, split: str, step: int, seconds: float) -> EvalResult:
     """Sums up greedy completions, one an example. `items` is not empty."""
     total = len(items)

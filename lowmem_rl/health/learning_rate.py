@@ -17,7 +17,7 @@ ENTROPY_LEAP, ENTROPY_LEAP_NATS, HARDLY = 5.0, 1.0, 1.0
 """So much entropy says it nearly alone, where few prompts a step leave accuracy unsure."""
 
 WORN, WORN_ERRORS = 0.12, 2.5
-"""Accuracy that was there already and is lost. Which window was the best is chosen afterwards: so much more is asked."""
+"""Accuracy that was there already and is lost; the best window is chosen afterwards, so that chance has many tries."""
 
 LONG, PART = 60, 20
 SOON, UNMOVED_NATS = 15, 1e-6

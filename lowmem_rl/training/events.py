@@ -1,5 +1,8 @@
 """What a run tells while it runs. The command line draws these; a library user may listen too."""
 
+import contextlib
+import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,3 +67,21 @@ class Saved:
 
 Event = PhaseBegan | Noted | EvalProgressed | EvalEnded | StepEnded | Found | Saved
 Listener = Callable[[Event], None]
+
+
+def undisturbed(listen: Listener) -> Listener:
+    """Returns a listener that never ends a run: that it failed is said once."""
+    failed = False
+
+    def listen_on(event: Event) -> None:
+        nonlocal failed
+        try:
+            listen(event)
+        except Exception as error:  # noqa: BLE001  # whatever draws may fail in any way
+            if not failed:
+                failed = True
+                traceback.print_exc(file=sys.stderr)
+                with contextlib.suppress(Exception):
+                    listen(Noted(f"what shows the run failed; the run goes on: {type(error).__name__}: {error}"))
+
+    return listen_on

@@ -82,6 +82,6 @@ class MovingOrder(Order):
         self.seen = self.window.note(self.seen, drawn)
 
 
-def order_of(examples: Sequence[Example], config: RunConfig, rates: Rates) -> Order:
-    """Returns the order in which a run asks its examples, which are arranged already."""
-    return MovingOrder(examples, config, rates) if config.curriculum.how == "window" else Order()
+def order_of(examples: Sequence[Example], config: RunConfig, rates: Rates, steps: Iterable[Drawn] = ()) -> Order:
+    """Returns the order in which a run asks its arranged examples, behind the `steps` it has done."""
+    return MovingOrder(examples, config, rates, steps) if config.curriculum.how == "window" else Order()

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from lowmem_rl.config import RunConfig
@@ -14,7 +14,7 @@ from lowmem_rl.rewards.base import RewardSet
 from lowmem_rl.runs import Row, RunDir, append_row
 from lowmem_rl.signal.groups import informative_share
 from lowmem_rl.tasks.curriculum import Drawn
-from lowmem_rl.training.metrics import Rollout, diverged, metric_row
+from lowmem_rl.training.metrics import Rollout, metric_row
 from lowmem_rl.training.trainer import ScoredBatch
 
 
@@ -80,14 +80,13 @@ class Recorder:
         self.step = step
         return row
 
-    def check_finite(self, row: Row) -> None:
-        """Raises `TrainingError` when loss or gradient is no finite number: the weights are spoiled."""
-        if diverged(row):
-            raise TrainingError(
-                f"Step {row['step']}: the loss or the gradient is no finite number. The run stopped.",
-                hint=f"Lower optimizer.learning_rate (now {self.config.optimizer.learning_rate:g}); "
-                f"the rows are in {self.run_dir.metrics}",
-            )
+    def counts(self) -> dict[str, Any]:
+        """Returns what a later step's row is made of, at the border of two steps."""
+        return {"step": self.step, "rollout": asdict(self.rollout)}
+
+    def go_on(self, counts: Mapping[str, Any]) -> None:
+        """Begins at such a border."""
+        self.step, self.rollout = counts["step"], Rollout(**counts["rollout"])
 
     def restart_clock(self) -> None:
         """Begins a step's time now: what lies between two steps belongs to neither."""
@@ -119,8 +118,10 @@ class Recorder:
             }
 
 
-def step_callback(after_step: Callable[[Mapping[str, Any], int], None]) -> Any:
-    """Returns a trainer callback that passes each step's logs on.
+def step_callback(
+    after_step: Callable[[Mapping[str, Any], int], None], before_optimizer: Callable[[], None] = lambda: None
+) -> Any:
+    """Returns a trainer callback that passes each step's logs on, and tells when the weights are about to move.
 
     It listens to `on_log`, which comes after `on_step_end`: a row is written before anything
     else is done at that step.
@@ -128,6 +129,9 @@ def step_callback(after_step: Callable[[Mapping[str, Any], int], None]) -> Any:
     from transformers import TrainerCallback
 
     class StepCallback(TrainerCallback):
+        def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+            before_optimizer()
+
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
             if logs and "loss" in logs:
                 after_step(logs, state.global_step)

@@ -1,29 +1,45 @@
 """One run, told once from top to bottom: prepare, load, evaluate, train, evaluate, save."""
 
 import contextlib
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lowmem_rl.compose import Composed
+from lowmem_rl.disk import Patience, waiting_for_room, write_folder
+from lowmem_rl.engine.choice import Choice
 from lowmem_rl.engine.logprobs import view_of
 from lowmem_rl.engine.peak import peak_bytes
 from lowmem_rl.engine.policy import Policy, load_policy, prepare_process, shares_prompts
 from lowmem_rl.engine.sampler import Sampler
-from lowmem_rl.errors import Interrupted, LowMemError, RewardError
+from lowmem_rl.errors import DoesNotFit, Interrupted, LowMemError, RewardError, RunDirError
 from lowmem_rl.evaluation.evaluate import evaluate
-from lowmem_rl.evaluation.result import EvalResult, compare
+from lowmem_rl.evaluation.result import EvalResult, compare, result_of
 from lowmem_rl.example import Example
 from lowmem_rl.hardware import GIB, this_machine
+from lowmem_rl.lock import locked
 from lowmem_rl.memory.calibration import store
 from lowmem_rl.planning.settings import planner_origins
 from lowmem_rl.rewards.apart import apart
 from lowmem_rl.rewards.model import bind_rewards, without_model
-from lowmem_rl.runs import RunDir, write_json
+from lowmem_rl.runs import RunDir, append_row, write_json
 from lowmem_rl.signal.pass_rate import PassRate
+from lowmem_rl.tasks.curriculum import Drawn, read_order
+from lowmem_rl.training.border import load_weights, random_states_kept
 from lowmem_rl.training.dataset import check_enough, short_enough, to_dataset, tokens_of
-from lowmem_rl.training.events import EvalEnded, EvalProgressed, Listener, Noted, PhaseBegan, Saved, StepEnded
+from lowmem_rl.training.events import (
+    EvalEnded,
+    EvalProgressed,
+    Listener,
+    Noted,
+    PhaseBegan,
+    Saved,
+    StepEnded,
+    undisturbed,
+)
+from lowmem_rl.training.keeping import Keeper
 from lowmem_rl.training.library_talk import library_talk_to
 from lowmem_rl.training.look_back import look_back
 from lowmem_rl.training.machine import machine_record
@@ -32,8 +48,19 @@ from lowmem_rl.training.meter import PhaseMeter
 from lowmem_rl.training.order import arranged, order_of
 from lowmem_rl.training.preflight import Inputs, prepare
 from lowmem_rl.training.record import Recorder, step_callback
-from lowmem_rl.training.rollback import go_back
-from lowmem_rl.training.trackers import prepare_trackers
+from lowmem_rl.training.resuming import (
+    Standing,
+    check_device,
+    check_examples,
+    digest_of,
+    is_finished,
+    keep_changes,
+    take_back,
+    was_forced,
+)
+from lowmem_rl.training.rollback import go_back, with_old_checkpoints
+from lowmem_rl.training.stopping import stoppable
+from lowmem_rl.training.trackers import guard_trackers, prepare_trackers
 from lowmem_rl.training.trainer import make_trainer
 from lowmem_rl.training.trl_args import adjustments
 from lowmem_rl.training.trl_rewards import FailureCount, TrlReward
@@ -65,8 +92,33 @@ def run(
     """
     inputs = prepare(composed, force=force, pass_rate=pass_rate)
     run_dir = open_run(composed, inputs, out)
-    with library_talk_to(run_dir.log):
+    listen = undisturbed(listen)
+    with locked(run_dir.lock, lambda text: listen(Noted(text))), library_talk_to(run_dir.log):
         return Run(run_dir, inputs, listen).go()
+
+
+def resume(
+    composed: Composed, out: Path, listen: Listener = lambda event: None, *, force: bool = False
+) -> RunResult | None:
+    """Goes on with the run in `out`, exactly, and returns what it was worth; None where it is finished already.
+
+    `composed` is what `resuming.read_composed` found there. Raises as `run` does, and `RunDirError` for a directory
+    that is in use, damaged, or of another version.
+    """
+    run_dir, listen = RunDir(out), undisturbed(listen)
+    with locked(run_dir.lock, lambda text: listen(Noted(text))):
+        if is_finished(run_dir):
+            return None
+        inputs = prepare(composed, force=True)  # the gate was passed when the run began
+        for refusal in inputs.overridden:
+            if isinstance(refusal, DoesNotFit) and not (force or was_forced(run_dir)):
+                raise refusal
+        inputs = replace(inputs, overridden=())
+        check_device(run_dir, inputs.device)
+        standing = take_back(run_dir, inputs.plan.config.grpo.steps, lambda text: listen(Noted(text)))
+        keep_changes(run_dir, composed)
+        with library_talk_to(run_dir.log):
+            return Run(run_dir, inputs, listen, standing).go()
 
 
 def open_run(composed: Composed, inputs: Inputs, out: Path) -> RunDir:
@@ -74,17 +126,22 @@ def open_run(composed: Composed, inputs: Inputs, out: Path) -> RunDir:
     run_dir = RunDir.create(out)
     resolved = inputs.plan.config.model_dump(mode="json")
     origins = dict(composed.origins) | planner_origins(composed.config)
-    write_json(run_dir.config, {"preset": composed.preset, "config": resolved, "origins": origins})
-    write_json(run_dir.machine, machine_record(this_machine(), inputs.device))
     forced = [str(refusal) for refusal in inputs.overridden]
-    write_json(run_dir.estimate, inputs.plan.to_json() | {"forced": forced})
+    known = {"preset": composed.preset, "card": composed.card, "config": resolved, "origins": origins}
+    try:
+        write_json(run_dir.machine, machine_record(this_machine(), inputs.device))
+        write_json(run_dir.estimate, inputs.plan.to_json() | {"forced": forced})
+        write_json(run_dir.config, known)  # the last one: a run that has it can be gone on with
+    except OSError as error:
+        run_dir.undo()
+        raise RunDirError(f"{out} cannot be written: {error.strerror}.", hint="Give another with --out.") from error
     return run_dir
 
 
 class Run:
-    """The state of one run between its parts."""
+    """The state of one run between its parts; it begins where it is `standing`, or anew."""
 
-    def __init__(self, run_dir: RunDir, inputs: Inputs, listen: Listener) -> None:
+    def __init__(self, run_dir: RunDir, inputs: Inputs, listen: Listener, standing: Standing | None = None) -> None:
         self.config = inputs.plan.config
         self.plan = inputs.plan
         self.overridden = inputs.overridden
@@ -98,26 +155,53 @@ class Run:
         self.train_examples = list(inputs.train)
         self.test_examples = list(inputs.test)
         self.listen = listen
-        self.evaluations: dict[str, Any] = {"before": None, "during": [], "after": None, "comparison": None}
+        self.standing = standing or Standing()
+        self.is_new = standing is None
+        self.evaluations = self.standing.evaluations
 
     def go(self) -> RunResult:
         """Loads, evaluates, trains, evaluates, saves."""
-        with apart(self.rewards) as self.rewards:  # a reward of the user's that hangs costs one completion
+        with (
+            stoppable() as self.stop,
+            waiting_for_room(Patience(self._note, self.stop.sleep)),
+            apart(self.rewards) as self.rewards,  # a reward of the user's that hangs costs one completion
+        ):
             try:
                 return self._go()
+            except OSError as error:
+                raise self._unwritable(error) from error
             finally:
-                look_back(self.run_dir, lambda text: self.listen(Noted(text)))
+                with waiting_for_room(None):
+                    look_back(self.run_dir, self._note)
+
+    def _note(self, text: str) -> None:
+        self.listen(Noted(text))
+
+    def _unwritable(self, error: OSError) -> Exception:
+        """Returns what is told of an error in the run directory; any other is a bug."""
+        if not str(error.filename or "").startswith(str(self.run_dir.path)):
+            return error
+        return RunDirError(f"{error.filename} cannot be written: {error.strerror}.", hint=f"Mend that. {self._go_on}")
 
     def _go(self) -> RunResult:
         with self._undone_if_it_fails():
             policy = self._load()
-            before = self._evaluate(self.test_examples, "before", step=0)
+            before = self._before()
         with self._saved_at_the_end(policy):
-            self._train(policy)
-        with self._told_if_interrupted("The final evaluation was stopped by Ctrl-C", self._where):
+            if self.standing.step < self.config.grpo.steps:
+                self._train(policy)
+            elif self.standing.checkpoint:
+                load_weights(policy.model, self.standing.checkpoint.path)
+        with self._told_if_interrupted("the training is done and saved, its final evaluation is not"):
             after = self._evaluate(self.test_examples, "after", step=self.config.grpo.steps)
         self._write_evaluations(before=before.to_json(), after=after.to_json(), comparison=compare(before, after))
         return RunResult(self.run_dir.path, before, after)
+
+    def _before(self) -> EvalResult:
+        """Returns the evaluation before training: that of the run's beginning, where it goes on."""
+        if self.evaluations["before"]:
+            return result_of(self.evaluations["before"])
+        return self._evaluate(self.test_examples, "before", step=0)
 
     def _load(self) -> Policy:
         self._tell_plan()
@@ -136,7 +220,9 @@ class Run:
             limit = self.config.grpo.max_prompt_tokens
             self.listen(Noted(f"{overlong} prompts of over {limit} tokens are left out (grpo.max_prompt_tokens)"))
         self.train_examples = arranged(usable, self.config, self.rates)
-        self.sampler = Sampler(policy, self.config, lambda text: self.listen(Noted(text)))
+        check_examples(self.standing, self.train_examples)
+        chosen = self.standing.counts.get("sampling")
+        self.sampler = Sampler(policy, self.config, self._note, chosen and Choice(**chosen))
         self.listen(Noted(f"sampling: {self.sampler.choice}"))
         self._write_engine(policy)
         return policy
@@ -160,12 +246,12 @@ class Run:
     def _train(self, policy: Policy) -> None:
         self.listen(PhaseBegan("training"))
         by_id = {example.id: example for example in self.train_examples}
-        order = order_of(self.train_examples, self.config, self.rates)
+        order = order_of(self.train_examples, self.config, self.rates, self._drawn())
         watch = Watch(self.run_dir, self.config, self.listen)
         recorder = Recorder(
             self.run_dir, self.config, self.rewards, self.judge, by_id, policy, order.note, watch.on_kept
         )
-        failures = FailureCount(self.config.health.max_reward_error_share, lambda text: self.listen(Noted(text)))
+        failures = FailureCount(self.config.health.max_reward_error_share, self._note)
 
         def after_step(logs: Mapping[str, Any], step: int) -> None:
             if step == 1:
@@ -175,11 +261,25 @@ class Run:
             if step == 1:
                 self._write_engine(policy)
             watch.look(row)
-            if not watch.act(lambda ailing: go_back(ailing, step, self.run_dir, policy, trainer)):
-                recorder.check_finite(row)
-            self._between_steps(policy, step)
+
+        def at_border() -> None:
+            watch.act(lambda ailing: go_back(ailing, recorder.step, self.run_dir, policy, trainer, self._note))
+            keeper.take(trainer)
+            self.stop.release()
+            self._between_steps(trainer.state.global_step)
+            keeper.write_if_due(trainer, is_last=trainer.state.global_step == self.config.grpo.steps)
             recorder.restart_clock()
 
+        def counts() -> dict[str, Any]:
+            return {
+                "recorder": recorder.counts(),
+                "failures": failures.counts(),
+                "sampling": self.sampler.choice.to_json(),
+                "examples": digest,
+            }
+
+        digest = digest_of(self.train_examples)
+        keeper = Keeper(self.run_dir, with_old_checkpoints(self.config), policy, counts, self._note)
         trainer = make_trainer(
             policy,
             self.config,
@@ -187,16 +287,44 @@ class Run:
             dataset=to_dataset(self.train_examples),
             prompt_tokens=tokens_of(policy, by_id),
             reward_functions=[TrlReward(r, by_id, policy.complete, failures) for r in self.rewards.rewards],
-            callbacks=[step_callback(after_step)],
+            callbacks=[step_callback(after_step, self.stop.hold)],
             on_scored=recorder.on_scored,
             choose=lambda prompts: order.choose(prompts, recorder.step + 1),
             out=self.run_dir.path,
         )
-        if self.device.is_gpu:
+        trainer.on_border = at_border
+        guard_trackers(trainer, self._note)
+        if self.standing.checkpoint:
+            recorder.go_on(self.standing.counts["recorder"])
+            failures.go_on(self.standing.counts["failures"])
+        elif self.device.is_gpu:
             self.meter.attach(trainer)
         recorder.restart_clock()
-        trainer.train()
+        with self._kept_if_it_ends(trainer, keeper):
+            self._run_steps(policy, trainer)
         self._write_engine(policy)  # what samples may have fallen back
+
+    def _drawn(self) -> list[Drawn]:
+        """Returns the rounds of sampling that the run has done."""
+        return read_order(self.run_dir.order.read_text("utf-8")) if self.standing.checkpoint else []
+
+    def _run_steps(self, policy: Policy, trainer: Any) -> None:
+        checkpoint = self.standing.checkpoint
+        if checkpoint is None:
+            trainer.train()
+            return
+        load_weights(policy.model, checkpoint.path)
+        self._between_steps(checkpoint.step)  # a run that was stopped there has not evaluated
+        began = time.monotonic()
+
+        def restored() -> None:
+            seconds = self.standing.seconds + time.monotonic() - began
+            append_row(self.run_dir.resumes, {"step": checkpoint.step, "seconds": seconds})
+            self._note(f"goes on behind step {checkpoint.step}, read in {seconds:.1f} s")
+
+        trainer.on_restored = restored
+        trainer.begin_at(checkpoint.path, checkpoint.step)
+        trainer.train(resume_from_checkpoint=str(checkpoint.path))
 
     def _remember_first_step(self) -> None:
         """Keeps what the first step took on this card beside what was predicted: later predictions use it."""
@@ -207,18 +335,23 @@ class Run:
         except Exception as error:  # noqa: BLE001  # a record of memory must never cost the run
             self.listen(Noted(f"the first step's memory is not recorded: {type(error).__name__}: {error}"))
 
-    def _between_steps(self, policy: Policy, step: int) -> None:
+    def _between_steps(self, step: int) -> None:
         last = step == self.config.grpo.steps
-        if _due(step, self.config.eval.every) and not last:
+        if _due(step, self.config.eval.every) and not last and step not in self._evaluated:
             few = self.test_examples[: self.config.eval.quick_examples]
-            during = self._evaluate(few, f"step-{step:06d}", step=step)
+            with random_states_kept():
+                during = self._evaluate(few, f"step-{step:06d}", step=step)
             self._write_evaluations(during=[*self.evaluations["during"], during.to_json()])
-        if _due(step, self.config.logging.checkpoint_every) and not last:
-            policy.save_adapter(self.run_dir.checkpoint(step))
+
+    @property
+    def _evaluated(self) -> set[int]:
+        """Steps behind which there was an evaluation already."""
+        return {during["step"] for during in self.evaluations["during"]}
 
     def _evaluate(self, examples: list[Example], name: str, *, step: int) -> EvalResult:
         self.listen(EvalProgressed(name, 0, len(examples)))
         failed: list[RewardError] = []
+        self.run_dir.eval_items(name).unlink(missing_ok=True)  # one that was cut off begins again
         result = evaluate(
             self.sampler,
             examples,
@@ -251,41 +384,71 @@ class Run:
 
     @contextlib.contextmanager
     def _undone_if_it_fails(self) -> Iterator[None]:
-        """Empties the run directory where the run ends before its first step, so that `out` can be used again.
+        """Empties the run directory where a new run ends before its first step, so that `out` can be used again.
 
-        A bug keeps it: what the libraries said is in there.
+        A bug keeps it: what the libraries said is in there. So does a machine that is taken away, which is no
+        decision against the run.
         """
         try:
-            again = "Start it again with the same command."
-            with self._told_if_interrupted("Stopped by Ctrl-C before the first step; nothing is left behind", again):
+            with self._told_if_interrupted("nothing is lost"):
                 yield
-        except LowMemError:
+        except LowMemError as error:
+            if not self.is_new or self.stop.is_by_machine:
+                raise
             self.run_dir.undo()
+            if isinstance(error, Interrupted):
+                what = f"Stopped by {self.stop.name} before the first step; nothing is left behind."
+                raise Interrupted(what, hint="Start it again with the same command.") from error
             raise
 
     @contextlib.contextmanager
     def _saved_at_the_end(self, policy: Policy) -> Iterator[None]:
         """Saves the adapter however training ends."""
         try:
-            with self._told_if_interrupted("Stopped by Ctrl-C; what was learnt so far is saved", self._where):
+            with self._told_if_interrupted("nothing is lost"):
                 yield
         finally:
-            policy.save_adapter(self.run_dir.adapter)
+            self._save_adapter(policy)
+
+    def _save_adapter(self, policy: Policy) -> None:
+        try:
+            write_folder(self.run_dir.adapter, policy.save_adapter)
             # The meter sets CUDA's own counter of the peak back.
-            peak = max(self.meter.highest_bytes, peak_bytes(self.device))
+            peak = max(self.meter.highest_bytes, peak_bytes(self.device), self.standing.peak_bytes)
             write_json(self.run_dir.peak, {"peak_bytes": peak})
             self.listen(Saved(self.run_dir.adapter))
-
-    @property
-    def _where(self) -> str:
-        return f"The adapter is in {self.run_dir.adapter}"
+        except (OSError, KeyboardInterrupt) as error:
+            if self.stop.signal is None:
+                raise
+            self._note(f"the adapter is not saved: {error}")
 
     @contextlib.contextmanager
-    def _told_if_interrupted(self, what: str, hint: str) -> Iterator[None]:
+    def _kept_if_it_ends(self, trainer: Any, keeper: Keeper) -> Iterator[None]:
+        """Saves the last border of a training that ends early, unless a step has moved the weights beyond it."""
+        try:
+            yield
+        except BaseException as error:
+            is_kept = not self.stop.is_held and keeper.write_now(trainer)
+            if not isinstance(error, KeyboardInterrupt):
+                raise
+            what = f"saved as it was behind step {keeper.written}" if is_kept else "nothing new could be saved"
+            raise self._interrupted(what if keeper.border else "no further step was done") from error
+        finally:
+            self.stop.is_held = False
+
+    @contextlib.contextmanager
+    def _told_if_interrupted(self, what: str) -> Iterator[None]:
         try:
             yield
         except KeyboardInterrupt as error:
-            raise Interrupted(f"{what}.", hint=hint) from error
+            raise self._interrupted(what) from error
+
+    def _interrupted(self, what: str) -> Interrupted:
+        return Interrupted(f"Stopped by {self.stop.name}; {what}.", hint=self._go_on)
+
+    @property
+    def _go_on(self) -> str:
+        return f"Go on with: lowmem-rl train --resume --out {self.run_dir.path}"
 
 
 def _due(step: int, every: int) -> bool:

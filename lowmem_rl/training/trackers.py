@@ -1,9 +1,10 @@
 """Trackers beside the run directory: checked before the run, offline unless the user says otherwise."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from lowmem_rl.errors import SetupError
 
@@ -30,3 +31,36 @@ def prepare_trackers(names: Sequence[str], folder: Path) -> None:
         (folder / name).mkdir(parents=True, exist_ok=True)
         for variable, value in (OFFLINE[name] | {FOLDER[name]: str((folder / name).resolve())}).items():
             os.environ.setdefault(variable, value)
+
+
+def guard_trackers(trainer: Any, tell: Callable[[str], None]) -> None:
+    """Sees to it that a tracker which fails costs no step: it is told of once, and asked no more."""
+    from transformers.integrations import get_reporting_integration_callbacks
+
+    kinds = tuple(get_reporting_integration_callbacks(trainer.args.report_to))
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, kinds):
+            _guard(callback, tell)
+
+
+def _guard(callback: Any, tell: Callable[[str], None]) -> None:
+    is_broken = False
+
+    def guarded(event: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal is_broken
+            if is_broken:
+                return None
+            try:
+                return event(*args, **kwargs)
+            except Exception as error:  # noqa: BLE001  # a tracker may fail in any way
+                is_broken = True
+                name = type(callback).__name__.removesuffix("Callback")
+                tell(f"{name} failed and is left out from here on: {type(error).__name__}: {error}")
+                return None
+
+        return call
+
+    for name in dir(callback):
+        if name.startswith("on_"):
+            setattr(callback, name, guarded(getattr(callback, name)))

@@ -17,6 +17,7 @@ from lowmem_rl.engine.policy import Policy, import_unsloth
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.engine.sampling import names_of
 from lowmem_rl.training.batching import Batch, Layout, cut
+from lowmem_rl.training.border import Borders
 from lowmem_rl.training.dataset import Prompt
 from lowmem_rl.training.downsample import down_sampled
 from lowmem_rl.training.resample import dead_groups, other_prompts, replaced
@@ -123,7 +124,8 @@ def trainer_class() -> type:
 
     # Unsloth's rewriting has a log-prob method of its own, with kernels that share prompts.
     plain = GRPOTrainer.__module__.startswith("trl.")
-    return type("LowMemTrainer", (Overrides, SharedPrompt, GRPOTrainer) if plain else (Overrides, GRPOTrainer), {})
+    ours = (Overrides, Borders, SharedPrompt) if plain else (Overrides, Borders)
+    return type("LowMemTrainer", (*ours, GRPOTrainer), {})
 
 
 class Overrides(TrlTrainer):

@@ -24,6 +24,14 @@ class FailureCount:
         self.on_failure = on_failure
         self.scored = self.failed = 0
 
+    def counts(self) -> dict[str, int]:
+        """Returns what is counted, for a run that goes on."""
+        return {"scored": self.scored, "failed": self.failed}
+
+    def go_on(self, counts: Mapping[str, int]) -> None:
+        """Counts on from there."""
+        self.scored, self.failed = counts["scored"], counts["failed"]
+
     def add(self, failures: Sequence[RewardError], scored: int) -> None:
         """Counts one batch. Raises `TrainingError` when the failed share of the run is above the limit."""
         self.scored += scored

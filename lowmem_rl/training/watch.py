@@ -3,11 +3,13 @@
 from collections.abc import Callable, Iterable
 
 from lowmem_rl.config import RunConfig
+from lowmem_rl.errors import TrainingError
 from lowmem_rl.health.finding import Finding
 from lowmem_rl.health.record import RollBack, read_evaluations, read_record, sample_in
 from lowmem_rl.health.watcher import Watcher
 from lowmem_rl.runs import Row, RunDir
 from lowmem_rl.training.events import Found, Listener, Noted
+from lowmem_rl.training.metrics import diverged
 from lowmem_rl.training.rollback import stopped
 
 GoBack = Callable[[tuple[Finding, ...]], RollBack]
@@ -17,11 +19,12 @@ class Watch:
     """Begins with what the run's directory holds: a run that is taken up again goes on being watched."""
 
     def __init__(self, run_dir: RunDir, config: RunConfig, listen: Listener) -> None:
-        self.run_dir, self.action, self.listen = run_dir, config.health.action, listen
+        self.run_dir, self.config, self.listen = run_dir, config, listen
         record = read_record(run_dir)
         self.watcher = Watcher(record)
         self.evaluations = len(record.evaluations)
         self.works = True
+        self.row: Row = {}
 
     def on_kept(self, rows: Iterable[Row]) -> None:
         """Takes in completions as samples.jsonl keeps them."""
@@ -29,28 +32,34 @@ class Watch:
 
     def look(self, row: Row) -> None:
         """Takes in the row of a step and tells what was not told before."""
-        self._unless_it_fails(lambda: self._look(row))
+        self.row = row
+        self._unless_it_fails(self._look)
 
-    def act(self, go_back: GoBack) -> bool:
-        """Stops the run or lets it go back where something critical ails it and `health.action` says so.
+    def act(self, go_back: GoBack) -> None:
+        """Stops the run or lets it go back where something critical ails it, if `health.action` says so.
 
-        Returns whether it went back. Raises `TrainingError`.
+        Raises `TrainingError`, in any case where the weights are spoiled and stay so: loss or gradient is no number.
         """
+        action = self.config.health.action
         critical = [finding for finding in self.watcher.ailing if finding.severity == "critical"]
-        if not critical or not self.works or self.action == "warn":
-            return False
-        if self.action == "stop":
-            raise stopped(critical[0], self.watcher.record.step, 'The run ends, as health.action="stop" says.')
-        undone = go_back(self.watcher.ailing)
-        self.watcher.on_rollback(undone)
-        self.listen(Noted(f"back to the weights of step {undone.to}, and on at half the learning rate"))
-        return True
+        if critical and self.works and action == "stop":
+            raise stopped(critical[0], self.watcher.record.step, 'The run ends: health.action is "stop".')
+        if critical and self.works and action == "roll_back":
+            undone = go_back(self.watcher.ailing)
+            self.watcher.on_rollback(undone)
+            self.listen(Noted(f"back to the weights of step {undone.to}, and on at half the learning rate"))
+        elif diverged(self.row):
+            raise TrainingError(
+                f"Step {self.row['step']}: the loss or the gradient is no finite number. The run stopped.",
+                hint=f"Lower optimizer.learning_rate (now {self.config.optimizer.learning_rate:g}); "
+                f"the rows are in {self.run_dir.metrics}",
+            )
 
-    def _look(self, row: Row) -> None:
+    def _look(self) -> None:
         found = read_evaluations(self.run_dir)
         self.watcher.on_evaluations(found[self.evaluations :])
         self.evaluations = len(found)
-        for finding in self.watcher.on_row(row):
+        for finding in self.watcher.on_row(self.row):
             self.listen(Found(finding))
 
     def _unless_it_fails(self, look: Callable[[], None]) -> None:

@@ -23,7 +23,7 @@ plain = parameters(trl.GRPOTrainer)
 _patch_trl_rl_trainers("grpo_trainer")
 from lowmem_rl.config import MemoryConfig, RunConfig
 from lowmem_rl.engine.device import Device
-from lowmem_rl.training import trainer, trl_args
+from lowmem_rl.training import border, trainer, trl_args
 from pathlib import Path
 ours = trainer.trainer_class()
 config = RunConfig(memory=MemoryConfig(checkpointing="unsloth"))
@@ -36,6 +36,7 @@ print("REPORT" + json.dumps({
     "patched": parameters(trl.GRPOTrainer),
     "ours": parameters(ours),
     "mini_batch": trl.GRPOConfig(**arguments).unsloth_grpo_mini_batch,
+    "lacking": [name for name in border.OVERRIDDEN if not hasattr(trl.GRPOTrainer, name)],
     "log_probs": inspect.getsource(trl.GRPOTrainer._get_per_token_logps_and_entropies),
 }))
 """
@@ -67,6 +68,10 @@ def test_every_overridden_method_keeps_its_parameters(report: dict) -> None:
     for name, parameters in report["patched"].items():
         # Unsloth wraps some of them, and hands on whatever the wrapper is given.
         assert parameters == report["plain"][name] or parameters[-2:] == ["args", "kwargs"]
+
+
+def test_what_a_run_goes_on_through_is_there(report: dict) -> None:
+    assert report["lacking"] == []
 
 
 def test_unsloths_config_takes_our_arguments(report: dict) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from lowmem_rl.errors import RunDirError
-from lowmem_rl.runs import RunDir, append_row, read_json, read_rows, write_json
+from lowmem_rl.runs import RunDir, append_row, drop_rows_after, read_json, read_rows, write_json
 
 
 def test_a_directory_that_is_not_empty_is_refused_and_another_offered(tmp_path) -> None:
@@ -92,3 +92,37 @@ def test_undoing_a_start_leaves_no_directory_of_its_own(tmp_path) -> None:
     write_json(run.config, {})
     run.undo()
     assert not run.path.exists()
+
+
+def test_a_row_that_is_no_text_is_named(tmp_path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"step": 1}\n{"step": "\xff"}\n{"step": 3}\n')
+    with pytest.raises(RunDirError, match="line 2"):
+        list(read_rows(path))
+
+
+def test_a_file_of_rows_that_cannot_be_read_is_named(tmp_path) -> None:
+    with pytest.raises(RunDirError, match="cannot be read"):
+        list(read_rows(tmp_path))
+
+
+@pytest.mark.parametrize("torn", ["", '{"step": 4, "rew', '{"step": 4}', "\0\0\0"])
+def test_rows_after_a_step_are_dropped_and_a_torn_one_with_them(torn, tmp_path) -> None:
+    path = tmp_path / "rows.jsonl"
+    for step in (1, 1, 2, 3):
+        append_row(path, {"step": step})
+    with path.open("a") as file:
+        file.write(torn)
+    drop_rows_after(path, 2)
+    append_row(path, {"step": 3})
+    assert [row["step"] for row in read_rows(path)] == [1, 1, 2, 3]
+
+
+def test_dropping_all_rows_or_none_is_no_special_case(tmp_path) -> None:
+    path = tmp_path / "rows.jsonl"
+    drop_rows_after(path, 0)
+    path.write_text('{"step": 1}\n{"step": 2}')  # edited by hand
+    drop_rows_after(path, 2)
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
+    drop_rows_after(path, 0)
+    assert path.read_text() == ""

@@ -1,0 +1,199 @@
+"""A run that goes on: what its directory says of it, and the directory taken back to its last checkpoint."""
+
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from lowmem_rl.compose import Composed, Layer, Mistake, as_one_error, flatten, merge, validate
+from lowmem_rl.config import RunConfig
+from lowmem_rl.engine.device import Device
+from lowmem_rl.errors import ConfigError, RunDirError, SetupError, TaskError
+from lowmem_rl.evaluation.result import result_of
+from lowmem_rl.example import Example
+from lowmem_rl.runs import RunDir, drop_rows_after, read_json, read_rows, write_json
+from lowmem_rl.training.border import read_counts
+from lowmem_rl.training.checkpoints import Checkpoint, newest
+
+MAY_CHANGE = ("logging.", "health.", "eval.every", "eval.batch")
+"""Keys, or beginnings of keys, that a run may go on with in other values: they change no weight and no result."""
+ANEW = "Put it back, or start the run anew in another directory."
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a run had come."""
+
+    checkpoint: Checkpoint | None = None
+    evaluations: dict[str, Any] = field(default_factory=lambda: _no_evaluations([]))
+    counts: dict[str, Any] = field(default_factory=dict)
+    """What it had counted itself, empty at its beginning."""
+    peak_bytes: int = 0
+    """The most that its earlier processes held, as far as they could write it down."""
+    seconds: float = 0.0
+    """What finding that out took."""
+
+    @property
+    def step(self) -> int:
+        """Steps that are done and kept."""
+        return self.checkpoint.step if self.checkpoint else 0
+
+
+def read_composed(run_dir: RunDir) -> Composed:
+    """Returns the configuration of a run from its directory. Raises `RunDirError`.
+
+    Every value's origin is the file: what stands in it was not named by whoever goes on with the run.
+    """
+    if not run_dir.config.exists():
+        raise RunDirError(
+            f"There is no run in {run_dir.path}: it has no config.json.", hint="Leave --resume out to start one."
+        )
+    found = _read(run_dir.config)
+    try:
+        config = RunConfig.model_validate(found["config"])
+        preset, card = str(found["preset"]), str(found.get("card", "cpu"))
+    except (ValidationError, LookupError, TypeError, AttributeError) as error:
+        raise RunDirError(f"{run_dir.config} is no configuration of this version.", hint=ANEW) from error
+    return Composed(config, dict.fromkeys(flatten(config.model_dump()), str(run_dir.config)), preset, card)
+
+
+def with_changes(saved: Composed, layers: Sequence[Layer]) -> Composed:
+    """Returns the configuration a run goes on with. Raises `ConfigError` for changes that would make it another run."""
+    old = flatten(saved.config.model_dump())
+    merged = merge([Layer(saved.origins["seed"], old), *layers])
+    # What the planner chose once stays chosen.
+    chosen = {key: entry._replace(value=old[key]) for key, entry in merged.items() if entry.value == "auto"}
+    config = validate(merged | chosen, [mistake for layer in layers for mistake in layer.mistakes])
+    new = flatten(config.model_dump())
+    changed = [key for key in old | new if old.get(key) != new.get(key)]
+    refused = [
+        Mistake(f"{key} is {old.get(key)!r} in this run, and {new.get(key)!r} was given", "It would be another run.")
+        for key in changed
+        if not key.startswith(MAY_CHANGE)
+    ]
+    if refused:
+        cure = f"Leave it out, or start another run. These may change: {', '.join(MAY_CHANGE)}"
+        raise ConfigError(str(as_one_error(refused)), hint=cure)
+    return Composed(config, {key: merged[key].origin for key in new}, saved.preset, saved.card)
+
+
+def keep_changes(run_dir: RunDir, composed: Composed) -> None:
+    """Writes down what the run goes on with in other values."""
+    found, now = _read(run_dir.config), composed.config.model_dump(mode="json")
+    if found["config"] == now:
+        return
+    named = {key: origin for key, origin in composed.origins.items() if origin != str(run_dir.config)}
+    write_json(run_dir.config, {**found, "config": now, "origins": {**found.get("origins", {}), **named}})
+
+
+def is_finished(run_dir: RunDir) -> bool:
+    """Says whether there is nothing left to do."""
+    return run_dir.evaluations.exists() and bool(_read(run_dir.evaluations).get("comparison"))
+
+
+def check_device(run_dir: RunDir, device: Device) -> None:
+    """Raises `SetupError` where the run began on another kind of device: its numbers would be others."""
+    found = _read(run_dir.machine)
+    began = (found.get("device"), found.get("dtype"))
+    if began != (device.kind, device.dtype):
+        raise SetupError(
+            f"The run in {run_dir.path} began on {began[0]} in {began[1]}; here it would go on on {device.kind} "
+            f"in {device.dtype}.",
+            hint="Go on with it on such a machine, or start it anew here.",
+        )
+
+
+def was_forced(run_dir: RunDir) -> bool:
+    """Says whether the run was started with --force."""
+    return bool(_read(run_dir.estimate).get("forced"))
+
+
+def take_back(run_dir: RunDir, last_step: int, tell: Callable[[str], None]) -> Standing:
+    """Takes the directory back to its newest whole checkpoint, or to its beginning; returns how far the run is then.
+
+    Raises `RunDirError` where no checkpoint is whole, or the rows that lead to it are missing.
+    """
+    began = time.monotonic()
+    checkpoint = newest(run_dir, tell)
+    step = checkpoint.step if checkpoint else 0
+    for rows in (run_dir.metrics, run_dir.samples, run_dir.order, run_dir.rollbacks):
+        drop_rows_after(rows, step)
+    _check_rows(run_dir, step)
+    return Standing(
+        checkpoint,
+        _evaluations(run_dir, step, last_step),
+        read_counts(checkpoint.path) if checkpoint else {},
+        max(
+            (row["peak_bytes"] for row in read_rows(run_dir.metrics) if isinstance(row.get("peak_bytes"), int)),
+            default=0,
+        ),
+        time.monotonic() - began,
+    )
+
+
+def digest_of(examples: Sequence[Example]) -> str:
+    """Returns what tells one choice of examples from another."""
+    digest = sha256()
+    for example in examples:
+        digest.update(f"{example.id}\0{example.question}\0{example.answer}\0".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def check_examples(standing: Standing, examples: Sequence[Example]) -> None:
+    """Raises `TaskError` where the task gives other examples than when the run began."""
+    if standing.counts and standing.counts.get("examples") != digest_of(examples):
+        raise TaskError(
+            "The task gives other examples than when this run began: its data have changed.",
+            hint="Put the data back as they were, or start the run anew in another directory.",
+        )
+
+
+def _check_rows(run_dir: RunDir, step: int) -> None:
+    for path in (run_dir.metrics, run_dir.order):
+        last = max((row["step"] for row in read_rows(path)), default=0)
+        if path == run_dir.metrics and last != step:
+            raise RunDirError(f"{path} ends at step {last}, and the last checkpoint is of step {step}.", hint=ANEW)
+        if step and not last:
+            raise RunDirError(f"{path} is missing or empty.", hint=ANEW)
+
+
+def _evaluations(run_dir: RunDir, step: int, last_step: int) -> dict[str, Any]:
+    """Returns the evaluations of steps up to `step`; the rows of later ones are removed."""
+    found = _read(run_dir.evaluations) if run_dir.evaluations.exists() else {}
+    if step and not found.get("before"):
+        raise RunDirError(f"{run_dir.evaluations} is missing, or has no evaluation before training.", hint=ANEW)
+    try:
+        before = found.get("before") and result_of(found["before"]).to_json()
+        during = [result_of(result).to_json() for result in found.get("during", ()) if result["step"] <= step]
+    except (LookupError, TypeError) as error:
+        raise RunDirError(f"{run_dir.evaluations} holds no evaluations of this version.", hint=ANEW) from error
+    for path in _items_after(run_dir, step, last_step):
+        path.unlink()
+    return _no_evaluations(during) | {"before": before}
+
+
+def _no_evaluations(during: list[Any]) -> dict[str, Any]:
+    return {"before": None, "during": during, "after": None, "comparison": None}
+
+
+def _items_after(run_dir: RunDir, step: int, last_step: int) -> Iterator[Path]:
+    for path in run_dir.eval_items("before").parent.glob("*.jsonl"):
+        match = re.fullmatch(r"step-(\d+)", path.stem)
+        if (match and int(match[1]) > step) or (path.stem == "after" and step < last_step):
+            yield path
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    """Reads a file of the run that must be there and hold a table."""
+    try:
+        found = read_json(path)
+    except RunDirError as error:
+        raise RunDirError(str(error), hint=ANEW) from error
+    if not isinstance(found, dict):
+        raise RunDirError(f"{path} holds no table.", hint=ANEW)
+    return found

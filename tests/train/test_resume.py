@@ -1,0 +1,327 @@
+"""A run that ended early, however it did, goes on as if it never had: on the real tiny model, through the command."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lowmem_rl.lock import locked
+from lowmem_rl.runs import RunDir, read_json, read_rows, write_json
+from lowmem_rl.training.verify_resume import differences
+
+SMALL = (
+    "eval.examples=8",
+    "eval.quick_examples=4",
+    "eval.every=2",
+    "grpo.max_completion_tokens=24",
+    "grpo.prompts_per_step=2",
+    "grpo.steps=5",
+    "grpo.steps_per_rollout=2",
+    "logging.checkpoint_every=1",
+    "logging.keep_checkpoints=9",
+    "logging.samples_every=1",
+    "memory.micro_batch=8",
+    "optimizer.warmup_steps=3",
+)
+RUNS = {
+    "our sampler, a window, dropout": (
+        "adapter.dropout=0.1",
+        "curriculum.by=pass_rate",
+        "curriculum.how=window",
+    ),
+    # Global random numbers in sampling, several epochs of few examples, each rollout learnt from twice.
+    "generate, epochs, two passes": (
+        "rollout.engine=generate",
+        "task.limit=5",
+        "grpo.steps_per_rollout=1",
+        "grpo.passes_per_rollout=2",
+        "grpo.beta=0.1",
+        "optimizer.schedule=multistep",
+        "optimizer.milestones=[4]",
+    ),
+}
+WINDOW, EPOCHS = RUNS
+
+
+def train(cli_here, out: Path, *options: str) -> None:
+    settings = [f"--set={setting}" for setting in SMALL]
+    outcome = cli_here("train", "--preset=tiny-cpu", *settings, *options, "--force", f"--out={out}")
+    assert outcome.code == 0, outcome.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Callable[[str], RunDir]:
+    """Each of the runs once, undisturbed."""
+    from lowmem_rl_cli.app import main
+
+    found: dict[str, RunDir] = {}
+
+    def run(name: str) -> RunDir:
+        if name not in found:
+            out = tmp_path_factory.mktemp("undisturbed") / "run"
+            settings = [f"--set={setting}" for setting in (*SMALL, *RUNS[name])]
+            assert main(["train", "--preset=tiny-cpu", *settings, "--force", f"--out={out}"]) == 0
+            found[name] = RunDir(out)
+        return found[name]
+
+    return run
+
+
+def copy_killed(run: RunDir, out: Path, after_step: int) -> RunDir:
+    """Returns what SIGKILL would have left of the run, had it come before the checkpoint of the next step."""
+    shutil.copytree(run.path, out)
+    killed = RunDir(out)
+    for path in killed.checkpoints.iterdir():
+        if int(path.name.removeprefix("step-")) > after_step:
+            shutil.rmtree(path)
+    evaluations = read_json(killed.evaluations)
+    write_json(killed.evaluations, evaluations | {"after": None, "comparison": None})
+    with killed.metrics.open("a") as file:
+        file.write('{"step": 6, "rew')
+    return killed
+
+
+def resume(cli_here, run: RunDir, *options: str):
+    return cli_here("train", "--resume", f"--out={run.path}", *options)
+
+
+# The step is: within a rollout, at the end of an epoch, and in an epoch of which the data have been read in part.
+@pytest.mark.parametrize(("name", "step"), [(WINDOW, 1), (WINDOW, 4), (EPOCHS, 4), (EPOCHS, 3)])
+def test_it_goes_on_bit_for_bit(name, step, undisturbed, cli_here, tmp_path) -> None:
+    killed = copy_killed(undisturbed(name), tmp_path / "run", step)
+    outcome = resume(cli_here, killed)
+    assert outcome.code == 0, outcome.stderr[-3000:]
+    assert f"goes on behind step {step}," in outcome.stderr
+    assert list(differences(undisturbed(name), killed)) == []
+    (row,) = read_rows(killed.resumes)
+    assert row["step"] == step
+    assert row["seconds"] < 10
+
+
+def test_before_its_first_checkpoint_it_begins_again(undisturbed, cli_here, tmp_path) -> None:
+    killed = copy_killed(undisturbed(WINDOW), tmp_path / "run", 0)
+    assert resume(cli_here, killed).code == 0
+    assert list(differences(undisturbed(WINDOW), killed)) == []
+
+
+def test_after_its_last_step_it_only_evaluates(undisturbed, cli_here, tmp_path) -> None:
+    killed = copy_killed(undisturbed(WINDOW), tmp_path / "run", 5)
+    shutil.rmtree(killed.adapter)
+    items = killed.eval_items("after")
+    items.write_bytes(items.read_bytes()[:-30])
+    outcome = resume(cli_here, killed)
+    assert outcome.code == 0
+    assert "step 5/5" not in outcome.stderr
+    assert list(differences(undisturbed(WINDOW), killed)) == []
+
+
+def test_a_finished_run_says_so(undisturbed, cli_here) -> None:
+    outcome = resume(cli_here, undisturbed(WINDOW))
+    assert outcome.code == 0
+    assert "finished" in outcome.stderr
+
+
+def test_damaged_checkpoints_are_named_and_passed_over(undisturbed, cli_here, tmp_path) -> None:
+    killed = copy_killed(undisturbed(WINDOW), tmp_path / "run", 5)
+    optimizer = killed.checkpoint(5) / "optimizer.pt"
+    content = bytearray(optimizer.read_bytes())
+    content[len(content) // 2] ^= 1
+    optimizer.write_bytes(content)
+    weights = killed.checkpoint(4) / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    outcome = resume(cli_here, killed)
+    assert outcome.code == 0
+    assert f"{killed.checkpoint(5)} is damaged and passed over: optimizer.pt has changed" in outcome.stderr
+    assert f"{killed.checkpoint(4)} is damaged and passed over: adapter_model.safetensors has" in outcome.stderr
+    assert "goes on behind step 3," in outcome.stderr
+    assert list(differences(undisturbed(WINDOW), killed)) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("--steps=9", "grpo.steps is 5 in this run, and 9 was given"),
+        ("--set=optimizer.learning_rate=1e-3", "optimizer.learning_rate is 0.0005"),
+        ("--reward=boxed_answer=1", "rewards.think_format is 0.2"),
+        ("--preset=qwen7b-24gb", "model.name is 'tiny'"),
+    ],
+)
+def test_another_config_is_refused_and_the_difference_told(option, told, undisturbed, cli_here) -> None:
+    outcome = resume(cli_here, undisturbed(WINDOW), option)
+    assert outcome.code == 2
+    assert told in outcome.stderr
+
+
+def test_what_changes_no_result_may_change_and_stays_changed(undisturbed, cli_here, tmp_path) -> None:
+    killed = copy_killed(undisturbed(WINDOW), tmp_path / "run", 5)
+    options = [f"--set={setting}" for setting in (*SMALL, *RUNS[WINDOW])]  # those of the run are no change
+    assert resume(cli_here, killed, "--preset=tiny-cpu", *options, "--set=logging.keep_checkpoints=1").code == 0
+    config = read_json(killed.config)
+    assert config["config"]["logging"]["keep_checkpoints"] == 1
+    assert config["origins"]["logging.keep_checkpoints"] == "--set"
+    assert config["origins"]["grpo.group_size"] == read_json(undisturbed(WINDOW).config)["origins"]["grpo.group_size"]
+
+
+@pytest.mark.parametrize("missing", ["config", "machine", "estimate", "metrics", "order", "evaluations"])
+def test_a_file_that_is_missing_is_named_with_the_cure(missing, undisturbed, cli_here, tmp_path) -> None:
+    killed = copy_killed(undisturbed(WINDOW), tmp_path / "run", 4)
+    getattr(killed, missing).unlink()
+    outcome = resume(cli_here, killed)
+    assert outcome.code == 7
+    assert getattr(killed, missing).name in outcome.stderr
+    assert "hint: " in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"config": {"grpo": 7}, "preset": "x"}', "\0"])
+def test_a_config_that_is_none_is_named(content, cli_here, tmp_path) -> None:
+    run = RunDir(tmp_path)
+    run.config.write_text(content)
+    outcome = resume(cli_here, run)
+    assert outcome.code == 7
+    assert "config.json" in outcome.stderr
+
+
+def test_a_directory_without_a_run_is_refused(cli_here, tmp_path) -> None:
+    assert resume(cli_here, RunDir(tmp_path / "none")).code == 7
+    assert cli_here("train", "--resume").code == 2
+    assert not (tmp_path / "none").exists()
+
+
+def test_code_that_a_run_directory_names_is_not_run(undisturbed, cli_here, tmp_path) -> None:
+    killed = copy_killed(undisturbed(WINDOW), tmp_path / "run", 4)
+    (tmp_path / "theirs.py").write_text(f"open({str(tmp_path / 'proof')!r}, 'w')\n")
+    config = read_json(killed.config)
+    config["config"]["rewards"] = {f"{tmp_path / 'theirs.py'}:f": 1.0}
+    config["origins"] = dict.fromkeys(config["origins"], "--reward")
+    write_json(killed.config, config)
+    outcome = resume(cli_here, killed)
+    assert outcome.code == 2
+    assert "--allow-code" in outcome.stderr
+    assert not (tmp_path / "proof").exists()
+
+
+def test_a_run_that_is_in_use_is_refused(undisturbed, cli_here) -> None:
+    with locked(undisturbed(WINDOW).lock, pytest.fail):
+        outcome = resume(cli_here, undisturbed(WINDOW))
+    assert outcome.code == 7
+    assert f"in use by process {os.getpid()}" in outcome.stderr
+
+
+@contextlib.contextmanager
+def meanwhile(act: Callable[[], None]) -> Iterator[None]:
+    thread = threading.Thread(target=act)
+    thread.start()
+    yield
+    thread.join()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 200) -> None:
+    until = time.monotonic() + seconds
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_run_goes_on_exactly(number, undisturbed, cli_here, tmp_path) -> None:
+    run = RunDir(tmp_path / "run")
+
+    def stop() -> None:
+        wait_for(lambda: len(list(read_rows(run.metrics))) == 2)
+        os.kill(os.getpid(), number)
+
+    settings = [f"--set={setting}" for setting in (*SMALL, *RUNS[WINDOW], "logging.checkpoint_every=0")]
+    with meanwhile(stop):
+        outcome = cli_here("train", "--preset=tiny-cpu", *settings, "--force", f"--out={run.path}")
+    assert outcome.code == 130, outcome.stderr[-3000:]
+    name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+    assert f"Stopped by {name}; saved as it was behind step " in outcome.stderr
+    assert f"lowmem-rl train --resume --out {run.path}" in outcome.stderr
+    assert resume(cli_here, run).code == 0
+    assert list(differences(undisturbed(WINDOW), run)) == []
+
+
+def test_a_full_disk_pauses_the_run_and_costs_no_row(small_disk, cli_here, tmp_path) -> None:
+    run = RunDir(small_disk / "run")
+
+    def fill_and_free() -> None:
+        wait_for(lambda: len(list(read_rows(run.metrics))) == 2)
+        with (small_disk / "ballast").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(bytes(512)):
+                pass
+        time.sleep(5)
+        (small_disk / "ballast").unlink()
+
+    small = ("--set=adapter.rank=2", "--set=logging.keep_checkpoints=1", "--set=adapter.alpha=4")
+    with meanwhile(fill_and_free):
+        settings = [f"--set={setting}" for setting in SMALL]
+        outcome = cli_here("train", "--preset=tiny-cpu", *settings, *small, "--force", f"--out={run.path}")
+    assert outcome.code == 0, outcome.stderr[-3000:]
+    assert "no room on the disk" in outcome.stderr
+    assert "there is room again" in outcome.stderr
+    assert [row["step"] for row in read_rows(run.metrics)] == [1, 2, 3, 4, 5]
+    assert len(list(read_rows(run.samples))) == 3 * 32
+
+
+def test_a_directory_that_cannot_be_written_is_refused(small_disk, cli_here) -> None:
+    import subprocess
+
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    outcome = cli_here("train", "--preset=tiny-cpu", f"--out={small_disk / 'run'}")
+    assert outcome.code == 7
+    assert "cannot be a run directory: Read-only file system" in outcome.stderr
+
+
+def test_a_tracker_that_fails_costs_no_step(cli_here, tmp_path, monkeypatch) -> None:
+    from transformers.integrations import TensorBoardCallback
+
+    def fail(*args, **kwargs) -> None:
+        raise RuntimeError("the server is gone")
+
+    monkeypatch.setattr(TensorBoardCallback, "on_log", fail)
+    settings = [f"--set={setting}" for setting in (*SMALL, "grpo.steps=2", "logging.report_to=tensorboard")]
+    outcome = cli_here("train", "--preset=tiny-cpu", *settings, "--force", f"--out={tmp_path / 'run'}")
+    assert outcome.code == 0, outcome.stderr[-3000:]
+    assert outcome.stderr.count("the server is gone") == 1
+    assert "TensorBoard failed and is left out" in outcome.stderr
+    assert len(list(read_rows(RunDir(tmp_path / "run").metrics))) == 2
+
+
+def test_eight_bit_optimizer_states_come_back_to_the_bit(tmp_path) -> None:
+    import torch
+    from bitsandbytes.optim import AdamW8bit
+
+    def made(seed: int) -> tuple[torch.nn.Parameter, AdamW8bit]:
+        weight = torch.nn.Parameter(torch.randn(8192, generator=torch.Generator().manual_seed(seed)))
+        return weight, AdamW8bit([weight], lr=1e-2)
+
+    def step(weight: torch.nn.Parameter, optimizer: AdamW8bit, number: int) -> None:
+        weight.grad = torch.randn(8192, generator=torch.Generator().manual_seed(number))
+        optimizer.step()
+
+    weight, optimizer = made(0)
+    step(weight, optimizer, 1)
+    torch.save(optimizer.state_dict(), tmp_path / "optimizer.pt")
+    other, resumed = made(7)
+    other.data.copy_(weight.data)
+    resumed.load_state_dict(torch.load(tmp_path / "optimizer.pt", weights_only=True))
+    for number in (2, 3):
+        step(weight, optimizer, number)
+        step(other, resumed, number)
+    assert torch.equal(weight, other)
+
+
+def test_the_command_kills_compares_and_tells_a_program(cli, tmp_path) -> None:
+    outcome = cli("verify-resume", "--kills=2", "--json", timeout_s=600)
+    assert outcome.code == 0, outcome.stderr[-3000:]
+    proof = json.loads(outcome.stdout)
+    assert proof["is_exact"]
+    assert [kill["moment"] for kill in proof["kills"]] == ["in a step", "in the final evaluation"]
+    assert max(proof["resume_seconds"]) < 10

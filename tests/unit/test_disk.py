@@ -1,0 +1,84 @@
+import contextlib
+import errno
+import threading
+import time
+
+import pytest
+
+from lowmem_rl.disk import Patience, append, waiting_for_room, write_file, write_folder
+
+
+def filled(disk) -> None:
+    with (disk / "ballast").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(b"0" * 4096):
+            pass
+
+
+def test_a_full_disk_leaves_whole_lines_and_whole_files(small_disk) -> None:
+    append(small_disk / "rows", b"one\n")
+    write_file(small_disk / "file", b"old")
+    filled(small_disk)
+    with pytest.raises(OSError, match="No space"):
+        append(small_disk / "rows", b"two\n" * 4096)
+    with pytest.raises(OSError, match="No space"):
+        write_file(small_disk / "file", b"new" * 4096)
+    assert (small_disk / "rows").read_bytes() == b"one\n"
+    assert (small_disk / "file").read_bytes() == b"old"
+    assert {path.name for path in small_disk.iterdir()} == {"rows", "file", "ballast"}
+
+
+def test_a_run_waits_for_room_and_loses_nothing(small_disk) -> None:
+    filled(small_disk)
+    told: list[str] = []
+
+    def sleep(seconds: float) -> None:
+        (small_disk / "ballast").unlink()
+
+    with waiting_for_room(Patience(told.append, sleep)):
+        append(small_disk / "rows", b"0" * 8192)
+    assert (small_disk / "rows").stat().st_size == 8192
+    assert "no room" in told[0]
+    assert "goes on" in told[1]
+
+
+@pytest.mark.parametrize("library", ["torch", "safetensors"])
+def test_a_library_that_finds_the_disk_full_is_understood(library, small_disk) -> None:
+    import safetensors.torch
+    import torch
+
+    save = {"torch": torch.save, "safetensors": safetensors.torch.save_file}[library]
+    with pytest.raises(OSError, match="No space") as error:
+        write_folder(small_disk / "made", lambda folder: save({"a": torch.zeros(2_000_000)}, folder / "weights"))
+    assert error.value.errno == errno.ENOSPC
+    assert list(small_disk.iterdir()) == []
+
+
+def test_another_error_is_not_waited_out(tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    with waiting_for_room(Patience(lambda text: pytest.fail(text))), pytest.raises(FileExistsError):
+        append(tmp_path / "file" / "rows", b"")
+
+
+def test_a_folder_is_seen_whole_or_not_at_all(tmp_path) -> None:
+    def fill(folder) -> None:
+        for number in range(20):
+            (folder / str(number)).write_text("")
+            time.sleep(0.001)
+
+    seen: set[int] = set()
+    writer = threading.Thread(target=write_folder, args=(tmp_path / "made", fill))
+    writer.start()
+    while writer.is_alive():
+        seen.add(len(list((tmp_path / "made").glob("*"))))
+    assert seen <= {0, 20}
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+
+def test_a_folder_that_cannot_be_made_leaves_the_old_one(tmp_path) -> None:
+    write_folder(tmp_path / "made", lambda folder: (folder / "old").touch())
+    with pytest.raises(ZeroDivisionError):
+        write_folder(tmp_path / "made", lambda folder: 1 / 0)
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["old"]
+    write_folder(tmp_path / "made", lambda folder: (folder / "new").touch())
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]

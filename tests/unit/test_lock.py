@@ -1,0 +1,35 @@
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from lowmem_rl.errors import RunDirError
+from lowmem_rl.lock import locked
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from lowmem_rl.lock import locked
+with locked(Path(sys.argv[1]), print):
+    print("held", flush=True)
+    time.sleep(100)
+"""
+
+
+def test_a_second_process_is_told_of_the_first_until_it_is_gone(tmp_path) -> None:
+    path = tmp_path / ".lock"
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, path], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(RunDirError, match=f"in use by process {holder.pid} on "), locked(path, pytest.fail):
+        pass
+    holder.send_signal(signal.SIGKILL)
+    holder.communicate()
+    with locked(path, pytest.fail):
+        assert path.read_text().startswith("process ")
+
+
+def test_a_directory_that_cannot_be_written_is_named(tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunDirError, match="cannot be written"), locked(tmp_path / "file" / ".lock", pytest.fail):
+        pass
