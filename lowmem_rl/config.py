@@ -235,7 +235,7 @@ class HealthConfig(Section):
 
     action: Literal["warn", "stop", "roll_back"] = "warn"
     """What a critical finding does to a run under way, beside being told: nothing; it ends, saved; or it goes back to
-    its last healthy checkpoint and on at half the learning rate, three times at most, then it ends there."""
+    its last healthy checkpoint and on at a third of the learning rate, at most three times, or else ends there."""
     max_reward_error_share: float = Field(0.01, ge=0.0, le=1.0)
     """Share of completions on which a reward may fail before the run stops; each failure is recorded and skipped."""
 

@@ -75,7 +75,7 @@ def _wear(record: Record) -> Finding | None:
     return Finding(
         "learning_rate_too_high",
         "warning",
-        (rounds[best]["step"], record.step),
+        (rounds[best + WINDOW]["step"], record.step),
         confidence(errors, 0.6),
         f"Accuracy wears off: {change.before:.2f} in the {WINDOW} rounds from step {rounds[best]['step']} on, now "
         f"{change.after:.2f}.",

@@ -1,4 +1,4 @@
-"""Going back: the state of the last healthy checkpoint, and on from there at half the learning rate.
+"""Going back: the state of the last healthy checkpoint, and on from there at a third of the learning rate.
 
 So OPT-175B was trained through its divergences (arXiv 2205.01068, section 2.5). Steps and data go on instead of being
 taken again, as PaLM skipped the batches of a spike (arXiv 2204.02311, section 5.1): the same data at the same rate,
@@ -19,8 +19,8 @@ from lowmem_rl.training.border import load_weights
 from lowmem_rl.training.checkpoints import Checkpoint, newest, remove_after
 
 MOST_ROLLBACKS = 3
-"""A run that collapses at an eighth of its learning rate suffers from something else."""
-SLOWER = 0.5
+"""A run that collapses at a 27th of its learning rate suffers from something else."""
+SLOWER = 1 / 3
 ROUNDS_BACK = 30
 """A collapse is named within 20 rounds and rests on ten more: as old must a checkpoint be to be surely healthy."""
 OPTIMIZER = "optimizer.pt"
@@ -44,7 +44,7 @@ def go_back(
     trainer: Any,
     tell: Callable[[str], None] = lambda text: None,
 ) -> RollBack:
-    """Puts back the last checkpoint from before anything ailed, halves the learning rate, and writes that down.
+    """Puts back the last checkpoint from before anything ailed, slows the run down, and writes that down.
 
     Later checkpoints are removed: a run that is taken up again must not begin at a collapsed one. Raises
     `TrainingError`, healthy weights in place, where going on would lead nowhere: no checkpoint is old enough, and the

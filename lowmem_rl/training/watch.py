@@ -12,6 +12,8 @@ from lowmem_rl.training.events import Found, Listener, Noted
 from lowmem_rl.training.metrics import diverged
 from lowmem_rl.training.rollback import stopped
 
+MENDED = "learning_rate_too_high"
+"""What going back mends, and so does not wait until it is critical."""
 GoBack = Callable[[tuple[Finding, ...]], RollBack]
 
 
@@ -41,13 +43,14 @@ class Watch:
         Raises `TrainingError`, in any case where the weights are spoiled and stay so: loss or gradient is no number.
         """
         action = self.config.health.action
-        critical = [finding for finding in self.watcher.ailing if finding.severity == "critical"]
-        if critical and self.works and action == "stop":
+        ailing = self.watcher.ailing if self.works else ()
+        critical = [finding for finding in ailing if finding.severity == "critical"]
+        if critical and action == "stop":
             raise stopped(critical[0], self.watcher.record.step, 'The run ends: health.action is "stop".')
-        if critical and self.works and action == "roll_back":
-            undone = go_back(self.watcher.ailing)
+        if action == "roll_back" and (critical or any(finding.name == MENDED for finding in ailing)):
+            undone = go_back(ailing)
             self.watcher.on_rollback(undone)
-            self.listen(Noted(f"back to the weights of step {undone.to}, and on at half the learning rate"))
+            self.listen(Noted(f"back to the weights of step {undone.to}, and on at a third of the learning rate"))
         elif diverged(self.row):
             raise TrainingError(
                 f"Step {self.row['step']}: the loss or the gradient is no finite number. The run stopped.",
