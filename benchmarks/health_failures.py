@@ -37,7 +37,7 @@ from lowmem_rl.training.events import Event, Found, StepEnded
 WITHIN = 20
 """Steps from the onset in which a failure must have its name."""
 REWARDS = Path(__file__).with_name("health_rewards.py")
-COMMON = ("eval.examples=100", "eval.quick_examples=50", "eval.every=5")
+COMMON = ("eval.examples=50", "eval.quick_examples=50", "eval.every=10")
 
 Onset = Callable[[Sequence[Row]], int | None]
 """Reads from the rows since when a failure is there, None where it never was."""
@@ -172,7 +172,13 @@ FAILURES = (
         "pairs on a hard task",
         "groups of 2 on two digits times two, of which the model knows few",
         ("dead_groups", "dead_reward"),
-        ("grpo.group_size=2", "grpo.pairwise=true", "grpo.scale_rewards=none", "memory.micro_batch=16", "task.levels=[5]"),
+        (
+            "grpo.group_size=2",
+            "grpo.pairwise=true",
+            "grpo.scale_rewards=none",
+            "memory.micro_batch=16",
+            "task.levels=[5]",
+        ),
         ("boxed_answer=1.0",),
     ),
     Case(
@@ -258,11 +264,11 @@ FAILURES = (
 )
 
 HEALTHY = (
-    *[Case("arithmetic", "the preset", steps=40)] * 8,
-    *[Case("arithmetic, any_answer", "lenient answers paid", rewards=("any_answer=1.0",), steps=40)] * 3,
-    *[Case("countdown, answer_tags", "the form paid", rewards=("answer_tags=1.0",), task="countdown", steps=40)] * 3,
-    *[Case("matrix_inverse", "entries paid", rewards=("matrix_rows=1.0",), task="matrix_inverse", steps=40)] * 3,
-    *[Case("program_synthesis", "right", rewards=("program_synthesis=1.0",), task="program_synthesis", steps=40)] * 3,
+    *[Case("arithmetic", "the preset")] * 8,
+    *[Case("arithmetic, any_answer", "lenient answers paid", rewards=("any_answer=1.0",))] * 3,
+    *[Case("countdown, answer_tags", "the form paid", rewards=("answer_tags=1.0",), task="countdown")] * 3,
+    *[Case("matrix_inverse", "entries paid", rewards=("matrix_rows=1.0",), task="matrix_inverse")] * 3,
+    *[Case("program_synthesis", "right", rewards=("program_synthesis=1.0",), task="program_synthesis")] * 3,
 )
 
 

@@ -10,6 +10,8 @@ from lowmem_rl.runs import Row
 
 HEAD = 2
 """Rounds that a warm-up leaves untouched whatever the rate."""
+FEW = 4
+"""Rounds that show a breakdown at once where they hold prompts enough."""
 FALLEN = 0.5
 ENTROPY_JUMP, ENTROPY_JUMP_NATS = 2.0, 0.2
 GRADIENT_JUMP = 10.0
@@ -29,13 +31,15 @@ FEWEST_INFORMATIVE = 0.2
 
 
 def look_too_high(record: Record) -> Finding | None:
-    now = record.rounds[HEAD:][-WINDOW:]
+    rounds, now = record.rounds, record.rounds[HEAD:][-WINDOW:]
     # A collapse is sudden: what was before it stands at the very start, or a window ago.
-    earlier = [record.rounds[:HEAD], record.rounds[-2 * WINDOW : -WINDOW]]
-    for before in filter(None, earlier):
-        if (found := _collapse(record, before, now)) is not None:
-            return found
-    return _wear(record)
+    pairs = [
+        (rounds[:HEAD], now),
+        (rounds[-2 * WINDOW : -WINDOW], now),
+        (rounds[-WINDOW - FEW : -FEW], rounds[-FEW:]),
+    ]
+    found = (_collapse(record, before, after) for before, after in pairs if before)
+    return next(filter(None, found), None) or _wear(record)
 
 
 def _collapse(record: Record, before: tuple[Row, ...], now: tuple[Row, ...]) -> Finding | None:
