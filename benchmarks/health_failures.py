@@ -31,7 +31,7 @@ from lowmem_rl.errors import LowMemError
 from lowmem_rl.health.record import Record, read_record
 from lowmem_rl.health.watcher import replay
 from lowmem_rl.models import TINY, TINY_DIRECTORY
-from lowmem_rl.runs import Row, RunDir, read_json, write_json
+from lowmem_rl.runs import Row, RunDir, read_json, read_rows, write_json
 from lowmem_rl.training.events import Event, Found, StepEnded
 
 WITHIN = 20
@@ -272,23 +272,41 @@ HEALTHY = (
 )
 
 
+ROLL_BACK = Case(
+    "roll-back",
+    "a warm-up of 20 steps to 2e-2, and back from there",
+    settings=(
+        "optimizer.learning_rate=0.02",
+        "optimizer.warmup_steps=20",
+        "optimizer.schedule=constant",
+        "health.action=roll_back",
+        "logging.checkpoint_every=5",
+        "eval.every=5",
+        "eval.examples=100",
+        "eval.quick_examples=100",
+    ),
+    steps=60,
+)
+
+
 def main() -> None:
-    """Trains what is not there yet, replays everything, writes the record and prints the table."""
+    """Trains what is not there yet, replays everything, writes the record and prints what was told."""
     options = _options()
     options.runs.mkdir(parents=True, exist_ok=True)
     chosen = list(_chosen(options))
     for case, seed in chosen:
         if not options.replay_only:
             train(case, seed, run_of(options.runs, case, seed), options.bases)
-    rows = [result(case, seed, run_of(options.runs, case, seed)) for case, seed in chosen]
+    rows = [result(case, seed, run_of(options.runs, case, seed)) for case, seed in chosen if case != ROLL_BACK]
+    back = [gone_back(run_of(options.runs, case, seed)) for case, seed in chosen if case == ROLL_BACK]
     if options.out:
-        write_json(options.out, record(rows, options))
-    print("\n".join(table(rows)))
+        write_json(options.out, record(rows, options) | {"roll_back": back})
+    print("\n".join([*map(line, rows), json.dumps(summary(rows), indent=2), *map(json.dumps, back)]))
 
 
 def _chosen(options: argparse.Namespace) -> Iterator[tuple[Case, int]]:
     """Yields failures with the first seed, healthy runs with a seed each."""
-    cases = [(case, options.seed) for case in FAILURES]
+    cases = [(case, options.seed) for case in (*FAILURES, ROLL_BACK)]
     cases += [(case, options.seed + number) for number, case in enumerate(HEALTHY)]
     for case, seed in cases:
         done = (run_of(options.runs, case, seed).path / TOLD).exists()
@@ -381,6 +399,23 @@ def result(case: Case, seed: int, out: RunDir) -> dict[str, Any]:
     }
 
 
+def gone_back(out: RunDir) -> dict[str, Any]:
+    """Returns the held-out accuracy of a run that went back: in the end, at its best healthy checkpoint, at its worst.
+
+    Each checkpoint has an evaluation, all of the same examples; one that a roll-back has undone was none in health.
+    """
+    found = read_record(out)
+    *lasting, after = (one.pass_at_1 for one in found.lasting().evaluations)
+    return {
+        "seed": found.config.seed,
+        "rollbacks": list(read_rows(out.rollbacks)),
+        "best_healthy_checkpoint": max(lasting),
+        "after": after,
+        "undone": [(one.step, one.pass_at_1) for one in found.evaluations if one not in found.lasting().evaluations],
+        "examples": found.evaluations[-1].num_examples,
+    }
+
+
 def ends(found: Record) -> list[float]:
     """Returns the mean accuracy of the first and of the last steps' completions."""
     values = [row["accuracy"] for row in found.rows]
@@ -415,23 +450,11 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Yields the lines of a Markdown table, a run each."""
-    head = ("run", "what was done", "there since step", "named after step", "as", "told besides")
-    yield f"| {' | '.join(head)} |"
-    yield "| --- " * len(head) + "|"
-    for row in rows:
-        yield f"| {' | '.join(cells(row))} |"
-
-
-def cells(row: dict[str, Any]) -> Iterator[str]:
-    """Yields what the table says of a run."""
-    yield from (row["case"], row["about"])
-    yield str(row["onset"] or "-")
-    yield f"{row['named'] or '-'}{'' if row['in_time'] or not row['expected'] else ' (missed)'}"
-    yield ", ".join(f"`{name}`" for name in row["expected"]) or "healthy"
-    others = [(step, name, severity) for step, name, severity in row["told"] if name not in row["expected"]]
-    yield ", ".join(f"`{name}` ({severity}, {step})" for step, name, severity in others) or "nothing"
+def line(row: dict[str, Any]) -> str:
+    """Returns what was told of a run, in a line."""
+    verdict = "" if not row["expected"] else "in time: " if row["in_time"] else "MISSED: "
+    told = ", ".join(f"{name} ({severity}, {step})" for step, name, severity in row["told"]) or "nothing"
+    return f"{row['case']}, seed {row['seed']}, there since {row['onset']}: {verdict}{told}"
 
 
 def _options() -> argparse.Namespace:
