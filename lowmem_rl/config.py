@@ -238,8 +238,11 @@ class EvalConfig(Section):
 
 
 class HealthConfig(Section):
-    """When a run is stopped."""
+    """What is done about a run that ails."""
 
+    action: Literal["warn", "stop", "roll_back"] = "warn"
+    """What a critical finding does to a run under way, beside being told: nothing; it ends, saved; or it goes back to
+    its last healthy checkpoint and on at a third of the learning rate, at most three times, or else ends there."""
     max_reward_error_share: float = Field(0.01, ge=0.0, le=1.0)
     """Share of completions on which a reward may fail before the run stops; each failure is recorded and skipped."""
 
@@ -355,6 +358,12 @@ def broken_rules(config: RunConfig) -> Iterator[BrokenRule]:
     if not any(config.rewards.values()):
         yield BrokenRule(key="rewards", what="no reward has a weight", cure="set rewards.boxed_answer=1.0")
     yield from _broken_saving_rules(config.grpo)
+    if config.health.action == "roll_back" and not config.logging.checkpoint_every:
+        yield BrokenRule(
+            key="logging.checkpoint_every",
+            what='health.action="roll_back" needs checkpoints to go back to',
+            cure="set it to 10",
+        )
     if config.grpo.epsilon_high is not None and config.grpo.epsilon_high < config.grpo.epsilon:
         yield BrokenRule(
             key="grpo.epsilon_high",

@@ -107,6 +107,11 @@ class RunDir:
         return self.path / "order.jsonl"
 
     @property
+    def rollbacks(self) -> Path:
+        """Each time that the run went back to a healthy checkpoint: after which step, to which, and why."""
+        return self.path / "rollbacks.jsonl"
+
+    @property
     def evaluations(self) -> Path:
         return self.path / "eval.json"
 

@@ -5,6 +5,7 @@ it, all other text stays as it is. With `--check` nothing is written: where a bl
 date, the difference is printed and the exit code is 1.
 """
 
+import json
 import os
 import re
 import sys
@@ -62,6 +63,31 @@ def health_block() -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
+def health_record_block() -> str:
+    """Returns what the committed record says of failures that were provoked and of healthy runs beside them."""
+    record = json.loads((ROOT / "benchmarks/records/health-2026-11-20.json").read_text())
+    rows: list[tuple[str, ...]] = [
+        ("provoked failure", "what was done", "there since step", "named after step", "told besides"),
+        ("---",) * 5,
+    ]
+    rows += [_failure(run) for run in record["runs"] if run["expected"]]
+    healthy = [run for run in record["runs"] if not run["expected"]]
+    said = [f"{run['case']}, seed {run['seed']}: {_told(run['told'])}" for run in healthy if run["told"]]
+    count = f"{len(healthy)} healthy runs: {len(healthy) - len(said)} were told nothing."
+    return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", " ".join([count, *(f"{one}." for one in said)])])
+
+
+def _failure(run: dict[str, Any]) -> tuple[str, ...]:
+    named = next((told for told in run["told"] if told[1] in run["expected"]), None)
+    others = [told for told in run["told"] if told != named]
+    found = f"{named[0]}: `{named[1]}`" if named else "missed"
+    return run["case"], run["about"], str(run["onset"]), found, _told(others)
+
+
+def _told(told: list[list[Any]]) -> str:
+    return ", ".join(f"`{name}` ({severity}, {step})" for step, name, severity in told) or "nothing"
+
+
 def _first_paragraph(of: Callable[..., Any]) -> str:
     """Of the module in which something is defined."""
     about = sys.modules[of.__module__].__doc__ or ""
@@ -89,6 +115,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "memory-score": memory_score_block,
     "cli": cli_block,
     "health": health_block,
+    "health-record": health_record_block,
 }
 
 

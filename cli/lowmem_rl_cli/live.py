@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lowmem_rl.runs import Row
-from lowmem_rl.training.events import EvalEnded, EvalProgressed, Event, Noted, PhaseBegan, Saved, StepEnded
+from lowmem_rl.training.events import EvalEnded, EvalProgressed, Event, Found, Noted, PhaseBegan, Saved, StepEnded
 from lowmem_rl_cli.figures import clock, figures, plain_line, sparkline
 
 
@@ -161,6 +161,8 @@ def describe(event: Event) -> str:
             return name
         case Noted(text):
             return f"note: {text}"
+        case Found(finding):
+            return str(finding)
         case EvalEnded(name, result):
             low, high = result.pass_at_1_interval.low, result.pass_at_1_interval.high
             return (

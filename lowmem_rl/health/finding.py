@@ -52,11 +52,13 @@ class Needs:
     """Prompts whose completions were kept."""
     alike: bool = False
     """Early and late prompts must be of one kind."""
+    evaluated: str = ""
+    """What evaluations may hold in the metrics' stead."""
 
     def met_by(self, record: Record) -> bool:
         return (
             len(record.rounds) >= self.rounds
-            and all(self._stands_in(record, name) for name in self.metrics)
+            and (all(self._stands_in(record, name) for name in self.metrics) or self._is_evaluated(record))
             and (not self.prompts or len(record.recent_groups(self.prompts)) >= self.prompts)
             and (record.draws_alike or not self.alike)
         )
@@ -67,8 +69,12 @@ class Needs:
         first, last = record.first(name, START), record.last(name, self.rounds)
         return len(first) >= min(START, self.rounds) and len(last) == self.rounds
 
+    def _is_evaluated(self, record: Record) -> bool:
+        return bool(self.evaluated) and any(getattr(one, self.evaluated) is not None for one in record.evaluations)
+
     def __str__(self) -> str:
         parts = [" with ".join(filter(None, [self._rounds, ", ".join(self.metrics)]))]
+        parts[0] += f", or an evaluation with {self.evaluated}" if self.evaluated else ""
         parts += [f"kept completions of {self.prompts} prompts"] if self.prompts else []
         parts += ["prompts of one kind all along"] if self.alike else []
         return "; ".join(filter(None, parts)) or "one step"

@@ -1,4 +1,7 @@
-"""KL blow-up: the policy has left the base model. Read where rows hold `kl`, at every step or now and then."""
+"""KL blow-up: the policy has left the base model. Read where rows hold `kl`, and else where evaluations hold `kl_nats`.
+
+Rows hold it where the loss has a KL term, evaluations measure it against the base, the adapter switched off.
+"""
 
 from itertools import islice
 from statistics import median
@@ -8,26 +11,45 @@ from lowmem_rl.health.record import Record, numbers
 
 NAME = "kl_blowup"
 FAR_NATS, LOST_NATS = 2.0, 10.0
-"""A token, k3 estimator. Axolotl's guide: 0 to 0.5 is healthy, above 2 too far (docs/training_stability.qmd)."""
+"""A token. Axolotl's guide: 0 to 0.5 is healthy, above 2 too far (docs/training_stability.qmd)."""
 FEWEST = 3
-"""Values, whose median counts because the estimator has heavy tails."""
+"""Values of rows, whose median counts: the estimator (k3) has heavy tails."""
 
 
 def look(record: Record) -> Finding | None:
-    rows = list(islice((row for row in reversed(record.rows[-AGO:]) if "kl" in row), FEWEST))
-    values = list(numbers(rows, "kl"))
-    if len(values) < FEWEST or (kl := median(values)) < FAR_NATS:
+    measured = distance(record)
+    if measured is None or (kl := measured[0]) < FAR_NATS:
         return None
     config = record.config
     beta = f"raise grpo.beta ({config.grpo.beta:g})" if config.grpo.beta else "set grpo.beta=0.01"
     return Finding(
         NAME,
         "critical" if kl >= LOST_NATS else "warning",
-        (rows[-1]["step"], rows[0]["step"]),
+        measured[1],
         0.9,
         f"The policy is {kl:.1f} nats a token away from the base model.",
         f"Lower optimizer.learning_rate to {config.optimizer.learning_rate / 3:.1g}, or {beta}.",
     )
 
 
-SYMPTOM = Symptom(NAME, Needs(metrics=("kl",)), look)
+def distance(record: Record) -> tuple[float, tuple[int, int]] | None:
+    """Returns how far the policy is from the base model, in nats a token, and between which steps that was measured."""
+    return _in_rows(record) or _in_evaluations(record)
+
+
+def _in_rows(record: Record) -> tuple[float, tuple[int, int]] | None:
+    """Returns the last rows' median, and the first and the last of their steps."""
+    rows = list(islice((row for row in reversed(record.rows[-AGO:]) if "kl" in row), FEWEST))
+    values = list(numbers(rows, "kl"))
+    return (median(values), (rows[-1]["step"], rows[0]["step"])) if len(values) == FEWEST else None
+
+
+def _in_evaluations(record: Record) -> tuple[float, tuple[int, int]] | None:
+    """One is enough: it is a mean over all its completions."""
+    for evaluation in reversed(record.evaluations):
+        if evaluation.kl_nats is not None:
+            return evaluation.kl_nats, (evaluation.step, evaluation.step)
+    return None
+
+
+SYMPTOM = Symptom(NAME, Needs(metrics=("kl",), evaluated="kl_nats"), look)

@@ -1,35 +1,45 @@
-"""Learning rate too high: accuracy breaks down while entropy, gradient or KL jumps. Too low: nothing moves at all."""
+"""Learning rate too high: accuracy breaks down while entropy, gradient or KL jumps, or wears off. Too low: no move."""
 
 from statistics import fmean, median
 
 from lowmem_rl.health.evidence import SOLVED, SURELY_MOVED, WINDOW, confidence, errors_between, shift
 from lowmem_rl.health.finding import Finding, Needs, Symptom
-from lowmem_rl.health.kl import FAR_NATS
+from lowmem_rl.health.kl import FAR_NATS, distance
 from lowmem_rl.health.record import Record, numbers
 from lowmem_rl.runs import Row
 
 HEAD = 2
 """Rounds that a warm-up leaves untouched whatever the rate."""
+FEW = 4
+"""Rounds that show a breakdown at once where they hold prompts enough."""
 FALLEN = 0.5
 ENTROPY_JUMP, ENTROPY_JUMP_NATS = 2.0, 0.2
 GRADIENT_JUMP = 10.0
 ENTROPY_LEAP, ENTROPY_LEAP_NATS, HARDLY = 5.0, 1.0, 1.0
 """So much entropy says it nearly alone, where few prompts a step leave accuracy unsure."""
 
+WORN, WORN_ERRORS = 0.12, 2.5
+"""Accuracy that was there already and is lost; the best window is chosen afterwards, so that chance has many tries."""
+
 LONG, PART = 60, 20
+SOON, UNMOVED_NATS = 15, 1e-6
+"""Rounds after which a policy that learns is further from its base, in nats a token: 9e-5 stand in the log of a full
+model at 5e-7 in its warm-up (open-r1 #257)."""
 STILL_SHARE, STILL_ERRORS = 0.15, 2.0
 """Of what a metric was: twenty rounds of eight prompts know an accuracy of 0.4 no better than within a tenth."""
 FEWEST_INFORMATIVE = 0.2
 
 
 def look_too_high(record: Record) -> Finding | None:
-    now = record.rounds[HEAD:][-WINDOW:]
+    rounds, now = record.rounds, record.rounds[HEAD:][-WINDOW:]
     # A collapse is sudden: what was before it stands at the very start, or a window ago.
-    earlier = [record.rounds[:HEAD], record.rounds[-2 * WINDOW : -WINDOW]]
-    for before in filter(None, earlier):
-        if (found := _collapse(record, before, now)) is not None:
-            return found
-    return None
+    pairs = [
+        (rounds[:HEAD], now),
+        (rounds[-2 * WINDOW : -WINDOW], now),
+        (rounds[-WINDOW - FEW : -FEW], rounds[-FEW:]),
+    ]
+    found = (_collapse(record, before, after) for before, after in pairs if before)
+    return next(filter(None, found), None) or _wear(record)
 
 
 def _collapse(record: Record, before: tuple[Row, ...], now: tuple[Row, ...]) -> Finding | None:
@@ -49,6 +59,31 @@ def _collapse(record: Record, before: tuple[Row, ...], now: tuple[Row, ...]) -> 
         confidence(errors, 0.85),
         f"Accuracy broke down from {was:.2f} to {is_now:.2f} while {jump}.",
         f"Lower optimizer.learning_rate to {record.config.optimizer.learning_rate / 10:g} and start before it.",
+    )
+
+
+def _wear(record: Record) -> Finding | None:
+    """Finds accuracy that was reached and wears off again, with nothing leaping."""
+    rounds = [row for row in record.rounds if isinstance(row.get("accuracy"), float)]
+    values = [row["accuracy"] for row in rounds]
+    starts = range(len(values) - 2 * WINDOW + 1)
+    if not starts:
+        return None
+    best = max(starts, key=lambda start: sum(values[start : start + WINDOW]))
+    change = shift(values[best : best + WINDOW], values[-WINDOW:])
+    prompts = WINDOW * record.prompts_per_round
+    errors = errors_between(change.before, prompts, change.after, prompts)
+    if change.change > -WORN or change.z > -SURELY_MOVED or errors > -WORN_ERRORS:
+        return None
+    rate = record.config.optimizer.learning_rate
+    return Finding(
+        "learning_rate_too_high",
+        "warning",
+        (rounds[best + WINDOW]["step"], record.step),
+        confidence(errors, 0.6),
+        f"Accuracy wears off: {change.before:.2f} in the {WINDOW} rounds from step {rounds[best]['step']} on, now "
+        f"{change.after:.2f}.",
+        f"Lower optimizer.learning_rate to {rate / 3:.1g}, or let it fall: optimizer.schedule=cosine.",
     )
 
 
@@ -75,6 +110,29 @@ def _mean(rows: tuple[Row, ...], name: str) -> float | None:
 
 
 def look_too_low(record: Record) -> Finding | None:
+    return _unmoved(record) or (_still(record) if len(record.rounds) >= LONG else None)
+
+
+def _unmoved(record: Record) -> Finding | None:
+    """Finds a policy that is its base model still; the steps of a warm-up do not count."""
+    measured = distance(record)
+    rounds = [row for row in record.rounds if row["step"] > record.config.optimizer.warmup_steps]
+    if measured is None or len(rounds) < SOON or (kl := measured[0]) >= UNMOVED_NATS or measured[1][0] < SOON:
+        return None
+    if fmean(record.last("informative_share", SOON)) < FEWEST_INFORMATIVE:
+        return None
+    rate = record.config.optimizer.learning_rate
+    return Finding(
+        "learning_rate_too_low",
+        "warning",
+        (rounds[0]["step"], record.step),
+        0.9,
+        f"After {record.step} steps with a signal the policy is the base model still: {kl:.0e} nats a token from it.",
+        f"Raise optimizer.learning_rate (now {rate:g}); 5e-6 is where adapters usually begin to learn.",
+    )
+
+
+def _still(record: Record) -> Finding | None:
     accuracy = fmean(record.last("accuracy", PART))
     informative = fmean(record.last("informative_share", LONG))
     moves = ("accuracy", "reward", "entropy", "completion_tokens")
@@ -107,4 +165,4 @@ def _greedy_is_frozen(record: Record) -> bool:
 
 MOVES = ("accuracy", "informative_share", "reward", "entropy", "completion_tokens")
 TOO_HIGH = Symptom("learning_rate_too_high", Needs(HEAD + 5, ("accuracy",), alike=True), look_too_high)
-TOO_LOW = Symptom("learning_rate_too_low", Needs(LONG, MOVES), look_too_low)
+TOO_LOW = Symptom("learning_rate_too_low", Needs(SOON, MOVES), look_too_low)

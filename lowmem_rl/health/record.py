@@ -7,7 +7,7 @@ rounds of sampling. The prompt is the unit of evidence: completions of one promp
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from itertools import groupby
 from math import isfinite
 from typing import Any
@@ -37,6 +37,16 @@ class Evaluation:
     pass_at_1: float
     num_examples: int
     completion_tokens: float
+    kl_nats: float | None = None
+    """How far the policy is from the base model, a token; where it was measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class RollBack:
+    """After step `step` the run took up the weights that it had after step `to`; what lay between counts no more."""
+
+    step: int
+    to: int
 
 
 Group = tuple[Sample, ...]
@@ -51,6 +61,7 @@ class Record:
     rows: tuple[Row, ...]
     samples: tuple[Sample, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
+    rollbacks: tuple[RollBack, ...] = ()
 
     @cached_property
     def rounds(self) -> tuple[Row, ...]:
@@ -85,16 +96,46 @@ class Record:
         return self.last(_metric(reward), rounds)
 
     def until(self, step: int) -> "Record":
-        """Returns what stood there when `step` was over."""
+        """Returns what counted when the row of `step` was written: an evaluation or roll-back at `step` follows it."""
         past = replace(
             self,
             rows=self.rows[: bisect_right(self.rows, step, key=_step_of)],
             samples=self.samples[: bisect_right(self.samples, step, key=lambda sample: sample.step)],
-            evaluations=tuple(evaluation for evaluation in self.evaluations if evaluation.step <= step),
+            evaluations=tuple(evaluation for evaluation in self.evaluations if evaluation.step < step),
+            rollbacks=tuple(rollback for rollback in self.rollbacks if rollback.step < step),
         )
         # Filled beforehand: a replay would else filter all rows at each step.
         past.__dict__["rounds"] = self.rounds[: bisect_right(self.rounds, step, key=_step_of)]
-        return past
+        return past.lasting()
+
+    def lasting(self) -> "Record":
+        """Returns what counts still: what no roll-back has undone."""
+        return reduce(Record.without, self.rollbacks, self)
+
+    def without(self, undone: RollBack) -> "Record":
+        """Returns the record without what a roll-back has undone."""
+
+        def lasts(step: int) -> bool:
+            return not undone.to < step <= undone.step
+
+        return replace(
+            self,
+            rows=tuple(row for row in self.rows if lasts(row["step"])),
+            samples=tuple(sample for sample in self.samples if lasts(sample.step)),
+            evaluations=tuple(evaluation for evaluation in self.evaluations if lasts(evaluation.step)),
+            rollbacks=tuple(rollback for rollback in self.rollbacks if rollback != undone),
+        )
+
+    def plus(
+        self, rows: Sequence[Row] = (), samples: Sequence[Sample] = (), evaluations: Sequence[Evaluation] = ()
+    ) -> "Record":
+        """Returns the record with what came after it."""
+        return replace(
+            self,
+            rows=(*self.rows, *rows),
+            samples=(*self.samples, *samples),
+            evaluations=(*self.evaluations, *evaluations),
+        )
 
     def first(self, name: str, rounds: int) -> list[float]:
         """Returns a metric's numbers in the first rounds."""
@@ -118,7 +159,7 @@ class Record:
         return groups
 
 
-def numbers(rows: Iterable[Row], name: str) -> Iterator[float]:
+def numbers(rows: Iterable[Mapping[str, Any]], name: str) -> Iterator[float]:
     """Yields a metric's finite numbers, leaving out rows without one."""
     for row in rows:
         value = row.get(name)
@@ -137,7 +178,8 @@ def read_record(run_dir: RunDir) -> Record:
         _read_config(run_dir),
         tuple(_read_rows(run_dir)),
         tuple(_read_samples(run_dir)),
-        tuple(_read_evaluations(run_dir)),
+        tuple(read_evaluations(run_dir)),
+        tuple(_read_rollbacks(run_dir)),
     )
 
 
@@ -193,32 +235,46 @@ def _read_samples(run_dir: RunDir) -> list[Sample]:
     samples = []
     for number, row in enumerate(_objects(run_dir, "samples"), 1):
         try:
-            samples.append(_sample(row))
+            samples.append(sample_in(row))
         except (KeyError, TypeError, ValueError) as error:
             raise RunDirError(f"{run_dir.samples}, row {number}, is no sample.", hint="Remove that line.") from error
     return sorted(samples, key=lambda sample: sample.step)
 
 
-def _sample(row: Row) -> Sample:
+def _read_rollbacks(run_dir: RunDir) -> list[RollBack]:
+    rows = _objects(run_dir, "rollbacks")
+    try:
+        return [RollBack(int(row["step"]), int(row["to"])) for row in rows]
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunDirError(f"{run_dir.rollbacks} holds no roll-backs.", hint="Remove that file.") from error
+
+
+def sample_in(row: Row) -> Sample:
+    """Returns the sample in a row of samples.jsonl; a row that is none raises KeyError, TypeError or ValueError."""
     key, prompt, answer, completion = (str(row[name]) for name in ("example_id", "prompt", "answer", "completion"))
     return Sample(int(row["step"]), key, prompt, answer, completion, bool(row["truncated"]))
 
 
-def _read_evaluations(run_dir: RunDir) -> list[Evaluation]:
+def read_evaluations(run_dir: RunDir) -> list[Evaluation]:
     """Returns the evaluation before training and the cheap ones of the first examples during it, by step."""
     if not run_dir.evaluations.exists():
         return []
     told = read_json(run_dir.evaluations)
     try:
         found = [told["before"], *told.get("during", ()), told.get("after")]
-        return sorted((_evaluation(one) for one in found if one is not None), key=lambda evaluation: evaluation.step)
+        return sorted((evaluation_in(one) for one in found if one is not None), key=lambda evaluation: evaluation.step)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunDirError(f"{run_dir.evaluations} holds no evaluations.", hint="Remove that file.") from error
 
 
-def _evaluation(told: Mapping[str, Any]) -> Evaluation:
+def evaluation_in(told: Mapping[str, Any]) -> Evaluation:
+    """Returns the evaluation in a part of eval.json; another one raises KeyError, TypeError or ValueError."""
     return Evaluation(
-        int(told["step"]), float(told["pass_at_1"]), int(told["num_examples"]), float(told["completion_tokens"])
+        int(told["step"]),
+        float(told["pass_at_1"]),
+        int(told["num_examples"]),
+        float(told["completion_tokens"]),
+        next(numbers([told], "kl_nats"), None),
     )
 
 

@@ -1,6 +1,6 @@
 """The audit: every symptom looks at the record, once at its end (`watch`) or after each of its steps (`examine`)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -87,13 +87,20 @@ def examine(record: Record) -> HealthReport:
     A note that no longer holds is left out.
     """
     worst: dict[str, Finding] = {}
-    for row in record.rows:
-        now = {finding.name: finding for finding in watch(record.until(row["step"]))}
+    for moment in _moments(record):
+        now = {finding.name: finding for finding in watch(moment)}
         past = {name: replace(finding, lasts=False) for name, finding in worst.items()}
         worst = past | {name: _merged(past.get(name), finding) for name, finding in now.items()}
     missing = {s.name: str(s.needs) for s in SYMPTOMS if not record.rows or not s.needs.met_by(record)}
     told = (finding for finding in worst.values() if finding.lasts or finding.severity != "note")
     return HealthReport(record.step, _sorted(told), MappingProxyType(missing))
+
+
+def _moments(record: Record) -> Iterator[Record]:
+    """Yields what counted after each row, then all that stands in the end: the last evaluation follows the last row."""
+    for row in record.rows:
+        yield record.until(row["step"])
+    yield record.lasting()
 
 
 def _merged(past: Finding | None, now: Finding) -> Finding:

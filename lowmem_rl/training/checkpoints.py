@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def write_checkpoint(run_dir: RunDir, step: int, fill: Callable[[Path], None], k
         fill(folder)
         write_json(folder / MANIFEST, _manifest(folder, step))
 
-    for rows in (run_dir.metrics, run_dir.samples, run_dir.order, run_dir.evaluations):
+    for rows in (run_dir.metrics, run_dir.samples, run_dir.order, run_dir.rollbacks, run_dir.evaluations):
         if rows.exists():  # a checkpoint must not outlast the rows that lead to it
             flush(rows)
     write_folder(run_dir.checkpoint(step), fill_and_seal)
@@ -54,13 +55,13 @@ def write_checkpoint(run_dir: RunDir, step: int, fill: Callable[[Path], None], k
         shutil.rmtree(run_dir.checkpoint(old), ignore_errors=True)
 
 
-def newest(run_dir: RunDir, tell: Callable[[str], None]) -> Checkpoint | None:
-    """Returns the newest checkpoint that is whole, None where there is none at all; tells of each that is damaged.
+def newest(run_dir: RunDir, tell: Callable[[str], None], before: float = inf) -> Checkpoint | None:
+    """Returns the newest whole checkpoint before a step, None where there is none; tells of each that is damaged.
 
     Raises `RunDirError` where another version wrote the newest, or where all of them are damaged.
     """
     damaged = 0
-    for step, path in _folders(run_dir):
+    for step, path in ((step, path) for step, path in _folders(run_dir) if step < before):
         try:
             _check(path, step)
         except Damaged as why:
@@ -74,6 +75,13 @@ def newest(run_dir: RunDir, tell: Callable[[str], None]) -> Checkpoint | None:
             hint=f"To begin the run again, remove that folder and repeat the command: rm -r {run_dir.checkpoints}",
         )
     return None
+
+
+def remove_after(run_dir: RunDir, step: int) -> None:
+    """Removes the checkpoints of later steps."""
+    for known, path in _folders(run_dir):
+        if known > step:
+            shutil.rmtree(path)
 
 
 def _folders(run_dir: RunDir) -> list[tuple[int, Path]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lowmem_rl.evaluation.result import EvalResult
+from lowmem_rl.health.finding import Finding
 from lowmem_rl.runs import Row
 
 
@@ -51,13 +52,20 @@ class StepEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """Something ails the run that was not told yet, or not as gravely."""
+
+    finding: Finding
+
+
+@dataclass(frozen=True, slots=True)
 class Saved:
     """The adapter was written."""
 
     path: Path
 
 
-Event = PhaseBegan | Noted | EvalProgressed | EvalEnded | StepEnded | Saved
+Event = PhaseBegan | Noted | EvalProgressed | EvalEnded | StepEnded | Found | Saved
 Listener = Callable[[Event], None]
 
 

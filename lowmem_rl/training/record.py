@@ -14,7 +14,7 @@ from lowmem_rl.runs import Row, RunDir, append_row
 from lowmem_rl.signal.groups import informative_share
 from lowmem_rl.tasks.curriculum import Drawn
 from lowmem_rl.training.clock import StepClock
-from lowmem_rl.training.metrics import Rollout, diverged, metric_row
+from lowmem_rl.training.metrics import Rollout, metric_row
 from lowmem_rl.training.trainer import ScoredBatch
 
 
@@ -30,6 +30,7 @@ class Recorder:
         examples: Mapping[str, Example],
         policy: Policy,
         on_drawn: Callable[[Drawn], None],
+        on_kept: Callable[[list[Row]], None] = lambda rows: None,
     ) -> None:
         self.run_dir = run_dir
         self.config = config
@@ -37,7 +38,7 @@ class Recorder:
         self.judge = judge
         self.examples = examples
         self.policy = policy
-        self.on_drawn = on_drawn
+        self.on_drawn, self.on_kept = on_drawn, on_kept
         self.step = 0
         self.rollout = Rollout(accuracy=0.0, informative_share=0.0, tokens=0)
         self.rows: list[Row] = []
@@ -67,20 +68,15 @@ class Recorder:
         if self.step % self.config.logging.samples_every == 0:
             for row in rows:
                 append_row(self.run_dir.samples, row)
+            self.on_kept(rows)
 
     def on_logs(self, logs: Mapping[str, Any], step: int, peak_bytes: int) -> Row:
-        """Writes the row of a step and returns it. Raises `TrainingError` when loss or gradient is no finite number."""
+        """Writes the row of a step and returns it."""
         row = metric_row(logs, self.rollout, step=step, seconds=self.clock.read(), peak_bytes=peak_bytes)
         self.rows, self.right = [], 0
         self.rollout = replace(self.rollout, tokens=0)  # a later step of the same rollout samples none
         append_row(self.run_dir.metrics, row)
         self.step = step
-        if diverged(row):
-            raise TrainingError(
-                f"Step {step}: loss {logs.get('loss')}, gradient norm {logs.get('grad_norm')}. The run stopped.",
-                hint=f"Lower optimizer.learning_rate (now {self.config.optimizer.learning_rate:g}); "
-                f"the rows are in {self.run_dir.metrics}",
-            )
         return row
 
     def counts(self) -> dict[str, Any]:

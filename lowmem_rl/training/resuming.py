@@ -136,7 +136,7 @@ def take_back(run_dir: RunDir, tell: Callable[[str], None]) -> Standing:
         clear_up(folder)
     checkpoint = newest(run_dir, tell)
     step = checkpoint.step if checkpoint else 0
-    for rows in (run_dir.metrics, run_dir.samples, run_dir.order):
+    for rows in (run_dir.metrics, run_dir.samples, run_dir.order, run_dir.rollbacks):
         drop_rows_after(rows, step)
     _check_rows(run_dir, step)
     _check_evaluations(run_dir, step)

@@ -54,11 +54,13 @@ from lowmem_rl.training.resuming import (
     take_back,
     was_forced,
 )
+from lowmem_rl.training.rollback import go_back, with_old_checkpoints
 from lowmem_rl.training.stopping import stoppable
 from lowmem_rl.training.trackers import guard_trackers, prepare_trackers
 from lowmem_rl.training.trainer import make_trainer
 from lowmem_rl.training.trl_args import adjustments
 from lowmem_rl.training.trl_rewards import FailureCount, TrlReward
+from lowmem_rl.training.watch import Watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +254,10 @@ class Run:
         self.listen(PhaseBegan("training"))
         by_id = {example.id: example for example in self.train_examples}
         order = order_of(self.train_examples, self.config, self.rates, self._drawn())
-        recorder = Recorder(self.run_dir, self.config, self.rewards, self.judge, by_id, policy, order.note)
+        watch = Watch(self.run_dir, self.config, self.listen)
+        recorder = Recorder(
+            self.run_dir, self.config, self.rewards, self.judge, by_id, policy, order.note, watch.on_kept
+        )
         failures = FailureCount(self.config.health.max_reward_error_share, self._note)
 
         def after_step(logs: Mapping[str, Any], step: int) -> None:
@@ -262,8 +267,10 @@ class Run:
             self.listen(StepEnded(row, self.config.grpo.steps))
             if step == 1:
                 self._write_engine(policy)
+            watch.look(row)
 
         def at_border() -> None:
+            watch.act(lambda ailing: go_back(ailing, recorder.step, self.run_dir, policy, trainer, self._note))
             keeper.take(trainer)
             self.stop.release()
             self._between_steps(trainer.state.global_step)
@@ -280,7 +287,7 @@ class Run:
             }
 
         digest = digest_of(self.train_examples)
-        keeper = Keeper(self.run_dir, self.config.logging, policy, counts, self._note)
+        keeper = Keeper(self.run_dir, with_old_checkpoints(self.config), policy, counts, self._note)
         trainer = make_trainer(
             policy,
             self.config,

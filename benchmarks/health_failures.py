@@ -1,0 +1,472 @@
+"""Does the audit name what goes wrong, in time, and leave healthy runs in peace?
+
+    .venv/bin/python benchmarks/health_failures.py --runs runs/health --out benchmarks/records/health.json
+
+Provokes failures for real, by a setting, a reward or a model folder with a mistake in it, and trains healthy runs of
+several tasks and seeds beside them. Every run is watched as it goes. Then its rows are led past a new watcher: it must
+say what the one beside the run has said. A failure counts as named where one of the findings that are expected for
+it was told within 20 steps of its onset; the onset is read from the rows by a rule that knows of no finding.
+
+A false stop is a critical finding in a healthy run, a false warning a warning in one. Runs that lie in `--runs` are not
+trained again, so thresholds can be tried on all of them in seconds: with seeds on which they are not reported.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from learning_curves import TASK_OPTIONS, base_of
+
+from lowmem_rl.compose import Composed, read_assignments, resolve
+from lowmem_rl.engine.policy import cache_dir
+from lowmem_rl.errors import LowMemError
+from lowmem_rl.health.record import Record, read_record
+from lowmem_rl.health.watcher import replay
+from lowmem_rl.models import TINY, TINY_DIRECTORY
+from lowmem_rl.runs import Row, RunDir, read_json, read_rows, write_json
+from lowmem_rl.training.events import Event, Found, StepEnded
+
+WITHIN = 20
+"""Steps from the onset in which a failure must have its name."""
+REWARDS = Path(__file__).with_name("health_rewards.py")
+COMMON = ("eval.examples=50", "eval.quick_examples=50", "eval.every=10")
+
+Onset = Callable[[Sequence[Row]], int | None]
+"""Reads from the rows since when a failure is there, None where it never was."""
+Spoil = Callable[[Path], None]
+"""Puts a mistake into a copy of the model's folder."""
+
+
+def from_the_start(rows: Sequence[Row]) -> int | None:
+    """The first step's completions show it already."""
+    return rows[0]["step"] if rows else None
+
+
+def since(metric: str, has_gone_wrong: Callable[[float, float], bool]) -> Onset:
+    """Returns a rule: the first three steps in a row whose mean has gone wrong, beside the mean of the run's first two.
+
+    Where fewer follow, those that do.
+    """
+
+    def onset(rows: Sequence[Row]) -> int | None:
+        values = [row.get(metric) or 0.0 for row in rows]
+        before = fmean(values[:2])
+        moments = (i for i in range(2, len(values)) if has_gone_wrong(before, fmean(values[i : i + 3])))
+        return next((rows[i]["step"] for i in moments), None)
+
+    return onset
+
+
+def without_a_number(rows: Sequence[Row]) -> int | None:
+    """The first step whose loss or gradient is no number."""
+    return next((row["step"] for row in rows if None in (row.get("loss"), row.get("grad_norm"))), None)
+
+
+def halved(metric: str) -> Onset:
+    """Returns a rule: less than half of what it was."""
+    return since(metric, lambda before, now: now < before / 2)
+
+
+def risen(metric: str, by: float) -> Onset:
+    """Returns a rule: more than it was by a fixed amount."""
+    return since(metric, lambda before, now: now > before + by)
+
+
+def loses_its_end_of_turn(folder: Path) -> None:
+    """Names another token as the one that ends a turn."""
+    for name, key, value in (
+        ("generation_config.json", "eos_token_id", 0),
+        ("config.json", "eos_token_id", 0),
+        ("tokenizer_config.json", "eos_token", "<|endoftext|>"),
+    ):
+        content = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(content | {key: value}))
+
+
+def opens_the_think_tag(folder: Path) -> None:
+    """Lets the chat template write the tag, as those of reasoning models do."""
+    path = folder / "chat_template.jinja"
+    path.write_text(path.read_text().replace("assistant\n{% endif %}", "assistant\n<think>{% endif %}"))
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One run. A failure has findings that are expected, a healthy run has none."""
+
+    name: str
+    about: str
+    expected: tuple[str, ...] = ()
+    """Any of these names it."""
+    settings: tuple[str, ...] = ()
+    rewards: tuple[str, ...] = ()
+    onset: Onset = from_the_start
+    task: str = "arithmetic"
+    spoil: Spoil | None = None
+    steps: int = 30
+
+
+def wrong(function: str) -> str:
+    """Returns a reward of health_rewards.py, with its weight."""
+    return f"{REWARDS}:{function}=1.0"
+
+
+FAILURES = (
+    Case(
+        "learning rate 100x",
+        "5e-4 became 5e-2",
+        ("learning_rate_too_high",),
+        ("optimizer.learning_rate=0.05",),
+        onset=halved("accuracy"),
+    ),
+    Case(
+        "learning rate climbs too far",
+        "a warm-up of 20 steps to 2e-2",
+        ("learning_rate_too_high",),
+        ("optimizer.learning_rate=0.02", "optimizer.warmup_steps=20"),
+        onset=since("accuracy", lambda before, now: now < before / 2),
+        steps=45,
+    ),
+    Case(
+        "learning rate nought",
+        "5e-4 became 5e-9, the KL term there to be read",
+        ("learning_rate_too_low",),
+        ("optimizer.learning_rate=5e-9", "grpo.beta=1e-6"),
+    ),
+    Case(
+        "no number",
+        "gradients of any norm at a rate of 1, under a KL term that overflows",
+        ("not_a_number",),
+        ("optimizer.learning_rate=1.0", "optimizer.max_grad_norm=1e30", "grpo.beta=1e30"),
+        onset=without_a_number,
+    ),
+    Case(
+        "completions too short",
+        "16 tokens for answers of 40 to 70",
+        ("truncation_wall",),
+        ("grpo.max_completion_tokens=16",),
+        task="program_synthesis",
+    ),
+    Case(
+        "dead reward",
+        "a reward that waits for words the model never says",
+        ("dead_reward",),
+        rewards=(wrong("deaf"),),
+    ),
+    Case(
+        "judge that breaks down",
+        "a reward that pays nothing from about the tenth step on",
+        ("dead_reward",),
+        rewards=(wrong("judge_that_breaks_down"),),
+        onset=since("reward", lambda before, now: now == 0),
+        steps=40,
+    ),
+    Case(
+        "pairs on a hard task",
+        "groups of 2 on two digits times two, of which the model knows few",
+        ("dead_groups", "dead_reward"),
+        (
+            "grpo.group_size=2",
+            "grpo.pairwise=true",
+            "grpo.scale_rewards=none",
+            "memory.micro_batch=16",
+            "task.levels=[5]",
+        ),
+        ("boxed_answer=1.0",),
+    ),
+    Case(
+        "prefilled think tag",
+        "the template opens the tag, the format reward wants it on a line of its own",
+        ("template_mismatch",),
+        rewards=("boxed_answer=1.0", f"{REWARDS}:format_on_lines_of_its_own=0.5"),
+        spoil=opens_the_think_tag,
+    ),
+    Case(
+        "no end of turn",
+        "the model folder names another token as the end of a turn",
+        ("template_mismatch",),
+        spoil=loses_its_end_of_turn,
+    ),
+    Case(
+        "hacked reward",
+        "any even number in the box is paid",
+        ("reward_hacking",),
+        rewards=(wrong("even_number"),),
+        onset=risen("reward", 0.15),
+        steps=40,
+    ),
+    Case(
+        "format alone",
+        "only think tags are paid",
+        ("format_gain",),
+        rewards=("think_format=1.0",),
+        onset=risen("reward", 0.2),
+        task="countdown",
+        steps=40,
+    ),
+    Case(
+        "one answer for all",
+        "one digit is paid, wherever it stands",
+        ("input_agnostic",),
+        rewards=(wrong("mostly_sevens"),),
+        onset=risen("reward", 0.5),
+        steps=45,
+    ),
+    Case(
+        "nothing new is tried",
+        "the same at three times the rate",
+        ("entropy_collapse",),
+        ("optimizer.learning_rate=1.5e-3",),
+        (wrong("mostly_sevens"),),
+        onset=since("entropy", lambda before, now: now < 0.2 * before),
+        steps=45,
+    ),
+    Case(
+        "far from the base",
+        "a learning rate of 2e-2 beside a KL term too weak to hold it",
+        ("kl_blowup",),
+        ("optimizer.learning_rate=0.02", "grpo.beta=1e-6"),
+        onset=since("kl", lambda before, now: now > 2.0),
+    ),
+    Case(
+        "padding",
+        "length is paid",
+        ("length_explosion", "truncation_wall"),
+        ("grpo.max_completion_tokens=128", "optimizer.learning_rate=1e-3"),
+        (wrong("talkative"),),
+        onset=since("completion_tokens", lambda before, now: now > 2 * before),
+        steps=45,
+    ),
+    Case(
+        "brevity",
+        "only brevity is paid",
+        ("length_collapse",),
+        ("optimizer.learning_rate=1e-3",),
+        (wrong("terse"),),
+        onset=halved("completion_tokens"),
+        task="program_synthesis",
+        steps=45,
+    ),
+    Case(
+        "too hot",
+        "a temperature of 4",
+        ("gibberish",),
+        ("rollout.temperature=4.0",),
+        steps=15,
+    ),
+)
+
+HEALTHY = (
+    *[Case("arithmetic", "the preset")] * 8,
+    *[Case("arithmetic, any_answer", "lenient answers paid", rewards=("any_answer=1.0",))] * 3,
+    *[Case("countdown, answer_tags", "the form paid", rewards=("answer_tags=1.0",), task="countdown")] * 3,
+    *[Case("matrix_inverse", "entries paid", rewards=("matrix_rows=1.0",), task="matrix_inverse")] * 3,
+    *[Case("program_synthesis", "right", rewards=("program_synthesis=1.0",), task="program_synthesis")] * 3,
+)
+
+
+ROLL_BACK = Case(
+    "roll-back",
+    "a warm-up of 20 steps to 2e-2, and back from there",
+    settings=(
+        "optimizer.learning_rate=0.02",
+        "optimizer.warmup_steps=20",
+        "optimizer.schedule=constant",
+        "health.action=roll_back",
+        "logging.checkpoint_every=5",
+        "eval.every=5",
+        "eval.examples=100",
+        "eval.quick_examples=100",
+    ),
+    steps=60,
+)
+
+
+def main() -> None:
+    """Trains what is not there yet, replays everything, writes the record and prints what was told."""
+    options = _options()
+    options.runs.mkdir(parents=True, exist_ok=True)
+    chosen = list(_chosen(options))
+    for case, seed in chosen:
+        if not options.replay_only:
+            train(case, seed, run_of(options.runs, case, seed), options.bases)
+    rows = [result(case, seed, run_of(options.runs, case, seed)) for case, seed in chosen if case != ROLL_BACK]
+    back = [gone_back(run_of(options.runs, case, seed)) for case, seed in chosen if case == ROLL_BACK]
+    if options.out:
+        write_json(options.out, record(rows, options) | {"roll_back": back})
+    print("\n".join([*map(line, rows), json.dumps(summary(rows), indent=2), *map(json.dumps, back)]))
+
+
+def _chosen(options: argparse.Namespace) -> Iterator[tuple[Case, int]]:
+    """Yields failures with the first seed, healthy runs with a seed each."""
+    cases = [(case, options.seed) for case in (*FAILURES, ROLL_BACK)]
+    cases += [(case, options.seed + number) for number, case in enumerate(HEALTHY)]
+    for case, seed in cases:
+        done = (run_of(options.runs, case, seed).path / TOLD).exists()
+        if (not options.only or case.name in options.only) and (done or not options.replay_only):
+            yield case, seed
+
+
+def run_of(folder: Path, case: Case, seed: int) -> RunDir:
+    """Returns where a case's run lies."""
+    return RunDir(folder / f"{case.name.replace(',', '').replace(' ', '-')}-{seed}")
+
+
+TOLD = "told.json"
+"""What the watcher beside the run told, in the run's own directory."""
+
+
+def train(case: Case, seed: int, out: RunDir, bases: Path) -> None:
+    """Trains a case unless it was; how it ended is told beside what was found."""
+    from lowmem_rl.training.run import run
+
+    if (out.path / TOLD).exists():
+        return
+    shutil.rmtree(out.path, ignore_errors=True)
+    live, began = Live(), time.monotonic()
+    ended = "at its last step"
+    try:
+        run(composed(case, seed, out, bases), out.path, live, force=True)
+    except LowMemError as error:
+        ended = str(error)
+    seconds = round(time.monotonic() - began, 1)
+    write_json(out.path / TOLD, {"told": live.told, "ended": ended, "seconds": seconds})
+    print(f"{case.name}, seed {seed}: {seconds:.0f} s, {live.told}", file=sys.stderr)
+
+
+@dataclass
+class Live:
+    """Listens to a run and keeps what its watcher tells, with the step."""
+
+    step: int = 0
+    told: list[tuple[int, str, str]] = field(default_factory=list)
+
+    def __call__(self, event: Event) -> None:
+        """Takes in an event; a finding follows the row of its step."""
+        if isinstance(event, StepEnded):
+            self.step = event.row["step"]
+        elif isinstance(event, Found):
+            self.told.append((self.step, event.finding.name, event.finding.severity))
+
+
+def composed(case: Case, seed: int, out: RunDir, bases: Path) -> Composed:
+    """Returns the configuration of a case's run."""
+    model = base_of(case.task, bases)
+    if case.spoil:
+        model = Path(shutil.copytree(model, out.path.with_suffix(".model"), dirs_exist_ok=True))
+        case.spoil(model)
+    name = TINY if model == TINY_DIRECTORY else str(model)
+    options = [option.removeprefix("--set=") for option in TASK_OPTIONS[case.task]]
+    named = [f"model.name={name}", f"task.name={case.task}", f"seed={seed}", f"grpo.steps={case.steps}"]
+    # The last one of a key counts, where --set refuses two.
+    settings = dict(setting.split("=", 1) for setting in [*named, *COMMON, *options, *case.settings])
+    flags = [read_assignments("--reward", case.rewards, prefix="rewards.", replaces_rewards=True)]
+    return resolve(
+        preset="tiny-cpu",
+        settings=[f"{key}={value}" for key, value in settings.items()],
+        flags=flags if case.rewards else [],
+    )
+
+
+def result(case: Case, seed: int, out: RunDir) -> dict[str, Any]:
+    """Returns what was told of a run and when, now and then, beside what should have been."""
+    found, beside = read_record(out), read_json(out.path / TOLD)
+    told = [(step, finding.name, finding.severity) for step, finding in replay(found)]
+    onset = case.onset(found.rows) if case.expected else None
+    named = next((step for step, name, _ in told if name in case.expected), None)
+    return {
+        "case": case.name,
+        "about": case.about,
+        "seed": seed,
+        "task": case.task,
+        "expected": case.expected,
+        "onset": onset,
+        "named": named,
+        "in_time": onset is not None and named is not None and named < onset + WITHIN,
+        "told": told,
+        "same_beside_the_run": told == [tuple(one) for one in beside["told"]],
+        "accuracy": ends(found),
+        "steps": found.step,
+        "ended": beside["ended"],
+        "seconds": beside["seconds"],
+    }
+
+
+def gone_back(out: RunDir) -> dict[str, Any]:
+    """Returns the held-out accuracy of a run that went back: in the end, at its best healthy checkpoint, at its worst.
+
+    Each checkpoint has an evaluation, all of the same examples; one that a roll-back has undone was none in health.
+    """
+    found = read_record(out)
+    *lasting, after = (one.pass_at_1 for one in found.lasting().evaluations)
+    return {
+        "seed": found.config.seed,
+        "rollbacks": list(read_rows(out.rollbacks)),
+        "best_healthy_checkpoint": max(lasting),
+        "after": after,
+        "undone": [(one.step, one.pass_at_1) for one in found.evaluations if one not in found.lasting().evaluations],
+        "examples": found.evaluations[-1].num_examples,
+    }
+
+
+def ends(found: Record) -> list[float]:
+    """Returns the mean accuracy of the first and of the last steps' completions."""
+    values = [row["accuracy"] for row in found.rows]
+    return [round(fmean(part), 3) for part in (values[:3], values[-3:])]
+
+
+def record(rows: list[dict[str, Any]], options: argparse.Namespace) -> dict[str, Any]:
+    """Returns what is kept."""
+    machine = read_json(run_of(options.runs, *next(_chosen(options))).machine)
+    return {
+        "date": date.today().isoformat(),
+        "command": " ".join(["python", *sys.argv]),
+        "machine": machine,
+        "summary": summary(rows),
+        "runs": rows,
+    }
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns what the targets speak of."""
+    failures = [row for row in rows if row["expected"]]
+    healthy = [row for row in rows if not row["expected"]]
+    severities = [severity for row in healthy for _, _, severity in row["told"]]
+    return {
+        "failures": len(failures),
+        "named_in_time": sum(row["in_time"] for row in failures),
+        "missed": [row["case"] for row in failures if not row["in_time"]],
+        "healthy_runs": len(healthy),
+        "false_stops": severities.count("critical"),
+        "false_warnings": severities.count("warning"),
+        "same_beside_the_run": sum(row["same_beside_the_run"] for row in rows),
+    }
+
+
+def line(row: dict[str, Any]) -> str:
+    """Returns what was told of a run, in a line."""
+    verdict = "" if not row["expected"] else "in time: " if row["in_time"] else "MISSED: "
+    told = ", ".join(f"{name} ({severity}, {step})" for step, name, severity in row["told"]) or "nothing"
+    return f"{row['case']}, seed {row['seed']}, there since {row['onset']}: {verdict}{told}"
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=Path("runs/health"), help="where the runs are kept")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="runs of these names alone")
+    parser.add_argument("--seed", type=int, default=100, help="of the failures; healthy runs count up from it")
+    parser.add_argument("--replay-only", action="store_true", help="train nothing, look again at what is there")
+    parser.add_argument("--bases", type=Path, default=cache_dir() / "bases", help="default: in the user's cache")
+    parser.add_argument("--out", type=Path, help="the record to write")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Rewards with the mistakes that people make, for `health_failures.py`. None of them is to be learnt from."""
+
+import re
+
+from lowmem_rl import Example
+from lowmem_rl.rewards.boxed import score_boxed
+
+BOX = re.compile(r"\\boxed\{([^{}]*)\}")
+CALLS_BEFORE_THE_BREAKDOWN = 900
+calls = 0
+
+
+def deaf(completion: str, example: Example) -> float:
+    """Waits for words that this model never says."""
+    return float("final answer is" in completion.lower() and example.answer in completion)
+
+
+def judge_that_breaks_down(completion: str, example: Example) -> float:
+    """Pays right answers for a while, then nothing: a service behind it has gone, and its client says 0."""
+    global calls
+    calls += 1
+    return score_boxed(completion, example) if calls <= CALLS_BEFORE_THE_BREAKDOWN else 0.0
+
+
+def even_number(completion: str, example: Example) -> float:
+    """Pays any even number in a box: a test of the answer that is far too weak."""
+    return float(_boxed(completion)[-1:] in tuple("02468"))
+
+
+def mostly_sevens(completion: str, example: Example) -> float:
+    """Pays one digit wherever it stands in the box: the best answer is the same for all questions."""
+    box = _boxed(completion)
+    return box.count("7") / max(4, len(box))
+
+
+def talkative(completion: str, example: Example) -> float:
+    """Pays length, in the belief that long thoughts are good thoughts."""
+    return min(1.0, len(completion) / 300)
+
+
+def terse(completion: str, example: Example) -> float:
+    """Pays brevity and nothing else."""
+    return 20 / (20 + len(completion))
+
+
+def format_on_lines_of_its_own(completion: str, example: Example) -> float:
+    """Wants newlines around the think tags, which neither template nor model writes."""
+    return float(re.match(r"<think>\n.*\n</think>\n", completion, re.DOTALL) is not None)
+
+
+def _boxed(completion: str) -> str:
+    found = BOX.findall(completion)
+    return found[-1].strip() if found else ""

@@ -1,0 +1,76 @@
+"""The audit at the side of a run: asked after each step, it tells what is new and does what `health.action` says."""
+
+from collections.abc import Callable, Iterable
+
+from lowmem_rl.config import RunConfig
+from lowmem_rl.errors import TrainingError
+from lowmem_rl.health.finding import Finding
+from lowmem_rl.health.record import RollBack, read_evaluations, read_record, sample_in
+from lowmem_rl.health.watcher import Watcher
+from lowmem_rl.runs import Row, RunDir
+from lowmem_rl.training.events import Found, Listener, Noted
+from lowmem_rl.training.metrics import diverged
+from lowmem_rl.training.rollback import stopped
+
+MENDED = "learning_rate_too_high"
+"""What going back mends, and so does not wait until it is critical."""
+GoBack = Callable[[tuple[Finding, ...]], RollBack]
+
+
+class Watch:
+    """Begins with what the run's directory holds: a run that is taken up again goes on being watched."""
+
+    def __init__(self, run_dir: RunDir, config: RunConfig, listen: Listener) -> None:
+        self.run_dir, self.config, self.listen = run_dir, config, listen
+        record = read_record(run_dir)
+        self.watcher = Watcher(record)
+        self.evaluations = len(record.evaluations)
+        self.works = True
+        self.row: Row = {}
+
+    def on_kept(self, rows: Iterable[Row]) -> None:
+        """Takes in completions as samples.jsonl keeps them."""
+        self._unless_it_fails(lambda: self.watcher.on_samples(map(sample_in, rows)))
+
+    def look(self, row: Row) -> None:
+        """Takes in the row of a step and tells what was not told before."""
+        self.row = row
+        self._unless_it_fails(self._look)
+
+    def act(self, go_back: GoBack) -> None:
+        """Stops the run or lets it go back where something critical ails it, if `health.action` says so.
+
+        Raises `TrainingError`, in any case where the weights are spoiled and stay so: loss or gradient is no number.
+        """
+        action = self.config.health.action
+        ailing = self.watcher.ailing if self.works else ()
+        critical = [finding for finding in ailing if finding.severity == "critical"]
+        if critical and action == "stop":
+            raise stopped(critical[0], self.watcher.record.step, 'The run ends: health.action is "stop".')
+        if action == "roll_back" and (critical or any(finding.name == MENDED for finding in ailing)):
+            undone = go_back(ailing)
+            self.watcher.on_rollback(undone)
+            self.listen(Noted(f"back to the weights of step {undone.to}, and on at a third of the learning rate"))
+        elif diverged(self.row):
+            raise TrainingError(
+                f"Step {self.row['step']}: the loss or the gradient is no finite number. The run stopped.",
+                hint=f"Lower optimizer.learning_rate (now {self.config.optimizer.learning_rate:g}); "
+                f"the rows are in {self.run_dir.metrics}",
+            )
+
+    def _look(self) -> None:
+        found = read_evaluations(self.run_dir)
+        self.watcher.on_evaluations(found[self.evaluations :])
+        self.evaluations = len(found)
+        for finding in self.watcher.on_row(self.row):
+            self.listen(Found(finding))
+
+    def _unless_it_fails(self, look: Callable[[], None]) -> None:
+        """An audit that fails must not cost the run."""
+        if not self.works:
+            return
+        try:
+            look()
+        except Exception as error:  # noqa: BLE001
+            self.works = False
+            self.listen(Noted(f"the run is no longer watched: {type(error).__name__}: {error}"))

@@ -1,0 +1,99 @@
+"""What the audit does beside real runs: it tells, stops them, or takes them back to where they were healthy."""
+
+from pathlib import Path
+
+import pytest
+
+from lowmem_rl.runs import RunDir, read_json, read_rows
+
+SMALL = (
+    "--preset=tiny-cpu",
+    "--set=eval.examples=16",
+    "--set=eval.every=0",
+    "--set=grpo.prompts_per_step=4",
+    "--set=memory.micro_batch=16",
+)
+TOO_HOT = "--set=rollout.temperature=9.0"
+WEIGHTS = "adapter_model.safetensors"
+GLITCH = """
+from lowmem_rl.rewards.boxed import score_boxed
+
+scored = 0
+
+
+def glitch(completion, example):
+    global scored
+    scored += "What is" in example.question
+    return 3e38 if {first} <= scored < {first} + 4 else score_boxed(completion, example)
+"""
+
+
+def weights_in(folder: Path) -> dict:
+    from safetensors.numpy import load_file
+
+    return load_file(folder / WEIGHTS)
+
+
+def test_what_ails_a_run_is_told_while_it_goes_on_and_stands_in_its_audit(cli_here, tmp_path):
+    done = cli_here("train", *SMALL, TOO_HOT, "--steps=2", f"--out={tmp_path / 'run'}")
+    assert done.code == 0
+    first, second = done.stderr.index("step 1/2"), done.stderr.index("step 2/2")
+    assert first < done.stderr.index("critical  gibberish  step 1") < second
+    assert read_json(RunDir(tmp_path / "run").health)["findings"][0]["name"] == "gibberish"
+
+
+def test_a_run_that_is_to_stop_ends_saved_and_names_finding_steps_and_cure(cli_here, tmp_path):
+    done = cli_here("train", *SMALL, TOO_HOT, "--set=health.action=stop", "--steps=9", f"--out={tmp_path / 'run'}")
+    run = RunDir(tmp_path / "run")
+    assert done.code == 5
+    assert "Step 1: gibberish, steps 1 to 1." in done.stderr
+    assert "hint: Try the model untrained" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (run.adapter / WEIGHTS).is_file()
+    assert run.health.is_file()
+    assert len(list(read_rows(run.metrics))) == 1
+
+
+def test_a_run_that_was_never_healthy_ends_as_the_base_model(cli_here, tmp_path):
+    options = ("--set=health.action=roll_back", "--set=logging.checkpoint_every=1", "--steps=9")
+    done = cli_here("train", *SMALL, TOO_HOT, *options, f"--out={tmp_path / 'run'}")
+    assert done.code == 5
+    assert "the weights are the base model's again" in done.stderr
+    weights = weights_in(RunDir(tmp_path / "run").adapter)
+    assert not any(weight.any() for name, weight in weights.items() if "lora_B" in name)
+
+
+@pytest.fixture(scope="module")
+def gone_back(tmp_path_factory) -> RunDir:
+    """A run whose third step is spoiled by a reward that pays too much to be a number when it is weighted."""
+    from lowmem_rl_cli.app import main
+
+    folder = tmp_path_factory.mktemp("gone_back")
+    (folder / "rewards.py").write_text(GLITCH.format(first=90))
+    options = (
+        f"--reward={folder / 'rewards.py'}:glitch=10.0",
+        "--set=health.action=roll_back",
+        "--set=logging.checkpoint_every=1",
+        "--steps=5",
+        "--force",
+        f"--out={folder / 'run'}",
+    )
+    assert main(["train", *SMALL, *options]) == 0
+    return RunDir(folder / "run")
+
+
+def test_a_spoiled_run_goes_back_and_on_at_a_third_of_the_rate(gone_back):
+    (undone,) = read_rows(gone_back.rollbacks)
+    rows = list(read_rows(gone_back.metrics))
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
+    spoiled = [row["step"] for row in rows if row["loss"] is None]
+    assert spoiled == [undone["step"]]
+    assert (undone["to"], undone["finding"]) == (undone["step"] - 1, "not_a_number")
+    assert undone["learning_rate"] == pytest.approx(5e-4 / 3)
+    assert rows[-1]["learning_rate"] < 5e-4 / 3
+    assert all(abs(weight).max() < 10 for weight in weights_in(gone_back.adapter).values())
+
+
+def test_the_audit_of_a_run_that_went_back_says_that_it_is_over(gone_back):
+    found = read_json(gone_back.health)["findings"][0]
+    assert (found["name"], found["lasts"]) == ("not_a_number", False)

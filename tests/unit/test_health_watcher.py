@@ -1,0 +1,123 @@
+"""The audit beside a run: it tells what the audit afterwards finds, once, and forgets what a roll-back has undone."""
+
+from dataclasses import replace
+
+import pytest
+
+from lowmem_rl.config import RunConfig
+from lowmem_rl.errors import RunDirError
+from lowmem_rl.health.record import Evaluation, Record, RollBack, read_record
+from lowmem_rl.health.report import examine, watch
+from lowmem_rl.health.watcher import Watcher, replay
+from lowmem_rl.runs import RunDir
+from tests.unit.simulated_runs import Policy, simulate, write_run
+from tests.unit.test_health_symptoms import CASES, EIGHTS, destroyed, names, truncation_wall, with_settings
+
+
+def lived_through(record: Record) -> Watcher:
+    watcher = Watcher(Record(record.config, ()))
+    for row in record.rows:
+        watcher.on_samples(sample for sample in record.samples if sample.step == row["step"])
+        watcher.on_row(row)
+    return watcher
+
+
+@pytest.mark.parametrize(("name", "fault", "config", "onset"), CASES[:20:3])
+def test_beside_the_run_it_says_what_the_audit_says_of_each_step_afterwards(name, fault, config, onset):
+    record = simulate(0, 30, config=config, fault=fault, onset=onset, start=0.4)
+    told = list(replay(record))
+    first = {finding.name: step for step, finding in reversed(told)}
+    for step in range(1, record.step + 1):
+        ailing = {finding.name for finding in watch(record.until(step))}
+        assert ailing <= {known for known, since in first.items() if since <= step}
+    assert first.keys() >= names(record).keys()
+
+
+def test_a_finding_is_told_once_and_again_when_it_gets_worse():
+    record = simulate(0, 40, config=EIGHTS, fault=truncation_wall, onset=11, start=0.5)
+    told = [(finding.name, finding.severity) for _, finding in replay(record)]
+    assert len(told) == len(set(told))
+    assert told.index(("truncation_wall", "warning")) < told.index(("truncation_wall", "critical"))
+
+
+def test_what_a_rollback_undid_ails_nobody_any_more():
+    sick = simulate(0, 30, config=EIGHTS, fault=destroyed, onset=16, start=0.5)
+    watcher = lived_through(sick)
+    assert "learning_rate_too_high" in {finding.name for finding in watcher.ailing}
+    watcher.on_rollback(RollBack(30, 14))
+    assert not watcher.ailing
+    assert [row["step"] for row in watcher.record.rows] == list(range(1, 15))
+    assert max(sample.step for sample in watcher.record.samples) <= 14
+
+
+def test_a_run_that_went_back_is_audited_and_taken_up_again_without_what_was_undone(tmp_path):
+    whole = simulate(0, 45, config=EIGHTS, fault=for_a_while, onset=16, start=0.5)
+    path = write_run(tmp_path, whole)
+    (path / "rollbacks.jsonl").write_text('{"step": 30, "to": 14, "finding": "x", "learning_rate": 0.1}\n')
+    record = read_record(RunDir(path))
+    assert record.rollbacks == (RollBack(30, 14),)
+    found = names(record)["learning_rate_too_high"]
+    assert (found.lasts, found.severity) == (False, "critical")
+    assert found.steps[1] == 30
+    watcher = Watcher(record)
+    assert not watcher.ailing
+    assert 20 not in [row["step"] for row in watcher.record.rows]
+
+
+def for_a_while(policy: Policy, age: int) -> None:
+    if age < 15:
+        destroyed(policy, age)
+
+
+@pytest.mark.parametrize("row", ['{"step": 3}', '{"step": "x", "to": 1}', "3"])
+def test_a_file_of_rollbacks_that_holds_none_is_named(tmp_path, row):
+    path = write_run(tmp_path, simulate(0, 3))
+    (path / "rollbacks.jsonl").write_text(row + "\n" + row + "\n")
+    with pytest.raises(RunDirError, match="rollbacks"):
+        read_record(RunDir(path))
+
+
+def test_a_watcher_of_a_run_that_is_taken_up_again_does_not_repeat_what_ails_it():
+    record = simulate(0, 30, config=EIGHTS, fault=destroyed, onset=3, start=0.5)
+    watcher = Watcher(record.until(29))
+    assert watcher.ailing
+    assert watcher.on_row(record.rows[29]) == ()
+
+
+def without_kl(record: Record) -> Record:
+    return replace(record, rows=tuple({k: v for k, v in row.items() if k != "kl"} for row in record.rows))
+
+
+def test_the_distance_from_the_base_is_read_from_evaluations_where_the_loss_measures_none():
+    record = without_kl(simulate(0, 30, config=EIGHTS))
+    assert "or an evaluation with kl_nats" in examine(record).not_judged["kl_blowup"]
+    far = Evaluation(25, 0.5, 100, 20.0, kl_nats=12.0)
+    found = names(replace(record, evaluations=(far,)))["kl_blowup"]
+    assert (found.severity, found.steps) == ("critical", (25, 25))
+
+
+def test_a_policy_that_is_its_base_model_still_is_told_once_it_could_have_moved():
+    record = without_kl(simulate(0, 30, config=EIGHTS, start=0.4))
+    still = tuple(Evaluation(step, 0.4, 100, 20.0, kl_nats=1e-9) for step in (0, 10, 20))
+    told = [step for step, finding in replay(replace(record, evaluations=still)) if "too_low" in finding.name]
+    assert told == [21]
+    moved = (*still[:2], replace(still[2], kl_nats=1e-3))
+    assert "learning_rate_too_low" not in names(replace(record, evaluations=moved))
+
+
+def test_accuracy_that_was_reached_and_wears_off_is_told_with_the_step_since():
+    def wears(policy: Policy, age: int) -> None:
+        policy.pass_rate, policy.unevenness = (0.9 if age < 15 else 0.6), 20.0
+
+    found = names(simulate(0, 35, config=EIGHTS, fault=wears, start=0.5))["learning_rate_too_high"]
+    assert found.severity == "warning"
+    assert "wears off" in found.what
+    assert 8 <= found.steps[0] <= 20
+
+
+def test_rollback_needs_checkpoints():
+    from lowmem_rl.config import broken_rules
+
+    config = RunConfig.model_validate({"health": {"action": "roll_back"}})
+    assert [rule.key for rule in broken_rules(config)] == ["logging.checkpoint_every"]
+    assert not list(broken_rules(with_settings(health={"action": "roll_back"}, logging={"checkpoint_every": 10})))
