@@ -1,8 +1,7 @@
 """One run, told once from top to bottom: prepare, load, evaluate, train, evaluate, save."""
 
-import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,15 +12,13 @@ from lowmem_rl.disk import Patience, waiting_for_room, write_folder
 from lowmem_rl.engine.adapter import load_adapter
 from lowmem_rl.engine.choice import Choice
 from lowmem_rl.engine.logprobs import view_of
-from lowmem_rl.engine.peak import peak_bytes
 from lowmem_rl.engine.policy import Policy, load_policy, prepare_process, shares_prompts
 from lowmem_rl.engine.sampler import Sampler
-from lowmem_rl.errors import DoesNotFit, Interrupted, LowMemError, RunDirError
+from lowmem_rl.errors import DoesNotFit, RunDirError
 from lowmem_rl.evaluation.questions import questions_of
 from lowmem_rl.evaluation.result import EvalResult
 from lowmem_rl.hardware import GIB, this_machine
 from lowmem_rl.lock import locked
-from lowmem_rl.memory.calibration import store
 from lowmem_rl.planning.settings import planner_origins
 from lowmem_rl.planning.shortage import cure
 from lowmem_rl.rewards.apart import apart
@@ -31,15 +28,15 @@ from lowmem_rl.signal.pass_rate import PassRate
 from lowmem_rl.tasks.curriculum import Drawn, read_order
 from lowmem_rl.training.border import random_states_kept
 from lowmem_rl.training.dataset import check_enough, short_enough, to_dataset, tokens_of
+from lowmem_rl.training.ending import Ending
 from lowmem_rl.training.evaluations import Best, Evaluations
 from lowmem_rl.training.events import Listener, Noted, PhaseBegan, Saved, StepEnded, undisturbed
 from lowmem_rl.training.keeping import Keeper
 from lowmem_rl.training.library_talk import library_talk_to
 from lowmem_rl.training.look_back import look_back
 from lowmem_rl.training.machine import machine_record
-from lowmem_rl.training.measure import first_step_rows
-from lowmem_rl.training.meter import PhaseMeter, measures_phases_apart
 from lowmem_rl.training.order import arranged, order_of
+from lowmem_rl.training.peaks import Peaks
 from lowmem_rl.training.preflight import Inputs, prepare
 from lowmem_rl.training.record import Recorder, step_callback
 from lowmem_rl.training.recovery import Recovery
@@ -148,8 +145,6 @@ class Run:
         self.notes = inputs.notes
         self.run_dir = run_dir
         self.device = inputs.device
-        self.meter = PhaseMeter(inputs.device)
-        self.measures_phases = measures_phases_apart(inputs.device)
         self.rewards = inputs.rewards
         self.judge = inputs.judge
         self.rates = inputs.rates
@@ -159,6 +154,7 @@ class Run:
         self.listen = listen
         self.standing = standing or Standing()
         self.is_new = standing is None
+        self.peaks = Peaks(run_dir, inputs.device, inputs.plan, self.standing)
         self.recovery = Recovery(
             self.config, run_dir.recoveries, self._note, partial(cure, self.config, self.plan.target)
         )
@@ -170,10 +166,10 @@ class Run:
             waiting_for_room(Patience(self._note, self.stop.sleep)),
             apart(self.rewards) as self.rewards,  # a reward of the user's that hangs costs one completion
         ):
+            self.ending = Ending(self.run_dir, self.stop, self._note, is_new=self.is_new)
             try:
-                return self._go()
-            except OSError as error:
-                raise self._unwritable(error) from error
+                with self.ending.told_if_unwritable():
+                    return self._go()
             finally:
                 if not self.stop.is_at_once:
                     with waiting_for_room(None):
@@ -182,23 +178,17 @@ class Run:
     def _note(self, text: str) -> None:
         self.listen(Noted(text))
 
-    def _unwritable(self, error: OSError) -> Exception:
-        """Returns what is told of an error in the run directory; any other is a bug."""
-        if not str(error.filename or "").startswith(str(self.run_dir.path)):
-            return error
-        return RunDirError(f"{error.filename} cannot be written: {error.strerror}.", hint=f"Mend that. {self._go_on}")
-
     def _go(self) -> RunResult:
-        with self._undone_if_it_fails():
+        with self.ending.undone_if_it_fails():
             policy = self._load()
             before = self.evaluations.before()
-            self.meter.end("evaluation")
-        with self._saved_at_the_end(policy):
+            self.peaks.meter.end("evaluation")
+        with self.ending.saved_at_the_end(lambda: self._save(policy)):
             if self.standing.step < self.config.grpo.steps:
                 self._train(policy)
             elif self.standing.checkpoint:
                 load_adapter(policy.model, self.standing.checkpoint.path)
-        with self._told_if_interrupted("the training is done and saved, its final evaluation is not"):
+        with self.ending.told_if_interrupted("the training is done and saved, its final evaluation is not"):
             after = self.evaluations.after()
         best = self.evaluations.best
         assert best is not None
@@ -212,7 +202,7 @@ class Run:
         prepare_process(self.config, self.device)
         prepare_trackers(self.config.logging.report_to, self.run_dir.trackers)
         policy = load_policy(self.config, self.device)
-        self.meter.end("load")
+        self.peaks.meter.end("load")
         text_rewards = without_model(self.rewards)
         self.rewards = bind_rewards(self.rewards, view_of(policy, self.config, self.recovery.logprobs))
         usable = short_enough(policy, self.train_examples, self.config.grpo.max_prompt_tokens)
@@ -261,12 +251,13 @@ class Run:
         failures = FailureCount(self.config.health.max_reward_error_share, self._note)
 
         def after_step(logs: Mapping[str, Any], step: int) -> None:
-            if step == 1:
-                self._remember_first_step()
-            row = recorder.on_logs(logs, step, self._peak_bytes)
+            row = recorder.on_logs(logs, step, self.peaks.highest_bytes)
             self.listen(StepEnded(row, self.config.grpo.steps))
             if step == 1:
                 self._write_engine(policy)
+                self.peaks.write()
+                if not self.recovery.times:  # else it was another step than the one predicted
+                    self.peaks.remember(self._note)
             watch.look(row)
 
         def at_border() -> None:
@@ -308,12 +299,16 @@ class Run:
             recorder.go_on(self.standing.counts["recorder"])
             failures.go_on(self.standing.counts["failures"])
             self.recovery.go_on(self.standing.counts["recovery"])
-        elif self.measures_phases:
-            self.meter.attach(trainer)
+        self.peaks.attach(trainer)
         recorder.restart_clock()
-        with self._kept_if_it_ends(trainer, keeper), self.recovery.told_at_the_end():
+        with self.ending.kept_if_it_ends(trainer, keeper), self.recovery.told_at_the_end():
             self._run_steps(policy, trainer)
         self._write_engine(policy)  # what samples may have fallen back
+
+    def _save(self, policy: Policy) -> None:
+        write_folder(self.run_dir.adapter, policy.save_adapter)
+        self.peaks.write()
+        self.listen(Saved(self.run_dir.adapter))
 
     def _drawn(self) -> list[Drawn]:
         """Returns the rounds of sampling that the run has done."""
@@ -337,100 +332,11 @@ class Run:
         trainer.begin_at(checkpoint.path, checkpoint.step)
         trainer.train(resume_from_checkpoint=str(checkpoint.path))
 
-    def _remember_first_step(self) -> None:
-        """Keeps what the first step took on this card beside what was predicted: later predictions use it."""
-        self._write_peak()
-        if not self.device.is_gpu or self.recovery.times:  # then it was another step than the one predicted
-            return
-        try:
-            store(first_step_rows(self.meter, self.plan), lambda line: self.listen(Noted(line)))
-        except Exception as error:  # noqa: BLE001  # a record of memory must never cost the run
-            self.listen(Noted(f"the first step's memory is not recorded: {type(error).__name__}: {error}"))
-
     def _between_steps(self, step: int) -> None:
         last = step == self.config.grpo.steps
         if _due(step, self.config.eval.every) and not last and not self.evaluations.has(step):
             with random_states_kept():
                 self.evaluations.during(step)
-
-    @contextlib.contextmanager
-    def _undone_if_it_fails(self) -> Iterator[None]:
-        """Empties the run directory where a new run ends before its first step, so that `out` can be used again.
-
-        A bug keeps it: what the libraries said is in there. So does a machine that is taken away, which is no
-        decision against the run.
-        """
-        try:
-            with self._told_if_interrupted("nothing is lost"):
-                yield
-        except LowMemError as error:
-            if not self.is_new or self.stop.is_by_machine:
-                raise
-            self.run_dir.undo()
-            if isinstance(error, Interrupted):
-                what = f"Stopped by {self.stop.name} before the first step; nothing is left behind."
-                raise Interrupted(what, hint="Start it again with the same command.") from error
-            raise
-
-    @contextlib.contextmanager
-    def _saved_at_the_end(self, policy: Policy) -> Iterator[None]:
-        """Saves the adapter however training ends."""
-        try:
-            with self._told_if_interrupted("nothing is lost"):
-                yield
-        finally:
-            if not self.stop.is_at_once:
-                self._save_adapter(policy)
-
-    def _save_adapter(self, policy: Policy) -> None:
-        try:
-            write_folder(self.run_dir.adapter, policy.save_adapter)
-            self._write_peak()
-            self.listen(Saved(self.run_dir.adapter))
-        except (OSError, KeyboardInterrupt) as error:
-            if self.stop.signal is None:
-                raise
-            self._note(f"the adapter is not saved: {error}")
-
-    def _write_peak(self) -> None:
-        """Writes the highest peak, and those of the phases of the step that was metered."""
-        was_metered = self.measures_phases and "backward" in self.meter.phases
-        phases = self.meter.to_json() if was_metered else self.standing.phases
-        write_json(self.run_dir.peak, {"peak_bytes": self._peak_bytes, **phases})
-
-    @property
-    def _peak_bytes(self) -> int:
-        """The most that was held so far: the meter sets the system's own counters of it back."""
-        return max(self.meter.highest_bytes, peak_bytes(self.device), self.standing.peak_bytes)
-
-    @contextlib.contextmanager
-    def _kept_if_it_ends(self, trainer: Any, keeper: Keeper) -> Iterator[None]:
-        """Saves the last border of a training that ends early, unless a step has moved the weights beyond it."""
-        try:
-            yield
-        except BaseException as error:
-            is_kept = not self.stop.is_held and keeper.write_now(trainer)
-            if not isinstance(error, KeyboardInterrupt):
-                raise
-            what = f"saved as it was behind step {keeper.written}" if is_kept else "nothing new could be saved"
-            raise self._interrupted(what if keeper.border else "no further step was done") from error
-        finally:
-            self.stop.is_held = False
-
-    @contextlib.contextmanager
-    def _told_if_interrupted(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except KeyboardInterrupt as error:
-            raise self._interrupted(what) from error
-
-    def _interrupted(self, what: str) -> Interrupted:
-        what = "at once: its last checkpoint is what there is" if self.stop.is_at_once else what
-        return Interrupted(f"Stopped by {self.stop.name}; {what}.", hint=self._go_on)
-
-    @property
-    def _go_on(self) -> str:
-        return f"Go on with: lowmem-rl train --resume --out {self.run_dir.path}"
 
 
 def _due(step: int, every: int) -> bool:
