@@ -7,33 +7,13 @@ order or in how many waves: finished rows can leave, and others take their place
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 
 import torch
 from torch import Tensor
 
-from lowmem_rl.config import RolloutConfig
-
-
-@dataclass(frozen=True, slots=True)
-class Picking:
-    """How a token is chosen: transformers' settings under transformers' meaning. `greedy` overrides the others."""
-
-    greedy: bool = False
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float | None = None
-    repetition_penalty: float = 1.0
-
-    @classmethod
-    def of(cls, rollout: RolloutConfig) -> "Picking":
-        """Returns what a run samples with."""
-        return cls(False, rollout.temperature, rollout.top_p, rollout.top_k, rollout.min_p, rollout.repetition_penalty)
-
-
-GREEDY = Picking(greedy=True)
+from lowmem_rl.engine.picking import GREEDY as GREEDY
+from lowmem_rl.engine.picking import Picking as Picking
 
 
 def names_of(what: object, rows: int) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from hashlib import blake2b
 
 from lowmem_rl.config import RunConfig, TaskConfig
-from lowmem_rl.engine.sampling import GREEDY, Picking
+from lowmem_rl.engine.picking import GREEDY, Picking
 from lowmem_rl.errors import TaskError
 from lowmem_rl.evaluation.items import Key
 from lowmem_rl.evaluation.judge import Judge, judge_of
