@@ -221,14 +221,14 @@ def read_rows(path: Path) -> Iterator[Row]:
 
     Raises `RunDirError` for a damaged line further up, or where the file cannot be read.
     """
-    for number, (line, is_last) in enumerate(_lines(path), 1):
+    for number, (line, is_torn) in enumerate(_lines(path), 1):
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:  # text that is not UTF-8 is a ValueError
             row = error
         if isinstance(row, dict):
             yield row
-        elif not is_last:
+        elif not is_torn:
             raise RunDirError(f"{path}, line {number}, is damaged.", hint="Remove that line.")
 
 
@@ -253,14 +253,14 @@ def drop_rows_after(path: Path, step: int) -> None:
 
 
 def _lines(path: Path) -> list[tuple[bytes, bool]]:
-    """Returns the lines of a file, and of each whether it is the last; none where the file is missing."""
+    """Returns the lines of a file, and of each whether no line break ends it; none where the file is missing."""
     try:
-        lines = path.read_bytes().removesuffix(b"\n").split(b"\n")  # splitlines would cut at carriage returns too
+        *lines, rest = path.read_bytes().split(b"\n")  # splitlines would cut at carriage returns too
     except FileNotFoundError:
         return []
     except OSError as error:
         raise RunDirError(f"{path} cannot be read: {error.strerror}.", hint="Is this a run directory?") from error
-    return [(line, number == len(lines)) for number, line in enumerate(lines, 1)]
+    return [*((line, False) for line in lines), *([(rest, True)] if rest else [])]
 
 
 def drop_torn_row(path: Path) -> None:

@@ -28,7 +28,7 @@ from lowmem_rl.signal.pass_rate import PassRate
 from lowmem_rl.tasks.curriculum import Drawn, read_order
 from lowmem_rl.training.border import random_states_kept
 from lowmem_rl.training.dataset import check_enough, short_enough, to_dataset, tokens_of
-from lowmem_rl.training.ending import Ending
+from lowmem_rl.training.endings import Endings
 from lowmem_rl.training.evaluations import Best, Evaluations
 from lowmem_rl.training.events import Listener, Noted, PhaseBegan, Saved, StepEnded, undisturbed
 from lowmem_rl.training.keeping import Keeper
@@ -161,34 +161,28 @@ class Run:
 
     def go(self) -> RunResult:
         """Loads, evaluates, trains, evaluates, saves."""
-        with (
-            stoppable() as self.stop,
-            waiting_for_room(Patience(self._note, self.stop.sleep)),
-            apart(self.rewards) as self.rewards,  # a reward of the user's that hangs costs one completion
-        ):
-            self.ending = Ending(self.run_dir, self.stop, self._note, is_new=self.is_new)
-            try:
-                with self.ending.told_if_unwritable():
-                    return self._go()
-            finally:
-                if not self.stop.is_at_once:
-                    with waiting_for_room(None):
-                        look_back(self.run_dir, self._note)
+        with stoppable() as self.stop, waiting_for_room(Patience(self._note, self.stop.sleep)):
+            self.endings = Endings(self.run_dir, self.stop, self._note, is_new=self.is_new)
+            with (
+                apart(self.rewards) as self.rewards,  # a reward of the user's that hangs costs one completion
+                self.endings.looked_back_on(lambda: look_back(self.run_dir, self._note)),
+            ):
+                return self._go()
 
     def _note(self, text: str) -> None:
         self.listen(Noted(text))
 
     def _go(self) -> RunResult:
-        with self.ending.undone_if_it_fails():
+        with self.endings.undone_if_it_fails():
             policy = self._load()
             before = self.evaluations.before()
             self.peaks.meter.end("evaluation")
-        with self.ending.saved_at_the_end(lambda: self._save(policy)):
+            if self.standing.checkpoint:
+                load_adapter(policy.model, self.standing.checkpoint.path)
+        with self.endings.saved(lambda: self._save(policy)):
             if self.standing.step < self.config.grpo.steps:
                 self._train(policy)
-            elif self.standing.checkpoint:
-                load_adapter(policy.model, self.standing.checkpoint.path)
-        with self.ending.told_if_interrupted("the training is done and saved, its final evaluation is not"):
+        with self.endings.told_if_interrupted("the training is done and saved, its final evaluation is not"):
             after = self.evaluations.after()
         best = self.evaluations.best
         assert best is not None
@@ -264,8 +258,9 @@ class Run:
             watch.act(lambda ailing: go_back(ailing, recorder.step, self.run_dir, policy, trainer, self._note))
             keeper.take(trainer)
             self.stop.release()
-            self._between_steps(trainer.state.global_step)
-            keeper.write_if_due(trainer, is_last=trainer.state.global_step == self.config.grpo.steps)
+            step = trainer.state.global_step
+            self._between_steps(step)
+            keeper.write_if_due(step, is_last=step == self.config.grpo.steps)
             recorder.restart_clock()
 
         def counts() -> dict[str, Any]:
@@ -301,7 +296,7 @@ class Run:
             self.recovery.go_on(self.standing.counts["recovery"])
         self.peaks.attach(trainer)
         recorder.restart_clock()
-        with self.ending.kept_if_it_ends(trainer, keeper), self.recovery.told_at_the_end():
+        with self.endings.kept(keeper), self.recovery.told_at_the_end():
             self._run_steps(policy, trainer)
         self._write_engine(policy)  # what samples may have fallen back
 
@@ -319,7 +314,7 @@ class Run:
         if checkpoint is None:
             trainer.train()
             return
-        load_adapter(policy.model, checkpoint.path)
+        load_adapter(policy.model, checkpoint.path)  # again: TRL has rounded them
         self._between_steps(checkpoint.step)  # a run that was stopped there has not evaluated
         began = time.monotonic()
 
