@@ -53,7 +53,8 @@ def load_adapter(model: Any, path: Path) -> None:
     except (OSError, SafetensorError, RuntimeError) as error:  # other shapes are a RuntimeError
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise RunDirError(f"{path / WEIGHTS} cannot be loaded: {reason}", hint=HINT) from error
-    missing = [name for name in found.missing_keys if "lora_" in name]
+    learns = {name for name, weight in model.named_parameters() if weight.requires_grad}  # not TRL's copy of the start
+    missing = sorted(learns.intersection(found.missing_keys))
     if missing or found.unexpected_keys:
         name = (missing or found.unexpected_keys)[0]
         raise RunDirError(f"{path} does not fit its base model: {name} is in one of them only.", hint=HINT)
