@@ -156,7 +156,7 @@ class Run:
         self.test_examples = list(inputs.test)
         self.listen = listen
         self.standing = standing or Standing()
-        self.is_new = standing is None
+        self.is_new, self.is_put_back = standing is None, self.standing.checkpoint is None
         self.evaluations = self.standing.evaluations
 
     def go(self) -> RunResult:
@@ -176,11 +176,11 @@ class Run:
         with self.endings.undone_if_it_fails():
             policy = self._load()
             before = self._before()
-            if self.standing.checkpoint:
-                load_weights(policy.model, self.standing.checkpoint.path)
         with self.endings.saved(lambda: self._save_adapter(policy)):
             if self.standing.step < self.config.grpo.steps:
                 self._train(policy)
+            else:
+                self._put_back(policy)
         with self.endings.told_if_interrupted("the training is done and saved, its final evaluation is not"):
             after = self._evaluate(self.test_examples, "after", step=self.config.grpo.steps)
         self._write_evaluations(before=before.to_json(), after=after.to_json(), comparison=compare(before, after))
@@ -298,7 +298,7 @@ class Run:
         if checkpoint is None:
             trainer.train()
             return
-        load_weights(policy.model, checkpoint.path)  # again: TRL has rounded them
+        self._put_back(policy)
         self._between_steps(checkpoint.step)  # a run that was stopped there has not evaluated
         began = time.monotonic()
 
@@ -310,6 +310,12 @@ class Run:
         trainer.on_restored = restored
         trainer.begin_at(checkpoint.path, checkpoint.step)
         trainer.train(resume_from_checkpoint=str(checkpoint.path))
+
+    def _put_back(self, policy: Policy) -> None:
+        """Loads the checkpoint's weights, once the trainer is made: those it finds are its reference."""
+        if self.standing.checkpoint:
+            load_weights(policy.model, self.standing.checkpoint.path)
+        self.is_put_back = True
 
     def _remember_first_step(self) -> None:
         """Keeps what the first step took on this card beside what was predicted: later predictions use it."""
@@ -368,6 +374,8 @@ class Run:
         write_json(self.run_dir.evaluations, self.evaluations)
 
     def _save_adapter(self, policy: Policy) -> None:
+        if not self.is_put_back:  # what stands there has learnt more
+            return
         write_folder(self.run_dir.adapter, policy.save_adapter)
         # The meter sets CUDA's own counter of the peak back.
         peak = max(self.meter.highest_bytes, peak_bytes(self.device), self.standing.peak_bytes)
