@@ -4,6 +4,7 @@ import contextlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -21,7 +22,7 @@ def library_talk_to(path: Path) -> Iterator[None]:
 class _Talk(io.FileIO):
     """A file whose disk may be full: what a library says is not worth a run."""
 
-    def write(self, data: "io.ReadableBuffer") -> int:  # type: ignore[name-defined]
+    def write(self, data: Any, /) -> int:
         with contextlib.suppress(OSError):
             super().write(data)
         return len(data)

@@ -153,7 +153,7 @@ class Run:
         self.further = inputs.further
         self.listen = listen
         self.standing = standing or Standing()
-        self.is_new = standing is None
+        self.is_new, self.is_put_back = standing is None, self.standing.checkpoint is None
         self.peaks = Peaks(run_dir, inputs.device, inputs.plan, self.standing)
         self.recovery = Recovery(
             self.config, run_dir.recoveries, self._note, partial(cure, self.config, self.plan.target)
@@ -177,11 +177,11 @@ class Run:
             policy = self._load()
             before = self.evaluations.before()
             self.peaks.meter.end("evaluation")
-            if self.standing.checkpoint:
-                load_adapter(policy.model, self.standing.checkpoint.path)
         with self.endings.saved(lambda: self._save(policy)):
             if self.standing.step < self.config.grpo.steps:
                 self._train(policy)
+            else:
+                self._put_back(policy)
         with self.endings.told_if_interrupted("the training is done and saved, its final evaluation is not"):
             after = self.evaluations.after()
         best = self.evaluations.best
@@ -301,6 +301,8 @@ class Run:
         self._write_engine(policy)  # what samples may have fallen back
 
     def _save(self, policy: Policy) -> None:
+        if not self.is_put_back:  # the adapter of before stays
+            return
         write_folder(self.run_dir.adapter, policy.save_adapter)
         self.peaks.write()
         self.listen(Saved(self.run_dir.adapter))
@@ -314,7 +316,7 @@ class Run:
         if checkpoint is None:
             trainer.train()
             return
-        load_adapter(policy.model, checkpoint.path)  # again: TRL has rounded them
+        self._put_back(policy)
         self._between_steps(checkpoint.step)  # a run that was stopped there has not evaluated
         began = time.monotonic()
 
@@ -326,6 +328,12 @@ class Run:
         trainer.on_restored = restored
         trainer.begin_at(checkpoint.path, checkpoint.step)
         trainer.train(resume_from_checkpoint=str(checkpoint.path))
+
+    def _put_back(self, policy: Policy) -> None:
+        """Loads the checkpoint's weights, once the trainer is made: those it finds are its reference."""
+        if self.standing.checkpoint:
+            load_adapter(policy.model, self.standing.checkpoint.path)
+        self.is_put_back = True
 
     def _between_steps(self, step: int) -> None:
         last = step == self.config.grpo.steps

@@ -214,18 +214,19 @@ def meanwhile(act: Callable[[], None]) -> Iterator[None]:
     thread.join()
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 200) -> None:
+def has_come(condition: Callable[[], bool], seconds: float = 200) -> bool:
     until = time.monotonic() + seconds
-    while not condition() and time.monotonic() < until:
+    while not (found := condition()) and time.monotonic() < until:
         time.sleep(0.01)
+    return found
 
 
 def test_a_signal_saves_and_the_run_goes_on_exactly(undisturbed, cli_here, tmp_path) -> None:
     run = RunDir(tmp_path / "run")
 
     def stop() -> None:
-        wait_for(lambda: len(list(read_rows(run.metrics))) == 2)
-        os.kill(os.getpid(), signal.SIGTERM)
+        if has_come(lambda: len(list(read_rows(run.metrics))) == 2):
+            os.kill(os.getpid(), signal.SIGTERM)
 
     settings = [setting for setting in (*SMALL, *RUNS[WINDOW]) if "checkpoint_every" not in setting]
     with meanwhile(stop):
@@ -242,7 +243,7 @@ def test_a_full_disk_pauses_the_run_and_costs_no_row(small_disk, cli_here, tmp_p
     run = RunDir(small_disk / "run")
 
     def fill_and_free() -> None:
-        wait_for(lambda: len(list(read_rows(run.metrics))) == 2)
+        has_come(lambda: len(list(read_rows(run.metrics))) == 2)
         with (small_disk / "ballast").open("wb", buffering=0) as file, contextlib.suppress(OSError):
             while file.write(bytes(512)):
                 pass
