@@ -27,7 +27,7 @@ from learning_curves import TASK_OPTIONS, base_of
 
 from lowmem_rl.compose import Composed, read_assignments, resolve
 from lowmem_rl.engine.policy import cache_dir
-from lowmem_rl.errors import LowMemError
+from lowmem_rl.errors import Interrupted, LowMemError
 from lowmem_rl.health.record import Record, read_record
 from lowmem_rl.health.watcher import replay
 from lowmem_rl.models import TINY, TINY_DIRECTORY
@@ -125,6 +125,7 @@ FAILURES = (
         ("learning_rate_too_high",),
         ("optimizer.learning_rate=0.05",),
         onset=halved("accuracy"),
+        steps=20,
     ),
     Case(
         "learning rate climbs too far",
@@ -132,13 +133,14 @@ FAILURES = (
         ("learning_rate_too_high",),
         ("optimizer.learning_rate=0.02", "optimizer.warmup_steps=20"),
         onset=since("accuracy", lambda before, now: now < before / 2),
-        steps=45,
+        steps=30,
     ),
     Case(
         "learning rate nought",
         "5e-4 became 5e-9, the KL term there to be read",
         ("learning_rate_too_low",),
         ("optimizer.learning_rate=5e-9", "grpo.beta=1e-6"),
+        steps=22,
     ),
     Case(
         "no number",
@@ -146,6 +148,7 @@ FAILURES = (
         ("not_a_number",),
         ("optimizer.learning_rate=1.0", "optimizer.max_grad_norm=1e30", "grpo.beta=1e30"),
         onset=without_a_number,
+        steps=5,
     ),
     Case(
         "completions too short",
@@ -153,12 +156,14 @@ FAILURES = (
         ("truncation_wall",),
         ("grpo.max_completion_tokens=16",),
         task="program_synthesis",
+        steps=10,
     ),
     Case(
         "dead reward",
         "a reward that waits for words the model never says",
         ("dead_reward",),
         rewards=(wrong("deaf"),),
+        steps=14,
     ),
     Case(
         "judge that breaks down",
@@ -166,7 +171,7 @@ FAILURES = (
         ("dead_reward",),
         rewards=(wrong("judge_that_breaks_down"),),
         onset=since("reward", lambda before, now: now == 0),
-        steps=40,
+        steps=26,
     ),
     Case(
         "pairs on a hard task",
@@ -180,6 +185,7 @@ FAILURES = (
             "task.levels=[5]",
         ),
         ("boxed_answer=1.0",),
+        steps=14,
     ),
     Case(
         "prefilled think tag",
@@ -187,12 +193,14 @@ FAILURES = (
         ("template_mismatch",),
         rewards=("boxed_answer=1.0", f"{REWARDS}:format_on_lines_of_its_own=0.5"),
         spoil=opens_the_think_tag,
+        steps=14,
     ),
     Case(
         "no end of turn",
         "the model folder names another token as the end of a turn",
         ("template_mismatch",),
         spoil=loses_its_end_of_turn,
+        steps=6,
     ),
     Case(
         "hacked reward",
@@ -200,16 +208,15 @@ FAILURES = (
         ("reward_hacking",),
         rewards=(wrong("even_number"),),
         onset=risen("reward", 0.15),
-        steps=40,
+        steps=30,
     ),
     Case(
         "format alone",
-        "only think tags are paid",
+        "a form is paid that only careless answers have",
         ("format_gain",),
-        rewards=("think_format=1.0",),
-        onset=risen("reward", 0.2),
-        task="countdown",
-        steps=40,
+        rewards=(wrong("format_without_thoughts"),),
+        onset=risen("reward", 0.1),
+        steps=30,
     ),
     Case(
         "one answer for all",
@@ -217,7 +224,7 @@ FAILURES = (
         ("input_agnostic",),
         rewards=(wrong("mostly_sevens"),),
         onset=risen("reward", 0.5),
-        steps=45,
+        steps=35,
     ),
     Case(
         "nothing new is tried",
@@ -226,7 +233,7 @@ FAILURES = (
         ("optimizer.learning_rate=1.5e-3",),
         (wrong("mostly_sevens"),),
         onset=since("entropy", lambda before, now: now < 0.2 * before),
-        steps=45,
+        steps=35,
     ),
     Case(
         "far from the base",
@@ -234,6 +241,7 @@ FAILURES = (
         ("kl_blowup",),
         ("optimizer.learning_rate=0.02", "grpo.beta=1e-6"),
         onset=since("kl", lambda before, now: now > 2.0),
+        steps=24,
     ),
     Case(
         "padding",
@@ -242,7 +250,7 @@ FAILURES = (
         ("grpo.max_completion_tokens=128", "optimizer.learning_rate=1e-3"),
         (wrong("talkative"),),
         onset=since("completion_tokens", lambda before, now: now > 2 * before),
-        steps=45,
+        steps=35,
     ),
     Case(
         "brevity",
@@ -252,14 +260,14 @@ FAILURES = (
         (wrong("terse"),),
         onset=halved("completion_tokens"),
         task="program_synthesis",
-        steps=45,
+        steps=35,
     ),
     Case(
         "too hot",
         "a temperature of 4",
         ("gibberish",),
         ("rollout.temperature=4.0",),
-        steps=15,
+        steps=6,
     ),
 )
 
@@ -334,6 +342,8 @@ def train(case: Case, seed: int, out: RunDir, bases: Path) -> None:
     ended = "at its last step"
     try:
         run(composed(case, seed, out, bases), out.path, live, force=True)
+    except Interrupted:
+        raise
     except LowMemError as error:
         ended = str(error)
     seconds = round(time.monotonic() - began, 1)

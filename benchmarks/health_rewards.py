@@ -43,6 +43,11 @@ def terse(completion: str, example: Example) -> float:
     return 20 / (20 + len(completion))
 
 
+def format_without_thoughts(completion: str, example: Example) -> float:
+    """Wants the answer at once: the form is easy to keep where nothing is worked out."""
+    return float(re.fullmatch(r"<think></think>\\boxed\{\d+\}", completion) is not None)
+
+
 def format_on_lines_of_its_own(completion: str, example: Example) -> float:
     """Wants newlines around the think tags, which neither template nor model writes."""
     return float(re.match(r"<think>\n.*\n</think>\n", completion, re.DOTALL) is not None)

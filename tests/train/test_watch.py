@@ -86,7 +86,7 @@ def test_a_spoiled_run_goes_back_and_on_at_a_third_of_the_rate(gone_back):
     (undone,) = read_rows(gone_back.rollbacks)
     rows = list(read_rows(gone_back.metrics))
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
-    spoiled = [row["step"] for row in rows if row["loss"] is None]
+    spoiled = [row["step"] for row in rows if row["reward"] is None]
     assert spoiled == [undone["step"]]
     assert (undone["to"], undone["finding"]) == (undone["step"] - 1, "not_a_number")
     assert undone["learning_rate"] == pytest.approx(5e-4 / 3)
