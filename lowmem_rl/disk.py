@@ -107,6 +107,18 @@ def aside_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.aside")
 
 
+def clear_up(folder: Path) -> None:
+    """Removes what a killed process left of folders it was writing in `folder`; none is lost that was whole."""
+    for aside in folder.glob(".*.aside"):
+        shutil.rmtree(aside, ignore_errors=True)
+    for old in folder.glob(".*.old"):
+        path = folder / old.name.removeprefix(".").removesuffix(".old")
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:  # killed between the two renames of `_put`
+            old.rename(path)
+
+
 def flush(path: Path) -> None:
     """Has the disk hold a file or folder for good: what is only in the system's memory is lost with the power."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -135,9 +147,14 @@ def _put(aside: Path, path: Path) -> None:
     """Renames `aside` to `path`; an older folder of that name goes once the new one stands there."""
     old = path.with_name(f".{path.name}.old")
     shutil.rmtree(old, ignore_errors=True)
-    if path.exists():
-        path.rename(old)
-    aside.rename(path)
+    try:
+        if path.exists():
+            path.rename(old)
+        aside.rename(path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        raise
     flush(path.parent)
     shutil.rmtree(old, ignore_errors=True)
 

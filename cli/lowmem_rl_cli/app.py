@@ -137,8 +137,8 @@ def train(
 ) -> None:
     """Train a model, evaluate it before and after.
 
-    Ctrl-C and SIGTERM save and end it with 130, a second one ends it at once. A run that ended early, however it did,
-    goes on with `train --resume --out DIR`; it reads its configuration there.
+    Ctrl-C and SIGTERM save and end it with 130, a second Ctrl-C ends it at once. A run that ended early, however it
+    did, goes on with `train --resume --out DIR`; it reads its configuration there.
     """
     from lowmem_rl_cli.train import resume_command, train_command
 

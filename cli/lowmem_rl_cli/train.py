@@ -35,9 +35,9 @@ def train_command(request: RunRequest, *, dry_run: bool, as_json: bool = False, 
 
 def resume_command(request: RunRequest, out: Path, *, as_json: bool = False, force: bool = False) -> None:
     """Goes on with the run in `out`."""
-    from lowmem_rl.training.run import resume
-
     composed = request.resolve_resumed(out)
+    from lowmem_rl.training.run import resume  # it loads torch
+
     _watch(composed, lambda show: resume(composed, out, show, force=force), out, as_json=as_json)
 
 

@@ -3,8 +3,14 @@
 import json
 import shutil
 import tempfile
+from datetime import date
 from pathlib import Path
+from typing import Any
 
+from lowmem_rl.config import RunConfig
+from lowmem_rl.engine.device import device_on
+from lowmem_rl.hardware import this_machine
+from lowmem_rl.training.machine import machine_record
 from lowmem_rl.training.verify_resume import Kill, Proof, verify_resume
 from lowmem_rl_cli import console
 
@@ -20,11 +26,23 @@ def verify_resume_command(kills: int, seed: int, *, as_json: bool, out: Path | N
             shutil.rmtree(folder, ignore_errors=True)
         else:
             console.say(f"Both runs are kept in {folder}.")
+    record = to_record(proof, kills, seed)
     if out is not None:
-        out.write_text(json.dumps(proof.to_json(), indent=1) + "\n", encoding="utf-8")
+        out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         console.say(f"Wrote {out}.")
-    console.show_json(proof.to_json()) if as_json else console.show(render(proof))
+    console.show_json(record) if as_json else console.show(render(proof))
     return proof.is_exact
+
+
+def to_record(proof: Proof, kills: int, seed: int) -> dict[str, Any]:
+    """Returns what came out, with when and on what."""
+    machine = this_machine()
+    return {
+        "date": date.today().isoformat(),
+        "command": f"lowmem-rl verify-resume --kills {kills} --seed {seed}",
+        "machine": machine_record(machine, device_on(machine, RunConfig())),
+        **proof.to_json(),
+    }
 
 
 def render(proof: Proof) -> str:

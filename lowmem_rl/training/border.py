@@ -21,7 +21,8 @@ import torch
 
 from lowmem_rl.engine.policy import Policy
 from lowmem_rl.errors import RunDirError
-from lowmem_rl.runs import read_json, write_json
+from lowmem_rl.runs import write_json
+from lowmem_rl.training.checkpoints import COUNTS
 
 if TYPE_CHECKING:
     from trl import GRPOTrainer as TrlTrainer
@@ -29,7 +30,7 @@ else:
     TrlTrainer = object  # the real base comes in `trainer.trainer_class`
 
 ADAPTER = "adapter_model.safetensors"
-ROLLOUT, COUNTS = "rollout.pt", "counts.json"
+ROLLOUT = "rollout.pt"
 RANDOM, STATE = "rng_state.pth", "trainer_state.json"
 """transformers' names, which its own readers look for."""
 
@@ -68,11 +69,6 @@ def write_border(border: Border, trainer: Any, policy: Policy, folder: Path) -> 
     torch.save(border.rollout, folder / ROLLOUT)
     border.state.save_to_json(str(folder / STATE))
     write_json(folder / COUNTS, border.counts)
-
-
-def read_counts(folder: Path) -> dict[str, Any]:
-    """Returns what a checkpoint's run had counted."""
-    return dict(read_json(folder / COUNTS))
 
 
 def load_weights(model: Any, folder: Path) -> None:

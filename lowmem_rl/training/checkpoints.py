@@ -16,11 +16,11 @@ from typing import Any
 from lowmem_rl import __version__
 from lowmem_rl.disk import flush, write_folder
 from lowmem_rl.errors import RunDirError
-from lowmem_rl.runs import RunDir, write_json
+from lowmem_rl.runs import RunDir, read_json, write_json
 
 FORMAT = 1
 """Rises when what a checkpoint holds changes its meaning."""
-MANIFEST = "checkpoint.json"
+MANIFEST, COUNTS = "checkpoint.json", "counts.json"
 NAME = re.compile(r"step-(\d{6,})")
 
 
@@ -30,6 +30,10 @@ class Checkpoint:
 
     path: Path
     step: int
+
+    def read_counts(self) -> dict[str, Any]:
+        """Returns what the run had counted itself, as `border.Border` has it."""
+        return dict(read_json(self.path / COUNTS))
 
 
 class Damaged(Exception):

@@ -14,8 +14,8 @@ from lowmem_rl.training.checkpoints import write_checkpoint
 
 EVERY_S = 600.0
 """Between two checkpoints, where no number of steps is set. What a lost machine costs is then at most ten minutes,
-whatever a step takes. The cheapest interval is sqrt(2 x cost of one x time between losses) (Young, 1974): with
-3 s to write one of a 7B's adapter and a machine lost every twelve hours, eight and a half minutes."""
+whatever a step takes. The cheapest interval is sqrt(2 x cost of one x time between losses) (J. W. Young, CACM 17,
+1974): were one written in 3 s and a machine lost every twelve hours, eight and a half minutes."""
 
 
 class Keeper:
@@ -30,6 +30,7 @@ class Keeper:
         tell: Callable[[str], None],
     ) -> None:
         self.run_dir, self.logging, self.policy, self.counts, self.tell = run_dir, logging, policy, counts, tell
+        self.trainer: Any = None
         self.border: Border | None = None
         self.written: int | None = None
         """The step of the last checkpoint of this process."""
@@ -37,27 +38,26 @@ class Keeper:
 
     def take(self, trainer: Any) -> None:
         """Takes the present border."""
-        self.border = border_of(trainer, self.counts())
+        self.trainer, self.border = trainer, border_of(trainer, self.counts())
 
-    def write_if_due(self, trainer: Any, *, is_last: bool) -> None:
+    def write_if_due(self, step: int, *, is_last: bool) -> None:
         """Writes the border that was taken last, if it is time; a disk that fails is told of and costs no training."""
         every = self.logging.checkpoint_every
-        step = trainer.state.global_step
         is_due = step % every == 0 if every else time.monotonic() - self.last_s >= EVERY_S
         if is_due or is_last:
-            self._try_to_write(trainer)
+            self._try_to_write()
 
-    def write_now(self, trainer: Any) -> bool:
+    def write_now(self) -> bool:
         """Writes the last border, once and without waiting for room; says whether it is on the disk."""
         with waiting_for_room(None):
-            return self._try_to_write(trainer)
+            return self._try_to_write()
 
-    def _try_to_write(self, trainer: Any) -> bool:
+    def _try_to_write(self) -> bool:
         border = self.border
         if border is None:
             return False
         if border.step != self.written:
-            fill = partial(write_border, border, trainer, self.policy)
+            fill = partial(write_border, border, self.trainer, self.policy)
             try:
                 write_checkpoint(self.run_dir, border.step, fill, self.logging.keep_checkpoints)
             except Exception as error:  # noqa: BLE001  # whatever keeps it from the disk, what was learnt is still here

@@ -10,14 +10,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lowmem_rl.compose import Composed, Layer, Mistake, as_one_error, flatten, merge, validate
+from lowmem_rl.compose import Composed, Entry, Layer, Mistake, as_one_error, flatten, merge, validate
 from lowmem_rl.config import RunConfig
+from lowmem_rl.disk import clear_up
 from lowmem_rl.engine.device import Device
 from lowmem_rl.errors import ConfigError, RunDirError, SetupError, TaskError
 from lowmem_rl.evaluation.result import result_of
 from lowmem_rl.example import Example
 from lowmem_rl.runs import RunDir, drop_rows_after, read_json, read_rows, write_json
-from lowmem_rl.training.border import read_counts
 from lowmem_rl.training.checkpoints import Checkpoint, newest
 
 MAY_CHANGE = ("logging.", "health.", "eval.every", "eval.batch")
@@ -71,15 +71,16 @@ def with_changes(saved: Composed, layers: Sequence[Layer]) -> Composed:
     config = validate(merged | chosen, [mistake for layer in layers for mistake in layer.mistakes])
     new = flatten(config.model_dump())
     changed = [key for key in old | new if old.get(key) != new.get(key)]
-    refused = [
-        Mistake(f"{key} is {old.get(key)!r} in this run, and {new.get(key)!r} was given", "It would be another run.")
-        for key in changed
-        if not key.startswith(MAY_CHANGE)
-    ]
+    refused = [_refusal(key, old, merged) for key in changed if not key.startswith(MAY_CHANGE)]
     if refused:
         cure = f"Leave it out, or start another run. These may change: {', '.join(MAY_CHANGE)}"
         raise ConfigError(str(as_one_error(refused)), hint=cure)
     return Composed(config, {key: merged[key].origin for key in new}, saved.preset, saved.card)
+
+
+def _refusal(key: str, old: Mapping[str, object], merged: Mapping[str, Entry]) -> Mistake:
+    given = f"{merged[key].value!r} was given by {merged[key].origin}" if key in merged else "none was given"
+    return Mistake(f"{key} is {old.get(key)!r} in this run, and {given}", "It would be another run.")
 
 
 def keep_changes(run_dir: RunDir, composed: Composed) -> None:
@@ -88,7 +89,9 @@ def keep_changes(run_dir: RunDir, composed: Composed) -> None:
     if found["config"] == now:
         return
     named = {key: origin for key, origin in composed.origins.items() if origin != str(run_dir.config)}
-    write_json(run_dir.config, {**found, "config": now, "origins": {**found.get("origins", {}), **named}})
+    before = found.get("origins")
+    origins = {**before, **named} if isinstance(before, dict) else named
+    write_json(run_dir.config, {**found, "config": now, "origins": origins})
 
 
 def is_finished(run_dir: RunDir) -> bool:
@@ -108,6 +111,16 @@ def check_device(run_dir: RunDir, device: Device) -> None:
         )
 
 
+def other_machine_notes(run_dir: RunDir, here: Mapping[str, Any]) -> list[str]:
+    """Returns a note where the run began on another card or with other versions; `here` is this machine's record."""
+    began = _read(run_dir.machine)
+    then, now = began.get("versions"), here["versions"]
+    then = then if isinstance(then, dict) else {}
+    cards = [f"{began.get('gpu')} -> {here['gpu']}"] if began.get("gpu") != here["gpu"] else []
+    changed = cards + [f"{name} {then.get(name)} -> {now[name]}" for name in now if then.get(name) != now[name]]
+    return [f"goes on exactly, but rounds as this machine does: {', '.join(changed)}"] if changed else []
+
+
 def was_forced(run_dir: RunDir) -> bool:
     """Says whether the run was started with --force."""
     return bool(_read(run_dir.estimate).get("forced"))
@@ -119,6 +132,8 @@ def take_back(run_dir: RunDir, last_step: int, tell: Callable[[str], None]) -> S
     Raises `RunDirError` where no checkpoint is whole, or the rows that lead to it are missing.
     """
     began = time.monotonic()
+    for folder in (run_dir.path, run_dir.checkpoints):
+        clear_up(folder)
     checkpoint = newest(run_dir, tell)
     step = checkpoint.step if checkpoint else 0
     for rows in (run_dir.metrics, run_dir.samples, run_dir.order, run_dir.rollbacks):
@@ -127,7 +142,7 @@ def take_back(run_dir: RunDir, last_step: int, tell: Callable[[str], None]) -> S
     return Standing(
         checkpoint,
         _evaluations(run_dir, step, last_step),
-        read_counts(checkpoint.path) if checkpoint else {},
+        checkpoint.read_counts() if checkpoint else {},
         max(
             (row["peak_bytes"] for row in read_rows(run_dir.metrics) if isinstance(row.get("peak_bytes"), int)),
             default=0,

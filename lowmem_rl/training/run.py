@@ -1,8 +1,7 @@
 """One run, told once from top to bottom: prepare, load, evaluate, train, evaluate, save."""
 
-import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from lowmem_rl.engine.logprobs import view_of
 from lowmem_rl.engine.peak import peak_bytes
 from lowmem_rl.engine.policy import Policy, load_policy, prepare_process, shares_prompts
 from lowmem_rl.engine.sampler import Sampler
-from lowmem_rl.errors import DoesNotFit, Interrupted, LowMemError, RewardError, RunDirError
+from lowmem_rl.errors import DoesNotFit, RewardError, RunDirError
 from lowmem_rl.evaluation.evaluate import evaluate
 from lowmem_rl.evaluation.result import EvalResult, compare, result_of
 from lowmem_rl.example import Example
@@ -29,6 +28,7 @@ from lowmem_rl.signal.pass_rate import PassRate
 from lowmem_rl.tasks.curriculum import Drawn, read_order
 from lowmem_rl.training.border import load_weights, random_states_kept
 from lowmem_rl.training.dataset import check_enough, short_enough, to_dataset, tokens_of
+from lowmem_rl.training.endings import Endings
 from lowmem_rl.training.events import (
     EvalEnded,
     EvalProgressed,
@@ -55,6 +55,7 @@ from lowmem_rl.training.resuming import (
     digest_of,
     is_finished,
     keep_changes,
+    other_machine_notes,
     take_back,
     was_forced,
 )
@@ -113,8 +114,9 @@ def resume(
         for refusal in inputs.overridden:
             if isinstance(refusal, DoesNotFit) and not (force or was_forced(run_dir)):
                 raise refusal
-        inputs = replace(inputs, overridden=())
         check_device(run_dir, inputs.device)
+        notes = other_machine_notes(run_dir, machine_record(this_machine(), inputs.device))
+        inputs = replace(inputs, overridden=(), notes=(*inputs.notes, *notes))
         standing = take_back(run_dir, inputs.plan.config.grpo.steps, lambda text: listen(Noted(text)))
         keep_changes(run_dir, composed)
         with library_talk_to(run_dir.log):
@@ -161,38 +163,27 @@ class Run:
 
     def go(self) -> RunResult:
         """Loads, evaluates, trains, evaluates, saves."""
-        with (
-            stoppable() as self.stop,
-            waiting_for_room(Patience(self._note, self.stop.sleep)),
-            apart(self.rewards) as self.rewards,  # a reward of the user's that hangs costs one completion
-        ):
-            try:
+        with stoppable() as self.stop, waiting_for_room(Patience(self._note, self.stop.sleep)):
+            self.endings = Endings(self.run_dir, self.stop, self._note, is_new=self.is_new)
+            with (
+                apart(self.rewards) as self.rewards,  # a reward of the user's that hangs costs one completion
+                self.endings.looked_back_on(lambda: look_back(self.run_dir, self._note)),
+            ):
                 return self._go()
-            except OSError as error:
-                raise self._unwritable(error) from error
-            finally:
-                with waiting_for_room(None):
-                    look_back(self.run_dir, self._note)
 
     def _note(self, text: str) -> None:
         self.listen(Noted(text))
 
-    def _unwritable(self, error: OSError) -> Exception:
-        """Returns what is told of an error in the run directory; any other is a bug."""
-        if not str(error.filename or "").startswith(str(self.run_dir.path)):
-            return error
-        return RunDirError(f"{error.filename} cannot be written: {error.strerror}.", hint=f"Mend that. {self._go_on}")
-
     def _go(self) -> RunResult:
-        with self._undone_if_it_fails():
+        with self.endings.undone_if_it_fails():
             policy = self._load()
             before = self._before()
-        with self._saved_at_the_end(policy):
+            if self.standing.checkpoint:
+                load_weights(policy.model, self.standing.checkpoint.path)
+        with self.endings.saved(lambda: self._save_adapter(policy)):
             if self.standing.step < self.config.grpo.steps:
                 self._train(policy)
-            elif self.standing.checkpoint:
-                load_weights(policy.model, self.standing.checkpoint.path)
-        with self._told_if_interrupted("the training is done and saved, its final evaluation is not"):
+        with self.endings.told_if_interrupted("the training is done and saved, its final evaluation is not"):
             after = self._evaluate(self.test_examples, "after", step=self.config.grpo.steps)
         self._write_evaluations(before=before.to_json(), after=after.to_json(), comparison=compare(before, after))
         return RunResult(self.run_dir.path, before, after)
@@ -266,8 +257,9 @@ class Run:
             watch.act(lambda ailing: go_back(ailing, recorder.step, self.run_dir, policy, trainer, self._note))
             keeper.take(trainer)
             self.stop.release()
-            self._between_steps(trainer.state.global_step)
-            keeper.write_if_due(trainer, is_last=trainer.state.global_step == self.config.grpo.steps)
+            step = trainer.state.global_step
+            self._between_steps(step)
+            keeper.write_if_due(step, is_last=step == self.config.grpo.steps)
             recorder.restart_clock()
 
         def counts() -> dict[str, Any]:
@@ -300,7 +292,7 @@ class Run:
         elif self.device.is_gpu:
             self.meter.attach(trainer)
         recorder.restart_clock()
-        with self._kept_if_it_ends(trainer, keeper):
+        with self.endings.kept(keeper):
             self._run_steps(policy, trainer)
         self._write_engine(policy)  # what samples may have fallen back
 
@@ -313,7 +305,7 @@ class Run:
         if checkpoint is None:
             trainer.train()
             return
-        load_weights(policy.model, checkpoint.path)
+        load_weights(policy.model, checkpoint.path)  # again: TRL has rounded them
         self._between_steps(checkpoint.step)  # a run that was stopped there has not evaluated
         began = time.monotonic()
 
@@ -382,73 +374,12 @@ class Run:
         self.evaluations |= parts
         write_json(self.run_dir.evaluations, self.evaluations)
 
-    @contextlib.contextmanager
-    def _undone_if_it_fails(self) -> Iterator[None]:
-        """Empties the run directory where a new run ends before its first step, so that `out` can be used again.
-
-        A bug keeps it: what the libraries said is in there. So does a machine that is taken away, which is no
-        decision against the run.
-        """
-        try:
-            with self._told_if_interrupted("nothing is lost"):
-                yield
-        except LowMemError as error:
-            if not self.is_new or self.stop.is_by_machine:
-                raise
-            self.run_dir.undo()
-            if isinstance(error, Interrupted):
-                what = f"Stopped by {self.stop.name} before the first step; nothing is left behind."
-                raise Interrupted(what, hint="Start it again with the same command.") from error
-            raise
-
-    @contextlib.contextmanager
-    def _saved_at_the_end(self, policy: Policy) -> Iterator[None]:
-        """Saves the adapter however training ends."""
-        try:
-            with self._told_if_interrupted("nothing is lost"):
-                yield
-        finally:
-            self._save_adapter(policy)
-
     def _save_adapter(self, policy: Policy) -> None:
-        try:
-            write_folder(self.run_dir.adapter, policy.save_adapter)
-            # The meter sets CUDA's own counter of the peak back.
-            peak = max(self.meter.highest_bytes, peak_bytes(self.device), self.standing.peak_bytes)
-            write_json(self.run_dir.peak, {"peak_bytes": peak})
-            self.listen(Saved(self.run_dir.adapter))
-        except (OSError, KeyboardInterrupt) as error:
-            if self.stop.signal is None:
-                raise
-            self._note(f"the adapter is not saved: {error}")
-
-    @contextlib.contextmanager
-    def _kept_if_it_ends(self, trainer: Any, keeper: Keeper) -> Iterator[None]:
-        """Saves the last border of a training that ends early, unless a step has moved the weights beyond it."""
-        try:
-            yield
-        except BaseException as error:
-            is_kept = not self.stop.is_held and keeper.write_now(trainer)
-            if not isinstance(error, KeyboardInterrupt):
-                raise
-            what = f"saved as it was behind step {keeper.written}" if is_kept else "nothing new could be saved"
-            raise self._interrupted(what if keeper.border else "no further step was done") from error
-        finally:
-            self.stop.is_held = False
-
-    @contextlib.contextmanager
-    def _told_if_interrupted(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except KeyboardInterrupt as error:
-            raise self._interrupted(what) from error
-
-    def _interrupted(self, what: str) -> Interrupted:
-        return Interrupted(f"Stopped by {self.stop.name}; {what}.", hint=self._go_on)
-
-    @property
-    def _go_on(self) -> str:
-        return f"Go on with: lowmem-rl train --resume --out {self.run_dir.path}"
+        write_folder(self.run_dir.adapter, policy.save_adapter)
+        # The meter sets CUDA's own counter of the peak back.
+        peak = max(self.meter.highest_bytes, peak_bytes(self.device), self.standing.peak_bytes)
+        write_json(self.run_dir.peak, {"peak_bytes": peak})
+        self.listen(Saved(self.run_dir.adapter))
 
 
 def _due(step: int, every: int) -> bool:

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: the first one saves, the second one stops at once.
+"""Signals that ask a run to stop: the first one saves, a second Ctrl-C stops at once.
 
 SIGINT is Ctrl-C, SIGTERM what a machine that is taken away sends some thirty seconds before, SIGHUP a terminal that
 was closed. A step may take minutes, so it is abandoned: what is saved is the run at the border of its last step.
@@ -14,6 +14,8 @@ from types import FrameType
 SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 LOOK_S = 0.2
 """How long a wait may go on that does not see a signal."""
+ECHO_S = 1.0
+"""One Ctrl-C may come twice within, from the terminal and through a program that started this one."""
 
 
 class Stop:
@@ -21,7 +23,10 @@ class Stop:
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
+        self.asked_s = 0.0
         self.is_held = False
+        self.is_at_once = False
+        """True after a second Ctrl-C: nothing more is to be saved."""
 
     @property
     def name(self) -> str:
@@ -52,12 +57,13 @@ class Stop:
                 raise KeyboardInterrupt
 
     def take(self, number: int, frame: FrameType | None) -> None:
-        """The handler of the first signal."""
-        self.signal = signal.Signals(number)
-        for other in SIGNALS:
-            if signal.getsignal(other) == self.take:
-                signal.signal(other, signal.default_int_handler)
-        if not self.is_held:
+        """The handler of the signals."""
+        if self.signal is None:
+            self.signal, self.asked_s = signal.Signals(number), time.monotonic()
+            if not self.is_held:
+                raise KeyboardInterrupt
+        elif number == signal.SIGINT and time.monotonic() - self.asked_s > ECHO_S:
+            self.is_at_once = True
             raise KeyboardInterrupt
 
 

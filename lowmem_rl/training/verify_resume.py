@@ -5,6 +5,7 @@ written, and in the final evaluation. Its configuration holds what is hard to go
 share, a moving curriculum, dropout, a schedule with a warm-up, 8-bit optimizer states where there is a GPU.
 """
 
+import contextlib
 import multiprocessing
 import os
 import random
@@ -48,7 +49,7 @@ STEPS_A_KILL = 3
 LOOK_S = 0.002
 IN_A_STEP, AT_A_CHECKPOINT = "in a step", "while a checkpoint was written"
 LOADING, AT_THE_END = "while it loaded", "in the final evaluation"
-LOADING_S, STEP_S, WRITING_S = 3.0, 0.5, 0.03
+LOADING_S, STEP_S, WRITING_S = 3.0, 0.3, 0.03
 """About what these moments take, for the tiny model on one core; the kill comes at any time within."""
 
 Tell = Callable[[str], None]
@@ -162,7 +163,7 @@ def _has_come(moment: str, run_dir: RunDir, steps: int, rng: random.Random) -> C
     """Returns what says that a moment has come; it is another one each time."""
     kept = _whole_step(run_dir)
     if moment == AT_A_CHECKPOINT:
-        return partial(_later, rng.uniform(0, WRITING_S), partial(_is_writing, run_dir))
+        return partial(_later, rng.uniform(0, WRITING_S), partial(_is_writing, run_dir, time.time_ns()))
     if moment == LOADING:
         return partial(_later, rng.uniform(0, LOADING_S), lambda: True)
     if moment == AT_THE_END:
@@ -178,8 +179,11 @@ def _later(seconds: float, has_begun: Callable[[], bool]) -> bool:
     return True
 
 
-def _is_writing(run_dir: RunDir) -> bool:
-    return any(run_dir.checkpoints.glob(".step-*.aside"))
+def _is_writing(run_dir: RunDir, since_ns: int) -> bool:
+    """Says whether a checkpoint is being written; one that an earlier kill tore off is not."""
+    with contextlib.suppress(FileNotFoundError):
+        return any(path.stat().st_ctime_ns > since_ns for path in run_dir.checkpoints.glob(".step-*.aside"))
+    return False
 
 
 def _rows(run_dir: RunDir) -> int:
@@ -205,7 +209,7 @@ def differences(one: RunDir, other: RunDir) -> Iterator[str]:
         yield f"metrics.jsonl: {len(_steady(one))} rows and {len(_steady(other))}"
     if _without_time(read_json(one.evaluations)) != _without_time(read_json(other.evaluations)):
         yield "eval.json"
-    items = {path.name for run in (one, other) for path in run.eval_items("before").parent.iterdir()}
+    items = {path.name for run in (one, other) for path in run.eval_items("before").parent.glob("*.jsonl")}
     for name in sorted(items):
         first, second = (run.eval_items("before").with_name(name) for run in (one, other))
         if not (first.exists() and second.exists()) or first.read_bytes() != second.read_bytes():

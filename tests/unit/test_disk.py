@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from lowmem_rl.disk import Patience, append, waiting_for_room, write_file, write_folder
+from lowmem_rl.disk import Patience, append, clear_up, waiting_for_room, write_file, write_folder
 
 
 def filled(disk) -> None:
@@ -82,3 +82,12 @@ def test_a_folder_that_cannot_be_made_leaves_the_old_one(tmp_path) -> None:
     write_folder(tmp_path / "made", lambda folder: (folder / "new").touch())
     assert [path.name for path in (tmp_path / "made").iterdir()] == ["new"]
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+
+def test_what_a_killed_process_left_is_cleared_up(tmp_path) -> None:
+    for name in ("whole", ".whole.old", ".torn.aside", ".moved.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "of").write_text(name)
+    clear_up(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"whole", "moved"}
+    assert (tmp_path / "whole" / "of").read_text() == "whole"

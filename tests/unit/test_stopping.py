@@ -1,0 +1,76 @@
+import os
+import signal
+import threading
+
+import pytest
+
+from lowmem_rl.training import stopping
+from lowmem_rl.training.stopping import stoppable
+
+
+def send(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+def test_a_signal_stops_at_once_and_is_remembered() -> None:
+    with stoppable() as stop:
+        assert stop.signal is None
+        with pytest.raises(KeyboardInterrupt):
+            send(signal.SIGTERM)
+        assert stop.name == "SIGTERM"
+        assert stop.is_by_machine
+
+
+def test_one_that_comes_while_the_weights_move_waits_for_the_border() -> None:
+    with stoppable() as stop:
+        stop.hold()
+        send(signal.SIGINT)
+        assert stop.name == "Ctrl-C"
+        assert not stop.is_by_machine
+        with pytest.raises(KeyboardInterrupt):
+            stop.release()
+
+
+def test_a_second_ctrl_c_does_not_wait_and_an_echo_is_none(monkeypatch) -> None:
+    with stoppable() as stop:
+        stop.hold()
+        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):  # as from a terminal that is closed
+            send(number)
+        assert not stop.is_at_once
+        monkeypatch.setattr(stopping, "ECHO_S", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            send(signal.SIGINT)
+        assert stop.is_at_once
+        assert stop.name == "SIGHUP"
+
+
+def test_a_wait_for_room_ends_with_a_signal_that_is_held() -> None:
+    with stoppable() as stop:
+        stop.hold()
+        threading.Timer(0.1, send, [signal.SIGTERM]).start()
+        with pytest.raises(KeyboardInterrupt):
+            stop.sleep(100)
+
+
+def test_handlers_come_back_and_what_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with stoppable():
+            send(signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_off_the_main_thread_signals_are_the_callers_affair() -> None:
+    def run() -> None:
+        with stoppable() as stop:
+            stop.hold()
+            stop.release()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
