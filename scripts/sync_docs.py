@@ -66,7 +66,8 @@ def health_block() -> str:
 def health_record_block() -> str:
     """Returns what the committed record says of failures that were provoked and of healthy runs beside them."""
     record = json.loads((ROOT / "benchmarks/records/health-2026-11-20.json").read_text())
-    rows = [("provoked failure", "what was done", "there since step", "named after step", "told besides"), ("---",) * 5]
+    head = ("provoked failure", "what was done", "there since step", "named after step", "told besides")
+    rows: list[tuple[str, ...]] = [head, ("---",) * len(head)]
     rows += [_failure(run) for run in record["runs"] if run["expected"]]
     healthy = [run for run in record["runs"] if not run["expected"]]
     said = [f"{run['case']}, seed {run['seed']}: {_told(run['told'])}" for run in healthy if run["told"]]
