@@ -61,7 +61,7 @@ from lowmem_rl.training.resuming import (
 )
 from lowmem_rl.training.rollback import go_back, with_old_checkpoints
 from lowmem_rl.training.stopping import stoppable
-from lowmem_rl.training.trackers import guard_trackers, prepare_trackers
+from lowmem_rl.training.trackers import guard_trackers, prepare_trackers, tell_trackers
 from lowmem_rl.training.trainer import make_trainer
 from lowmem_rl.training.trl_args import adjustments
 from lowmem_rl.training.trl_rewards import FailureCount, TrlReward
@@ -251,7 +251,7 @@ class Run:
             self.listen(StepEnded(row, self.config.grpo.steps))
             if step == 1:
                 self._write_engine(policy)
-            watch.look(row)
+            tell_trackers(trainer, {f"health/{found.name}": found.confidence for found in watch.look(row)})
 
         def at_border() -> None:
             watch.act(lambda ailing: go_back(ailing, recorder.step, self.run_dir, policy, trainer, self._note))

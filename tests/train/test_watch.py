@@ -35,11 +35,14 @@ def weights_in(folder: Path) -> dict:
 
 
 def test_what_ails_a_run_is_told_while_it_goes_on_and_stands_in_its_audit(cli_here, tmp_path):
-    done = cli_here("train", *SMALL, TOO_HOT, "--steps=2", f"--out={tmp_path / 'run'}")
+    options = ("--steps=2", "--set=logging.report_to=tensorboard")
+    done = cli_here("train", *SMALL, TOO_HOT, *options, f"--out={tmp_path / 'run'}")
     assert done.code == 0
     first, second = done.stderr.index("step 1/2"), done.stderr.index("step 2/2")
     assert first < done.stderr.index("critical  gibberish  step 1") < second
     assert read_json(RunDir(tmp_path / "run").health)["findings"][0]["name"] == "gibberish"
+    (events,) = RunDir(tmp_path / "run").trackers.rglob("events.out.tfevents*")
+    assert b"health/gibberish" in events.read_bytes()
 
 
 def test_a_run_that_is_to_stop_ends_saved_and_names_finding_steps_and_cure(cli_here, tmp_path):
