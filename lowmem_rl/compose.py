@@ -58,9 +58,10 @@ class Composed:
 
     @property
     def named_origins(self) -> dict[str, str]:
-        """Where each name came from that may stand for code: the task's and the rewards'."""
+        """Where each name came from that may stand for code: the tasks' and the rewards'."""
         rewards = {name: self.origins[f"{REWARDS}.{name}"] for name in self.config.rewards}
-        return {self.config.task.name: self.origins["task.name"]} | rewards
+        further = dict.fromkeys(self.config.eval.tasks, self.origins["eval.tasks"])
+        return {self.config.task.name: self.origins["task.name"]} | further | rewards
 
 
 class Entry(NamedTuple):

@@ -178,6 +178,9 @@ class MemoryConfig(Section):
     checkpointing: Literal["auto", "unsloth", "plain", "none"] = "auto"
     """Activations: recomputed and kept in host RAM (unsloth), recomputed (plain), or kept (none);
     `auto` takes the fastest that fits."""
+    max_retries: int = Field(8, ge=0)
+    """Times in a row that work whose memory ran out is done again, each with half the rows together, before the run
+    stops; 0 stops it at once."""
 
 
 class TaskConfig(Section):
@@ -218,7 +221,7 @@ class CurriculumConfig(Section):
 
 
 class EvalConfig(Section):
-    """Greedy evaluation on held-out examples: fully at both ends, cheaply in between."""
+    """Evaluation on held-out examples: fully at both ends, cheaply and greedily in between."""
 
     examples: int = Field(500, ge=1)
     """Held-out examples of the full evaluation, before and after."""
@@ -228,6 +231,10 @@ class EvalConfig(Section):
     """Examples of a cheap evaluation: the first ones of the full set."""
     batch: int = Field(32, ge=1)
     """Prompts that are answered together."""
+    samples: int = Field(0, ge=0, le=1024)
+    """Completions sampled of each example beside the greedy one, before and after, for pass@k and majorities."""
+    tasks: Names = ()
+    """Further tasks, which the run does not learn: asked before and after, under the run's own prompt."""
 
 
 class HealthConfig(Section):

@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +45,18 @@ class RunDir:
 
     def undo(self) -> None:
         """Removes what a run writes before its first step, and the directory where nothing else is in it."""
-        for path in (self.config, self.machine, self.estimate, self.engine, self.log, self.evaluations, self.lock):
+        for path in (
+            self.config,
+            self.machine,
+            self.estimate,
+            self.engine,
+            self.log,
+            self.evaluations,
+            self.recoveries,
+            self.lock,
+        ):
             path.unlink(missing_ok=True)
-        for folder in (self.trackers, self.eval_items("before").parent):
+        for folder in (self.trackers, self.eval_items("before").parent, self.best):
             shutil.rmtree(folder, ignore_errors=True)
         with contextlib.suppress(OSError):  # something of the user's is in it, or it is where they stand
             self.path.rmdir()
@@ -84,6 +93,11 @@ class RunDir:
         return self.path / "metrics.jsonl"
 
     @property
+    def recoveries(self) -> Path:
+        """Each time that memory ran out: where, and with how many rows together it went on."""
+        return self.path / "recoveries.jsonl"
+
+    @property
     def samples(self) -> Path:
         return self.path / "samples.jsonl"
 
@@ -106,6 +120,16 @@ class RunDir:
         return self.path / "adapter"
 
     @property
+    def best(self) -> Path:
+        """The adapter of the best evaluation so far."""
+        return self.path / "best"
+
+    @property
+    def evaluated(self) -> Path:
+        """What was evaluated, in a directory that holds evaluations of a model and no run."""
+        return self.path / "evaluated.json"
+
+    @property
     def report(self) -> Path:
         return self.path / "report.html"
 
@@ -125,6 +149,23 @@ class RunDir:
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    def eval_samples(self, name: str) -> Path:
+        """One row a sampled completion of the evaluation called `name`."""
+        return self.path / "eval" / "sampled" / f"{name}.jsonl"
+
+    @property
+    def controls(self) -> Path:
+        """What short runs under other rewards gained."""
+        return self.path / "controls.json"
+
+    def control(self, name: str) -> Path:
+        """The run directory of the control called `name`."""
+        return self.path / "controls" / name
+
+    def export(self, form: str) -> Path:
+        """The run's model as others take it, in the format called `form`."""
+        return self.path / "export" / form
 
     def checkpoint(self, step: int) -> Path:
         return self.checkpoints / f"step-{step:06d}"
@@ -156,10 +197,14 @@ def write_json(path: Path, content: object) -> None:
     write_file(path, text.encode(_UTF8, _SURROGATES))
 
 
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Writes a whole file of rows: aside first, then renamed over the old one."""
+    write_file(path, b"".join(map(_as_line, rows)))
+
+
 def append_row(path: Path, row: Row) -> None:
     """Appends one line of JSON; NaN and infinity, which JSON lacks, are refused with a ValueError."""
-    text = json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
-    append(path, text.encode(_UTF8, _SURROGATES))
+    append(path, _as_line(row))
 
 
 def read_json(path: Path) -> Any:
@@ -216,6 +261,19 @@ def _lines(path: Path) -> list[tuple[bytes, bool]]:
     except OSError as error:
         raise RunDirError(f"{path} cannot be read: {error.strerror}.", hint="Is this a run directory?") from error
     return [(line, number == len(lines)) for number, line in enumerate(lines, 1)]
+
+
+def drop_torn_row(path: Path) -> None:
+    """Cuts off what stands behind the last line break: half a row, which the next one would else continue."""
+    if not path.exists():
+        return
+    whole = path.read_bytes().rpartition(b"\n")
+    if whole[2]:
+        os.truncate(path, len(whole[0]) + len(whole[1]))
+
+
+def _as_line(row: Row) -> bytes:
+    return (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode(_UTF8, _SURROGATES)
 
 
 _UTF8 = "utf-8"

@@ -4,7 +4,7 @@ The item is the unit everywhere: several samples of one item resemble each other
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import comb, sqrt
 from random import Random
@@ -118,6 +118,12 @@ def compare_paired(first: Sequence[float], second: Sequence[float]) -> PairedDif
     is_binary = {*first, *second} <= {0, 1}
     p_value = mcnemar(won, lost) if is_binary else bootstrap_p
     return PairedDifference(fmean(gains), interval, p_value, won, lost, len(gains))
+
+
+def compare_shared(first: Mapping[str, float], second: Mapping[str, float]) -> PairedDifference | None:
+    """Compares one value an item, by the item's name, on the items that both have; None where there are none."""
+    both = [name for name in first if name in second]
+    return compare_paired([first[name] for name in both], [second[name] for name in both]) if both else None
 
 
 def mcnemar(won: int, lost: int, *, exact: bool = False) -> float:

@@ -64,8 +64,8 @@ def metric_row(step: int, steps: int) -> dict[str, Any]:
     return {
         "step": step, "loss": 0.1, "grad_norm": 0.2, "reward": share, "kl": 0.01, "entropy": 0.2, "accuracy": share,
         "completion_tokens": 12.0, "longest_completion_tokens": 20, "truncated_share": 0.0, "informative_share": 0.5,
-        "num_tokens": 100.0 * step, "scores/boxed_answer": share, "step_s": 2.0, "completion_tokens_per_s": 50.0,
-        "peak_bytes": GIB,
+        "num_tokens": 100.0 * step, "scores/boxed_answer": share, "step_s": 2.0, "rollout_s": 1.0, "update_s": 0.75,
+        "other_s": 0.25, "completion_tokens_per_s": 50.0, "peak_bytes": GIB,
     }  # fmt: skip
 
 
@@ -89,6 +89,7 @@ def evaluate(run: RunDir, name: str, step: int, right: int, strict: int, hostile
     intervals = {f"{key}_interval": wilson(count, 20) for key, count in shares.items()}
     return {
         "task": "arithmetic", "split": "test", "step": step, "num_examples": 20, "seconds": 1.0,
+        "completion_tokens": 9.0,
         **{key: count / 20 for key, count in shares.items()},
         **{key: {"low": interval.low, "high": interval.high} for key, interval in intervals.items()},
     }  # fmt: skip

@@ -133,6 +133,12 @@ def train(
     force: Annotated[
         bool, typer.Option("--force", help="Start although it does not fit or carries no signal.")
     ] = False,
+    controls: Annotated[
+        bool,
+        typer.Option(
+            "--controls", help="Then train shortly by chance and for the format, and say what of the gain they explain."
+        ),
+    ] = False,
     allow_code: AllowCodeOption = False,
 ) -> None:
     """Train a model, evaluate it before and after.
@@ -145,11 +151,11 @@ def train(
     files, settings, rewards = tuple(config or ()), tuple(setting or ()), tuple(reward or ())
     request = RunRequest(preset, files, settings, task, rewards, out, steps, seed, allow_code, pass_rate=pass_rate)
     if not resume:
-        train_command(request, dry_run=dry_run, as_json=as_json, force=force)
+        train_command(request, dry_run=dry_run, as_json=as_json, force=force, controls=controls)
         return
     if out is None or dry_run or pass_rate is not None:
         raise typer.BadParameter("--resume needs --out, the run's directory, and goes with no --dry-run or --pass-rate")
-    resume_command(request, out, as_json=as_json, force=force)
+    resume_command(request, out, as_json=as_json, force=force, controls=controls)
 
 
 @app.command()
@@ -174,6 +180,52 @@ def probe(
     probe_command(request, examples=examples, samples=samples, out=out, as_json=as_json)
 
 
+@app.command("eval")
+def evaluate(
+    target: Annotated[
+        str,
+        typer.Argument(
+            help="Run directory, adapter folder (RUN/best), model folder or name, `tiny`.", metavar="RUN|MODEL"
+        ),
+    ],
+    task: Annotated[
+        list[str] | None,
+        typer.Option("--task", help="Task to ask; repeatable; unset, those of the run or preset.", metavar="NAME"),
+    ] = None,
+    examples: Annotated[
+        int | None, typer.Option("--examples", help="Held-out examples of each task; sets eval.examples.", min=1)
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option("--samples", help="Completions sampled of each, for pass@k; sets eval.samples.", min=0),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option("--preset", help="Preset whose settings a model without a run is asked under.", metavar="NAME"),
+    ] = None,
+    setting: SetOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder for the answers; the run's own, or runs/eval-MODEL-TIME.", metavar="DIR"),
+    ] = None,
+    as_json: JsonOption = False,
+    allow_code: AllowCodeOption = False,
+) -> None:
+    """Evaluate a run, an adapter or a model on held-out problems.
+
+    What is answered stays: interrupted, the same command goes on, and asked for more examples or samples it asks only
+    for those. All tasks are asked under the prompt of the run or preset.
+    """
+    from lowmem_rl_cli.eval import eval_command
+
+    named = {"eval.examples": examples, "eval.samples": samples}
+    flags = [f"{key}={value}" for key, value in named.items() if value is not None]
+    settings = (*(setting or ()), *flags)
+    eval_command(
+        target, tasks=task or (), preset=preset, settings=settings, out=out, allow_code=allow_code, as_json=as_json
+    )
+
+
 @app.command()
 def report(
     run: RunArgument,
@@ -181,11 +233,28 @@ def report(
         Path | None, typer.Option("--out", help="File to write; report.html in RUN where unset.", metavar="FILE")
     ] = None,
     png: Annotated[bool, typer.Option("--png", help="Draw a picture for a slide instead: report.png.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Serve the page to this machine, and renew it while the run goes on.")
+    ] = False,
+    port: Annotated[
+        int | None,
+        typer.Option("--port", help="Port for --follow; a free one where unset.", metavar="N", min=1, max=65535),
+    ] = None,
 ) -> None:
-    """Write one offline HTML file about a run, also of one that stopped half-way."""
-    from lowmem_rl_cli.report import report_command
+    """Write one offline HTML file about a run, also of one that stopped half-way or is running.
 
-    report_command(run, out, png=png)
+    With --follow nothing is written before the run has ended; Ctrl-C ends it at any time.
+    """
+    from lowmem_rl_cli.report import follow_command, report_command
+
+    if not follow and port is not None:
+        raise typer.BadParameter("--port goes with --follow")
+    if not follow:
+        report_command(run, out, png=png)
+        return
+    if png or out is not None:
+        raise typer.BadParameter("--follow goes with neither --out nor --png")
+    follow_command(run, port)
 
 
 @app.command()
@@ -193,12 +262,15 @@ def compare(
     runs: Annotated[
         list[Path], typer.Argument(help="Run directories; each is compared with the first.", metavar="RUN RUN...")
     ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write a page with learning curves to this file.", metavar="FILE")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare runs of one task item by item, and say where no difference can be told."""
     from lowmem_rl_cli.compare import compare_command
 
-    compare_command(runs, as_json=as_json)
+    compare_command(runs, out, as_json=as_json)
 
 
 @app.command()
@@ -220,11 +292,29 @@ def samples(
         bool, typer.Option("--side-by-side", help="The best and the worst completion of each prompt.")
     ] = False,
     limit: Annotated[int, typer.Option("--limit", help="How many to show.", min=1)] = 8,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", help="Ask the trained model this instead.", metavar="TEXT")
+    ] = None,
+    sampled: Annotated[
+        int | None,
+        typer.Option(
+            "--sampled", help="With --prompt: completions with the run's sampling settings, not the greedy one.", min=1
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what the model wrote in training, the latest first."""
+    """Show what the model wrote in training, the latest first; with --prompt, what it says now."""
     from lowmem_rl.reports.pick import Wanted, read_condition, read_steps
-    from lowmem_rl_cli.samples import samples_command
+    from lowmem_rl_cli.samples import prompt_command, samples_command
+
+    if prompt is not None:
+        if (score, step, truncated, side_by_side) != (None, None, None, False):
+            others = "--score, --step, --truncated, --side-by-side"
+            raise typer.BadParameter(f"--prompt asks the model: it goes with none of {others}")
+        prompt_command(run, prompt, samples=sampled, as_json=as_json)
+        return
+    if sampled is not None:
+        raise typer.BadParameter("--sampled is about --prompt, which is missing")
 
     conditions = tuple(read_condition(text) for text in score or ())
     wanted = Wanted(conditions, None if step is None else read_steps(step), truncated)
@@ -251,6 +341,39 @@ def verify_resume(
         bench.check_writable(out)
     if not verify_resume_command(kills, seed, as_json=as_json, out=out):
         raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    run: RunArgument,
+    to: Annotated[str, typer.Option("--to", help="Format: adapter, merged or gguf.", metavar="FORMAT")],
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base",
+            help="What the adapter is merged into: dequantised, the 4-bit weights it was trained on (the default "
+            "there), or 16bit, their original.",
+            metavar="BASE",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder to write; RUN/export/FORMAT where unset.", metavar="DIR")
+    ] = None,
+    examples: Annotated[
+        int | None, typer.Option("--examples", help="Held-out items of the proof; 64, or 200 for accuracy.", min=1)
+    ] = None,
+    as_json: JsonOption = False,
+    allow_code: AllowCodeOption = False,
+) -> None:
+    """Hand a run's model on, with proof that it answers like the trained one.
+
+    The written files are loaded again by transformers and peft alone and asked held-out items. An adapter and a merge
+    into the weights of training must give the same tokens; a merge into 16-bit originals and gguf the same accuracy.
+    What fails is not left behind: exit code 7.
+    """
+    from lowmem_rl_cli.export import export_command
+
+    export_command(run, to, base=base, out=out, examples=examples, allow_code=allow_code, as_json=as_json)
 
 
 app.add_typer(bench.app, name="bench")

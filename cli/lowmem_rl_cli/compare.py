@@ -6,8 +6,8 @@ from pathlib import Path
 
 from lowmem_rl.reports.compare import UNSET, Comparison, RunPair, compare_runs
 from lowmem_rl.reports.curves import Point, learning_curve
-from lowmem_rl.reports.text import one_line
-from lowmem_rl.reports.verdict import p_text, percent, points
+from lowmem_rl.reports.results import share
+from lowmem_rl.reports.text import one_line, p_text, percent, points
 from lowmem_rl.runs import Row
 from lowmem_rl.stats import PairedDifference
 from lowmem_rl_cli import console
@@ -16,10 +16,14 @@ from lowmem_rl_cli.page import BOLD, DIM, GREEN, RED, Page, this_page
 LONGEST_VALUE = 40
 
 
-def compare_command(runs: Sequence[Path], *, as_json: bool) -> None:
-    """Prints the comparison of runs."""
+def compare_command(runs: Sequence[Path], out: Path | None, *, as_json: bool) -> None:
+    """Prints the comparison of runs, or writes it as a page and prints where it is."""
     comparison = compare_runs(runs)
-    if as_json:
+    if out is not None:
+        from lowmem_rl.reports.compare_page import write_comparison
+
+        console.show(str(write_comparison(comparison, out)))
+    elif as_json:
         console.show_json(comparison.to_json())
     else:
         console.show("\n".join(_lines(comparison, this_page())))
@@ -41,14 +45,8 @@ def _lines(told: Comparison, page: Page) -> Iterator[str]:
 
 
 def _result_row(name: str, result: Row) -> tuple[str, ...]:
-    shares = (_share(result, key) for key in ("pass_at_1", "strict_pass_at_1"))
+    shares = (share(result, key) for key in ("pass_at_1", "strict_pass_at_1"))
     return (name, str(result["step"]), str(result.get("num_examples", "-")), *shares)
-
-
-def _share(result: Row, key: str) -> str:
-    interval = result.get(f"{key}_interval") or {}
-    known = "low" in interval and "high" in interval
-    return percent(result.get(key)) + (f" [{percent(interval['low'])}, {percent(interval['high'])}]" if known else "")
 
 
 def _pair_lines(pair: RunPair, steps: Mapping[str, int], page: Page) -> Iterator[str]:

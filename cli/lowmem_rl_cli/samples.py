@@ -1,9 +1,11 @@
-"""`lowmem-rl samples`: what the model wrote in training, in the terminal."""
+"""`lowmem-rl samples`: what the model wrote in training, in the terminal, and what it says to a prompt now."""
 
+import sys
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
 from textwrap import wrap
+from typing import TYPE_CHECKING
 
 from lowmem_rl.reports.completions import scores_text
 from lowmem_rl.reports.pick import Wanted, best_beside_worst, pick
@@ -12,6 +14,10 @@ from lowmem_rl.reports.text import one_line, shown
 from lowmem_rl.runs import Row
 from lowmem_rl_cli import console
 from lowmem_rl_cli.page import BOLD, DIM, INDENT, YELLOW, Page, this_page
+
+if TYPE_CHECKING:
+    from lowmem_rl.engine.generate import Completion
+    from lowmem_rl.training.asking import Told
 
 NARROWEST_BESIDE = 60
 """Columns below which two completions stand below each other."""
@@ -32,6 +38,39 @@ def samples_command(run: Path, wanted: Wanted, *, limit: int, side_by_side: bool
     console.show("\n".join(line for block in blocks for line in block) or "No sample is like that.")
     if found > limit:
         console.say(f"{limit} of {found} {noun}; --limit shows more.")
+
+
+def prompt_command(run: Path, prompt: str, *, samples: int | None, as_json: bool) -> None:
+    """Loads a run's model and prints what it says to a prompt, without the adapter and with it."""
+    from rich.console import Console
+
+    from lowmem_rl.training.asking import ask
+    from lowmem_rl_cli.live import view_for
+
+    # Bound to the real stream: the libraries' talk is sent elsewhere meanwhile.
+    view = view_for(Console(file=sys.stderr, highlight=False), f"{run}: a prompt", live=False)
+    try:
+        told = ask(run, prompt, samples=samples, listen=view.show)
+    finally:
+        view.close()
+    if as_json:
+        console.show_json(told.to_json())
+    else:
+        console.show("\n".join(_told(told, this_page())))
+
+
+def _told(told: "Told", page: Page) -> Iterator[str]:
+    yield from page.fold(shown(told.prompt, 400), "", "", BOLD)
+    how = "greedy" if told.greedy else "sampled as in training"
+    for name, completions in (("base model", told.base), ("trained", told.trained)):
+        for completion in completions:
+            yield from page.heading(name, _about_completion(completion, how))
+            yield from (INDENT + line for line in _folded(completion.text, page.columns - len(INDENT)))
+
+
+def _about_completion(completion: "Completion", how: str) -> str:
+    cut = ["cut off"] if completion.truncated else []
+    return " · ".join([how, f"{completion.tokens} tokens", *cut])
 
 
 def alone(row: Row, page: Page) -> Iterator[str]:
@@ -74,6 +113,10 @@ def _about_text(row: Row) -> str:
 
 
 def _lines(row: Row, width: int) -> Iterator[str]:
+    yield from _folded(row["completion"], width)
+
+
+def _folded(completion: str, width: int) -> Iterator[str]:
     """Yields a completion's own lines, long ones folded without losing a space."""
-    for line in shown(row["completion"], LONGEST).expandtabs().split("\n"):
+    for line in shown(completion, LONGEST).expandtabs().split("\n"):
         yield from wrap(line, width, replace_whitespace=False, drop_whitespace=False, break_on_hyphens=False) or [""]

@@ -61,9 +61,13 @@ def choose(policy: Policy, config: RunConfig) -> Choice:
         return Choice("generate", None, f"our engine does not know this model: {error}")
 
 
-def build(policy: Policy, config: RunConfig, weights: Weights | None) -> Decoder:
-    """Returns the decoder over the policy's present weights. Raises `UnknownModel`."""
-    places = config.grpo.max_prompt_tokens + config.grpo.max_completion_tokens
+def longest_row(config: RunConfig) -> int:
+    """Returns how many tokens a row of training has at most."""
+    return config.grpo.max_prompt_tokens + config.grpo.max_completion_tokens
+
+
+def build(policy: Policy, weights: Weights | None, places: int) -> Decoder:
+    """Returns the decoder over the policy's present weights for rows of `places` tokens. Raises `UnknownModel`."""
     return merged(policy.model, places) if weights == "merged" else quantized(policy.model, places)
 
 
@@ -86,7 +90,7 @@ def max_gap(policy: Policy) -> float:
 
 def _tried(policy: Policy, config: RunConfig, weights: Weights) -> Choice:
     """Returns our engine if it is right with these weights and, where it must be, the faster. Raises `UnknownModel`."""
-    decoder, rows = build(policy, config, weights), config.grpo.group_size
+    decoder, rows = build(policy, weights, longest_row(config)), config.grpo.group_size
     prompts = [policy.tokenize(TRIAL)] * rows
     limits = Limits(frozenset(), TRIAL_TOKENS, rows)
     gap = gap_of(policy, prompts[:1], sample(decoder, prompts[:1], ["trial"], GREEDY, limits))

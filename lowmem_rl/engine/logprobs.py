@@ -12,7 +12,9 @@ from typing import Any
 import torch
 
 from lowmem_rl.config import RunConfig
+from lowmem_rl.engine.out_of_memory import RowLimit
 from lowmem_rl.engine.policy import Policy
+from lowmem_rl.example import Message
 from lowmem_rl.prompts import THINK_OPEN
 from lowmem_rl.rewards.model import AnswerRow, ModelView
 
@@ -23,12 +25,21 @@ Encoded = tuple[Sequence[int], Sequence[int]]
 """Ids that are given, and those behind them that are asked about."""
 
 
-def view_of(policy: Policy, config: RunConfig) -> ModelView:
-    """Returns what rewards may ask of the policy; the training micro-batch is what surely fits in one forward."""
+def view_of(policy: Policy, config: RunConfig, limit: RowLimit | None = None) -> ModelView:
+    """Returns what rewards may ask of the policy; the training micro-batch is what should fit in one forward.
+
+    With a `limit`, fewer rows are tried where it does not.
+    """
+
+    def nll(rows: Sequence[AnswerRow]) -> list[float]:
+        if limit is None:
+            return answer_nll(policy, rows, batch=config.micro_batch)
+        return limit.run(lambda batch: answer_nll(policy, rows, batch=batch), config.micro_batch)
+
     return ModelView(
         count_tokens=partial(count_tokens, policy),
         max_completion_tokens=config.grpo.max_completion_tokens,
-        answer_nll=partial(answer_nll, policy, batch=config.micro_batch),
+        answer_nll=nll,
     )
 
 
@@ -71,6 +82,38 @@ def _completion_log_probs(causal: Any, hidden: torch.Tensor, row: Encoded, tempe
         log_probs = (causal.lm_head(states).float() / temperature).log_softmax(-1)
         found += log_probs.gather(-1, ids[:, None])[:, 0].tolist()
     return found
+
+
+def kl_from_base(policy: Policy, rows: Sequence[Encoded]) -> float:
+    """Returns the mean KL divergence of the policy from the base weights over the completions' places, in nats a token.
+
+    Exact at each place: summed over the vocabulary, behind what the policy's own (prompt, completion) rows say so far.
+    One row at a time, once with the adapter and once without. No completion is empty.
+    """
+    with torch.inference_mode(), policy.without_dropout():
+        total = sum(_kl_of_row(policy, row) for row in rows)
+    return total / sum(len(completion) for _, completion in rows)
+
+
+def _kl_of_row(policy: Policy, row: Encoded) -> float:
+    causal, base = policy.model.get_base_model(), policy.model.disable_adapter
+    ids = _batch_of(policy, [row])
+    mine = causal.model(input_ids=ids, use_cache=False)[0][0, _places(row)]
+    with base():
+        theirs = causal.model(input_ids=ids, use_cache=False)[0][0, _places(row)]
+    total = 0.0
+    for states, base_states in zip(mine.split(HEAD_PLACES), theirs.split(HEAD_PLACES), strict=True):
+        log_probs = causal.lm_head(states).float().log_softmax(-1)
+        with base():  # the head may be adapted, too
+            base_log_probs = causal.lm_head(base_states).float().log_softmax(-1)
+        total += float((log_probs.exp() * (log_probs - base_log_probs)).sum())
+    return total
+
+
+def encode_turn(policy: Policy, prompt: Sequence[Message], completion: str, *, truncated: bool) -> Encoded:
+    """Returns a prompt and the tokens of a whole turn behind it, the stop token last unless it was cut off."""
+    ids = _encode(policy, completion.removeprefix(policy.prefill))
+    return policy.tokenize(prompt), ids if truncated else [*ids, policy.tokenizer.eos_token_id]
 
 
 @contextlib.contextmanager

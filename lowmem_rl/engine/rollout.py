@@ -59,8 +59,21 @@ def sample(
 
     `forced` completions, which end in a stop id or at the limit, are read as if they were sampled: a replay.
     """
-    with torch.inference_mode():
-        return _Wave(decoder, prompts, names, picking, limits, forced).run()
+    found = dict(sampled_as_they_end(decoder, prompts, names, picking, limits, forced))
+    return [found[row] for row in range(len(prompts))]
+
+
+@torch.inference_mode()  # around each resumption of the generator, never around what its caller does in between
+def sampled_as_they_end(
+    decoder: Decoder,
+    prompts: Sequence[Sequence[int]],
+    names: Sequence[str],
+    picking: Picking,
+    limits: Limits,
+    forced: Sequence[Sequence[int]] | None = None,
+) -> Iterator[tuple[int, Sampled]]:
+    """Yields each prompt's number and completion, as `sample` returns them, when its row leaves."""
+    yield from _Wave(decoder, prompts, names, picking, limits, forced).run()
 
 
 class _Wave:
@@ -100,7 +113,7 @@ class _Wave:
         self.read: dict[Key, tuple[Tensor, Tensor]] = {}
         """Logits and keys and values of prompts of which rows still wait."""
 
-    def run(self) -> list[Sampled]:
+    def run(self) -> Iterator[tuple[int, Sampled]]:
         self._fill()
         steps = 0
         while self.rows:
@@ -109,9 +122,8 @@ class _Wave:
             if steps % self.check_every == 0:
                 if self.limits.stops_loops:
                     self._cut_loops()
-                self._dismiss()
+                yield from self._results(self._dismiss())
                 self._fill()
-        return self._results()
 
     def _step(self) -> None:
         rows, counts, places = self.on_device
@@ -138,12 +150,13 @@ class _Wave:
         longest = max(map(len, seen))
         return torch.tensor([ids + ids[:1] * (longest - len(ids)) for ids in seen], device=self.decoder.device)
 
-    def _dismiss(self) -> None:
-        """Lets finished rows leave; the last slots move into the holes."""
+    def _dismiss(self) -> list[int]:
+        """Lets finished rows leave and returns them; the last slots move into the holes."""
         stopped = self.has_stopped.tolist()
         done = {i for i, has in enumerate(stopped) if has or self.counts[i] >= self.limits.max_tokens}
         if not done or not (self.limits.leaves_early or len(done) == len(self.rows)):
-            return
+            return []
+        left = [self.rows[slot] for slot in sorted(done)]
         alive = len(self.rows) - len(done)
         holes = sorted(slot for slot in done if slot < alive)
         movers = [slot for slot in range(alive, len(self.rows)) if slot not in done]
@@ -151,6 +164,7 @@ class _Wave:
             self._move(movers, holes)
         del self.rows[alive:], self.counts[alive:]
         self.on_device, self.has_stopped = self.on_device[:, :alive], self.has_stopped[:alive]
+        return left
 
     def _cut_loops(self) -> None:
         """Marks looping rows as finished; what they have said stays, without a stop id.
@@ -215,11 +229,13 @@ class _Wave:
             for i, key in enumerate(chunk):
                 self.read[key] = logits[i], kept[:, i, :, : len(prompts[i])]
 
-    def _results(self) -> list[Sampled]:
-        stop, ids, log_probs = self.limits.stop_ids, self.ids.tolist(), self.log_probs.tolist()
-        limit = self.limits.max_tokens
-        ends = [_end(row, stop, self.cut_at.get(number, limit)) for number, row in enumerate(ids)]
-        return [Sampled(row[:end], probs[:end]) for row, probs, end in zip(ids, log_probs, ends, strict=True)]
+    def _results(self, rows: list[int]) -> Iterator[tuple[int, Sampled]]:
+        if not rows:
+            return
+        stop, limit = self.limits.stop_ids, self.limits.max_tokens
+        for row, ids, probs in zip(rows, self.ids[rows].tolist(), self.log_probs[rows].tolist(), strict=True):
+            end = _end(ids, stop, self.cut_at.get(row, limit))
+            yield row, Sampled(ids[:end], probs[:end])
 
 
 def _end(ids: Sequence[int], stop_ids: frozenset[int], max_tokens: int) -> int:

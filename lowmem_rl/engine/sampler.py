@@ -5,24 +5,30 @@ from dataclasses import replace
 
 from lowmem_rl.config import RunConfig
 from lowmem_rl.engine.choice import Choice, build, choose, gap_of, max_gap
+from lowmem_rl.engine.decoder import Decoder
 from lowmem_rl.engine.generate import Completion, answer, completion_of
+from lowmem_rl.engine.out_of_memory import OutOfMemory, RowLimit, tried
 from lowmem_rl.engine.policy import Policy
-from lowmem_rl.engine.rollout import Limits, Sampled, sample
-from lowmem_rl.engine.sampling import Picking, names_of
+from lowmem_rl.engine.rollout import Limits, Sampled, sample, sampled_as_they_end
+from lowmem_rl.engine.sampling import Picking, names_of, own_random_numbers
+from lowmem_rl.engine.weights import UnknownModel
 from lowmem_rl.example import Message
 
 CHECKED_ROWS = 2
 """Completions of each rollout whose log-probabilities are computed again with the training weights."""
-BATCHES_TOGETHER = 4
-"""Batches of an evaluation that are sampled as one: more keep slots full, fewer show progress sooner."""
+ROWS_TOGETHER = 4096
+"""Prompts whose ids and random numbers stand in memory at once: 100 MB at 1,000 tokens each."""
 
 
 class Sampler:
     """Our engine over a policy, as chosen for this model and machine.
 
     `gap` is the mean difference, in nats a token, between what the last rollout's tokens were sampled with and what
-    the training weights give them.
+    the training weights give them. A limit lets work whose memory runs out be tried again with fewer rows.
     """
+
+    rollout_limit: RowLimit | None = None
+    answer_limit: RowLimit | None = None
 
     def __init__(
         self,
@@ -55,35 +61,129 @@ class Sampler:
             self.config.rollout_rows,
             stops_loops=self.config.rollout.stop_loops,
         )
-        sampled = self.sample(prompts, names, picking, limits)
-        self.gap = gap_of(self.policy, prompts[:CHECKED_ROWS], sampled[:CHECKED_ROWS], picking.temperature)
-        if not self.gap <= max_gap(self.policy):  # NaN too
+        sampled = self._sample_within(self.rollout_limit, prompts, names, picking, limits)
+        self.gap = self._gap(prompts, sampled, picking)
+        if self.gap is not None and not self.gap <= max_gap(self.policy):  # NaN too
             self._fall_back(f"log-probs lie {self.gap:.2g} nats from the training weights'")
         return sampled
 
     def sample(
         self, prompts: Sequence[Sequence[int]], names: Sequence[str], picking: Picking, limits: Limits
     ) -> list[Sampled]:
-        """Samples one completion a prompt."""
-        decoder = build(self.policy, self.config, self.choice.weights)
+        """Samples one completion a prompt. Raises `UnknownModel` for rows longer than its attention reaches."""
+        decoder = self._decoder(max(map(len, prompts)) + limits.max_tokens)
         with self.policy.without_dropout():  # the model's own modules would drop out in training mode
             return sample(decoder, prompts, names, picking, limits)
 
-    def answers(
-        self, prompts: Sequence[Sequence[Message]], picking: Picking, *, max_tokens: int, batch: int, stream: str = ""
-    ) -> Iterator[Completion]:
-        """Yields one completion a prompt, in order, `batch` at once; `stream` names the random numbers.
+    def _sample_within(
+        self,
+        limit: RowLimit | None,
+        prompts: Sequence[Sequence[int]],
+        names: Sequence[str],
+        picking: Picking,
+        limits: Limits,
+    ) -> list[Sampled]:
+        """Samples in as many waves as memory allows: the same completions, to rounding."""
+        if limit is None:
+            return self.sample(prompts, names, picking, limits)
+        rows = min(limits.rows, len(prompts))
+        return limit.run(lambda rows: self.sample(prompts, names, picking, replace(limits, rows=rows)), rows)
 
-        Our engine gets several batches together: a prompt takes the place of a row that has finished.
+    def _decoder(self, places: int) -> Decoder:
+        """Returns the decoder; where there is no memory for a copy of the weights, from now on over the model's own."""
+        if self.choice.weights == "merged" and self.rollout_limit is not None:
+            found = tried(lambda: build(self.policy, "merged", places))
+            if not isinstance(found, OutOfMemory):
+                return found
+            self._fall_back("no memory for a copy of them")
+        return build(self.policy, self.choice.weights, places)
+
+    def _gap(self, prompts: Sequence[Sequence[int]], sampled: Sequence[Sampled], picking: Picking) -> float | None:
+        """Returns the mean difference of some rows, None where memory does not allow the look."""
+        rows, theirs = prompts[:CHECKED_ROWS], sampled[:CHECKED_ROWS]
+        if self.rollout_limit is None:
+            return gap_of(self.policy, rows, theirs, picking.temperature)
+        found = tried(lambda: gap_of(self.policy, rows, theirs, picking.temperature))
+        return None if isinstance(found, OutOfMemory) else found
+
+    def answers(
+        self,
+        prompts: Sequence[Sequence[Message]],
+        picking: Picking,
+        *,
+        max_tokens: int,
+        batch: int,
+        names: Sequence[str] | None = None,
+    ) -> Iterator[tuple[int, Completion]]:
+        """Yields each prompt's number and completion as they end, `batch` at work at once.
+
+        `names` seed the random streams of rows that are not picked greedily. With our engine a prompt takes the place
+        of a row that has finished; where a prompt is too long for it, `generate` answers.
         """
-        if not self.is_ours:
-            yield from answer(self.policy, prompts, picking, max_tokens=max_tokens, batch=batch)
+        names = names_of("answers", len(prompts)) if names is None else names
+        left = list(range(len(prompts)))
+        while left:
+            rows = min(batch, self.answer_limit.rows or batch) if self.answer_limit else batch
+            some = left[:ROWS_TOGETHER]
+            chosen, own = [prompts[i] for i in some], [names[i] for i in some]
+            answered = self._answered(chosen, own, picking, Limits(self.stop_ids, max_tokens, rows))
+            done = set()
+            for place, completion in self._while_memory_lasts(answered, rows):
+                done.add(some[place])
+                yield some[place], completion
+            left = [i for i in left if i not in done]
+
+    def _while_memory_lasts(
+        self, answered: Iterator[tuple[int, Completion]], rows: int
+    ) -> Iterator[tuple[int, Completion]]:
+        """Yields what is answered; where memory runs out it ends, and fewer rows stand together from then on."""
+        if self.answer_limit is None:
+            yield from answered
             return
-        for start in range(0, len(prompts), BATCHES_TOGETHER * batch):
-            ids = [self.policy.tokenize(prompt) for prompt in prompts[start : start + BATCHES_TOGETHER * batch]]
-            names = names_of(f"{stream}/{start}", len(ids))
-            for row in self.sample(ids, names, picking, Limits(self.stop_ids, max_tokens, batch)):
-                yield completion_of(self.policy, row.ids)
+        while (found := tried(lambda: next(answered, None))) is not None:
+            if isinstance(found, OutOfMemory):
+                self.answer_limit.rows = self.answer_limit.shrink(rows, found.why)
+                return
+            yield found
+
+    def _answered(
+        self, prompts: Sequence[Sequence[Message]], names: Sequence[str], picking: Picking, limits: Limits
+    ) -> Iterator[tuple[int, Completion]]:
+        try:
+            return self._ours(prompts, names, picking, limits)
+        except UnknownModel:
+            return enumerate(self._generated(prompts, names, picking, limits))
+
+    def _ours(
+        self, prompts: Sequence[Sequence[Message]], names: Sequence[str], picking: Picking, limits: Limits
+    ) -> Iterator[tuple[int, Completion]]:
+        """Raises `UnknownModel`, at once, for rows that it cannot read, and where another engine has been chosen."""
+        if not self.is_ours:
+            raise UnknownModel(self.choice.reason)
+        ids = [self.policy.tokenize(prompt) for prompt in prompts]
+        decoder = self._decoder(max(map(len, ids)) + limits.max_tokens)
+        return self._as_they_end(decoder, ids, names, picking, limits)
+
+    def _as_they_end(
+        self, decoder: Decoder, ids: Sequence[Sequence[int]], names: Sequence[str], picking: Picking, limits: Limits
+    ) -> Iterator[tuple[int, Completion]]:
+        with self.policy.without_dropout():
+            for row, found in sampled_as_they_end(decoder, ids, names, picking, limits):
+                yield row, completion_of(self.policy, found.ids)
+
+    def _generated(
+        self,
+        prompts: Sequence[Sequence[Message]],
+        names: Sequence[str],
+        picking: Picking,
+        limits: Limits,
+    ) -> Iterator[Completion]:
+        """Answers batch by batch; each seeded by its first name, with no effect on what training draws."""
+        for start in range(0, len(prompts), limits.rows):
+            chosen = prompts[start : start + limits.rows]
+            with own_random_numbers(names[start]):
+                found = list(answer(self.policy, chosen, picking, max_tokens=limits.max_tokens, batch=limits.rows))
+            yield from found
 
     def _fall_back(self, why: str) -> None:
         merged = self.choice.weights == "merged"

@@ -5,7 +5,8 @@ cumulative distribution passes it. What a row samples does not depend on which r
 order or in how many waves: finished rows can leave, and others take their place.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -45,9 +46,20 @@ def row_noise(names: Sequence[str], tokens: int) -> Tensor:
     return torch.stack([_stream(name, tokens) for name in names])
 
 
+@contextlib.contextmanager
+def own_random_numbers(name: str) -> Iterator[None]:
+    """Seeds torch's generators by a name for the length of the block: `generate` draws from those alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(_seed(name))
+        yield
+
+
 def _stream(name: str, tokens: int) -> Tensor:
-    seed = int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big") >> 1
-    return torch.rand(tokens, generator=torch.Generator().manual_seed(seed))
+    return torch.rand(tokens, generator=torch.Generator().manual_seed(_seed(name)))
+
+
+def _seed(name: str) -> int:
+    return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big") >> 1
 
 
 def pick(

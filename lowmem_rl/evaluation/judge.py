@@ -12,7 +12,7 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lowmem_rl.example import Example
@@ -21,7 +21,7 @@ from lowmem_rl.rewards.boxed import ANY_ANSWER, BOXED_ANSWER
 from lowmem_rl.rewards.model import ModelReward
 from lowmem_rl.rewards.registry import load_reward
 from lowmem_rl.rewards.stated import stated_answer
-from lowmem_rl.rewards.verify.extract import after_thinking
+from lowmem_rl.rewards.verify.extract import after_thinking, lenient_answer, strict_answer
 from lowmem_rl.tasks.base import Task
 from lowmem_rl.tasks.dataset import VERIFIED
 
@@ -31,12 +31,18 @@ MOST_WORDS = 0.5
 _WORD = re.compile(r"\w+")
 
 
+Find = Callable[[str], str | None]
+
+
 @dataclass(frozen=True, slots=True)
 class Judge:
     """Right is what one of `lenient` pays in full; strictly right is what each of `strict` does."""
 
     lenient: tuple[Reward, ...]
     strict: tuple[Reward, ...]
+    finds: Find
+    """Returns the answer that a completion gives, as the lenient ones look for it; None where it gives none."""
+    finds_strictly: Find
 
     def is_right(self, completion: str, example: Example, on_failure: OnFailure | None = None) -> bool:
         """Says whether a completion is right; one on which a judge fails, as told to `on_failure`, is not.
@@ -55,10 +61,12 @@ def judge_of(task: Task) -> Judge:
     names: Sequence[str] = getattr(task, "rewards", ())
     judges = tuple(load_reward(name) for name in names)
     if judges and all(isinstance(judge, ModelReward) for judge in judges):
-        return Judge((NEAREST_CHOICE,), (WORD_FOR_WORD,))
+        return Judge((NEAREST_CHOICE,), (WORD_FOR_WORD,), _stated_or_all, stated_answer)
     # What a user's plain function pays at most is not known.
     readers = tuple(judge for judge in judges if not isinstance(judge, ModelReward) and judge.high < math.inf)
-    return Judge(readers, readers) if readers and not VERIFIED & set(names) else Judge((ANY_ANSWER,), (BOXED_ANSWER,))
+    if readers and not VERIFIED & set(names):
+        return Judge(readers, readers, _stated_or_all, _stated_or_all)
+    return Judge((ANY_ANSWER,), (BOXED_ANSWER,), lenient_answer, strict_answer)
 
 
 def score_nearest_choice(completion: str, example: Example) -> float:
@@ -74,6 +82,10 @@ def score_nearest_choice(completion: str, example: Example) -> float:
 def score_word_for_word(completion: str, example: Example) -> float:
     """1 if what is stated in the asked form is the answer, up to case and punctuation, else 0."""
     return float(_words(stated_answer(completion) or "") == _words(example.answer))
+
+
+def _stated_or_all(completion: str) -> str | None:
+    return stated_answer(completion) or after_thinking(completion).strip() or None
 
 
 def _paid_in_full(

@@ -55,12 +55,13 @@ def probe(
 ) -> Probe:
     """Samples each example `samples` times as training would, and counts the right answers."""
     prompts = [example.prompt for example in examples for _ in range(samples)]
+    names = [f"probe {config.seed}/{example.id}/{number}" for example in examples for number in range(samples)]
     passed, truncated = [0] * len(examples), 0
     batch = config.eval.batch
     picking, limit = Picking.of(config.rollout), config.grpo.max_completion_tokens
-    answers = sampler.answers(prompts, picking, max_tokens=limit, batch=batch, stream=f"probe {config.seed}")
-    for number, completion in enumerate(answers, start=1):
-        index = (number - 1) // samples
+    answers = sampler.answers(prompts, picking, max_tokens=limit, batch=batch, names=names)
+    for number, (row, completion) in enumerate(answers, start=1):
+        index = row // samples
         passed[index] += judge.is_right(completion.text, examples[index])
         truncated += completion.truncated
         if number % batch == 0 or number == len(prompts):

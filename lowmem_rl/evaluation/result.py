@@ -1,32 +1,31 @@
 """`EvalResult`: what an evaluation says, with its uncertainty."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from lowmem_rl.stats import Interval, wilson
+from lowmem_rl.errors import RunDirError
+from lowmem_rl.runs import Row
+from lowmem_rl.stats import Interval
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """One example's completion and how it was scored; `correct` is lenient, `strict` wants the asked form."""
+class Level:
+    """The greedy answers to the examples of one level."""
 
-    example_id: str
-    prompt: str
-    answer: str
-    completion: str
-    tokens: int
-    truncated: bool
-    correct: bool
-    strict: bool
-    scores: Mapping[str, float | None]
+    num_examples: int
+    pass_at_1: float
+    pass_at_1_interval: Interval
+    strict_pass_at_1: float
+    strict_pass_at_1_interval: Interval
 
 
 @dataclass(frozen=True, slots=True)
 class EvalResult:
-    """Greedy results over `num_examples`; shares in [0, 1] with 95 % Wilson intervals.
+    """Results over `num_examples`; shares in [0, 1] with 95 % intervals whose unit is the item.
 
-    `pass_at_1` is lenient (the answer wherever it stands), `strict_pass_at_1` wants the asked form: `judge.py`.
+    `pass_at_1` is greedy and lenient (the answer wherever it stands), `strict_pass_at_1` wants the asked form:
+    `judge.py`. By k, `pass_at_k` is the chance that one of k samples is right and `maj_at_k` that the most frequent
+    answer of k is; with one sample, which is the greedy completion, both are `pass_at_1`.
     """
 
     task: str
@@ -44,52 +43,56 @@ class EvalResult:
     completion_tokens: float
     truncated_share: float
     seconds: float
+    """Of this process alone, where an evaluation was stopped and taken up again."""
+    pass_at_k_intervals: dict[str, Interval] = field(default_factory=dict)
+    maj_at_k_intervals: dict[str, Interval] = field(default_factory=dict)
+    strict_pass_at_k: dict[str, float] = field(default_factory=dict)
+    strict_pass_at_k_intervals: dict[str, Interval] = field(default_factory=dict)
+    strict_maj_at_k: dict[str, float] = field(default_factory=dict)
+    strict_maj_at_k_intervals: dict[str, Interval] = field(default_factory=dict)
+    sampled_truncated_share: float | None = None
+    """Of the samples; `truncated_share` is of the greedy completions."""
+    by_level: dict[str, Level] = field(default_factory=dict)
+    in_domain: bool | None = None
+    """The task is the one that the run learns; None where none was learnt."""
+    kl_nats: float | None = None
+    """Mean KL divergence from the base model, in nats a token, over the first greedy completions."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain JSON data."""
         return asdict(self)
 
-
-def result_of(found: Mapping[str, Any]) -> EvalResult:
-    """Returns the result that `to_json` wrote down."""
-    intervals = {key: Interval(**found[key]) for key in found if key.endswith("_interval")}
-    return EvalResult(**{**found, **intervals})
-
-
-def summarise(items: Sequence[Item], *, task: str, split: str, step: int, seconds: float) -> EvalResult:
-    """Sums up greedy completions, one an example. `items` is not empty."""
-    total = len(items)
-    correct, strict = sum(i.correct for i in items), sum(i.strict for i in items)
-    return EvalResult(
-        task=task,
-        split=split,
-        step=step,
-        num_examples=total,
-        samples=1,
-        pass_at_1=correct / total,
-        pass_at_1_interval=wilson(correct, total),
-        strict_pass_at_1=strict / total,
-        strict_pass_at_1_interval=wilson(strict, total),
-        pass_at_k={"1": correct / total},
-        maj_at_k={"1": correct / total},
-        scores=mean_scores([item.scores for item in items]),
-        completion_tokens=sum(i.tokens for i in items) / total,
-        truncated_share=sum(i.truncated for i in items) / total,
-        seconds=seconds,
-    )
+    @classmethod
+    def from_json(cls, told: Row) -> "EvalResult":
+        """Returns a result that `to_json` has written, also an older version's. Raises `RunDirError`."""
+        try:
+            return cls(**_read({one.name: told[one.name] for one in fields(cls) if one.name in told}))
+        except (TypeError, AttributeError) as error:
+            raise RunDirError("An evaluation in eval.json is damaged.", hint="Remove it from the file.") from error
 
 
-def mean_scores(scores: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
-    """Returns each score's mean over the completions it was not skipped on."""
-    names = dict.fromkeys(name for row in scores for name in row)
-    given = {name: [value for row in scores if (value := row.get(name)) is not None] for name in names}
-    return {name: sum(values) / len(values) for name, values in given.items() if values}
+def _interval(told: Row) -> Interval:
+    return Interval(**told)
 
 
-def compare(before: EvalResult, after: EvalResult) -> dict[str, Any]:
-    """Says by how much lenient greedy accuracy changed, and whether the intervals share no point."""
-    return {
-        "gain": after.pass_at_1 - before.pass_at_1,
-        "strict_gain": after.strict_pass_at_1 - before.strict_pass_at_1,
-        "intervals_apart": before.pass_at_1_interval.apart_from(after.pass_at_1_interval),
-    }
+def _intervals(told: dict[str, Row]) -> dict[str, Interval]:
+    return {k: _interval(row) for k, row in told.items()}
+
+
+def _levels(told: dict[str, Row]) -> dict[str, Level]:
+    return {level: Level(**_read(row)) for level, row in told.items()}
+
+
+def _read(told: Row) -> Row:
+    return {name: _READERS[name](value) if name in _READERS else value for name, value in told.items()}
+
+
+_READERS: dict[str, Any] = {
+    "pass_at_1_interval": _interval,
+    "strict_pass_at_1_interval": _interval,
+    "pass_at_k_intervals": _intervals,
+    "maj_at_k_intervals": _intervals,
+    "strict_pass_at_k_intervals": _intervals,
+    "strict_maj_at_k_intervals": _intervals,
+    "by_level": _levels,
+}

@@ -261,8 +261,8 @@ def read_evaluations(run_dir: RunDir) -> list[Evaluation]:
         return []
     told = read_json(run_dir.evaluations)
     try:
-        found = [told["before"], *told.get("during", ()), *([told["after"]] if told.get("after") else ())]
-        return sorted(map(evaluation_in, found), key=lambda evaluation: evaluation.step)
+        found = [told["before"], *told.get("during", ()), told.get("after")]
+        return sorted((evaluation_in(one) for one in found if one is not None), key=lambda evaluation: evaluation.step)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunDirError(f"{run_dir.evaluations} holds no evaluations.", hint="Remove that file.") from error
 

@@ -1,11 +1,11 @@
 """What the page draws, as plain data: each chart has values by step, a unit, and nothing of how it looks."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lowmem_rl.reports.curves import number
-from lowmem_rl.reports.record import Evaluation, RunRecord
+from lowmem_rl.reports.record import Evaluation, RunRecord, part
 from lowmem_rl.reports.text import one_line
 from lowmem_rl.runs import Row
 
@@ -14,6 +14,11 @@ GIB = 1024**3
 MOST_POINTS = 1500
 """Steps of a longer run that are drawn, evenly spaced: more cannot be told apart on a screen."""
 DIGITS = 5
+
+Intervals = Mapping[int, Mapping[str, Any]]
+"""The ends of intervals, as eval.json holds them, by place."""
+TRIES = "pass@k: one of k samples is right; maj@k: the most frequent answer of k is. 95 % intervals over items."
+HELD_OUT = {"pass_at_1": "held-out, answer anywhere", "strict_pass_at_1": "held-out, asked form"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +32,9 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Whisker:
-    """A 95 % interval at a step, of the series with this number."""
+    """A 95 % interval at a place, of the series with this number."""
 
-    step: int
+    x: int
     low: float
     high: float
     series: int
@@ -37,14 +42,15 @@ class Whisker:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Lines over the same steps."""
+    """Lines over the same places, which are steps unless `along` says otherwise."""
 
     title: str
     note: str
     unit: Unit
-    steps: tuple[int, ...]
+    xs: tuple[float, ...]
     series: tuple[Series, ...]
     whiskers: tuple[Whisker, ...] = field(default=())
+    along: str = "step"
 
 
 LINES: tuple[tuple[str, str, Unit, dict[str, str]], ...] = (
@@ -68,7 +74,18 @@ LINES: tuple[tuple[str, str, Unit, dict[str, str]], ...] = (
         "percent",
         {"truncated_share": "truncated"},
     ),
-    ("Step time", "Seconds a step: sampling, scoring and update.", "seconds", {"step_s": "step"}),
+    (
+        "Step time",
+        "Seconds of a step and of its longer parts.",
+        "seconds",
+        {
+            "rollout_s": "rollout",
+            "scoring_s": "scoring",
+            "logprobs_s": "logprobs",
+            "update_s": "update",
+            "step_s": "step",
+        },
+    ),
     ("Memory", "The most that was held so far, in GiB.", "gib", {"peak_bytes": "peak"}),
     ("Gradient norm", "Before clipping.", "number", {"grad_norm": "gradient norm"}),
 )
@@ -76,8 +93,9 @@ LINES: tuple[tuple[str, str, Unit, dict[str, str]], ...] = (
 
 def charts_of(record: RunRecord) -> list[Chart]:
     """Returns the charts for which there are values."""
-    rows = _thinned(record.metrics)
+    rows = thinned(record.metrics)
     drawn = [_accuracy(rows, record.evaluations), _reward(rows), *(_lines(rows, *about) for about in LINES)]
+    drawn.append(_tries(record))
     return [chart for chart in drawn if any(v is not None for series in chart.series for v in series.values)]
 
 
@@ -85,22 +103,47 @@ def _accuracy(rows: Sequence[Row], evaluations: Sequence[Evaluation]) -> Chart:
     sampled = {row["step"]: number(row, "accuracy") for row in rows}
     results = {evaluation.step: evaluation.result for evaluation in evaluations}
     steps = tuple(sorted(sampled.keys() | results.keys()))
-    held_out = {"pass_at_1": "held-out, answer anywhere", "strict_pass_at_1": "held-out, asked form"}
-    series = [Series("sampled in training", tuple(_rounded(sampled.get(step)) for step in steps))]
+    held_out = HELD_OUT if _differ(evaluations) else {"pass_at_1": "held-out"}
+    note = "Right answers. Held-out: greedy, with 95 % intervals; in training: sampled."
+    if len(held_out) == 1 and evaluations:
+        note += " All that were right were in the asked form."
+    lines = [Series("sampled in training", tuple(rounded(sampled.get(step)) for step in steps))]
+    intervals: dict[str, Intervals] = {}
     for key, label in held_out.items():
         values = (number(results.get(step, {}), key) for step in steps)
-        series.append(Series(label, tuple(map(_rounded, values)), are_points=True))
-    note = "Right answers. Held-out: greedy, with 95 % intervals; in training: sampled."
-    whiskers = tuple(whisker for which, key in enumerate(held_out, 1) for whisker in _whiskers(evaluations, key, which))
-    return Chart("Accuracy", note, "percent", steps, _with_values(series), whiskers)
+        lines.append(Series(label, tuple(map(rounded, values)), are_points=True))
+        intervals[label] = {step: part(result, f"{key}_interval") for step, result in results.items()}
+    series = _with_values(lines)
+    return Chart("Accuracy", note, "percent", steps, series, tuple(_whiskers(series, intervals)))
 
 
-def _whiskers(evaluations: Sequence[Evaluation], key: str, series: int) -> Iterator[Whisker]:
-    for evaluation in evaluations:
-        interval = evaluation.result.get(f"{key}_interval") or {}
-        low, high = number(interval, "low"), number(interval, "high")
-        if low is not None and high is not None:
-            yield Whisker(evaluation.step, low, high, series)
+def _tries(record: RunRecord) -> Chart:
+    """Shares by the number of samples, before and after."""
+    ends = {when: end.result for when, end in (("before", record.before), ("after", record.latest)) if end}
+    ks = sorted({int(k) for told in ends.values() for k in part(told, "pass_at_k") if k.isdigit()})
+    named = {f"{name}@k {when}": (told, f"{name}_at_k") for name in ("pass", "maj") for when, told in ends.items()}
+    lines = [
+        Series(label, tuple(rounded(number(part(told, key), str(k))) for k in ks), are_points=True)
+        for label, (told, key) in named.items()
+    ]
+    intervals = {
+        label: {k: part(part(told, f"{key}_intervals"), str(k)) for k in ks} for label, (told, key) in named.items()
+    }
+    series = _with_values(lines) if len(ks) > 1 else ()
+    return Chart("More than one try", TRIES, "percent", tuple(ks), series, tuple(_whiskers(series, intervals)), "k")
+
+
+def _differ(evaluations: Sequence[Evaluation]) -> bool:
+    """False where one line would hide the other."""
+    return any(number(e.result, "pass_at_1") != number(e.result, "strict_pass_at_1") for e in evaluations)
+
+
+def _whiskers(series: Sequence[Series], intervals: Mapping[str, Intervals]) -> Iterator[Whisker]:
+    for which, one in enumerate(series):
+        for x, interval in intervals.get(one.label, {}).items():
+            low, high = number(interval, "low"), number(interval, "high")
+            if low is not None and high is not None:
+                yield Whisker(x, low, high, which)
 
 
 def _reward(rows: Sequence[Row]) -> Chart:
@@ -114,7 +157,7 @@ def _score_keys(rows: Sequence[Row]) -> list[str]:
 
 def _lines(rows: Sequence[Row], title: str, note: str, unit: Unit, labels: dict[str, str]) -> Chart:
     scale = GIB if unit == "gib" else 1
-    series = [Series(label, tuple(_rounded(number(row, key), scale) for row in rows)) for key, label in labels.items()]
+    series = [Series(label, tuple(rounded(number(row, key), scale) for row in rows)) for key, label in labels.items()]
     return Chart(title, note, unit, tuple(row["step"] for row in rows), _with_values(series))
 
 
@@ -122,10 +165,12 @@ def _with_values(series: Iterable[Series]) -> tuple[Series, ...]:
     return tuple(one for one in series if any(value is not None for value in one.values))
 
 
-def _rounded(value: float | None, scale: int = 1) -> float | None:
+def rounded(value: float | None, scale: int = 1) -> float | None:
+    """Returns a value with as many digits as can be told apart on a screen."""
     return None if value is None else float(f"{value / scale:.{DIGITS}g}")
 
 
-def _thinned(rows: Sequence[Any]) -> Sequence[Any]:
+def thinned(rows: Sequence[Any]) -> Sequence[Any]:
+    """Returns evenly spaced rows of many, the last among them."""
     stride = -(-len(rows) // MOST_POINTS) or 1
     return [row for index, row in enumerate(rows) if index % stride == 0 or index == len(rows) - 1]

@@ -9,7 +9,7 @@ from lowmem_rl.compose import flatten
 from lowmem_rl.errors import ConfigError, RunDirError
 from lowmem_rl.reports.curves import learning_curve
 from lowmem_rl.reports.record import LENIENT, STRICT, Evaluation, RunRecord, read_record
-from lowmem_rl.stats import SIGNIFICANT, PairedDifference, compare_paired, holm
+from lowmem_rl.stats import SIGNIFICANT, PairedDifference, compare_shared, holm
 
 TASK_DATA = ("name", "path", "hub", "subset", "levels")
 """Keys of `task` that say which items are held out."""
@@ -142,9 +142,7 @@ def _paired(
 
 def paired_difference(first: Evaluation, second: Evaluation, judged: str) -> PairedDifference | None:
     """Returns how much better the second is on the items both have, None where there are none."""
-    mine, theirs = first.shares(judged), second.shares(judged)
-    both = [key for key in mine if key in theirs]
-    return compare_paired([mine[key] for key in both], [theirs[key] for key in both]) if both else None
+    return compare_shared(first.shares(judged), second.shares(judged))
 
 
 def _names(paths: Sequence[Path]) -> tuple[str, ...]:

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
-from lowmem_rl.reports.record import LENIENT, STRICT, Evaluation, RunRecord
+from lowmem_rl.reports.record import LENIENT, STRICT, Evaluation, RunRecord, is_number
 from lowmem_rl.reports.text import marked, one_line, shown
 from lowmem_rl.runs import Row
 
@@ -53,18 +54,37 @@ def fixed_prompts(record: RunRecord) -> list[FixedPrompt]:
 def best_and_worst(record: RunRecord) -> tuple[int, list[Shown], list[Shown]]:
     """Returns the last step with samples, and its completions with the highest and with the lowest reward."""
     step = max((row["step"] for row in record.samples), default=0)
-    distinct = {row["completion"]: row for row in record.samples if row["step"] == step}
-    ranked = sorted(distinct.values(), key=lambda row: row["reward"], reverse=True)
-    best = ranked[:OF_A_KIND]
-    worst = ranked[max(OF_A_KIND, len(ranked) - OF_A_KIND) :]
-    return step, [_sample(row) for row in best], [_sample(row) for row in reversed(worst)]
+    ranked = sorted((row for row in record.samples if row["step"] == step), key=lambda row: row["reward"], reverse=True)
+    best = _of_different_prompts(ranked)
+    shown_already = {row["completion"] for row in best}
+    worst = _of_different_prompts([row for row in reversed(ranked) if row["completion"] not in shown_already])
+    return step, [_sample(row) for row in best], [_sample(row) for row in worst]
+
+
+def _of_different_prompts(rows: Sequence[Row]) -> list[Row]:
+    """Returns the first rows, one of a prompt and of a completion each."""
+    found: list[Row] = []
+    for row in rows:
+        if not any(row["completion"] == one["completion"] or _prompt(row) == _prompt(one) for one in found):
+            found.append(row)
+        if len(found) == OF_A_KIND:
+            break
+    return found
+
+
+def _prompt(row: Row) -> object:
+    return row.get("example_id") or row.get("prompt")
 
 
 def scores_text(row: Row) -> tuple[tuple[str, str], ...]:
     """Returns name and value of each score of a row."""
     scores = row.get("scores")
     pairs = scores.items() if isinstance(scores, dict) else ()
-    return tuple((one_line(name, 40), "skipped" if score is None else f"{score:g}") for name, score in pairs)
+    return tuple((one_line(name, 40), _score_text(score)) for name, score in pairs)
+
+
+def _score_text(score: object) -> str:
+    return "skipped" if score is None else f"{score:g}" if is_number(score) else one_line(score, 20)
 
 
 def _over_time(
@@ -72,14 +92,22 @@ def _over_time(
 ) -> FixedPrompt:
     present = [(evaluation, rows[key]) for evaluation, rows in evaluations if key in rows]
     completions, earlier = [], None
-    for evaluation, row in present:
-        text = shown(row["completion"])
+    for same in _runs_of_equal(present):
+        row = same[0][1]
+        text = shown(row.get("completion") or "")
         pieces = ((False, text),) if earlier is None else tuple(marked(earlier, text))
-        completions.append(Shown(_about_item(evaluation, row), pieces, scores_text(row)))
+        completions.append(
+            Shown(_about_item([evaluation.step for evaluation, _ in same], row), pieces, scores_text(row))
+        )
         earlier = text
     first = present[0][1]
     title = shown(first.get("prompt") or key)
     return FixedPrompt(title, one_line(first.get("answer") or ""), _change_text(*change), tuple(completions))
+
+
+def _runs_of_equal(present: Sequence[tuple[Evaluation, Row]]) -> list[list[tuple[Evaluation, Row]]]:
+    """Returns neighbours together that say the same."""
+    return [list(same) for _, same in groupby(present, key=lambda one: one[1].get("completion"))]
 
 
 def _change_text(was_right: bool, is_right: bool) -> str:
@@ -88,10 +116,11 @@ def _change_text(was_right: bool, is_right: bool) -> str:
     return "became right" if is_right else "became wrong"
 
 
-def _about_item(evaluation: Evaluation, row: Row) -> str:
+def _about_item(steps: Sequence[int], row: Row) -> str:
     form = "" if row[STRICT] or not row[LENIENT] else ", not in the asked form"
     right = f"{'right' if row[LENIENT] else 'wrong'}{form}"
-    return " · ".join([f"step {evaluation.step}", right, *_size(row)])
+    when = f"step {steps[0]}" if len(steps) == 1 else f"steps {', '.join(map(str, steps))}: the same"
+    return " · ".join([when, right, *_size(row)])
 
 
 def _sample(row: Row) -> Shown:
@@ -101,7 +130,7 @@ def _sample(row: Row) -> Shown:
 
 
 def _size(row: Row) -> list[str]:
-    tokens = [f"{row['tokens']} tokens"] if "tokens" in row else []
+    tokens = [f"{row['tokens']} tokens"] if is_number(row.get("tokens")) else []
     return [*tokens, "cut off"] if row.get("truncated") else tokens
 
 

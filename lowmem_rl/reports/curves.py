@@ -1,5 +1,6 @@
 """A run as curves: by step, by tokens, by time."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -47,7 +48,7 @@ def learning_curve(record: RunRecord) -> list[Point]:
     return points
 
 
-def number(row: dict[str, Any], key: str) -> float | None:
+def number(row: Mapping[str, Any], key: str) -> float | None:
     """Returns a figure of a row, None where it lacks one."""
     value = row.get(key)
     return float(value) if is_number(value) else None

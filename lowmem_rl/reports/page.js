@@ -1,7 +1,5 @@
 "use strict";
 (() => {
-  const charts = JSON.parse(document.getElementById("data").textContent);
-  const places = document.querySelectorAll(".chart");
   const sync = uPlot.sync("steps");
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const short = (value) => String(Number(value.toPrecision(3)));
@@ -18,11 +16,11 @@
     const context = plot.ctx;
     context.save();
     context.lineWidth = 1.5 * devicePixelRatio;
-    for (const { step, low, high, series } of chart.whiskers) {
-      if (!plot.series[series + 1]?.show || step < plot.scales.x.min || step > plot.scales.x.max) continue;
+    for (const { x: place, low, high, series } of chart.whiskers) {
+      if (!plot.series[series + 1]?.show || place < plot.scales.x.min || place > plot.scales.x.max) continue;
       // Two of one step stand beside each other.
-      const x = plot.valToPos(step, "x", true) + 4 * (series - 1) * devicePixelRatio;
-      context.strokeStyle = colour(`--c${series}`);
+      const x = plot.valToPos(place, "x", true) + 4 * (series - (chart.series.length - 1) / 2) * devicePixelRatio;
+      context.strokeStyle = colour(`--c${series % 6}`);
       context.beginPath();
       context.moveTo(x, plot.valToPos(low, "y", true));
       context.lineTo(x, plot.valToPos(high, "y", true));
@@ -44,6 +42,9 @@
     return [chart.unit === "number" ? bottom - room : bottom, top + room];
   };
 
+  // A step is a whole number.
+  const whole = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 1e4, 2e4, 5e4, 1e5];
+
   const draw = (chart, place) => {
     const text = texts[chart.unit];
     const axis = { stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
@@ -52,33 +53,49 @@
       stroke: colour(`--c${index % 6}`),
       width: series.are_points ? 1 : 2,
       dash: series.are_points ? [4, 4] : undefined,
-      spanGaps: series.are_points,
+      spanGaps: series.are_points || chart.along !== "step",
       points: { show: series.are_points || series.values.length < 2, size: 8, fill: colour(`--c${index % 6}`) },
       value: (plot, value, which, at) => shownValue(at === null ? last(plot.data[which]) : value, text),
     }));
+    const doubling = chart.along === "k", steps = chart.along === "step";
     return new uPlot(
       {
         width: place.clientWidth,
         height: 220,
-        scales: { x: { time: false }, y: { range: range(chart) } },
-        axes: [{ ...axis, size: 28 }, { ...axis, size: 64, values: (plot, ticks) => ticks.map(text) }],
-        series: [{ label: "step", value: (plot, value, which, at) => at === null ? last(plot.data[0]) : value }, ...lines],
-        cursor: { y: false, sync: { key: sync.key } },
+        scales: { x: { time: false, ...(doubling && { distr: 3, log: 2, range: [chart.xs[0], chart.xs.at(-1)] }) }, y: { range: range(chart) } },
+        axes: [{ ...axis, size: 28, ...(doubling && { splits: () => chart.xs }), ...(steps && { incrs: whole }) }, { ...axis, size: 64, values: (plot, ticks) => ticks.map(text) }],
+        series: [{ label: chart.along, value: (plot, value, which, at) => at === null ? last(plot.data[0]) : value }, ...lines],
+        cursor: { y: false, sync: { key: steps ? sync.key : null } },
         hooks: { draw: [drawWhiskers(chart)] },
       },
-      [chart.steps, ...chart.series.map((series) => series.values)],
+      [chart.xs, ...chart.series.map((series) => series.values)],
       place,
     );
   };
 
-  let plots = [];
+  let plots = [], places = [];
+  // What the reader has zoomed into and switched off, by title, outlives a chart that is drawn again.
+  const choices = () => new Map(plots.map(({ title, plot, xs }) => {
+    const { min, max } = plot.scales.x;
+    const zoom = min > xs[0] || max < xs.at(-1) ? { min, max } : null;
+    return [title, { zoom, off: plot.series.slice(1).filter((series) => !series.show).map((series) => series.label) }];
+  }));
   const drawAll = () => {
-    plots.forEach((plot) => plot.destroy());
-    plots = charts.map((chart, index) => draw(chart, places[index]));
+    const charts = JSON.parse(document.getElementById("data").textContent);
+    const were = choices();
+    plots.forEach(({ plot }) => plot.destroy());
+    places = document.querySelectorAll(".chart");
+    plots = charts.map((chart, index) => ({ title: chart.title, xs: chart.xs, plot: draw(chart, places[index]) }));
+    for (const { title, plot } of plots) {
+      const { zoom, off } = were.get(title) ?? { zoom: null, off: [] };
+      plot.series.forEach((series, index) => off.includes(series.label) && plot.setSeries(index, { show: false }));
+      if (zoom) plot.setScale("x", zoom);
+    }
   };
   drawAll();
+  document.addEventListener("renewed", drawAll);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
   addEventListener("resize", () => {
-    plots.forEach((plot, index) => plot.setSize({ width: places[index].clientWidth, height: 220 }));
+    plots.forEach(({ plot }, index) => plot.setSize({ width: places[index].clientWidth, height: 220 }));
   });
 })();

@@ -1,8 +1,9 @@
 """`RunRecord`: what a run directory holds, all of it optional but the configuration."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeGuard
@@ -12,6 +13,8 @@ from lowmem_rl.runs import Row, RunDir, read_json, read_rows
 
 LENIENT, STRICT = "correct", "strict"
 """How an item is judged: the answer wherever it stands, or in the asked form."""
+ITEM = {"example_id": str, LENIENT: bool, STRICT: bool}
+"""What a row of an evaluation holds at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +49,25 @@ class RunRecord:
     machine: Row
     estimate: Row
     peak_bytes: int | None
+    peak: Row
+    """peak.json: what each phase held, where it was measured."""
+    health: Row
+    """What the audit found; nothing before the run has ended."""
     metrics: tuple[Row, ...]
     """One row a step, in order; where a step was run again after a resume, its last row."""
     samples: tuple[Row, ...]
     evaluations: tuple[Evaluation, ...]
     """In the order of their steps."""
+    told: Row
+    """eval.json, whole."""
+    controls: Row
+    """What short runs with other rewards say of the gain."""
+    resumes: tuple[Row, ...]
+    """One row each time that the run went on behind a checkpoint."""
+    recoveries: tuple[Row, ...]
+    """One row each time that memory ran out."""
+    has_ended: bool
+    """The audit is the last that a run writes, however it ends; one that is killed has none."""
 
     @property
     def name(self) -> str:
@@ -93,37 +110,65 @@ def read_record(path: Path) -> RunRecord:
         raise RunDirError(f"{path} is no directory.", hint="`train` prints where a run is.")
     if not run.config.is_file():
         raise RunDirError(f"{path} is no run directory: it has no config.json.", hint="`train` prints where a run is.")
-    resolved, peak = _object(run.config), _object(run.peak).get("peak_bytes")
-    metrics = _rows(run.metrics, "step")
-    steps_bytes = [row["peak_bytes"] for row in metrics if is_number(row.get("peak_bytes"))]
+    resolved, peak, told, health = (_object(path) for path in (run.config, run.peak, run.evaluations, run.health))
+    rows = {row["step"]: row for row in _rows(run.metrics, step=int)}
+    metrics = tuple(sorted(rows.values(), key=lambda row: row["step"]))
     return RunRecord(
         path=path,
-        preset=resolved.get("preset"),
-        config=resolved.get("config") or {},
-        origins=resolved.get("origins") or {},
+        preset=preset if isinstance(preset := resolved.get("preset"), str) else None,
+        config=part(resolved, "config"),
+        origins=part(resolved, "origins"),
         machine=_object(run.machine),
         estimate=_object(run.estimate),
-        peak_bytes=int(peak) if is_number(peak) else max(steps_bytes, default=None),
-        metrics=tuple(sorted({row["step"]: row for row in metrics}.values(), key=lambda row: row["step"])),
-        samples=tuple(_rows(run.samples, "step", "completion", "reward")),
-        evaluations=tuple(_evaluations(run)),
+        peak_bytes=_highest([peak, *metrics]),
+        peak=peak,
+        health=health,
+        metrics=metrics,
+        samples=tuple(_rows(run.samples, step=int, completion=str, reward=float)),
+        evaluations=tuple(_evaluations(run, told)),
+        told=told,
+        controls=_object(path / "controls.json"),
+        resumes=tuple(_rows(path / "resumes.jsonl", step=int)),
+        recoveries=tuple(_rows(path / "recoveries.jsonl", step=int)),
+        has_ended=bool(told.get("after")) or (bool(metrics) and health.get("step") == metrics[-1]["step"]),
     )
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """True for what can be drawn and added; a truth value is none."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """True for what can be drawn and added; a truth value is none, nor is NaN, which JSON lacks and Python reads."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
-def _evaluations(run: RunDir) -> list[Evaluation]:
-    written = _object(run.evaluations)
-    during = written.get("during") or []
-    named = [("before", written.get("before")), *((f"step-{e['step']:06d}", e) for e in during)]
-    named.append(("after", written.get("after")))
+def _highest(rows: Iterable[Row]) -> int | None:
+    """Returns the highest peak; a run that is cut short has written peak.json after its first step alone."""
+    return max((int(row["peak_bytes"]) for row in rows if is_number(row.get("peak_bytes"))), default=None)
+
+
+def part(row: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Returns the object under a key, empty where there is none: a file may be older, newer or damaged."""
+    found = row.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def numbers(found: object) -> dict[str, float]:
+    """Returns what in a table is a number."""
+    return {key: value for key, value in found.items() if is_number(value)} if isinstance(found, dict) else {}
+
+
+def rows_in(row: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    """Returns the tables of the list under a key."""
+    found = row.get(key)
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def _evaluations(run: RunDir, told: Row) -> list[Evaluation]:
+    ends = {name: part(told, name) for name in ("before", "after")}
+    during = [result for result in rows_in(told, "during") if isinstance(result.get("step"), int)]
+    named = [("before", ends["before"]), *((f"step-{e['step']:06d}", e) for e in during), ("after", ends["after"])]
     return [
-        Evaluation(name, result, tuple(_rows(run.eval_items(name), "example_id", LENIENT, STRICT)))
+        Evaluation(name, result, tuple(_rows(run.eval_items(name), **ITEM)))
         for name, result in named
-        if result
+        if is_number(result.get("step"))
     ]
 
 
@@ -135,9 +180,14 @@ def _object(path: Path) -> Row:
     return content
 
 
-def _rows(path: Path, *needed: str) -> list[Row]:
+def _rows(path: Path, **needed: type) -> list[Row]:
+    """Returns the rows of a file. Raises `RunDirError` where one lacks what is needed, or has it in another form."""
     rows = list(read_rows(path))
     for number, row in enumerate(rows, 1):
-        if not (isinstance(row, dict) and all(key in row for key in needed)):
+        if not (isinstance(row, dict) and all(_is_a(kind, row.get(key)) for key, kind in needed.items())):
             raise RunDirError(f"{path}, line {number}, lacks {', '.join(needed)}.", hint="Remove that line.")
     return rows
+
+
+def _is_a(kind: type, value: object) -> bool:
+    return is_number(value) if kind is float else type(value) is kind

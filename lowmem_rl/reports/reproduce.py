@@ -6,7 +6,9 @@ from shlex import join
 
 from lowmem_rl.compose import flatten, parse_value
 from lowmem_rl.presets import load_presets
-from lowmem_rl.reports.record import RunRecord
+from lowmem_rl.reports.record import RunRecord, part
+from lowmem_rl.reports.table import Table
+from lowmem_rl.reports.text import one_line
 
 GIVEN = ("default", "preset ")
 """How the origins of values begin that the preset brings by itself."""
@@ -18,6 +20,16 @@ def command_of(record: RunRecord) -> str:
     return join(["lowmem-rl", "train", *preset, *_settings(record), *_rewards(record)])
 
 
+def settings_of(record: RunRecord) -> Table:
+    """Returns each setting that is neither the preset's nor a default, with where it came from."""
+    rows = (
+        (one_line(key), one_line(json.dumps(value, ensure_ascii=False), 200), one_line(origin))
+        for key, value in flatten(record.config).items()
+        if not (origin := str(record.origins.get(key, "default"))).startswith(GIVEN)
+    )
+    return Table("Set otherwise than by the preset", "", ("key", "value", "by"), tuple(rows))
+
+
 def _settings(record: RunRecord) -> Iterator[str]:
     for key, value in flatten(record.config).items():
         if _is_chosen(record, key) and not key.startswith("rewards.") and value is not None:
@@ -26,14 +38,14 @@ def _settings(record: RunRecord) -> Iterator[str]:
 
 def _rewards(record: RunRecord) -> Iterator[str]:
     """Yields all rewards where one was chosen: --reward replaces the preset's."""
-    rewards = record.setting("rewards") or {}
+    rewards = part(record.config, "rewards")
     if any(_is_chosen(record, f"rewards.{name}") for name in rewards):
         for name, weight in rewards.items():
-            yield from ("--reward", f"{name}={weight:g}")
+            yield from ("--reward", f"{name}={_as_typed(weight)}")
 
 
 def _is_chosen(record: RunRecord, key: str) -> bool:
-    return not (_is_shipped(record) and record.origins.get(key, "default").startswith(GIVEN))
+    return not (_is_shipped(record) and str(record.origins.get(key, "default")).startswith(GIVEN))
 
 
 def _is_shipped(record: RunRecord) -> bool:

@@ -62,20 +62,21 @@ def _drawn(record: RunRecord) -> "Figure":
 
 def _draw_chart(axes: "Axes", chart: Chart) -> None:
     for series, colour in zip(chart.series, COLOURS * len(chart.series), strict=False):
-        found = [(step, v) for step, v in zip(chart.steps, series.values, strict=True) if v is not None]
+        found = [(step, v) for step, v in zip(chart.xs, series.values, strict=True) if v is not None]
         form = "o--" if series.are_points or len(found) == 1 else "-"
         label = series.label.replace("$", r"\$")
         axes.plot(*_transposed(found), form, label=label, color=colour, linewidth=1.6, markersize=5)
     for whisker in chart.whiskers:
-        axes.vlines(whisker.step, whisker.low, whisker.high, color=COLOURS[whisker.series], linewidth=1.6)
+        axes.vlines(whisker.x, whisker.low, whisker.high, color=COLOURS[whisker.series], linewidth=1.6)
     axes.set_title(chart.title, loc="left", fontsize=15, weight="bold")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
+    axes.set_xlabel(chart.along, fontsize=11)
     if chart.unit == "percent":
         axes.yaxis.set_major_formatter(lambda value, position: f"{100 * value:.0f} %")
         axes.set_ylim(-0.02, 1.02)
     axes.legend(frameon=False, fontsize=11)
 
 
-def _transposed(pairs: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
+def _transposed(pairs: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
     return [step for step, _ in pairs], [value for _, value in pairs]

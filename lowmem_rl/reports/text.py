@@ -8,6 +8,10 @@ import re
 from collections.abc import Iterator
 from difflib import SequenceMatcher
 
+from lowmem_rl.stats import PairedDifference
+
+Fact = tuple[str, str]
+"""A label and what it is."""
 LONGEST = 4000
 """Characters of a text that are shown."""
 LONGEST_COMPARED = 2000
@@ -44,3 +48,19 @@ def marked(earlier: str, later: str) -> Iterator[tuple[bool, str]]:
             yield tag != "equal", piece
     if rest:
         yield False, rest
+
+
+def percent(share: float | None) -> str:
+    """Returns a share as a person reads it."""
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def p_text(p_value: float) -> str:
+    """Returns a p-value without false precision."""
+    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.2g}"
+
+
+def points(difference: PairedDifference) -> str:
+    """Returns a gain in percentage points with its interval."""
+    low, high = 100 * difference.interval.low, 100 * difference.interval.high
+    return f"{100 * difference.gain:+.1f} points [{low:+.1f}, {high:+.1f}]"

@@ -2,11 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from statistics import fmean
 from typing import Literal
 
 from lowmem_rl.reports.compare import paired_difference
-from lowmem_rl.reports.record import LENIENT, STRICT, Evaluation, RunRecord, is_number
+from lowmem_rl.reports.curves import number
+from lowmem_rl.reports.findings import audit_of
+from lowmem_rl.reports.record import LENIENT, STRICT, Evaluation, RunRecord, is_number, numbers, part
+from lowmem_rl.reports.results import other_tasks
+from lowmem_rl.reports.text import one_line, p_text, percent, points
 from lowmem_rl.stats import PairedDifference
 
 Tone = Literal["good", "bad", "open"]
@@ -37,29 +42,13 @@ def verdict_of(record: RunRecord) -> Verdict:
         gain = paired_difference(record.before, record.latest, LENIENT)
         strict = paired_difference(record.before, record.latest, STRICT)
     headline, tone = _headline(record, gain)
-    sentences = (*_gain(record, gain), *_form(gain, strict), *_best(record), *_end(record), *_doubts(record))
-    return Verdict(headline, tone, (*sentences, *_memory(record)))
-
-
-def percent(share: float | None) -> str:
-    """Returns a share as a person reads it."""
-    return "-" if share is None else f"{100 * share:.1f} %"
-
-
-def p_text(p_value: float) -> str:
-    """Returns a p-value without false precision."""
-    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.2g}"
-
-
-def points(difference: PairedDifference) -> str:
-    """Returns a gain in percentage points with its interval."""
-    low, high = 100 * difference.interval.low, 100 * difference.interval.high
-    return f"{100 * difference.gain:+.1f} points [{low:+.1f}, {high:+.1f}]"
+    parts = (_gain(record, gain), _form(gain, strict), _best(record), _elsewhere(record), _end(record))
+    return Verdict(headline, tone, tuple(chain(*parts, _doubts(record), _findings(record), _memory(record))))
 
 
 def _headline(record: RunRecord, gain: PairedDifference | None) -> tuple[str, Tone]:
     if gain is None:
-        return ("Not evaluated before and behind training: whether it learned is open", "open")
+        return ("Whether it learned is open" if record.has_ended else "Too early to tell", "open")
     so_far = "" if record.is_finished else f" by step {record.latest.step if record.latest else 0}"
     if not gain.is_distinguishable:
         return f"No difference can be told{so_far}", "open"
@@ -69,10 +58,7 @@ def _headline(record: RunRecord, gain: PairedDifference | None) -> tuple[str, To
 def _gain(record: RunRecord, gain: PairedDifference | None) -> Iterator[str]:
     before, latest = record.before, record.latest
     if gain is None or before is None or latest is None:
-        found = before or latest
-        if found:
-            share, total = percent(found.result.get("pass_at_1")), found.result.get("num_examples")
-            yield f"{share} of {total} held-out items were right at step {found.step}; nothing can be paired with it."
+        yield from _single(before or latest)
         return
     shares = [_mean_of_both(evaluation, before, latest) for evaluation in (before, latest)]
     where = f"{gain.num_items} held-out items of {latest.result.get('task')}"
@@ -83,6 +69,16 @@ def _gain(record: RunRecord, gain: PairedDifference | None) -> Iterator[str]:
     )
     if not gain.is_distinguishable:
         yield "Chance alone makes such differences; more items (eval.examples) would show smaller ones."
+
+
+def _single(found: Evaluation | None) -> Iterator[str]:
+    """Says what one evaluation says, where there is nothing to compare it with."""
+    if found is None:
+        yield "There is no evaluation yet."
+        return
+    share, total = percent(number(found.result, "pass_at_1")), one_line(found.result.get("num_examples", "?"), 12)
+    missing = "none behind a step of training" if found.name == "before" else "none before training on the same items"
+    yield f"{share} of {total} held-out items were right at step {found.step}; there is {missing} to compare it with."
 
 
 def _mean_of_both(evaluation: Evaluation, first: Evaluation, second: Evaluation) -> float:
@@ -103,19 +99,33 @@ def _best(record: RunRecord) -> Iterator[str]:
     latest = record.latest
     if latest is None:
         return
-    best = max(record.evaluations, key=lambda evaluation: evaluation.result.get("pass_at_1") or 0.0)
+    best = max(record.evaluations, key=lambda evaluation: number(evaluation.result, "pass_at_1") or 0.0)
     told = paired_difference(latest, best, LENIENT)
     if best.step not in (0, latest.step) and told and told.is_distinguishable:
         yield f"At step {best.step} it was better, by {points(told)} on {told.num_items} shared items."
 
 
+def _elsewhere(record: RunRecord) -> Iterator[str]:
+    for name, gain in other_tasks(record):
+        if gain.is_distinguishable:
+            yield f"On {name}, which it was not trained on: {points(gain)}, {p_text(gain.p_value)}."
+
+
 def _end(record: RunRecord) -> Iterator[str]:
-    planned = record.planned_steps
-    if record.is_finished or not record.metrics:
-        if not record.metrics:
-            yield "No step of training is recorded."
-        return
-    yield f"The run is at step {record.last_step} of {planned}: it was cut short, or is still going."
+    where = f"step {record.last_step} of {record.planned_steps or '?'}"
+    if not record.metrics:
+        yield "No step of training is recorded."
+    elif record.has_ended and not record.is_finished:
+        yield f"The run ended at {where}, before its last evaluation."
+    elif not record.is_finished:
+        yield f"The run is at {where}: it is still going, or was killed."
+
+
+def _findings(record: RunRecord) -> Iterator[str]:
+    audit = audit_of(record)
+    grave = [f"{one.name} ({one.severity})" for one in audit.findings if one.severity != "note"] if audit else []
+    if grave:
+        yield f"The audit names {', '.join(grave)}."
 
 
 def _doubts(record: RunRecord) -> Iterator[str]:
@@ -135,10 +145,10 @@ def _late_mean(record: RunRecord, key: str) -> float | None:
 
 
 def _memory(record: RunRecord) -> Iterator[str]:
-    predicted = record.estimate.get("peak_bytes")
+    predicted = numbers(part(record.estimate, "peak_bytes"))
     if record.peak_bytes is None:
         return
     said = ""
-    if isinstance(predicted, dict) and is_number(predicted.get("expected")) and is_number(predicted.get("upper")):
+    if {"expected", "upper"} <= predicted.keys():
         said = f"; {predicted['expected'] / GIB:.2f} to {predicted['upper'] / GIB:.2f} GiB were predicted"
     yield f"It held {record.peak_bytes / GIB:.2f} GiB at most{said}."

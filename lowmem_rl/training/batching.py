@@ -11,7 +11,7 @@ are left out of the update, and nothing is resampled.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -27,7 +27,8 @@ class Layout:
 
     group_size: int
     micro_batch: int
-    """Rows of the longest allowed length that one forward and backward may hold: more, where they are shorter."""
+    """Rows of the longest allowed length that one forward and backward may hold: more, where they are shorter. By it
+    TRL counts, whatever stands together."""
     steps: int
     """Optimizer steps that share the rollout."""
     loss: str
@@ -40,6 +41,24 @@ class Layout:
     """True where a prompt is read once for all its rows in a micro-batch (`shared_prompt`)."""
     max_prompt_tokens: int
     max_completion_tokens: int
+    cuts_each_into: int = 1
+    """Parts of each of TRL's micro-batches, of which only one stands in memory: above 1 once memory has run out. There
+    may be more than rows: what one row of full length needs is the room of several short ones."""
+
+    @property
+    def rows_together(self) -> int:
+        """Rows of the longest allowed length that may stand in memory together; one always may."""
+        return max(self.micro_batch // self.cuts_each_into, 1)
+
+    def finer(self, rows: int) -> "Layout":
+        """Leaves `rows` together, a divisor of the micro-batch; half the room where they are no fewer than now."""
+        cuts = self.micro_batch // rows if rows < self.rows_together else 2 * self.cuts_each_into
+        keeps_groups = self.keeps_groups and rows % self.group_size == 0
+        return replace(self, cuts_each_into=cuts, keeps_groups=keeps_groups)
+
+    def slots_for(self, rows: int) -> int:
+        """Returns the micro-batches into which so many rows may be cut."""
+        return rows // self.micro_batch * self.cuts_each_into
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +88,7 @@ x86 core (2026-11-20). It moves cuts, never a gradient."""
 def cut(batch: Batch, layout: Layout, seed: int) -> Cut:
     """Returns the micro-batches of a rollout whose rows lie group by group; `seed` orders the groups.
 
-    There are as many slots as TRL makes: rows / micro_batch.
+    There are `cuts_each_into` slots for each that TRL makes.
     """
     slots: list[Batch | None] = []
     kept = 0
@@ -77,7 +96,7 @@ def cut(batch: Batch, layout: Layout, seed: int) -> Cut:
         parts = list(_parts(rows, layout))
         kept += sum(len(part) for part, _ in parts)
         slots += [_take(batch, part, weight, layout) for part, weight in parts]
-        slots += [None] * (len(rows) // layout.micro_batch - len(parts))
+        slots += [None] * (layout.slots_for(len(rows)) - len(parts))
     return Cut(tuple(slots), len(batch["advantages"]) - kept)
 
 
@@ -123,7 +142,11 @@ def _optimizer_steps(rows: Sequence[Row], layout: Layout, seed: int) -> Iterator
 
 
 Part = tuple[list[Row], float]
-"""The rows of a micro-batch, and the factor on their advantages that keeps each row's weight in the step."""
+"""The rows of a micro-batch, and the factor on their loss that keeps each row's weight in the step."""
+
+SHARE = "share"
+"""Key of that factor in a batch under a KL penalty, unless it is 1: on the advantages it would not reach the KL term.
+The same for all such batches of a step."""
 
 
 def _parts(rows: list[Row], layout: Layout) -> Iterator[Part]:
@@ -137,19 +160,18 @@ def _parts(rows: list[Row], layout: Layout) -> Iterator[Part]:
         yield from _fixed_parts(rows, {row.number for row in live}, layout)
     elif layout.loss == "dapo" or layout.drops_dead_rows:
         units = _units(live, layout)
-        for part in _cheapest(units, layout, most=len(rows) // layout.micro_batch):
+        for part in _cheapest(units, layout, most=layout.slots_for(len(rows))):
             yield part, 1.0 if layout.loss == "dapo" else len(part) / layout.micro_batch
-    else:  # a factor on the advantage would not reach the KL term: each micro-batch has as many rows as TRL's
-        for part in _chunks(sorted(live, key=_width), layout.micro_batch):
-            yield part, 1.0
+    else:  # as many rows as TRL's, so that no factor is needed unless they are cut finer
+        for part in _chunks(sorted(live, key=_width), layout.rows_together):
+            yield part, len(part) / layout.micro_batch
 
 
 def _fixed_parts(rows: list[Row], live: set[int], layout: Layout) -> Iterator[Part]:
     """Yields bnpo's micro-batches: its loss divides by the tokens of each, dead rows' too."""
     for chunk in _chunks(rows, layout.micro_batch):
-        part = [row for row in chunk if row.number in live]
-        if part:
-            tokens = sum(row.completion_tokens for row in chunk)
+        tokens = sum(row.completion_tokens for row in chunk)
+        for part in _chunks([row for row in chunk if row.number in live], layout.rows_together):
             yield part, sum(row.completion_tokens for row in part) / max(tokens, 1)
 
 
@@ -187,7 +209,7 @@ def _units(live: list[Row], layout: Layout) -> list[Unit]:
 def _cheapest(units: list[Unit], layout: Layout, most: int) -> list[list[Row]]:
     """Returns the cheapest cut of `units`, in their order, into at most `most` micro-batches.
 
-    Such a cut exists: a micro-batch holds `micro_batch` rows of any length.
+    Such a cut exists: a micro-batch holds `rows_together` rows of any length.
     """
     overhead = MICRO_BATCH_TOKENS
     while len(parts := _cut_with(units, layout, overhead)) > most:
@@ -228,15 +250,13 @@ def _endings(
 def _fits(rows: int, prompt: int, completion: int, layout: Layout) -> bool:
     """Says whether a micro-batch needs no more than the planned one: its tokens bound the activations, those of its
     completions the logits."""
-    most = layout.micro_batch * layout.max_completion_tokens
-    return (
-        rows * completion <= most
-        and rows * (prompt + completion) <= most + layout.micro_batch * layout.max_prompt_tokens
-    )
+    most = layout.micro_batch * layout.max_completion_tokens / layout.cuts_each_into
+    prompts = layout.micro_batch * layout.max_prompt_tokens / layout.cuts_each_into
+    return rows * completion <= most and rows * (prompt + completion) <= most + prompts
 
 
 def _take(batch: Batch, part: Sequence[Row], weight: float, layout: Layout) -> Batch:
-    """Returns the part's rows, their advantages times `weight`, without columns that are padding in all of them."""
+    """Returns the part's rows with their `weight`, without columns that are padding in all of them."""
     numbers = torch.tensor([row.number for row in part])  # on the CPU: Unsloth leaves `max_left_pad` there
     total = len(batch["advantages"])
     taken = {
@@ -245,7 +265,10 @@ def _take(batch: Batch, part: Sequence[Row], weight: float, layout: Layout) -> B
     }
     if all(row.is_dead for row in part):
         taken["advantages"] = torch.zeros_like(taken["advantages"])
-    taken["advantages"] = taken["advantages"] * weight
+    if layout.drops_dead_rows:
+        taken["advantages"] = taken["advantages"] * weight
+    elif weight != 1.0:
+        taken[SHARE] = weight
     prompt, completion = max(row.prompt_tokens for row in part), max(row.completion_tokens for row in part)
     # Shared prompts keep their padding: it is cheap once a group, and with it each token keeps its position, whose
     # rotation is rounded. Trimmed, gradients in float32 moved by 8e-6 of the largest, kept by 4e-7 (2026-11-20).

@@ -12,16 +12,17 @@ import contextlib
 import copy
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy
 import torch
 
+from lowmem_rl.engine.adapter import load_adapter
 from lowmem_rl.engine.policy import Policy
-from lowmem_rl.errors import RunDirError
 from lowmem_rl.runs import write_json
+from lowmem_rl.training.batching import Batch, Layout
 from lowmem_rl.training.checkpoints import COUNTS
 
 if TYPE_CHECKING:
@@ -29,12 +30,13 @@ if TYPE_CHECKING:
 else:
     TrlTrainer = object  # the real base comes in `trainer.trainer_class`
 
-ADAPTER = "adapter_model.safetensors"
 ROLLOUT = "rollout.pt"
 RANDOM, STATE = "rng_state.pth", "trainer_state.json"
 """transformers' names, which its own readers look for."""
 
 
+CUT_FINER = ("cuts_each_into", "keeps_groups")
+"""What of a layout changes when memory has run out."""
 OVERRIDDEN = ("_maybe_log_save_evaluate", "_load_from_checkpoint", "_load_rng_state", "_get_train_sampler")
 """Methods of transformers' and TRL's that ours call through to, or stand for."""
 
@@ -48,7 +50,7 @@ class Border:
     state: Any
     """transformers' TrainerState."""
     rollout: dict[str, Any]
-    """The micro-batches that are still to be learnt from, and how many were."""
+    """What is still to be learnt from, and how it is cut."""
     counts: dict[str, Any]
     """What we count ourselves, as plain JSON data."""
 
@@ -69,29 +71,6 @@ def write_border(border: Border, trainer: Any, policy: Policy, folder: Path) -> 
     torch.save(border.rollout, folder / ROLLOUT)
     border.state.save_to_json(str(folder / STATE))
     write_json(folder / COUNTS, border.counts)
-
-
-def load_weights(model: Any, folder: Path) -> None:
-    """Puts a checkpoint's trainable weights into the model. Raises `RunDirError` where they are not this model's."""
-    from peft import set_peft_model_state_dict
-    from safetensors.torch import load_file
-
-    weights = load_file(folder / ADAPTER)
-    learning = {name for name, weight in model.named_parameters() if weight.requires_grad}
-    try:
-        found = set_peft_model_state_dict(model, weights)
-        lacking = learning.intersection(found.missing_keys)
-    except RuntimeError as error:  # another shape
-        raise _other_model(folder) from error
-    if lacking or found.unexpected_keys:
-        raise _other_model(folder)
-
-
-def _other_model(folder: Path) -> RunDirError:
-    return RunDirError(
-        f"The weights in {folder} are not those of this run's model and adapter.",
-        hint="Put config.json back as it was when the run began.",
-    )
 
 
 def random_states() -> dict[str, Any]:
@@ -119,7 +98,10 @@ def random_states_kept() -> Iterator[None]:
 class Borders(TrlTrainer):
     """A trainer that tells of each border, and that can begin at one."""
 
-    _buffered_inputs: list[dict[str, Any] | None] | None
+    layout: Layout
+    rollout: Batch
+    sampled_after: int
+    lay_out: Callable[[Batch, int], Any]
     on_border: Callable[[], None] = staticmethod(lambda: None)
     on_restored: Callable[[], None] = staticmethod(lambda: None)
     begun_at = 0
@@ -129,16 +111,21 @@ class Borders(TrlTrainer):
 
     def begin_at(self, folder: Path, step: int) -> None:
         """Puts back what transformers does not know of; it reads the rest when it trains."""
-        rollout = torch.load(folder / ROLLOUT, weights_only=True)
-        self._step, self._buffered_inputs = rollout["micro_batches_done"], rollout["micro_batches"]
-        self.begun_at = self.told = step
+        found = torch.load(folder / ROLLOUT, weights_only=True)
+        self._step, self.begun_at, self.told = found["micro_batches_done"], step, step
+        self.layout = replace(self.layout, **found["layout"])
+        if found["rollout"] is not None:
+            self.lay_out(found["rollout"], found["sampled_after"])
 
     def rollout_state(self) -> dict[str, Any]:
-        """Returns what is left to learn from the present rollout, None where the next step samples a new one."""
-        micro_batches = None
-        if self._buffered_inputs and self._step % (self.args.steps_per_generation * self.num_iterations):
-            micro_batches = [batch and dict(batch) for batch in self._buffered_inputs]
-        return {"micro_batches_done": self._step, "micro_batches": micro_batches}
+        """Returns the present rollout, None where the next step samples a new one, and how it is cut."""
+        is_used_up = self._step % (self.args.steps_per_generation * self.num_iterations) == 0
+        return {
+            "micro_batches_done": self._step,
+            "layout": {name: getattr(self.layout, name) for name in CUT_FINER},
+            "rollout": None if is_used_up else dict(self.rollout),
+            "sampled_after": self.sampled_after,
+        }
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         """The first moment at which a step is over for TRL, too: its metrics are told and cleared."""
@@ -149,7 +136,7 @@ class Borders(TrlTrainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Loads into the adapter that is there; transformers would add it once more."""
-        load_weights(self.model, Path(resume_from_checkpoint))
+        load_adapter(self.model, Path(resume_from_checkpoint))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """The last thing that is put back, right before the first step."""

@@ -38,9 +38,10 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """Returns the commit of the checkout this package runs from, or None outside one."""
+    """Returns the commit of the checkout this package runs from, marked `-dirty` if it has changes, else None."""
     here = Path(__file__).resolve().parents[2]
     if not (here / ".git").exists():
         return None
-    result = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    told = ["describe", "--always", "--exclude=*", "--abbrev=40", "--dirty"]  # no tag: the commit itself
+    result = subprocess.run(["git", "-C", str(here), *told], capture_output=True, text=True, check=False)
     return result.stdout.strip() or None

@@ -29,7 +29,7 @@ from lowmem_rl.training.dataset import check_enough, prompts_needed, short_enoug
 from lowmem_rl.training.events import Listener, Noted, PhaseBegan
 from lowmem_rl.training.library_talk import library_talk_to
 from lowmem_rl.training.machine import machine_record
-from lowmem_rl.training.meter import Lengths, PhaseMeter, measures_phases_apart
+from lowmem_rl.training.meter import OF_A_STEP, Lengths, PhaseMeter, measures_phases_apart
 from lowmem_rl.training.preflight import Inputs, prepare
 from lowmem_rl.training.trainer import make_trainer
 
@@ -99,6 +99,8 @@ def first_step_rows(
 ) -> tuple[CalibrationRow, ...]:
     """Returns what a meter has seen of a run's first step, each phase beside its prediction for the lengths met."""
     predicted = _predicted(meter.lengths, plan)
+    # What a run loads and evaluates has other lengths than its first step.
+    measured = meter.phases if source == "measure" else {p: meter.phases[p] for p in OF_A_STEP if p in meter.phases}
     machine, card = this_machine(), plan.target.card
     versions = machine_record(machine, meter.device)["versions"]
     return tuple(
@@ -109,13 +111,13 @@ def first_step_rows(
             stack=predicted.workload.stack,
             phase=phase,
             predicted=footprint([one for one in parts if one.name != STATES or phase not in BEFORE_STATES]),
-            measured=meter.phases[phase],
+            measured=measured[phase],
             model=asdict(predicted.shape),
             workload=asdict(predicted.workload),
             versions=versions,
         )
         for phase, parts in predicted.phases.items()
-        if phase in meter.phases
+        if phase in measured
     )
 
 

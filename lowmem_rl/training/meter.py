@@ -7,13 +7,16 @@ of an earlier one; so a metered step is a little slower than others, and its pha
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.peak import peak_bytes
 from lowmem_rl.memory.calibration import Footprint
+
+OF_A_STEP = ("rollout", "logprobs", "backward", "optimizer")
+"""The phases that a meter finds by itself once it is attached to a trainer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,12 @@ class PhaseMeter:
         self.highest_bytes = 0
         """The most the process held until the last boundary, in any phase or none: there its counters begin anew."""
         self.is_attached = False
+        self.unmetered: tuple[Any, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns each phase's peak, and the lengths that the metered step met, as plain JSON data."""
+        phases = {name: found.model_dump(exclude_none=True) for name, found in self.phases.items()}
+        return {"phases": phases, "metered_step": asdict(self.lengths)}
 
     def begin(self) -> None:
         """Draws a boundary: what was held until now belongs to no phase."""
@@ -54,6 +63,7 @@ class PhaseMeter:
         """
         self.is_attached = True
         sample, prepare = trainer._generate_single_turn, trainer._prepare_inputs
+        self.unmetered = (sample, prepare)
 
         def metered_sample(prompt_ids: list[list[int]], *args: Any, **kwargs: Any) -> Any:
             self.begin()
@@ -114,7 +124,7 @@ class PhaseMeter:
     def _detach(self, trainer: Any) -> None:
         """Lets the trainer go; its callback stays, idle: one that leaves would hide its neighbour from this event."""
         if self.is_attached:
-            del trainer._generate_single_turn, trainer._prepare_inputs
+            trainer._generate_single_turn, trainer._prepare_inputs = self.unmetered
         self.is_attached = False
 
 
@@ -139,7 +149,7 @@ def _restart_peak_of_process() -> bool:
 
 
 def _peak_of_process() -> int | None:
-    """Returns that mark in bytes; getrusage's would not go down again."""
+    """Returns that mark in bytes."""
     try:
         found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
     except OSError:

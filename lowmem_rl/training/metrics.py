@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from lowmem_rl.runs import Row
+from lowmem_rl.training.clock import OTHER, PHASES
 
+MEASURED = (
+    "step_s",
+    *(f"{phase}_s" for phase in (*PHASES, OTHER)),
+    "completion_tokens_per_s",
+    "peak_bytes",
+)
+"""What the machine decides and not the seed: two runs of one seed differ in these alone."""
 NAMES = {
     "loss": "loss",
     "grad_norm": "grad_norm",
@@ -34,8 +42,10 @@ class Rollout:
     tokens: int
 
 
-def metric_row(logs: Mapping[str, Any], rollout: Rollout, *, step: int, seconds: float, peak_bytes: int) -> Row:
-    """Returns a row of metrics.jsonl; a value that is no finite number stands as null."""
+def metric_row(
+    logs: Mapping[str, Any], rollout: Rollout, *, step: int, seconds: Mapping[str, float], peak_bytes: int
+) -> Row:
+    """Returns a row of metrics.jsonl, null for what is no finite number; `seconds` are as a `StepClock` reads them."""
     row: Row = {"step": step}
     row |= {ours: _finite(logs[theirs]) for theirs, ours in NAMES.items() if theirs in logs}
     row |= {
@@ -44,7 +54,8 @@ def metric_row(logs: Mapping[str, Any], rollout: Rollout, *, step: int, seconds:
         if name.startswith("rewards/") and name.endswith("/mean")
     }
     row |= {"accuracy": rollout.accuracy, "informative_share": rollout.informative_share}
-    row |= {"step_s": seconds, "completion_tokens_per_s": rollout.tokens / seconds, "peak_bytes": peak_bytes}
+    row |= seconds
+    row |= {"completion_tokens_per_s": rollout.tokens / seconds["step_s"], "peak_bytes": peak_bytes}
     return row
 
 

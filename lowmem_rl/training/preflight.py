@@ -9,6 +9,7 @@ from lowmem_rl.config import RunConfig
 from lowmem_rl.engine.device import Device, device_on
 from lowmem_rl.errors import LowMemError, SetupError, TaskError
 from lowmem_rl.evaluation.judge import Judge, judge_of
+from lowmem_rl.evaluation.questions import Questions, another_task, held_out
 from lowmem_rl.example import Example
 from lowmem_rl.hardware import Machine, find_card, this_machine
 from lowmem_rl.memory.calibration import calibration_for
@@ -51,6 +52,8 @@ class Inputs:
     """Pass rates that the order of the prompts begins with."""
     train: tuple[Example, ...]
     test: tuple[Example, ...]
+    further: tuple[Questions, ...]
+    """What is asked of the tasks of eval.tasks."""
     notes: tuple[str, ...]
     """What the user should know, and what keeps nothing from starting."""
 
@@ -72,10 +75,12 @@ def prepare(composed: Composed, *, force: bool = False, pass_rate: PassRate | No
     device = device_on(machine, config)
     check_weights(config)
     train, test = load_examples(config, task, rates)
+    further = further_questions(config)
     overridden += _overridable(lambda: check_scoring(config, rewards, task, train), force=force)
     overridden += _overridable(lambda: check_sample(config, rewards, task, train, test), force=force)
     notes = [*check_order(config, train, rates), *other_model_notes(config), *control_notes(rewards, task, train)]
-    return Inputs(planned, overridden, device, rewards, judge, rates, tuple(train), tuple(test), tuple(notes))
+    examples = (tuple(train), tuple(test), further)
+    return Inputs(planned, overridden, device, rewards, judge, rates, *examples, tuple(notes))
 
 
 def _overridable(check: Callable[[], None], *, force: bool) -> tuple[LowMemError, ...]:
@@ -150,6 +155,8 @@ def _tell_apart(rewards: RewardSet, task: Task, train: Sequence[Example]) -> boo
 def check_settings(config: RunConfig) -> tuple[RewardSet, Task]:
     """Checks what needs no card, no network and no data: names, code of the user's, the model's length."""
     rewards, task = load_reward_set(config.rewards), load_task(config.task)
+    for name in config.eval.tasks:
+        load_task(another_task(config, name))
     shape = load_shape(config.model.name, config.model.revision)
     check_length(shape, config.grpo.max_prompt_tokens, config.grpo.max_completion_tokens)
     return rewards, task
@@ -187,6 +194,12 @@ def check_card(composed: Composed, machine: Machine) -> None:
         f"Preset {composed.preset!r} is made for a GPU ({composed.card}), and this machine shows none.",
         hint="Repeat the command with --dry-run to see what it would do, or train here: --preset tiny-cpu",
     )
+
+
+def further_questions(config: RunConfig) -> tuple[Questions, ...]:
+    """Returns what is asked of each further task, the run's own left out. Raises as `held_out` does."""
+    names = [name for name in dict.fromkeys(config.eval.tasks) if name != config.task.name]
+    return tuple(held_out(config, another_task(config, name)) for name in names)
 
 
 def load_examples(config: RunConfig, task: Task, rates: Rates) -> tuple[list[Example], list[Example]]:

@@ -1,6 +1,5 @@
 """Writes down what happens in training: metric rows, samples, accuracy of the sampled completions."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -14,6 +13,7 @@ from lowmem_rl.rewards.base import RewardSet
 from lowmem_rl.runs import Row, RunDir, append_row
 from lowmem_rl.signal.groups import informative_share
 from lowmem_rl.tasks.curriculum import Drawn
+from lowmem_rl.training.clock import StepClock
 from lowmem_rl.training.metrics import Rollout, metric_row
 from lowmem_rl.training.trainer import ScoredBatch
 
@@ -44,7 +44,7 @@ class Recorder:
         self.rows: list[Row] = []
         """What was sampled since the last step, in one round or, where dead groups are replaced, in several."""
         self.right = 0
-        self.last_s = time.monotonic()
+        self.clock = StepClock(policy.device)
 
     def on_scored(self, batch: ScoredBatch) -> None:
         """Keeps what was asked and what came out, and now and then the completions."""
@@ -72,8 +72,7 @@ class Recorder:
 
     def on_logs(self, logs: Mapping[str, Any], step: int, peak_bytes: int) -> Row:
         """Writes the row of a step and returns it."""
-        seconds = time.monotonic() - self.last_s
-        row = metric_row(logs, self.rollout, step=step, seconds=seconds, peak_bytes=peak_bytes)
+        row = metric_row(logs, self.rollout, step=step, seconds=self.clock.read(), peak_bytes=peak_bytes)
         self.rows, self.right = [], 0
         self.rollout = replace(self.rollout, tokens=0)  # a later step of the same rollout samples none
         append_row(self.run_dir.metrics, row)
@@ -90,7 +89,7 @@ class Recorder:
 
     def restart_clock(self) -> None:
         """Begins a step's time now: what lies between two steps belongs to neither."""
-        self.last_s = time.monotonic()
+        self.clock.restart()
 
     def _drawn(self, rows: Sequence[Row]) -> Drawn:
         right: dict[str, int] = {}

@@ -1,8 +1,7 @@
 """A run that goes on: what its directory says of it, and the directory taken back to its last checkpoint."""
 
-import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -15,7 +14,7 @@ from lowmem_rl.config import RunConfig
 from lowmem_rl.disk import clear_up
 from lowmem_rl.engine.device import Device
 from lowmem_rl.errors import ConfigError, RunDirError, SetupError, TaskError
-from lowmem_rl.evaluation.result import result_of
+from lowmem_rl.evaluation.result import EvalResult
 from lowmem_rl.example import Example
 from lowmem_rl.runs import RunDir, drop_rows_after, read_json, read_rows, write_json
 from lowmem_rl.training.checkpoints import Checkpoint, newest
@@ -30,11 +29,12 @@ class Standing:
     """How far a run had come."""
 
     checkpoint: Checkpoint | None = None
-    evaluations: dict[str, Any] = field(default_factory=lambda: _no_evaluations([]))
     counts: dict[str, Any] = field(default_factory=dict)
     """What it had counted itself, empty at its beginning."""
     peak_bytes: int = 0
     """The most that its earlier processes held, as far as they could write it down."""
+    phases: dict[str, Any] = field(default_factory=dict)
+    """What its first process metered, as peak.json holds it."""
     seconds: float = 0.0
     """What finding that out took."""
 
@@ -126,7 +126,7 @@ def was_forced(run_dir: RunDir) -> bool:
     return bool(_read(run_dir.estimate).get("forced"))
 
 
-def take_back(run_dir: RunDir, last_step: int, tell: Callable[[str], None]) -> Standing:
+def take_back(run_dir: RunDir, tell: Callable[[str], None]) -> Standing:
     """Takes the directory back to its newest whole checkpoint, or to its beginning; returns how far the run is then.
 
     Raises `RunDirError` where no checkpoint is whole, or the rows that lead to it are missing.
@@ -139,16 +139,22 @@ def take_back(run_dir: RunDir, last_step: int, tell: Callable[[str], None]) -> S
     for rows in (run_dir.metrics, run_dir.samples, run_dir.order, run_dir.rollbacks):
         drop_rows_after(rows, step)
     _check_rows(run_dir, step)
+    _check_evaluations(run_dir, step)
     return Standing(
         checkpoint,
-        _evaluations(run_dir, step, last_step),
         checkpoint.read_counts() if checkpoint else {},
         max(
             (row["peak_bytes"] for row in read_rows(run_dir.metrics) if isinstance(row.get("peak_bytes"), int)),
             default=0,
         ),
+        _phases(run_dir),
         time.monotonic() - began,
     )
+
+
+def _phases(run_dir: RunDir) -> dict[str, Any]:
+    found = _read(run_dir.peak) if run_dir.peak.exists() else {}
+    return {name: found[name] for name in ("phases", "metered_step") if name in found}
 
 
 def digest_of(examples: Sequence[Example]) -> str:
@@ -177,30 +183,16 @@ def _check_rows(run_dir: RunDir, step: int) -> None:
             raise RunDirError(f"{path} is missing or empty.", hint=ANEW)
 
 
-def _evaluations(run_dir: RunDir, step: int, last_step: int) -> dict[str, Any]:
-    """Returns the evaluations of steps up to `step`; the rows of later ones are removed."""
+def _check_evaluations(run_dir: RunDir, step: int) -> None:
     found = _read(run_dir.evaluations) if run_dir.evaluations.exists() else {}
     if step and not found.get("before"):
         raise RunDirError(f"{run_dir.evaluations} is missing, or has no evaluation before training.", hint=ANEW)
     try:
-        before = found.get("before") and result_of(found["before"]).to_json()
-        during = [result_of(result).to_json() for result in found.get("during", ()) if result["step"] <= step]
-    except (LookupError, TypeError) as error:
+        for result in (found.get("before"), *found.get("during", ())):
+            if result is not None:
+                EvalResult.from_json(result)
+    except TypeError as error:
         raise RunDirError(f"{run_dir.evaluations} holds no evaluations of this version.", hint=ANEW) from error
-    for path in _items_after(run_dir, step, last_step):
-        path.unlink()
-    return _no_evaluations(during) | {"before": before}
-
-
-def _no_evaluations(during: list[Any]) -> dict[str, Any]:
-    return {"before": None, "during": during, "after": None, "comparison": None}
-
-
-def _items_after(run_dir: RunDir, step: int, last_step: int) -> Iterator[Path]:
-    for path in run_dir.eval_items("before").parent.glob("*.jsonl"):
-        match = re.fullmatch(r"step-(\d+)", path.stem)
-        if (match and int(match[1]) > step) or (path.stem == "after" and step < last_step):
-            yield path
 
 
 def _read(path: Path) -> Mapping[str, Any]:

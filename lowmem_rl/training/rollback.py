@@ -10,12 +10,12 @@ from math import ceil
 from typing import Any
 
 from lowmem_rl.config import LoggingConfig, RunConfig
+from lowmem_rl.engine.adapter import load_adapter
 from lowmem_rl.engine.policy import Policy
 from lowmem_rl.errors import RunDirError, TrainingError
 from lowmem_rl.health.finding import Finding
 from lowmem_rl.health.record import RollBack
 from lowmem_rl.runs import RunDir, append_row, read_rows
-from lowmem_rl.training.border import load_weights
 from lowmem_rl.training.checkpoints import Checkpoint, newest, remove_after
 
 MOST_ROLLBACKS = 3
@@ -83,7 +83,7 @@ def restore(trainer: Any, policy: Policy, checkpoint: Checkpoint | None) -> None
         _become_base(policy)
         optimizer.state.clear()
     else:
-        load_weights(policy.model, checkpoint.path)
+        load_adapter(policy.model, checkpoint.path)
         found = torch.load(checkpoint.path / OPTIMIZER, map_location="cpu", weights_only=True)
         optimizer.load_state_dict(found)
     trainer._buffered_inputs = None  # sampled by the collapsed policy

@@ -1,53 +1,48 @@
 """One run, told once from top to bottom: prepare, load, evaluate, train, evaluate, save."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lowmem_rl.compose import Composed
 from lowmem_rl.disk import Patience, waiting_for_room, write_folder
+from lowmem_rl.engine.adapter import load_adapter
 from lowmem_rl.engine.choice import Choice
 from lowmem_rl.engine.logprobs import view_of
 from lowmem_rl.engine.peak import peak_bytes
 from lowmem_rl.engine.policy import Policy, load_policy, prepare_process, shares_prompts
 from lowmem_rl.engine.sampler import Sampler
-from lowmem_rl.errors import DoesNotFit, RewardError, RunDirError
-from lowmem_rl.evaluation.evaluate import evaluate
-from lowmem_rl.evaluation.result import EvalResult, compare, result_of
-from lowmem_rl.example import Example
+from lowmem_rl.errors import DoesNotFit, RunDirError
+from lowmem_rl.evaluation.questions import questions_of
+from lowmem_rl.evaluation.result import EvalResult
 from lowmem_rl.hardware import GIB, this_machine
 from lowmem_rl.lock import locked
 from lowmem_rl.memory.calibration import store
 from lowmem_rl.planning.settings import planner_origins
+from lowmem_rl.planning.shortage import cure
 from lowmem_rl.rewards.apart import apart
 from lowmem_rl.rewards.model import bind_rewards, without_model
 from lowmem_rl.runs import RunDir, append_row, write_json
 from lowmem_rl.signal.pass_rate import PassRate
 from lowmem_rl.tasks.curriculum import Drawn, read_order
-from lowmem_rl.training.border import load_weights, random_states_kept
+from lowmem_rl.training.border import random_states_kept
 from lowmem_rl.training.dataset import check_enough, short_enough, to_dataset, tokens_of
 from lowmem_rl.training.endings import Endings
-from lowmem_rl.training.events import (
-    EvalEnded,
-    EvalProgressed,
-    Listener,
-    Noted,
-    PhaseBegan,
-    Saved,
-    StepEnded,
-    undisturbed,
-)
+from lowmem_rl.training.evaluations import Best, Evaluations
+from lowmem_rl.training.events import Listener, Noted, PhaseBegan, Saved, StepEnded, undisturbed
 from lowmem_rl.training.keeping import Keeper
 from lowmem_rl.training.library_talk import library_talk_to
 from lowmem_rl.training.look_back import look_back
 from lowmem_rl.training.machine import machine_record
 from lowmem_rl.training.measure import first_step_rows
-from lowmem_rl.training.meter import PhaseMeter
+from lowmem_rl.training.meter import PhaseMeter, measures_phases_apart
 from lowmem_rl.training.order import arranged, order_of
 from lowmem_rl.training.preflight import Inputs, prepare
 from lowmem_rl.training.record import Recorder, step_callback
+from lowmem_rl.training.recovery import Recovery
 from lowmem_rl.training.resuming import (
     Standing,
     check_device,
@@ -75,6 +70,9 @@ class RunResult:
     path: Path
     before: EvalResult
     after: EvalResult
+    comparison: Mapping[str, Any]
+    """What was gained, as eval.json holds it."""
+    best: Best
 
 
 def run(
@@ -117,7 +115,7 @@ def resume(
         check_device(run_dir, inputs.device)
         notes = other_machine_notes(run_dir, machine_record(this_machine(), inputs.device))
         inputs = replace(inputs, overridden=(), notes=(*inputs.notes, *notes))
-        standing = take_back(run_dir, inputs.plan.config.grpo.steps, lambda text: listen(Noted(text)))
+        standing = take_back(run_dir, lambda text: listen(Noted(text)))
         keep_changes(run_dir, composed)
         with library_talk_to(run_dir.log):
             return Run(run_dir, inputs, listen, standing).go()
@@ -151,15 +149,19 @@ class Run:
         self.run_dir = run_dir
         self.device = inputs.device
         self.meter = PhaseMeter(inputs.device)
+        self.measures_phases = measures_phases_apart(inputs.device)
         self.rewards = inputs.rewards
         self.judge = inputs.judge
         self.rates = inputs.rates
         self.train_examples = list(inputs.train)
         self.test_examples = list(inputs.test)
+        self.further = inputs.further
         self.listen = listen
         self.standing = standing or Standing()
         self.is_new = standing is None
-        self.evaluations = self.standing.evaluations
+        self.recovery = Recovery(
+            self.config, run_dir.recoveries, self._note, partial(cure, self.config, self.plan.target)
+        )
 
     def go(self) -> RunResult:
         """Loads, evaluates, trains, evaluates, saves."""
@@ -177,22 +179,19 @@ class Run:
     def _go(self) -> RunResult:
         with self.endings.undone_if_it_fails():
             policy = self._load()
-            before = self._before()
+            before = self.evaluations.before()
+            self.meter.end("evaluation")
             if self.standing.checkpoint:
-                load_weights(policy.model, self.standing.checkpoint.path)
+                load_adapter(policy.model, self.standing.checkpoint.path)
         with self.endings.saved(lambda: self._save_adapter(policy)):
             if self.standing.step < self.config.grpo.steps:
                 self._train(policy)
+            self._take_the_best(policy)
         with self.endings.told_if_interrupted("the training is done and saved, its final evaluation is not"):
-            after = self._evaluate(self.test_examples, "after", step=self.config.grpo.steps)
-        self._write_evaluations(before=before.to_json(), after=after.to_json(), comparison=compare(before, after))
-        return RunResult(self.run_dir.path, before, after)
-
-    def _before(self) -> EvalResult:
-        """Returns the evaluation before training: that of the run's beginning, where it goes on."""
-        if self.evaluations["before"]:
-            return result_of(self.evaluations["before"])
-        return self._evaluate(self.test_examples, "before", step=0)
+            after = self.evaluations.after()
+        best = self.evaluations.best
+        assert best is not None
+        return RunResult(self.run_dir.path, before, after, self.evaluations.told["comparison"], best)
 
     def _load(self) -> Policy:
         self._tell_plan()
@@ -202,8 +201,9 @@ class Run:
         prepare_process(self.config, self.device)
         prepare_trackers(self.config.logging.report_to, self.run_dir.trackers)
         policy = load_policy(self.config, self.device)
-        self.text_rewards = without_model(self.rewards)
-        self.rewards = bind_rewards(self.rewards, view_of(policy, self.config))
+        self.meter.end("load")
+        text_rewards = without_model(self.rewards)
+        self.rewards = bind_rewards(self.rewards, view_of(policy, self.config, self.recovery.logprobs))
         usable = short_enough(policy, self.train_examples, self.config.grpo.max_prompt_tokens)
         overlong = len(self.train_examples) - len(usable)
         check_enough(usable, self.config, overlong=overlong)
@@ -214,8 +214,13 @@ class Run:
         check_examples(self.standing, self.train_examples)
         chosen = self.standing.counts.get("sampling")
         self.sampler = Sampler(policy, self.config, self._note, chosen and Choice(**chosen))
+        self.sampler.rollout_limit, self.sampler.answer_limit = self.recovery.rollout, self.recovery.evaluation
         self.listen(Noted(f"sampling: {self.sampler.choice}"))
         self._write_engine(policy)
+        asked = questions_of(self.config, self.config.task, self.test_examples, self.judge, text_rewards)
+        self.evaluations = Evaluations(self.run_dir, self.config, self.sampler, asked, self.further, self.listen)
+        if not self.is_new:
+            self.evaluations.forget_behind(self.standing.step)
         return policy
 
     def _write_engine(self, policy: Policy) -> None:
@@ -247,7 +252,7 @@ class Run:
         def after_step(logs: Mapping[str, Any], step: int) -> None:
             if step == 1:
                 self._remember_first_step()
-            row = recorder.on_logs(logs, step, peak_bytes(self.device))
+            row = recorder.on_logs(logs, step, self._peak_bytes)
             self.listen(StepEnded(row, self.config.grpo.steps))
             if step == 1:
                 self._write_engine(policy)
@@ -266,6 +271,7 @@ class Run:
             return {
                 "recorder": recorder.counts(),
                 "failures": failures.counts(),
+                "recovery": self.recovery.counts(),
                 "sampling": self.sampler.choice.to_json(),
                 "examples": digest,
             }
@@ -283,16 +289,19 @@ class Run:
             on_scored=recorder.on_scored,
             choose=lambda prompts: order.choose(prompts, recorder.step + 1),
             out=self.run_dir.path,
+            recovery=self.recovery,
         )
         trainer.on_border = at_border
         guard_trackers(trainer, self._note)
+        recorder.clock.watch(trainer)
         if self.standing.checkpoint:
             recorder.go_on(self.standing.counts["recorder"])
             failures.go_on(self.standing.counts["failures"])
-        elif self.device.is_gpu:
+            self.recovery.go_on(self.standing.counts["recovery"])
+        elif self.measures_phases:
             self.meter.attach(trainer)
         recorder.restart_clock()
-        with self.endings.kept(keeper):
+        with self.endings.kept(keeper), self.recovery.told_at_the_end():
             self._run_steps(policy, trainer)
         self._write_engine(policy)  # what samples may have fallen back
 
@@ -305,7 +314,7 @@ class Run:
         if checkpoint is None:
             trainer.train()
             return
-        load_weights(policy.model, checkpoint.path)  # again: TRL has rounded them
+        load_adapter(policy.model, checkpoint.path)  # again: TRL has rounded them
         self._between_steps(checkpoint.step)  # a run that was stopped there has not evaluated
         began = time.monotonic()
 
@@ -318,9 +327,22 @@ class Run:
         trainer.begin_at(checkpoint.path, checkpoint.step)
         trainer.train(resume_from_checkpoint=str(checkpoint.path))
 
+    def _take_the_best(self, policy: Policy) -> None:
+        """Lets a run that went back end no worse than it was at its best: going on may not have reached that again."""
+        last = self.config.grpo.steps
+        if not self.run_dir.rollbacks.exists():
+            return
+        with random_states_kept():
+            self.evaluations.during(last)
+        best = self.evaluations.best
+        if best and best.step < last:
+            load_adapter(policy.model, self.run_dir.best)
+            self._note(f"the weights of step {best.step} answered more, and are the run's: {best.pass_at_1:.3f}")
+
     def _remember_first_step(self) -> None:
         """Keeps what the first step took on this card beside what was predicted: later predictions use it."""
-        if not self.device.is_gpu:
+        self._write_peak()
+        if not self.device.is_gpu or self.recovery.times:  # then it was another step than the one predicted
             return
         try:
             store(first_step_rows(self.meter, self.plan), lambda line: self.listen(Noted(line)))
@@ -329,57 +351,25 @@ class Run:
 
     def _between_steps(self, step: int) -> None:
         last = step == self.config.grpo.steps
-        if _due(step, self.config.eval.every) and not last and step not in self._evaluated:
-            few = self.test_examples[: self.config.eval.quick_examples]
+        if _due(step, self.config.eval.every) and not last and not self.evaluations.has(step):
             with random_states_kept():
-                during = self._evaluate(few, f"step-{step:06d}", step=step)
-            self._write_evaluations(during=[*self.evaluations["during"], during.to_json()])
-
-    @property
-    def _evaluated(self) -> set[int]:
-        """Steps behind which there was an evaluation already."""
-        return {during["step"] for during in self.evaluations["during"]}
-
-    def _evaluate(self, examples: list[Example], name: str, *, step: int) -> EvalResult:
-        self.listen(EvalProgressed(name, 0, len(examples)))
-        failed: list[RewardError] = []
-        self.run_dir.eval_items(name).unlink(missing_ok=True)  # one that was cut off begins again
-        result = evaluate(
-            self.sampler,
-            examples,
-            self.judge,
-            self.text_rewards,
-            task=self.config.task.name,
-            step=step,
-            max_tokens=self.config.grpo.max_completion_tokens,
-            batch=self.config.eval.batch,
-            items_path=self.run_dir.eval_items(name),
-            on_progress=lambda done: self.listen(EvalProgressed(name, done, len(examples))),
-            on_failure=failed.append,
-        )
-        self._tell_failures(failed, len(examples), is_first=step == 0)
-        self.listen(EvalEnded(name, result))
-        if name == "before":
-            self._write_evaluations(before=result.to_json())
-        return result
-
-    def _tell_failures(self, failed: Sequence[RewardError], scored: int, *, is_first: bool) -> None:
-        """Notes rewards that failed. Too many stop a run before training; later they must not cost what was learnt."""
-        for error in failed:
-            self.listen(Noted(str(error)))
-        if is_first and len(failed) > self.config.health.max_reward_error_share * scored:
-            raise failed[-1]
-
-    def _write_evaluations(self, **parts: Any) -> None:
-        self.evaluations |= parts
-        write_json(self.run_dir.evaluations, self.evaluations)
+                self.evaluations.during(step)
 
     def _save_adapter(self, policy: Policy) -> None:
         write_folder(self.run_dir.adapter, policy.save_adapter)
-        # The meter sets CUDA's own counter of the peak back.
-        peak = max(self.meter.highest_bytes, peak_bytes(self.device), self.standing.peak_bytes)
-        write_json(self.run_dir.peak, {"peak_bytes": peak})
+        self._write_peak()
         self.listen(Saved(self.run_dir.adapter))
+
+    def _write_peak(self) -> None:
+        """Writes the highest peak, and those of the phases of the step that was metered."""
+        was_metered = self.measures_phases and "backward" in self.meter.phases
+        phases = self.meter.to_json() if was_metered else self.standing.phases
+        write_json(self.run_dir.peak, {"peak_bytes": self._peak_bytes, **phases})
+
+    @property
+    def _peak_bytes(self) -> int:
+        """The most that was held so far: the meter sets the system's own counters of it back."""
+        return max(self.meter.highest_bytes, peak_bytes(self.device), self.standing.peak_bytes)
 
 
 def _due(step: int, every: int) -> bool:

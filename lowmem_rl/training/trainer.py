@@ -1,34 +1,31 @@
 """Our GRPOTrainer: TRL's (on a GPU, Unsloth's rewriting of it) with thin overrides that call the rooms below.
 
 The class is joined in a function, after Unsloth has patched TRL; joined earlier it would inherit from the unpatched
-one. Only methods that survive the rewriting are overridden: Unsloth never calls `_compute_loss` and replaces
-`_get_per_token_logps_and_entropies`.
+one. Only methods that survive the rewriting are overridden: Unsloth never calls `_compute_loss`, and replaces
+`_get_per_token_logps_and_entropies`, which is only wrapped here.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lowmem_rl.config import RunConfig
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import Policy, import_unsloth
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.engine.sampling import names_of
-from lowmem_rl.training.batching import Batch, Layout, cut
+from lowmem_rl.training.batching import Batch, Layout
 from lowmem_rl.training.border import Borders
 from lowmem_rl.training.dataset import Prompt
 from lowmem_rl.training.downsample import down_sampled
+from lowmem_rl.training.learning import Learning
+from lowmem_rl.training.recovery import Recovery
 from lowmem_rl.training.resample import dead_groups, other_prompts, replaced
 from lowmem_rl.training.schedule import multistep_factor
 from lowmem_rl.training.shared_prompt import SharedPrompt
 from lowmem_rl.training.trl_args import grpo_arguments, unsloth_arguments
-
-if TYPE_CHECKING:
-    from trl import GRPOTrainer as TrlTrainer
-else:
-    TrlTrainer = object  # the real base comes in `trainer_class`
 
 OVERRIDDEN = (
     "training_step",
@@ -36,6 +33,7 @@ OVERRIDDEN = (
     "_tokenize_prompts",
     "_generate_single_turn",
     "_calculate_rewards",
+    "create_optimizer",
     "create_scheduler",
 )
 """Methods of TRL's that ours call through to."""
@@ -62,11 +60,12 @@ def make_trainer(
     on_scored: Callable[[ScoredBatch], None],
     out: Path,
     choose: Callable[[Sequence[Prompt]], list[Prompt]] = list,
+    recovery: Recovery | None = None,
 ) -> Any:
     """Returns a trainer over the policy, ready for `train()`.
 
     `prompt_tokens` gives the ids of an example's rendered prompt. `choose` may put other prompts in the place of
-    those that the data set has for a round of sampling.
+    those that the data set has for a round of sampling. Without a `recovery` an error for lack of memory passes.
     """
     import_unsloth()
     from trl import GRPOConfig
@@ -82,6 +81,7 @@ def make_trainer(
     trainer.config, trainer.on_scored, trainer.choose = config, on_scored, choose
     trainer.prompt_tokens = prompt_tokens
     trainer.sampler, trainer.layout = sampler, layout_of(config, policy.device)
+    trainer.recovery = recovery
     _keep_adapter_in_fp32(policy.model)
     return trainer
 
@@ -128,13 +128,11 @@ def trainer_class() -> type:
     return type("LowMemTrainer", (*ours, GRPOTrainer), {})
 
 
-class Overrides(TrlTrainer):
+class Overrides(Learning):
     """What is ours."""
 
     config: RunConfig
-    layout: Layout
     sampler: Sampler
-    _buffered_inputs: list[Batch | None] | None
     prompt_tokens: Callable[[str], list[int]]
     choose: Callable[[Sequence[Prompt]], list[Prompt]]
     on_scored: Callable[[ScoredBatch], None]
@@ -143,40 +141,21 @@ class Overrides(TrlTrainer):
     sampled_at = -1
     """The micro-batch before which was sampled last."""
 
-    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
-        """Leaves out an empty slot: nothing is computed, and it counts as TRL counts a full one."""
-        if not model.training:
-            model.train()
-        if self._slot(inputs) is not None:
-            return super().training_step(model, inputs, num_items_in_batch)
-        import torch
-
-        self._step += 1
-        return torch.zeros((), device=self.accelerator.device)
-
-    def _prepare_inputs(self, generation_batch: Any) -> Any:
-        if self.model.training:
-            return self._slot(generation_batch)
-        return super()._prepare_inputs(generation_batch)
-
-    def _slot(self, generation_batch: Any) -> Batch | None:
-        """Returns the micro-batch that is due, None where this step needs no more; samples first where that is due."""
+    def _sample_if_due(self, generation_batch: Any) -> None:
         is_due = self._step % (self.args.steps_per_generation * self.num_iterations) == 0
         if self._buffered_inputs is None or (is_due and self.sampled_at != self._step):
-            self._buffered_inputs = self._sampled_slots(generation_batch)
+            found = self.lay_out(self._sampled(generation_batch), self.state.global_step)
+            self._metrics["train"]["dead_rows"].append(found.dead_rows)
             self.sampled_at = self._step
-        return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
-    def _sampled_slots(self, generation_batch: Any) -> list[Batch | None]:
+    def _sampled(self, generation_batch: Any) -> Batch:
         grpo = self.config.grpo
         asked = self.choose(generation_batch)
         rollout = self._with_signal(asked, self._generate_and_score_completions(asked))
         if grpo.update_rows is not None:
             scaled, counts_rows = grpo.scale_rewards == "group", grpo.loss in ("grpo", "dr_grpo")
             rollout = down_sampled(rollout, grpo.group_size, grpo.update_rows, scaled=scaled, counts_rows=counts_rows)
-        found = cut(rollout, self.layout, seed=self.state.global_step)
-        self._metrics["train"]["dead_rows"].append(found.dead_rows)
-        return list(found.slots)
+        return rollout
 
     def _with_signal(self, generation_batch: Any, rollout: Batch) -> Batch:
         """Replaces dead groups in as many rounds as the config allows: none by default."""
@@ -225,12 +204,17 @@ class Overrides(TrlTrainer):
             multimodal_fields=multimodal_fields,
             num_generations=num_generations,
         )
-        # vLLM plans its own waves.
-        rows = len(prompt_ids) if self.use_vllm else self.config.rollout_rows
-        waves = [sample(prompt_ids[i : i + rows]) for i in range(0, len(prompt_ids), rows)]
-        if waves[0][1] is None:
-            return [row for ids, _ in waves for row in ids], None
-        return [row for ids, _ in waves for row in ids], [row for _, logps in waves for row in logps]
+
+        def waves(rows: int) -> tuple[list[list[int]], Any]:
+            found = [sample(prompt_ids[i : i + rows]) for i in range(0, len(prompt_ids), rows)]
+            log_probs = None if found[0][1] is None else [row for _, wave in found for row in wave]
+            return [row for ids, _ in found for row in ids], log_probs
+
+        if self.use_vllm:  # it plans its own waves
+            return sample(prompt_ids)
+        # Tried again in other waves, `generate` draws other completions, which are as good.
+        rows = self.config.rollout_rows
+        return self.recovery.rollout.run(waves, rows) if self.recovery else waves(rows)
 
     def _calculate_rewards(
         self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: list[list[int]]

@@ -25,6 +25,7 @@ from lowmem_rl.errors import TrainingError
 from lowmem_rl.hardware import this_machine
 from lowmem_rl.runs import RunDir, read_json, read_rows
 from lowmem_rl.training.checkpoints import newest
+from lowmem_rl.training.metrics import MEASURED
 
 SETTINGS = (
     "adapter.dropout=0.1",
@@ -42,7 +43,7 @@ SETTINGS = (
     "optimizer.name=adamw_8bit",
     "optimizer.warmup_steps=3",
 )
-CHANGES_BY_ITSELF = ("step_s", "completion_tokens_per_s", "peak_bytes", "seconds")
+CHANGES_BY_ITSELF = (*MEASURED, "seconds")
 """Time and memory, which no run repeats."""
 STEPS_A_KILL = 3
 """More steps than a life takes before it is killed: none ends the run too soon."""

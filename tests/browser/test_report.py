@@ -1,44 +1,61 @@
-"""The report as a browser shows it: run where a Chromium is installed, with `pytest -m browser`."""
+"""The report as a browser shows it; where playwright or a Chromium is missing, it is said that nothing looked."""
 
+import os
 import shutil
+from pathlib import Path
+from threading import Thread
 
 import pytest
 
+from lowmem_rl.reports.follow import Follower, Server
 from lowmem_rl.reports.page import write_report
-from tests.run_maker import make_run
+from lowmem_rl.runs import append_row, read_json, write_json
+from tests.run_maker import make_run, metric_row
 
 pytestmark = pytest.mark.browser
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+os.environ.setdefault("PLAYWRIGHT_BROWSERS_PATH", str(Path(__file__).parents[2] / ".tools" / "browsers"))
+UNSEEN = "nothing looked at the report"
 
 
 @pytest.fixture(scope="module")
 def browser():
-    if CHROMIUM is None:
-        pytest.skip("no Chromium is installed: nothing looked at the report")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    playwright_api = pytest.importorskip("playwright.sync_api", reason=f"no playwright is installed: {UNSEEN}")
+    with playwright_api.sync_playwright() as playwright:
+        try:
+            # One on PATH, else the one that `playwright install chromium` has fetched.
+            running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        except playwright_api.Error as error:
+            pytest.skip(f"no Chromium starts: {UNSEEN} ({str(error).splitlines()[0]})")
         yield running
         running.close()
 
 
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    return write_report(make_run(tmp_path_factory.mktemp("long") / "run", steps=200, hostile=True))
+
+
 @pytest.fixture
-def opened(browser, tmp_path):
+def opened(browser, report):
     """Returns a function that opens a run's report; complaints and requests are in `heard`."""
-    report = write_report(make_run(tmp_path / "run", steps=200, hostile=True))
 
     def open_page(width: int, theme: str):
-        page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=theme)
-        page.heard = []
-        page.on("console", lambda message: page.heard.append(message.text))
-        page.on("pageerror", lambda error: page.heard.append(str(error)))
-        page.on("request", lambda request: page.heard.append(request.url))
+        page = listening(browser, viewport={"width": width, "height": 800}, color_scheme=theme)
         page.goto(report.as_uri())
         assert page.heard == [report.as_uri()]
         return page
 
     return open_page
+
+
+def listening(browser, **options):
+    page = browser.new_page(**options)
+    page.heard = []
+    page.on("console", lambda message: page.heard.append(message.text))
+    page.on("pageerror", lambda error: page.heard.append(str(error)))
+    page.on("request", lambda request: page.heard.append(request.url))
+    return page
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -75,3 +92,26 @@ def test_what_a_model_wrote_does_not_run(opened):
     page.wait_for_timeout(200)
     assert "owned" not in page.title()
     assert page.locator("img").count() == 0
+
+
+def test_a_followed_page_renews_itself_and_keeps_what_the_reader_chose(browser, tmp_path):
+    run = make_run(tmp_path / "run", steps=5)
+    evaluations = read_json(run / "eval.json")
+    write_json(run / "eval.json", {"before": evaluations["before"]})
+    server = Server(Follower(run), 0)
+    Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_address[1]}/"
+    page = listening(browser)
+    page.goto(address)
+    page.locator("#prompts summary, #memory summary").first.click()
+    page.locator(".u-series", has_text="reward").first.click()
+    append_row(server.follower.run.metrics, metric_row(6, 20))
+    server.follower.rests_until = 0.0
+    page.get_by_text("6 of 200", exact=True).wait_for()
+    assert page.locator("details[open]").count() == 1
+    assert page.locator(".u-series.u-off").count() == 1
+    write_json(run / "health.json", {"step": 6, "findings": []})
+    page.get_by_text("The run has ended.").wait_for()
+    assert set(page.heard) == {address}
+    server.shutdown()
+    server.server_close()

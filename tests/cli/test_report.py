@@ -1,4 +1,10 @@
 import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -70,3 +76,38 @@ def test_samples_stand_side_by_side_where_there_is_room(cli_here, tmp_path, monk
     beside = [line for line in told.splitlines() if "boxed{4}" in line and "boxed{0}" in line]
     assert len(beside) == (1 if columns == 100 else 0)
     assert max(map(len, told.splitlines())) <= columns
+
+
+def test_a_run_is_followed_until_ctrl_c_which_is_no_failure(tmp_path):
+    command = [Path(sys.executable).with_name("lowmem-rl"), "report", str(tmp_path), "--follow"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=os.environ | {"PYTHONUNBUFFERED": "1"}, **pipes) as process:
+        address = process.stdout.readline().strip()
+        assert "The run has not begun" in urllib.request.urlopen(address, timeout=10).read().decode()
+        process.send_signal(signal.SIGINT)
+        _, talk = process.communicate(timeout=20)
+    assert (process.returncode, talk) == (0, "Open it in a browser on this machine; Ctrl-C ends it.\n")
+
+
+@pytest.mark.parametrize("options", [["--port=8000"], ["--follow", "--png"], ["--follow", "--out=page.html"]])
+def test_following_goes_with_its_own_options_alone(cli_here, run, options):
+    code, stdout, stderr = cli_here("report", str(run), *options)
+    assert (code, stdout, len(stderr.splitlines())) == (2, "", 2)
+
+
+def test_a_killed_run_is_audited_when_it_is_reported(cli_here, tmp_path):
+    run = make_run(tmp_path / "run")
+    assert not (run / "health.json").exists()
+    cli_here("report", str(run))
+    assert 'id="health"' in (run / "report.html").read_text("utf-8")
+    assert not (run / "health.json").exists()
+
+
+def test_a_comparison_is_a_page_too(cli_here, tmp_path):
+    runs = [make_run(tmp_path / name, right=(4, right)) for name, right in (("low", 6), ("<b>high", 18))]
+    assert cli_here("compare", *map(str, runs), "--out=both.html").stdout == "both.html\n"
+    page = (tmp_path / "both.html").read_text("utf-8")
+    assert "Better than low: &lt;b&gt;high" in page
+    charts = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    assert {chart["along"] for chart in charts} == {"step", "tokens", "minutes"}
+    assert [series["label"] for series in charts[0]["series"]] == ["low", "<b>high"]

@@ -79,6 +79,34 @@ def test_micro_batches_hold_no_column_of_padding_alone_and_stay_within_the_plan(
         assert len(part["advantages"]) * width <= LAYOUT.micro_batch * (PROMPT + COMPLETION)
 
 
+@pytest.mark.parametrize("loss", ["dapo", "dr_grpo", "grpo", "bnpo"])
+@pytest.mark.parametrize("drops_dead_rows", [True, False])
+def test_a_finer_cut_holds_the_same_rows_until_each_stands_alone(loss: str, drops_dead_rows: bool) -> None:
+    batch, layout = rollout(), replace(LAYOUT, loss=loss, drops_dead_rows=drops_dead_rows, steps=2)
+    most = []
+    for rows in (6, 3, 1, 1, 1, 1):
+        slots = cut(batch, layout, seed=1).slots
+        assert len(slots) == ROWS // LAYOUT.micro_batch * layout.cuts_each_into
+        assert layout.rows_together == rows
+        assert sorted(row for part in full(slots) for row in rows_in(part, batch)) == list(
+            range(2 * SIZE * drops_dead_rows, ROWS)
+        )
+        for step, side in enumerate((slots[: len(slots) // 2], slots[len(slots) // 2 :])):
+            whole = cut(batch, replace(layout, cuts_each_into=1), seed=1).slots[step * 2 : step * 2 + 2]
+            ours, theirs = ({row for part in full(some) for row in rows_in(part, batch)} for some in (side, whole))
+            assert ours == theirs
+        most.append(max(len(part["advantages"]) for part in full(slots)))
+        layout = layout.finer(max(rows // 2, 1))
+    assert most == sorted(most, reverse=True)
+    assert most[-1] == 1
+
+
+def test_groups_are_torn_only_where_fewer_rows_than_one_fit() -> None:
+    layout = replace(LAYOUT, micro_batch=8, keeps_groups=True)
+    assert layout.finer(4).keeps_groups
+    assert not layout.finer(2).keeps_groups
+
+
 def test_a_micro_batch_of_short_rows_holds_more_of_them() -> None:
     batch = rollout(dead_groups=0)
     batch["completion_mask"][:, 2:] = 0

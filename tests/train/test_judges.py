@@ -1,7 +1,9 @@
 """Each family of tasks through the real evaluation, the model's own words replaced: what is right, and what is not."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
@@ -12,12 +14,12 @@ from lowmem_rl.config import TaskConfig
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import Policy, load_policy, prepare_process
 from lowmem_rl.engine.sampler import Sampler
-from lowmem_rl.evaluation.evaluate import evaluate
+from lowmem_rl.evaluation.evaluate import Files, evaluate
 from lowmem_rl.evaluation.judge import judge_of
 from lowmem_rl.evaluation.probe import probe
+from lowmem_rl.evaluation.questions import Questions
 from lowmem_rl.evaluation.result import EvalResult
 from lowmem_rl.example import Example
-from lowmem_rl.rewards.base import RewardSet
 from lowmem_rl.rewards.verify.equal import equal_answers
 from lowmem_rl.tasks.base import Selection, Task
 from lowmem_rl.tasks.countdown import gold_expression
@@ -68,9 +70,11 @@ def same_answer(one: Example, other: Example) -> bool:
 
 
 def evaluated(policy: Policy, task: Task, examples: list[Example], path: Path) -> EvalResult:
-    nothing = RewardSet((), ())
-    where = {"task": task.name, "step": 0, "max_tokens": 64, "batch": 16, "items_path": path / "items.jsonl"}
-    return evaluate(Sampler(policy, CONFIG), examples, judge_of(task), nothing, **where)
+    """Evaluates on examples that may repeat each other; answers of an earlier call do not count."""
+    apart = [replace(example, id=f"{example.id}/{number}") for number, example in enumerate(examples)]
+    asked = Questions(TaskConfig(name=task.name), apart, judge_of(task), max_tokens=64, batch=16)
+    files = Files(Path(mkdtemp(dir=path), "items.jsonl"), path / "sampled.jsonl")
+    return evaluate(Sampler(policy, CONFIG), asked, files, step=0, measures_kl=False)
 
 
 @pytest.mark.parametrize("name", [name for name in TASKS if name != "table"])

@@ -11,9 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from lowmem_rl.engine.device import Device
 from lowmem_rl.models import model_path
 from lowmem_rl.runs import RunDir, read_json, read_rows
+from lowmem_rl.training.clock import OTHER, PHASES
+from lowmem_rl.training.meter import measures_phases_apart
+from lowmem_rl.training.metrics import MEASURED
 
+CPU = Device("cpu", "float32")
+CPU = Device("cpu", "float32")
 EXAMPLES = Path(__file__).parents[2] / "examples"
 GSM8K = Path(__file__).parents[1] / "data" / "gsm8k"
 SMALL = (
@@ -23,11 +29,10 @@ SMALL = (
     "--set=grpo.prompts_per_step=4",
     "--set=memory.micro_batch=16",
 )
-CHANGES_BY_ITSELF = ("step_s", "completion_tokens_per_s", "peak_bytes")
 
 
 def steady(rows) -> list[dict]:
-    return [{key: value for key, value in row.items() if key not in CHANGES_BY_ITSELF} for row in rows]
+    return [{key: value for key, value in row.items() if key not in MEASURED} for row in rows]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +61,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDir, subproce
 def test_results_go_to_stdout_and_talk_to_stderr(finished) -> None:
     _, done = finished
     assert "before" in done.stdout
-    assert "95 % intervals" in done.stdout
+    assert "on the same 24 problems, paired" in done.stdout
     assert "step 4/4" in done.stderr
     assert "step 4/4" not in done.stdout
     assert "Unsloth" not in done.stdout + done.stderr
@@ -88,6 +93,22 @@ def test_every_step_has_a_row(finished) -> None:
         assert 0 <= row["accuracy"] <= 1
         assert row["completion_tokens"] > 0
         assert row.keys() >= {"loss", "grad_norm", "reward", "scores/boxed_answer", "scores/think_format", "step_s"}
+
+
+def test_a_steps_seconds_are_told_by_phase(finished) -> None:
+    for row in read_rows(finished[0].metrics):
+        phases = {phase: row[f"{phase}_s"] for phase in (*PHASES, OTHER)}
+        assert sum(phases.values()) == pytest.approx(row["step_s"])
+        assert all(phases[phase] > 0 for phase in PHASES)
+
+
+@pytest.mark.skipif(not measures_phases_apart(CPU), reason="this system does not reset a process's peak")
+def test_memory_is_measured_by_phase(finished) -> None:
+    peak, estimate = (read_json(path) for path in (finished[0].peak, finished[0].estimate))
+    assert peak["phases"].keys() >= estimate["phases"].keys() - {"save"}
+    sizes = [phase["process_bytes"] for phase in peak["phases"].values()]
+    assert 0 < max(sizes) <= peak["peak_bytes"]
+    assert peak["metered_step"]["completion_tokens"] > 0
 
 
 def test_evaluations_before_during_and_after_stand_in_one_file(finished) -> None:

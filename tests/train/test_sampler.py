@@ -15,8 +15,10 @@ from lowmem_rl.engine import sampler as sampler_module
 from lowmem_rl.engine import weights as weights_module
 from lowmem_rl.engine.decoder import Decoder
 from lowmem_rl.engine.device import Device
+from lowmem_rl.engine.generate import answer
 from lowmem_rl.engine.policy import Policy, load_policy, prepare_process
 from lowmem_rl.engine.sampler import Sampler
+from lowmem_rl.engine.sampling import GREEDY
 from lowmem_rl.models import model_path
 from lowmem_rl.runs import RunDir, read_rows
 
@@ -134,3 +136,16 @@ def test_where_the_copy_is_off_at_the_start_the_models_own_weights_are_tried(
 def shifted(decoder: Decoder) -> Decoder:
     """The same decoder, one word more likely than it is."""
     return replace(decoder, head=lambda x: decoder.head(x) + torch.eye(1, decoder.head.out_features)[0] * 9)
+
+
+def test_prompts_beyond_the_attention_window_are_answered_by_generate(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampler = sampler_of(policy, [], "rollout.weights=merged")
+    assert sampler.is_ours
+    config = policy.model.get_base_model().config
+    monkeypatch.setattr(config, "sliding_window", 24, raising=False)
+    monkeypatch.setattr(config, "layer_types", ["sliding_attention"] * config.num_hidden_layers)
+    prompt = [{"role": "user", "content": "What is 7 * 8? " * 4}]
+    found = list(sampler.answers([prompt] * 2, GREEDY, max_tokens=8, batch=2))
+    assert found == list(answer(policy, [prompt] * 2, GREEDY, max_tokens=8, batch=2))

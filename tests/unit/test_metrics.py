@@ -14,7 +14,9 @@ LOGS = {
 
 
 def row(**changed) -> dict:
-    return metric_row(LOGS | changed, Rollout(0.6, 0.75, 300), step=3, seconds=1.5, peak_bytes=10)
+    return metric_row(
+        LOGS | changed, Rollout(0.6, 0.75, 300), step=3, seconds={"step_s": 1.5, "rollout_s": 1.0}, peak_bytes=10
+    )
 
 
 def test_trls_entries_come_out_under_our_words() -> None:

@@ -10,14 +10,30 @@ import pytest
 
 from lowmem_rl.compose import resolve
 from lowmem_rl.errors import RunDirError
-from lowmem_rl.reports.page import write_report
+from lowmem_rl.reports.page import render, write_report
 from lowmem_rl.reports.record import read_record
 from lowmem_rl.reports.reproduce import command_of
+from lowmem_rl.reports.results import tables_of
 from lowmem_rl.reports.slide import write_slide
+from lowmem_rl.reports.times import time_of
 from lowmem_rl.runs import RunDir, append_row, read_json, write_json
-from tests.run_maker import begin, make_run, metric_row
+from tests.run_maker import GIB, begin, make_run, metric_row
 
-SECTIONS = ["run", "curves", "memory", "time", "prompts", "samples", "reproduce"]
+AUDIT = {
+    "step": 20,
+    "findings": [
+        {
+            "name": "truncation_wall",
+            "severity": "critical",
+            "steps": [3, 20],
+            "confidence": 0.9,
+            "what": "Cut off.",
+            "cure": "Raise <b>it</b>.",
+        }
+    ],
+    "not_judged": {"kl_blowup": "steps with kl"},
+}
+SECTIONS = ["run", "curves", "results", "memory", "time", "prompts", "samples", "reproduce"]
 
 
 class Page(HTMLParser):
@@ -93,8 +109,8 @@ def test_a_long_run_stays_small_and_is_written_fast(tmp_path) -> None:
     page = page_of(path)
     assert time.monotonic() - began < 3
     assert len(page.text) < 3_000_000
-    assert page.charts[1]["steps"][0] == 1
-    assert page.charts[1]["steps"][-1] == 3000
+    assert page.charts[1]["xs"][0] == 1
+    assert page.charts[1]["xs"][-1] == 3000
 
 
 @pytest.mark.parametrize(
@@ -134,7 +150,87 @@ def test_a_run_that_crashed_half_way_says_so(run) -> None:
         file.write('{"step": 21, "rew')
     page = page_of(run)
     assert "It learned by step 10" in page.text
-    assert "was cut short" in page.text
+    assert "still going, or was killed" in page.text
+
+
+def test_a_run_that_ended_early_by_itself_says_so(run) -> None:
+    write_json(run / "eval.json", {"before": read_json(run / "eval.json")["before"]})
+    write_json(run / "health.json", AUDIT)
+    page = page_of(run)
+    assert "Whether it learned is open" in page.text
+    assert "ended at step 20" in page.text
+
+
+def test_what_the_audit_found_is_shown_and_told_in_the_verdict(run) -> None:
+    assert "health" not in page_of(run).sections
+    write_json(run / "health.json", AUDIT)
+    page = page_of(run)
+    assert page.text.count("truncation_wall") == 2
+    assert "Raise &lt;b&gt;it" in page.text
+    assert page.of("li")[0]["class"] == "critical"
+
+
+def test_measured_memory_stands_beside_predicted_only_where_it_was_measured(run) -> None:
+    assert "Phases were not measured apart" in page_of(run).text
+    phases = {"rollout": {"process_bytes": GIB // 4}}
+    write_json(run / "peak.json", {"peak_bytes": GIB, "phases": phases, "metered_step": {"completion_tokens": 420}})
+    text = page_of(run).text
+    assert text.count('<span class="label">measured </span>0.25 GiB') == 1
+    assert text.count(">not measured</span>") == 1
+    assert "420 of 512 tokens in the longest completion" in text
+
+
+def test_what_a_run_went_on_behind_and_where_memory_ran_out_is_told(run) -> None:
+    append_row(RunDir(run).path / "resumes.jsonl", {"step": 7, "seconds": 1.5})
+    append_row(RunDir(run).path / "recoveries.jsonl", {"step": 9, "phase": "backward", "rows": 8})
+    text = page_of(run).text
+    assert "<dt>went on behind step</dt><dd>7</dd>" in text
+    assert "<dt>memory ran out in step</dt><dd>9 (backward)</dd>" in text
+
+
+def test_time_is_told_by_phase_and_evaluations_apart(run) -> None:
+    parts = {part.name: part.share for part in time_of(read_record(run)).parts}
+    assert parts["rollout"] == "47.6 %"  # 20 of 40 s of training and 2 s of evaluations
+    assert parts["evaluation"] == "4.8 %"
+    assert float(parts["optimizer"].split()[0]) == 0
+
+
+def test_further_results_are_shown_where_there_are_any(run) -> None:
+    told = read_json(run / "eval.json")
+    whole = {"low": 0.25, "high": 0.75}
+    more = {
+        "pass_at_k": {"1": 0.5, "4": 0.75},
+        "pass_at_k_intervals": {"4": whole},
+        "by_level": {level: {"num_examples": 9, "pass_at_1": 0.5, "pass_at_1_interval": whole} for level in "12"},
+    }
+    paired = {"gain": -0.25, "interval": {"low": -0.4, "high": -0.1}, "p_value": 0.01, "won": 0, "lost": 5}
+    other = {"before": told["before"], "after": told["after"], "comparison": {"paired": paired | {"num_items": 20}}}
+    best = {"step": 10, "pass_at_1": 0.9, "num_examples": 20, "note": "the highest of several"}
+    after = told["after"] | more
+    write_json(run / "eval.json", told | {"after": after, "out_of_domain": {"gsm8k": other}, "best": best})
+    make_run(run / "controls" / "random", right=(4, 5))
+    record = read_record(run)
+    titles = [table.title for table in tables_of(record)]
+    assert titles == ["Before and after", "By level", "More than one try", "Other tasks", "Controls"]
+    text = html.unescape(page_of(run).text)
+    for said in ("The best was step 10", "On gsm8k, which it was not trained on: -25.0 points", "75.0\xa0% [25.0\xa0%"):
+        assert said in text
+    assert page_of(run).charts[-1]["xs"] == [1, 4]
+
+
+@pytest.mark.parametrize("wrong", [None, True, "x", [], {"low": "x"}, 1e308, [1]])
+def test_whatever_stands_in_a_file_there_is_a_page_or_an_error_of_the_user(run, wrong) -> None:
+    write_json(run / "health.json", AUDIT)
+    for name in ("config", "machine", "estimate", "health", "eval"):
+        path = run / f"{name}.json"
+        whole = read_json(path)
+        for key in whole:
+            write_json(path, whole | {key: wrong})
+            assert "NaN" not in render(read_record(run))
+        write_json(path, whole)
+    append_row(RunDir(run).samples, {"step": wrong, "completion": wrong, "reward": wrong})
+    with pytest.raises(RunDirError, match=r"samples\.jsonl, line 9"):
+        read_record(run)
 
 
 def test_differences_between_completions_are_marked(run) -> None:

@@ -47,6 +47,8 @@ class Updates:
     """Tokens that went through the model with a gradient, padding included; a shared prompt once."""
     completion_tokens: int = 0
     """Those in the loss."""
+    attended: int = 0
+    """Pairs of a query and a key in attention, masked ones too: the quadratic part."""
 
 
 @dataclass
@@ -138,14 +140,23 @@ class StepClock:
 
     def _counted_loss(self, compute: Callable[..., Any]) -> Callable[..., Any]:
         def computed(model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            read = self.updates.tokens
             with self.phase("update"):
                 loss = compute(model, inputs, *args, **kwargs)
             self.updates.micro_batches += 1
             self.updates.rows += len(inputs["completion_ids"])
+            self.updates.attended += _pairs(inputs, self.updates.tokens - read)
             self.updates.completion_tokens += int(inputs["completion_mask"].sum())
             return loss
 
         return computed
+
+
+def _pairs(inputs: Any, tokens: int) -> int:
+    """Returns the pairs of a micro-batch of which `tokens` were read: prompts see themselves, completions both."""
+    prompt, completion = inputs["prompt_ids"].shape[1], inputs["completion_ids"].shape[1]
+    completion_tokens = inputs["completion_ids"].numel()
+    return completion_tokens * (prompt + completion) + (tokens - completion_tokens) * prompt
 
 
 def _optimizer_callback(clock: StepClock) -> Any:
@@ -165,7 +176,7 @@ def _optimizer_callback(clock: StepClock) -> Any:
 def count_engine(counts: Counts) -> None:
     """Counts what our engine reads and picks in this process."""
     engine: Any = rollout
-    pick, prefill = engine.pick, engine.prefill
+    pick, prefill, step = engine.pick, engine.prefill, engine.step
 
     def counted_pick(logits: Any, *args: Any) -> Any:
         counts.picked(len(logits))
@@ -175,4 +186,8 @@ def count_engine(counts: Counts) -> None:
         counts.prefill_tokens += ids.numel()
         return prefill(decoder, ids, lengths)
 
-    engine.pick, engine.prefill = counted_pick, counted_prefill
+    def counted_step(decoder: Any, tokens: Any, places: Any, cache: Any, longest: int) -> Any:
+        counts.attended += len(tokens) * longest
+        return step(decoder, tokens, places, cache, longest)
+
+    engine.pick, engine.prefill, engine.step = counted_pick, counted_prefill, counted_step

@@ -24,9 +24,11 @@ class Counts:
     decode_steps: int = 0
     prefill_tokens: int = 0
     """Prompt tokens read, padding included."""
+    attended: int = 0
+    """Keys that the picked tokens' queries were held against, masked ones too: the quadratic part."""
 
     def restart(self) -> None:
-        self.row_steps = self.decode_steps = self.prefill_tokens = 0
+        self.row_steps = self.decode_steps = self.prefill_tokens = self.attended = 0
 
     def picked(self, rows: int) -> None:
         self.row_steps += rows
@@ -86,6 +88,7 @@ class Replaced(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         self.counts.picked(len(scores))
+        self.counts.attended += input_ids.numel()
         tokens = self.choose(scores, input_ids.shape[1] - self.width)
         return torch.full_like(scores, -torch.inf).scatter_(1, tokens[:, None], 0.0)
 

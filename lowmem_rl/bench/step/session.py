@@ -21,7 +21,7 @@ from lowmem_rl.bench.step.process import Task
 from lowmem_rl.bench.step.replay import Choose, Recorded, recorded_choice, replace_in_generate
 from lowmem_rl.bench.step.workload import Workload
 from lowmem_rl.config import RunConfig
-from lowmem_rl.engine.choice import build
+from lowmem_rl.engine.choice import build, longest_row
 from lowmem_rl.engine.logprobs import view_of
 from lowmem_rl.engine.policy import Policy
 from lowmem_rl.engine.rollout import Limits, Sampled, sample
@@ -86,7 +86,7 @@ class Session:
 
         def replayed(prompts: Any, names: Any, picking: Picking, limits: Limits) -> list[Sampled]:
             limits = replace(limits, reads_once=off != "prompts read once", leaves_early=off != "finished rows leave")
-            decoder = build(self.policy, config, sampler.choice.weights)
+            decoder = build(self.policy, sampler.choice.weights, longest_row(config))
             forced = None if recorded is None else recorded.completions(prompts)
             return sample(decoder, prompts, names, picking, limits, forced)
 

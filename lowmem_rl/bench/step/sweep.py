@@ -1,21 +1,22 @@
 """How a step's time and memory grow: one thing at a time, and the law behind it.
 
 The law (rollout: a x longest + b x row-steps + c x prompt tokens; update: d x tokens + e x completion tokens + f x
-micro-batches) is fitted to all points at once, from what each step was counted to do.
+micro-batches; and in both g x what attention compares, the one part that grows with the square of the length) is
+fitted to all points at once, from what each step was counted to do. A point's time is the least of its rounds, which
+lie minutes apart: what else a machine does can only add to it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import median
 from typing import Any
 
 import numpy
 
-from lowmem_rl.bench.step.arms import OURS, TRL_FAIR
+from lowmem_rl.bench.step.arms import OURS, TRL_FAIR, Arm
 from lowmem_rl.bench.step.process import Task
 from lowmem_rl.bench.step.ratios import Clock, clock_of
 from lowmem_rl.bench.step.replays import Bench, Protocol, replay_config
-from lowmem_rl.bench.step.turns import Ended, Step, alive, take_turns
+from lowmem_rl.bench.step.turns import Ended, Process, Step, alive, take_turns
 from lowmem_rl.bench.step.workload import Shape
 from lowmem_rl.planning.settings import divisors
 
@@ -27,10 +28,13 @@ FACTORS: Mapping[str, Sequence[Any]] = {
     "dead_share": (0.0, 0.25, 0.5, 0.75),
 }
 """What is swept; lengths as multiples of the replay's."""
-WARMUP, ROUNDS = 1, 3
+PASSES = 3
+"""Times that all points are visited."""
+WARMUP, ROUNDS = 1, 2
+"""Steps of a visit."""
 LAW = {
-    "rollout": (("sampled", "decode_steps"), ("sampled", "row_steps"), ("sampled", "prefill_tokens")),
-    "update": (("updated", "tokens"), ("updated", "completion_tokens"), ("updated", "micro_batches")),
+    "rollout": tuple(("sampled", name) for name in ("decode_steps", "row_steps", "prefill_tokens", "attended")),
+    "update": tuple(("updated", name) for name in ("tokens", "completion_tokens", "micro_batches", "attended")),
 }
 """By phase, the counts that its time is a sum of."""
 
@@ -57,23 +61,28 @@ def sweep(bench: Bench, protocol: Protocol) -> dict[str, Any]:
 
     The wave and the micro-batch stay what they are at the base shape: memory must not grow with the group.
     """
-    arms, steps = (OURS, TRL_FAIR), WARMUP + ROUNDS
-    config = replay_config(bench.config, bench.shape, steps)
-    found: list[tuple[Point, dict[str, Ended]]] = []
+    arms, shapes = (OURS, TRL_FAIR), tuple(points(bench.shape))
+    config = replay_config(bench.config, bench.shape, WARMUP + ROUNDS)
     with alive(arms, config, bench.device, bench.folder) as processes:
-        for number, point in enumerate(points(bench.shape)):
-            bench.tell(f"sweep: {point.factor} = {point.value:g}")
-            _, path = bench.workload(point.shape, f"sweep-{number}", protocol.seed)
-            settings = _settings(bench, point.shape)
-            tasks = {arm.name: Task(str(path.with_name(arm.name)), settings, workload=str(path)) for arm in arms}
-            found.append((point, take_turns(processes, tasks, steps)))
-    timed = {arm.name: [step for _, ended in found for step in ended[arm.name].steps[WARMUP:]] for arm in arms}
+        passes = [[_visit(bench, processes, point, protocol.seed) for point in shapes] for _ in range(PASSES)]
+    found = [[_timed(visits, arm) for visits in zip(*passes, strict=True)] for arm in arms]
+    timed = {arm.name: [step for steps, _ in seen for step in steps] for arm, seen in zip(arms, found, strict=True)}
     clock = clock_of(timed, is_gpu=bench.device.is_gpu)
-    laws = {
-        arm.name: {phase: fit([_typical(ended[arm.name], clock) for _, ended in found], phase, clock) for phase in LAW}
-        for arm in arms
-    }
-    return {"clock": clock, "laws": laws, "points": [_row(point, ended, laws, clock) for point, ended in found]}
+    least = {arm.name: [_least(*at, clock) for at in seen] for arm, seen in zip(arms, found, strict=True)}
+    laws = {name: {phase: fit(steps, phase, clock) for phase in LAW} for name, steps in least.items()}
+    rows = [
+        _row(point, {name: steps[number] for name, steps in least.items()}, laws, clock)
+        for number, point in enumerate(shapes)
+    ]
+    return {"clock": clock, "laws": laws, "points": rows}
+
+
+def _visit(bench: Bench, processes: Mapping[str, Process], point: Point, seed: int) -> dict[str, Ended]:
+    bench.tell(f"sweep: {point.factor} = {point.value:g}")
+    _, path = bench.workload(point.shape, f"sweep-{point.factor}-{point.value:g}", seed)
+    settings = _settings(bench, point.shape)
+    tasks = {name: Task(str(path.with_name(name)), settings, workload=str(path)) for name in processes}
+    return take_turns(processes, tasks, WARMUP + ROUNDS)
 
 
 def _settings(bench: Bench, shape: Shape) -> dict[str, Any]:
@@ -87,11 +96,16 @@ def _settings(bench: Bench, shape: Shape) -> dict[str, Any]:
     }
 
 
-def _typical(ended: Ended, clock: Clock) -> Step:
-    """Returns one step of a point: its counts, the same in every round, and each phase's median time."""
-    steps = ended.steps[WARMUP:]
-    phases = {phase: {clock: median(step["phases"][phase][clock] for step in steps)} for phase in LAW}
-    return steps[-1] | {"phases": phases}
+def _timed(visits: Sequence[Mapping[str, Ended]], arm: Arm) -> tuple[list[Step], int]:
+    """Returns an arm's timed steps of one point, and the most memory it held there."""
+    ended = [visit[arm.name] for visit in visits]
+    return [step for one in ended for step in one.steps[WARMUP:]], max(one.peak_bytes for one in ended)
+
+
+def _least(steps: Sequence[Step], peak_bytes: int, clock: Clock) -> Step:
+    """Returns one step of a point: its counts, the same in every round, each phase's least time, and the memory."""
+    phases = {phase: {clock: min(step["phases"][phase][clock] for step in steps)} for phase in LAW}
+    return steps[-1] | {"phases": phases, "peak_bytes": peak_bytes}
 
 
 def fit(steps: Sequence[Step], phase: str, clock: Clock) -> dict[str, Any]:
@@ -115,8 +129,8 @@ def _non_negative(counts: numpy.ndarray, seconds: numpy.ndarray) -> numpy.ndarra
         used.remove(int(factors.argmin()))
 
 
-def _row(point: Point, ended: Mapping[str, Ended], laws: Mapping[str, Any], clock: Clock) -> dict[str, Any]:
-    arms = {name: _figures(arm, laws[name], clock) for name, arm in ended.items()}
+def _row(point: Point, steps: Mapping[str, Step], laws: Mapping[str, Any], clock: Clock) -> dict[str, Any]:
+    arms = {name: _figures(step, laws[name], clock) for name, step in steps.items()}
     ours, theirs = arms[OURS.name], arms[TRL_FAIR.name]
     return {
         "factor": point.factor,
@@ -127,13 +141,12 @@ def _row(point: Point, ended: Mapping[str, Ended], laws: Mapping[str, Any], cloc
     }
 
 
-def _figures(ended: Ended, laws: Mapping[str, Any], clock: Clock) -> dict[str, Any]:
+def _figures(step: Step, laws: Mapping[str, Any], clock: Clock) -> dict[str, Any]:
     """Returns the time of sampling and learning, measured and by the law, and the memory."""
-    step = _typical(ended, clock)
     return {
         "seconds": sum(step["phases"][phase][clock] for phase in LAW),
         "by_law": sum(_by_law(step, phase, laws[phase]) for phase in LAW),
-        "peak_bytes": ended.peak_bytes,
+        "peak_bytes": step["peak_bytes"],
     }
 
 

@@ -1,0 +1,146 @@
+"""How fast are held-out problems answered greedily: by our sampler, and by `generate` at the same batch size?
+
+    .venv/bin/lowmem-rl train --preset tiny-cpu --out runs/demo
+    .venv/bin/python benchmarks/eval_throughput.py --adapter runs/demo/adapter --out benchmarks/records/eval.json
+
+Both go through `Sampler.answers`, as an evaluation does, over the same policy in one process, in turns: first a round
+that is thrown away, then `--rounds` that count. `merged` is what an evaluation on a CPU takes; `quantized` computes with
+the very weights of `generate`, and must say the same token by token. Where it does not, the gap between the two
+likeliest logits is told: rounding decides a tie. Target: `merged` at least three times as fast.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from lowmem_rl.compose import resolve
+from lowmem_rl.config import RunConfig
+from lowmem_rl.engine.adapter import load_adapter
+from lowmem_rl.engine.device import Device
+from lowmem_rl.engine.generate import Completion
+from lowmem_rl.engine.policy import Policy, load_policy, prepare_process
+from lowmem_rl.engine.sampler import Sampler
+from lowmem_rl.engine.sampling import GREEDY
+from lowmem_rl.evaluation.questions import Questions, held_out
+from lowmem_rl.hardware import this_machine
+from lowmem_rl.training.machine import machine_record
+
+ARMS = {
+    "generate": ("rollout.engine=generate",),
+    "quantized": ("rollout.engine=lowmem", "rollout.weights=quantized"),
+    "merged": ("rollout.engine=lowmem", "rollout.weights=merged"),
+}
+Answers = list[Completion]
+
+
+def main() -> None:
+    """Measures every batch size and writes the record."""
+    options = _options()
+    device = Device("cpu", "float32")
+    configs = {arm: _config(options.examples, settings) for arm, settings in ARMS.items()}
+    prepare_process(configs["merged"], device)
+    policy = load_policy(configs["merged"], device)
+    if options.adapter:
+        load_adapter(policy, options.adapter)
+    samplers = {arm: Sampler(policy, config) for arm, config in configs.items()}
+    asked = held_out(configs["merged"], configs["merged"].task)
+    rows = [measure(samplers, asked, batch, options.rounds, policy) for batch in options.batches]
+    record = {"date": date.today().isoformat(), "command": " ".join(["benchmarks/eval_throughput.py", *sys.argv[1:]])}
+    record |= {"machine": machine_record(this_machine(), device), "examples": options.examples, "rows": rows}
+    options.out.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def measure(samplers: dict[str, Sampler], asked: Questions, batch: int, rounds: int, policy: Policy) -> dict[str, Any]:
+    """Returns each arm's tokens a second, the ratios to `generate` within a round, and what differs in text."""
+    speeds: dict[str, list[float]] = {arm: [] for arm in samplers}
+    work: dict[str, list[float]] = {arm: [] for arm in samplers}
+    said: dict[str, Answers] = {}
+    for number in range(rounds + 1):
+        for arm, sampler in samplers.items():
+            began, began_work = time.monotonic(), time.process_time()
+            said[arm] = answered(sampler, asked, batch)
+            seconds, work_s = time.monotonic() - began, time.process_time() - began_work
+            if number:
+                tokens = sum(completion.tokens for completion in said[arm])
+                speeds[arm].append(tokens / seconds)
+                work[arm].append(tokens / work_s)
+    row = {
+        "batch": batch,
+        "tokens": {arm: sum(completion.tokens for completion in answers) for arm, answers in said.items()},
+        "tokens_per_s": {arm: spread(values) for arm, values in speeds.items()},
+        "ratio": {arm: spread(ratios(speeds, arm)) for arm in ("quantized", "merged")},
+        "ratio_of_process_time": {arm: spread(ratios(work, arm)) for arm in ("quantized", "merged")},
+        "texts_that_differ": {
+            arm: differences(policy, asked, said["generate"], said[arm]) for arm in ("quantized", "merged")
+        },
+    }
+    print(json.dumps({key: value for key, value in row.items() if key != "texts_that_differ"}), file=sys.stderr)
+    print({arm: len(found) for arm, found in row["texts_that_differ"].items()}, file=sys.stderr)
+    return row
+
+
+def answered(sampler: Sampler, asked: Questions, batch: int) -> Answers:
+    """Returns the greedy completions in the order of the examples."""
+    prompts = [example.prompt for example in asked.examples]
+    found = sampler.answers(prompts, GREEDY, max_tokens=asked.max_tokens, batch=batch)
+    return [completion for _, completion in sorted(found, key=lambda pair: pair[0])]
+
+
+def ratios(speeds: dict[str, list[float]], arm: str) -> list[float]:
+    """Returns how many times as fast an arm was in each round."""
+    return [ours / theirs for ours, theirs in zip(speeds[arm], speeds["generate"], strict=True)]
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Returns median, least and greatest."""
+    return {name: round(of(values), 3) for name, of in (("median", median), ("min", min), ("max", max))}
+
+
+def differences(policy: Policy, asked: Questions, first: Answers, second: Answers) -> list[dict[str, Any]]:
+    """Returns the items with different text, and how near the two likeliest tokens are where they part."""
+    pairs = zip(asked.examples, first, second, strict=True)
+    return [
+        {
+            "example_id": example.id,
+            "logit_gap": gap_where_they_part(policy, policy.tokenize(example.prompt), one, other),
+        }
+        for example, one, other in pairs
+        if one != other
+    ]
+
+
+def gap_where_they_part(policy: Policy, prompt: list[int], one: Completion, other: Completion) -> float:
+    """Returns the distance of the two likeliest logits, by the model's own forward, behind what both have said."""
+    import torch
+
+    ids = [policy.tokenizer(text.text, add_special_tokens=False)["input_ids"] for text in (one, other)]
+    shared = next((i for i, pair in enumerate(zip(*ids, strict=False)) if pair[0] != pair[1]), min(map(len, ids)))
+    with torch.inference_mode():
+        logits = policy.model(input_ids=torch.tensor([[*prompt, *ids[0][:shared]]])).logits[0, -1]
+    best, next_best = logits.topk(2).values.tolist()
+    return float(best - next_best)
+
+
+def _config(examples: int, settings: Sequence[str]) -> RunConfig:
+    fixed = ["memory.checkpointing=none", f"eval.examples={examples}"]
+    return resolve(preset="tiny-cpu", settings=[*fixed, *settings]).config
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--adapter", type=Path, help="a trained adapter; the base model's answers are short")
+    parser.add_argument("--examples", type=int, default=256)
+    parser.add_argument("--batches", type=int, nargs="+", default=[8, 32, 128, 256])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/records/eval.json"))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Handing the result on, with proof. `export.export` is the way in."""

@@ -1,0 +1,220 @@
+"""One export, told once: hear the trained model, write the files aside, hear them, and give them their name or none."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lowmem_rl.config import RunConfig
+from lowmem_rl.engine.device import device_on
+from lowmem_rl.engine.trained import check_adapter, config_of
+from lowmem_rl.errors import ConfigError, RunDirError, TaskError
+from lowmem_rl.evaluation.judge import Judge, judge_of
+from lowmem_rl.example import Example
+from lowmem_rl.export.answers import Answer
+from lowmem_rl.export.apart import Failed, do_apart
+from lowmem_rl.export.card import card_of
+from lowmem_rl.export.form import Form, form_of
+from lowmem_rl.export.gguf import FILE, LlamaCpp, convert, find_llama_cpp, hear_gguf
+from lowmem_rl.export.plain import Base
+from lowmem_rl.export.proof import AccuracyCheck, Heard, Proof, check_accuracy, check_tokens
+from lowmem_rl.export.trained import Trained, hear_trained
+from lowmem_rl.hardware import this_machine
+from lowmem_rl.models import model_path
+from lowmem_rl.reports.record import read_record
+from lowmem_rl.runs import RunDir, read_json, write_json
+from lowmem_rl.tasks.base import Selection
+from lowmem_rl.tasks.draw import draw_examples
+from lowmem_rl.tasks.registry import load_task
+from lowmem_rl.training.events import Listener, PhaseBegan
+from lowmem_rl.training.library_talk import library_talk_to
+from lowmem_rl.training.preflight import check_weights
+from lowmem_rl.user_code import check_allowed
+
+ITEMS = {"tokens": 64, "accuracy": 200}
+"""Held-out items of a proof, by its kind."""
+PROOF, CARD, SETTINGS = "proof.json", "README.md", "adapter_config.json"
+UNSAFE = (".bin", ".pt", ".pth", ".pkl")
+"""Suffixes of files that run code when they are loaded: none is handed on."""
+
+
+class ExportRefused(RunDirError):
+    """An export that does not answer like its run's own model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """Where an export lies, what it is, and what it was accepted for."""
+
+    path: Path
+    form: Form
+    proof: Proof
+
+
+def export(
+    run_path: Path,
+    to: str,
+    *,
+    base: str | None = None,
+    out: Path | None = None,
+    examples: int | None = None,
+    allow_code: bool = False,
+    listen: Listener = lambda event: None,
+) -> Export:
+    """Writes a run's model for others, with the proof that it is that model.
+
+    Raises `ConfigError`, `RunDirError`, `TaskError` or `SetupError` before the model is loaded, `ExportRefused`
+    where the exported files do not answer like the trained model; then the proof alone is kept.
+    """
+    run = RunDir(run_path)
+    config, device = config_of(run), device_on(this_machine(), config_of(run))
+    form = form_of(config, device, to, base)
+    llama_cpp = find_llama_cpp() if form.to == "gguf" else None
+    check_adapter(run)
+    path = free_folder(out or run.export(form.to))
+    check_allowed({config.task.name: str(run.config)}, allow_code=allow_code)
+    asked, judge = held_out(config, examples or ITEMS[form.kind])
+    check_weights(config)
+    with library_talk_to(run.log):
+        listen(PhaseBegan(f"loading {config.model.name} with the adapter"))
+        trained = hear_trained(run, config, device, asked, listen)
+        with _written_aside(path) as aside:
+            listen(PhaseBegan(f"writing {form.to} files"))
+            write(form, run, trained, aside)
+            if llama_cpp:
+                proof = _as_gguf(llama_cpp, run, trained, aside, judge, listen)
+            else:
+                listen(PhaseBegan("loading it again with transformers and peft alone, and asking the same"))
+                proof = compared(form, trained, do_apart("receiver", question(form, trained, aside), run.log), judge)
+            _accept(proof, form, run, path, aside)
+    return Export(path, form, proof)
+
+
+def held_out(config: RunConfig, most: int) -> tuple[list[Example], Judge]:
+    """Returns held-out examples of a run's task, and what judges them. Raises `TaskError`."""
+    task = load_task(config.task)
+    examples = draw_examples(task, Selection("test", most, config.task.levels), most)
+    if not examples:
+        raise TaskError(f"Task {config.task.name!r} has no held-out examples.", hint="A proof needs them.")
+    return examples, judge_of(task)
+
+
+def free_folder(path: Path) -> Path:
+    """Returns a folder that is new or empty. Raises `RunDirError`."""
+    path = path.resolve()
+    cure = "Give another with --out, or remove it."
+    try:
+        if path.exists() and any(path.iterdir()):
+            raise RunDirError(f"{path} is not empty.", hint=cure)
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RunDirError(f"{path} cannot hold an export: {reason}.", hint=cure) from error
+    return path
+
+
+def write(form: Form, run: RunDir, trained: Trained, folder: Path) -> None:
+    """Writes the files of an export. Raises `ConfigError` for an original that is none, `Failed`, `OSError`."""
+    if form.to == "adapter":
+        _copy_adapter(run.adapter, folder, trained.base)
+        return
+    original = form.base == "16bit"
+    base = Base(model_path(form.base_name), trained.base.revision, None, "auto") if original else trained.base
+    order = {"base": base.to_json(), "adapter": str(run.adapter.resolve()), "folder": str(folder)}
+    if do_apart("merge", order, run.log)["was_quantised"] and original:
+        raise ConfigError(
+            f"{form.base_name} is stored in 4 bit: there is no 16-bit original of it.", hint="Leave --base out."
+        )
+
+
+def question(form: Form, trained: Trained, folder: Path) -> dict[str, Any]:
+    """Returns the order that puts the trained model's questions to the files in `folder`."""
+    return {
+        "folder": str(folder),
+        "base": trained.base.to_json() if form.to == "adapter" else None,
+        "messages": [list(example.prompt) for example in trained.examples],
+        "prefill": trained.prefill,
+        "asked": trained.asked.to_json(),
+        "trained": [answer.to_json() for answer in trained.heard.answers],
+    }
+
+
+def compared(form: Form, trained: Trained, said: Mapping[str, Any], judge: Judge) -> Proof:
+    """Returns the proof from what the exported files have said."""
+    heard = Heard(said["prompts"], [Answer(**answer) for answer in said["answers"]], said["read_own"])
+    tokens = check_tokens(trained.heard, heard, said["read_trained"], form.compute_dtype)
+    return Proof(form.kind, tokens, _right(trained, said["texts"], judge))
+
+
+def _right(trained: Trained, texts: Sequence[str], judge: Judge) -> AccuracyCheck:
+    """Judges what both models have said."""
+    return check_accuracy(
+        *(
+            [judge.is_right(text, example) for text, example in zip(said, trained.examples, strict=True)]
+            for said in (trained.texts, texts)
+        )
+    )
+
+
+def _as_gguf(llama_cpp: LlamaCpp, run: RunDir, trained: Trained, folder: Path, judge: Judge, listen: Listener) -> Proof:
+    """Turns the merged model in `folder` into one file of llama.cpp's, and hears that. Raises `Failed`."""
+    merged, file = sorted(folder.iterdir()), folder / FILE
+    convert(llama_cpp, folder, file, run.log)
+    for path in merged:
+        path.unlink()
+    listen(PhaseBegan("loading it again with llama.cpp, and asking the same"))
+    texts = [trained.prefill + text for text in hear_gguf(llama_cpp, file, trained.asked, run.log)]
+    return Proof("accuracy", None, _right(trained, texts, judge))
+
+
+def _accept(proof: Proof, form: Form, run: RunDir, path: Path, folder: Path) -> None:
+    """Writes proof and card beside accepted files. Raises `ExportRefused`, leaving the proof alone, for others."""
+    content = {"what": form.what, "loaded_by": form.loaded_by} | proof.to_json()
+    refused = path.with_name(f"{path.name}.refused.json")
+    if proof.faults:
+        write_json(refused, content)
+        raise ExportRefused(
+            f"Refused: the exported model does not answer like the trained one: {'; '.join(proof.faults)}.",
+            hint=f"Nothing is in {path}; {refused} says what differs. {_other_way(form)}",
+        )
+    write_json(folder / PROOF, content)
+    (folder / CARD).write_text(card_of(read_record(run.path), form, proof), "utf-8", "replace")
+    refused.unlink(missing_ok=True)
+
+
+def _other_way(form: Form) -> str:
+    if form.kind == "accuracy":
+        return "--examples asks more items; --to adapter stands on the weights that were trained."
+    return "Is the adapter the run's own?" if form.to == "adapter" else "--to adapter changes no weight."
+
+
+def _copy_adapter(adapter: Path, folder: Path, base: Base) -> None:
+    """Copies adapter and tokenizer, and names the base as it was loaded."""
+    for file in adapter.iterdir():
+        if file.is_file() and not file.is_symlink() and file.suffix not in UNSAFE and file.name != CARD:
+            shutil.copyfile(file, folder / file.name)
+    settings = read_json(folder / SETTINGS)
+    if not isinstance(settings, dict):
+        raise RunDirError(f"{adapter / SETTINGS} holds no JSON object.", hint="Bring the run's own file back.")
+    write_json(folder / SETTINGS, settings | {"base_model_name_or_path": base.name, "revision": base.revision})
+
+
+@contextlib.contextmanager
+def _written_aside(path: Path) -> Iterator[Path]:
+    """Yields a folder beside `path` that takes its name at the end, and is gone where it does not come to that."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        aside.mkdir()
+        yield aside
+        aside.replace(path)
+    except Failed as error:
+        raise ExportRefused(
+            f"Refused: the export cannot be made, or not be loaded again: {error}.", hint=error.hint
+        ) from error
+    except OSError as error:
+        raise RunDirError(f"{path} cannot be written: {error.strerror}.", hint="Give another with --out.") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,206 @@
+"""Does an exported model answer like the trained one: what is compared, and what is accepted.
+
+**Token by token**, where the export holds the weights that were trained. Both models answer the same prompts greedily.
+Two computations of one model round differently, so each model first says how far it is from itself: what it noted while
+it answered (in batches, with a cache), against the same text read whole and alone. Accepted is an export that
+
+- reads every prompt as the same tokens,
+- gives every answer token by token, or first departs from it at a tie: the token that it takes is among the trained
+  model's likeliest there, and behind by at most twice the larger of the two models' roundings,
+- gives the likeliest tokens of every place of the trained answers the same log-probabilities: their mean difference
+  is at most `GRAINS` of the trained model's own, or of what numbers of its format do to a merge.
+
+**In accuracy**, where it holds other weights by intention (the 16-bit originals under a 4-bit run): the judge of the
+task counts, item by item. Accepted is an export that is not distinguishably worse, and whose 95 % interval of the
+difference ends above -`MOST_LOST`: too few items prove nothing.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any, Literal
+
+from lowmem_rl.export.answers import Answer
+from lowmem_rl.reports.text import p_text, percent, points
+from lowmem_rl.stats import PairedDifference, compare_paired
+
+Kind = Literal["tokens", "accuracy"]
+
+GRAINS = 5
+"""A right merge in float32 differs by 1.4 of the model's own rounding, one scaled by 1.01 by 900 (embedded model, two
+x86 cores, 2026-11-20)."""
+LEAST_ROUNDING = {"float32": 1e-6, "bfloat16": 0.01, "float16": 0.01}
+"""In nats, by the format of the numbers. float32 has no finer steps at log-probabilities of -8 to -16. A 16-bit model
+that is read in two ways rounds alike (0.0004 in bfloat16), while its merge rounds every weight anew (0.016; embedded
+model, two x86 cores, 2026-11-20). float16 is taken to be no worse."""
+MOST_LOST = 0.1
+"""Share of the items by which an export may be worse at the far end of the interval."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What one model said: the prompts (items, tokens) as its tokenizer reads them, its answers, and these read again.
+
+    `read_own` (items, tokens, NEAR) are the log-probabilities of its answers' near tokens, read whole and alone.
+    """
+
+    prompts: list[list[int]]
+    answers: list[Answer]
+    read_own: list[list[list[float]]]
+
+    @property
+    def distances(self) -> list[float]:
+        """How far it is from itself, in nats: one number for each near token of each place."""
+        noted = [answer.log_probs for answer in self.answers]
+        return list(_distances(noted, self.read_own))
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """Where an exported answer first differs: the item, the place in it, and by how much the token taken is behind.
+
+    `behind_nats` is None where that token is not among the trained model's likeliest.
+    """
+
+    item: int
+    place: int
+    behind_nats: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCheck:
+    """Answers compared token by token; `same` of `items` have no departure."""
+
+    items: int
+    same: int
+    other_prompts: int
+    """Prompts that the exported tokenizer reads as other tokens."""
+    ties: tuple[Departure, ...]
+    differences: tuple[Departure, ...]
+    """Departures that rounding does not explain."""
+    tie_nats: float
+    rounding_nats: float
+    """The trained model's mean distance from itself."""
+    least_rounding_nats: float
+    gap_nats: float
+    """The exported model's mean distance from the trained one, on the trained answers."""
+
+    @property
+    def most_gap_nats(self) -> float:
+        return GRAINS * max(self.rounding_nats, self.least_rounding_nats)
+
+    @property
+    def faults(self) -> list[str]:
+        """What is not accepted, in words."""
+        found = []
+        if self.other_prompts:
+            found.append(f"its tokenizer reads {self.other_prompts} of {self.items} prompts differently")
+        if self.differences:
+            found.append(f"{len(self.differences)} of {self.items} answers differ where there is no tie")
+        if not self.gap_nats <= self.most_gap_nats:  # NaN too
+            gap = f"{self.gap_nats:.2g} nats from the trained ones"
+            found.append(f"its log-probabilities lie {gap}, rounding explains {self.most_gap_nats:.2g}")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class AccuracyCheck:
+    """Shares of right answers, and how much more often the exported model is right on the same items."""
+
+    trained: float
+    exported: float
+    difference: PairedDifference
+
+    @property
+    def faults(self) -> list[str]:
+        """What is not accepted, in words."""
+        told = self.difference
+        if told.is_distinguishable and told.gain < 0:
+            return [f"it is right on {-100 * told.gain:.1f} % fewer items, which chance does not explain"]
+        if told.interval.low < -MOST_LOST:
+            return [f"{told.num_items} items do not rule out that it is right on {100 * MOST_LOST:.0f} % fewer"]
+        return []
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Both comparisons; `kind` is the one that decides. llama.cpp is compared in accuracy alone."""
+
+    kind: Kind
+    tokens: TokenCheck | None
+    accuracy: AccuracyCheck
+
+    @property
+    def faults(self) -> list[str]:
+        """Why the export is refused; empty where the proof holds."""
+        return self.tokens.faults if self.tokens and self.kind == "tokens" else self.accuracy.faults
+
+    @property
+    def agreement(self) -> str:
+        """Says how many answers are the same; ties explain the others only where tokens decide."""
+        if self.tokens is None:
+            return f"Tokens were not compared on its {self.accuracy.difference.num_items} held-out items."
+        tied = f"; {len(self.tokens.ties)} more depart at a tie" if self.tokens.ties and self.kind == "tokens" else ""
+        return (
+            f"{self.tokens.same} of {self.tokens.items} greedy answers to held-out items are those of the trained "
+            f"model, token by token{tied}."
+        )
+
+    @property
+    def rightness(self) -> str:
+        """Says how often both models are right."""
+        told, difference = self.accuracy, self.accuracy.difference
+        return (
+            f"The trained model is right on {percent(told.trained)} of them, this one on {percent(told.exported)}: "
+            f"{points(difference)}, {p_text(difference.p_value)}."
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain JSON data."""
+        tokens = asdict(self.tokens) | {"most_gap_nats": self.tokens.most_gap_nats} if self.tokens else None
+        accuracy = asdict(self.accuracy) | {"most_lost": MOST_LOST}
+        return {"holds": not self.faults, "kind": self.kind, "faults": self.faults} | {
+            "tokens": tokens,
+            "accuracy": accuracy,
+        }
+
+
+def check_tokens(trained: Heard, exported: Heard, read_trained: Sequence[list[list[float]]], dtype: str) -> TokenCheck:
+    """Compares answers; `read_trained` is what the exported model says of the trained one's answers."""
+    own, others = trained.distances, exported.distances
+    tie_nats = 2 * max(*own, *others)
+    pairs = zip(trained.answers, exported.answers, strict=True)
+    found = [place for item, pair in enumerate(pairs) if (place := _departure(item, *pair)) is not None]
+    is_tie = [place.behind_nats is not None and place.behind_nats <= tie_nats for place in found]
+    return TokenCheck(
+        items=len(trained.answers),
+        same=len(trained.answers) - len(found),
+        other_prompts=sum(mine != theirs for mine, theirs in zip(trained.prompts, exported.prompts, strict=True)),
+        ties=tuple(place for place, tie in zip(found, is_tie, strict=True) if tie),
+        differences=tuple(place for place, tie in zip(found, is_tie, strict=True) if not tie),
+        tie_nats=tie_nats,
+        rounding_nats=fmean(own),
+        least_rounding_nats=LEAST_ROUNDING[dtype],
+        gap_nats=fmean(_distances(trained.read_own, read_trained)),
+    )
+
+
+def check_accuracy(trained: Sequence[bool], exported: Sequence[bool]) -> AccuracyCheck:
+    """Compares which items are right."""
+    return AccuracyCheck(fmean(trained), fmean(exported), compare_paired(trained, exported))
+
+
+def _departure(item: int, trained: Answer, exported: Answer) -> Departure | None:
+    pairs = enumerate(zip(trained.ids, exported.ids, strict=False))
+    place = next((place for place, (mine, theirs) in pairs if mine != theirs), None)
+    if place is None:
+        return None
+    likely = dict(zip(trained.near[place], trained.log_probs[place], strict=True))
+    taken = likely.get(exported.ids[place])
+    return Departure(item, place, None if taken is None else max(likely.values()) - taken)
+
+
+def _distances(first: Sequence[list[list[float]]], second: Sequence[list[list[float]]]) -> Iterator[float]:
+    for places in zip(first, second, strict=True):
+        for near in zip(*places, strict=True):
+            yield from (abs(one - other) for one, other in zip(*near, strict=True))

@@ -1,0 +1,65 @@
+"""The trained model's side of the proof: loaded as training has it, and let go of before anything else is loaded."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lowmem_rl.config import RunConfig
+from lowmem_rl.engine.device import Device
+from lowmem_rl.engine.generate import completion_of
+from lowmem_rl.engine.out_of_memory import free_memory
+from lowmem_rl.engine.policy import Policy, prepare_process
+from lowmem_rl.engine.trained import load_trained
+from lowmem_rl.example import Example
+from lowmem_rl.export.answers import Questions, answer_greedily, read_again
+from lowmem_rl.export.plain import Base
+from lowmem_rl.export.proof import Heard
+from lowmem_rl.models import model_path
+from lowmem_rl.runs import RunDir
+from lowmem_rl.training.events import Listener, PhaseBegan
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What the trained model says to held-out items, and what a receiver puts the adapter on."""
+
+    examples: tuple[Example, ...]
+    asked: Questions
+    heard: Heard
+    texts: tuple[str, ...]
+    prefill: str
+    base: Base
+
+
+def hear_trained(
+    run: RunDir, config: RunConfig, device: Device, examples: Sequence[Example], listen: Listener
+) -> Trained:
+    """Asks the model as training has it, and lets go of it."""
+    prepare_process(config, device)
+    policy = load_trained(run, config, device)
+    asked = Questions(
+        prompts=[policy.tokenize(example.prompt) for example in examples],
+        stop_ids=sorted(policy.stop_ids),
+        pad_id=policy.tokenizer.pad_token_id,
+        max_tokens=config.grpo.max_completion_tokens,
+        batch=config.eval.batch,
+    )
+    listen(PhaseBegan(f"asking the trained model {len(examples)} held-out items"))
+    with policy.inference() as model:
+        answers = list(answer_greedily(model, asked))
+        read = [read_again(model, prompt, answer) for prompt, answer in zip(asked.prompts, answers, strict=True)]
+    heard, base = Heard(asked.prompts, answers, read), _base_of(policy, config)
+    texts, prefill = tuple(completion_of(policy, answer.ids).text for answer in answers), policy.prefill
+    del policy, model
+    free_memory()
+    return Trained(tuple(examples), asked, heard, texts, prefill, base)
+
+
+def _base_of(policy: Policy, config: RunConfig) -> Base:
+    """Returns what the adapter stands on: on a GPU Unsloth may have taken its own upload of the named model."""
+    loaded = policy.model.get_base_model().config
+    quantization = getattr(loaded, "quantization_config", None)
+    settings = json.loads(quantization.to_json_string(use_diff=False)) if quantization is not None else None
+    swapped = config.model.checkpoint == "dynamic" and config.model.bits == 4
+    name = loaded._name_or_path if swapped else model_path(config.model.name)
+    return Base(name, None if swapped else config.model.revision, settings, policy.device.dtype)

@@ -1,0 +1,43 @@
+"""What to set after memory ran out although the plan said that it would do: the plan again, for what was there."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from lowmem_rl.config import RunConfig
+from lowmem_rl.planning.choose import Target, choose
+from lowmem_rl.planning.settings import PLANNED, Settings, as_text, changed, new_to, pinned
+
+
+def cure(config: RunConfig, target: Target, phase: str, settings: Settings) -> str:
+    """Returns a hint for a resolved run that did not get through a phase even with `settings`."""
+    failed = changed(config, settings)
+    found = fitting(failed, lacking(failed, target, phase))
+    if found is None:
+        return "Nothing smaller is known to fit: free what other processes hold, or take a smaller model."
+    return f"This fits what was there: --set {as_text(new_to(config, found))}"
+
+
+def lacking(failed: RunConfig, target: Target, phase: str) -> Target:
+    """Returns the target with less memory than `failed` is expected to need in the phase: there was no more."""
+    needed = target.estimate(failed).phase_bytes(phase)
+    return replace(target, budget_bytes=min(target.budget_bytes, needed - 1))
+
+
+def fitting(failed: RunConfig, target: Target) -> dict[str, Any] | None:
+    """Returns settings with which the run fits, those first that cost no learning; None where none are known."""
+    for settings in _ever_smaller(failed):
+        run = choose(changed(failed, settings), target)
+        if target.fits(run):
+            return pinned({key: value for key, value in settings.items() if key not in PLANNED}, run)
+    return None
+
+
+def _ever_smaller(failed: RunConfig) -> Iterator[dict[str, Any]]:
+    """Yields all that the planner may choose, then shorter completions too; the group stays."""
+    free = dict.fromkeys(PLANNED, "auto")
+    yield free
+    tokens = failed.grpo.max_completion_tokens
+    while tokens > 1:
+        tokens //= 2
+        yield free | {"grpo.max_completion_tokens": tokens}

@@ -1,0 +1,95 @@
+"""Controls: short runs under other rewards, and what they say about a run's gain."""
+
+import json
+
+import pytest
+
+from lowmem_rl.compose import resolve
+from lowmem_rl.config import RunConfig
+from lowmem_rl.errors import Interrupted
+from lowmem_rl.reports.compare import compare_runs
+from lowmem_rl.runs import RunDir, read_json
+from lowmem_rl.training.controls import control_steps, rewards_of_controls, run_controls, weigh
+from lowmem_rl.training.events import PhaseBegan
+from tests.run_maker import make_run
+
+SMALL = ("--preset=tiny-cpu", "--set=grpo.prompts_per_step=2", "--set=memory.micro_batch=16", "--set=eval.examples=8")
+
+
+@pytest.fixture(scope="module")
+def controlled(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    from lowmem_rl_cli.app import main
+
+    out = tmp_path_factory.mktemp("controls") / "run"
+    assert main(["train", *SMALL, "--steps=1", "--controls", f"--out={out}"]) == 0
+    return RunDir(out)
+
+
+def test_controls_are_runs_of_the_same_configuration_under_other_rewards(controlled) -> None:
+    told = read_json(controlled.controls)
+    assert [(control["name"], control["steps"]) for control in told["controls"]] == [("random", 1), ("format", 1)]
+    paths = [controlled.path, *(controlled.path / control["path"] for control in told["controls"])]
+    differences = compare_runs(paths).differences
+    assert {key for key in differences if not key.startswith("rewards.")} <= {"eval.every"}
+    assert differences["rewards.random"] == ("unset", 1.0, "unset")
+    assert differences["rewards.boxed_answer"] == (1.0, "unset", "unset")
+    assert all((path / "report.html").is_file() for path in paths)
+
+
+def test_controls_ask_the_same_prompts_in_the_same_order(controlled) -> None:
+    asked = [
+        [row["example_id"] for row in rows(RunDir(path).samples)] for path in (controlled.path, *parts(controlled))
+    ]
+    assert asked[0] == asked[1] == asked[2]
+
+
+def parts(run: RunDir):
+    return [run.control(name) for name in ("random", "format")]
+
+
+def rows(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_the_words_say_what_of_the_gain_came_without_right_answers(tmp_path) -> None:
+    main = make_run(tmp_path / "run", right=(2, 18))
+    for name, right in (("random", (2, 3)), ("format", (2, 10))):
+        make_run(RunDir(main).control(name), steps=5, right=right)
+    told = weigh(main, {"random": {"random": 1.0}, "format": {"think_format": 0.2}}, {})
+    text = " ".join(told.words)
+    assert "The run gained +80.0 points" in text
+    assert "no difference can be told with a random reward (+5.0 points" in text
+    assert "+40.0 points" in text
+    assert "came also with the format alone" in text
+    assert "Beyond the format alone the run has +40.0 points" in text
+    assert json.loads(json.dumps(told.to_json()))["controls"][1]["beyond"]["won"] == 8
+
+
+def test_a_control_that_makes_no_sense_is_left_out_with_the_reason() -> None:
+    def of(**rewards: float):
+        return rewards_of_controls(RunConfig(rewards=rewards))
+
+    assert list(of(boxed_answer=1.0, think_format=0.2)[0]) == ["random", "format"]
+    assert of(boxed_answer=1.0)[1] == {"format": "the run is paid for no format"}
+    assert of(think_format=1.0)[1] == {"format": "the run is paid for nothing else"}
+    assert set(of(random=1.0)[1]) == {"random", "format"}
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(4, 4), (40, 20), (400, 100)])
+def test_a_control_takes_a_quarter_of_the_steps_and_at_least_twenty(steps, expected) -> None:
+    assert control_steps(RunConfig.model_validate({"grpo": {"steps": steps}})) == expected
+
+
+def test_stopping_a_control_leaves_the_run_as_it_was(controlled, tmp_path) -> None:
+    import shutil
+
+    shutil.copytree(controlled.path, tmp_path / "run", ignore=shutil.ignore_patterns("controls*"))
+    before = sorted(path.name for path in (tmp_path / "run").iterdir())
+
+    def stop(event: object) -> None:
+        if isinstance(event, PhaseBegan) and event.name.startswith("loading"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match="the run itself was finished"):
+        run_controls(resolve(preset="tiny-cpu"), tmp_path / "run", stop)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir() if path.name != "controls") == before

@@ -1,0 +1,198 @@
+"""Exports of a real run: heard again from disk, accepted for what they say, refused where they say something else."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from lowmem_rl.engine.device import Device
+from lowmem_rl.engine.trained import WEIGHTS, config_of
+from lowmem_rl.errors import RunDirError
+from lowmem_rl.export.answers import Answer
+from lowmem_rl.export.export import compared, export, held_out, question, write
+from lowmem_rl.export.form import form_of
+from lowmem_rl.export.proof import Heard, check_accuracy, check_tokens
+from lowmem_rl.export.receiver import receive
+from lowmem_rl.export.trained import hear_trained
+from lowmem_rl.reports.record import read_record
+from lowmem_rl.runs import RunDir, read_json
+from tests.run_maker import make_run
+
+ITEMS = 16
+SMALL = ("--preset=tiny-cpu", "--set=grpo.prompts_per_step=4", "--set=memory.micro_batch=16", "--set=eval.every=0")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """A run whose adapter has moved."""
+    from lowmem_rl_cli.app import main
+
+    out = tmp_path_factory.mktemp("export") / "run"
+    learns = ("--steps=3", "--set=optimizer.warmup_steps=0", "--set=eval.examples=16")
+    assert main(["train", *SMALL, *learns, f"--out={out}"]) == 0
+    return RunDir(out)
+
+
+@pytest.fixture(scope="module")
+def trained(run):
+    config = config_of(run)
+    examples, _ = held_out(config, ITEMS)
+    return hear_trained(run, config, Device("cpu", "float32"), examples, lambda event: None)
+
+
+@pytest.fixture(scope="module")
+def merged(run) -> Path:
+    return export(run.path, "merged", examples=ITEMS).path
+
+
+def test_an_adapter_says_what_the_run_says_and_names_its_base(run, trained, tmp_path) -> None:
+    form, (_, judge) = form_of(config_of(run), Device("cpu", "float32"), "adapter", None), held_out(config_of(run), 1)
+    write(form, run, trained, tmp_path)
+    proof = compared(form, trained, receive(question(form, trained, tmp_path)), judge)
+    assert (proof.tokens.same, proof.tokens.gap_nats, proof.faults) == (ITEMS, 0, [])
+    assert read_json(tmp_path / "adapter_config.json")["base_model_name_or_path"].endswith("tiny-qwen2")
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".jinja", ".safetensors"}
+
+
+def test_an_export_replaces_nothing(run, merged) -> None:
+    before = read_json(merged / "proof.json")
+    with pytest.raises(RunDirError, match="not empty"):
+        export(run.path, "merged")
+    assert read_json(merged / "proof.json") == before
+
+
+def test_a_merge_into_the_weights_of_training_says_the_same_token_by_token(run, merged) -> None:
+    proof = read_json(merged / "proof.json")
+    assert proof["kind"] == "tokens"
+    assert proof["tokens"]["same"] + len(proof["tokens"]["ties"]) == ITEMS
+    assert proof["tokens"]["gap_nats"] <= proof["tokens"]["most_gap_nats"] < 1e-4
+    assert "quantization_config" not in read_json(merged / "config.json")
+    assert sorted(path.name for path in merged.parent.iterdir() if path.name.startswith("merged")) == ["merged"]
+
+
+def test_the_card_holds_the_numbers_of_the_run(run, merged) -> None:
+    card, record = (merged / "README.md").read_text(), read_record(run.path)
+    for evaluation in (record.before, record.latest):
+        assert f"{100 * evaluation.result['pass_at_1']:.1f} % [" in card
+    assert "AutoModelForCausalLM" in card
+    assert "lowmem-rl train --preset tiny-cpu" in card
+
+
+def altered(merged: Path, run: RunDir, folder: Path, alter) -> Path:
+    """Copies a merge with `alter(weight, what the adapter added)` for each weight that has an adapter."""
+    shutil.copytree(merged, folder)
+    weights, learnt = load_file(merged / "model.safetensors"), load_file(run.adapter / WEIGHTS)
+    scale = config_of(run).adapter.alpha / config_of(run).adapter.rank
+    for name in [name for name in learnt if "lora_A" in name]:
+        target = name.removeprefix("base_model.model.").replace(".lora_A", "")
+        added = scale * learnt[name.replace("lora_A", "lora_B")] @ learnt[name]
+        weights[target] = alter(weights[target], added).contiguous()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+WRONG = {
+    "none of it": lambda weight, added: weight - added,
+    "twice": lambda weight, added: weight + added,
+    "a twentieth more": lambda weight, added: weight + added / 20,
+    "transposed": lambda weight, added: weight - added + added.T if added.shape[0] == added.shape[1] else weight,
+}
+
+
+@pytest.mark.parametrize("alter", [pytest.param(alter, id=name) for name, alter in WRONG.items()])
+def test_a_wrong_merge_is_refused(alter, run, trained, merged, tmp_path) -> None:
+    config = config_of(run)
+    form, (_, judge) = form_of(config, Device("cpu", "float32"), "merged", None), held_out(config, 1)
+    right = compared(form, trained, receive(question(form, trained, merged)), judge)
+    wrong = altered(merged, run, tmp_path / "wrong", alter)
+    assert right.faults == []
+    assert compared(form, trained, receive(question(form, trained, wrong)), judge).faults != []
+
+
+def test_what_is_refused_leaves_its_proof_alone(run, cli_here, tmp_path) -> None:
+    shutil.copytree(run.path, tmp_path / "run", ignore=shutil.ignore_patterns("export"))
+    settings = tmp_path / "run" / "adapter" / "adapter_config.json"
+    settings.write_text(json.dumps(read_json(settings) | {"lora_alpha": 320}))
+    code, stdout, stderr = cli_here("export", str(tmp_path / "run"), "--to=adapter", f"--examples={ITEMS}")
+    assert (code, stdout) == (7, "")
+    assert [line.split()[0] for line in stderr.splitlines()[-2:]] == ["error:", "hint:"]
+    assert [path.name for path in (tmp_path / "run" / "export").iterdir()] == ["adapter.refused.json"]
+    assert read_json(tmp_path / "run" / "export" / "adapter.refused.json")["holds"] is False
+
+
+def spoken(*ids: int, second: float = 5.0, noise: float = 0.0) -> Heard:
+    """One answer whose every place has the tokens 1 and 2 as its likeliest, `second` nats apart."""
+    answer = Answer(list(ids), [[1, 2]] * len(ids), [[-0.1, -0.1 - second]] * len(ids))
+    return Heard([[0]], [answer], [[[-0.1 + noise, -0.1 - second + noise]] * len(ids)])
+
+
+@pytest.mark.parametrize(
+    ("second", "taken", "faults"), [(0.01, 2, 0), (0.5, 2, 1), (0.01, 7, 1)], ids=["tie", "no tie", "no neighbour"]
+)
+def test_an_answer_may_only_depart_at_a_tie(second, taken, faults) -> None:
+    ours, theirs = spoken(1, 1, 1, second=second, noise=0.01), spoken(1, taken, 1, second=second)
+    check = check_tokens(ours, theirs, ours.read_own, "float32")
+    assert (len(check.differences), len(check.ties)) == (faults, 1 - faults)
+    assert len(check.faults) == faults
+
+
+def test_other_prompts_and_numbers_that_are_none_are_faults() -> None:
+    ours = spoken(1, 1)
+    assert check_tokens(ours, ours, [[[float("nan")] * 2] * 2], "float32").faults
+    assert check_tokens(ours, replace(ours, prompts=[[9]]), ours.read_own, "float32").faults
+
+
+def test_an_accuracy_that_is_worse_or_rests_on_few_items_is_a_fault() -> None:
+    assert check_accuracy([True] * 100, [True] * 99 + [False]).faults == []
+    assert "fewer items" in check_accuracy([True] * 100, [True] * 80 + [False] * 20).faults[0]
+    assert "do not rule out" in check_accuracy([True] * 8, [True] * 8).faults[0]
+
+
+MISTAKES = [
+    (["--to=onnx"], 2, "There is no export format named 'onnx'."),
+    (["--to=merged", "--base=8bit"], 2, "There is no base named '8bit'."),
+    (["--to=adapter", "--base=16bit"], 2, "An adapter is merged into no base."),
+    (["--to=gguf"], 3, "gguf needs llama.cpp"),
+    (["--to=adapter"], 7, "has no adapter"),
+]
+
+
+@pytest.mark.parametrize(("options", "code", "told"), MISTAKES, ids=lambda value: str(value)[:30])
+def test_what_cannot_be_exported_is_told_in_two_lines(options, code, told, cli_here, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("LLAMA_CPP", raising=False)
+    outcome = cli_here("export", str(make_run(tmp_path / "run")), *options)
+    assert (outcome.code, outcome.stdout, len(outcome.stderr.splitlines())) == (code, "", 2)
+    assert told in outcome.stderr
+
+
+def test_a_prompt_is_answered_without_the_adapter_and_with_it(run, cli_here) -> None:
+    asked = ("samples", str(run.path), "--prompt", "What is 346 * 8?")
+    once = json.loads(cli_here(*asked, "--json").stdout)
+    assert [len(once[name]) for name in ("base", "trained")] == [1, 1]
+    assert "\\boxed{" in once["base"][0]["text"]
+    page = cli_here(*asked, "--sampled", "3").stdout
+    assert page.count("sampled as in training") == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "told"),
+    [
+        (["--prompt", " "], 2, "empty"),
+        (["--prompt", "x" * 5000], 2, "grpo.max_prompt_tokens"),
+        (["--prompt", "x", "--step", "3"], 2, "--prompt asks the model"),
+        (["--sampled", "3"], 2, "--prompt"),
+    ],
+)
+def test_a_prompt_that_cannot_be_asked_is_told(options, code, told, run, cli_here) -> None:
+    outcome = cli_here("samples", str(run.path), *options)
+    assert outcome.code == code
+    assert told in outcome.stderr
+
+
+def test_a_run_without_an_adapter_cannot_be_asked(cli_here, tmp_path) -> None:
+    outcome = cli_here("samples", str(make_run(tmp_path / "run")), "--prompt", "What is 3 * 4?")
+    assert (outcome.code, outcome.stdout, len(outcome.stderr.splitlines())) == (7, "", 2)

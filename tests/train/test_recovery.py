@@ -1,0 +1,222 @@
+"""A run whose memory runs out goes on: the same tokens, the same update, the group as large as before."""
+
+import gc
+import subprocess
+import sys
+import weakref
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.oom_faults import (
+    MICRO_BATCH,
+    PHASES,
+    Fault,
+    compared,
+    is_sound,
+    settings_of,
+    train,
+)
+from lowmem_rl.engine.out_of_memory import OutOfMemory, RowLimit, is_out_of_memory, tried
+from lowmem_rl.errors import TrainingError
+from lowmem_rl.runs import RunDir, read_rows
+from lowmem_rl.training.redo import make_whole
+
+
+def too_much_for_torch() -> None:
+    torch.empty(2**60, dtype=torch.uint8)
+
+
+def too_much_for_python() -> None:
+    bytearray(2**60)
+
+
+def raising(error: Exception) -> Callable[[], None]:
+    def raise_it() -> None:
+        raise error
+
+    return raise_it
+
+
+@pytest.mark.parametrize(
+    "allocate",
+    [
+        too_much_for_torch,
+        too_much_for_python,
+        raising(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")),
+        raising(torch.AcceleratorError("CUDA error: out of memory")),
+        raising(RuntimeError("Triton Error [CUDA]: out of memory")),
+        raising(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")),
+        raising(RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED")),
+        raising(RuntimeError("std::bad_alloc")),
+    ],
+)
+def test_a_failed_allocation_is_known_in_the_words_of_every_library(allocate: Callable[[], None]) -> None:
+    assert isinstance(tried(allocate), OutOfMemory)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("CUDA error: an illegal memory access was encountered"), ValueError("out of memory")]
+)
+def test_any_other_error_passes(error: Exception) -> None:
+    assert not is_out_of_memory(error)
+    with pytest.raises(type(error)):
+        tried(raising(error))
+
+
+def test_what_a_failed_call_held_is_free_before_the_next_try() -> None:
+    held: list[Any] = []
+
+    def deep() -> None:
+        activations = torch.ones(1000)
+        held.append(weakref.ref(activations))
+        try:
+            too_much_for_torch()
+        except RuntimeError as error:
+            kept = error  # a frame that holds the exception that holds the frame
+            raise kept from None
+
+    gc.disable()
+    try:
+        tried(deep)
+    finally:
+        gc.enable()
+    assert held[0]() is None
+
+
+def test_rows_are_halved_until_they_fit_and_stay_so() -> None:
+    asked: list[int] = []
+
+    def call(rows: int) -> int:
+        asked.append(rows)
+        return rows if rows <= 5 else too_much_for_torch()
+
+    limit = RowLimit(lambda rows, why: rows // 2)
+    assert [limit.run(call, 24), limit.run(call, 24), limit.run(call, 2)] == [3, 3, 2]
+    assert asked == [24, 12, 6, 3, 3, 2]
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_step_whose_memory_ran_out_is_the_step_it_would_have_been(phase: Any, tmp_path: Path) -> None:
+    settings = settings_of(phase, "dapo")
+    fault = Fault(phase, 2, 0, times=2) if phase == "optimizer" else Fault(phase, 2, 5)
+    undisturbed = train(settings, tmp_path / "undisturbed")
+    disturbed = train(settings, tmp_path / "disturbed", fault)
+    row = compared(fault, disturbed, undisturbed)
+    assert is_sound(row), row
+    if phase != "optimizer":
+        assert row["rows_after"] <= 5
+        assert "--set" in disturbed.notes[-1]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"grpo.loss": "dr_grpo", "grpo.scale_rewards": "none", "grpo.beta": 0.1},
+        {"grpo.loss": "grpo", "grpo.beta": 0.1},
+        {"grpo.loss": "grpo"},
+        {"grpo.loss": "bnpo"},
+        {"grpo.loss": "bnpo", "grpo.beta": 0.1},
+        {"grpo.steps_per_rollout": 2},
+    ],
+)
+def test_every_loss_keeps_its_gradient_when_rows_are_cut_finer(settings: dict[str, Any], tmp_path: Path) -> None:
+    settings = settings_of("backward", "dapo") | settings
+    fault = Fault("backward", 2, 5)
+    row = compared(fault, train(settings, tmp_path / "disturbed", fault), train(settings, tmp_path / "undisturbed"))
+    assert row["rows_before"] == MICRO_BATCH
+    assert is_sound(row), row
+
+
+def test_a_run_that_finds_no_memory_stops_with_what_to_set(tmp_path: Path) -> None:
+    settings = settings_of("backward", "dapo") | {"memory.max_retries": 2}
+    with pytest.raises(TrainingError, match="3 times in a row in backward, at last with 3 rows") as stopped:
+        train(settings, tmp_path, Fault("backward", 1, 0))
+    assert "memory.micro_batch" in stopped.value.hint
+    assert [(row["rows"], row["next_rows"]) for row in read_rows(tmp_path / "recoveries.jsonl")] == [
+        (12, 6),
+        (6, 3),
+        (3, None),
+    ]
+
+
+@pytest.mark.parametrize("settings", [{"fused": True}, {"foreach": True}])
+@pytest.mark.parametrize("failing", [1, 2])
+def test_an_optimizer_step_happens_once_or_not_at_all(
+    settings: dict[str, bool], failing: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained(fails_in: int) -> list[torch.Tensor]:
+        weights = [torch.nn.Parameter(torch.ones(4) * i) for i in range(4)]
+        optimizer = torch.optim.AdamW([*weights], lr=0.1, **settings)
+        whys: list[str] = []
+        make_whole(optimizer, whys.append, lambda: None)
+        for step in (1, 2, 3):
+            for weight in weights:
+                weight.grad = torch.arange(4.0) + step
+            with monkeypatch.context() as patch:
+                if step == fails_in:
+                    tear(patch)
+                optimizer.step()
+        assert len(whys) == (fails_in > 0)
+        return [*weights, *(value for state in optimizer.state.values() for value in state.values())]
+
+    for ours, expected in zip(trained(failing), trained(0), strict=True):
+        assert torch.equal(ours, expected)
+
+
+def tear(patch: pytest.MonkeyPatch) -> None:
+    """Lets the next step of AdamW fail in its middle: the states' counters are raised, some averages have moved."""
+    failed = False
+
+    def torn(function: Callable[..., Any]) -> Callable[..., Any]:
+        def short(tensors: Any, *others: Any, **settings: Any) -> Any:
+            nonlocal failed
+            if not failed:
+                failed = True
+                tensors[0].add_(1.0)
+                too_much_for_torch()
+            return function(tensors, *others, **settings)
+
+        return short
+
+    for name in ("_fused_adamw_", "_foreach_sqrt"):
+        patch.setattr(torch, name, torn(getattr(torch, name)))
+
+
+CHILD = """
+import resource, sys
+from pathlib import Path
+from lowmem_rl.compose import resolve
+from lowmem_rl.training.events import PhaseBegan
+from lowmem_rl.training.run import run
+
+def listen(event):
+    if event == PhaseBegan("training"):
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * resource.getpagesize() + 200 * 2**20
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+settings = ["grpo.steps=2", "memory.micro_batch=64", "eval.examples=8", "eval.every=0", "logging.samples_every=1"]
+run(resolve(preset="tiny-cpu", settings=settings), Path(sys.argv[1]), listen)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+def test_a_process_that_is_really_short_of_memory_recovers_and_finishes(tmp_path: Path) -> None:
+    """64 rows need some 330 MB beyond what the loaded model holds; 200 are left."""
+    run = RunDir(tmp_path / "run")
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, run.path], capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    first = next(read_rows(run.recoveries))
+    assert "allocate" in first["why"]
+    assert first["next_rows"] < first["rows"]
+    assert [row["step"] for row in read_rows(run.metrics)] == [1, 2]
+    groups = Counter((row["step"], row["example_id"]) for row in read_rows(run.samples))
+    assert set(groups.values()) == {8}

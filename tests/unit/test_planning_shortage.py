@@ -1,0 +1,44 @@
+"""What is offered after memory ran out: a run that needs less than what was not there."""
+
+import pytest
+
+from lowmem_rl.compose import resolve
+from lowmem_rl.hardware import CARDS
+from lowmem_rl.models import load_shape
+from lowmem_rl.planning.plan import Plan, plan
+from lowmem_rl.planning.settings import changed
+from lowmem_rl.planning.shortage import cure, fitting, lacking
+
+PHASES = ("rollout", "backward", "optimizer", "evaluation")
+
+
+def plan_of(preset: str) -> Plan:
+    composed = resolve(preset=preset)
+    return plan(composed.config, load_shape(composed.config.model.name), CARDS[composed.card])
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("preset", ["qwen7b-a6000", "qwen1.5b-24gb", "qwen7b-t4"])
+def test_what_is_offered_fits_where_the_phase_that_failed_does_not(preset: str, phase: str) -> None:
+    planned = plan_of(preset)
+    target = lacking(planned.config, planned.target, phase)
+    assert target.budget_bytes < planned.estimate.phase_bytes(phase)
+    settings = fitting(planned.config, target)
+    hint = cure(planned.config, planned.target, phase, {})
+    if settings is None:
+        assert "Nothing smaller is known to fit" in hint
+        return
+    run = changed(planned.config, settings)
+    assert target.fits(run)
+    assert run.grpo.group_size == planned.config.grpo.group_size
+    assert hint.startswith("This fits what was there: --set ")
+
+
+def test_what_costs_learning_is_offered_last() -> None:
+    planned = plan_of("qwen7b-a6000")
+    assert "max_completion_tokens" not in cure(planned.config, planned.target, "rollout", {})
+
+
+def test_where_nothing_is_known_to_fit_it_is_said() -> None:
+    planned = plan_of("qwen7b-t4")
+    assert "Nothing smaller is known to fit" in cure(planned.config, planned.target, "load", {})
