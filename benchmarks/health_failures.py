@@ -1,6 +1,6 @@
 """Does the audit name what goes wrong, in time, and leave healthy runs in peace?
 
-    .venv/bin/python benchmarks/health_failures.py --runs runs/health --out benchmarks/records/health.json
+    .venv/bin/python -m benchmarks.health_failures --runs runs/health --out benchmarks/records/health.json
 
 Provokes failures for real, by a setting, a reward or a model folder with a mistake in it, and trains healthy runs of
 several tasks and seeds beside them. Every run is watched as it goes. Then its rows are led past a new watcher: it must
@@ -23,16 +23,19 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from learning_curves import TASK_OPTIONS, base_of
-
+from benchmarks.learning_curves import TASK_OPTIONS, base_of
 from lowmem_rl.compose import Composed, read_assignments, resolve
+from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import cache_dir
 from lowmem_rl.errors import Interrupted, LowMemError
+from lowmem_rl.hardware import this_machine
 from lowmem_rl.health.record import Record, read_record
 from lowmem_rl.health.watcher import replay
 from lowmem_rl.models import TINY, TINY_DIRECTORY
 from lowmem_rl.runs import Row, RunDir, read_json, read_rows, write_json
 from lowmem_rl.training.events import Event, Found, StepEnded
+from lowmem_rl.training.machine import machine_record
+from lowmem_rl.training.metrics import diverged
 
 WITHIN = 20
 """Steps from the onset in which a failure must have its name."""
@@ -67,7 +70,7 @@ def since(metric: str, has_gone_wrong: Callable[[float, float], bool]) -> Onset:
 
 def without_a_number(rows: Sequence[Row]) -> int | None:
     """The first step whose loss or gradient is no number."""
-    return next((row["step"] for row in rows if None in (row.get("loss"), row.get("grad_norm"))), None)
+    return next((row["step"] for row in rows if diverged(row)), None)
 
 
 def halved(metric: str) -> Onset:
@@ -427,10 +430,10 @@ def ends(found: Record) -> list[float]:
 
 def record(rows: list[dict[str, Any]], options: argparse.Namespace) -> dict[str, Any]:
     """Returns what is kept."""
-    machine = read_json(run_of(options.runs, *next(_chosen(options))).machine)
+    machine = machine_record(this_machine(), Device("cpu", "float32"))
     return {
         "date": date.today().isoformat(),
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join(["python -m benchmarks.health_failures", *sys.argv[1:]]),
         "machine": machine,
         "summary": summary(rows),
         "runs": rows,
