@@ -54,7 +54,7 @@ from lowmem_rl.training.resuming import (
     take_back,
     was_forced,
 )
-from lowmem_rl.training.rollback import go_back, with_old_checkpoints
+from lowmem_rl.training.rollback import WayBack, with_old_checkpoints
 from lowmem_rl.training.stopping import stoppable
 from lowmem_rl.training.trackers import guard_trackers, prepare_trackers, tell_trackers
 from lowmem_rl.training.trainer import make_trainer
@@ -259,7 +259,7 @@ class Run:
             tell_trackers(trainer, {f"health/{found.name}": found.confidence for found in watch.look(row)})
 
         def at_border() -> None:
-            watch.act(lambda ailing: go_back(ailing, recorder.step, self.run_dir, policy, trainer, self._note))
+            watch.act(WayBack(self.run_dir, policy, trainer, self._note).go)
             keeper.take(trainer)
             self.stop.release()
             step = trainer.state.global_step

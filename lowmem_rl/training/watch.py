@@ -14,7 +14,7 @@ from lowmem_rl.training.rollback import stopped
 
 MENDED = "learning_rate_too_high"
 """What going back mends, and so does not wait until it is critical."""
-GoBack = Callable[[tuple[Finding, ...]], RollBack]
+GoBack = Callable[[tuple[Finding, ...], int], RollBack]
 
 
 class Watch:
@@ -50,7 +50,7 @@ class Watch:
         if critical and action == "stop":
             raise stopped(critical[0], self.watcher.record.step, 'The run ends: health.action is "stop".')
         if action == "roll_back" and (critical or any(finding.name == MENDED for finding in ailing)):
-            undone = go_back(ailing)
+            undone = go_back(ailing, self.watcher.record.step)
             self.watcher.on_rollback(undone)
             self.listen(Noted(f"back to the weights of step {undone.to}, and on at a third of the learning rate"))
         elif diverged(self.row):
