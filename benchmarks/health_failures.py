@@ -1,6 +1,6 @@
 """Does the audit name what goes wrong, in time, and leave healthy runs in peace?
 
-    .venv/bin/python benchmarks/health_failures.py --runs runs/health --out benchmarks/records/health.json
+    .venv/bin/python -m benchmarks.health_failures --runs runs/health --out benchmarks/records/health.json
 
 Provokes failures for real, by a setting, a reward or a model folder with a mistake in it, and trains healthy runs of
 several tasks and seeds beside them. Every run is watched as it goes. Then its rows are led past a new watcher: it must
@@ -23,16 +23,19 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from learning_curves import TASK_OPTIONS, base_of
-
+from benchmarks.learning_curves import TASK_OPTIONS, base_of
 from lowmem_rl.compose import Composed, read_assignments, resolve
+from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import cache_dir
-from lowmem_rl.errors import LowMemError
+from lowmem_rl.errors import Interrupted, LowMemError
+from lowmem_rl.hardware import this_machine
 from lowmem_rl.health.record import Record, read_record
 from lowmem_rl.health.watcher import replay
 from lowmem_rl.models import TINY, TINY_DIRECTORY
 from lowmem_rl.runs import Row, RunDir, read_json, read_rows, write_json
 from lowmem_rl.training.events import Event, Found, StepEnded
+from lowmem_rl.training.machine import machine_record
+from lowmem_rl.training.metrics import diverged
 
 WITHIN = 20
 """Steps from the onset in which a failure must have its name."""
@@ -67,7 +70,7 @@ def since(metric: str, has_gone_wrong: Callable[[float, float], bool]) -> Onset:
 
 def without_a_number(rows: Sequence[Row]) -> int | None:
     """The first step whose loss or gradient is no number."""
-    return next((row["step"] for row in rows if None in (row.get("loss"), row.get("grad_norm"))), None)
+    return next((row["step"] for row in rows if diverged(row)), None)
 
 
 def halved(metric: str) -> Onset:
@@ -125,6 +128,7 @@ FAILURES = (
         ("learning_rate_too_high",),
         ("optimizer.learning_rate=0.05",),
         onset=halved("accuracy"),
+        steps=20,
     ),
     Case(
         "learning rate climbs too far",
@@ -132,13 +136,14 @@ FAILURES = (
         ("learning_rate_too_high",),
         ("optimizer.learning_rate=0.02", "optimizer.warmup_steps=20"),
         onset=since("accuracy", lambda before, now: now < before / 2),
-        steps=45,
+        steps=30,
     ),
     Case(
         "learning rate nought",
         "5e-4 became 5e-9, the KL term there to be read",
         ("learning_rate_too_low",),
         ("optimizer.learning_rate=5e-9", "grpo.beta=1e-6"),
+        steps=22,
     ),
     Case(
         "no number",
@@ -146,6 +151,7 @@ FAILURES = (
         ("not_a_number",),
         ("optimizer.learning_rate=1.0", "optimizer.max_grad_norm=1e30", "grpo.beta=1e30"),
         onset=without_a_number,
+        steps=5,
     ),
     Case(
         "completions too short",
@@ -153,12 +159,14 @@ FAILURES = (
         ("truncation_wall",),
         ("grpo.max_completion_tokens=16",),
         task="program_synthesis",
+        steps=10,
     ),
     Case(
         "dead reward",
         "a reward that waits for words the model never says",
         ("dead_reward",),
         rewards=(wrong("deaf"),),
+        steps=14,
     ),
     Case(
         "judge that breaks down",
@@ -166,7 +174,7 @@ FAILURES = (
         ("dead_reward",),
         rewards=(wrong("judge_that_breaks_down"),),
         onset=since("reward", lambda before, now: now == 0),
-        steps=40,
+        steps=26,
     ),
     Case(
         "pairs on a hard task",
@@ -180,6 +188,7 @@ FAILURES = (
             "task.levels=[5]",
         ),
         ("boxed_answer=1.0",),
+        steps=14,
     ),
     Case(
         "prefilled think tag",
@@ -187,46 +196,40 @@ FAILURES = (
         ("template_mismatch",),
         rewards=("boxed_answer=1.0", f"{REWARDS}:format_on_lines_of_its_own=0.5"),
         spoil=opens_the_think_tag,
+        steps=14,
     ),
     Case(
         "no end of turn",
         "the model folder names another token as the end of a turn",
         ("template_mismatch",),
         spoil=loses_its_end_of_turn,
+        steps=6,
     ),
     Case(
         "hacked reward",
-        "any even number in the box is paid",
+        "one digit is paid, wherever it stands in the box",
         ("reward_hacking",),
-        rewards=(wrong("even_number"),),
+        ("optimizer.learning_rate=1.5e-3",),
+        (wrong("mostly_sevens"),),
         onset=risen("reward", 0.15),
-        steps=40,
+        steps=35,
     ),
     Case(
         "format alone",
-        "only think tags are paid",
+        "a form is paid that only careless answers have",
         ("format_gain",),
-        rewards=("think_format=1.0",),
-        onset=risen("reward", 0.2),
-        task="countdown",
-        steps=40,
+        rewards=(wrong("format_without_thoughts"),),
+        onset=risen("reward", 0.1),
+        steps=30,
     ),
     Case(
         "one answer for all",
-        "one digit is paid, wherever it stands",
-        ("input_agnostic",),
-        rewards=(wrong("mostly_sevens"),),
-        onset=risen("reward", 0.5),
-        steps=45,
-    ),
-    Case(
-        "nothing new is tried",
-        "the same at three times the rate",
-        ("entropy_collapse",),
-        ("optimizer.learning_rate=1.5e-3",),
+        "the same at 2e-3 until nothing else is said",
+        ("input_agnostic", "entropy_collapse"),
+        ("optimizer.learning_rate=2e-3", "optimizer.schedule=constant"),
         (wrong("mostly_sevens"),),
-        onset=since("entropy", lambda before, now: now < 0.2 * before),
-        steps=45,
+        onset=since("reward", lambda before, now: now > 0.9),
+        steps=50,
     ),
     Case(
         "far from the base",
@@ -234,6 +237,7 @@ FAILURES = (
         ("kl_blowup",),
         ("optimizer.learning_rate=0.02", "grpo.beta=1e-6"),
         onset=since("kl", lambda before, now: now > 2.0),
+        steps=24,
     ),
     Case(
         "padding",
@@ -242,7 +246,7 @@ FAILURES = (
         ("grpo.max_completion_tokens=128", "optimizer.learning_rate=1e-3"),
         (wrong("talkative"),),
         onset=since("completion_tokens", lambda before, now: now > 2 * before),
-        steps=45,
+        steps=35,
     ),
     Case(
         "brevity",
@@ -252,14 +256,14 @@ FAILURES = (
         (wrong("terse"),),
         onset=halved("completion_tokens"),
         task="program_synthesis",
-        steps=45,
+        steps=35,
     ),
     Case(
         "too hot",
         "a temperature of 4",
         ("gibberish",),
         ("rollout.temperature=4.0",),
-        steps=15,
+        steps=6,
     ),
 )
 
@@ -334,6 +338,8 @@ def train(case: Case, seed: int, out: RunDir, bases: Path) -> None:
     ended = "at its last step"
     try:
         run(composed(case, seed, out, bases), out.path, live, force=True)
+    except Interrupted:
+        raise
     except LowMemError as error:
         ended = str(error)
     seconds = round(time.monotonic() - began, 1)
@@ -424,10 +430,10 @@ def ends(found: Record) -> list[float]:
 
 def record(rows: list[dict[str, Any]], options: argparse.Namespace) -> dict[str, Any]:
     """Returns what is kept."""
-    machine = read_json(run_of(options.runs, *next(_chosen(options))).machine)
+    machine = machine_record(this_machine(), Device("cpu", "float32"))
     return {
         "date": date.today().isoformat(),
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join(["python -m benchmarks.health_failures", *sys.argv[1:]]),
         "machine": machine,
         "summary": summary(rows),
         "runs": rows,

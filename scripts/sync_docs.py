@@ -66,15 +66,24 @@ def health_block() -> str:
 def health_record_block() -> str:
     """Returns what the committed record says of failures that were provoked and of healthy runs beside them."""
     record = json.loads((ROOT / "benchmarks/records/health-2026-11-20.json").read_text())
-    rows: list[tuple[str, ...]] = [
-        ("provoked failure", "what was done", "there since step", "named after step", "told besides"),
-        ("---",) * 5,
-    ]
+    head = ("provoked failure", "what was done", "there since step", "named after step", "told besides")
+    rows: list[tuple[str, ...]] = [head, ("---",) * len(head)]
     rows += [_failure(run) for run in record["runs"] if run["expected"]]
     healthy = [run for run in record["runs"] if not run["expected"]]
     said = [f"{run['case']}, seed {run['seed']}: {_told(run['told'])}" for run in healthy if run["told"]]
     count = f"{len(healthy)} healthy runs: {len(healthy) - len(said)} were told nothing."
-    return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", " ".join([count, *(f"{one}." for one in said)])])
+    back = [_going_back(run) for run in record["roll_back"]]
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([*lines, "", " ".join([count, *(f"{one}." for one in said)]), "", *back])
+
+
+def _going_back(run: dict[str, Any]) -> str:
+    steps = ", ".join(f"after step {row['step']} to step {row['to']}" for row in run["rollbacks"])
+    return (
+        f"A run whose learning rate climbed to forty times the preset's, seed {run['seed']}: it went back {steps}. "
+        f"Held-out accuracy at its best healthy checkpoint {run['best_healthy_checkpoint']:.2f}, in the end "
+        f"{run['after']:.2f}, on {run['examples']} examples."
+    )
 
 
 def _failure(run: dict[str, Any]) -> tuple[str, ...]:

@@ -18,8 +18,14 @@ def look(record: Record) -> Finding | None:
         (record.step, record.step),
         0.99,
         f"{' and '.join(broken)} at step {record.step} is no finite number.",
-        f"Lower optimizer.learning_rate to {record.config.optimizer.learning_rate / 10:g} and go on from before it.",
+        _cure(record, broken),
     )
+
+
+def _cure(record: Record, broken: list[str]) -> str:
+    if broken == ["reward"]:
+        return "Look for a score that is too large for float32 once it is weighted (rewards)."
+    return f"Lower optimizer.learning_rate to {record.config.optimizer.learning_rate / 10:g} and go on from before it."
 
 
 SYMPTOM = Symptom(NAME, Needs(), look)

@@ -44,7 +44,7 @@ def _strange_voice(record: Record) -> Finding | None:
 
 
 def _no_stop(record: Record) -> Finding | None:
-    what = "{share:.0%} of the completions kept have answered in their first half, and run on to the limit."
+    what = "{share:.0%} of the completions kept have answered, and run on to the limit."
     cure = "The model does not end its turn: take its own chat template, or its instruct version."
     return _if_common(record, _runs_on, what, cure)
 
@@ -55,8 +55,9 @@ def _has_ended_a_tag(sample: Sample) -> bool:
 
 
 def _runs_on(sample: Sample) -> bool:
-    half = sample.completion[: len(sample.completion) // 2]
-    return sample.truncated and any(mark in half for mark in ANSWERED)
+    """A quarter of the text or more stands behind the first answer: working may come before it."""
+    before = sample.completion[: len(sample.completion) * 3 // 4]
+    return sample.truncated and any(mark in before for mark in ANSWERED)
 
 
 def _if_common(record: Record, has_it: Callable[[Sample], bool], what: str, cure: str) -> Finding | None:

@@ -127,9 +127,9 @@ def read_record(path: Path) -> RunRecord:
         samples=tuple(_rows(run.samples, step=int, completion=str, reward=float)),
         evaluations=tuple(_evaluations(run, told)),
         told=told,
-        controls=_object(path / "controls.json"),
-        resumes=tuple(_rows(path / "resumes.jsonl", step=int)),
-        recoveries=tuple(_rows(path / "recoveries.jsonl", step=int)),
+        controls=_object(run.controls),
+        resumes=tuple(_rows(run.resumes, step=int)),
+        recoveries=tuple(_rows(run.recoveries, step=int)),
         has_ended=bool(told.get("after")) or (bool(metrics) and health.get("step") == metrics[-1]["step"]),
     )
 

@@ -6,6 +6,7 @@ with the seed fixed, would collapse the same way.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
@@ -36,34 +37,40 @@ def with_old_checkpoints(config: RunConfig) -> LoggingConfig:
     return logging.model_copy(update={"keep_checkpoints": max(logging.keep_checkpoints, enough)})
 
 
-def go_back(
-    ailing: Sequence[Finding],
-    step: int,
-    run_dir: RunDir,
-    policy: Policy,
-    trainer: Any,
-    tell: Callable[[str], None] = lambda text: None,
-) -> RollBack:
-    """Puts back the last checkpoint from before anything ailed, slows the run down, and writes that down.
+@dataclass(frozen=True, slots=True)
+class WayBack:
+    """What a run goes back with."""
 
-    Later checkpoints are removed: a run that is taken up again must not begin at a collapsed one. Raises
-    `TrainingError`, healthy weights in place, where going on would lead nowhere: no checkpoint is old enough, and the
-    base model is all there is, or the run went back often enough.
-    """
-    first = min(finding.steps[0] for finding in ailing if finding.severity != "note")
-    checkpoint = _healthy(run_dir, first, tell)
-    restore(trainer, policy, checkpoint)
-    to = checkpoint.step if checkpoint else 0
-    remove_after(run_dir, to)
-    if checkpoint is None:
-        raise stopped(ailing[0], step, "No checkpoint is older than that: the weights are the base model's again.")
-    before = len(list(read_rows(run_dir.rollbacks)))
-    if before == MOST_ROLLBACKS:
-        raise stopped(ailing[0], step, f"After {before} roll-backs the run ends, with the weights of step {to}.")
-    slow_down(trainer)
-    row = {"step": step, "to": to, "finding": ailing[0].name, "learning_rate": trainer.lr_scheduler.base_lrs[0]}
-    append_row(run_dir.rollbacks, row)
-    return RollBack(step, to)
+    run_dir: RunDir
+    policy: Policy
+    trainer: Any
+    tell: Callable[[str], None]
+
+    def go(self, ailing: Sequence[Finding], step: int) -> RollBack:
+        """Puts back the last checkpoint from before anything ailed, slows the run down, and writes that down.
+
+        Later checkpoints are removed: a run that is taken up again must not begin at a collapsed one. Raises
+        `TrainingError`, healthy weights in place, where going on would lead nowhere: no checkpoint is old enough, and
+        the base model is all there is, or the run went back often enough.
+        """
+        checkpoint = self._checkpoint_before(min(found.steps[0] for found in ailing if found.severity != "note"))
+        restore(self.trainer, self.policy, checkpoint)
+        to = checkpoint.step if checkpoint else 0
+        remove_after(self.run_dir, to)
+        if checkpoint is None:
+            raise stopped(ailing[0], step, "No checkpoint is older than that: the weights are the base model's again.")
+        before = len(list(read_rows(self.run_dir.rollbacks)))
+        if before == MOST_ROLLBACKS:
+            raise stopped(ailing[0], step, f"After {before} roll-backs the run ends, with the weights of step {to}.")
+        rate = slow_down(self.trainer)
+        append_row(self.run_dir.rollbacks, {"step": step, "to": to, "finding": ailing[0].name, "learning_rate": rate})
+        return RollBack(step, to)
+
+    def _checkpoint_before(self, step: int) -> Checkpoint | None:
+        try:
+            return newest(self.run_dir, self.tell, step)
+        except RunDirError:  # all of them are damaged
+            return None
 
 
 def stopped(finding: Finding, step: int, what_now: str) -> TrainingError:
@@ -89,20 +96,14 @@ def restore(trainer: Any, policy: Policy, checkpoint: Checkpoint | None) -> None
     trainer._buffered_inputs = None  # sampled by the collapsed policy
 
 
-def slow_down(trainer: Any) -> None:
-    """Multiplies the learning rate, now and for the rest of its schedule."""
+def slow_down(trainer: Any) -> float:
+    """Multiplies the learning rate, now and for the rest of its schedule; returns the new peak."""
     scheduler = trainer.lr_scheduler
     scheduler.base_lrs = [SLOWER * rate for rate in scheduler.base_lrs]
     scheduler._last_lr = [SLOWER * rate for rate in scheduler.get_last_lr()]
     for group, rate in zip(trainer.optimizer.param_groups, scheduler.get_last_lr(), strict=True):
         group["lr"] = rate
-
-
-def _healthy(run_dir: RunDir, before: int, tell: Callable[[str], None]) -> Checkpoint | None:
-    try:
-        return newest(run_dir, tell, before)
-    except RunDirError:  # all of them are damaged
-        return None
+    return float(scheduler.base_lrs[0])
 
 
 def _become_base(policy: Policy) -> None:

@@ -51,9 +51,9 @@ from lowmem_rl.training.resuming import (
     take_back,
     was_forced,
 )
-from lowmem_rl.training.rollback import go_back, with_old_checkpoints
+from lowmem_rl.training.rollback import WayBack, with_old_checkpoints
 from lowmem_rl.training.stopping import stoppable
-from lowmem_rl.training.trackers import guard_trackers, prepare_trackers
+from lowmem_rl.training.trackers import guard_trackers, prepare_trackers, tell_trackers
 from lowmem_rl.training.trainer import make_trainer
 from lowmem_rl.training.trl_args import adjustments
 from lowmem_rl.training.trl_rewards import FailureCount, TrlReward
@@ -182,6 +182,7 @@ class Run:
                 self._train(policy)
             else:
                 self._put_back(policy)
+            self._take_the_best(policy)
         with self.endings.told_if_interrupted("the training is done and saved, its final evaluation is not"):
             after = self.evaluations.after()
         best = self.evaluations.best
@@ -252,10 +253,10 @@ class Run:
                 self.peaks.write()
                 if not self.recovery.times:  # else it was another step than the one predicted
                     self.peaks.remember(self._note)
-            watch.look(row)
+            tell_trackers(trainer, {f"health/{found.name}": found.confidence for found in watch.look(row)})
 
         def at_border() -> None:
-            watch.act(lambda ailing: go_back(ailing, recorder.step, self.run_dir, policy, trainer, self._note))
+            watch.act(WayBack(self.run_dir, policy, trainer, self._note).go)
             keeper.take(trainer)
             self.stop.release()
             step = trainer.state.global_step
@@ -334,6 +335,18 @@ class Run:
         if self.standing.checkpoint:
             load_adapter(policy.model, self.standing.checkpoint.path)
         self.is_put_back = True
+
+    def _take_the_best(self, policy: Policy) -> None:
+        """Lets a run that went back end no worse than it was at its best: going on may not have reached that again."""
+        last = self.config.grpo.steps
+        if not self.run_dir.rollbacks.exists():
+            return
+        with random_states_kept():
+            self.evaluations.during(last)
+        best = self.evaluations.best
+        if best and best.step < last:
+            load_adapter(policy.model, self.run_dir.best)
+            self._note(f"the weights of step {best.step} answered more, and are the run's: {best.pass_at_1:.3f}")
 
     def _between_steps(self, step: int) -> None:
         last = step == self.config.grpo.steps

@@ -1,7 +1,7 @@
 """Trackers beside the run directory: checked before the run, offline unless the user says otherwise."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,12 @@ def guard_trackers(trainer: Any, tell: Callable[[str], None]) -> None:
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, kinds):
             _guard(callback, tell)
+
+
+def tell_trackers(trainer: Any, values: Mapping[str, float]) -> None:
+    """Gives the trackers what is no part of a step's logs, under the present step."""
+    if values:
+        trainer.callback_handler.on_log(trainer.args, trainer.state, trainer.control, dict(values))
 
 
 def _guard(callback: Any, tell: Callable[[str], None]) -> None:

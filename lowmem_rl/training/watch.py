@@ -14,7 +14,7 @@ from lowmem_rl.training.rollback import stopped
 
 MENDED = "learning_rate_too_high"
 """What going back mends, and so does not wait until it is critical."""
-GoBack = Callable[[tuple[Finding, ...]], RollBack]
+GoBack = Callable[[tuple[Finding, ...], int], RollBack]
 
 
 class Watch:
@@ -27,15 +27,17 @@ class Watch:
         self.evaluations = len(record.evaluations)
         self.works = True
         self.row: Row = {}
+        self.news: tuple[Finding, ...] = ()
 
     def on_kept(self, rows: Iterable[Row]) -> None:
         """Takes in completions as samples.jsonl keeps them."""
         self._unless_it_fails(lambda: self.watcher.on_samples(map(sample_in, rows)))
 
-    def look(self, row: Row) -> None:
-        """Takes in the row of a step and tells what was not told before."""
-        self.row = row
+    def look(self, row: Row) -> tuple[Finding, ...]:
+        """Takes in the row of a step; tells what was not told before, and returns it."""
+        self.row, self.news = row, ()
         self._unless_it_fails(self._look)
+        return self.news
 
     def act(self, go_back: GoBack) -> None:
         """Stops the run or lets it go back where something critical ails it, if `health.action` says so.
@@ -48,7 +50,7 @@ class Watch:
         if critical and action == "stop":
             raise stopped(critical[0], self.watcher.record.step, 'The run ends: health.action is "stop".')
         if action == "roll_back" and (critical or any(finding.name == MENDED for finding in ailing)):
-            undone = go_back(ailing)
+            undone = go_back(ailing, self.watcher.record.step)
             self.watcher.on_rollback(undone)
             self.listen(Noted(f"back to the weights of step {undone.to}, and on at a third of the learning rate"))
         elif diverged(self.row):
@@ -62,7 +64,8 @@ class Watch:
         found = read_evaluations(self.run_dir)
         self.watcher.on_evaluations(found[self.evaluations :])
         self.evaluations = len(found)
-        for finding in self.watcher.on_row(self.row):
+        self.news = self.watcher.on_row(self.row)
+        for finding in self.news:
             self.listen(Found(finding))
 
     def _unless_it_fails(self, look: Callable[[], None]) -> None:

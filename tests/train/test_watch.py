@@ -35,11 +35,14 @@ def weights_in(folder: Path) -> dict:
 
 
 def test_what_ails_a_run_is_told_while_it_goes_on_and_stands_in_its_audit(cli_here, tmp_path):
-    done = cli_here("train", *SMALL, TOO_HOT, "--steps=2", f"--out={tmp_path / 'run'}")
+    options = ("--steps=2", "--set=logging.report_to=tensorboard")
+    done = cli_here("train", *SMALL, TOO_HOT, *options, f"--out={tmp_path / 'run'}")
     assert done.code == 0
     first, second = done.stderr.index("step 1/2"), done.stderr.index("step 2/2")
     assert first < done.stderr.index("critical  gibberish  step 1") < second
     assert read_json(RunDir(tmp_path / "run").health)["findings"][0]["name"] == "gibberish"
+    (events,) = RunDir(tmp_path / "run").trackers.rglob("events.out.tfevents*")
+    assert b"health/gibberish" in events.read_bytes()
 
 
 def test_a_run_that_is_to_stop_ends_saved_and_names_finding_steps_and_cure(cli_here, tmp_path):
@@ -86,7 +89,7 @@ def test_a_spoiled_run_goes_back_and_on_at_a_third_of_the_rate(gone_back):
     (undone,) = read_rows(gone_back.rollbacks)
     rows = list(read_rows(gone_back.metrics))
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
-    spoiled = [row["step"] for row in rows if row["loss"] is None]
+    spoiled = [row["step"] for row in rows if row["reward"] is None]
     assert spoiled == [undone["step"]]
     assert (undone["to"], undone["finding"]) == (undone["step"] - 1, "not_a_number")
     assert undone["learning_rate"] == pytest.approx(5e-4 / 3)

@@ -71,7 +71,7 @@ def test_keys_of_another_version_are_left_out(tmp_path):
         ("metrics.jsonl", '{"step": "1"}\n'),
         ("metrics.jsonl", '{"step": true}\n'),
         ("metrics.jsonl", '{"step": 1}\n{"st\n{"step": 3}\n'),
-        ("metrics.jsonl", "[" * 100_000 + "\n"),
+        ("metrics.jsonl", "[" * 100_000 + '\n{"step": 3}\n'),
         ("samples.jsonl", '{"step": 1}\n'),
         ("eval.json", "{}"),
         ("eval.json", '{"before": {"step": 0}}'),
@@ -88,7 +88,7 @@ def test_a_file_that_is_none_of_a_runs_is_named_with_a_cure(tmp_path, file, cont
 
 def test_bytes_that_are_no_text_and_places_that_are_no_run_are_refused(tmp_path):
     path = write_run(tmp_path / "run", simulate(0, 3))
-    (path / "metrics.jsonl").write_bytes(b"\xff\xfe\x00\n")
+    (path / "metrics.jsonl").write_bytes(b'\xff\xfe\x00\n{"step": 1}\n')
     for place in (path, tmp_path, tmp_path / "nothing", path / "config.json"):
         with pytest.raises(RunDirError):
             audit(place)
