@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from lowmem_rl.config import RunConfig, broken_rules
+from lowmem_rl.config import RunConfig
 from lowmem_rl.errors import ConfigError, near_names
 from lowmem_rl.hardware import CARDS
 from lowmem_rl.keys import REWARDS, cure_for_unknown, find_key, is_known, sections
 from lowmem_rl.presets import load_preset
+from lowmem_rl.rules import broken_rules
 
 TASK = "task.name"
 TASK_DATA = ("task.levels", "task.path", "task.hub", "task.subset", "task.columns", "task.splits")

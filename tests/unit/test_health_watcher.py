@@ -116,7 +116,7 @@ def test_accuracy_that_was_reached_and_wears_off_is_told_with_the_step_since():
 
 
 def test_rollback_needs_checkpoints():
-    from lowmem_rl.config import broken_rules
+    from lowmem_rl.rules import broken_rules
 
     config = RunConfig.model_validate({"health": {"action": "roll_back"}})
     assert [rule.key for rule in broken_rules(config)] == ["logging.checkpoint_every"]

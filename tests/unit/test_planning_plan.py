@@ -6,7 +6,7 @@ from hypothesis import given as forall
 from hypothesis import strategies as st
 
 from lowmem_rl.compose import resolve
-from lowmem_rl.config import RunConfig, broken_rules
+from lowmem_rl.config import RunConfig
 from lowmem_rl.errors import DoesNotFit, NoSignal
 from lowmem_rl.hardware import CARDS, GIB, find_card
 from lowmem_rl.models import load_shape
@@ -17,6 +17,7 @@ from lowmem_rl.planning.plan import Plan, plan
 from lowmem_rl.planning.settings import changed
 from lowmem_rl.presets import load_presets
 from lowmem_rl.rewards.registry import REWARDS
+from lowmem_rl.rules import broken_rules
 from lowmem_rl.signal.pass_rate import given, unknown
 
 A6000 = find_card("a6000")
