@@ -1,10 +1,6 @@
 import json
-import os
 import signal
-import subprocess
-import sys
 import urllib.request
-from pathlib import Path
 
 import pytest
 
@@ -78,14 +74,12 @@ def test_samples_stand_side_by_side_where_there_is_room(cli_here, tmp_path, monk
     assert max(map(len, told.splitlines())) <= columns
 
 
-def test_a_run_is_followed_until_ctrl_c_which_is_no_failure(tmp_path):
-    command = [Path(sys.executable).with_name("lowmem-rl"), "report", str(tmp_path), "--follow"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, env=os.environ | {"PYTHONUNBUFFERED": "1"}, **pipes) as process:
-        address = process.stdout.readline().strip()
-        assert "The run has not begun" in urllib.request.urlopen(address, timeout=10).read().decode()
-        process.send_signal(signal.SIGINT)
-        _, talk = process.communicate(timeout=20)
+def test_a_run_is_followed_until_ctrl_c_which_is_no_failure(tmp_path, started):
+    process = started("report", str(tmp_path), "--follow", PYTHONUNBUFFERED="1")
+    address = process.stdout.readline().strip()
+    assert "The run has not begun" in urllib.request.urlopen(address, timeout=10).read().decode()
+    process.send_signal(signal.SIGINT)
+    _, talk = process.communicate(timeout=20)
     assert (process.returncode, talk) == (0, "Open it in a browser on this machine; Ctrl-C ends it.\n")
 
 

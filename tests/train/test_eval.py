@@ -3,8 +3,6 @@
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -141,15 +139,8 @@ def test_what_cannot_be_evaluated_is_told_in_two_lines(arguments, code, told, tr
     assert [line.partition(":")[0] for line in lines] == ["error", "hint"]
 
 
-def test_ctrl_c_keeps_the_answers_and_says_how_to_go_on(tmp_path) -> None:
-    command = [
-        Path(sys.executable).with_name("lowmem-rl"),
-        "eval",
-        "tiny",
-        "--samples=500",
-        f"--out={tmp_path / 'out'}",
-    ]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def test_ctrl_c_keeps_the_answers_and_says_how_to_go_on(tmp_path, started) -> None:
+    process = started("eval", "tiny", "--samples=500", f"--out={tmp_path / 'out'}")
     rows = RunDir(tmp_path / "out").eval_samples("arithmetic")
     until = time.monotonic() + 200
     while not rows.exists() and time.monotonic() < until:

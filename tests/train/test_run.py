@@ -1,7 +1,6 @@
 """Real runs of the embedded model through the real command line: what they leave, and that they repeat."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -355,10 +354,9 @@ def test_a_rate_that_destroys_the_model_stops_the_run_and_keeps_what_there_is(cl
     assert (RunDir(tmp_path / "run").adapter / "adapter_config.json").is_file()
 
 
-def test_ctrl_c_before_the_first_step_leaves_nothing_and_says_so(tmp_path) -> None:
+def test_ctrl_c_before_the_first_step_leaves_nothing_and_says_so(tmp_path, started) -> None:
     out = tmp_path / "run"
-    command = [Path(sys.executable).with_name("lowmem-rl"), "train", *SMALL, f"--out={out}"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = started("train", *SMALL, f"--out={out}")
     until = time.monotonic() + 100
     while not RunDir(out).log.exists() and time.monotonic() < until:
         time.sleep(0.1)
@@ -370,19 +368,17 @@ def test_ctrl_c_before_the_first_step_leaves_nothing_and_says_so(tmp_path) -> No
     assert not out.exists()
 
 
-def test_a_reader_that_goes_away_does_not_end_the_training(tmp_path) -> None:
+def test_a_reader_that_goes_away_does_not_end_the_training(tmp_path, started) -> None:
     out = tmp_path / "run"
-    command = [Path(sys.executable).with_name("lowmem-rl"), "train", *SMALL, "--steps=2", f"--out={out}"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    process = started("train", *SMALL, "--steps=2", f"--out={out}")
     process.stderr.close()
     assert process.wait(timeout=200) == 0
     assert len(list(read_rows(RunDir(out).metrics))) == 2
 
 
-def test_ctrl_c_saves_the_adapter_and_says_where(tmp_path) -> None:
+def test_ctrl_c_saves_the_adapter_and_says_where(tmp_path, started) -> None:
     out = tmp_path / "run"
-    command = [Path(sys.executable).with_name("lowmem-rl"), "train", *SMALL, "--steps=500", f"--out={out}"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ)
+    process = started("train", *SMALL, "--steps=500", f"--out={out}")
     until = time.monotonic() + 200
     while not RunDir(out).metrics.exists() and time.monotonic() < until:
         time.sleep(0.2)
