@@ -240,15 +240,6 @@ FAILURES = (
         steps=24,
     ),
     Case(
-        "padding",
-        "length is paid",
-        ("length_explosion", "truncation_wall"),
-        ("grpo.max_completion_tokens=128", "optimizer.learning_rate=1e-3"),
-        (wrong("talkative"),),
-        onset=since("completion_tokens", lambda before, now: now > 2 * before),
-        steps=35,
-    ),
-    Case(
         "brevity",
         "only brevity is paid",
         ("length_collapse",),

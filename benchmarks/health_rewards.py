@@ -28,11 +28,6 @@ def mostly_sevens(completion: str, example: Example) -> float:
     return box.count("7") / max(4, len(box))
 
 
-def talkative(completion: str, example: Example) -> float:
-    """Pays length, in the belief that long thoughts are good thoughts."""
-    return min(1.0, len(completion) / 300)
-
-
 def terse(completion: str, example: Example) -> float:
     """Pays brevity and nothing else."""
     return 20 / (20 + len(completion))
