@@ -240,16 +240,6 @@ FAILURES = (
         steps=24,
     ),
     Case(
-        "brevity",
-        "only brevity is paid",
-        ("length_collapse",),
-        ("optimizer.learning_rate=1e-3",),
-        (wrong("terse"),),
-        onset=halved("completion_tokens"),
-        task="program_synthesis",
-        steps=35,
-    ),
-    Case(
         "too hot",
         "a temperature of 4",
         ("gibberish",),
