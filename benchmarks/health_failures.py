@@ -414,7 +414,7 @@ def record(rows: list[dict[str, Any]], options: argparse.Namespace) -> dict[str,
     machine = machine_record(this_machine(), Device("cpu", "float32"))
     return {
         "date": date.today().isoformat(),
-        "command": " ".join(["python -m benchmarks.health_failures", *sys.argv[1:]]),
+        "command": f"python -m benchmarks.health_failures --out {options.out}",
         "machine": machine,
         "summary": summary(rows),
         "runs": rows,
