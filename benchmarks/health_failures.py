@@ -224,7 +224,7 @@ FAILURES = (
     ),
     Case(
         "one answer for all",
-        "the same at 2e-3 until nothing else is said",
+        "the digit of the hacked reward is paid at 2e-3, until nothing else is said",
         ("input_agnostic", "entropy_collapse"),
         ("optimizer.learning_rate=2e-3", "optimizer.schedule=constant"),
         (wrong("mostly_sevens"),),
