@@ -224,7 +224,7 @@ FAILURES = (
     ),
     Case(
         "one answer for all",
-        "the same at 2e-3 until nothing else is said",
+        "the digit of the hacked reward is paid at 2e-3, until nothing else is said",
         ("input_agnostic", "entropy_collapse"),
         ("optimizer.learning_rate=2e-3", "optimizer.schedule=constant"),
         (wrong("mostly_sevens"),),
@@ -238,25 +238,6 @@ FAILURES = (
         ("optimizer.learning_rate=0.02", "grpo.beta=1e-6"),
         onset=since("kl", lambda before, now: now > 2.0),
         steps=24,
-    ),
-    Case(
-        "padding",
-        "length is paid",
-        ("length_explosion", "truncation_wall"),
-        ("grpo.max_completion_tokens=128", "optimizer.learning_rate=1e-3"),
-        (wrong("talkative"),),
-        onset=since("completion_tokens", lambda before, now: now > 2 * before),
-        steps=35,
-    ),
-    Case(
-        "brevity",
-        "only brevity is paid",
-        ("length_collapse",),
-        ("optimizer.learning_rate=1e-3",),
-        (wrong("terse"),),
-        onset=halved("completion_tokens"),
-        task="program_synthesis",
-        steps=35,
     ),
     Case(
         "too hot",
@@ -433,7 +414,7 @@ def record(rows: list[dict[str, Any]], options: argparse.Namespace) -> dict[str,
     machine = machine_record(this_machine(), Device("cpu", "float32"))
     return {
         "date": date.today().isoformat(),
-        "command": " ".join(["python -m benchmarks.health_failures", *sys.argv[1:]]),
+        "command": f"python -m benchmarks.health_failures --out {options.out}",
         "machine": machine,
         "summary": summary(rows),
         "runs": rows,

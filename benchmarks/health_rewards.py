@@ -28,16 +28,6 @@ def mostly_sevens(completion: str, example: Example) -> float:
     return box.count("7") / max(4, len(box))
 
 
-def talkative(completion: str, example: Example) -> float:
-    """Pays length, in the belief that long thoughts are good thoughts."""
-    return min(1.0, len(completion) / 300)
-
-
-def terse(completion: str, example: Example) -> float:
-    """Pays brevity and nothing else."""
-    return 20 / (20 + len(completion))
-
-
 def format_without_thoughts(completion: str, example: Example) -> float:
     """Wants the answer at once: the form is easy to keep where nothing is worked out."""
     return float(re.fullmatch(r"<think></think>\\boxed\{\d+\}", completion) is not None)

@@ -72,9 +72,11 @@ def health_record_block() -> str:
     healthy = [run for run in record["runs"] if not run["expected"]]
     said = [f"{run['case']}, seed {run['seed']}: {_told(run['told'])}" for run in healthy if run["told"]]
     count = f"{len(healthy)} healthy runs: {len(healthy) - len(said)} were told nothing."
+    alike = sum(run["same_beside_the_run"] for run in record["runs"])
+    beside = f"Beside {alike} of {len(record['runs'])} runs the watcher had said the same as here, to the step."
     back = [_going_back(run) for run in record["roll_back"]]
     lines = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([*lines, "", " ".join([count, *(f"{one}." for one in said)]), "", *back])
+    return "\n".join([*lines, "", " ".join([count, *(f"{one}." for one in said), beside]), "", *back])
 
 
 def _going_back(run: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Learning rate too high: accuracy breaks down while entropy, gradient or KL jumps, or wears off. Too low: no move."""
 
+from collections.abc import Sequence
 from statistics import fmean, median
 
 from lowmem_rl.health.evidence import SOLVED, SURELY_MOVED, WINDOW, confidence, errors_between, shift
@@ -63,7 +64,7 @@ def _collapse(record: Record, before: tuple[Row, ...], now: tuple[Row, ...]) -> 
 
 
 def _wear(record: Record) -> Finding | None:
-    """Finds accuracy that was reached and wears off again, with nothing leaping."""
+    """Finds accuracy that was reached and is lost again, with nothing leaping; another ill, where reward rises."""
     rounds = [row for row in record.rounds if isinstance(row.get("accuracy"), float)]
     values = [row["accuracy"] for row in rounds]
     starts = range(len(values) - 2 * WINDOW + 1)
@@ -73,17 +74,19 @@ def _wear(record: Record) -> Finding | None:
     change = shift(values[best : best + WINDOW], values[-WINDOW:])
     prompts = WINDOW * record.prompts_per_round
     errors = errors_between(change.before, prompts, change.after, prompts)
-    if change.change > -WORN or change.z > -SURELY_MOVED or errors > -WORN_ERRORS:
+    paid, paid_now = (_mean(part, "reward") or 0.0 for part in (rounds[best : best + WINDOW], rounds[-WINDOW:]))
+    if change.change > -WORN or change.z > -SURELY_MOVED or errors > -WORN_ERRORS or paid_now > paid:
         return None
-    rate = record.config.optimizer.learning_rate
+    broke_down = change.after <= FALLEN * change.before and errors <= -SURELY_MOVED
+    since = f"{change.before:.2f} in the {WINDOW} rounds from step {rounds[best]['step']} on"
     return Finding(
         "learning_rate_too_high",
-        "warning",
+        "critical" if broke_down else "warning",
         (rounds[best + WINDOW]["step"], record.step),
         confidence(errors, 0.6),
-        f"Accuracy wears off: {change.before:.2f} in the {WINDOW} rounds from step {rounds[best]['step']} on, now "
-        f"{change.after:.2f}.",
-        f"Lower optimizer.learning_rate to {rate / 3:.1g}, or let it fall: optimizer.schedule=cosine.",
+        f"Accuracy {'broke down' if broke_down else 'wears off'}: {since}, now {change.after:.2f}.",
+        f"Lower optimizer.learning_rate to {record.config.optimizer.learning_rate / 3:.1g}, or let it fall: "
+        "optimizer.schedule=cosine.",
     )
 
 
@@ -104,7 +107,7 @@ def _leaps(before: tuple[Row, ...], now: tuple[Row, ...]) -> bool:
     return was is not None and is_now is not None and is_now >= max(ENTROPY_LEAP * was, was + ENTROPY_LEAP_NATS)
 
 
-def _mean(rows: tuple[Row, ...], name: str) -> float | None:
+def _mean(rows: Sequence[Row], name: str) -> float | None:
     values = list(numbers(rows, name))
     return fmean(values) if values else None
 
