@@ -76,7 +76,10 @@ class Policy:
             self.model.train()
 
     def save_adapter(self, path: Path) -> None:
-        """Writes adapter and tokenizer in PEFT's format."""
+        """Writes adapter and tokenizer in PEFT's format, alike in every process."""
+        for config in self.model.peft_config.values():
+            if isinstance(config.target_modules, set):  # of names, whose order in a set each process draws anew
+                config.target_modules = sorted(config.target_modules)
         self.model.save_pretrained(path)
         self.tokenizer.save_pretrained(path)
 

@@ -101,6 +101,7 @@ class Borders(TrlTrainer):
     layout: Layout
     rollout: Batch
     sampled_after: int
+    _buffered_inputs: list[Batch | None] | None
     lay_out: Callable[[Batch, int], Any]
     on_border: Callable[[], None] = staticmethod(lambda: None)
     on_restored: Callable[[], None] = staticmethod(lambda: None)
@@ -120,10 +121,11 @@ class Borders(TrlTrainer):
     def rollout_state(self) -> dict[str, Any]:
         """Returns the present rollout, None where the next step samples a new one, and how it is cut."""
         is_used_up = self._step % (self.args.steps_per_generation * self.num_iterations) == 0
+        is_dropped = self._buffered_inputs is None  # the run went back
         return {
             "micro_batches_done": self._step,
             "layout": {name: getattr(self.layout, name) for name in CUT_FINER},
-            "rollout": None if is_used_up else dict(self.rollout),
+            "rollout": None if is_used_up or is_dropped else dict(self.rollout),
             "sampled_after": self.sampled_after,
         }
 

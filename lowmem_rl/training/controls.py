@@ -34,7 +34,8 @@ from lowmem_rl.runs import RunDir, write_json
 from lowmem_rl.stats import PairedDifference
 from lowmem_rl.training.events import Listener, Noted, PhaseBegan
 from lowmem_rl.training.look_back import look_back
-from lowmem_rl.training.run import run
+from lowmem_rl.training.resuming import read_composed
+from lowmem_rl.training.run import resume, run
 
 FORMATS = (THINK_FORMAT.name, ANSWER_TAGS.name, TAG_COUNT.name)
 """Rewards that read the form alone."""
@@ -93,10 +94,10 @@ def run_controls(
         free_memory()  # what the run before has left
         try:
             listen(PhaseBegan(f"control: {steps} steps paid by {PAID_BY[name]}"))
-            run(_control(composed, config, rewards, steps), main.control(name), listen, force=force)
+            _train(_control(composed, config, rewards, steps), main.control(name), listen, force=force)
         except (Interrupted, KeyboardInterrupt) as error:
-            cure = f"The run is in {run_path}, whole."
-            raise Interrupted("Stopped by Ctrl-C in a control; the run itself was finished.", hint=cure) from error
+            cure = f"The controls go on with: lowmem-rl train --resume --controls --out {run_path}"
+            raise Interrupted("Stopped in a control; the run itself was finished.", hint=cure) from error
         except LowMemError as error:
             left_out |= {name: str(error)}
             listen(Noted(f"control {name!r} is left out: {error}"))
@@ -104,6 +105,16 @@ def run_controls(
     write_json(main.controls, told.to_json())
     look_back(main, lambda text: None)  # the page is written again; what ails the run was told
     return told
+
+
+def _train(composed: Composed, out: Path, listen: Listener, *, force: bool) -> None:
+    """Trains a control, or goes on with one that was stopped; one that is finished stays as it is."""
+    if not RunDir(out).config.exists():
+        run(composed, out, listen, force=force)
+        return
+    if read_composed(RunDir(out)).config != composed.config:  # never ours to go on with: it may name code
+        raise RunDirError(f"{out} holds another run.", hint="Remove it, and repeat the command.")
+    resume(composed, out, listen, force=force)
 
 
 def control_steps(config: RunConfig) -> int:

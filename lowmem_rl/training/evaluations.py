@@ -3,6 +3,7 @@
 All of it can be read back: a run that was stopped in the middle of an evaluation goes on there.
 """
 
+import operator
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
@@ -48,7 +49,7 @@ class Best:
 
     @classmethod
     def from_json(cls, told: Row) -> "Best":
-        """Returns what `to_json` has written."""
+        """Returns what `to_json` has written. Raises KeyError or TypeError for anything else."""
         return cls(**{name: told[name] for name in ("step", "name", "pass_at_1", "num_examples", "chosen_of")})
 
 
@@ -92,8 +93,8 @@ class Evaluations:
         few = self.own.examples[: self.config.eval.quick_examples]
         result = self._ask(replace(self.own, examples=few, samples=0), name, step=step)
         earlier = [other for other in self.told["during"] if other["step"] != step]
-        self._write(during=sorted([*earlier, result.to_json()], key=lambda other: other["step"]))
-        self._keep_the_best(name, step)
+        self.told["during"] = sorted([*earlier, result.to_json()], key=lambda other: other["step"])
+        self._keep_the_best(name, step)  # it writes both: an evaluation that counts as done has had its say here
         return result
 
     def after(self) -> EvalResult:
@@ -113,7 +114,8 @@ class Evaluations:
     def forget_behind(self, step: int) -> None:
         """Drops what was evaluated behind a step from which the run goes on; its files show what still counts."""
         during = [result for result in self.told["during"] if result["step"] <= step]
-        self._write(during=during, after=None, comparison=None)
+        further = {task: {BEFORE: found.get(BEFORE)} for task, found in self.told["out_of_domain"].items()}
+        self._write(during=during, out_of_domain=further, after=None, comparison=None)
 
     def _ask(self, asked: Questions, name: str, *, step: int) -> EvalResult:
         failed: list[RewardError] = []
@@ -177,9 +179,25 @@ def read_evaluations(run_dir: RunDir) -> Row:
     """Returns what eval.json holds, with every part of a run's, empty where it lacks one. Raises `RunDirError`."""
     empty: Row = {"before": None, "during": [], "after": None, "comparison": None, "best": None, "out_of_domain": {}}
     written = read_json(run_dir.evaluations) if run_dir.evaluations.exists() else {}
+    cure = "Remove it, or take the run's own file."
     if not isinstance(written, dict):
-        raise RunDirError(f"{run_dir.evaluations} holds no JSON object.", hint="Remove it, or take the run's own file.")
-    return empty | written
+        raise RunDirError(f"{run_dir.evaluations} holds no JSON object.", hint=cure)
+    told = empty | written
+    try:
+        _check(told)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise RunDirError(f"{run_dir.evaluations} holds no evaluations of a run.", hint=cure) from error
+    return told
+
+
+def _check(told: Row) -> None:
+    """Raises what comes of it where a part is not of the kind that this file reads without a look."""
+    for result in told["during"]:
+        operator.index(result["step"])
+    for found in told["out_of_domain"].values():
+        found.get(BEFORE)
+    if told["best"]:
+        Best.from_json(told["best"])
 
 
 def file_name(task: str) -> str:

@@ -16,7 +16,7 @@ from lowmem_rl.engine.device import Device
 from lowmem_rl.errors import ConfigError, RunDirError, SetupError, TaskError
 from lowmem_rl.evaluation.result import EvalResult
 from lowmem_rl.example import Example
-from lowmem_rl.runs import RunDir, drop_rows_after, read_json, read_rows, write_json
+from lowmem_rl.runs import RunDir, drop_rows_after, drop_torn_row, read_json, read_rows, write_json
 from lowmem_rl.training.checkpoints import Checkpoint, newest
 
 MAY_CHANGE = ("logging.", "health.", "eval.every", "eval.batch")
@@ -136,8 +136,9 @@ def take_back(run_dir: RunDir, tell: Callable[[str], None]) -> Standing:
         clear_up(folder)
     checkpoint = newest(run_dir, tell)
     step = checkpoint.step if checkpoint else 0
-    for rows in (run_dir.metrics, run_dir.samples, run_dir.order, run_dir.rollbacks):
+    for rows in (run_dir.metrics, run_dir.samples, run_dir.order, run_dir.rollbacks, run_dir.recoveries):
         drop_rows_after(rows, step)
+    drop_torn_row(run_dir.resumes)
     _check_rows(run_dir, step)
     _check_evaluations(run_dir, step)
     return Standing(

@@ -23,7 +23,7 @@ from lowmem_rl.planning.settings import planner_origins
 from lowmem_rl.planning.shortage import cure
 from lowmem_rl.rewards.apart import apart
 from lowmem_rl.rewards.model import bind_rewards, without_model
-from lowmem_rl.runs import RunDir, append_row, write_json
+from lowmem_rl.runs import RunDir, append_row, read_rows, write_json
 from lowmem_rl.signal.pass_rate import PassRate
 from lowmem_rl.tasks.curriculum import Drawn, read_order
 from lowmem_rl.training.border import random_states_kept
@@ -113,7 +113,12 @@ def resume(
         notes = other_machine_notes(run_dir, machine_record(this_machine(), inputs.device))
         inputs = replace(inputs, overridden=(), notes=(*inputs.notes, *notes))
         standing = take_back(run_dir, lambda text: listen(Noted(text)))
-        keep_changes(run_dir, composed)
+        try:
+            keep_changes(run_dir, composed)
+        except OSError as error:
+            raise RunDirError(
+                f"{run_dir.config} cannot be written: {error.strerror}.", hint="Mend that, and repeat the command."
+            ) from error
         with library_talk_to(run_dir.log):
             return Run(run_dir, inputs, listen, standing).go()
 
@@ -158,6 +163,7 @@ class Run:
         self.recovery = Recovery(
             self.config, run_dir.recoveries, self._note, partial(cure, self.config, self.plan.target)
         )
+        self.recovery.step = self.standing.step
 
     def go(self) -> RunResult:
         """Loads, evaluates, trains, evaluates, saves."""
@@ -259,6 +265,7 @@ class Run:
             watch.act(WayBack(self.run_dir, policy, trainer, self._note).go)
             keeper.take(trainer)
             self.stop.release()
+            watch.end_if_asked()
             step = trainer.state.global_step
             self._between_steps(step)
             keeper.write_if_due(step, is_last=step == self.config.grpo.steps)
@@ -339,14 +346,14 @@ class Run:
     def _take_the_best(self, policy: Policy) -> None:
         """Lets a run that went back end no worse than it was at its best: going on may not have reached that again."""
         last = self.config.grpo.steps
-        if not self.run_dir.rollbacks.exists():
+        if not any(read_rows(self.run_dir.rollbacks)):
             return
         with random_states_kept():
             self.evaluations.during(last)
         best = self.evaluations.best
         if best and best.step < last:
             load_adapter(policy.model, self.run_dir.best)
-            self._note(f"the weights of step {best.step} answered more, and are the run's: {best.pass_at_1:.3f}")
+            self._note(f"the weights of step {best.step} answered no fewer, and are the run's: {best.pass_at_1:.3f}")
 
     def _between_steps(self, step: int) -> None:
         last = step == self.config.grpo.steps

@@ -40,17 +40,13 @@ class Watch:
         return self.news
 
     def act(self, go_back: GoBack) -> None:
-        """Stops the run or lets it go back where something critical ails it, if `health.action` says so.
+        """Lets the run go back where something critical ails it, if `health.action` says so.
 
-        Raises `TrainingError`, in any case where the weights are spoiled and stay so: loss or gradient is no number.
+        Raises `TrainingError` where the weights are spoiled and stay so: loss or gradient is no number.
         """
-        action = self.config.health.action
-        ailing = self.watcher.ailing if self.works else ()
-        critical = [finding for finding in ailing if finding.severity == "critical"]
-        if critical and action == "stop":
-            raise stopped(critical[0], self.watcher.record.step, 'The run ends: health.action is "stop".')
-        if action == "roll_back" and (critical or any(finding.name == MENDED for finding in ailing)):
-            undone = go_back(ailing, self.watcher.record.step)
+        is_ill = self._critical or any(finding.name == MENDED for finding in self._ailing)
+        if self.config.health.action == "roll_back" and is_ill:
+            undone = go_back(self._ailing, self.watcher.record.step)
             self.watcher.on_rollback(undone)
             self.listen(Noted(f"back to the weights of step {undone.to}, and on at a third of the learning rate"))
         elif diverged(self.row):
@@ -59,6 +55,22 @@ class Watch:
                 hint=f"Lower optimizer.learning_rate (now {self.config.optimizer.learning_rate:g}); "
                 f"the rows are in {self.run_dir.metrics}",
             )
+
+    def end_if_asked(self) -> None:
+        """Raises `TrainingError` where something critical ails the run and `health.action` says that it is to stop.
+
+        The weights are no spoiled ones, `act` has seen to that: the run can be saved, and gone on with.
+        """
+        if self._critical and self.config.health.action == "stop":
+            raise stopped(self._critical[0], self.watcher.record.step, 'The run ends: health.action is "stop".')
+
+    @property
+    def _ailing(self) -> tuple[Finding, ...]:
+        return self.watcher.ailing if self.works else ()
+
+    @property
+    def _critical(self) -> list[Finding]:
+        return [finding for finding in self._ailing if finding.severity == "critical"]
 
     def _look(self) -> None:
         found = read_evaluations(self.run_dir)

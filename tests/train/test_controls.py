@@ -8,7 +8,7 @@ from lowmem_rl.compose import resolve
 from lowmem_rl.config import RunConfig
 from lowmem_rl.errors import Interrupted
 from lowmem_rl.reports.compare import compare_runs
-from lowmem_rl.runs import RunDir, read_json
+from lowmem_rl.runs import RunDir, read_json, write_json
 from lowmem_rl.training.controls import control_steps, rewards_of_controls, run_controls, weigh
 from lowmem_rl.training.events import PhaseBegan
 from tests.run_maker import make_run
@@ -78,6 +78,19 @@ def test_a_control_that_makes_no_sense_is_left_out_with_the_reason() -> None:
 @pytest.mark.parametrize(("steps", "expected"), [(4, 4), (40, 20), (400, 100)])
 def test_a_control_takes_a_quarter_of_the_steps_and_at_least_twenty(steps, expected) -> None:
     assert control_steps(RunConfig.model_validate({"grpo": {"steps": steps}})) == expected
+
+
+def test_controls_that_were_begun_are_gone_on_with(controlled, tmp_path) -> None:
+    import shutil
+
+    run = RunDir(tmp_path / "run")
+    shutil.copytree(controlled.path, run.path)
+    run.controls.unlink()
+    stopped = RunDir(run.control("random"))
+    write_json(stopped.evaluations, read_json(stopped.evaluations) | {"after": None, "comparison": None})
+    composed = resolve(preset="tiny-cpu", settings=[option.removeprefix("--set=") for option in SMALL[1:]])
+    assert run_controls(composed, run.path).to_json()["left_out"] == {}
+    assert read_json(run.controls) == read_json(controlled.controls)
 
 
 def test_stopping_a_control_leaves_the_run_as_it_was(controlled, tmp_path) -> None:

@@ -14,11 +14,12 @@ from lowmem_rl.engine.logprobs import encode_turn, kl_from_base
 from lowmem_rl.engine.policy import Policy, load_policy, prepare_process
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.engine.sampling import GREEDY
+from lowmem_rl.errors import RunDirError
 from lowmem_rl.evaluation.evaluate import Files, evaluate
 from lowmem_rl.evaluation.items import read_items
 from lowmem_rl.evaluation.questions import Questions, held_out
 from lowmem_rl.evaluation.result import EvalResult
-from lowmem_rl.runs import RunDir, read_json
+from lowmem_rl.runs import RunDir, read_json, write_json
 from lowmem_rl.training.evaluations import AFTER, BEFORE, Evaluations, file_name
 
 SETTINGS = ("memory.checkpointing=none", "eval.examples=24", "eval.quick_examples=4", "eval.batch=8")
@@ -203,8 +204,27 @@ def test_a_run_that_is_taken_up_again_knows_its_evaluations(moved, run_dir) -> N
     again = evaluations_of(moved, run_dir)
     assert again.told == second.told
     assert again.told["comparison"]["paired"]["num_items"] == 24
+    again.told["out_of_domain"] = {"math": {BEFORE: {"step": 0}, AFTER: {"step": 4}, "comparison": {}}}
     again.forget_behind(1)
     assert (again.told["during"], again.told[AFTER], again.told[BEFORE]["step"]) == ([], None, 0)
+    assert again.told["out_of_domain"] == {"math": {BEFORE: {"step": 0}}}
+
+
+def test_an_evaluation_that_could_not_keep_its_adapter_is_not_done(moved, run_dir) -> None:
+    told = evaluations_of(moved, run_dir)
+    told.before()
+    told.told["best"]["pass_at_1"] = -1.0  # whatever comes is better
+    run_dir.best.with_name(".best.aside").write_text("in the way")
+    with pytest.raises(FileExistsError):
+        told.during(2)
+    assert not evaluations_of(moved, run_dir).has(2)
+
+
+@pytest.mark.parametrize("damaged", [{"best": {"step": 1}}, {"during": [{}]}, {"out_of_domain": {"math": 1}}])
+def test_a_file_that_holds_no_evaluations_is_named(damaged, policy, run_dir) -> None:
+    write_json(run_dir.evaluations, damaged)
+    with pytest.raises(RunDirError, match="eval.json"):
+        evaluations_of(policy, run_dir)
 
 
 def test_tasks_of_one_class_name_in_two_files_have_files_of_their_own() -> None:

@@ -99,6 +99,12 @@ def test_it_goes_on_bit_for_bit(name, step, undisturbed, cli_here, tmp_path) -> 
     assert row["seconds"] < 10
 
 
+def test_an_adapter_is_written_alike_by_every_process(undisturbed) -> None:
+    names = read_json(undisturbed(WINDOW).adapter / "adapter_config.json")["target_modules"]
+    assert len(names) > 1
+    assert names == sorted(names)
+
+
 def test_before_its_first_checkpoint_it_begins_again(undisturbed, cli_here, tmp_path) -> None:
     killed = copy_killed(undisturbed(WINDOW), tmp_path / "run", 0)
     assert resume(cli_here, killed).code == 0

@@ -1,10 +1,12 @@
 """What the audit does beside real runs: it tells, stops them, or takes them back to where they were healthy."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from lowmem_rl.runs import RunDir, read_json, read_rows
+from lowmem_rl.runs import RunDir, read_json, read_rows, write_json
+from lowmem_rl.training.verify_resume import differences
 
 SMALL = (
     "--preset=tiny-cpu",
@@ -16,6 +18,8 @@ SMALL = (
 TOO_HOT = "--set=rollout.temperature=9.0"
 WEIGHTS = "adapter_model.safetensors"
 GLITCH = """
+from pathlib import Path
+
 from lowmem_rl.rewards.boxed import score_boxed
 
 scored = 0
@@ -24,7 +28,8 @@ scored = 0
 def glitch(completion, example):
     global scored
     scored += "What is" in example.question
-    return 3e38 if {first} <= scored < {first} + 4 else score_boxed(completion, example)
+    is_now = {first} <= scored < {first} + 4 and not Path(__file__).with_name("mended").exists()
+    return 3e38 if is_now else score_boxed(completion, example)
 """
 
 
@@ -55,6 +60,7 @@ def test_a_run_that_is_to_stop_ends_saved_and_names_finding_steps_and_cure(cli_h
     assert (run.adapter / WEIGHTS).is_file()
     assert run.health.is_file()
     assert len(list(read_rows(run.metrics))) == 1
+    assert [path.name for path in run.checkpoints.iterdir()] == ["step-000001"]  # with another action it goes on
 
 
 def test_a_run_that_was_never_healthy_ends_as_the_base_model(cli_here, tmp_path):
@@ -77,6 +83,7 @@ def gone_back(tmp_path_factory) -> RunDir:
         f"--reward={folder / 'rewards.py'}:glitch=10.0",
         "--set=health.action=roll_back",
         "--set=logging.checkpoint_every=1",
+        "--set=grpo.steps_per_rollout=2",
         "--steps=5",
         "--force",
         f"--out={folder / 'run'}",
@@ -89,12 +96,25 @@ def test_a_spoiled_run_goes_back_and_on_at_a_third_of_the_rate(gone_back):
     (undone,) = read_rows(gone_back.rollbacks)
     rows = list(read_rows(gone_back.metrics))
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
-    spoiled = [row["step"] for row in rows if row["reward"] is None]
+    spoiled = [row["step"] for row in rows if row.get("reward", 0) is None]
     assert spoiled == [undone["step"]]
     assert (undone["to"], undone["finding"]) == (undone["step"] - 1, "not_a_number")
     assert undone["learning_rate"] == pytest.approx(5e-4 / 3)
     assert rows[-1]["learning_rate"] < 5e-4 / 3
     assert all(abs(weight).max() < 10 for weight in weights_in(gone_back.adapter).values())
+
+
+def test_a_run_that_is_killed_after_it_went_back_samples_anew_as_it_would_have(gone_back, cli_here, tmp_path):
+    killed = RunDir(tmp_path / "run")
+    shutil.copytree(gone_back.path, killed.path)
+    (gone_back.path.parent / "mended").touch()
+    (undone,) = read_rows(gone_back.rollbacks)
+    for step in range(undone["step"] + 1, 6):
+        shutil.rmtree(killed.checkpoint(step))
+    write_json(killed.evaluations, read_json(killed.evaluations) | {"after": None, "comparison": None})
+    assert cli_here("train", "--resume", "--allow-code", f"--out={killed.path}").code == 0
+    assert list(differences(gone_back, killed)) == []
+    assert list(read_rows(killed.rollbacks)) == [undone]
 
 
 def test_the_audit_of_a_run_that_went_back_says_that_it_is_over(gone_back):
