@@ -87,6 +87,8 @@ class Trained:
     raised: int = 0
     recoveries: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    logged: list[dict[str, Any]] = field(default_factory=list)
+    """What TRL logs, a row a step."""
 
     def update(self, step: int) -> Tensor:
         """Returns what a step, counted from 1, added to the weights."""
@@ -208,6 +210,7 @@ def train(settings: Mapping[str, Any], out: Path, fault: Fault | None = None) ->
     with short_of_memory(fault, trainer, trained), recovery.told_at_the_end():
         trainer.train()
     trained.recoveries = list(read_rows(out / "recoveries.jsonl"))
+    trained.logged = trainer.state.log_history
     return trained
 
 

@@ -395,6 +395,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 0  # the reader has what it wanted
+    except SystemExit as error:  # what Typer makes of a broken pipe
+        if isinstance(error.__context__, BrokenPipeError):
+            return 0
+        raise
     finally:
         _leave_broken_pipes()
 

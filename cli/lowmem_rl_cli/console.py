@@ -37,10 +37,12 @@ def say(text: str) -> None:
 
 
 def tell_error(message: str, hint: str) -> None:
-    """Prints a user's mistake: what and where, then the cure."""
-    say(f"error: {message}")
+    """Prints a user's mistake: what and where, then the cure. What it quotes from a file commands no terminal."""
+    from lowmem_rl.reports.text import shown
+
+    say(f"error: {shown(message)}")
     if hint:
-        say(f"hint: {hint}")
+        say(f"hint: {shown(hint)}")
 
 
 def width() -> int | None:

@@ -81,6 +81,7 @@ class Learning(TrlTrainer):
                 if SHARE in batch:
                     self.current_gradient_accumulation_steps = accumulated / batch[SHARE]
                 loss += super().training_step(model, batch, num_items_in_batch)
+                self.step_start.weigh(self._metrics["train"], int(batch["completion_mask"].sum()))
                 self._step = step  # TRL counts its calls; a slot counts once
         finally:
             self.current_gradient_accumulation_steps = accumulated

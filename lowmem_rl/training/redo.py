@@ -10,6 +10,9 @@ from torch import Tensor
 
 from lowmem_rl.engine.out_of_memory import OutOfMemory, tried
 
+TOKEN_MEANS = ("entropy", "kl", "clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean")
+"""Metrics of TRL's that are means over a micro-batch's tokens."""
+
 
 @dataclass
 class StepStart:
@@ -21,6 +24,8 @@ class StepStart:
     """Values that TRL had put aside for the step's row, by name."""
     told: Tensor
     """Loss that the trainer has been told of since: it adds up what each slot returns."""
+    tokens: int = 0
+    """Completion tokens of the micro-batches since."""
 
     @classmethod
     def of(cls, metrics: Mapping[str, list[float]], device: torch.device) -> "StepStart":
@@ -36,6 +41,22 @@ class StepStart:
             torch.cuda.set_rng_state(state, device)
         for name, values in metrics.items():
             del values[self.logged.get(name, 0) :]
+        self.tokens = 0
+
+    def weigh(self, metrics: Mapping[str, list[float]], tokens: int) -> None:
+        """Joins the means over the last micro-batch, which held so many tokens, with those over the step's earlier ones.
+
+        TRL averages what stands there as if all held as many: cut by length, a few short rows would count like many
+        long ones.
+        """
+        for name in TOKEN_MEANS:
+            values = metrics.get(name, [])
+            if len(values) > self.logged.get(name, 0) + 1:
+                last = values.pop()
+                if tokens:  # over none the mean is no number
+                    share = tokens / (self.tokens + tokens)
+                    values[-1] = last if share == 1 else values[-1] + (last - values[-1]) * share
+        self.tokens += tokens
 
 
 def make_whole(optimizer: Any, again: Callable[[str], None], went_on: Callable[[], None]) -> None:

@@ -39,6 +39,21 @@ def test_compare_says_which_is_better_and_what_differs(cli_here, tmp_path):
     assert "grpo.group_size" not in told
 
 
+def test_what_a_run_is_named_by_commands_no_terminal_in_an_error(cli_here, tmp_path):
+    runs = [make_run(tmp_path / "one"), make_run(tmp_path / "other", task__name="\x1b[2J\u202etask")]
+    code, stdout, stderr = cli_here("compare", *map(str, runs))
+    assert (code, stdout, len(stderr.splitlines())) == (7, "", 2)
+    assert "<U+001B>[2J<U+202E>task" in stderr
+
+
+def test_a_reader_that_has_left_is_no_failure(run):
+    command = [Path(sys.executable).with_name("lowmem-rl"), "samples", str(run)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        talk = process.stderr.read()
+    assert (process.returncode, talk) == (0, "")
+
+
 def test_compare_says_where_nothing_can_be_told(cli_here, tmp_path):
     runs = [make_run(tmp_path / name, right=(4, right)) for name, right in (("a", 12), ("b", 14), ("c", 13))]
     told = cli_here("compare", *map(str, runs)).stdout

@@ -24,7 +24,7 @@ from benchmarks.oom_faults import (
 from lowmem_rl.engine.out_of_memory import OutOfMemory, RowLimit, is_out_of_memory, tried
 from lowmem_rl.errors import TrainingError
 from lowmem_rl.runs import RunDir, read_rows
-from lowmem_rl.training.redo import make_whole
+from lowmem_rl.training.redo import TOKEN_MEANS, make_whole
 
 
 def too_much_for_torch() -> None:
@@ -127,9 +127,15 @@ def test_a_step_whose_memory_ran_out_is_the_step_it_would_have_been(phase: Any, 
 def test_every_loss_keeps_its_gradient_when_rows_are_cut_finer(settings: dict[str, Any], tmp_path: Path) -> None:
     settings = settings_of("backward", "dapo") | settings
     fault = Fault("backward", 2, 5)
-    row = compared(fault, train(settings, tmp_path / "disturbed", fault), train(settings, tmp_path / "undisturbed"))
+    disturbed, undisturbed = train(settings, tmp_path / "disturbed", fault), train(settings, tmp_path / "undisturbed")
+    row = compared(fault, disturbed, undisturbed)
     assert row["rows_before"] == MICRO_BATCH
     assert is_sound(row), row
+    # However the rows are cut, the means are over tokens.
+    means = [[trained.logged[1][name] for name in TOKEN_MEANS[:2] if name in trained.logged[1]] for trained in
+             (disturbed, undisturbed)]  # fmt: skip
+    assert means[0] == pytest.approx(means[1], rel=1e-4)
+    assert means[0][0] > 0
 
 
 def test_a_run_that_finds_no_memory_stops_with_what_to_set(tmp_path: Path) -> None:
