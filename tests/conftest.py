@@ -126,8 +126,8 @@ def started() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
 
     yield start
     for process in processes:
-        process.kill()
-        process.communicate()
+        with process:  # closes the pipes and waits
+            process.kill()
 
 
 @pytest.fixture

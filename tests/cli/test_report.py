@@ -46,12 +46,11 @@ def test_what_a_run_is_named_by_commands_no_terminal_in_an_error(cli_here, tmp_p
     assert "<U+001B>[2J<U+202E>task" in stderr
 
 
-def test_a_reader_that_has_left_is_no_failure(run):
-    command = [Path(sys.executable).with_name("lowmem-rl"), "samples", str(run)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        process.stdout.close()
-        talk = process.stderr.read()
-    assert (process.returncode, talk) == (0, "")
+def test_a_reader_that_has_left_is_no_failure(run, started):
+    process = started("samples", str(run))
+    process.stdout.close()
+    talk = process.stderr.read()
+    assert (process.wait(timeout=60), talk) == (0, "")
 
 
 def test_compare_says_where_nothing_can_be_told(cli_here, tmp_path):
