@@ -352,7 +352,11 @@ class Run:
             self.evaluations.during(last)
         best = self.evaluations.best
         if best and best.step < last:
-            load_adapter(policy.model, self.run_dir.best)
+            try:
+                load_adapter(policy.model, self.run_dir.best)
+            except RunDirError as error:  # the run must be able to end
+                self._note(f"the last weights stay, for the best ones are gone: {error}")
+                return
             self._note(f"the weights of step {best.step} answered no fewer, and are the run's: {best.pass_at_1:.3f}")
 
     def _between_steps(self, step: int) -> None:
