@@ -122,7 +122,8 @@ class Record:
             self,
             rows=tuple(row for row in self.rows if lasts(row["step"])),
             samples=tuple(sample for sample in self.samples if lasts(sample.step)),
-            evaluations=tuple(evaluation for evaluation in self.evaluations if lasts(evaluation.step)),
+            # The one at the step itself was made behind it, with the weights that were put back.
+            evaluations=tuple(e for e in self.evaluations if lasts(e.step) or e.step == undone.step),
             rollbacks=tuple(rollback for rollback in self.rollbacks if rollback != undone),
         )
 

@@ -63,7 +63,7 @@ class Endings:
             except (OSError, KeyboardInterrupt) as error:
                 if self.stop.signal is None:
                     raise
-                self.tell(f"the adapter is not saved: {error}")
+                self.tell(f"the adapter is not saved: {str(error) or 'the disk is full'}")
 
     @contextlib.contextmanager
     def kept(self, keeper: Keeper) -> Iterator[None]:

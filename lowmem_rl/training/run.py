@@ -87,10 +87,11 @@ def run(
     its first step leaves `out` as it was.
     """
     inputs = prepare(composed, force=force, pass_rate=pass_rate)
-    run_dir = open_run(composed, inputs, out)
-    listen = undisturbed(listen)
-    with locked(run_dir.lock, lambda text: listen(Noted(text))), library_talk_to(run_dir.log):
-        return Run(run_dir, inputs, listen).go()
+    run_dir, listen = RunDir.create(out), undisturbed(listen)
+    with locked(run_dir.lock, lambda text: listen(Noted(text))):
+        begin(run_dir, composed, inputs)  # not before: of two that begin here at once, one alone may write
+        with library_talk_to(run_dir.log):
+            return Run(run_dir, inputs, listen).go()
 
 
 def resume(
@@ -123,9 +124,8 @@ def resume(
             return Run(run_dir, inputs, listen, standing).go()
 
 
-def open_run(composed: Composed, inputs: Inputs, out: Path) -> RunDir:
-    """Makes the run directory and writes what is known before the run."""
-    run_dir = RunDir.create(out)
+def begin(run_dir: RunDir, composed: Composed, inputs: Inputs) -> None:
+    """Writes what is known before the run."""
     resolved = inputs.plan.config.model_dump(mode="json")
     origins = dict(composed.origins) | planner_origins(composed.config)
     forced = [str(refusal) for refusal in inputs.overridden]
@@ -136,8 +136,8 @@ def open_run(composed: Composed, inputs: Inputs, out: Path) -> RunDir:
         write_json(run_dir.config, known)  # the last one: a run that has it can be gone on with
     except OSError as error:
         run_dir.undo()
-        raise RunDirError(f"{out} cannot be written: {error.strerror}.", hint="Give another with --out.") from error
-    return run_dir
+        what = f"{run_dir.path} cannot be written: {error.strerror}."
+        raise RunDirError(what, hint="Give another with --out.") from error
 
 
 class Run:
@@ -352,7 +352,11 @@ class Run:
             self.evaluations.during(last)
         best = self.evaluations.best
         if best and best.step < last:
-            load_adapter(policy.model, self.run_dir.best)
+            try:
+                load_adapter(policy.model, self.run_dir.best)
+            except RunDirError as error:  # the run must be able to end
+                self._note(f"the last weights stay, for the best ones are gone: {error}")
+                return
             self._note(f"the weights of step {best.step} answered no fewer, and are the run's: {best.pass_at_1:.3f}")
 
     def _between_steps(self, step: int) -> None:

@@ -44,8 +44,10 @@ def test_what_a_rollback_undid_ails_nobody_any_more():
     sick = simulate(0, 30, config=EIGHTS, fault=destroyed, onset=16, start=0.5)
     watcher = lived_through(sick)
     assert "learning_rate_too_high" in {finding.name for finding in watcher.ailing}
+    watcher.on_evaluations(Evaluation(step, 0.5, 100, 20.0) for step in (10, 20, 30))
     watcher.on_rollback(RollBack(30, 14))
     assert not watcher.ailing
+    assert [evaluation.step for evaluation in watcher.record.evaluations][-2:] == [10, 30]  # 30: with what was put back
     assert [row["step"] for row in watcher.record.rows] == list(range(1, 15))
     assert max(sample.step for sample in watcher.record.samples) <= 14
 
