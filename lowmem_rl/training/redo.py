@@ -44,7 +44,7 @@ class StepStart:
         self.tokens = 0
 
     def weigh(self, metrics: Mapping[str, list[float]], tokens: int) -> None:
-        """Joins the means over the last micro-batch, which held so many tokens, with those over the step's earlier ones.
+        """Joins the means over the last micro-batch, which held so many tokens, with those over the step's earlier.
 
         TRL averages what stands there as if all held as many: cut by length, a few short rows would count like many
         long ones.
