@@ -10,7 +10,7 @@ from lowmem_rl.reports.compare import paired_difference
 from lowmem_rl.reports.curves import number
 from lowmem_rl.reports.findings import audit_of
 from lowmem_rl.reports.record import LENIENT, STRICT, Evaluation, RunRecord, is_number, numbers, part
-from lowmem_rl.reports.results import other_tasks
+from lowmem_rl.reports.results import controls_beside, other_tasks
 from lowmem_rl.reports.text import one_line, p_text, percent, points
 from lowmem_rl.stats import PairedDifference
 
@@ -42,7 +42,8 @@ def verdict_of(record: RunRecord) -> Verdict:
         gain = paired_difference(record.before, record.latest, LENIENT)
         strict = paired_difference(record.before, record.latest, STRICT)
     headline, tone = _headline(record, gain)
-    parts = (_gain(record, gain), _form(gain, strict), _best(record), _elsewhere(record), _end(record))
+    told = (_gain(record, gain), _form(gain, strict), _controls(record, gain), _best(record), _elsewhere(record))
+    parts = (*told, _end(record))
     return Verdict(headline, tone, tuple(chain(*parts, _doubts(record), _findings(record), _memory(record))))
 
 
@@ -93,6 +94,13 @@ def _form(gain: PairedDifference | None, strict: PairedDifference | None) -> Ite
             f"In the asked form the gain is {100 * strict.gain:+.1f} points: "
             "most of that is the form, which was learnt, and not the answer."
         )
+
+
+def _controls(record: RunRecord, gain: PairedDifference | None) -> Iterator[str]:
+    """What comes with any reward is no effect of this one."""
+    for name, beyond in controls_beside(record):
+        if gain and gain.is_distinguishable and gain.gain > 0 and not beyond.is_distinguishable:
+            yield f"Its {name} control cannot be told from it ({points(beyond)}): the gain may need no right answers."
 
 
 def _best(record: RunRecord) -> Iterator[str]:

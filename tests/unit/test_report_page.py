@@ -4,6 +4,7 @@ import re
 import shlex
 import shutil
 import time
+from dataclasses import asdict
 from html.parser import HTMLParser
 
 import pytest
@@ -16,7 +17,9 @@ from lowmem_rl.reports.reproduce import command_of
 from lowmem_rl.reports.results import tables_of
 from lowmem_rl.reports.slide import write_slide
 from lowmem_rl.reports.times import time_of
+from lowmem_rl.reports.verdict import verdict_of
 from lowmem_rl.runs import RunDir, append_row, read_json, write_json
+from lowmem_rl.stats import compare_paired
 from tests.run_maker import GIB, begin, make_run, metric_row
 
 AUDIT = {
@@ -237,6 +240,14 @@ def test_differences_between_completions_are_marked(run) -> None:
     page = page_of(run)
     assert "<mark>20</mark>" in page.text
     assert "became right" in page.text
+
+
+@pytest.mark.parametrize(("wins", "is_told"), [(1, True), (12, False)])
+def test_a_gain_that_a_control_has_too_is_doubted_in_the_verdict(tmp_path, wins, is_told) -> None:
+    run = make_run(tmp_path / "run", right=(4, 18))
+    beyond = asdict(compare_paired([False] * 20, [True] * wins + [False] * (20 - wins)))
+    write_json(RunDir(run).controls, {"controls": [{"name": "random", "beyond": beyond}]})
+    assert ("Its random control cannot be told from it" in verdict_of(read_record(run)).paragraph) == is_told
 
 
 @pytest.mark.parametrize(
