@@ -58,8 +58,15 @@ def _headline(record: RunRecord, gain: PairedDifference | None) -> tuple[str, To
 
 def _gain(record: RunRecord, gain: PairedDifference | None) -> Iterator[str]:
     before, latest = record.before, record.latest
-    if gain is None or before is None or latest is None:
+    if before is None or latest is None:
         yield from _single(before or latest)
+        return
+    if gain is None:
+        shares = [percent(number(evaluation.result, "pass_at_1")) for evaluation in (before, latest)]
+        yield (
+            f"{shares[0]} were right before training and {shares[1]} at step {latest.step}; what chance does cannot be "
+            "told: the two have no item in common, or their rows in eval/ are gone."
+        )
         return
     shares = [_mean_of_both(evaluation, before, latest) for evaluation in (before, latest)]
     where = f"{gain.num_items} held-out items of {latest.result.get('task')}"

@@ -221,10 +221,11 @@ def test_further_results_are_shown_where_there_are_any(run) -> None:
     assert page_of(run).charts[-1]["xs"] == [1, 4]
 
 
-@pytest.mark.parametrize("wrong", [None, True, "x", [], {"low": "x"}, 1e308, [1]])
+@pytest.mark.parametrize("wrong", [None, True, "x", [], {"low": "x"}, 1e308, 10**400, [1]])
 def test_whatever_stands_in_a_file_there_is_a_page_or_an_error_of_the_user(run, wrong) -> None:
     write_json(run / "health.json", AUDIT)
-    for name in ("config", "machine", "estimate", "health", "eval"):
+    write_json(run / "controls.json", {"controls": [], "words": []})
+    for name in ("config", "machine", "estimate", "health", "eval", "controls"):
         path = run / f"{name}.json"
         whole = read_json(path)
         for key in whole:
@@ -261,6 +262,15 @@ def test_a_gain_that_a_control_has_too_is_doubted_in_the_verdict(tmp_path, wins,
 )
 def test_the_verdict_says_what_the_items_show(tmp_path, right, strict, said) -> None:
     assert said in page_of(make_run(tmp_path / "run", right=right, strict=strict)).text
+
+
+def test_evaluations_whose_items_are_gone_are_told_without_a_test(run) -> None:
+    (run / "eval" / "after.jsonl").unlink()
+    verdict = verdict_of(read_record(run))
+    assert verdict.headline == "Whether it learned is open"
+    assert (
+        "20.0 % were right before training and 80.0 % at step 20; what chance does cannot be told" in verdict.paragraph
+    )
 
 
 def test_a_better_evaluation_on_the_way_is_told(run) -> None:
