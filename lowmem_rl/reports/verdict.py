@@ -62,9 +62,9 @@ def _gain(record: RunRecord, gain: PairedDifference | None) -> Iterator[str]:
         yield from _single(before or latest)
         return
     if gain is None:
-        shares = [percent(number(evaluation.result, "pass_at_1")) for evaluation in (before, latest)]
+        first, last = (percent(number(evaluation.result, "pass_at_1")) for evaluation in (before, latest))
         yield (
-            f"{shares[0]} were right before training and {shares[1]} at step {latest.step}; what chance does cannot be "
+            f"{first} were right before training and {last} at step {latest.step}; what chance does cannot be "
             "told: the two have no item in common, or their rows in eval/ are gone."
         )
         return
