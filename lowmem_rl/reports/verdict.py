@@ -69,7 +69,7 @@ def _gain(record: RunRecord, gain: PairedDifference | None) -> Iterator[str]:
         )
         return
     shares = [_mean_of_both(evaluation, before, latest) for evaluation in (before, latest)]
-    where = f"{gain.num_items} held-out items of {latest.result.get('task')}"
+    where = f"{gain.num_items} held-out items of {one_line(latest.result.get('task'), 60)}"
     yield (
         f"Of {where}, {percent(shares[0])} were right before training and {percent(shares[1])} at step {latest.step} "
         f"(greedy, the answer wherever it stands): {points(gain)}, {p_text(gain.p_value)}; "
