@@ -31,7 +31,7 @@ def compare_command(runs: Sequence[Path], out: Path | None, *, as_json: bool) ->
 
 def _lines(told: Comparison, page: Page) -> Iterator[str]:
     result = told.evaluations[0].result
-    yield from page.fold(f"{result.get('task')}, {result.get('split')} items, greedy", "", "", BOLD)
+    yield from page.fold(f"{one_line(result.get('task'))}, {one_line(result.get('split'))} items, greedy", "", "", BOLD)
     yield from page.heading("Results", "each run's last evaluation, with 95 % intervals")
     head = ("run", "step", "items", "answer anywhere", "asked form")
     yield from page.table([_result_row(*pair) for pair in zip(told.names, told.results, strict=True)], "lrrll", head)
@@ -46,7 +46,7 @@ def _lines(told: Comparison, page: Page) -> Iterator[str]:
 
 def _result_row(name: str, result: Row) -> tuple[str, ...]:
     shares = (share(result, key) for key in ("pass_at_1", "strict_pass_at_1"))
-    return (name, str(result["step"]), str(result.get("num_examples", "-")), *shares)
+    return (name, str(result["step"]), one_line(result.get("num_examples", "-")), *shares)
 
 
 def _pair_lines(pair: RunPair, steps: Mapping[str, int], page: Page) -> Iterator[str]:
@@ -90,7 +90,7 @@ def _difference_lines(told: Comparison, page: Page) -> Iterator[str]:
         yield from page.heading("Settings", "the same in all")
         return
     yield from page.heading("Settings that differ")
-    rows = [(key, *map(_value, values)) for key, values in told.differences.items()]
+    rows = [(one_line(key), *map(_value, values)) for key, values in told.differences.items()]
     yield from page.table(rows, "l" * (1 + len(told.names)), ("", *told.names))
 
 

@@ -12,7 +12,7 @@ from lowmem_rl.evaluation.items import Key
 from lowmem_rl.evaluation.judge import Judge, judge_of
 from lowmem_rl.example import Example
 from lowmem_rl.rewards.base import RewardSet
-from lowmem_rl.tasks.base import Selection
+from lowmem_rl.tasks.base import Selection, Task
 from lowmem_rl.tasks.draw import draw_examples
 from lowmem_rl.tasks.registry import load_task
 
@@ -82,11 +82,15 @@ def held_out(config: RunConfig, task_config: TaskConfig) -> Questions:
     """Returns what is asked of a task's held-out examples. Raises `UnknownName`, `TaskError`, `SetupError`."""
     task = load_task(task_config)
     judge = judge_of(task)
-    most = config.eval.examples
-    examples = draw_examples(task, Selection("test", most, task_config.levels), most)
+    return questions_of(config, task_config, held_out_examples(task, task_config, config.eval.examples), judge)
+
+
+def held_out_examples(task: Task, config: TaskConfig, most: int) -> list[Example]:
+    """Returns the first examples of a task that training never draws, at least one. Raises `TaskError`."""
+    examples = draw_examples(task, Selection("test", most, config.levels), most)
     if not examples:
-        raise TaskError(f"Task {task_config.name!r} has no held-out examples.", hint="Choose other levels or data.")
-    return questions_of(config, task_config, examples, judge)
+        raise TaskError(f"Task {config.name!r} has no held-out examples.", hint="Choose other levels or data.")
+    return examples
 
 
 def another_task(config: RunConfig, name: str) -> TaskConfig:

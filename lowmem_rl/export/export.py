@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lowmem_rl.config import RunConfig
 from lowmem_rl.engine.device import device_on
 from lowmem_rl.engine.trained import check_adapter, config_of
-from lowmem_rl.errors import ConfigError, RunDirError, TaskError
+from lowmem_rl.errors import ConfigError, RunDirError
 from lowmem_rl.evaluation.judge import Judge, judge_of
-from lowmem_rl.example import Example
+from lowmem_rl.evaluation.questions import held_out_examples
 from lowmem_rl.export.answers import Answer
 from lowmem_rl.export.apart import Failed, do_apart
 from lowmem_rl.export.card import card_of
@@ -26,8 +25,6 @@ from lowmem_rl.hardware import this_machine
 from lowmem_rl.models import model_path
 from lowmem_rl.reports.record import read_record
 from lowmem_rl.runs import RunDir, read_json, write_json
-from lowmem_rl.tasks.base import Selection
-from lowmem_rl.tasks.draw import draw_examples
 from lowmem_rl.tasks.registry import load_task
 from lowmem_rl.training.events import Listener, PhaseBegan
 from lowmem_rl.training.library_talk import library_talk_to
@@ -76,7 +73,8 @@ def export(
     check_adapter(run)
     path = free_folder(out or run.export(form.to))
     check_allowed({config.task.name: str(run.config)}, allow_code=allow_code)
-    asked, judge = held_out(config, examples or ITEMS[form.kind])
+    task = load_task(config.task)
+    asked, judge = held_out_examples(task, config.task, examples or ITEMS[form.kind]), judge_of(task)
     check_weights(config)
     with library_talk_to(run.log):
         listen(PhaseBegan(f"loading {config.model.name} with the adapter"))
@@ -91,15 +89,6 @@ def export(
                 proof = compared(form, trained, do_apart("receiver", question(form, trained, aside), run.log), judge)
             _accept(proof, form, run, path, aside)
     return Export(path, form, proof)
-
-
-def held_out(config: RunConfig, most: int) -> tuple[list[Example], Judge]:
-    """Returns held-out examples of a run's task, and what judges them. Raises `TaskError`."""
-    task = load_task(config.task)
-    examples = draw_examples(task, Selection("test", most, config.task.levels), most)
-    if not examples:
-        raise TaskError(f"Task {config.task.name!r} has no held-out examples.", hint="A proof needs them.")
-    return examples, judge_of(task)
 
 
 def free_folder(path: Path) -> Path:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from itertools import groupby
-from math import isfinite
+from sys import float_info
 from typing import Any
 
 from lowmem_rl.config import RunConfig, Section
@@ -164,7 +164,7 @@ def numbers(rows: Iterable[Mapping[str, Any]], name: str) -> Iterator[float]:
     """Yields a metric's finite numbers, leaving out rows without one."""
     for row in rows:
         value = row.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value):
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= float_info.max:
             yield float(value)
 
 

@@ -9,6 +9,7 @@ from lowmem_rl.compose import flatten
 from lowmem_rl.errors import ConfigError, RunDirError
 from lowmem_rl.reports.curves import learning_curve
 from lowmem_rl.reports.record import LENIENT, STRICT, Evaluation, RunRecord, read_record
+from lowmem_rl.reports.text import one_line
 from lowmem_rl.stats import SIGNIFICANT, PairedDifference, compare_shared, holm
 
 TASK_DATA = ("name", "path", "hub", "subset", "levels")
@@ -147,5 +148,5 @@ def paired_difference(first: Evaluation, second: Evaluation, judged: str) -> Pai
 
 def _names(paths: Sequence[Path]) -> tuple[str, ...]:
     """Returns the folders' names, or the paths as they were given where names repeat."""
-    names = [path.resolve().name for path in paths]
-    return tuple(names if len(set(names)) == len(names) else map(str, paths))
+    names = [one_line(path.resolve().name) for path in paths]
+    return tuple(names if len(set(names)) == len(names) else map(one_line, paths))

@@ -3,9 +3,9 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from statistics import fmean
+from sys import float_info
 from typing import Any, TypeGuard
 
 from lowmem_rl.errors import RunDirError
@@ -135,8 +135,8 @@ def read_record(path: Path) -> RunRecord:
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """True for what can be drawn and added; a truth value is none, nor is NaN, which JSON lacks and Python reads."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    """True for what can be drawn and added: no truth value, and neither NaN nor 400 digits, which Python reads."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= float_info.max
 
 
 def _highest(rows: Iterable[Row]) -> int | None:

@@ -33,6 +33,13 @@ def other_tasks(record: RunRecord) -> Iterator[tuple[str, PairedDifference]]:
             yield one_line(name, 60), difference
 
 
+def controls_beside(record: RunRecord) -> Iterator[tuple[str, PairedDifference]]:
+    """Yields how far a run's last evaluation is beyond each control's, by the control's name."""
+    for control in rows_in(record.controls, "controls"):
+        if beyond := _paired(part(control, "beyond")):
+            yield one_line(control.get("name", "?"), 40), beyond
+
+
 def _ends(record: RunRecord) -> Table:
     head = ("evaluation", "items", "answer anywhere", "asked form", "cut off", "tokens", "nats from the base")
     both = [evaluation for evaluation in (record.before, record.latest) if evaluation]

@@ -10,7 +10,7 @@ from lowmem_rl.reports.compare import paired_difference
 from lowmem_rl.reports.curves import number
 from lowmem_rl.reports.findings import audit_of
 from lowmem_rl.reports.record import LENIENT, STRICT, Evaluation, RunRecord, is_number, numbers, part
-from lowmem_rl.reports.results import other_tasks
+from lowmem_rl.reports.results import controls_beside, other_tasks
 from lowmem_rl.reports.text import one_line, p_text, percent, points
 from lowmem_rl.stats import PairedDifference
 
@@ -42,7 +42,8 @@ def verdict_of(record: RunRecord) -> Verdict:
         gain = paired_difference(record.before, record.latest, LENIENT)
         strict = paired_difference(record.before, record.latest, STRICT)
     headline, tone = _headline(record, gain)
-    parts = (_gain(record, gain), _form(gain, strict), _best(record), _elsewhere(record), _end(record))
+    told = (_gain(record, gain), _form(gain, strict), _controls(record, gain), _best(record), _elsewhere(record))
+    parts = (*told, _end(record))
     return Verdict(headline, tone, tuple(chain(*parts, _doubts(record), _findings(record), _memory(record))))
 
 
@@ -57,11 +58,18 @@ def _headline(record: RunRecord, gain: PairedDifference | None) -> tuple[str, To
 
 def _gain(record: RunRecord, gain: PairedDifference | None) -> Iterator[str]:
     before, latest = record.before, record.latest
-    if gain is None or before is None or latest is None:
+    if before is None or latest is None:
         yield from _single(before or latest)
         return
+    if gain is None:
+        first, last = (percent(number(evaluation.result, "pass_at_1")) for evaluation in (before, latest))
+        yield (
+            f"{first} were right before training and {last} at step {latest.step}; what chance does cannot be "
+            "told: the two have no item in common, or their rows in eval/ are gone."
+        )
+        return
     shares = [_mean_of_both(evaluation, before, latest) for evaluation in (before, latest)]
-    where = f"{gain.num_items} held-out items of {latest.result.get('task')}"
+    where = f"{gain.num_items} held-out items of {one_line(latest.result.get('task'), 60)}"
     yield (
         f"Of {where}, {percent(shares[0])} were right before training and {percent(shares[1])} at step {latest.step} "
         f"(greedy, the answer wherever it stands): {points(gain)}, {p_text(gain.p_value)}; "
@@ -93,6 +101,13 @@ def _form(gain: PairedDifference | None, strict: PairedDifference | None) -> Ite
             f"In the asked form the gain is {100 * strict.gain:+.1f} points: "
             "most of that is the form, which was learnt, and not the answer."
         )
+
+
+def _controls(record: RunRecord, gain: PairedDifference | None) -> Iterator[str]:
+    """What comes with any reward is no effect of this one."""
+    for name, beyond in controls_beside(record):
+        if gain and gain.is_distinguishable and gain.gain > 0 and not beyond.is_distinguishable:
+            yield f"Its {name} control cannot be told from it ({points(beyond)}): the gain may need no right answers."
 
 
 def _best(record: RunRecord) -> Iterator[str]:

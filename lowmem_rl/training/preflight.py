@@ -9,7 +9,7 @@ from lowmem_rl.config import RunConfig
 from lowmem_rl.engine.device import Device, device_on
 from lowmem_rl.errors import LowMemError, SetupError, TaskError
 from lowmem_rl.evaluation.judge import Judge, judge_of
-from lowmem_rl.evaluation.questions import Questions, another_task, held_out
+from lowmem_rl.evaluation.questions import Questions, another_task, held_out, held_out_examples
 from lowmem_rl.example import Example
 from lowmem_rl.hardware import Machine, find_card, this_machine
 from lowmem_rl.memory.calibration import calibration_for
@@ -207,9 +207,7 @@ def load_examples(config: RunConfig, task: Task, rates: Rates) -> tuple[list[Exa
     levels = config.task.levels
     most = examples_to_draw(config, rates)
     train = draw_examples(task, Selection("train", config.task.limit, levels, config.seed), most)
-    test = draw_examples(task, Selection("test", config.eval.examples, levels), config.eval.examples)
-    if not test:
-        raise TaskError(f"Task {config.task.name!r} has no held-out examples.", hint="Choose other levels or data.")
+    test = held_out_examples(task, config.task, config.eval.examples)
     check_enough(train, config, overlong=0)
     check_disjoint(train, test)
     return train, test

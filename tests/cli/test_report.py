@@ -1,9 +1,11 @@
+import html
 import json
 import signal
 import urllib.request
 
 import pytest
 
+from lowmem_rl.runs import read_json, write_json
 from tests.run_maker import make_run
 
 
@@ -44,6 +46,21 @@ def test_what_a_run_is_named_by_commands_no_terminal_in_an_error(cli_here, tmp_p
     code, stdout, stderr = cli_here("compare", *map(str, runs))
     assert (code, stdout, len(stderr.splitlines())) == (7, "", 2)
     assert "<U+001B>[2J<U+202E>task" in stderr
+
+
+def test_what_evaluations_are_named_by_commands_neither_terminal_nor_page(cli_here, tmp_path):
+    runs = [make_run(tmp_path / name) for name in ("one", "other")]
+    for run in runs:
+        told = read_json(run / "eval.json")
+        hostile = {
+            name: told[name] | {"task": "\x1b[2J\u202etask", "num_examples": "\x07"} for name in ("before", "after")
+        }
+        write_json(run / "eval.json", told | hostile)
+    compared = cli_here("compare", *map(str, runs))
+    cli_here("report", str(runs[0]))
+    for text in (compared.stdout, (runs[0] / "report.html").read_text("utf-8")):
+        assert "<U+202E>task" in html.unescape(text)
+        assert not set("\x1b\x07\u202e") & set(text)
 
 
 def test_a_reader_that_has_left_is_no_failure(run, started):

@@ -11,14 +11,17 @@ from safetensors.torch import load_file, save_file
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.trained import WEIGHTS, config_of
 from lowmem_rl.errors import RunDirError
+from lowmem_rl.evaluation.judge import judge_of
+from lowmem_rl.evaluation.questions import held_out_examples
 from lowmem_rl.export.answers import Answer
-from lowmem_rl.export.export import compared, export, held_out, question, write
+from lowmem_rl.export.export import compared, export, question, write
 from lowmem_rl.export.form import form_of
 from lowmem_rl.export.proof import Heard, check_accuracy, check_tokens
 from lowmem_rl.export.receiver import receive
 from lowmem_rl.export.trained import hear_trained
 from lowmem_rl.reports.record import read_record
 from lowmem_rl.runs import RunDir, read_json
+from lowmem_rl.tasks.registry import load_task
 from tests.run_maker import make_run
 
 ITEMS = 16
@@ -39,7 +42,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 @pytest.fixture(scope="module")
 def trained(run):
     config = config_of(run)
-    examples, _ = held_out(config, ITEMS)
+    examples = held_out_examples(load_task(config.task), config.task, ITEMS)
     return hear_trained(run, config, Device("cpu", "float32"), examples, lambda event: None)
 
 
@@ -49,7 +52,8 @@ def merged(run) -> Path:
 
 
 def test_an_adapter_says_what_the_run_says_and_names_its_base(run, trained, tmp_path) -> None:
-    form, (_, judge) = form_of(config_of(run), Device("cpu", "float32"), "adapter", None), held_out(config_of(run), 1)
+    config = config_of(run)
+    form, judge = form_of(config, Device("cpu", "float32"), "adapter", None), judge_of(load_task(config.task))
     write(form, run, trained, tmp_path)
     proof = compared(form, trained, receive(question(form, trained, tmp_path)), judge)
     assert (proof.tokens.same, proof.tokens.gap_nats, proof.faults) == (ITEMS, 0, [])
@@ -105,7 +109,7 @@ WRONG = {
 @pytest.mark.parametrize("alter", [pytest.param(alter, id=name) for name, alter in WRONG.items()])
 def test_a_wrong_merge_is_refused(alter, run, trained, merged, tmp_path) -> None:
     config = config_of(run)
-    form, (_, judge) = form_of(config, Device("cpu", "float32"), "merged", None), held_out(config, 1)
+    form, judge = form_of(config, Device("cpu", "float32"), "merged", None), judge_of(load_task(config.task))
     right = compared(form, trained, receive(question(form, trained, merged)), judge)
     wrong = altered(merged, run, tmp_path / "wrong", alter)
     assert right.faults == []

@@ -102,7 +102,14 @@ def test_hostile_text_and_numbers_do_not_stop_the_audit(tmp_path):
     (path / "samples.jsonl").write_text("\n".join(lines) + "\n")
     rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
     for row in rows:
-        row |= {"entropy": "x", "kl": True, "accuracy": None, "reward_std": 1e308, "completion_tokens": float("inf")}
+        row |= {
+            "entropy": "x",
+            "kl": True,
+            "accuracy": None,
+            "reward_std": 1e308,
+            "completion_tokens": float("inf"),
+            "grad_norm": 10**400,
+        }
     (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert "gibberish" in {finding.name for finding in audit(path).findings}
 

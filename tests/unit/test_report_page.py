@@ -4,6 +4,7 @@ import re
 import shlex
 import shutil
 import time
+from dataclasses import asdict
 from html.parser import HTMLParser
 
 import pytest
@@ -16,7 +17,9 @@ from lowmem_rl.reports.reproduce import command_of
 from lowmem_rl.reports.results import tables_of
 from lowmem_rl.reports.slide import write_slide
 from lowmem_rl.reports.times import time_of
+from lowmem_rl.reports.verdict import verdict_of
 from lowmem_rl.runs import RunDir, append_row, read_json, write_json
+from lowmem_rl.stats import compare_paired
 from tests.run_maker import GIB, begin, make_run, metric_row
 
 AUDIT = {
@@ -218,10 +221,11 @@ def test_further_results_are_shown_where_there_are_any(run) -> None:
     assert page_of(run).charts[-1]["xs"] == [1, 4]
 
 
-@pytest.mark.parametrize("wrong", [None, True, "x", [], {"low": "x"}, 1e308, [1]])
+@pytest.mark.parametrize("wrong", [None, True, "x", [], {"low": "x"}, 1e308, 10**400, [1]])
 def test_whatever_stands_in_a_file_there_is_a_page_or_an_error_of_the_user(run, wrong) -> None:
     write_json(run / "health.json", AUDIT)
-    for name in ("config", "machine", "estimate", "health", "eval"):
+    write_json(run / "controls.json", {"controls": [], "words": []})
+    for name in ("config", "machine", "estimate", "health", "eval", "controls"):
         path = run / f"{name}.json"
         whole = read_json(path)
         for key in whole:
@@ -239,6 +243,14 @@ def test_differences_between_completions_are_marked(run) -> None:
     assert "became right" in page.text
 
 
+@pytest.mark.parametrize(("wins", "is_told"), [(1, True), (12, False)])
+def test_a_gain_that_a_control_has_too_is_doubted_in_the_verdict(tmp_path, wins, is_told) -> None:
+    run = make_run(tmp_path / "run", right=(4, 18))
+    beyond = asdict(compare_paired([False] * 20, [True] * wins + [False] * (20 - wins)))
+    write_json(RunDir(run).controls, {"controls": [{"name": "random", "beyond": beyond}]})
+    assert ("Its random control cannot be told from it" in verdict_of(read_record(run)).paragraph) == is_told
+
+
 @pytest.mark.parametrize(
     ("right", "strict", "said"),
     [
@@ -250,6 +262,15 @@ def test_differences_between_completions_are_marked(run) -> None:
 )
 def test_the_verdict_says_what_the_items_show(tmp_path, right, strict, said) -> None:
     assert said in page_of(make_run(tmp_path / "run", right=right, strict=strict)).text
+
+
+def test_evaluations_whose_items_are_gone_are_told_without_a_test(run) -> None:
+    (run / "eval" / "after.jsonl").unlink()
+    verdict = verdict_of(read_record(run))
+    assert verdict.headline == "Whether it learned is open"
+    assert (
+        "20.0 % were right before training and 80.0 % at step 20; what chance does cannot be told" in verdict.paragraph
+    )
 
 
 def test_a_better_evaluation_on_the_way_is_told(run) -> None:
