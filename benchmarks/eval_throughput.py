@@ -47,7 +47,7 @@ def main() -> None:
     prepare_process(configs["merged"], device)
     policy = load_policy(configs["merged"], device)
     if options.adapter:
-        load_adapter(policy, options.adapter)
+        load_adapter(policy.model, options.adapter)
     samplers = {arm: Sampler(policy, config) for arm, config in configs.items()}
     asked = held_out(configs["merged"], configs["merged"].task)
     rows = [measure(samplers, asked, batch, options.rounds, policy) for batch in options.batches]
