@@ -87,20 +87,23 @@ class Recovery:
 
     @contextlib.contextmanager
     def told_at_the_end(self) -> Iterator[None]:
-        """Offers, however training ends, the settings that would have spared what happened.
+        """Offers, however training ends, the settings that would have spared what happened; raises as `stopped`."""
+        try:
+            with self.stopped("backward", lambda: f"Step {self.step + 1}"):
+                yield
+        finally:
+            self._tell_what_fits()
 
-        Raises `TrainingError` where memory ran out outside of these phases.
-        """
+    @contextlib.contextmanager
+    def stopped(self, phase: Phase, where: Callable[[], str]) -> Iterator[None]:
+        """Raises `TrainingError` where memory ran out outside of the phases that are done again."""
         try:
             yield
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             self.has_stopped = True
-            message = f"Step {self.step + 1}: memory ran out: {error}"
-            raise TrainingError(message, hint=self.cure("backward", self.settings)) from error
-        finally:
-            self._tell_what_fits()
+            raise TrainingError(f"{where()}: memory ran out: {error}", hint=self.cure(phase, self.settings)) from error
 
     def _tell_what_fits(self) -> None:
         if self.settings and not self.has_stopped:

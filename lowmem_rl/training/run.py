@@ -179,7 +179,7 @@ class Run:
         self.listen(Noted(text))
 
     def _go(self) -> RunResult:
-        with self.endings.undone_if_it_fails():
+        with self.endings.undone_if_it_fails(), self.recovery.stopped("evaluation", lambda: "Before the first step"):
             policy = self._load()
             before = self.evaluations.before()
             self.peaks.meter.end("evaluation")
@@ -189,7 +189,10 @@ class Run:
             else:
                 self._put_back(policy)
             self._take_the_best(policy)
-        with self.endings.told_if_interrupted("the training is done and saved, its final evaluation is not"):
+        with (
+            self.endings.told_if_interrupted("the training is done and saved, its final evaluation is not"),
+            self.recovery.stopped("evaluation", lambda: "In the final evaluation"),
+        ):
             after = self.evaluations.after()
         best = self.evaluations.best
         assert best is not None

@@ -21,9 +21,11 @@ from benchmarks.oom_faults import (
     settings_of,
     train,
 )
+from lowmem_rl.compose import resolve
 from lowmem_rl.engine.out_of_memory import OutOfMemory, RowLimit, is_out_of_memory, tried
 from lowmem_rl.errors import TrainingError
 from lowmem_rl.runs import RunDir, read_rows
+from lowmem_rl.training.recovery import Recovery
 from lowmem_rl.training.redo import TOKEN_MEANS, make_whole
 
 
@@ -136,6 +138,17 @@ def test_every_loss_keeps_its_gradient_when_rows_are_cut_finer(settings: dict[st
              (disturbed, undisturbed)]  # fmt: skip
     assert means[0] == pytest.approx(means[1], rel=1e-4)
     assert means[0][0] > 0
+
+
+def test_outside_of_the_steps_it_is_told_in_two_lines_too(tmp_path: Path) -> None:
+    config = resolve(preset="tiny-cpu").config
+    recovery = Recovery(config, tmp_path / "recoveries.jsonl", print, lambda phase, settings: f"less for {phase}")
+    with (
+        pytest.raises(TrainingError, match="^In the final evaluation: memory ran out") as stopped,
+        recovery.stopped("evaluation", lambda: "In the final evaluation"),
+    ):
+        too_much_for_torch()
+    assert stopped.value.hint == "less for evaluation"
 
 
 def test_a_run_that_finds_no_memory_stops_with_what_to_set(tmp_path: Path) -> None:
