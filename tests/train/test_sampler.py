@@ -19,6 +19,7 @@ from lowmem_rl.engine.generate import answer
 from lowmem_rl.engine.policy import Policy, load_policy, prepare_process
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.engine.sampling import GREEDY
+from lowmem_rl.engine.weights import UnknownModel
 from lowmem_rl.models import model_path
 from lowmem_rl.runs import RunDir, read_rows
 
@@ -143,9 +144,14 @@ def test_prompts_beyond_the_attention_window_are_answered_by_generate(
 ) -> None:
     sampler = sampler_of(policy, [], "rollout.weights=merged")
     assert sampler.is_ours
-    config = policy.model.get_base_model().config
-    monkeypatch.setattr(config, "sliding_window", 24, raising=False)
-    monkeypatch.setattr(config, "layer_types", ["sliding_attention"] * config.num_hidden_layers)
+    build = sampler_module.build
+
+    def short_sighted(policy: Policy, weights: Any, places: int) -> Decoder:
+        if places > 24:
+            raise UnknownModel(f"its attention slides over 24 tokens, and rows grow to {places}")
+        return build(policy, weights, places)
+
+    monkeypatch.setattr(sampler_module, "build", short_sighted)
     prompt = [{"role": "user", "content": "What is 7 * 8? " * 4}]
-    found = list(sampler.answers([prompt] * 2, GREEDY, max_tokens=8, batch=2))
+    found = [completion for _, completion in sampler.answers([prompt] * 2, GREEDY, max_tokens=8, batch=2)]
     assert found == list(answer(policy, [prompt] * 2, GREEDY, max_tokens=8, batch=2))
