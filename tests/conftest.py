@@ -52,8 +52,9 @@ def _go_offline() -> None:
 
 
 _go_offline()
-# Where the tests run in the background of a shell, it is ignored, and every process that they start inherits that.
+# In the background of a shell, or behind nohup, these are ignored, and every process that is started inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_unconfigure() -> None:

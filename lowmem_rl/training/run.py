@@ -53,7 +53,7 @@ from lowmem_rl.training.resuming import (
 )
 from lowmem_rl.training.rollback import WayBack, with_old_checkpoints
 from lowmem_rl.training.stopping import stoppable
-from lowmem_rl.training.trackers import guard_trackers, prepare_trackers, tell_trackers
+from lowmem_rl.training.trackers import guard_trackers, tell_trackers, trackers_in
 from lowmem_rl.training.trainer import make_trainer
 from lowmem_rl.training.trl_args import adjustments
 from lowmem_rl.training.trl_rewards import FailureCount, TrlReward
@@ -172,6 +172,7 @@ class Run:
             with (
                 apart(self.rewards) as self.rewards,  # a reward of the user's that hangs costs one completion
                 self.endings.looked_back_on(lambda: look_back(self.run_dir, self._note)),
+                trackers_in(self.run_dir.trackers, self.config.logging.report_to),
             ):
                 return self._go()
 
@@ -204,7 +205,6 @@ class Run:
             self.listen(Noted(str(adjustment)))
         self.listen(PhaseBegan(f"loading {self.config.model.name}"))
         prepare_process(self.config, self.device)
-        prepare_trackers(self.config.logging.report_to, self.run_dir.trackers)
         policy = load_policy(self.config, self.device)
         self.peaks.meter.end("load")
         text_rewards = without_model(self.rewards)

@@ -1,7 +1,8 @@
 """Trackers beside the run directory: checked before the run, offline unless the user says otherwise."""
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,23 @@ def check_trackers(names: Sequence[str]) -> None:
             )
 
 
-def prepare_trackers(names: Sequence[str], folder: Path) -> None:
-    """Points each tracker into `folder` and keeps it offline; what the user has set stays."""
+@contextlib.contextmanager
+def trackers_in(folder: Path, names: Sequence[str]) -> Iterator[None]:
+    """Points each tracker into `folder` and keeps it offline for as long as one run lasts; what the user has set stays.
+
+    They read it from the environment, which the next run of this process, a control for one, must find as it was.
+    """
+    wanted: dict[str, str] = {}
     for name in names:
         (folder / name).mkdir(parents=True, exist_ok=True)
-        for variable, value in (OFFLINE[name] | {FOLDER[name]: str((folder / name).resolve())}).items():
-            os.environ.setdefault(variable, value)
+        wanted |= OFFLINE[name] | {FOLDER[name]: str((folder / name).resolve())}
+    ours = [variable for variable in wanted if variable not in os.environ]
+    os.environ.update({variable: wanted[variable] for variable in ours})
+    try:
+        yield
+    finally:
+        for variable in ours:
+            os.environ.pop(variable, None)
 
 
 def guard_trackers(trainer: Any, tell: Callable[[str], None]) -> None:
