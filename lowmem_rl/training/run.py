@@ -258,10 +258,7 @@ class Run:
             row = recorder.on_logs(logs, step, self.peaks.highest_bytes)
             self.listen(StepEnded(row, self.config.grpo.steps))
             if step == 1:
-                self._write_engine(policy)
-                self.peaks.write()
-                if not self.recovery.times:  # else it was another step than the one predicted
-                    self.peaks.remember(self._note)
+                self._write_first_step(policy)
             tell_trackers(trainer, {f"health/{found.name}": found.confidence for found in watch.look(row)})
 
         def at_border() -> None:
@@ -274,16 +271,7 @@ class Run:
             keeper.write_if_due(step, is_last=step == self.config.grpo.steps)
             recorder.restart_clock()
 
-        def counts() -> dict[str, Any]:
-            return {
-                "recorder": recorder.counts(),
-                "failures": failures.counts(),
-                "recovery": self.recovery.counts(),
-                "sampling": self.sampler.choice.to_json(),
-                "examples": digest,
-            }
-
-        digest = digest_of(self.train_examples)
+        counts = partial(self._counts, recorder, failures, digest_of(self.train_examples))
         keeper = Keeper(self.run_dir, with_old_checkpoints(self.config), policy, counts, self._note)
         trainer = make_trainer(
             policy,
@@ -310,6 +298,23 @@ class Run:
         with self.endings.kept(keeper), self.recovery.told_at_the_end():
             self._run_steps(policy, trainer)
         self._write_engine(policy)  # what samples may have fallen back
+
+    def _counts(self, recorder: Recorder, failures: FailureCount, digest: str) -> dict[str, Any]:
+        """Returns what a run that goes on has to know besides the trainer's state."""
+        return {
+            "recorder": recorder.counts(),
+            "failures": failures.counts(),
+            "recovery": self.recovery.counts(),
+            "sampling": self.sampler.choice.to_json(),
+            "examples": digest,
+        }
+
+    def _write_first_step(self, policy: Policy) -> None:
+        """Writes what only a step can tell: which kernels ran, and what each phase held."""
+        self._write_engine(policy)
+        self.peaks.write()
+        if not self.recovery.times:  # else it was another step than the one predicted
+            self.peaks.remember(self._note)
 
     def _save(self, policy: Policy) -> None:
         if not self.is_put_back:  # the adapter of before stays
