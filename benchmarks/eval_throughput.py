@@ -7,6 +7,9 @@ Both go through `Sampler.answers`, as an evaluation does, over the same policy i
 that is thrown away, then `--rounds` that count. `merged` is what an evaluation on a CPU takes; `quantized` computes
 with the very weights of `generate`, and must say the same token by token. Where it does not, the gap between the two
 likeliest logits is told: rounding decides a tie. Target: `merged` at least three times as fast.
+
+`ratio_of_products_alone` says how far that can go: what `generate` takes, in products that `merged` cannot do without
+(matrices and attention, by PyTorch's profiler, the least of the rounds). Where rows are many it bounds the ratio.
 """
 
 import argparse
@@ -37,6 +40,7 @@ ARMS = {
     "merged": ("rollout.engine=lowmem", "rollout.weights=merged"),
 }
 Answers = list[Completion]
+PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::_scaled_dot_product_flash_attention_for_cpu")
 
 
 def main() -> None:
@@ -70,12 +74,16 @@ def measure(samplers: dict[str, Sampler], asked: Questions, batch: int, rounds: 
                 tokens = sum(completion.tokens for completion in said[arm])
                 speeds[arm].append(tokens / seconds)
                 work[arm].append(tokens / work_s)
+    generate_s = sum(completion.tokens for completion in said["generate"]) / median(speeds["generate"])
+    products_s = min(seconds_in_products(samplers["merged"], asked, batch) for _ in range(rounds))
     row = {
         "batch": batch,
         "tokens": {arm: sum(completion.tokens for completion in answers) for arm, answers in said.items()},
         "tokens_per_s": {arm: spread(values) for arm, values in speeds.items()},
         "ratio": {arm: spread(ratios(speeds, arm)) for arm in ("quantized", "merged")},
         "ratio_of_process_time": {arm: spread(ratios(work, arm)) for arm in ("quantized", "merged")},
+        "products_s": round(products_s, 3),
+        "ratio_of_products_alone": round(generate_s / products_s, 3),
         "texts_that_differ": {
             arm: differences(policy, asked, said["generate"], said[arm]) for arm in ("quantized", "merged")
         },
@@ -90,6 +98,15 @@ def answered(sampler: Sampler, asked: Questions, batch: int) -> Answers:
     prompts = [example.prompt for example in asked.examples]
     found = sampler.answers(prompts, GREEDY, max_tokens=asked.max_tokens, batch=batch)
     return [completion for _, completion in sorted(found, key=lambda pair: pair[0])]
+
+
+def seconds_in_products(sampler: Sampler, asked: Questions, batch: int) -> float:
+    """Returns the seconds in which matrices are multiplied and attention is paid, and nothing else."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        answered(sampler, asked, batch)
+    return sum(one.self_cpu_time_total for one in seen.key_averages() if one.key in PRODUCTS) / 1e6
 
 
 def ratios(speeds: dict[str, list[float]], arm: str) -> list[float]:

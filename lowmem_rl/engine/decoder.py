@@ -58,6 +58,7 @@ class KeyValues:
         shape = (len(decoder.blocks), slots, 2 * decoder.kv_heads, places, decoder.head_dim)
         # Zeros, for what the mask hides still counts: nothing times NaN is NaN.
         self.buffer = torch.zeros(shape, dtype=decoder.dtype, device=decoder.device)
+        self.turns = _turns(decoder, torch.arange(places, device=decoder.device))
 
     def put(self, slot: int, prompt: Tensor) -> None:
         """Copies a prompt's keys and values (layers, 2 kv_heads, tokens, head_dim) to the start of a slot."""
@@ -76,17 +77,20 @@ def prefill(decoder: Decoder, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Ten
     (layers, rows, 2 kv_heads, tokens, head_dim).
     """
     rows, tokens = ids.shape
-    turn = _rotation(decoder, torch.arange(tokens, device=ids.device))
+    turn = _turn(decoder, _turns(decoder, torch.arange(tokens, device=ids.device)))
     x, kept = decoder.embed(ids), []
     for block in decoder.blocks:
         heads = _heads(decoder, block, x, turn).transpose(1, 2)
         kept.append(heads[:, decoder.heads :].clone())  # a view would keep the queries
         q, k, v = heads.split([decoder.heads, decoder.kv_heads, decoder.kv_heads], dim=1)
         mixed = scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-        x = x + block.out(mixed.transpose(1, 2).reshape(rows, tokens, -1))
+        mixed = mixed.transpose(1, 2).reshape(rows, tokens, -1)
+        if block is decoder.blocks[-1]:  # from here on, nothing reads the other tokens
+            last = torch.arange(rows, device=ids.device), lengths - 1
+            x, mixed = x[last], mixed[last]
+        x = x + block.out(mixed)
         x = x + _mlp(block, x)
-    last = x[torch.arange(rows, device=ids.device), lengths - 1]
-    return decoder.head(decoder.norm(last)).float(), torch.stack(kept)
+    return decoder.head(decoder.norm(x)).float(), torch.stack(kept)
 
 
 def step(decoder: Decoder, tokens: Tensor, places: Tensor, cache: KeyValues, longest: int) -> Tensor:
@@ -96,7 +100,7 @@ def step(decoder: Decoder, tokens: Tensor, places: Tensor, cache: KeyValues, lon
     """
     count = len(tokens)
     rows = torch.arange(count, device=tokens.device)
-    turn = _rotation(decoder, places)
+    turn = _turn(decoder, cache.turns.index_select(0, places))
     mask = _mask(decoder, places, longest)
     x = decoder.embed(tokens)
     for block, layer in zip(decoder.blocks, cache.buffer, strict=True):
@@ -130,15 +134,22 @@ def _mlp(block: Block, x: Tensor) -> Tensor:
     return block.down(silu(gate) * up)
 
 
-def _rotation(decoder: Decoder, places: Tensor) -> Turn:
-    """Computes angles in float32, as transformers does; the sine's sign is that of `rotate_half`."""
-    angles = places[..., None, None].float() * decoder.inverse_frequencies
+def _turns(decoder: Decoder, places: Tensor) -> Tensor:
+    """Returns cosines and signed sines of some places (places, 2, 1, head_dim).
+
+    Computes angles in float32, as transformers does; the sine's sign is that of `rotate_half`.
+    """
+    angles = places[:, None, None].float() * decoder.inverse_frequencies
     cos, sin = angles.cos() * decoder.rotary_scale, angles.sin() * decoder.rotary_scale
-    turned = (*places.shape, decoder.heads + decoder.kv_heads, decoder.head_dim)
-    still = (*places.shape, decoder.kv_heads, decoder.head_dim)
-    cos = torch.cat((torch.cat((cos, cos), -1).expand(turned), cos.new_ones(still)), dim=-2)
-    sin = torch.cat((torch.cat((-sin, sin), -1).expand(turned), sin.new_zeros(still)), dim=-2)
-    return cos.to(decoder.dtype), sin.to(decoder.dtype)
+    return torch.stack((torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)), dim=1).to(decoder.dtype)
+
+
+def _turn(decoder: Decoder, turns: Tensor) -> Turn:
+    """Returns what rotates the heads of queries and keys (places, heads, head_dim); values stay as they are."""
+    turned = (-1, decoder.heads + decoder.kv_heads, -1)
+    still = turns.new_zeros(len(turns), decoder.kv_heads, decoder.head_dim)
+    cos, sin = turns.unbind(1)
+    return torch.cat((cos.expand(turned), still + 1), dim=1), torch.cat((sin.expand(turned), still), dim=1)
 
 
 def _mask(decoder: Decoder, places: Tensor, longest: int) -> Tensor:

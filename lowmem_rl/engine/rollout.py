@@ -6,6 +6,7 @@ is alive changes them, up to the rounding of matrix products of another size.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -16,6 +17,11 @@ from lowmem_rl.engine.sampling import Picking, pick, row_noise
 
 PREFILL_TOKENS = 8192
 """Most prompt tokens, padding included, in one forward, whose activations take the room of few rows' caches."""
+READ_AHEAD_TOKENS = 1024
+"""Most prompt tokens that are read before their rows have slots: in a 7B model 56 MiB of keys and values.
+
+Slots come free one by one, and a forward of one short prompt takes as long as one of many.
+"""
 GPU_CHECK_EVERY, CPU_CHECK_EVERY = 8, 1
 """Tokens between two looks at who is finished: on a GPU each look waits for all queued work."""
 
@@ -200,14 +206,24 @@ class _Wave:
             return
         del self.waiting[: len(entering)]
         keys = [self.keys[row] for row in entering]
-        self._read(keys)
+        if any(key not in self.read for key in keys):
+            self._read([*keys, *self._next_keys()])
         logits = torch.stack([self.read[key][0] for key in keys])
         for slot, key in enumerate(keys, start):
             self.cache.put(slot, self.read[key][1])
         self._enter(entering)
         self._take(slice(start, len(self.rows)), logits)
-        still_needed = {self.keys[row] for row in self.waiting[:1]}
-        self.read = {key: found for key, found in self.read.items() if key in still_needed}
+        waiting = (self.keys[row] for row in self.waiting)
+        self.read = {key: self.read[key] for key in takewhile(self.read.__contains__, waiting)}
+
+    def _next_keys(self) -> Iterator[Key]:
+        """Yields the prompts that get a slot next: no more than there are slots, nor many tokens."""
+        tokens = 0
+        for key in dict.fromkeys(self.keys[row] for row in self.waiting[: self.slots]):
+            tokens += len(key[0])
+            if tokens > READ_AHEAD_TOKENS:
+                return
+            yield key
 
     def _enter(self, rows: list[int]) -> None:
         """Appends slots for `rows`; the first token's place lies behind the prompt."""

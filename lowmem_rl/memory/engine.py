@@ -14,6 +14,8 @@ from lowmem_rl.models import ModelShape
 
 PREFILL_TOKENS = 8192
 """Most prompt tokens in one forward, as `engine.rollout` has it."""
+READ_AHEAD_TOKENS = 1024
+"""Most tokens of prompts that wait for a slot and are read already, likewise."""
 CHECK_EVERY = 8
 """Tokens that a finished row may go on for before someone looks, likewise."""
 PICK_BYTES, FILTERED_PICK_BYTES = 32, 46
@@ -93,11 +95,15 @@ def moved_rows(workload: Workload, shape: ModelShape, rows: int) -> Term:
     return term("rows on the move", MOVED_SHARE * rows * each, grade, "rows / 16 (P + C) 2 k b", upper=rows // 2 * each)
 
 
-def moments(workload: Workload, shape: ModelShape, rows: int, prompts: int) -> Iterator[tuple[Term, ...]]:
-    """Yields what is there at once: while weights are copied, prompts read and put in, the first word, the last."""
+def moments(workload: Workload, shape: ModelShape, rows: int, prompts: int, ahead: int) -> Iterator[tuple[Term, ...]]:
+    """Yields what is there at once: while weights are copied, prompts read and put in, the first word, the last.
+
+    `prompts` are the wave's, `ahead` those that are read before a slot is free for them.
+    """
     copy = (merged_copy(workload, shape),) if workload.rollout_weights == "merged" else ()
     if copy:
         yield *copy, joining(workload, shape)
+    waiting, prompts = prompts_read(workload, shape, ahead), prompts + ahead
     held, read = (*copy, cache(workload, shape, rows)), prompts_read(workload, shape, prompts)
     picked = picker(workload, shape, rows)
     heads, scores = prompts_heads(workload, shape, prompts), prompt_scores(workload, shape, prompts)
@@ -106,13 +112,18 @@ def moments(workload: Workload, shape: ModelShape, rows: int, prompts: int) -> I
     yield *held, earlier, heads, layer_pass(workload, shape, together), scores
     yield *held, read, heads
     yield *held, read, picked
-    yield *held, layer_pass(workload, shape, rows), picked
-    yield *held, moved_rows(workload, shape, rows)
+    yield *held, waiting, layer_pass(workload, shape, rows), picked
+    yield *held, waiting, moved_rows(workload, shape, rows)
 
 
 def prompts_of(workload: Workload, rows: int) -> int:
     """Returns the distinct prompts that a wave's rows begin with: groups stand together."""
     return ceil(rows / workload.group_size)
+
+
+def prompts_ahead(workload: Workload, prompts: int) -> int:
+    """Returns the most prompts that are read before a slot is free for them, beside a wave of some prompts."""
+    return min(prompts, READ_AHEAD_TOKENS // workload.prompt_tokens)
 
 
 def _prefill_tokens(workload: Workload, prompts: int) -> int:

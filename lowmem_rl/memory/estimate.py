@@ -166,15 +166,15 @@ def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[s
         if workload.rollout_engine == "vllm":
             found["rollout"] = phase((*idle, *rollout.vllm_share(workload, shape, card)), [()])
         else:
-            prompts = engine.prompts_of(workload, workload.rollout_rows)
-            found["rollout"] = phase(idle, _sampled(workload, shape, workload.rollout_rows, prompts))
+            rows, waits = workload.rollout_rows, workload.grouped_rows > workload.rollout_rows
+            found["rollout"] = phase(idle, _sampled(workload, shape, rows, engine.prompts_of(workload, rows), waits))
         if workload.old_logprob_pass or workload.reference_pass:
             found["logprobs"] = phase(between, _scored(workload, shape))
     earlier = (held,) if workload.accumulated or workload.method != "full" else ()
     found["backward"] = phase((*between, *earlier), backward_moments(workload, shape), learning=True)
     found["optimizer"] = phase(between, [(held, terms.optimizer_scratch(workload, shape))])
     if workload.eval_rows:
-        found["evaluation"] = phase(between, _sampled(workload, shape, workload.eval_rows, workload.eval_rows))
+        found["evaluation"] = phase(between, _sampled(workload, shape, workload.eval_rows, workload.eval_rows, True))
     return found | {"save": phase(between, [()])}
 
 
@@ -221,10 +221,11 @@ def _loading(workload: Workload, shape: ModelShape) -> Term:
     return term("matrix being quantised", size, "read from source", "largest matrix x 2")
 
 
-def _sampled(workload: Workload, shape: ModelShape, rows: int, prompts: int) -> Iterator[Terms]:
-    """Returns the moments of sampling, vLLM's own left out: it answers no evaluation."""
+def _sampled(workload: Workload, shape: ModelShape, rows: int, prompts: int, waits: bool) -> Iterator[Terms]:
+    """Returns the moments of sampling, vLLM's own left out: it answers no evaluation. Others may wait for the wave."""
     if workload.rollout_engine == "lowmem":
-        return engine.moments(workload, shape, rows, prompts)
+        ahead = engine.prompts_ahead(workload, prompts) if waits else 0
+        return engine.moments(workload, shape, rows, prompts, ahead)
     return rollout.generate_moments(workload, shape, rows)
 
 

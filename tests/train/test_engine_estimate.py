@@ -38,6 +38,7 @@ def linear_bytes(policy: Policy) -> int:
 
 def test_the_planner_knows_the_same_models_and_limits():
     assert (rollout.PREFILL_TOKENS, rollout.GPU_CHECK_EVERY) == (engine.PREFILL_TOKENS, engine.CHECK_EVERY)
+    assert rollout.READ_AHEAD_TOKENS == engine.READ_AHEAD_TOKENS
 
 
 def test_the_copy_has_the_counted_size(policy, workload):

@@ -8,6 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lowmem_rl.engine import rollout
+from lowmem_rl.engine.decoder import prefill
 from lowmem_rl.engine.rollout import Limits, Sampled, sample
 from lowmem_rl.engine.sampling import GREEDY, Picking, names_of
 from lowmem_rl.engine.weights import UnknownModel, merged, quantized
@@ -104,6 +105,27 @@ def test_a_rows_tokens_depend_on_no_other_row(model: Any) -> None:
     assert ids_of(sampled(model, prompts, names, rows=16, reads_once=False, leaves_early=False)) == together
     assert ids_of(sampled(model, prompts[::-1], names[::-1], rows=5))[::-1] == together
     assert ids_of(sampled(model, prompts[7:8], names[7:8], rows=1)) == together[7:8]
+
+
+def test_waiting_prompts_are_read_many_at_once(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+
+    def counted(decoder: Any, ids: torch.Tensor, lengths: torch.Tensor) -> Any:
+        read.append(len(ids))
+        return prefill(decoder, ids, lengths)
+
+    monkeypatch.setattr(rollout, "prefill", counted)
+    prompts, names = prompts_of([5, 12, 30, 2, 7, 9, 3, 8, 4, 6, 11, 10]), names_of("x", 12)
+    found = ids_of(sampled(model, prompts, names, rows=3))
+    assert sum(read) == 12
+    assert max(read) <= 2 * 3
+    assert len(read) <= 3
+    read.clear()
+    monkeypatch.setattr(rollout, "READ_AHEAD_TOKENS", 0)
+    assert ids_of(sampled(model, prompts, names, rows=3)) == found
+    assert sum(read) == 12
+    assert max(read) == 3
+    assert len(read) > 3
 
 
 def test_rows_of_one_prompt_differ_and_the_same_names_repeat(model: Any) -> None:

@@ -270,6 +270,17 @@ def test_prompts_are_held_until_they_are_put_in_the_cache() -> None:
     assert [engine.prompts_of(ours(group_size=8), rows) for rows in (1, 8, 9, 64)] == [1, 1, 2, 8]
 
 
+def test_short_prompts_are_read_before_a_slot_is_free() -> None:
+    assert [engine.prompts_ahead(ours(), prompts) for prompts in (1, 8)] == [1, 2]  # 1024 tokens of 512 each
+    assert engine.prompts_ahead(ours(prompt_tokens=1025), 8) == 0
+    moments = list(engine.moments(ours(), LARGE, 8, 8, ahead=2))
+    waiting = [one.expected_bytes for moment in moments[-2:] for one in moment if one.name == "prompts read"]
+    assert waiting == [engine.prompts_read(ours(), LARGE, 2).expected_bytes] * 2
+    assert not any(
+        one.expected_bytes for one in list(engine.moments(ours(), LARGE, 8, 8, 0))[-1] if one.name == "prompts read"
+    )
+
+
 @pytest.mark.parametrize(
     ("weights", "width", "a_token"),
     [
@@ -306,8 +317,8 @@ def test_our_rollout_is_its_worst_moment_and_evaluation_has_a_prompt_a_row() -> 
     names = [one.name for one in found.phases["rollout"]]
     assert {"merged copy of the weights", "KV cache"} <= set(names)
     read = {one.name: one.expected_bytes for one in found.phases["evaluation"]}
-    assert read["prompts being read"] == engine.prompts_heads(ours(), LARGE, 32).expected_bytes
-    assert read["prompts read"] == engine.prompts_read(ours(), LARGE, 16).expected_bytes  # before the last 8192 tokens
+    assert read["prompts being read"] == engine.prompts_heads(ours(), LARGE, 34).expected_bytes
+    assert read["prompts read"] == engine.prompts_read(ours(), LARGE, 18).expected_bytes  # before the last 8192 tokens
     assert "merged copy of the weights" not in found.to_json_phases()["backward"]
 
 
