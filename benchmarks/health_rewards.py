@@ -28,6 +28,16 @@ def mostly_sevens(completion: str, example: Example) -> float:
     return box.count("7") / max(4, len(box))
 
 
+def longer_is_better(completion: str, example: Example) -> float:
+    """Pays for every character, the tags' own among them."""
+    return len(completion) / 100
+
+
+def shorter_is_better(completion: str, example: Example) -> float:
+    """Takes something away for every character."""
+    return -len(completion) / 100
+
+
 def format_without_thoughts(completion: str, example: Example) -> float:
     """Wants the answer at once: the form is easy to keep where nothing is worked out."""
     return float(re.fullmatch(r"<think></think>\\boxed\{\d+\}", completion) is not None)

@@ -24,7 +24,8 @@ class Sampler:
     """Our engine over a policy, as chosen for this model and machine.
 
     `gap` is the mean difference, in nats a token, between what the last rollout's tokens were sampled with and what
-    the training weights give them. A limit lets work whose memory runs out be tried again with fewer rows.
+    the training weights give them; `is_off` says that rounding does not explain it. A limit lets work whose memory
+    runs out be tried again with fewer rows.
     """
 
     rollout_limit: RowLimit | None = None
@@ -42,6 +43,7 @@ class Sampler:
         self.choice: Choice = choice or choose(policy, config)
         self.stop_ids = policy.stop_ids
         self.gap: float | None = None
+        self.is_off = False
 
     @property
     def is_ours(self) -> bool:
@@ -63,7 +65,8 @@ class Sampler:
         )
         sampled = self._sample_within(self.rollout_limit, prompts, names, picking, limits)
         self.gap = self._gap(prompts, sampled, picking)
-        if self.gap is not None and not self.gap <= max_gap(self.policy):  # NaN too
+        self.is_off = self.gap is not None and not self.gap <= max_gap(self.policy)  # NaN too
+        if self.is_off:
             self._fall_back(f"log-probs lie {self.gap:.2g} nats from the training weights'")
         return sampled
 

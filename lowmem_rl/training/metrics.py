@@ -30,6 +30,7 @@ NAMES = {
     "num_tokens": "num_tokens",
     "dead_rows": "dead_rows",
     "rollout_gap": "rollout_gap_nats",
+    "sampler_fell_back": "sampler_fell_back",
 }
 
 

@@ -193,6 +193,8 @@ class Overrides(Learning):
             return self._sample_through_trl(prompt_ids, images, multimodal_fields, num_generations)
         sampled = self.sampler.rollout(prompt_ids, names_of(self._stream, len(prompt_ids)))
         self._metrics["train"]["rollout_gap"].append(self.sampler.gap or 0.0)
+        if self.sampler.is_off:
+            self._metrics["train"]["sampler_fell_back"].append(1.0)
         return [row.ids for row in sampled], None
 
     def _sample_through_trl(

@@ -99,7 +99,9 @@ def test_weights_that_are_not_the_policys_are_left_step_by_step(
         return decoder
 
     monkeypatch.setattr(sampler_module, "build", off)
+    assert not sampler.is_off
     roll(sampler)
+    assert sampler.is_off
     assert (sampler.choice.engine, sampler.choice.weights) == ("lowmem", "quantized")
     roll(sampler)
     assert (sampler.choice.engine, sampler.choice.weights) == ("generate", None)

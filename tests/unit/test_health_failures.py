@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.health_failures import FAILURES, HEALTHY, halved, line, risen, summary, without_a_number
+from benchmarks.health_cases import FAILURES, HEALTHY, halved, risen, without_a_number
+from benchmarks.health_failures import line, summary
 from lowmem_rl.health.report import SYMPTOMS
 
 RECORDS = sorted((Path(__file__).parents[2] / "benchmarks" / "records").glob("health-*.json"))
