@@ -116,11 +116,11 @@ def _as_it_runs(workload: Workload, card: Card | None) -> Workload:
 
 
 def _on_cpu(workload: Workload) -> Workload:
-    """8-bit and paged states need CUDA, and what would be offloaded is in host memory already."""
+    """What would be paged or offloaded is in host memory already."""
     return replace(
         workload,
         compute_bytes=4 if workload.wide_on_cpu else workload.compute_bytes,
-        optimizer="adamw_torch_fused" if "8bit" in workload.optimizer else workload.optimizer,
+        optimizer=workload.optimizer.removeprefix("paged_"),
         checkpointing="plain" if workload.checkpointing == "unsloth" else workload.checkpointing,
         grouped_rows=0,
     )

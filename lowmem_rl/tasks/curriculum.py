@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from lowmem_rl.errors import RunDirError, TaskError
 from lowmem_rl.example import Example
+from lowmem_rl.runs import read_rows
 
 By = Literal["level", "pass_rate", "answer_length"]
 How = Literal["easy_to_hard", "mixed"]
@@ -181,18 +182,16 @@ class Window:
         return blake2b(f"{self.seed}/{step}/{example_id}".encode(), digest_size=8).digest()
 
 
-def read_order(text: str) -> list[Drawn]:
+def read_order(path: Path) -> list[Drawn]:
     """Returns the steps of a run's record; a last line that is half written is left out.
 
     Raises `RunDirError` for any other line that is none.
     """
     steps = []
-    whole = text.split("\n")[:-1]  # what stands behind the last line break was cut off
-    for number, line in enumerate(whole, start=1):
+    for number, row in enumerate(read_rows(path), start=1):
         try:
-            row = json.loads(line)
             steps.append(Drawn(int(row["step"]), tuple(row["examples"]), tuple(row["right"]), int(row["sampled"])))
         except (ValueError, LookupError, TypeError) as error:
-            what = f"Line {number} of the recorded order is no step: {error}."
+            what = f"{path}, line {number}, is no step: {error}."
             raise RunDirError(what, hint="Resume from an earlier checkpoint, or start the run anew.") from error
     return steps

@@ -16,6 +16,7 @@ from lowmem_rl.engine.device import Device
 from lowmem_rl.errors import ConfigError, RunDirError, SetupError, TaskError
 from lowmem_rl.evaluation.result import EvalResult
 from lowmem_rl.example import Example
+from lowmem_rl.health.report import SYMPTOMS
 from lowmem_rl.runs import RunDir, drop_rows_after, drop_torn_row, read_json, read_rows, write_json
 from lowmem_rl.training.checkpoints import Checkpoint, newest
 
@@ -121,6 +122,20 @@ def other_machine_notes(run_dir: RunDir, here: Mapping[str, Any]) -> list[str]:
     return [f"goes on exactly, but rounds as this machine does: {', '.join(changed)}"] if changed else []
 
 
+def ailing_notes(run_dir: RunDir) -> list[str]:
+    """Returns a note where the last audit left something critical: from the same weights it may come to that again."""
+    try:
+        findings = _read(run_dir.health).get("findings") if run_dir.health.exists() else None
+    except RunDirError:  # the next audit writes another
+        return []
+    found = [one for one in findings if isinstance(one, dict)] if isinstance(findings, list) else []
+    grave = [one.get("name") for one in found if (one.get("severity"), one.get("lasts")) == ("critical", True)]
+    named = [symptom.name for symptom in SYMPTOMS if symptom.name in grave]
+    return (
+        [f"its last audit found {', '.join(named)}: it may come to that again (lowmem-rl doctor RUN)"] if named else []
+    )
+
+
 def was_forced(run_dir: RunDir) -> bool:
     """Says whether the run was started with --force."""
     return bool(_read(run_dir.estimate).get("forced"))
@@ -136,7 +151,9 @@ def take_back(run_dir: RunDir, tell: Callable[[str], None]) -> Standing:
         clear_up(folder)
     checkpoint = newest(run_dir, tell)
     step = checkpoint.step if checkpoint else 0
-    for rows in (run_dir.metrics, run_dir.samples, run_dir.order, run_dir.rollbacks, run_dir.recoveries):
+    by_step = (run_dir.metrics, run_dir.samples, run_dir.order, run_dir.rollbacks, run_dir.recoveries)
+    _check_links((*by_step, run_dir.resumes))
+    for rows in by_step:
         drop_rows_after(rows, step)
     drop_torn_row(run_dir.resumes)
     _check_rows(run_dir, step)
@@ -148,13 +165,18 @@ def take_back(run_dir: RunDir, tell: Callable[[str], None]) -> Standing:
             (row["peak_bytes"] for row in read_rows(run_dir.metrics) if isinstance(row.get("peak_bytes"), int)),
             default=0,
         ),
-        _phases(run_dir),
+        _phases(run_dir, tell),
         time.monotonic() - began,
     )
 
 
-def _phases(run_dir: RunDir) -> dict[str, Any]:
-    found = _read(run_dir.peak) if run_dir.peak.exists() else {}
+def _phases(run_dir: RunDir, tell: Callable[[str], None]) -> dict[str, Any]:
+    """What is beside the run must not keep it from going on."""
+    try:
+        found = _read(run_dir.peak) if run_dir.peak.exists() else {}
+    except RunDirError as error:
+        tell(f"what the first step held is lost: {error}")
+        found = {}
     return {name: found[name] for name in ("phases", "metered_step") if name in found}
 
 
@@ -173,6 +195,15 @@ def check_examples(standing: Standing, examples: Sequence[Example]) -> None:
             "The task gives other examples than when this run began: its data have changed.",
             hint="Put the data back as they were, or start the run anew in another directory.",
         )
+
+
+def _check_links(paths: Sequence[Path]) -> None:
+    """A directory from elsewhere must not have other files of this machine cut short."""
+    for path in paths:
+        if path.is_symlink():
+            raise RunDirError(
+                f"{path} is a link, and going on would write through it.", hint="Put the file itself there."
+            )
 
 
 def _check_rows(run_dir: RunDir, step: int) -> None:

@@ -42,6 +42,7 @@ from lowmem_rl.training.record import Recorder, step_callback
 from lowmem_rl.training.recovery import Recovery
 from lowmem_rl.training.resuming import (
     Standing,
+    ailing_notes,
     check_device,
     check_examples,
     digest_of,
@@ -53,7 +54,7 @@ from lowmem_rl.training.resuming import (
 )
 from lowmem_rl.training.rollback import WayBack, with_old_checkpoints
 from lowmem_rl.training.stopping import stoppable
-from lowmem_rl.training.trackers import guard_trackers, tell_trackers, trackers_in
+from lowmem_rl.training.trackers import attach_trackers, tell_trackers, trackers_in
 from lowmem_rl.training.trainer import make_trainer
 from lowmem_rl.training.trl_args import adjustments
 from lowmem_rl.training.trl_rewards import FailureCount, TrlReward
@@ -112,7 +113,7 @@ def resume(
                 raise refusal
         check_device(run_dir, inputs.device)
         notes = other_machine_notes(run_dir, machine_record(this_machine(), inputs.device))
-        inputs = replace(inputs, overridden=(), notes=(*inputs.notes, *notes))
+        inputs = replace(inputs, overridden=(), notes=(*inputs.notes, *notes, *ailing_notes(run_dir)))
         standing = take_back(run_dir, lambda text: listen(Noted(text)))
         try:
             keep_changes(run_dir, composed)
@@ -287,7 +288,7 @@ class Run:
             recovery=self.recovery,
         )
         trainer.on_border = at_border
-        guard_trackers(trainer, self._note)
+        attach_trackers(trainer, self.config.logging.report_to, self._note)
         recorder.clock.watch(trainer)
         if self.standing.checkpoint:
             recorder.go_on(self.standing.counts["recorder"])
@@ -325,7 +326,7 @@ class Run:
 
     def _drawn(self) -> list[Drawn]:
         """Returns the rounds of sampling that the run has done."""
-        return read_order(self.run_dir.order.read_text("utf-8")) if self.standing.checkpoint else []
+        return read_order(self.run_dir.order) if self.standing.checkpoint else []
 
     def _run_steps(self, policy: Policy, trainer: Any) -> None:
         checkpoint = self.standing.checkpoint

@@ -45,14 +45,19 @@ def trackers_in(folder: Path, names: Sequence[str]) -> Iterator[None]:
             os.environ.pop(variable, None)
 
 
-def guard_trackers(trainer: Any, tell: Callable[[str], None]) -> None:
-    """Sees to it that a tracker which fails costs no step: it is told of once, and asked no more."""
+def attach_trackers(trainer: Any, names: Sequence[str], tell: Callable[[str], None]) -> None:
+    """Gives a trainer its trackers; one that fails, even when it is made, is told of and left out."""
     from transformers.integrations import get_reporting_integration_callbacks
 
-    kinds = tuple(get_reporting_integration_callbacks(trainer.args.report_to))
-    for callback in trainer.callback_handler.callbacks:
-        if isinstance(callback, kinds):
-            _guard(callback, tell)
+    for kind in get_reporting_integration_callbacks(list(names)):
+        try:
+            tracker = kind()
+        except Exception as error:  # noqa: BLE001  # a tracker may fail in any way
+            tell(_left_out(kind, error))
+            continue
+        _guard(tracker, tell)
+        trainer.add_callback(tracker)
+        tracker.on_init_end(trainer.args, trainer.state, trainer.control)
 
 
 def tell_trackers(trainer: Any, values: Mapping[str, float]) -> None:
@@ -73,8 +78,7 @@ def _guard(callback: Any, tell: Callable[[str], None]) -> None:
                 return event(*args, **kwargs)
             except Exception as error:  # noqa: BLE001  # a tracker may fail in any way
                 is_broken = True
-                name = type(callback).__name__.removesuffix("Callback")
-                tell(f"{name} failed and is left out from here on: {type(error).__name__}: {error}")
+                tell(_left_out(type(callback), error))
                 return None
 
         return call
@@ -82,3 +86,8 @@ def _guard(callback: Any, tell: Callable[[str], None]) -> None:
     for name in dir(callback):
         if name.startswith("on_"):
             setattr(callback, name, guarded(getattr(callback, name)))
+
+
+def _left_out(kind: type, error: Exception) -> str:
+    name = kind.__name__.removesuffix("Callback")
+    return f"{name} failed and is left out from here on: {type(error).__name__}: {error}"

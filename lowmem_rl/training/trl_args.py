@@ -14,8 +14,6 @@ from lowmem_rl.config import OptimizerConfig, RunConfig
 from lowmem_rl.engine.device import Device
 from lowmem_rl.runs import RunDir
 
-CPU_OPTIMIZER = "adamw_torch_fused"
-
 
 @dataclass(frozen=True, slots=True)
 class Adjustment:
@@ -64,12 +62,16 @@ def mini_batches_of_a_rollout(config: RunConfig) -> int:
 def adjustments(config: RunConfig, device: Device) -> list[Adjustment]:
     """Returns every setting that this device cannot keep."""
     found = []
-    if not device.is_gpu and config.optimizer.name != CPU_OPTIMIZER:
-        why = "8-bit and paged states need CUDA; the fused AdamW computes the same steps on a CPU"
-        found.append(Adjustment("optimizer.name", config.optimizer.name, CPU_OPTIMIZER, why))
+    if (used := optimizer_of(config.optimizer, device)) != config.optimizer.name:
+        found.append(Adjustment("optimizer.name", config.optimizer.name, used, "states are in host RAM already"))
     if not device.is_gpu and config.checkpointing == "unsloth":
         found.append(Adjustment("memory.checkpointing", "unsloth", "plain", "activations are in host RAM already"))
     return found
+
+
+def optimizer_of(optimizer: OptimizerConfig, device: Device) -> str:
+    """Returns the optimizer's name as it runs here: pages move between a GPU and the host."""
+    return optimizer.name if device.is_gpu else optimizer.name.removeprefix("paged_")
 
 
 def micro_batches_per_step(config: RunConfig) -> int:
@@ -87,7 +89,7 @@ def _loop_arguments(config: RunConfig, out: Path) -> dict[str, Any]:
         "shuffle_dataset": config.curriculum.by == "none",
         "logging_steps": 1,
         "save_strategy": "no",  # the adapter is saved by us, in the run directory
-        "report_to": list(config.logging.report_to) or "none",
+        "report_to": "none",  # `trackers.attach_trackers` adds them: the trainer would fall with one
         "disable_tqdm": True,
         "log_completions": False,
         "logging_nan_inf_filter": False,  # a NaN loss must be seen, not averaged away
@@ -136,7 +138,7 @@ def _loss_arguments(config: RunConfig) -> dict[str, Any]:
 
 def _optimizer_arguments(optimizer: OptimizerConfig, device: Device) -> dict[str, Any]:
     return {
-        "optim": optimizer.name if device.is_gpu else CPU_OPTIMIZER,
+        "optim": optimizer_of(optimizer, device),
         "learning_rate": optimizer.learning_rate,
         "adam_beta1": optimizer.beta1,
         "adam_beta2": optimizer.beta2,

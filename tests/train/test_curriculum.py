@@ -23,7 +23,7 @@ WINDOW = ("--set=curriculum.by=pass_rate", "--set=curriculum.how=window")
 
 
 def recorded(run: Path) -> list[Drawn]:
-    return read_order(RunDir(run).order.read_text())
+    return read_order(RunDir(run).order)
 
 
 def composed(*options: str) -> Composed:

@@ -36,6 +36,7 @@ RUNS = {
         "curriculum.by=pass_rate",
         "curriculum.how=window",
         "grpo.steps_per_rollout=2",
+        "optimizer.name=adamw_8bit",
     ),
     # Global random numbers in sampling, several epochs of few examples, each rollout learnt from twice.
     "generate, epochs, two passes": (
@@ -177,6 +178,30 @@ def test_a_file_that_is_missing_is_named_with_the_cure(missing, undisturbed, cli
     assert "Traceback" not in outcome.stderr
 
 
+def test_what_is_damaged_beside_a_run_does_not_keep_it_from_going_on(undisturbed, cli_here, tmp_path) -> None:
+    killed = copy_killed(undisturbed(WINDOW), tmp_path / "run", 4)
+    killed.peak.write_text("{")
+    grave = {"name": "gibberish", "severity": "critical", "lasts": True}
+    over = {"name": "dead_reward", "severity": "critical", "lasts": False}
+    write_json(killed.health, {"findings": [grave, over, {"name": ["x"]}, None]})
+    outcome = resume(cli_here, killed)
+    assert outcome.code == 0, outcome.stderr[-3000:]
+    assert f"what the first step held is lost: {killed.peak} cannot be read" in outcome.stderr
+    assert "its last audit found gibberish: it may come to that again" in outcome.stderr
+
+
+@pytest.mark.parametrize("name", ["metrics", "resumes"])
+def test_a_link_among_the_rows_is_refused_and_what_it_leads_to_stays(name, undisturbed, cli_here, tmp_path) -> None:
+    killed, elsewhere = copy_killed(undisturbed(WINDOW), tmp_path / "run", 4), tmp_path / "elsewhere"
+    elsewhere.write_text("not ended")
+    getattr(killed, name).unlink(missing_ok=True)
+    getattr(killed, name).symlink_to(elsewhere)
+    outcome = resume(cli_here, killed)
+    assert outcome.code == 7
+    assert f"{getattr(killed, name)} is a link" in outcome.stderr
+    assert elsewhere.read_text() == "not ended"
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"config": {"grpo": 7}, "preset": "x"}', "\0"])
 def test_a_config_that_is_none_is_named(content, cli_here, tmp_path) -> None:
     run = RunDir(tmp_path)
@@ -274,13 +299,14 @@ def test_a_directory_that_cannot_be_written_is_refused(small_disk, cli_here) -> 
     assert "cannot be a run directory: Read-only file system" in outcome.stderr
 
 
-def test_a_tracker_that_fails_costs_no_step(cli_here, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("moment", ["__init__", "on_init_end", "on_train_begin", "on_log"])
+def test_a_tracker_that_fails_costs_no_step(cli_here, tmp_path, monkeypatch, moment) -> None:
     from transformers.integrations import TensorBoardCallback
 
     def fail(*args, **kwargs) -> None:
         raise RuntimeError("the server is gone")
 
-    monkeypatch.setattr(TensorBoardCallback, "on_log", fail)
+    monkeypatch.setattr(TensorBoardCallback, moment, fail)
     small = [setting for setting in SMALL if "grpo.steps" not in setting]
     settings = [f"--set={setting}" for setting in (*small, "grpo.steps=2", "logging.report_to=tensorboard")]
     outcome = cli_here("train", "--preset=tiny-cpu", *settings, "--force", f"--out={tmp_path / 'run'}")

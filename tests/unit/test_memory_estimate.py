@@ -187,11 +187,11 @@ def test_a_guessed_layer_is_tight_where_the_same_sizes_known_would_fit() -> None
     assert weights.upper_bytes >= 1.5 * weights.expected_bytes
 
 
-def test_a_cpu_computes_in_float32_with_whole_states_and_offloads_nothing() -> None:
-    run = workload_of(config(), LARGE)
+def test_a_cpu_computes_in_float32_and_neither_pages_nor_offloads() -> None:
+    run = replace(workload_of(config(), LARGE), optimizer="paged_adamw_8bit")
     here = estimate(run, LARGE, None).workload
-    assert (here.compute_bytes, here.optimizer, here.checkpointing) == (4, "adamw_torch_fused", "plain")
-    assert estimate(run, LARGE, CARD).workload.optimizer == "adamw_8bit"
+    assert (here.compute_bytes, here.optimizer, here.checkpointing) == (4, "adamw_8bit", "plain")
+    assert estimate(run, LARGE, CARD).workload.optimizer == "paged_adamw_8bit"
     asked = workload_of(config(model={"name": "Qwen/Qwen2.5-7B-Instruct", "dtype": "bfloat16"}), LARGE)
     assert estimate(asked, LARGE, None).workload.compute_bytes == 2
 

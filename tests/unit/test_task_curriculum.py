@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from statistics import fmean
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given
@@ -109,16 +110,21 @@ def test_a_solved_example_comes_back_in_time() -> None:
 def test_a_resumed_run_draws_what_the_undisturbed_one_would(outcomes: list[tuple[str, int]], cut: int) -> None:
     window = Window(seed=3)
     steps = [Drawn(step, (id_,), (right,), 8) for step, (id_, right) in enumerate(outcomes)]
-    record = "".join(json.dumps(drawn.to_json()) + "\n" for drawn in steps)
-    assert window.replay(read_order(record), RATES) == window.replay(steps, RATES)
+    with TemporaryDirectory() as folder:
+        record = Path(folder) / "order.jsonl"
+        record.write_text("".join(json.dumps(drawn.to_json()) + "\n" for drawn in steps))
+        assert window.replay(read_order(record), RATES) == window.replay(steps, RATES)
     half = window.replay(steps[:cut], RATES)
     for drawn in steps[cut:]:
         half = window.note(half, drawn)
     assert window.draw(IDS, half, 99, 8) == window.draw(IDS, window.replay(steps, RATES), 99, 8)
 
 
-def test_a_half_written_last_line_is_left_out_and_a_broken_one_before_it_is_not() -> None:
+def test_a_half_written_last_line_is_left_out_and_a_broken_one_before_it_is_named(tmp_path: Path) -> None:
+    record = tmp_path / "order.jsonl"
     line = json.dumps(Drawn(0, ("e1",), (2,), 8).to_json()) + "\n"
-    assert len(read_order(line + line[:20])) == 1
-    with pytest.raises(RunDirError, match="Line 1"):
-        read_order("{}\n" + line)
+    record.write_text(line + line[:20])
+    assert len(read_order(record)) == 1
+    record.write_text("{}\n" + line)
+    with pytest.raises(RunDirError, match=r"order\.jsonl, line 1"):
+        read_order(record)

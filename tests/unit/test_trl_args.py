@@ -62,12 +62,14 @@ def test_the_number_format_sets_both_flags(dtype, flags) -> None:
     assert (arguments["bf16"], arguments["fp16"]) == flags
 
 
-def test_a_cpu_changes_the_8_bit_optimizer_and_says_so() -> None:
-    run = config(optimizer={"name": "adamw_8bit"}, memory={"checkpointing": "none"})
+def test_a_cpu_has_no_pages_and_says_so() -> None:
+    run = config(optimizer={"name": "paged_adamw_8bit"}, memory={"checkpointing": "none"})
     (adjustment,) = adjustments(run, CPU)
     assert adjustment.key == "optimizer.name"
-    assert grpo_arguments(run, CPU, Path("out"))["optim"] == adjustment.used
+    assert grpo_arguments(run, CPU, Path("out"))["optim"] == adjustment.used == "adamw_8bit"
     assert adjustments(run, GPU) == []
+    unpaged = config(optimizer={"name": "adamw_8bit"}, memory={"checkpointing": "none"})
+    assert adjustments(unpaged, CPU) == []
 
 
 def test_the_order_of_a_curriculum_is_not_shuffled() -> None:
