@@ -14,6 +14,7 @@ SMALL = (
     "--set=eval.every=0",
     "--set=grpo.prompts_per_step=4",
     "--set=memory.micro_batch=16",
+    "--set=optimizer.name=adamw_8bit",
 )
 TOO_HOT = "--set=rollout.temperature=9.0"
 WEIGHTS = "adapter_model.safetensors"
