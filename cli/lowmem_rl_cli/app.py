@@ -293,7 +293,8 @@ def samples(
     ] = False,
     limit: Annotated[int, typer.Option("--limit", help="How many to show.", min=1)] = 8,
     prompt: Annotated[
-        str | None, typer.Option("--prompt", help="Ask the trained model this instead.", metavar="TEXT")
+        str | None,
+        typer.Option("--prompt", help="Ask the trained model this instead; RUN/best asks the best.", metavar="TEXT"),
     ] = None,
     sampled: Annotated[
         int | None,
@@ -369,7 +370,7 @@ def export(
 
     The written files are loaded again by transformers and peft alone and asked held-out items. An adapter and a merge
     into the weights of training must give the same tokens; a merge into 16-bit originals and gguf the same accuracy.
-    What fails is not left behind: exit code 7.
+    What fails is not left behind: exit code 7. RUN/best hands on the adapter of the best evaluation.
     """
     from lowmem_rl_cli.export import export_command
 

@@ -1,5 +1,6 @@
 """A run's own model: what it was trained from, with the adapter that it has learnt."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -10,6 +11,19 @@ from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import Policy, load_policy
 from lowmem_rl.errors import RunDirError
 from lowmem_rl.runs import RunDir, read_json
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What a run has learnt: its last adapter, or that of its best evaluation."""
+
+    run: RunDir
+    adapter: Path
+
+    @property
+    def is_best(self) -> bool:
+        """True for the adapter of the best evaluation."""
+        return self.adapter == self.run.best
 
 
 def config_of(run: RunDir) -> RunConfig:
@@ -27,22 +41,27 @@ def config_of(run: RunDir) -> RunConfig:
         ) from error
 
 
-def check_adapter(run: RunDir) -> Path:
-    """Returns where a run's adapter lies. Raises `RunDirError` where it has none."""
-    if not (run.adapter / WEIGHTS).is_file():
+def find_learnt(path: Path) -> Learnt:
+    """Returns what a run has learnt; `path` is the run's directory, or in it `best` or `adapter`."""
+    names_one = path.name in ("best", "adapter") and not (path / "config.json").exists()
+    run = RunDir(path.parent if names_one and (path.parent / "config.json").is_file() else path)
+    return Learnt(run, run.best if run.path != path and path.name == "best" else run.adapter)
+
+
+def check_adapter(learnt: Learnt) -> None:
+    """Raises `RunDirError` where nothing was learnt."""
+    if not (learnt.adapter / WEIGHTS).is_file():
         raise RunDirError(
-            f"{run.path} has no adapter: nothing that was learnt is saved there.",
+            f"{learnt.run.path} has no adapter in {learnt.adapter.name}: nothing that was learnt is saved there.",
             hint="`train` saves it when it ends or is stopped by Ctrl-C; take a run that got so far.",
         )
-    return run.adapter
 
 
-def load_trained(run: RunDir, config: RunConfig, device: Device) -> Policy:
+def load_trained(learnt: Learnt, config: RunConfig, device: Device) -> Policy:
     """Loads a run's model as training had it, its adapter filled with what was learnt.
 
     Raises `RunDirError` for an adapter that is damaged or another model's, and what `load_policy` raises.
     """
-    adapter = check_adapter(run)
     policy = load_policy(config, device)
-    load_adapter(policy.model, adapter)
+    load_adapter(policy.model, learnt.adapter)
     return policy

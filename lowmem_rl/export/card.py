@@ -28,16 +28,17 @@ FACTS = {
 """What a reader looks for first, by the key that holds it; the rest is in the command."""
 
 
-def card_of(record: RunRecord, form: Form, proof: Proof) -> str:
-    """Returns the card. What a run directory says is shown as text, never as markup."""
+def card_of(record: RunRecord, form: Form, proof: Proof, *, of_best: bool = False) -> str:
+    """Returns the card of a run's last adapter, or of its best. What a run says is shown as text, never as markup."""
+    evaluation = record.best if of_best else record.latest
     return "\n".join(
         [
             *_head(form),
             *_title(record, form),
-            *_results(record),
+            *_results(record, evaluation, of_best=of_best),
             *_proof(form, proof),
             *_use(form),
-            *_training(record),
+            *_training(record, evaluation if of_best else None),
         ]
     )
 
@@ -59,12 +60,15 @@ def _title(record: RunRecord, form: Form) -> Iterator[str]:
     yield f"{form.what}. Trained by lowmem-rl {__version__}."
 
 
-def _results(record: RunRecord) -> Iterator[str]:
+def _results(record: RunRecord, latest: Evaluation | None, *, of_best: bool) -> Iterator[str]:
     yield from ("", "## Results", "")
-    before, latest = record.before, record.latest
+    before = record.before
     if latest is None:
         yield "This run was not evaluated after training: nothing is known of what it learnt."
         return
+    if of_best:
+        yield "These weights were chosen as the best of several evaluations: on other items expect less."
+        yield ""
     yield "Greedy answers to held-out items, with 95 % intervals."
     yield from ("", "| | step | items | right, wherever the answer stands | right, in the asked form |")
     yield "|---|---|---|---|---|"
@@ -110,12 +114,12 @@ def _use(form: Form) -> Iterator[str]:
     yield from form.usage
 
 
-def _training(record: RunRecord) -> Iterator[str]:
+def _training(record: RunRecord, chosen: Evaluation | None) -> Iterator[str]:
     yield from ("", "## Training", "", "| | |", "|---|---|")
     for label, key in FACTS.items():
         value = record.setting(key)
         yield f"| {label} | {code(value if isinstance(value, str) else json.dumps(value))} |"
-    yield f"| steps taken | {record.last_step} |"
+    yield f"| steps taken | {f'{chosen.step} of {record.last_step}' if chosen else record.last_step} |"
     versions = record.machine.get("versions")
     if isinstance(versions, dict):
         told = ", ".join(f"{name} {version}" for name, version in versions.items() if version)

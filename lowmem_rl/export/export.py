@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lowmem_rl.engine.device import device_on
-from lowmem_rl.engine.trained import check_adapter, config_of
+from lowmem_rl.engine.trained import Learnt, check_adapter, config_of, find_learnt
 from lowmem_rl.errors import ConfigError, RunDirError
 from lowmem_rl.evaluation.judge import Judge, judge_of
 from lowmem_rl.evaluation.questions import held_out_examples
@@ -63,31 +63,33 @@ def export(
 ) -> Export:
     """Writes a run's model for others, with the proof that it is that model.
 
-    Raises `ConfigError`, `RunDirError`, `TaskError` or `SetupError` before the model is loaded, `ExportRefused`
-    where the exported files do not answer like the trained model; then the proof alone is kept.
+    `run_path` is a run's directory, or in it `best`. Raises `ConfigError`, `RunDirError`, `TaskError` or `SetupError`
+    before the model is loaded, `ExportRefused` where the exported files do not answer like the trained model; then the
+    proof alone is kept.
     """
-    run = RunDir(run_path)
-    config, device = config_of(run), device_on(this_machine(), config_of(run))
+    learnt = find_learnt(run_path)
+    run, config = learnt.run, config_of(learnt.run)
+    device = device_on(this_machine(), config)
     form = form_of(config, device, to, base)
     llama_cpp = find_llama_cpp() if form.to == "gguf" else None
-    check_adapter(run)
-    path = free_folder(out or run.export(form.to))
+    check_adapter(learnt)
+    path = free_folder(out or run.export(f"best-{form.to}" if learnt.is_best else form.to))
     check_allowed({config.task.name: str(run.config)}, allow_code=allow_code)
     task = load_task(config.task)
     asked, judge = held_out_examples(task, config.task, examples or ITEMS[form.kind]), judge_of(task)
     check_weights(config)
     with library_talk_to(run.log):
         listen(PhaseBegan(f"loading {config.model.name} with the adapter"))
-        trained = hear_trained(run, config, device, asked, listen)
+        trained = hear_trained(learnt, config, device, asked, listen)
         with _written_aside(path) as aside:
             listen(PhaseBegan(f"writing {form.to} files"))
-            write(form, run, trained, aside)
+            write(form, learnt, trained, aside)
             if llama_cpp:
                 proof = _as_gguf(llama_cpp, run, trained, aside, judge, listen)
             else:
                 listen(PhaseBegan("loading it again with transformers and peft alone, and asking the same"))
                 proof = compared(form, trained, do_apart("receiver", question(form, trained, aside), run.log), judge)
-            _accept(proof, form, run, path, aside)
+            _accept(proof, form, learnt, path, aside)
     return Export(path, form, proof)
 
 
@@ -105,15 +107,15 @@ def free_folder(path: Path) -> Path:
     return path
 
 
-def write(form: Form, run: RunDir, trained: Trained, folder: Path) -> None:
+def write(form: Form, learnt: Learnt, trained: Trained, folder: Path) -> None:
     """Writes the files of an export. Raises `ConfigError` for an original that is none, `Failed`, `OSError`."""
     if form.to == "adapter":
-        _copy_adapter(run.adapter, folder, trained.base)
+        _copy_adapter(learnt.adapter, folder, trained.base)
         return
     original = form.base == "16bit"
     base = Base(model_path(form.base_name), trained.base.revision, None, "auto") if original else trained.base
-    order = {"base": base.to_json(), "adapter": str(run.adapter.resolve()), "folder": str(folder)}
-    if do_apart("merge", order, run.log)["was_quantised"] and original:
+    order = {"base": base.to_json(), "adapter": str(learnt.adapter.resolve()), "folder": str(folder)}
+    if do_apart("merge", order, learnt.run.log)["was_quantised"] and original:
         raise ConfigError(
             f"{form.base_name} is stored in 4 bit: there is no 16-bit original of it.", hint="Leave --base out."
         )
@@ -159,7 +161,7 @@ def _as_gguf(llama_cpp: LlamaCpp, run: RunDir, trained: Trained, folder: Path, j
     return Proof("accuracy", None, _right(trained, texts, judge))
 
 
-def _accept(proof: Proof, form: Form, run: RunDir, path: Path, folder: Path) -> None:
+def _accept(proof: Proof, form: Form, learnt: Learnt, path: Path, folder: Path) -> None:
     """Writes proof and card beside accepted files. Raises `ExportRefused`, leaving the proof alone, for others."""
     content = {"what": form.what, "loaded_by": form.loaded_by} | proof.to_json()
     refused = path.with_name(f"{path.name}.refused.json")
@@ -170,7 +172,9 @@ def _accept(proof: Proof, form: Form, run: RunDir, path: Path, folder: Path) -> 
             hint=f"Nothing is in {path}; {refused} says what differs. {_other_way(form)}",
         )
     write_json(folder / PROOF, content)
-    (folder / CARD).write_text(card_of(read_record(run.path), form, proof), "utf-8", "replace")
+    (folder / CARD).write_text(
+        card_of(read_record(learnt.run.path), form, proof, of_best=learnt.is_best), "utf-8", "replace"
+    )
     refused.unlink(missing_ok=True)
 
 

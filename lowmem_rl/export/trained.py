@@ -9,13 +9,12 @@ from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.generate import completion_of
 from lowmem_rl.engine.out_of_memory import free_memory
 from lowmem_rl.engine.policy import Policy, prepare_process
-from lowmem_rl.engine.trained import load_trained
+from lowmem_rl.engine.trained import Learnt, load_trained
 from lowmem_rl.example import Example
 from lowmem_rl.export.answers import Questions, answer_greedily, read_again
 from lowmem_rl.export.plain import Base
 from lowmem_rl.export.proof import Heard
 from lowmem_rl.models import model_path
-from lowmem_rl.runs import RunDir
 from lowmem_rl.training.events import Listener, PhaseBegan
 
 
@@ -32,11 +31,11 @@ class Trained:
 
 
 def hear_trained(
-    run: RunDir, config: RunConfig, device: Device, examples: Sequence[Example], listen: Listener
+    learnt: Learnt, config: RunConfig, device: Device, examples: Sequence[Example], listen: Listener
 ) -> Trained:
     """Asks the model as training has it, and lets go of it."""
     prepare_process(config, device)
-    policy = load_trained(run, config, device)
+    policy = load_trained(learnt, config, device)
     asked = Questions(
         prompts=[policy.tokenize(example.prompt) for example in examples],
         stop_ids=sorted(policy.stop_ids),

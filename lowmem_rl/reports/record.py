@@ -95,6 +95,12 @@ class RunRecord:
         """The last evaluation behind a step of training."""
         return next((e for e in reversed(self.evaluations) if e.name != "before"), None)
 
+    @property
+    def best(self) -> Evaluation | None:
+        """The evaluation whose adapter is in `best`."""
+        name = part(self.told, "best").get("name")
+        return next((e for e in self.evaluations if e.name == name), None)
+
     def setting(self, key: str) -> Any:
         """Returns the value of a dotted key, None where the configuration lacks it."""
         value: Any = self.config

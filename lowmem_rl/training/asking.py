@@ -11,12 +11,11 @@ from lowmem_rl.engine.generate import Completion
 from lowmem_rl.engine.policy import Policy, prepare_process
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.engine.sampling import GREEDY, Picking, names_of
-from lowmem_rl.engine.trained import check_adapter, config_of, load_trained
+from lowmem_rl.engine.trained import check_adapter, config_of, find_learnt, load_trained
 from lowmem_rl.errors import ConfigError
 from lowmem_rl.example import Message
 from lowmem_rl.hardware import this_machine
 from lowmem_rl.prompts import conversation
-from lowmem_rl.runs import RunDir
 from lowmem_rl.training.events import Listener, PhaseBegan
 from lowmem_rl.training.library_talk import library_talk_to
 from lowmem_rl.training.preflight import check_weights
@@ -39,18 +38,19 @@ class Told:
 def ask(run_path: Path, prompt: str, *, samples: int | None = None, listen: Listener = lambda event: None) -> Told:
     """Asks a run's model as its training asked, greedily or `samples` times with its sampling settings.
 
-    Raises `RunDirError` for a run without an adapter, `ConfigError` for a prompt that is none or too long.
+    `run_path` is a run's directory, or in it `best`. Raises `RunDirError` for a run without an adapter, `ConfigError`
+    for a prompt that is none or too long.
     """
-    run = RunDir(run_path)
-    config = config_of(run)
-    check_adapter(run)
+    learnt = find_learnt(run_path)
+    config = config_of(learnt.run)
+    check_adapter(learnt)
     messages = conversation(_checked(prompt), config.task.prompt)
     check_weights(config)
-    with library_talk_to(run.log):
+    with library_talk_to(learnt.run.log):
         listen(PhaseBegan(f"loading {config.model.name} with the adapter"))
         device = device_on(this_machine(), config)
         prepare_process(config, device)
-        policy = load_trained(run, config, device)
+        policy = load_trained(learnt, config, device)
         _check_length(policy, messages, config)
         sampler = Sampler(policy, config)
         with policy.model.disable_adapter():

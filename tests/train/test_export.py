@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from lowmem_rl.engine.device import Device
-from lowmem_rl.engine.trained import WEIGHTS, config_of
+from lowmem_rl.engine.trained import WEIGHTS, config_of, find_learnt
 from lowmem_rl.errors import RunDirError
 from lowmem_rl.evaluation.judge import judge_of
 from lowmem_rl.evaluation.questions import held_out_examples
@@ -25,7 +25,7 @@ from lowmem_rl.tasks.registry import load_task
 from tests.run_maker import make_run
 
 ITEMS = 16
-SMALL = ("--preset=tiny-cpu", "--set=grpo.prompts_per_step=4", "--set=memory.micro_batch=16", "--set=eval.every=0")
+SMALL = ("--preset=tiny-cpu", "--set=grpo.prompts_per_step=4", "--set=memory.micro_batch=16", "--set=eval.every=1")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 def trained(run):
     config = config_of(run)
     examples = held_out_examples(load_task(config.task), config.task, ITEMS)
-    return hear_trained(run, config, Device("cpu", "float32"), examples, lambda event: None)
+    return hear_trained(find_learnt(run.path), config, Device("cpu", "float32"), examples, lambda event: None)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def merged(run) -> Path:
 def test_an_adapter_says_what_the_run_says_and_names_its_base(run, trained, tmp_path) -> None:
     config = config_of(run)
     form, judge = form_of(config, Device("cpu", "float32"), "adapter", None), judge_of(load_task(config.task))
-    write(form, run, trained, tmp_path)
+    write(form, find_learnt(run.path), trained, tmp_path)
     proof = compared(form, trained, receive(question(form, trained, tmp_path)), judge)
     assert (proof.tokens.same, proof.tokens.gap_nats, proof.faults) == (ITEMS, 0, [])
     assert read_json(tmp_path / "adapter_config.json")["base_model_name_or_path"].endswith("tiny-qwen2")
@@ -180,6 +180,24 @@ def test_a_prompt_is_answered_without_the_adapter_and_with_it(run, cli_here) -> 
     assert "\\boxed{" in once["base"][0]["text"]
     page = cli_here(*asked, "--sampled", "3").stdout
     assert page.count("sampled as in training") == 6
+
+
+def test_the_best_adapter_is_handed_on_and_asked_in_the_place_of_the_last(run, cli_here, tmp_path) -> None:
+    copy = RunDir(tmp_path / "run")
+    shutil.copytree(run.path, copy.path)
+    weights = {
+        name: 0 * weight if "lora_B" in name else weight for name, weight in load_file(run.best / WEIGHTS).items()
+    }
+    save_file(weights, copy.best / WEIGHTS)
+    told = json.loads(cli_here("samples", str(copy.best), "--prompt", "What is 346 * 8?", "--json").stdout)
+    assert told["base"] == told["trained"]
+    made = json.loads(cli_here("export", str(copy.best), "--to=adapter", f"--examples={ITEMS}", "--json").stdout)
+    assert made["path"] == str(copy.export("best-adapter"))
+    exported = load_file(Path(made["path"]) / WEIGHTS)
+    assert all((exported[name] == weight).all() for name, weight in weights.items())
+    card, step = (Path(made["path"]) / "README.md").read_text(), read_json(run.evaluations)["best"]["step"]
+    assert "chosen as the best of several" in card
+    assert f"| steps taken | {step} of 3 |" in card
 
 
 @pytest.mark.parametrize(
