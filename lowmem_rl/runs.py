@@ -180,6 +180,11 @@ class RunDir:
         """Held by the process that is at work here."""
         return self.path / ".lock"
 
+    @property
+    def eval_lock(self) -> Path:
+        """Held by the process that evaluates here, be it beside a training."""
+        return self.path / ".eval.lock"
+
 
 def default_path(preset: str) -> Path:
     """Returns `runs/<preset>-<time>`, with the local time to the second."""

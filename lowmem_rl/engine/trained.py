@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
+from lowmem_rl.compose import Layer, defaults, flatten, merge, validate
 from lowmem_rl.config import RunConfig
 from lowmem_rl.engine.adapter import WEIGHTS, load_adapter
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import Policy, load_policy
-from lowmem_rl.errors import RunDirError
+from lowmem_rl.errors import ConfigError, RunDirError
+from lowmem_rl.keys import is_known
 from lowmem_rl.runs import RunDir, read_json
 
 
@@ -32,13 +32,22 @@ def config_of(run: RunDir) -> RunConfig:
         raise RunDirError(
             f"{run.path} is no run directory: it has no config.json.", hint="`train` prints where a run is."
         )
-    content = read_json(run.config)
     try:
-        return RunConfig.model_validate(content["config"])
-    except (ValidationError, LookupError, TypeError) as error:
+        return validate(merge([defaults(), written_in(run)]), [])
+    except (ConfigError, LookupError, TypeError, AttributeError) as error:
         raise RunDirError(
             f"{run.config} is no run's configuration.", hint="Take the file that `train` has written."
         ) from error
+
+
+def written_in(run: RunDir) -> Layer:
+    """Returns the settings of a run's config.json; keys that this version does not know are left out.
+
+    Raises KeyError, TypeError or AttributeError for a file that holds none.
+    """
+    settings = flatten(read_json(run.config)["config"])
+    known = {key: value for key, value in settings.items() if is_known(key)}
+    return Layer(str(run.config), known, replaces_rewards=True)
 
 
 def find_learnt(path: Path) -> Learnt:

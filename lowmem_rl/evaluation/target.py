@@ -7,8 +7,8 @@ from pathlib import Path
 from lowmem_rl.compose import Entry, Layer, defaults, flatten, merge, read_assignments, validate
 from lowmem_rl.config import RunConfig, TaskConfig
 from lowmem_rl.engine.adapter import CONFIG, SavedAdapter, read_adapter
+from lowmem_rl.engine.trained import written_in
 from lowmem_rl.errors import ConfigError, LowMemError, RunDirError
-from lowmem_rl.keys import is_known
 from lowmem_rl.models import CATALOGUE, TINY, TINY_DIRECTORY, cached_snapshot, load_shape
 from lowmem_rl.presets import load_preset
 from lowmem_rl.runs import RunDir, read_json
@@ -88,10 +88,10 @@ def _adapter_of(run: RunDir) -> Path:
 
 
 def _of_run(name: str, run: RunDir, adapter: Path, given: Layer) -> Target:
-    written = {key: value for key, value in flatten(read_json(run.config)["config"]).items() if is_known(key)}
     saved = read_adapter(adapter)
-    file = Layer(str(run.config), written, replaces_rewards=True)
-    return Target(name, (defaults(), file, _shape(saved), given), saved, run, _step_of(run, adapter.resolve().name))
+    return Target(
+        name, (defaults(), written_in(run), _shape(saved), given), saved, run, _step_of(run, adapter.resolve().name)
+    )
 
 
 def _step_of(run: RunDir, adapter: str) -> int:

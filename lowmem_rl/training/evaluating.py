@@ -19,9 +19,10 @@ from lowmem_rl.evaluation.questions import Questions, held_out
 from lowmem_rl.evaluation.result import EvalResult
 from lowmem_rl.evaluation.target import Target
 from lowmem_rl.hardware import this_machine
+from lowmem_rl.lock import in_turn, locked
 from lowmem_rl.models import check_length, load_shape
 from lowmem_rl.runs import Row, RunDir, default_path, read_json, write_json
-from lowmem_rl.training.evaluations import file_name, read_evaluations
+from lowmem_rl.training.evaluations import file_name, read_told
 from lowmem_rl.training.events import EvalEnded, EvalProgressed, Listener, Noted, PhaseBegan
 from lowmem_rl.training.library_talk import library_talk_to
 from lowmem_rl.training.preflight import check_weights, plan_here
@@ -58,7 +59,8 @@ def run_eval(
     check_length(shape, config.grpo.max_prompt_tokens, config.grpo.max_completion_tokens)
     check_weights(config)
     run_dir = _place(target, config, out)
-    with library_talk_to(run_dir.log), _told_if_interrupted(run_dir):
+    one_alone = locked(run_dir.eval_lock, lambda text: listen(Noted(text)))
+    with one_alone, library_talk_to(run_dir.log), _told_if_interrupted(run_dir):
         listen(PhaseBegan(f"loading {target.name}"))
         device = device_on(machine, config)
         prepare_process(config, device)
@@ -111,10 +113,11 @@ def _name(target: Target, task: str) -> str:
 
 
 def _write(run_dir: RunDir, name: str, target: Target, result: EvalResult) -> None:
-    told = read_evaluations(run_dir)
-    others = [other for other in told.get("later") or [] if isinstance(other, dict) and other.get("name") != name]
     entry: Row = {"name": name, "target": target.name, **result.to_json()}
-    write_json(run_dir.evaluations, told | {"later": [*others, entry]})
+    with in_turn(run_dir.path):  # a training may be writing there
+        told = read_told(run_dir)
+        others = [other for other in told.get("later") or [] if isinstance(other, dict) and other.get("name") != name]
+        write_json(run_dir.evaluations, told | {"later": [*others, entry]})
 
 
 def _place(target: Target, config: RunConfig, out: Path | None) -> RunDir:

@@ -19,6 +19,7 @@ from lowmem_rl.evaluation.items import read_items
 from lowmem_rl.evaluation.questions import Questions
 from lowmem_rl.evaluation.result import EvalResult
 from lowmem_rl.evaluation.summary import compare
+from lowmem_rl.lock import in_turn
 from lowmem_rl.runs import Row, RunDir, read_json, write_json
 from lowmem_rl.stats import wilson
 from lowmem_rl.training.events import EvalEnded, EvalProgressed, Listener, Noted
@@ -67,7 +68,7 @@ class Evaluations:
     ) -> None:
         self.run_dir, self.config, self.sampler, self.listen = run_dir, config, sampler, listen
         self.own, self.further = own, further
-        self.told = read_evaluations(run_dir)
+        self.told = read_told(run_dir)
 
     @property
     def best(self) -> Best | None:
@@ -169,13 +170,13 @@ class Evaluations:
         return sum(right) / len(right), len(right)
 
     def _write(self, **parts: Any) -> None:
-        # What `lowmem-rl eval` has added in the meantime stays.
-        later = read_evaluations(self.run_dir).get("later")
-        self.told |= parts | ({"later": later} if later else {})
-        write_json(self.run_dir.evaluations, self.told)
+        with in_turn(self.run_dir.path):  # what `lowmem-rl eval` has added in the meantime stays
+            later = read_told(self.run_dir).get("later")
+            self.told |= parts | ({"later": later} if later else {})
+            write_json(self.run_dir.evaluations, self.told)
 
 
-def read_evaluations(run_dir: RunDir) -> Row:
+def read_told(run_dir: RunDir) -> Row:
     """Returns what eval.json holds, with every part of a run's, empty where it lacks one. Raises `RunDirError`."""
     empty: Row = {"before": None, "during": [], "after": None, "comparison": None, "best": None, "out_of_domain": {}}
     written = read_json(run_dir.evaluations) if run_dir.evaluations.exists() else {}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lowmem_rl.lock import locked
 from lowmem_rl.models import model_path
 from lowmem_rl.runs import RunDir, read_json, read_rows, write_json
 
@@ -137,6 +138,13 @@ def test_what_cannot_be_evaluated_is_told_in_two_lines(arguments, code, told, tr
     assert told in outcome.stderr
     lines = [line for line in outcome.stderr.strip().splitlines() if not line.startswith("loading ")]
     assert [line.partition(":")[0] for line in lines] == ["error", "hint"]
+
+
+def test_a_second_evaluation_beside_the_first_is_refused(trained, cli_here) -> None:
+    with locked(trained.eval_lock, pytest.fail):
+        outcome = cli_here("eval", str(trained.path))
+    assert outcome.code == 7
+    assert "is in use by process" in outcome.stderr
 
 
 def test_ctrl_c_keeps_the_answers_and_says_how_to_go_on(tmp_path, started) -> None:

@@ -218,3 +218,16 @@ def test_a_prompt_that_cannot_be_asked_is_told(options, code, told, run, cli_her
 def test_a_run_without_an_adapter_cannot_be_asked(cli_here, tmp_path) -> None:
     outcome = cli_here("samples", str(make_run(tmp_path / "run")), "--prompt", "What is 3 * 4?")
     assert (outcome.code, outcome.stdout, len(outcome.stderr.splitlines())) == (7, "", 2)
+
+
+def test_a_setting_of_another_version_is_left_out_and_a_wrong_value_is_not(tmp_path) -> None:
+    run = RunDir(make_run(tmp_path / "run"))
+    content = read_json(run.config)
+    expected = config_of(run)
+    content["config"]["grpo"]["from_the_future"] = 7
+    run.config.write_text(json.dumps(content))
+    assert config_of(run) == expected
+    content["config"]["grpo"]["steps"] = "many"
+    run.config.write_text(json.dumps(content))
+    with pytest.raises(RunDirError, match="no run's configuration"):
+        config_of(run)

@@ -33,3 +33,22 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunDirError, match="cannot be written"), locked(tmp_path / "file" / ".lock", pytest.fail):
         pass
+
+
+ADDER = """
+import sys
+from pathlib import Path
+from lowmem_rl.lock import in_turn
+folder = Path(sys.argv[1])
+for _ in range(200):
+    with in_turn(folder):
+        (folder / "count").write_text(str(1 + int((folder / "count").read_text())))
+"""
+
+
+def test_what_two_processes_change_in_turn_is_changed_by_both(tmp_path) -> None:
+    (tmp_path / "count").write_text("0")
+    adders = [subprocess.Popen([sys.executable, "-c", ADDER, tmp_path]) for _ in range(3)]
+    assert [adder.wait() for adder in adders] == [0, 0, 0]
+    assert (tmp_path / "count").read_text() == "600"
+    assert [path.name for path in tmp_path.iterdir()] == ["count"]
