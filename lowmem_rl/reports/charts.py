@@ -120,7 +120,7 @@ def _accuracy(rows: Sequence[Row], evaluations: Sequence[Evaluation]) -> Chart:
 def _tries(record: RunRecord) -> Chart:
     """Shares by the number of samples, before and after."""
     ends = {when: end.result for when, end in (("before", record.before), ("after", record.latest)) if end}
-    ks = sorted({int(k) for told in ends.values() for k in part(told, "pass_at_k") if k.isdigit()})
+    ks = sorted({k for told in ends.values() for k in tries_in(told)})
     named = {f"{name}@k {when}": (told, f"{name}_at_k") for name in ("pass", "maj") for when, told in ends.items()}
     lines = [
         Series(label, tuple(rounded(number(part(told, key), str(k))) for k in ks), are_points=True)
@@ -131,6 +131,11 @@ def _tries(record: RunRecord) -> Chart:
     }
     series = _with_values(lines) if len(ks) > 1 else ()
     return Chart("More than one try", TRIES, "percent", tuple(ks), series, tuple(_whiskers(series, intervals)), "k")
+
+
+def tries_in(told: Mapping[str, Any]) -> list[int]:
+    """Returns the k of pass@k for which there are figures; other keys are none of ours."""
+    return sorted(int(k) for k in part(told, "pass_at_k") if k.isdecimal() and len(k) < 6)
 
 
 def _differ(evaluations: Sequence[Evaluation]) -> bool:

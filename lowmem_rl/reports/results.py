@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lowmem_rl.errors import RunDirError
-from lowmem_rl.reports.charts import TRIES
+from lowmem_rl.reports.charts import TRIES, tries_in
 from lowmem_rl.reports.compare import paired_difference
 from lowmem_rl.reports.curves import number
 from lowmem_rl.reports.record import LENIENT, Evaluation, RunRecord, is_number, numbers, part, read_record, rows_in
@@ -91,14 +91,16 @@ def _two(before: Mapping[str, Any], after: Mapping[str, Any], level: str, key: s
 
 def _tries(record: RunRecord) -> Table:
     results = [_result(record, name) for name in ("before", "latest")]
-    ks = sorted({k for told in results for k in part(told, "pass_at_k") if k.isdigit() and int(k) > 1}, key=int)
-    rows = tuple((k, *(_at_k(told, name, k) for name in ("pass_at_k", "maj_at_k") for told in results)) for k in ks)
+    ks = sorted({k for told in results for k in tries_in(told) if k > 1})
+    rows = tuple(
+        (str(k), *(_at_k(told, name, k) for name in ("pass_at_k", "maj_at_k") for told in results)) for k in ks
+    )
     head = ("k", *(f"{name}@k {when}" for name in ("pass", "maj") for when in ("before", _now(record))))
     return Table("More than one try", TRIES, head, rows)
 
 
-def _at_k(told: Mapping[str, Any], name: str, k: str) -> str:
-    return _with_interval(number(part(told, name), k), part(part(told, f"{name}_intervals"), k))
+def _at_k(told: Mapping[str, Any], name: str, k: int) -> str:
+    return _with_interval(number(part(told, name), str(k)), part(part(told, f"{name}_intervals"), str(k)))
 
 
 def _other_tasks(record: RunRecord) -> Table:
@@ -118,15 +120,23 @@ def _later(record: RunRecord) -> Table:
     rows = tuple(
         (
             one_line(told.get("target", told.get("name", "?")), 60),
+            one_line(told.get("step") or "-", 12),
             one_line(told.get("task", "?"), 60),
             one_line(told.get("num_examples", "-"), 12),
             share(told, "pass_at_1"),
             share(told, "strict_pass_at_1"),
+            _most_tries(told),
         )
         for told in rows_in(record.told, "later")
     )
-    head = ("of", "task", "items", "answer anywhere", "asked form")
-    return Table("Evaluated since", "By `lowmem-rl eval`.", head, rows)
+    head = ("of", "step", "task", "items", "answer anywhere", "asked form", "more than one try")
+    return _without_empty_columns(Table("Evaluated since", "By `lowmem-rl eval`.", head, rows))
+
+
+def _most_tries(told: Mapping[str, Any]) -> str:
+    """Returns pass@k for the most tries that were sampled."""
+    most = max(tries_in(told), default=1)
+    return f"pass@{most} {_at_k(told, 'pass_at_k', most)}" if most > 1 else "-"
 
 
 def _controls(record: RunRecord) -> Table:

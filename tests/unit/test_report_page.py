@@ -202,7 +202,7 @@ def test_further_results_are_shown_where_there_are_any(run) -> None:
     told = read_json(run / "eval.json")
     whole = {"low": 0.25, "high": 0.75}
     more = {
-        "pass_at_k": {"1": 0.5, "4": 0.75},
+        "pass_at_k": {"1": 0.5, "4": 0.75, "²": 0.5, "9" * 5000: 0.5},
         "pass_at_k_intervals": {"4": whole},
         "by_level": {level: {"num_examples": 9, "pass_at_1": 0.5, "pass_at_1_interval": whole} for level in "12"},
     }
@@ -210,13 +210,20 @@ def test_further_results_are_shown_where_there_are_any(run) -> None:
     other = {"before": told["before"], "after": told["after"], "comparison": {"paired": paired | {"num_items": 20}}}
     best = {"step": 10, "pass_at_1": 0.9, "num_examples": 20, "note": "the highest of several"}
     after = told["after"] | more
-    write_json(run / "eval.json", told | {"after": after, "out_of_domain": {"gsm8k": other}, "best": best})
+    later = [after | {"name": "later-best", "target": f"{run}/best", "step": 10, "task": "gsm8k"}]
+    parts = {"after": after, "out_of_domain": {"gsm8k": other}, "best": best, "later": later}
+    write_json(run / "eval.json", told | parts)
     make_run(run / "controls" / "random", right=(4, 5))
     record = read_record(run)
     titles = [table.title for table in tables_of(record)]
-    assert titles == ["Before and after", "By level", "More than one try", "Other tasks", "Controls"]
+    assert titles == ["Before and after", "By level", "More than one try", "Other tasks", "Evaluated since", "Controls"]
     text = html.unescape(page_of(run).text)
-    for said in ("The best was step 10", "On gsm8k, which it was not trained on: -25.0 points", "75.0\xa0% [25.0\xa0%"):
+    for said in (
+        "The best was step 10",
+        "On gsm8k, which it was not trained on: -25.0 points",
+        "75.0\xa0% [25.0\xa0%",
+        "pass@4",
+    ):
         assert said in text
     assert page_of(run).charts[-1]["xs"] == [1, 4]
 
