@@ -28,4 +28,4 @@ def look(record: Record) -> Finding | None:
     )
 
 
-SYMPTOM = Symptom(NAME, Needs(metrics=("sampler_fell_back",)), look)
+SYMPTOM = Symptom(NAME, Needs(metrics=("rollout_gap_nats",)), look)
