@@ -17,6 +17,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from statistics import median
@@ -41,6 +42,7 @@ ARMS = {
 }
 Answers = list[Completion]
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::_scaled_dot_product_flash_attention_for_cpu")
+PROFILED_BATCHES = 4
 
 
 def main() -> None:
@@ -75,7 +77,8 @@ def measure(samplers: dict[str, Sampler], asked: Questions, batch: int, rounds: 
                 speeds[arm].append(tokens / seconds)
                 work[arm].append(tokens / work_s)
     generate_s = sum(completion.tokens for completion in said["generate"]) / median(speeds["generate"])
-    products_s = min(seconds_in_products(samplers["merged"], asked, batch) for _ in range(rounds))
+    tokens = sum(completion.tokens for completion in said["merged"])
+    products_s = tokens * min(products_s_a_token(samplers["merged"], asked, batch) for _ in range(rounds))
     row = {
         "batch": batch,
         "tokens": {arm: sum(completion.tokens for completion in answers) for arm, answers in said.items()},
@@ -100,13 +103,15 @@ def answered(sampler: Sampler, asked: Questions, batch: int) -> Answers:
     return [completion for _, completion in sorted(found, key=lambda pair: pair[0])]
 
 
-def seconds_in_products(sampler: Sampler, asked: Questions, batch: int) -> float:
-    """Returns the seconds in which matrices are multiplied and attention is paid, and nothing else."""
+def products_s_a_token(sampler: Sampler, asked: Questions, batch: int) -> float:
+    """Returns the seconds in which matrices are multiplied and attention is paid, over a few batches."""
     from torch.profiler import ProfilerActivity, profile
 
+    few = replace(asked, examples=asked.examples[: PROFILED_BATCHES * batch])  # of all, it takes gigabytes
     with profile(activities=[ProfilerActivity.CPU]) as seen:
-        answered(sampler, asked, batch)
-    return sum(one.self_cpu_time_total for one in seen.key_averages() if one.key in PRODUCTS) / 1e6
+        said = answered(sampler, few, batch)
+    seconds = sum(one.self_cpu_time_total for one in seen.key_averages() if one.key in PRODUCTS) / 1e6
+    return seconds / sum(completion.tokens for completion in said)
 
 
 def ratios(speeds: dict[str, list[float]], arm: str) -> list[float]:
