@@ -2,7 +2,7 @@
 
 The kills are SIGKILLs at random moments: while the model loads, in the midst of a step, while a checkpoint is being
 written, and in the final evaluation. Its configuration holds what is hard to go on with: rollouts that two steps
-share, a moving curriculum, dropout, a schedule with a warm-up, 8-bit optimizer states where there is a GPU.
+share, a moving curriculum, dropout, a schedule with a warm-up, 8-bit optimizer states.
 """
 
 import contextlib
