@@ -141,7 +141,7 @@ def was_forced(run_dir: RunDir) -> bool:
     return bool(_read(run_dir.estimate).get("forced"))
 
 
-def take_back(run_dir: RunDir, tell: Callable[[str], None]) -> Standing:
+def take_back(run_dir: RunDir, config: RunConfig, tell: Callable[[str], None]) -> Standing:
     """Takes the directory back to its newest whole checkpoint, or to its beginning; returns how far the run is then.
 
     Raises `RunDirError` where no checkpoint is whole, or the rows that lead to it are missing.
@@ -156,7 +156,7 @@ def take_back(run_dir: RunDir, tell: Callable[[str], None]) -> Standing:
     for rows in by_step:
         drop_rows_after(rows, step)
     drop_torn_row(run_dir.resumes)
-    _check_rows(run_dir, step)
+    _check_rows(run_dir, step, order_moves=config.curriculum.how == "window")
     _check_evaluations(run_dir, step)
     return Standing(
         checkpoint,
@@ -206,13 +206,20 @@ def _check_links(paths: Sequence[Path]) -> None:
             )
 
 
-def _check_rows(run_dir: RunDir, step: int) -> None:
-    for path in (run_dir.metrics, run_dir.order):
-        last = max((row["step"] for row in read_rows(path)), default=0)
-        if path == run_dir.metrics and last != step:
-            raise RunDirError(f"{path} ends at step {last}, and the last checkpoint is of step {step}.", hint=ANEW)
-        if step and not last:
-            raise RunDirError(f"{path} is missing or empty.", hint=ANEW)
+def _check_rows(run_dir: RunDir, step: int, *, order_moves: bool) -> None:
+    """Raises `RunDirError` where the rows that lead to `step` are missing; a moving order is made of all of its own."""
+    rows = list(read_rows(run_dir.metrics))
+    last = max((row["step"] for row in rows), default=0)
+    if last != step:
+        raise RunDirError(
+            f"{run_dir.metrics} ends at step {last}, and the last checkpoint is of step {step}.", hint=ANEW
+        )
+    drawn = {row["step"] for row in read_rows(run_dir.order)}
+    if step and not drawn:
+        raise RunDirError(f"{run_dir.order} is missing or empty.", hint=ANEW)
+    lacking = [row["step"] for row in rows if "reward" in row and row["step"] not in drawn]
+    if order_moves and lacking:
+        raise RunDirError(f"{run_dir.order} lacks what was sampled for step {lacking[0]}.", hint=ANEW)
 
 
 def _check_evaluations(run_dir: RunDir, step: int) -> None:
