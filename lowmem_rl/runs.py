@@ -242,8 +242,9 @@ def read_rows(path: Path) -> Iterator[Row]:
 def drop_rows_after(path: Path, step: int) -> None:
     """Cuts a file of rows off behind the last row of `step`, or of an earlier one; a torn last line goes, too.
 
-    It needs no room on the disk. Raises `RunDirError` for a damaged row in between.
+    It needs no room on the disk. Raises `RunDirError` for a damaged row in between, and for a link.
     """
+    _check_no_link(path)
     kept = 0
     for row in read_rows(path):
         if not isinstance(row.get("step"), int):
@@ -271,10 +272,20 @@ def _lines(path: Path) -> list[tuple[bytes, bool]]:
 
 
 def drop_torn_row(path: Path) -> None:
-    """Cuts off what stands behind the last line break: half a row, which the next one would else continue."""
+    """Cuts off what stands behind the last line break: half a row, which the next one would else continue.
+
+    Raises `RunDirError` for a link.
+    """
+    _check_no_link(path)
     for line, is_torn in _lines(path)[-1:]:
         if is_torn:
             os.truncate(path, path.stat().st_size - len(line))
+
+
+def _check_no_link(path: Path) -> None:
+    """A directory from elsewhere must not have other files of this machine cut short."""
+    if path.is_symlink():
+        raise RunDirError(f"{path} is a link, and going on would write through it.", hint="Put the file itself there.")
 
 
 def _read(path: Path) -> bytes:

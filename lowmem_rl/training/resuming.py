@@ -151,9 +151,7 @@ def take_back(run_dir: RunDir, config: RunConfig, tell: Callable[[str], None]) -
         clear_up(folder)
     checkpoint = newest(run_dir, tell)
     step = checkpoint.step if checkpoint else 0
-    by_step = (run_dir.metrics, run_dir.samples, run_dir.order, run_dir.rollbacks, run_dir.recoveries)
-    _check_links((*by_step, run_dir.resumes))
-    for rows in by_step:
+    for rows in (run_dir.metrics, run_dir.samples, run_dir.order, run_dir.rollbacks, run_dir.recoveries):
         drop_rows_after(rows, step)
     drop_torn_row(run_dir.resumes)
     _check_rows(run_dir, step, order_moves=config.curriculum.how == "window")
@@ -195,15 +193,6 @@ def check_examples(standing: Standing, examples: Sequence[Example]) -> None:
             "The task gives other examples than when this run began: its data have changed.",
             hint="Put the data back as they were, or start the run anew in another directory.",
         )
-
-
-def _check_links(paths: Sequence[Path]) -> None:
-    """A directory from elsewhere must not have other files of this machine cut short."""
-    for path in paths:
-        if path.is_symlink():
-            raise RunDirError(
-                f"{path} is a link, and going on would write through it.", hint="Put the file itself there."
-            )
 
 
 def _check_rows(run_dir: RunDir, step: int, *, order_moves: bool) -> None:

@@ -92,6 +92,15 @@ def test_a_pipe_is_named_and_not_waited_for(read, tmp_path) -> None:
         read(tmp_path / "pipe")
 
 
+@pytest.mark.parametrize("drop", [drop_torn_row, lambda path: drop_rows_after(path, 0)])
+def test_a_file_is_never_cut_through_a_link(drop, tmp_path) -> None:
+    (tmp_path / "elsewhere").write_text("not ended")
+    (tmp_path / "link").symlink_to("elsewhere")
+    with pytest.raises(RunDirError, match="is a link"):
+        drop(tmp_path / "link")
+    assert (tmp_path / "elsewhere").read_text() == "not ended"
+
+
 def test_undoing_a_start_leaves_what_is_not_the_runs(tmp_path) -> None:
     run = RunDir.create(tmp_path / "run")
     write_json(run.config, {})
