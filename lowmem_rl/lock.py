@@ -16,6 +16,8 @@ from lowmem_rl.errors import RunDirError
 
 LOCKLESS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 """What file systems without locks answer."""
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+"""What is locked is emptied: a directory from elsewhere must not have another file of this machine emptied."""
 LONGEST_OWNER = 200
 """Bytes read of what should be a process and a machine."""
 
@@ -24,7 +26,7 @@ LONGEST_OWNER = 200
 def locked(path: Path, tell: Callable[[str], None]) -> Iterator[None]:
     """Holds the lock `path`. Raises `RunDirError` where another process has it, or it cannot be made."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK, 0o644)
     except OSError as error:
         raise RunDirError(
             f"{path.parent} cannot be written: {error.strerror}.", hint="Make it writable, or give another with --out."

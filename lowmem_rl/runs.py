@@ -5,9 +5,11 @@ of a half-written run finds each whole file complete or absent, and skips a torn
 """
 
 import contextlib
+import errno
 import json
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -215,8 +217,8 @@ def append_row(path: Path, row: Row) -> None:
 def read_json(path: Path) -> Any:
     """Reads a whole file. Raises `RunDirError` where it is missing or damaged."""
     try:
-        return json.loads(path.read_text(_UTF8))
-    except (OSError, ValueError) as error:
+        return json.loads(_read(path).decode(_UTF8))
+    except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error
         raise RunDirError(f"{path} cannot be read: {reason}.", hint="Is this a run directory?") from error
 
@@ -240,8 +242,9 @@ def read_rows(path: Path) -> Iterator[Row]:
 def drop_rows_after(path: Path, step: int) -> None:
     """Cuts a file of rows off behind the last row of `step`, or of an earlier one; a torn last line goes, too.
 
-    It needs no room on the disk. Raises `RunDirError` for a damaged row in between.
+    It needs no room on the disk. Raises `RunDirError` for a damaged row in between, and for a link.
     """
+    _check_no_link(path)
     kept = 0
     for row in read_rows(path):
         if not isinstance(row.get("step"), int):
@@ -260,7 +263,7 @@ def drop_rows_after(path: Path, step: int) -> None:
 def _lines(path: Path) -> list[tuple[bytes, bool]]:
     """Returns the lines of a file, and of each whether no line break ends it; none where the file is missing."""
     try:
-        *lines, rest = path.read_bytes().split(b"\n")  # splitlines would cut at carriage returns too
+        *lines, rest = _read(path).split(b"\n")  # splitlines would cut at carriage returns too
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -269,12 +272,28 @@ def _lines(path: Path) -> list[tuple[bytes, bool]]:
 
 
 def drop_torn_row(path: Path) -> None:
-    """Cuts off what stands behind the last line break: half a row, which the next one would else continue."""
-    if not path.exists():
-        return
-    whole = path.read_bytes().rpartition(b"\n")
-    if whole[2]:
-        os.truncate(path, len(whole[0]) + len(whole[1]))
+    """Cuts off what stands behind the last line break: half a row, which the next one would else continue.
+
+    Raises `RunDirError` for a link.
+    """
+    _check_no_link(path)
+    for line, is_torn in _lines(path)[-1:]:
+        if is_torn:
+            os.truncate(path, path.stat().st_size - len(line))
+
+
+def _check_no_link(path: Path) -> None:
+    """A directory from elsewhere must not have other files of this machine cut short."""
+    if path.is_symlink():
+        raise RunDirError(f"{path} is a link, and going on would write through it.", hint="Put the file itself there.")
+
+
+def _read(path: Path) -> bytes:
+    """Reads a file. Raises OSError, for a pipe or a device too: reading those may never end."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "It is no file", str(path))
+    return path.read_bytes()
 
 
 def _as_line(row: Row) -> bytes:

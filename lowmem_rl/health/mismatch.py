@@ -4,25 +4,26 @@ The sampler compares itself with the trainer in each rollout and falls back wher
 rows hold `sampler_fell_back` then. vLLM and `generate` are not compared.
 """
 
-from lowmem_rl.health.finding import AGO, Finding, Needs, Symptom
-from lowmem_rl.health.record import Record
+from lowmem_rl.health.finding import Finding, Needs, Symptom
+from lowmem_rl.health.record import Record, numbers
 
 NAME = "sampler_mismatch"
 
 
 def look(record: Record) -> Finding | None:
-    fallen = [row for row in record.rows[-AGO:] if row.get("sampler_fell_back")]
-    if not fallen:
+    """Looks at the last round alone: a fall-back mends the next one, and a run may go back behind it."""
+    last = record.rounds[-1:]
+    if not any(row.get("sampler_fell_back") for row in last):
         return None
-    first, last = fallen[0]["step"], fallen[-1]["step"]
-    gap = fallen[-1].get("rollout_gap_nats")
+    gap = next(numbers(last, "rollout_gap_nats"), None)
+    steps = record.steps_of_last(1)
     return Finding(
         NAME,
         "warning",
-        (first, last),
+        steps,
         0.95,
         f"The sampler's log-probs of its own tokens lay {'no number of' if gap is None else f'{gap:.2g}'} nats a token "
-        f"from the trainer's in step {last}. Since then it computes in the model's own way, slower.",
+        f"from the trainer's in step {steps[0]}. Since then it computes in the model's own way, slower.",
         "Another model than the trained one wrote that step's completions: please report it with engine.json; "
         "rollout.engine=generate avoids it.",
     )

@@ -190,8 +190,9 @@ def read_order(path: Path) -> list[Drawn]:
     steps = []
     for number, row in enumerate(read_rows(path), start=1):
         try:
-            steps.append(Drawn(int(row["step"]), tuple(row["examples"]), tuple(row["right"]), int(row["sampled"])))
-        except (ValueError, LookupError, TypeError) as error:
+            right = dict(zip(map(str, row["examples"]), map(int, row["right"]), strict=True))
+            steps.append(Drawn(int(row["step"]), tuple(right), tuple(right.values()), int(row["sampled"])))
+        except (ValueError, LookupError, TypeError, OverflowError) as error:
             what = f"{path}, line {number}, is no step: {error}."
             raise RunDirError(what, hint="Resume from an earlier checkpoint, or start the run anew.") from error
     return steps

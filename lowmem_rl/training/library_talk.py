@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,20 @@ def library_talk_to(path: Path) -> Iterator[None]:
     """Sends what the libraries print to a file: their banners would tear the live display."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
-        io.TextIOWrapper(io.BufferedWriter(_Talk(path, "a")), encoding="utf-8", errors="replace") as file,
+        io.TextIOWrapper(io.BufferedWriter(_opened(path)), encoding="utf-8", errors="replace") as file,
         contextlib.redirect_stdout(file),
         contextlib.redirect_stderr(file),
     ):
         yield
+
+
+def _opened(path: Path) -> "_Talk":
+    """Opens no link, which would have another file written to, and waits for no pipe's reader."""
+    flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        return _Talk(path, "a", opener=lambda name, mode: os.open(name, mode | flags, 0o666))
+    except OSError:
+        return _Talk(os.devnull, "a")
 
 
 class _Talk(io.FileIO):

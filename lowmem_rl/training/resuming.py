@@ -141,7 +141,7 @@ def was_forced(run_dir: RunDir) -> bool:
     return bool(_read(run_dir.estimate).get("forced"))
 
 
-def take_back(run_dir: RunDir, tell: Callable[[str], None]) -> Standing:
+def take_back(run_dir: RunDir, config: RunConfig, tell: Callable[[str], None]) -> Standing:
     """Takes the directory back to its newest whole checkpoint, or to its beginning; returns how far the run is then.
 
     Raises `RunDirError` where no checkpoint is whole, or the rows that lead to it are missing.
@@ -151,12 +151,10 @@ def take_back(run_dir: RunDir, tell: Callable[[str], None]) -> Standing:
         clear_up(folder)
     checkpoint = newest(run_dir, tell)
     step = checkpoint.step if checkpoint else 0
-    by_step = (run_dir.metrics, run_dir.samples, run_dir.order, run_dir.rollbacks, run_dir.recoveries)
-    _check_links((*by_step, run_dir.resumes))
-    for rows in by_step:
+    for rows in (run_dir.metrics, run_dir.samples, run_dir.order, run_dir.rollbacks, run_dir.recoveries):
         drop_rows_after(rows, step)
     drop_torn_row(run_dir.resumes)
-    _check_rows(run_dir, step)
+    _check_rows(run_dir, step, order_moves=config.curriculum.how == "window")
     _check_evaluations(run_dir, step)
     return Standing(
         checkpoint,
@@ -197,22 +195,20 @@ def check_examples(standing: Standing, examples: Sequence[Example]) -> None:
         )
 
 
-def _check_links(paths: Sequence[Path]) -> None:
-    """A directory from elsewhere must not have other files of this machine cut short."""
-    for path in paths:
-        if path.is_symlink():
-            raise RunDirError(
-                f"{path} is a link, and going on would write through it.", hint="Put the file itself there."
-            )
-
-
-def _check_rows(run_dir: RunDir, step: int) -> None:
-    for path in (run_dir.metrics, run_dir.order):
-        last = max((row["step"] for row in read_rows(path)), default=0)
-        if path == run_dir.metrics and last != step:
-            raise RunDirError(f"{path} ends at step {last}, and the last checkpoint is of step {step}.", hint=ANEW)
-        if step and not last:
-            raise RunDirError(f"{path} is missing or empty.", hint=ANEW)
+def _check_rows(run_dir: RunDir, step: int, *, order_moves: bool) -> None:
+    """Raises `RunDirError` where the rows that lead to `step` are missing; a moving order is made of all of its own."""
+    rows = list(read_rows(run_dir.metrics))
+    last = max((row["step"] for row in rows), default=0)
+    if last != step:
+        raise RunDirError(
+            f"{run_dir.metrics} ends at step {last}, and the last checkpoint is of step {step}.", hint=ANEW
+        )
+    drawn = {row["step"] for row in read_rows(run_dir.order)}
+    if step and not drawn:
+        raise RunDirError(f"{run_dir.order} is missing or empty.", hint=ANEW)
+    lacking = [row["step"] for row in rows if "reward" in row and row["step"] not in drawn]
+    if order_moves and lacking:
+        raise RunDirError(f"{run_dir.order} lacks what was sampled for step {lacking[0]}.", hint=ANEW)
 
 
 def _check_evaluations(run_dir: RunDir, step: int) -> None:

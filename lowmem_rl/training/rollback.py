@@ -33,7 +33,8 @@ def with_old_checkpoints(config: RunConfig) -> LoggingConfig:
     logging = config.logging
     if config.health.action != "roll_back":
         return logging
-    enough = 1 + ceil(ROUNDS_BACK * config.grpo.steps_per_rollout / logging.checkpoint_every)
+    steps_of_a_round = config.grpo.steps_per_rollout * config.grpo.passes_per_rollout
+    enough = 1 + ceil(ROUNDS_BACK * steps_of_a_round / logging.checkpoint_every)
     return logging.model_copy(update={"keep_checkpoints": max(logging.keep_checkpoints, enough)})
 
 

@@ -114,7 +114,7 @@ def resume(
         check_device(run_dir, inputs.device)
         notes = other_machine_notes(run_dir, machine_record(this_machine(), inputs.device))
         inputs = replace(inputs, overridden=(), notes=(*inputs.notes, *notes, *ailing_notes(run_dir)))
-        standing = take_back(run_dir, lambda text: listen(Noted(text)))
+        standing = take_back(run_dir, composed.config, lambda text: listen(Noted(text)))
         try:
             keep_changes(run_dir, composed)
         except OSError as error:

@@ -190,6 +190,14 @@ def test_what_is_damaged_beside_a_run_does_not_keep_it_from_going_on(undisturbed
     assert "its last audit found gibberish: it may come to that again" in outcome.stderr
 
 
+def test_an_order_that_lacks_a_round_is_named(undisturbed, cli_here, tmp_path) -> None:
+    killed = copy_killed(undisturbed(WINDOW), tmp_path / "run", 4)
+    killed.order.write_text(killed.order.read_text().splitlines(keepends=True)[0])
+    outcome = resume(cli_here, killed)
+    assert outcome.code == 7
+    assert f"{killed.order} lacks what was sampled for step 3" in outcome.stderr
+
+
 @pytest.mark.parametrize("name", ["metrics", "resumes"])
 def test_a_link_among_the_rows_is_refused_and_what_it_leads_to_stays(name, undisturbed, cli_here, tmp_path) -> None:
     killed, elsewhere = copy_killed(undisturbed(WINDOW), tmp_path / "run", 4), tmp_path / "elsewhere"

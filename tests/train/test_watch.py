@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from lowmem_rl.config import RunConfig
 from lowmem_rl.runs import RunDir, read_json, read_rows, write_json
+from lowmem_rl.training.rollback import with_old_checkpoints
 from lowmem_rl.training.verify_resume import differences
 
 SMALL = (
@@ -116,6 +118,13 @@ def test_a_run_that_is_killed_after_it_went_back_samples_anew_as_it_would_have(g
     assert cli_here("train", "--resume", "--allow-code", f"--out={killed.path}").code == 0
     assert list(differences(gone_back, killed)) == []
     assert list(read_rows(killed.rollbacks)) == [undone]
+
+
+def test_a_run_that_may_go_back_keeps_thirty_rounds_of_sampling():
+    grpo = {"steps_per_rollout": 3, "passes_per_rollout": 2}
+    logging = {"checkpoint_every": 10}
+    config = RunConfig.model_validate({"grpo": grpo, "logging": logging, "health": {"action": "roll_back"}})
+    assert with_old_checkpoints(config).keep_checkpoints == 19
 
 
 def test_the_audit_of_a_run_that_went_back_says_that_it_is_over(gone_back):

@@ -109,6 +109,8 @@ def test_hostile_text_and_numbers_do_not_stop_the_audit(tmp_path):
             "reward_std": 1e308,
             "completion_tokens": float("inf"),
             "grad_norm": 10**400,
+            "sampler_fell_back": 1.0,
+            "rollout_gap_nats": {},
         }
     (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert "gibberish" in {finding.name for finding in audit(path).findings}

@@ -233,6 +233,14 @@ def test_a_fault_that_passes_is_told_as_over():
     assert found.steps[0] < 20 < found.steps[1] < 40
 
 
+def test_a_sampler_that_fell_back_is_told_and_keeps_no_later_collapse_from_going_back():
+    record = simulate(0, 30, config=EIGHTS, fault=other_weights, onset=3)
+    assert "sampler_mismatch" in {finding.name for finding in watch(record.until(3))}
+    assert "sampler_mismatch" not in {finding.name for finding in watch(record)}
+    found = {finding.name: finding for finding in examine(record).findings}["sampler_mismatch"]
+    assert (found.steps, found.severity, found.lasts) == ((3, 3), "warning", False)
+
+
 def test_dead_groups_are_expected_by_the_formula_of_the_signal_report():
     for rate in (0.05, 0.3, 0.9):
         spread = Beta(CONCENTRATION * rate, CONCENTRATION * (1 - rate))

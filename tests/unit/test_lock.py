@@ -35,6 +35,14 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path) -> None:
         pass
 
 
+def test_a_lock_that_is_a_link_is_refused_and_what_it_leads_to_stays(tmp_path) -> None:
+    (tmp_path / "elsewhere").write_text("precious")
+    (tmp_path / ".lock").symlink_to("elsewhere")
+    with pytest.raises(RunDirError, match="cannot be written"), locked(tmp_path / ".lock", pytest.fail):
+        pass
+    assert (tmp_path / "elsewhere").read_text() == "precious"
+
+
 ADDER = """
 import sys
 from pathlib import Path

@@ -1,10 +1,11 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from lowmem_rl.errors import RunDirError
-from lowmem_rl.runs import RunDir, append_row, drop_rows_after, read_json, read_rows, write_json
+from lowmem_rl.runs import RunDir, append_row, drop_rows_after, drop_torn_row, read_json, read_rows, write_json
 
 
 def test_a_directory_that_is_not_empty_is_refused_and_another_offered(tmp_path) -> None:
@@ -76,6 +77,28 @@ def test_a_file_that_is_no_json_is_an_error_of_the_run_directory(tmp_path) -> No
     with pytest.raises(RunDirError):
         read_json(tmp_path / "eval.json")
     assert json.loads("{}") == {}
+
+
+def test_a_file_of_deeper_tables_than_can_be_read_is_an_error_of_the_run_directory(tmp_path) -> None:
+    (tmp_path / "health.json").write_text("[" * 100_000)
+    with pytest.raises(RunDirError):
+        read_json(tmp_path / "health.json")
+
+
+@pytest.mark.parametrize("read", [read_json, lambda path: list(read_rows(path)), drop_torn_row])
+def test_a_pipe_is_named_and_not_waited_for(read, tmp_path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(RunDirError, match="It is no file"):
+        read(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("drop", [drop_torn_row, lambda path: drop_rows_after(path, 0)])
+def test_a_file_is_never_cut_through_a_link(drop, tmp_path) -> None:
+    (tmp_path / "elsewhere").write_text("not ended")
+    (tmp_path / "link").symlink_to("elsewhere")
+    with pytest.raises(RunDirError, match="is a link"):
+        drop(tmp_path / "link")
+    assert (tmp_path / "elsewhere").read_text() == "not ended"
 
 
 def test_undoing_a_start_leaves_what_is_not_the_runs(tmp_path) -> None:

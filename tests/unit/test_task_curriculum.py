@@ -125,6 +125,7 @@ def test_a_half_written_last_line_is_left_out_and_a_broken_one_before_it_is_name
     line = json.dumps(Drawn(0, ("e1",), (2,), 8).to_json()) + "\n"
     record.write_text(line + line[:20])
     assert len(read_order(record)) == 1
-    record.write_text("{}\n" + line)
-    with pytest.raises(RunDirError, match=r"order\.jsonl, line 1"):
-        read_order(record)
+    for wrong in ({}, {"right": []}, {"right": ["x"]}, {"right": [float("inf")]}, {"examples": 3}):
+        record.write_text(json.dumps((json.loads(line) | wrong) if wrong else {}) + "\n" + line)
+        with pytest.raises(RunDirError, match=r"order\.jsonl, line 1"):
+            read_order(record)
