@@ -218,7 +218,7 @@ def read_json(path: Path) -> Any:
     """Reads a whole file. Raises `RunDirError` where it is missing or damaged."""
     try:
         return json.loads(_read(path).decode(_UTF8))
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # the last for brackets by the thousand
         reason = getattr(error, "strerror", None) or error
         raise RunDirError(f"{path} cannot be read: {reason}.", hint="Is this a run directory?") from error
 

@@ -243,7 +243,8 @@ class _Wave:
             ids = _padded(prompts, max(map(len, prompts))).to(self.decoder.device)
             logits, kept = prefill(self.decoder, ids, lengths)
             for i, key in enumerate(chunk):
-                self.read[key] = logits[i], kept[:, i, :, : len(prompts[i])]
+                # Views would keep the whole forward for as long as one of its prompts waits.
+                self.read[key] = logits[i].clone(), kept[:, i, :, : len(prompts[i])].clone()
 
     def _results(self, rows: list[int]) -> Iterator[tuple[int, Sampled]]:
         if not rows:

@@ -52,9 +52,11 @@ def written_in(run: RunDir) -> Layer:
 
 def find_learnt(path: Path) -> Learnt:
     """Returns what a run has learnt; `path` is the run's directory, or in it `best` or `adapter`."""
-    names_one = path.name in ("best", "adapter") and not (path / "config.json").exists()
-    run = RunDir(path.parent if names_one and (path.parent / "config.json").is_file() else path)
-    return Learnt(run, run.best if run.path != path and path.name == "best" else run.adapter)
+    whole = path.resolve()
+    names_one = whole.name in ("best", "adapter") and not (path / "config.json").exists()
+    if names_one and (whole.parent / "config.json").is_file():
+        return Learnt(RunDir(whole.parent), whole)
+    return Learnt(RunDir(path), RunDir(path).adapter)
 
 
 def check_adapter(learnt: Learnt) -> None:

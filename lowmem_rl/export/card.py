@@ -27,6 +27,9 @@ FACTS = {
 }
 """What a reader looks for first, by the key that holds it; the rest is in the command."""
 
+CHOSEN = "These weights were chosen as the best of several evaluations: on other items expect less."
+UNTRAINED = "No evaluation was better than the one before training: these weights answer as the base model does."
+
 
 def card_of(record: RunRecord, form: Form, proof: Proof, *, of_best: bool = False) -> str:
     """Returns the card of a run's last adapter, or of its best. What a run says is shown as text, never as markup."""
@@ -66,14 +69,15 @@ def _results(record: RunRecord, latest: Evaluation | None, *, of_best: bool) -> 
     if latest is None:
         yield "This run was not evaluated after training: nothing is known of what it learnt."
         return
+    is_untrained = latest is before
     if of_best:
-        yield "These weights were chosen as the best of several evaluations: on other items expect less."
+        yield UNTRAINED if is_untrained else CHOSEN
         yield ""
     yield "Greedy answers to held-out items, with 95 % intervals."
     yield from ("", "| | step | items | right, wherever the answer stands | right, in the asked form |")
     yield "|---|---|---|---|---|"
-    yield from (_row(evaluation) for evaluation in (before, latest) if evaluation)
-    if before and (gain := paired_difference(before, latest, LENIENT)):
+    yield from (_row(evaluation) for evaluation in (before, latest)[is_untrained:] if evaluation)
+    if before and not is_untrained and (gain := paired_difference(before, latest, LENIENT)):
         strict = paired_difference(before, latest, STRICT)
         yield ""
         yield f"Gain, the same items paired: {points(gain)}, {p_text(gain.p_value)}."

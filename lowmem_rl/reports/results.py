@@ -120,7 +120,7 @@ def _later(record: RunRecord) -> Table:
     rows = tuple(
         (
             one_line(told.get("target", told.get("name", "?")), 60),
-            one_line(told.get("step") or "-", 12),
+            one_line(told.get("step", "-"), 12),
             one_line(told.get("task", "?"), 60),
             one_line(told.get("num_examples", "-"), 12),
             share(told, "pass_at_1"),

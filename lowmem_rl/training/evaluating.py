@@ -61,6 +61,7 @@ def run_eval(
     run_dir = _place(target, config, out)
     one_alone = locked(run_dir.eval_lock, lambda text: listen(Noted(text)))
     with one_alone, library_talk_to(run_dir.log), _told_if_interrupted(run_dir):
+        read_told(run_dir)  # what cannot be added to is refused before anything is asked
         listen(PhaseBegan(f"loading {target.name}"))
         device = device_on(machine, config)
         prepare_process(config, device)

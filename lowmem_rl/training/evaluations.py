@@ -3,6 +3,7 @@
 All of it can be read back: a run that was stopped in the middle of an evaluation goes on there.
 """
 
+import json
 import operator
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -186,7 +187,7 @@ def read_told(run_dir: RunDir) -> Row:
     told = empty | written
     try:
         _check(told)
-    except (LookupError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise RunDirError(f"{run_dir.evaluations} holds no evaluations of a run.", hint=cure) from error
     return told
 
@@ -199,6 +200,7 @@ def _check(told: Row) -> None:
         found.get(BEFORE)
     if told["best"]:
         Best.from_json(told["best"])
+    json.dumps(told, allow_nan=False)  # NaN and infinity can be read, and not be written again
 
 
 def file_name(task: str) -> str:

@@ -106,6 +106,8 @@ def broken_runs(trained: RunDir, at: Path) -> None:
     config = read_json(at / "coded" / "config.json")
     config["config"]["task"]["name"] = "mine.py:Task"
     write_json(at / "coded" / "config.json", config)
+    shutil.copytree(trained.path, at / "infinite", ignore=shutil.ignore_patterns("eval"))
+    (at / "infinite" / "eval.json").write_text('{"later": [{"pass_at_1": NaN}]}')
 
 
 MISTAKES = [
@@ -116,6 +118,7 @@ MISTAKES = [
     (("foreign",), 7, "trained over no/such-model, which is not here"),
     (("dora",), 7, "none that can be loaded here"),
     (("coded",), 2, "--allow-code"),
+    (("infinite",), 7, "holds no evaluations"),
     (("./nowhere/run",), 2, "nowhere"),
     (("empty/run",), 7, "There is no empty/run"),
     (("no/such-model",), 3, "no/such-model"),

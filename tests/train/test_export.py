@@ -14,13 +14,14 @@ from lowmem_rl.errors import RunDirError
 from lowmem_rl.evaluation.judge import judge_of
 from lowmem_rl.evaluation.questions import held_out_examples
 from lowmem_rl.export.answers import Answer
+from lowmem_rl.export.card import card_of
 from lowmem_rl.export.export import compared, export, question, write
 from lowmem_rl.export.form import form_of
-from lowmem_rl.export.proof import Heard, check_accuracy, check_tokens
+from lowmem_rl.export.proof import Heard, Proof, check_accuracy, check_tokens
 from lowmem_rl.export.receiver import receive
 from lowmem_rl.export.trained import hear_trained
 from lowmem_rl.reports.record import read_record
-from lowmem_rl.runs import RunDir, read_json
+from lowmem_rl.runs import RunDir, read_json, write_json
 from lowmem_rl.tasks.registry import load_task
 from tests.run_maker import make_run
 
@@ -83,6 +84,16 @@ def test_the_card_holds_the_numbers_of_the_run(run, merged) -> None:
         assert f"{100 * evaluation.result['pass_at_1']:.1f} % [" in card
     assert "AutoModelForCausalLM" in card
     assert "lowmem-rl train --preset tiny-cpu" in card
+
+
+def test_the_card_of_a_best_that_is_the_base_model_says_so(tmp_path) -> None:
+    run = RunDir(make_run(tmp_path / "run"))
+    write_json(run.evaluations, read_json(run.evaluations) | {"best": {"name": "before", "step": 0}})
+    form = form_of(config_of(run), Device("cpu", "float32"), "adapter", None)
+    card = card_of(read_record(run.path), form, Proof("accuracy", None, check_accuracy([True], [True])), of_best=True)
+    assert "answer as the base model does" in card
+    assert card.count("| before |") == 1
+    assert "Gain" not in card
 
 
 def altered(merged: Path, run: RunDir, folder: Path, alter) -> Path:
@@ -189,15 +200,16 @@ def test_the_best_adapter_is_handed_on_and_asked_in_the_place_of_the_last(run, c
         name: 0 * weight if "lora_B" in name else weight for name, weight in load_file(run.best / WEIGHTS).items()
     }
     save_file(weights, copy.best / WEIGHTS)
+    write_json(copy.evaluations, read_json(copy.evaluations) | {"best": {"name": "step-000001", "step": 1}})
     told = json.loads(cli_here("samples", str(copy.best), "--prompt", "What is 346 * 8?", "--json").stdout)
     assert told["base"] == told["trained"]
     made = json.loads(cli_here("export", str(copy.best), "--to=adapter", f"--examples={ITEMS}", "--json").stdout)
     assert made["path"] == str(copy.export("best-adapter"))
     exported = load_file(Path(made["path"]) / WEIGHTS)
     assert all((exported[name] == weight).all() for name, weight in weights.items())
-    card, step = (Path(made["path"]) / "README.md").read_text(), read_json(run.evaluations)["best"]["step"]
+    card = (Path(made["path"]) / "README.md").read_text()
     assert "chosen as the best of several" in card
-    assert f"| steps taken | {step} of 3 |" in card
+    assert "| steps taken | 1 of 3 |" in card
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,18 @@ def test_waiting_prompts_are_read_many_at_once(model: Any, monkeypatch: pytest.M
     assert len(read) > 3
 
 
+@torch.inference_mode()
+def test_a_prompt_that_waits_keeps_no_more_than_its_own(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollout, "READ_AHEAD_TOKENS", 20)
+    wave = rollout._Wave(
+        merged(model, PLACES), prompts_of([10] * 8), names_of("x", 8), GREEDY, Limits(frozenset({STOP}), 4, 4), None
+    )
+    wave._fill()
+    kept = [part for pair in wave.read.values() for part in pair]
+    assert len(wave.read) == 2
+    assert sum(part.untyped_storage().nbytes() for part in kept) == sum(part.nbytes for part in kept)
+
+
 def test_rows_of_one_prompt_differ_and_the_same_names_repeat(model: Any) -> None:
     prompts = prompts_of([6]) * 8
     rows = ids_of(sampled(model, prompts, names_of("a", 8), rows=8))

@@ -72,8 +72,9 @@ def test_infinity_is_refused_rather_than_written_as_no_json(tmp_path) -> None:
         append_row(tmp_path / "rows.jsonl", {"loss": float("inf")})
 
 
-def test_a_file_that_is_no_json_is_an_error_of_the_run_directory(tmp_path) -> None:
-    (tmp_path / "eval.json").write_text("{")
+@pytest.mark.parametrize("text", ["{", "[" * 100_000])
+def test_a_file_that_is_no_json_is_an_error_of_the_run_directory(text, tmp_path) -> None:
+    (tmp_path / "eval.json").write_text(text)
     with pytest.raises(RunDirError):
         read_json(tmp_path / "eval.json")
     assert json.loads("{}") == {}
