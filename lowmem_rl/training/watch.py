@@ -62,7 +62,8 @@ class Watch:
         The weights are no spoiled ones, `act` has seen to that: the run can be saved, and gone on with.
         """
         if self._critical and self.config.health.action == "stop":
-            raise stopped(self._critical[0], self.watcher.record.step, 'The run ends: health.action is "stop".')
+            what_now = 'The run ends, saved: health.action is "stop"; --resume --set health.action=warn goes on.'
+            raise stopped(self._critical[0], self.watcher.record.step, what_now)
 
     @property
     def _ailing(self) -> tuple[Finding, ...]:
