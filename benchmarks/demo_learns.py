@@ -38,7 +38,11 @@ def main() -> None:
                 rows.append(measure(arm, seed, out))
                 machine = json.loads((out / "machine.json").read_text())
                 print(describe(rows[-1]), file=sys.stderr)
-    record = {"date": date.today().isoformat(), "command": " ".join(sys.argv), "machine": machine}
+    record = {
+        "date": date.today().isoformat(),
+        "command": " ".join(["benchmarks/demo_learns.py", *sys.argv[1:]]),
+        "machine": machine,
+    }
     options.out.write_text(json.dumps(record | {"summary": summary(rows), "rows": rows}, indent=2) + "\n")
     print(json.dumps(summary(rows), indent=2))
 

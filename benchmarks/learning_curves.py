@@ -140,7 +140,7 @@ def record(rows: list[dict[str, Any]], machine: dict[str, Any], bases: dict[str,
     """Returns what is kept of all runs."""
     return {
         "date": date.today().isoformat(),
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join(["python -m benchmarks.learning_curves", *sys.argv[1:]]),
         "machine": machine,
         "bases": bases,
         "curves": rows,

@@ -109,7 +109,11 @@ def main() -> None:
                 rows.append({"loss": loss} | compared(fault, disturbed, undisturbed))
                 print(json.dumps(rows[-1]), file=sys.stderr)
     machine = machine_record(this_machine(), Device("cpu", "float32"))
-    record = {"date": date.today().isoformat(), "command": " ".join(sys.argv), "machine": machine}
+    record = {
+        "date": date.today().isoformat(),
+        "command": " ".join(["benchmarks/oom_faults.py", *sys.argv[1:]]),
+        "machine": machine,
+    }
     record |= {"seconds": round(time.monotonic() - began), "summary": summary(rows), "rows": rows}
     options.out.write_text(json.dumps(record, indent=2) + "\n")
     print(json.dumps(summary(rows), indent=2))
