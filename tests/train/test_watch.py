@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.health_cases import keeps_its_first_weights
 from lowmem_rl.config import RunConfig
 from lowmem_rl.runs import RunDir, read_json, read_rows, write_json
 from lowmem_rl.training.rollback import with_old_checkpoints
@@ -65,6 +66,18 @@ def test_a_run_that_is_to_stop_ends_saved_and_names_finding_steps_and_cure(cli_h
     assert run.health.is_file()
     assert len(list(read_rows(run.metrics))) == 1
     assert [path.name for path in run.checkpoints.iterdir()] == ["step-000001"]  # with another action it goes on
+
+
+def test_a_sampler_on_old_weights_falls_back_and_is_named(cli_here, tmp_path):
+    moves = ("--set=optimizer.learning_rate=0.01", "--set=optimizer.warmup_steps=0", "--steps=3")
+    with keeps_its_first_weights():
+        done = cli_here("train", *SMALL, *moves, f"--out={tmp_path / 'run'}")
+    assert done.code == 0
+    run = RunDir(tmp_path / "run")
+    assert [row.get("sampler_fell_back") for row in read_rows(run.metrics)] == [None, 1.0, None]
+    assert read_json(run.engine)["sampling"]["weights"] == "quantized"
+    (found,) = [found for found in read_json(run.health)["findings"] if found["name"] == "sampler_mismatch"]
+    assert (found["steps"], found["lasts"]) == ([2, 2], False)
 
 
 def test_a_run_that_was_never_healthy_ends_as_the_base_model(cli_here, tmp_path):
