@@ -1,0 +1,158 @@
+"""The allocator: card storages over host memory, their bytes counted, out of memory played."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import mmap
+import traceback
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from tests.rehearsal.card.state import STATE
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
+CONTEXT_BYTES = 400 * 2**20
+"""What the driver takes for a context: the order of what Ampere cards show, an assumption."""
+NO_RESERVE = 0x4000
+"""MAP_NORESERVE of Linux: address space without memory behind it."""
+SWEEP_EVERY = 5000
+
+
+@dataclass(slots=True)
+class Block:
+    """A card storage: a weak reference to it, and the host memory that it is made of."""
+
+    weak: Any
+    host: Any
+    nbytes: int
+    address: int
+    typed: dict[torch.dtype, torch.Tensor] = field(default_factory=dict)
+    """Host tensors over all of it."""
+
+
+LIVE: dict[int, Block] = {}
+"""Blocks by weak reference."""
+AT: dict[int, Block] = {}
+"""Blocks by the address of their first byte."""
+
+
+def sweep() -> int:
+    """Lets go of host memory whose card storage is gone; returns the bytes that are held."""
+    for weak in [weak for weak in LIVE if torch.UntypedStorage._expired(weak)]:
+        block = LIVE.pop(weak)
+        if AT.get(block.address) is block:
+            del AT[block.address]
+        torch.UntypedStorage._free_weak_ref(block.weak)
+    STATE.allocated_bytes = sum(block.nbytes for block in LIVE.values())
+    return STATE.allocated_bytes
+
+
+def capacity() -> int:
+    """Returns the bytes that tensors may take."""
+    return STATE.card.offered_bytes - CONTEXT_BYTES if STATE.limit_bytes is None else STATE.limit_bytes
+
+
+def free_bytes() -> int:
+    """Returns what is left."""
+    return capacity() - sweep()
+
+
+def account(nbytes: int) -> None:
+    """Counts an allocation. Raises `torch.OutOfMemoryError` if it does not fit or is to fail."""
+    STATE.allocations += 1
+    if STATE.allocations in STATE.fail_at:
+        raise out_of_memory(nbytes)
+    if STATE.allocated_bytes + nbytes > capacity() and sweep() + nbytes > capacity():
+        gc.collect()
+        if sweep() + nbytes > capacity():
+            raise out_of_memory(nbytes)
+    STATE.allocated_bytes += nbytes
+    if STATE.allocated_bytes > STATE.peak_bytes:  # perhaps: what is gone has not been swept
+        STATE.allocated_bytes = sweep() + nbytes
+        STATE.peak_bytes = max(STATE.peak_bytes, STATE.allocated_bytes)
+
+
+def out_of_memory(nbytes: int) -> torch.OutOfMemoryError:
+    """Returns the error in torch's words, and notes where it happens."""
+    frames = [
+        f"{frame.filename}:{frame.lineno} {frame.name}"
+        for frame in traceback.extract_stack()
+        if "/torch/" not in frame.filename and "/rehearsal/card/" not in frame.filename
+    ]
+    STATE.failures.append(frames[-14:])
+    return torch.OutOfMemoryError(
+        f"CUDA out of memory. Tried to allocate {nbytes / 2**20:.2f} MiB. GPU 0 has a total capacity of "
+        f"{STATE.card.offered_bytes / 2**30:.2f} GiB of which {free_bytes() / 2**20:.2f} MiB is free (simulated)."
+    )
+
+
+def card_storage(host: torch.UntypedStorage) -> torch.UntypedStorage:
+    """Returns a card storage over a host storage."""
+    account(host.nbytes())
+    return _registered(host.data_ptr(), host.nbytes(), host)
+
+
+def phantom_storage(nbytes: int) -> torch.UntypedStorage:
+    """Returns a card storage whose pages are never touched."""
+    account(nbytes)
+    region = mmap.mmap(-1, max(nbytes, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NO_RESERVE)
+    holder = (ctypes.c_char * max(nbytes, 1)).from_buffer(region)
+    return _registered(ctypes.addressof(holder), nbytes, (region, holder))
+
+
+def _registered(address: int, nbytes: int, host: Any) -> torch.UntypedStorage:
+    storage = torch._C._construct_storage_from_data_pointer(address, CUDA, nbytes)
+    weak = storage._weak_ref()
+    LIVE[weak] = AT[storage.data_ptr()] = Block(weak, host, nbytes, storage.data_ptr())
+    if len(LIVE) % SWEEP_EVERY == 0:
+        sweep()
+    return storage
+
+
+def on_storage(storage: Any, like: torch.Tensor) -> torch.Tensor:
+    """Returns a card tensor over `storage` with another tensor's dtype, shape, strides and offset."""
+    return torch._C._construct_CUDA_Tensor_From_Storage_And_Metadata(
+        {
+            "dtype": like.dtype,
+            "size": list(like.size()),
+            "stride": list(like.stride()),
+            "storage_offset": like.storage_offset(),
+        },
+        storage,
+    )
+
+
+def view_on(owner: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Returns a view of a card tensor; it is an inference tensor if its owner is one, whatever the mode is."""
+    if owner.is_inference() == torch.is_inference_mode_enabled():
+        return on_storage(owner.untyped_storage(), like)
+    with torch.inference_mode(owner.is_inference()):
+        return on_storage(owner.untyped_storage(), like)
+
+
+def to_card(host: torch.Tensor) -> torch.Tensor:
+    """Returns a card tensor over the memory of a host tensor that nobody else holds."""
+    return on_storage(card_storage(host.untyped_storage()), host)
+
+
+def alias(card: torch.Tensor) -> torch.Tensor:
+    """Returns the host's view of a card tensor's memory."""
+    storage = card.untyped_storage()
+    block = AT.get(storage.data_ptr())
+    if block is None or not block.nbytes:
+        host = torch._C._construct_storage_from_data_pointer(storage.data_ptr(), CPU, storage.nbytes())
+        empty = torch.empty(0, dtype=card.dtype, device="cpu")
+        return empty.set_(host, card.storage_offset(), card.size(), card.stride())
+    whole = block.typed.get(card.dtype)
+    if whole is None:
+        whole = block.typed[card.dtype] = _whole(storage.data_ptr(), block.nbytes, card.dtype)
+    return whole.as_strided(card.size(), card.stride(), card.storage_offset())
+
+
+def _whole(address: int, nbytes: int, dtype: torch.dtype) -> torch.Tensor:
+    host = torch._C._construct_storage_from_data_pointer(address, CPU, nbytes)
+    with torch.inference_mode(False):
+        return torch.empty(0, dtype=dtype, device="cpu").set_(host, 0, (nbytes // dtype.itemsize,), (1,))

@@ -1,0 +1,172 @@
+"""Operations on tensors that are too large to exist here: by shapes, dtypes and bytes alone.
+
+A tensor of more than `STATE.phantom_bytes` has address space and no data. Small results of large tensors are zeros;
+tokens picked from data that does not exist are `STATE.picked`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from tests.rehearsal.card import waits
+from tests.rehearsal.card.memory import CPU, CUDA, card_storage, on_storage, phantom_storage, view_on
+from tests.rehearsal.card.state import STATE
+
+PICKING = frozenset({"argmax", "multinomial", "max", "topk", "sort"})
+FACTORIES = frozenset({"empty", "zeros", "ones", "full", "rand", "randn", "empty_strided", "arange"})
+VIEWS = frozenset({"aten::set_", "aten::detach", "aten::alias"})
+COPIES = frozenset({"aten::copy_", "aten::_to_copy", "aten::to"})
+META = torch.device("meta")
+
+
+def is_large(tensor: torch.Tensor) -> bool:
+    """Says whether a tensor has no data."""
+    return tensor.numel() * tensor.element_size() > (STATE.phantom_bytes or 0)
+
+
+def lacks_data(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Says whether an operation on the card is too large to be computed here."""
+    if func.is_view or name in VIEWS:
+        return False
+    device = kwargs.get("device")
+    on_card = device is not None and torch.device(device).type == "cuda"
+    for tensor in _tensors(args, kwargs):
+        if is_large(tensor):
+            return True
+        on_card |= tensor.is_cuda
+    base = name.removeprefix("aten::")
+    if not on_card or not (base in FACTORIES or base.startswith(("new_", "full"))):
+        return False
+    size = next((value for value in args if isinstance(value, list | tuple)), None)
+    dtype = kwargs.get("dtype") or torch.float32
+    return size is not None and math.prod(size) * dtype.itemsize > (STATE.phantom_bytes or 0)
+
+
+def _tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
+    found = []
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found += [item for item in value if isinstance(item, torch.Tensor)]
+    return found
+
+
+def execute(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], check: Callable[..., None]) -> Any:
+    """Returns the operation's result without data."""
+    operation = ShapeOperation()
+    low_args = [operation.lower(value) for value in args]
+    low_kwargs = {key: operation.lower(value) for key, value in kwargs.items() if key != "pin_memory"}
+    if "device" in kwargs:
+        low_kwargs["device"] = META
+    check(func, name, args, kwargs, operation.has_card and operation.has_host)
+    operation.choose_target(name, args)
+    if name == "aten::_local_scalar_dense":
+        return 0
+    if name == "aten::equal":
+        return True
+    try:
+        result = func(*low_args, **low_kwargs)
+    except NotImplementedError:  # no shape function: bitsandbytes' optimizers, which write in place
+        if not func._schema.is_mutable:
+            raise
+        return args[0] if func._schema.returns else None
+    operation.picks = name.removeprefix("aten::") in PICKING
+    return operation.lift(result)
+
+
+class ShapeOperation:
+    """The arguments of one operation as meta tensors, its result as a card tensor without data."""
+
+    __slots__ = ("asked", "by_storage", "has_card", "has_host", "kept", "known", "metas", "picks", "target")
+
+    def __init__(self) -> None:
+        self.known: dict[int, torch.Tensor] = {}
+        self.by_storage: dict[int, torch.Tensor] = {}
+        self.metas: dict[int, Any] = {}
+        """A meta storage for each storage that was passed, by address: views of one stay views of one."""
+        self.kept: list[torch.Tensor] = []
+        self.has_card = self.has_host = self.picks = False
+        self.asked: list[torch.device] = []
+        self.target = CPU
+
+    def lower(self, value: Any) -> Any:
+        """Returns an argument without data."""
+        if isinstance(value, torch.Tensor):
+            return value if value.device.type == "meta" else self._lower_tensor(value)
+        if isinstance(value, torch.device):
+            self.asked.append(value)
+            return META
+        if isinstance(value, list | tuple):
+            return type(value)(self.lower(item) for item in value) if type(value) in (list, tuple) else value
+        return value
+
+    def _lower_tensor(self, value: torch.Tensor) -> torch.Tensor:
+        if value.is_cuda:
+            self.has_card = True
+        else:
+            self.has_host = True
+        storage = value.untyped_storage()
+        if storage.data_ptr() not in self.metas:
+            whole = torch.empty(storage.nbytes(), dtype=torch.uint8, device=META)
+            self.metas[storage.data_ptr()] = whole.untyped_storage()
+        base = self.metas[storage.data_ptr()]
+        meta = torch.empty(0, dtype=value.dtype, device=META).set_(
+            base, value.storage_offset(), value.size(), value.stride()
+        )
+        self.kept.append(meta)
+        self.known[id(meta)] = self.by_storage[base._cdata] = value
+        return meta
+
+    def choose_target(self, name: str, args: tuple[Any, ...]) -> None:
+        """Decides the result's device, and counts what waits."""
+        self.target = CUDA if self.has_card else CPU
+        if self.asked:
+            self.target = self.asked[0]
+        elif name == "aten::to" and len(args) > 1 and isinstance(args[1], torch.Tensor):
+            self.target = args[1].device
+        if not STATE.counts_waits:
+            return
+        if name in waits.BLOCKING:
+            waits.note(name)
+        if name in COPIES and self.asked and self.has_card != (self.target.type == "cuda"):
+            waits.note(waits.TO_CARD if self.target.type == "cuda" else waits.TO_HOST)
+
+    def lift(self, value: Any) -> Any:
+        """Returns a result on its device."""
+        if isinstance(value, torch.Tensor):
+            return self._lift_tensor(value)
+        if isinstance(value, list | tuple):
+            return type(value)(self.lift(item) for item in value) if type(value) in (list, tuple) else value
+        return value
+
+    def _lift_tensor(self, value: torch.Tensor) -> torch.Tensor:
+        if id(value) in self.known:
+            return self.known[id(value)]
+        owner = self.by_storage.get(value.untyped_storage()._cdata)
+        if owner is not None and owner.device.type == self.target.type:
+            if self.target.type == "cuda":
+                return view_on(owner, value)
+            return owner.as_strided(value.size(), value.stride(), value.storage_offset())
+        if self.target.type != "cuda":
+            return torch.empty_strided(value.size(), value.stride(), dtype=value.dtype)  # never touched
+        return self._new(value)
+
+    def _new(self, value: torch.Tensor) -> torch.Tensor:
+        nbytes = value.untyped_storage().nbytes()
+        if nbytes > (STATE.phantom_bytes or 0):
+            return on_storage(phantom_storage(nbytes), value)
+        host = torch.zeros(nbytes, dtype=torch.uint8)
+        if value.dtype == torch.int64 and self.picks:
+            host.view(torch.int64).fill_(STATE.picked)
+        return on_storage(card_storage(host.untyped_storage()), value)
+
+
+def unseen(tensor: torch.Tensor) -> torch.Tensor:
+    """Returns a contiguous card tensor of the same shape and dtype without data."""
+    meta = torch.empty(tensor.shape, dtype=tensor.dtype, device=META)
+    return on_storage(phantom_storage(tensor.numel() * tensor.element_size()), meta)

@@ -1,0 +1,71 @@
+"""Which card is simulated, and what has been counted on it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from lowmem_rl.hardware import CARDS, Card
+
+MULTIPROCESSORS = {"a6000": 84, "3090": 82, "t4": 40, "a100-80": 108, "h100": 132, "h200": 132}
+"""NVIDIA's data sheets."""
+Wait = tuple[str, str, str]
+"""What was waited for, the nearest line of lowmem_rl, and the nearest line of another library ("" for none)."""
+
+
+@dataclass
+class State:
+    """The one card of this process."""
+
+    card: Card = CARDS["a6000"]
+    is_installed: bool = False
+    counts_waits: bool = False
+    waits: Counter[Wait] = field(default_factory=Counter)
+    kernels: Counter[str] = field(default_factory=Counter)
+    attention: Counter[str] = field(default_factory=Counter)
+    allocations: int = 0
+    allocated_bytes: int = 0
+    peak_bytes: int = 0
+    limit_bytes: int | None = None
+    """Bytes above which an allocation fails; None for the card's own size."""
+    fail_at: frozenset[int] = frozenset()
+    """Numbers of the allocations that fail."""
+    failures: list[list[str]] = field(default_factory=list)
+    """The stack of each allocation that failed, innermost line last."""
+    phantom_bytes: int | None = None
+    """Size above which a tensor has no data; None if all have."""
+    picked: int = 5
+    """The token that argmax and the like choose from data that does not exist."""
+    random_state: Any = None
+
+    @property
+    def capability(self) -> tuple[int, int]:
+        return self.card.compute_capability
+
+    def report(self) -> Report:
+        """Returns what has been counted."""
+        waits = [(*wait, count) for wait, count in self.waits.most_common()]
+        return Report(
+            waits, dict(self.attention), dict(self.kernels), self.allocations, self.peak_bytes, list(self.failures)
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a rehearsal has counted."""
+
+    waits: list[tuple[str, str, str, int]] = field(default_factory=list)
+    """What was waited for, our line, another library's line, how often."""
+    attention: dict[str, int] = field(default_factory=dict)
+    kernels: dict[str, int] = field(default_factory=dict)
+    allocations: int = 0
+    peak_bytes: int = 0
+    failures: list[list[str]] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain JSON data."""
+        return asdict(self)
+
+
+STATE = State()

@@ -1,0 +1,80 @@
+"""One rehearsal, in a process forked from a server that has loaded the stack."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from tests.rehearsal.card.state import STATE, State
+from tests.rehearsal.request import Answer, Request, Settings
+
+
+def answer(request: Request) -> Answer:
+    """Calls what is asked for, its output in a file."""
+    _redirect(request.output)
+    os.chdir(request.cwd)
+    os.environ.update(request.settings.env)
+    _reset(request.settings)
+    try:
+        if request.settings.before:
+            named(request.settings.before)()
+        result = named(request.function)(*request.args)
+        found = Answer(result, report=STATE.report())
+    except SystemExit as ended:
+        found = Answer(ended.code, report=STATE.report())
+    except BaseException:  # noqa: BLE001  # whatever ends the child is the parent's to raise
+        found = Answer(error=traceback.format_exc(), report=STATE.report())
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return found
+
+
+def lowmem(*arguments: str) -> int:
+    """Runs the command line; returns its exit code."""
+    from lowmem_rl_cli.app import main
+
+    return int(main(arguments) or 0)
+
+
+def named(name: str) -> Callable[..., Any]:
+    """Returns a function by `module:name`."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _redirect(path: str) -> None:
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for number in (1, 2):
+        os.dup2(file, number)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr
+
+
+def _reset(settings: Settings) -> None:
+    """Forgets what the imports counted."""
+    fresh = State()
+    for name in ("waits", "kernels", "attention", "failures"):
+        setattr(STATE, name, getattr(fresh, name))
+    STATE.allocations = STATE.peak_bytes = 0
+    STATE.phantom_bytes = settings.phantom_bytes
+    _begin_with_training(settings)
+
+
+def _begin_with_training(settings: Settings) -> None:
+    """Counts and fails from the first training step on."""
+    from transformers.trainer_callback import CallbackHandler
+
+    plain, begun = CallbackHandler.on_step_begin, []
+
+    def on_step_begin(*args: Any, **kwargs: Any) -> Any:
+        if not begun:
+            begun.append(True)
+            STATE.allocations, STATE.counts_waits = 0, settings.counts_waits
+            STATE.limit_bytes, STATE.fail_at = settings.limit_bytes, frozenset(settings.fail_at)
+        return plain(*args, **kwargs)
+
+    CallbackHandler.on_step_begin = on_step_begin

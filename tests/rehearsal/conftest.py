@@ -1,0 +1,35 @@
+"""Simulated cards, one server each, for all tests of a session; all start when the first is asked for."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.rehearsal.server import CPU
+from tests.rehearsal.stage import Stage
+
+
+@pytest.fixture(scope="session")
+def stages() -> Iterator[dict[str, Stage]]:
+    """The servers, starting side by side."""
+    found = {key: Stage(key) for key in ("a6000", "t4", CPU)}
+    yield found
+    for stage in found.values():
+        stage.close()
+
+
+@pytest.fixture(scope="session")
+def a6000(stages: dict[str, Stage]) -> Stage:
+    """An RTX A6000: Ampere, bfloat16."""
+    return stages["a6000"]
+
+
+@pytest.fixture(scope="session")
+def t4(stages: dict[str, Stage]) -> Stage:
+    """A Tesla T4: Turing, float16 with a GradScaler."""
+    return stages["t4"]
+
+
+@pytest.fixture(scope="session")
+def cpu(stages: dict[str, Stage]) -> Stage:
+    """Unsloth's CPU backend, to compare with."""
+    return stages[CPU]

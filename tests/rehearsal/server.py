@@ -1,0 +1,81 @@
+"""Loads the stack on a simulated card once, then forks for each rehearsal.
+
+    python -m tests.rehearsal.server KEY SOCKET
+
+Importing Unsloth takes most of a tiny rehearsal's time. KEY is a card of `lowmem_rl.hardware.CARDS`, or `cpu` for
+Unsloth's CPU backend, to compare with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from multiprocessing.connection import Connection, Listener
+
+CPU = "cpu"
+
+
+def main(key: str, address: str) -> None:
+    """Serves until it is asked for None or ended."""
+    if key != CPU:
+        from tests.rehearsal.card.install import install
+
+        install(key)
+    import torch
+
+    torch.set_num_threads(1)
+    with _no_backward():
+        load()
+    with Listener(address, "AF_UNIX") as listener:
+        print("ready", flush=True)  # noqa: T201
+        while True:
+            with listener.accept() as connection:
+                request = connection.recv()
+                if request is None:
+                    return
+                _fork(connection, request)
+
+
+def load() -> None:
+    """Imports what every rehearsal uses."""
+    from tests.rehearsal.card.install import load_stack
+
+    load_stack()
+    import trl  # noqa: F401
+
+    import lowmem_rl.training.run  # noqa: F401
+
+
+def _fork(connection: Connection, request: object) -> None:
+    child = os.fork()
+    if child:
+        connection.send(child)
+        os.waitpid(child, 0)
+        return
+    with contextlib.suppress(BaseException):
+        from tests.rehearsal.child import answer
+
+        connection.send(answer(request))
+    os._exit(0)
+
+
+@contextlib.contextmanager
+def _no_backward() -> Iterator[None]:
+    """Refuses a backward before the fork: it would start the engine's threads, which no child may use."""
+    import torch
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("no backward before the fork")
+
+    plain = torch.autograd.graph._engine_run_backward
+    torch.autograd._engine_run_backward = torch.autograd.graph._engine_run_backward = refuse
+    try:
+        yield
+    finally:
+        torch.autograd._engine_run_backward = torch.autograd.graph._engine_run_backward = plain
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

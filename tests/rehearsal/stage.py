@@ -1,0 +1,125 @@
+"""A simulated card to rehearse on: `stage.call(function, ...)`, `stage.lowmem("train", ...)`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Client
+from pathlib import Path
+from typing import Any
+
+from tests.rehearsal.card.state import Report
+from tests.rehearsal.request import Answer, Request, Settings
+
+ROOT = Path(__file__).parents[2]
+START_S, REHEARSAL_S = 300, 900
+FORKED_POOL = "Invalid thread pool"
+"""torch's words if the fork fell into the start of a thread pool: seen in one of some fifty forks."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended on the card."""
+
+    code: int
+    output: str
+    report: Report
+
+
+class RehearsalError(Exception):
+    """What was called raised, or its process died: the traceback, and the end of what it printed."""
+
+
+class Stage:
+    """A card with a server of its own, which starts in the background and is waited for when it is first asked."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.folder = tempfile.TemporaryDirectory(prefix=f"rehearsal-{key}-")
+        self.address = str(Path(self.folder.name) / "socket")
+        self.log = Path(self.folder.name) / "server.log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.rehearsal.server", key, self.address],
+                cwd=ROOT,
+                env=os.environ | {"UNSLOTH_COMPILE_LOCATION": str(Path(self.folder.name) / "compiled"), **_path()},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def call(self, function: Callable[..., Any] | str, *args: Any, **settings: Any) -> Any:
+        """Returns what a function of a module returns on the card. Raises `RehearsalError` with its traceback.
+
+        `settings` are those of `request.Settings`; `before` may be a function.
+        """
+        answer, output = self._ask(_name(function), args, settings)
+        if answer.error:
+            raise RehearsalError(f"{answer.error}\n{output[-3000:]}")
+        return answer.result
+
+    def lowmem(self, *command: str, **settings: Any) -> Ended:
+        """Runs a lowmem-rl command on the card."""
+        answer, output = self._ask("tests.rehearsal.child:lowmem", command, settings)
+        if answer.error:
+            raise RehearsalError(f"{answer.error}\n{output[-3000:]}")
+        return Ended(answer.result, output, answer.report)
+
+    def close(self) -> None:
+        """Ends the server."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        self.process.wait(timeout=30)
+        self.folder.cleanup()
+
+    def _ask(self, function: str, args: tuple[Any, ...], settings: dict[str, Any]) -> tuple[Answer, str]:
+        if "before" in settings:
+            settings["before"] = _name(settings["before"])
+        self._wait_until_ready()
+        with tempfile.NamedTemporaryFile("r", dir=self.folder.name, suffix=".log", errors="replace") as output:
+            request = Request(function, args, Settings(**settings), str(Path.cwd()), output.name)
+            answer = self._answered(request)
+            text = output.read()
+            if answer is None and FORKED_POOL in text:
+                answer, text = self._answered(request), output.read()
+        if answer is None:
+            raise RehearsalError(f"The rehearsal's process died.\n{text[-3000:]}")
+        return answer, text
+
+    def _answered(self, request: Request) -> Answer | None:
+        """Returns None if the process died, by a signal of its own for one."""
+        with Client(self.address, "AF_UNIX") as connection:
+            connection.send(request)
+            child = connection.recv()
+            if not connection.poll(REHEARSAL_S):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
+                raise RehearsalError(f"{request.function} took more than {REHEARSAL_S} s.")
+            try:
+                return connection.recv()
+            except EOFError:
+                return None
+
+    def _wait_until_ready(self) -> None:
+        end = time.monotonic() + START_S
+        while not Path(self.address).exists():
+            if self.process.poll() is not None or time.monotonic() > end:
+                raise RehearsalError(f"The server of {self.key} does not start.\n{self.log.read_text()[-3000:]}")
+            time.sleep(0.1)
+
+
+def _path() -> dict[str, str]:
+    """Lets the server import what this process does."""
+    known = filter(None, [str(ROOT), str(ROOT / "cli"), os.environ.get("PYTHONPATH")])
+    return {"PYTHONPATH": os.pathsep.join(known)}
+
+
+def _name(function: Callable[..., Any] | str) -> str:
+    return function if isinstance(function, str) else f"{function.__module__}:{function.__qualname__}"
