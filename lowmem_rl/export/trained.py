@@ -56,9 +56,13 @@ def hear_trained(
 
 def _base_of(policy: Policy, config: RunConfig) -> Base:
     """Returns what the adapter stands on: on a GPU Unsloth may have taken its own upload of the named model."""
+    from transformers import BitsAndBytesConfig
+
     loaded = policy.model.get_base_model().config
     quantization = getattr(loaded, "quantization_config", None)
-    settings = json.loads(quantization.to_json_string(use_diff=False)) if quantization is not None else None
+    if isinstance(quantization, dict):  # Unsloth's GPU loader leaves it in JSON's form
+        quantization = BitsAndBytesConfig.from_dict(quantization)
+    settings = None if quantization is None else json.loads(quantization.to_json_string(use_diff=False))
     swapped = config.model.checkpoint == "dynamic" and config.model.bits == 4
     name = loaded._name_or_path if swapped else model_path(config.model.name)
     return Base(name, None if swapped else config.model.revision, settings, policy.device.dtype)

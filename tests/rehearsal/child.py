@@ -7,15 +7,19 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from tests.rehearsal.card.state import STATE, State
+from tests.rehearsal.on_card import launcher
 from tests.rehearsal.request import Answer, Request, Settings
 
 
 def answer(request: Request) -> Answer:
     """Calls what is asked for, its output in a file."""
     _redirect(request.output)
+    if STATE.is_installed:
+        sys.executable = str(launcher(STATE.card.key, Path(request.output).parent))
     os.chdir(request.cwd)
     os.environ.update(request.settings.env)
     _reset(request.settings)

@@ -36,6 +36,15 @@ class Ended:
 class RehearsalError(Exception):
     """What was called raised, or its process died: the traceback, and the end of what it printed."""
 
+    def __init__(self, reason: str, output: str = "") -> None:
+        super().__init__(f"{reason}\n{output[-3000:]}")
+        self.reason = reason.strip().splitlines()[-1]
+        """One line."""
+
+
+class Died(RehearsalError):
+    """The rehearsal's process ended without an answer."""
+
 
 class Stage:
     """A card with a server of its own, which starts in the background and is waited for when it is first asked."""
@@ -62,14 +71,14 @@ class Stage:
         """
         answer, output = self._ask(_name(function), args, settings)
         if answer.error:
-            raise RehearsalError(f"{answer.error}\n{output[-3000:]}")
+            raise RehearsalError(answer.error, output)
         return answer.result
 
     def lowmem(self, *command: str, **settings: Any) -> Ended:
         """Runs a lowmem-rl command on the card."""
         answer, output = self._ask("tests.rehearsal.child:lowmem", command, settings)
         if answer.error:
-            raise RehearsalError(f"{answer.error}\n{output[-3000:]}")
+            raise RehearsalError(answer.error, output)
         return Ended(answer.result, output, answer.report)
 
     def close(self) -> None:
@@ -90,7 +99,7 @@ class Stage:
             if answer is None and FORKED_POOL in text:
                 answer, text = self._answered(request), output.read()
         if answer is None:
-            raise RehearsalError(f"The rehearsal's process died.\n{text[-3000:]}")
+            raise Died("The rehearsal's process died.", text)
         return answer, text
 
     def _answered(self, request: Request) -> Answer | None:
@@ -111,7 +120,7 @@ class Stage:
         end = time.monotonic() + START_S
         while not Path(self.address).exists():
             if self.process.poll() is not None or time.monotonic() > end:
-                raise RehearsalError(f"The server of {self.key} does not start.\n{self.log.read_text()[-3000:]}")
+                raise RehearsalError(f"The server of {self.key} does not start.", self.log.read_text())
             time.sleep(0.1)
 
 

@@ -1,0 +1,120 @@
+"""`make rehearse`: every GPU preset's code path on its own simulated card, as a table; 0 if nothing is a fault.
+
+    python -m tests.rehearsal [PRESET ...] [--record FILE.json]
+
+A cell is ok, a fault with its reason, or `-` for what this rehearsal cannot show.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.rehearsal.scenarios import OK, PHASES, UNSEEN, gpu_presets, planned, rehearse
+from tests.rehearsal.stage import Stage
+
+AT_ONCE = 2
+"""Cards at work side by side."""
+Row = dict[str, Any]
+console = Console()
+
+
+def main() -> int:
+    """Rehearses what is asked for, prints the table, writes the record."""
+    options = _options()
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="rehearsal-") as folder:
+        rows = list(rehearsed(options.presets or gpu_presets(), options.keep or Path(folder)))
+    faults = [(row["preset"], phase, row[phase]) for row in rows for phase in PHASES if is_fault(row[phase])]
+    console.print(table_of(rows))
+    for preset, phase, reason in faults:
+        console.print(f"{preset}, {phase}: {reason}", markup=False)
+    if options.record:
+        options.record.write_text(json.dumps(_record(rows, time.monotonic() - began), indent=1) + "\n")
+    return int(bool(faults))
+
+
+def rehearsed(presets: list[str], folder: Path) -> Iterator[Row]:
+    """Yields each preset's row; presets of one card share its server."""
+    by_card: dict[str, list[str]] = {}
+    for preset in presets:
+        by_card.setdefault(planned(preset).card, []).append(preset)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        found = pool.map(lambda card: list(_on(card, by_card[card], folder)), by_card)
+        rows = {row["preset"]: row for some in found for row in some}
+    yield from (rows[preset] for preset in presets)
+
+
+def _on(card: str, presets: list[str], folder: Path) -> Iterator[Row]:
+    with stage_of(card) as stage:
+        for preset in presets:
+            (folder / preset).mkdir(parents=True, exist_ok=True)
+            began = time.monotonic()
+            row = {"preset": preset, "card": card} | rehearse(stage, preset, folder / preset)
+            seconds = round(time.monotonic() - began)
+            marks = " ".join("!" if is_fault(row[phase]) else row[phase] for phase in PHASES)
+            console.print(f"{preset} on {card}, {seconds} s: {marks}", markup=False, highlight=False)
+            yield row | {"seconds": seconds}
+
+
+@contextmanager
+def stage_of(card: str) -> Iterator[Stage]:
+    """Yields a stage, and ends its server."""
+    stage = Stage(card)
+    try:
+        yield stage
+    finally:
+        stage.close()
+
+
+def is_fault(cell: str) -> bool:
+    """Says whether a cell is one."""
+    return cell not in (OK, UNSEEN)
+
+
+def table_of(rows: list[Row]) -> Table:
+    """Returns the table for a terminal."""
+    table = Table("preset", "card", *PHASES)
+    for row in rows:
+        table.add_row(
+            row["preset"], row["card"], *("fault" if is_fault(row[phase]) else row[phase] for phase in PHASES)
+        )
+    return table
+
+
+def _record(rows: list[Row], seconds: float) -> dict[str, Any]:
+    from importlib.metadata import version
+
+    names = ("torch", "unsloth", "unsloth_zoo", "transformers", "trl", "peft", "bitsandbytes", "triton")
+    return {
+        "date": date.today().isoformat(),
+        "command": " ".join(["python -m tests.rehearsal", *sys.argv[1:]]),
+        "machine": "simulated cards in host memory, on a CPU",
+        "versions": {name: version(name) for name in names},
+        "seconds": round(seconds),
+        "rows": rows,
+    }
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.rehearsal", description=__doc__.partition("\n")[0])
+    parser.add_argument("presets", nargs="*", metavar="PRESET", help="default: every preset that is made for a GPU")
+    parser.add_argument("--record", type=Path, help="a JSON file for the table")
+    parser.add_argument("--keep", type=Path, help="a folder for the runs, which else are gone at the end")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
