@@ -9,6 +9,7 @@ Unsloth's CPU backend, to compare with.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ def main(key: str, address: str) -> None:
     torch.set_num_threads(1)
     with _no_backward():
         load()
+    gc.freeze()  # each collection of a child would else look at all modules again: a second, a dozen times a run
     with Listener(address, "AF_UNIX") as listener:
         print("ready", flush=True)  # noqa: T201
         while True:
