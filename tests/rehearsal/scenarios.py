@@ -20,7 +20,7 @@ from typing import Any
 from lowmem_rl.compose import resolve
 from lowmem_rl.errors import RunDirError
 from lowmem_rl.presets import load_presets
-from lowmem_rl.runs import RunDir, read_json, read_rows
+from lowmem_rl.runs import Row, RunDir, read_json, read_rows
 from lowmem_rl.training.checkpoints import newest
 from lowmem_rl.training.verify_resume import differences
 from tests.rehearsal.stage import Died, Ended, RehearsalError, Stage
@@ -151,17 +151,17 @@ def sampled(run: RunDir, ended: Ended) -> Iterator[str]:
 
 def scored(run: RunDir, ended: Ended) -> Iterator[str]:
     """What is wrong with log-probs: the sampler's lie near the training weights', and a KL term starts at 0."""
-    for row in read_rows(run.metrics):
+    rows = _rows(run)
+    for row in rows:
         if not (row["rollout_gap_nats"] is not None and row["rollout_gap_nats"] < 0.05):
             yield f"step {row['step']}: log-probs are off by {row['rollout_gap_nats']}"
-    first = next(iter(read_rows(run.metrics)))
-    if resolve(preset=_preset(run)).config.grpo.beta and not abs(first["kl"]) < 1e-3:
-        yield f"KL is {first['kl']} in the first step"
+    if resolve(preset=_preset(run)).config.grpo.beta and not abs(rows[0]["kl"]) < 1e-3:
+        yield f"KL is {rows[0]['kl']} in the first step"
 
 
 def updated(run: RunDir, ended: Ended) -> Iterator[str]:
     """What is wrong with forward and backward: a finite loss and gradient, by the card's kernels."""
-    for row in read_rows(run.metrics):
+    for row in _rows(run):
         if row["loss"] is None or (row["grad_norm"] is None and not row.get("optimizer_skipped")):
             yield f"step {row['step']}: loss {row['loss']}, gradient {row['grad_norm']}"
     if not ended.report.kernels.get("_rms_layernorm_backward"):
@@ -252,6 +252,13 @@ def exported(stage: Stage, run: Path) -> Iterator[str]:
         ended = stage.lowmem("export", str(run), "--to", form, "--examples", "8")
         if ended.code:
             yield f"--to {form} ended with {ended.code}: {ended.output.strip().splitlines()[-2:]}"
+
+
+def _rows(run: RunDir) -> list[Row]:
+    """Returns the rows of metrics.jsonl. Raises `LookupError` if there are none."""
+    if not (rows := list(read_rows(run.metrics))):
+        raise LookupError("no step was done")
+    return rows
 
 
 def _preset(run: RunDir) -> str:

@@ -20,8 +20,6 @@ from tests.rehearsal.request import Answer, Request, Settings
 
 ROOT = Path(__file__).parents[2]
 START_S, REHEARSAL_S = 300, 900
-FORKED_POOL = "Invalid thread pool"
-"""torch's words if the fork fell into the start of a thread pool: seen in one of some fifty forks."""
 
 
 @dataclass(frozen=True)
@@ -94,10 +92,7 @@ class Stage:
         self._wait_until_ready()
         with tempfile.NamedTemporaryFile("r", dir=self.folder.name, suffix=".log", errors="replace") as output:
             request = Request(function, args, Settings(**settings), str(Path.cwd()), output.name)
-            answer = self._answered(request)
-            text = output.read()
-            if answer is None and FORKED_POOL in text:
-                answer, text = self._answered(request), output.read()
+            answer, text = self._answered(request), output.read()
         if answer is None:
             raise Died("The rehearsal's process died.", text)
         return answer, text
