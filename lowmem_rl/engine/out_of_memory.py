@@ -19,15 +19,20 @@ T = TypeVar("T")
 
 SIGNS = (
     "out of memory",  # torch's caching allocator, a driver's error behind it, Triton's launcher, MPS
+    "out_of_memory",  # the driver's own name of it, CUDA_ERROR_OUT_OF_MEMORY
+    "errormemoryallocation",  # the runtime's: cudaErrorMemoryAllocation
     "can't allocate memory",  # torch's CPU allocator on Linux
     "not enough memory",  # the same on Windows
+    "cannot allocate memory",  # errno ENOMEM: pinned and shared memory
     "bad_alloc",  # any C++ library
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUBLAS_STATUS_NOT_INITIALIZED",  # cublasCreate without room for its workspace
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "DEVICE_ALLOCATION_FAILED",  # cuDNN 9
+    "status_alloc_failed",  # cuBLAS, cuDNN, cuSOLVER and cuSPARSE: CUBLAS_STATUS_ALLOC_FAILED and its like
+    "cublas_status_not_initialized",  # cublasCreate without room for its workspace
+    "device_allocation_failed",  # cuDNN 9
 )
-"""Parts of the messages of plain RuntimeErrors, by which libraries say that an allocation failed."""
+"""Parts, in lower case, of the messages of plain RuntimeErrors, by which libraries say that an allocation failed.
+
+bitsandbytes' kernels allocate through torch. What its C code allocates itself ends the process with the line "Error out
+of memory at line ... in file ..." (CUDA_CHECK_RETURN): paged states, which are made in the first step of a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Says whether an allocation failed, on the card or in host RAM."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in SIGNS)
 
 
 def tried(call: Callable[[], T]) -> T | OutOfMemory:

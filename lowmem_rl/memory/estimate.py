@@ -172,7 +172,8 @@ def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[s
             found["logprobs"] = phase(between, _scored(workload, shape))
     earlier = (held,) if workload.accumulated or workload.method != "full" else ()
     found["backward"] = phase((*between, *earlier), backward_moments(workload, shape), learning=True)
-    found["optimizer"] = phase(between, [(held, terms.optimizer_scratch(workload, shape))])
+    stepping = (held, terms.optimizer_scratch(workload, shape), terms.undo_copy(workload, shape))
+    found["optimizer"] = phase(between, [stepping])
     if workload.eval_rows:
         found["evaluation"] = phase(between, _sampled(workload, shape, workload.eval_rows, workload.eval_rows, True))
     return found | {"save": phase(between, [()])}

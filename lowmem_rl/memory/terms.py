@@ -178,6 +178,17 @@ def optimizer_scratch(workload: Workload, shape: ModelShape) -> Term:
     return term("optimizer scratch", size, "read from source", "trained weights x their width (adamw_torch alone)")
 
 
+def undo_copy(workload: Workload, shape: ModelShape) -> Term:
+    """Adapter and states once more while the optimizer steps, by which a step that fails is undone (training/redo.py).
+
+    Paged states are host memory, and so is their copy.
+    """
+    is_ours = workload.loss == "grpo" and workload.stack == "unsloth" and workload.method != "full"
+    states = 0 if workload.optimizer.startswith("paged") else optimizer_states(workload, shape).expected_bytes
+    size = adapter(workload, shape).expected_bytes + states if is_ours else 0
+    return term("copy to undo a step", size, "read from source", "adapter + optimizer states on the card")
+
+
 def weight_copies(workload: Workload, shape: ModelShape) -> Term:
     """Weights in the type they are multiplied in: the largest 4-bit matrix, or all that autocast narrows.
 

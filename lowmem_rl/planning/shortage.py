@@ -19,8 +19,12 @@ def cure(config: RunConfig, target: Target, phase: str, settings: Settings) -> s
 
 
 def lacking(failed: RunConfig, target: Target, phase: str) -> Target:
-    """Returns the target with less memory than `failed` is expected to need in the phase: there was no more."""
-    needed = target.estimate(failed).phase_bytes(phase)
+    """Returns the target with less memory than `failed` is expected to need in the phase: there was no more.
+
+    What is no phase of the estimate holds no more than what is there between two steps.
+    """
+    found = target.estimate(failed)
+    needed = found.phase_bytes(phase if phase in found.phases else "save")
     return replace(target, budget_bytes=min(target.budget_bytes, needed - 1))
 
 

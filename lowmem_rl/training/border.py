@@ -8,15 +8,13 @@ transformers puts back weights, optimizer, schedule, scaler, random states, and 
 is completed here. The rollout that later steps share, and what TRL and we count, are ours.
 """
 
-import contextlib
 import copy
-import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy
 import torch
 
 from lowmem_rl.engine.adapter import load_adapter
@@ -24,6 +22,7 @@ from lowmem_rl.engine.policy import Policy
 from lowmem_rl.runs import write_json
 from lowmem_rl.training.batching import Batch, Layout
 from lowmem_rl.training.checkpoints import COUNTS
+from lowmem_rl.training.random_numbers import random_states
 
 if TYPE_CHECKING:
     from trl import GRPOTrainer as TrlTrainer
@@ -73,28 +72,6 @@ def write_border(border: Border, trainer: Any, policy: Policy, folder: Path) -> 
     write_json(folder / COUNTS, border.counts)
 
 
-def random_states() -> dict[str, Any]:
-    """Returns the states of all global random numbers, as transformers writes them."""
-    states = {"python": random.getstate(), "numpy": numpy.random.get_state(), "cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state()
-    return states
-
-
-@contextlib.contextmanager
-def random_states_kept() -> Iterator[None]:
-    """Puts them back at the end: what is done in between draws no number from a training."""
-    states = random_states()
-    try:
-        yield
-    finally:
-        random.setstate(states["python"])
-        numpy.random.set_state(states["numpy"])
-        torch.set_rng_state(states["cpu"])
-        if "cuda" in states:
-            torch.cuda.set_rng_state(states["cuda"])
-
-
 class Borders(TrlTrainer):
     """A trainer that tells of each border, and that can begin at one."""
 
@@ -103,6 +80,7 @@ class Borders(TrlTrainer):
     sampled_after: int
     _buffered_inputs: list[Batch | None] | None
     lay_out: Callable[[Batch, int], Any]
+    write_row: Callable[[Callable[[], None]], None]
     on_border: Callable[[], None] = staticmethod(lambda: None)
     on_restored: Callable[[], None] = staticmethod(lambda: None)
     begun_at = 0
@@ -131,7 +109,7 @@ class Borders(TrlTrainer):
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         """The first moment at which a step is over for TRL, too: its metrics are told and cleared."""
-        super()._maybe_log_save_evaluate(*args, **kwargs)
+        self.write_row(partial(super()._maybe_log_save_evaluate, *args, **kwargs))
         if self.state.global_step > self.told:  # the end of an epoch passes here once more
             self.told = self.state.global_step
             self.on_border()

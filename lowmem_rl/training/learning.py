@@ -1,19 +1,29 @@
-"""The trainer's step: learns from the slot that is due and, where memory runs out, takes the optimizer step anew.
+"""The trainer's step: learns from the slot that is due; where memory runs out, its work is done again.
 
 TRL calls `training_step` once for each of its micro-batches and divides by their number. Here such a slot may stand
 empty, because other rows could be left out, or be cut finer than TRL counts, because memory ran out.
+
+Everything of a step lies in one of four regions, each of which can be done again:
+- a round of sampling (`whole_round`): what was sampled and scored stays, the rest is computed again;
+- the gradient (`_learnt`): from the step's first slot on, with fewer rows in a micro-batch;
+- clipping (`_clip_grad_norm`) and the optimizer's step (`redo.make_whole`): on the gradient, taken again where it may
+  have been changed half way;
+- the step's row of metrics (`write_row`): until it is written.
 """
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from lowmem_rl.engine.out_of_memory import OutOfMemory, tried
+from lowmem_rl.errors import TrainingError
 from lowmem_rl.training.batching import SHARE, Batch, Cut, Layout, cut
+from lowmem_rl.training.kept_calls import KeptCalls
 from lowmem_rl.training.recovery import Recovery
 from lowmem_rl.training.redo import StepStart, make_whole
 
@@ -22,18 +32,32 @@ if TYPE_CHECKING:
 else:
     TrlTrainer = object  # the real base comes in `trainer.trainer_class`
 
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """Loss of what was learnt from: what is new to the trainer, and all that it will have been given in the step."""
+
+    loss: Tensor
+    told: Tensor
+
 
 class Learning(TrlTrainer):
     """What the trainer does with a rollout. Without a `recovery` an error for lack of memory passes."""
 
     layout: Layout
     recovery: Recovery | None
+    kept: KeptCalls
     rollout: Batch
     """What was sampled last, all rows of it: cut into `_buffered_inputs`."""
     sampled_after: int
     """Optimizer steps that were done when it was: the seed of its shuffle."""
     step_start: StepStart
+    learn_again: Callable[[], Learnt]
+    """Takes the gradient of the present step once more, from its first slot to the last one that was learnt from."""
     _step: int
+    _globalstep_last_logged: int
     _buffered_inputs: list[Batch | None] | None
     """The rollout's micro-batches, `layout.cuts_each_into` of them to a slot, None where none is needed."""
     current_gradient_accumulation_steps: float
@@ -48,19 +72,30 @@ class Learning(TrlTrainer):
         if self.recovery is not None:
             self.recovery.step = self.state.global_step
         self._sample_if_due(inputs)
-        start, first = self._step, self._step - self._step % self.args.gradient_accumulation_steps
-        if start == first:
-            self.step_start = StepStart.of(self._metrics["train"], self.accelerator.device)
-        while isinstance(found := self._tried(partial(self._learn, model, start, num_items_in_batch)), OutOfMemory):
-            self._cut_finer(model, found.why)
-            start = first
-        loss = found if start == self._step else found - self.step_start.told
-        self.step_start.told += loss
+        slot, first = self._step, self._step - self._step % self.args.gradient_accumulation_steps
+        if slot == first:
+            self.step_start = StepStart.of(self._metrics["train"])
+        self.learn_again = partial(self._learnt, model, range(first, slot + 1), num_items_in_batch, is_again=True)
+        found = self._learnt(model, range(slot, slot + 1), num_items_in_batch)
+        self.step_start.told = found.told
         self._step += 1
-        return loss
+        return found.loss
 
     def _sample_if_due(self, generation_batch: Any) -> None:
         raise NotImplementedError
+
+    def whole_round(self, sample: Callable[[], T]) -> T:
+        """Returns what `sample` returns; where memory runs out it begins again, with what was sampled and scored."""
+        self.kept.forget()
+        before, seen = StepStart.of(self._metrics["train"]), self.state.num_input_tokens_seen
+        while isinstance(found := self._tried(sample), OutOfMemory):
+            assert self.recovery is not None
+            self.recovery.again("advantages" if self.kept.has_completions else "rollout", found.why)
+            before.restore(self._metrics["train"])
+            self.state.num_input_tokens_seen = seen
+            self.kept.begin_again()
+        self.kept.forget()
+        return found
 
     def lay_out(self, rollout: Batch, sampled_after: int) -> Cut:
         """Cuts a rollout for the slots that come, in the same way each time."""
@@ -69,38 +104,95 @@ class Learning(TrlTrainer):
         self._buffered_inputs = list(found.slots)
         return found
 
-    def _tried(self, call: Callable[[], Tensor]) -> Tensor | OutOfMemory:
+    def _tried(self, call: Callable[[], T]) -> T | OutOfMemory:
         return call() if self.recovery is None else tried(call)
 
-    def _learn(self, model: Any, start: int, num_items_in_batch: Any) -> Tensor:
-        """Adds the gradients of the micro-batches in the slots from `start` to the present one; returns their loss."""
+    def _learnt(self, model: Any, slots: range, num_items_in_batch: Any, *, is_again: bool = False) -> Learnt:
+        """Adds the gradients of `slots`; where memory runs out, those of the whole step, with fewer rows together."""
+        first = slots.stop - 1 - (slots.stop - 1) % self.args.gradient_accumulation_steps
+        learn = partial(self._learn, model, slots, num_items_in_batch)
+        again = partial(self._learn_from_the_start, model, range(first, slots.stop), num_items_in_batch)
+        found = self._tried(again if is_again else learn)
+        while isinstance(found, OutOfMemory):
+            assert self.recovery is not None
+            rows = self.recovery.half("backward", self.layout.rows_together, found.why)
+            self.layout = self.layout.finer(rows)
+            found = self._tried(again)
+        return found
+
+    def _learn_from_the_start(self, model: Any, slots: range, num_items_in_batch: Any) -> Learnt:
+        """Goes back to the beginning of the step, whose slots are cut as the layout says now."""
+        model.zero_grad()
+        self.lay_out(self.rollout, self.sampled_after)
+        self.step_start.restore(self._metrics["train"])
+        return self._learn(model, slots, num_items_in_batch)
+
+    def _learn(self, model: Any, slots: range, num_items_in_batch: Any) -> Learnt:
+        """Adds the gradients of the micro-batches in the slots."""
         loss, step = torch.zeros((), device=self.accelerator.device), self._step
         accumulated = self.current_gradient_accumulation_steps
         try:
-            for batch in self._micro_batches(start):
+            for batch in self._micro_batches(slots):
+                self._step = slots.stop - 1  # TRL counts its calls; a slot counts once, when it is over
                 if SHARE in batch:
                     self.current_gradient_accumulation_steps = accumulated / batch[SHARE]
                 loss += super().training_step(model, batch, num_items_in_batch)
                 self.step_start.weigh(self._metrics["train"], int(batch["completion_mask"].sum()))
-                self._step = step  # TRL counts its calls; a slot counts once
         finally:
+            self._step = step
             self.current_gradient_accumulation_steps = accumulated
-        return loss
+        return self._learnt_of(loss, is_whole=slots.start % self.args.gradient_accumulation_steps == 0)
 
-    def _micro_batches(self, start: int) -> Iterator[Batch]:
+    def _learnt_of(self, loss: Tensor, *, is_whole: bool) -> Learnt:
+        """Says what of the loss the trainer does not have yet; `is_whole` is that of all slots of the step so far."""
+        told = self.step_start.told
+        if told is None:
+            return Learnt(loss, loss)
+        return Learnt(loss - told, loss) if is_whole else Learnt(loss, told + loss)
+
+    def _micro_batches(self, slots: range) -> Iterator[Batch]:
         assert self._buffered_inputs is not None
         each, places = self.layout.cuts_each_into, self.args.steps_per_generation
-        due = self._buffered_inputs[start % places * each : (self._step % places + 1) * each]
+        begin = slots.start % places
+        due = self._buffered_inputs[begin * each : (begin + len(slots)) * each]
         return filter(None, due)
 
-    def _cut_finer(self, model: Any, why: str) -> None:
-        """Goes back to the beginning of the step, with fewer rows in each micro-batch of the rollout."""
-        assert self.recovery is not None
-        rows = self.recovery.half("backward", self.layout.rows_together, why)
-        self.layout = self.layout.finer(rows)
-        self.lay_out(self.rollout, self.sampled_after)
-        model.zero_grad()
-        self.step_start.restore(self._metrics["train"], self.accelerator.device)
+    def _clip_grad_norm(self, model: Any) -> Any:
+        """Clips; where memory runs out, on a gradient that is taken again: it may be clipped or unscaled in part."""
+        clip = partial(super()._clip_grad_norm, model)
+        while isinstance(found := self._tried(clip), OutOfMemory):
+            assert self.recovery is not None
+            self.recovery.again("optimizer", found.why)
+            self._forget_unscaling()
+            self.learn_again()
+        return found
+
+    def _forget_unscaling(self) -> None:
+        """Lets the gradient scaler, which counts each gradient as unscaled once, meet a gradient that is new."""
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.update(self.accelerator.scaler.get_scale())
+
+    def write_row(self, write: Callable[[], None]) -> None:
+        """Lets transformers write the step's row, again where memory runs out before the first callback hears of it."""
+        is_over = self.state.global_step > self._globalstep_last_logged  # the end of an epoch passes here once more
+        if is_over:
+            self._note_scale()
+        while isinstance(found := self._tried(write), OutOfMemory):
+            assert self.recovery is not None
+            self.recovery.again("between", found.why)
+            if self.state.global_step == self._globalstep_last_logged:
+                raise TrainingError(
+                    f"Step {self.state.global_step}: memory ran out while its row was written: {found.why}",
+                    hint="Go on from the last checkpoint with --resume.",
+                )
+        if is_over and self.recovery is not None:
+            self.recovery.went_on()
+
+    def _note_scale(self) -> None:
+        """Puts aside for the step's row whether float16's scaler skipped it, and the scale that the next one has."""
+        if self.accelerator.scaler is not None:
+            self._metrics["train"]["optimizer_skipped"].append(float(self.accelerator.optimizer_step_was_skipped))
+            self._metrics["train"]["loss_scale"].append(self.accelerator.scaler.get_scale())
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """Leaves a micro-batch as it is."""
@@ -125,7 +217,7 @@ class Learning(TrlTrainer):
             with self._unsloths_parts(-(-len(input_ids) // rows)):
                 return score(rows, *args, **kwargs)
 
-        return self.recovery.logprobs.run(in_parts, batch_size)
+        return self.kept.run(partial(self.recovery.logprobs.run, in_parts, batch_size))
 
     @contextlib.contextmanager
     def _unsloths_parts(self, count: int) -> Iterator[None]:
@@ -144,5 +236,11 @@ class Learning(TrlTrainer):
         """Makes its step happen once or not at all where memory runs out."""
         optimizer = super().create_optimizer(model)
         if self.recovery is not None:
-            make_whole(optimizer, self.recovery.again, self.recovery.went_on)
+            make_whole(optimizer, partial(self.recovery.again, "optimizer"))
+        if self.accelerator.scaler is not None:
+            # It makes its two numbers with the first loss: between them memory must not run out.
+            self.accelerator.scaler.scale(torch.zeros((), device=self.accelerator.device))
+            # torch's fused AdamW would look for overflows itself, and accelerate would take a step that was skipped
+            # for one that was made: the schedule would go on.
+            optimizer._step_supports_amp_scaling = False
         return optimizer

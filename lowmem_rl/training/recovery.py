@@ -17,8 +17,9 @@ from lowmem_rl.errors import TrainingError
 from lowmem_rl.planning.settings import as_text, divisors
 from lowmem_rl.runs import append_row
 
-Phase = Literal["rollout", "logprobs", "backward", "optimizer", "evaluation"]
-"""Phases of the memory estimate; the forward is in `backward`."""
+Phase = Literal["rollout", "advantages", "logprobs", "backward", "optimizer", "evaluation", "between"]
+"""Phases of the memory estimate, the forward in `backward`; and two that hold next to nothing of their own:
+`advantages`, from the sampled completions to the micro-batches, and `between` two steps."""
 KEYS: dict[Phase, str] = {
     "rollout": "memory.rollout_rows",
     "logprobs": "memory.micro_batch",
@@ -55,12 +56,12 @@ class Recovery:
         self.rows[phase] = fewer
         return fewer
 
-    def again(self, why: str) -> None:
-        """Allows the optimizer another try: it holds no rows, but what others held is free. Raises as `half` does."""
-        self._failed("optimizer", None, None, why)
+    def again(self, phase: Phase, why: str) -> None:
+        """Allows another try of work that holds no rows: what others held is free. Raises as `half` does."""
+        self._failed(phase, None, None, why)
 
     def went_on(self) -> None:
-        """Takes note of an optimizer step that succeeded."""
+        """Takes note of a step that is over; an optimizer step that the gradient scaler skipped is one, too."""
         self.step += 1
         self.in_a_row = 0
 
@@ -89,7 +90,7 @@ class Recovery:
     def told_at_the_end(self) -> Iterator[None]:
         """Offers, however training ends, the settings that would have spared what happened; raises as `stopped`."""
         try:
-            with self.stopped("backward", lambda: f"Step {self.step + 1}"):
+            with self.stopped("between", lambda: f"Step {self.step + 1}"):
                 yield
         finally:
             self._tell_what_fits()

@@ -26,7 +26,6 @@ from lowmem_rl.rewards.model import bind_rewards, without_model
 from lowmem_rl.runs import RunDir, append_row, read_rows, write_json
 from lowmem_rl.signal.pass_rate import PassRate
 from lowmem_rl.tasks.curriculum import Drawn, read_order
-from lowmem_rl.training.border import random_states_kept
 from lowmem_rl.training.dataset import check_enough, short_enough, to_dataset, tokens_of
 from lowmem_rl.training.endings import Endings
 from lowmem_rl.training.evaluations import Best, Evaluations
@@ -38,6 +37,7 @@ from lowmem_rl.training.machine import machine_record
 from lowmem_rl.training.order import arranged, order_of
 from lowmem_rl.training.peaks import Peaks
 from lowmem_rl.training.preflight import Inputs, prepare
+from lowmem_rl.training.random_numbers import random_states_kept
 from lowmem_rl.training.record import Recorder, step_callback
 from lowmem_rl.training.recovery import Recovery
 from lowmem_rl.training.resuming import (

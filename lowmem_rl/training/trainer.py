@@ -5,8 +5,8 @@ one. Only methods that survive the rewriting are overridden: Unsloth never calls
 `_get_per_token_logps_and_entropies`, which is only wrapped here.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from lowmem_rl.training.batching import Batch, Layout
 from lowmem_rl.training.border import Borders
 from lowmem_rl.training.dataset import Prompt
 from lowmem_rl.training.downsample import down_sampled
+from lowmem_rl.training.kept_calls import KeptCalls
 from lowmem_rl.training.learning import Learning
 from lowmem_rl.training.recovery import Recovery
 from lowmem_rl.training.resample import dead_groups, other_prompts, replaced
@@ -29,6 +30,7 @@ from lowmem_rl.training.trl_args import grpo_arguments, unsloth_arguments
 
 OVERRIDDEN = (
     "training_step",
+    "_clip_grad_norm",
     "_prepare_inputs",
     "_tokenize_prompts",
     "_generate_single_turn",
@@ -37,6 +39,17 @@ OVERRIDDEN = (
     "create_scheduler",
 )
 """Methods of TRL's that ours call through to."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampledBatch:
+    """What one call to a sampler found."""
+
+    completion_ids: list[list[int]]
+    log_probs: Any
+    """Of each token where TRL's own sampling gives them."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """For the step's row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +94,8 @@ def make_trainer(
     trainer.config, trainer.on_scored, trainer.choose = config, on_scored, choose
     trainer.prompt_tokens = prompt_tokens
     trainer.sampler, trainer.layout = sampler, layout_of(config, policy.device)
-    trainer.recovery = recovery
+    trainer.recovery, trainer.kept = recovery, KeptCalls()
+    trainer.reward_funcs = [trainer.kept.wrapped(function) for function in trainer.reward_funcs]
     _keep_adapter_in_fp32(policy.model)
     return trainer
 
@@ -144,13 +158,14 @@ class Overrides(Learning):
     def _sample_if_due(self, generation_batch: Any) -> None:
         is_due = self._step % (self.args.steps_per_generation * self.num_iterations) == 0
         if self._buffered_inputs is None or (is_due and self.sampled_at != self._step):
-            found = self.lay_out(self._sampled(generation_batch), self.state.global_step)
+            found = self.whole_round(lambda: self.lay_out(self._sampled(generation_batch), self.state.global_step))
             self._metrics["train"]["dead_rows"].append(found.dead_rows)
             self.sampled_at = self._step
 
     def _sampled(self, generation_batch: Any) -> Batch:
         grpo = self.config.grpo
-        asked = self.choose(generation_batch)
+        self.round = 0
+        asked = self.kept.run(lambda: self.choose(generation_batch))
         rollout = self._with_signal(asked, self._generate_and_score_completions(asked))
         if grpo.update_rows is not None:
             scaled, counts_rows = grpo.scale_rewards == "group", grpo.loss in ("grpo", "dr_grpo")
@@ -189,17 +204,24 @@ class Overrides(Learning):
         num_generations: int,
         has_tool_images: bool = False,
     ) -> tuple[list[list[int]], Any]:
-        if not self.sampler.is_ours:
-            return self._sample_through_trl(prompt_ids, images, multimodal_fields, num_generations)
+        if self.sampler.is_ours:
+            sample = partial(self._sample_ourselves, prompt_ids)
+        else:
+            sample = partial(self._sample_through_trl, prompt_ids, images, multimodal_fields, num_generations)
+        found = self.kept.run(sample)
+        self.kept.has_completions = True
+        for name, value in found.metrics.items():
+            self._metrics["train"][name].append(value)
+        return found.completion_ids, found.log_probs
+
+    def _sample_ourselves(self, prompt_ids: list[list[int]]) -> SampledBatch:
         sampled = self.sampler.rollout(prompt_ids, names_of(self._stream, len(prompt_ids)))
-        self._metrics["train"]["rollout_gap"].append(self.sampler.gap or 0.0)
-        if self.sampler.is_off:
-            self._metrics["train"]["sampler_fell_back"].append(1.0)
-        return [row.ids for row in sampled], None
+        fell_back = {"sampler_fell_back": 1.0} if self.sampler.is_off else {}
+        return SampledBatch([row.ids for row in sampled], None, {"rollout_gap": self.sampler.gap or 0.0} | fell_back)
 
     def _sample_through_trl(
         self, prompt_ids: list[list[int]], images: Any, multimodal_fields: Any, num_generations: int
-    ) -> tuple[list[list[int]], Any]:
+    ) -> SampledBatch:
         sample = partial(
             super()._generate_single_turn,
             images=images,
@@ -213,17 +235,18 @@ class Overrides(Learning):
             return [row for ids, _ in found for row in ids], log_probs
 
         if self.use_vllm:  # it plans its own waves
-            return sample(prompt_ids)
+            return SampledBatch(*sample(prompt_ids))
         # Tried again in other waves, `generate` draws other completions, which are as good.
         rows = self.config.rollout_rows
-        return self.recovery.rollout.run(waves, rows) if self.recovery else waves(rows)
+        return SampledBatch(*(self.recovery.rollout.run(waves, rows) if self.recovery else waves(rows)))
 
     def _calculate_rewards(
         self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: list[list[int]]
     ) -> Any:
         scores = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         rows = [[None if score != score else score for score in row] for row in scores.tolist()]
-        self.on_scored(ScoredBatch([row["example_id"] for row in inputs], completion_ids_list, rows))
+        batch = ScoredBatch([row["example_id"] for row in inputs], completion_ids_list, rows)
+        self.kept.run(lambda: self.on_scored(batch))
         return scores
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:

@@ -1,0 +1,194 @@
+"""What becomes of a training if any one allocation of a step runs out of memory.
+
+    python -m tests.rehearsal.out_of_memory --every 50 --out benchmarks/records/rehearsal-oom.json
+
+One training of the embedded model is loaded on a simulated card. When its first step begins, it is forked for each
+allocation that is to fail, counted from there on, and each fork goes on to the run's end.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+GROUP_SIZE = 8
+SETTINGS = (
+    "grpo.prompts_per_step=2",
+    "memory.micro_batch=8",
+    "grpo.max_completion_tokens=16",
+    "grpo.beta=0.05",
+    "eval.examples=4",
+    "eval.quick_examples=4",
+    "eval.every=0",
+    "logging.samples_every=1",
+    "optimizer.name=adamw_8bit",
+    "optimizer.warmup_steps=0",
+)
+"""Two micro-batches of one group a step, with a pass for the reference's log-probs."""
+STEPS = 2
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended in which one allocation failed."""
+
+    allocation: int
+    code: int
+    place: str
+    """Our innermost line at which it failed, "" if there were fewer allocations."""
+    phase: str
+    """What the run wrote down in recoveries.jsonl, "" for nothing: then Unsloth or the sampler has helped itself."""
+    steps: int
+    is_whole: bool
+    """Each step has its groups, whole, once."""
+    lines: str
+    """What the user was told last, if it ended early."""
+
+    @property
+    def is_sound(self) -> bool:
+        """It was survived, or ended in the two lines that the user can act on."""
+        survived = self.code == 0 and self.steps == STEPS and self.is_whole
+        return survived or (self.code == 5 and "hint:" in self.lines and "Traceback" not in self.lines)
+
+
+def outcomes(out: str, allocations: Sequence[int], settings: Sequence[str] = ()) -> list[Outcome]:
+    """Runs on the card, in a forked process. Returns an outcome for each allocation."""
+    results = Path(f"{out}.jsonl")
+    child = os.fork()
+    if not child:
+        _train(Path(out), allocations, settings, results)
+        os._exit(0)
+    os.waitpid(child, 0)
+    return [Outcome(**json.loads(line)) for line in results.read_text().splitlines()]
+
+
+def _train(out: Path, allocations: Sequence[int], settings: Sequence[str], results: Path) -> None:
+    """Begins the training; its forks end it."""
+    from transformers.trainer_callback import CallbackHandler
+
+    from tests.rehearsal.child import lowmem
+
+    plain, forks = CallbackHandler.on_step_begin, []
+
+    def on_step_begin(*args: Any, **kwargs: Any) -> Any:
+        control = plain(*args, **kwargs)
+        if not forks:
+            forks.append(True)
+            _fork_for_each(out, allocations, results, forks)
+        return control
+
+    CallbackHandler.on_step_begin = on_step_begin
+    words = [f"--set={setting}" for setting in (*SETTINGS, *settings)]
+    code = lowmem("train", "--preset=tiny-cpu", f"--steps={STEPS}", *words, "--out", str(out))
+    if len(forks) > 1:  # in one of the forks
+        sys.stderr.flush()
+        found = _outcome(out, forks[-1], code)
+        with results.open("a") as file:
+            file.write(json.dumps(asdict(found)) + "\n")
+
+
+def _fork_for_each(out: Path, allocations: Sequence[int], results: Path, forks: list[Any]) -> None:
+    """Returns in the forks alone."""
+    from tests.rehearsal.card.state import STATE
+
+    results.touch()
+    before = out.with_name(f"{out.name}-before")
+    shutil.copytree(out, before)
+    for number in allocations:
+        shutil.copytree(before, out, dirs_exist_ok=True)
+        if not (child := os.fork()):
+            _redirect(out.with_name(f"{out.name}.log"))
+            forks.append(number)
+            STATE.allocations, STATE.fail_at, STATE.failures = 0, frozenset([number]), []
+            return
+        os.waitpid(child, 0)
+        shutil.rmtree(out)
+    os._exit(0)
+
+
+def _redirect(log: Path) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    for number in (1, 2):
+        os.dup2(file, number)
+
+
+def _outcome(out: Path, number: int, code: int) -> Outcome:
+    from lowmem_rl.runs import RunDir, read_rows
+    from tests.rehearsal.card.state import STATE
+
+    run = RunDir(out)
+    groups = Counter((row["step"], row["example_id"]) for row in read_rows(run.samples))
+    phases = [row["phase"] for row in read_rows(run.recoveries)]
+    told = out.with_name(f"{out.name}.log").read_text(errors="replace").splitlines()
+    return Outcome(
+        allocation=number,
+        code=code,
+        place=_place(STATE.failures[0]) if STATE.failures else "",
+        phase=", ".join(phases),
+        steps=len(list(read_rows(run.metrics))),
+        is_whole=set(groups.values()) == {GROUP_SIZE} and len(groups) == 2 * STEPS,
+        lines="" if code == 0 else "\n".join(told[-12:]),
+    )
+
+
+def _place(frames: Sequence[str]) -> str:
+    ours = [frame.split("lowmem_rl/")[-1] for frame in frames if "lowmem_rl/" in frame]
+    return ours[-1] if ours else frames[-1].split("site-packages/")[-1]
+
+
+def summary(found: Sequence[Outcome]) -> dict[str, Any]:
+    """Returns what the record is looked at for."""
+    return {
+        "allocations": len(found),
+        "survived": sum(one.code == 0 and one.is_sound for one in found),
+        "ended in two lines": sum(one.code == 5 and one.is_sound for one in found),
+        "unsound": [one.allocation for one in found if not one.is_sound],
+        "by phase": dict(Counter(one.phase or "not ours" for one in found)),
+    }
+
+
+def main() -> None:
+    """Plays the allocations of one step, every so many, and writes the record."""
+    from tests.rehearsal.stage import Stage
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--card", default="a6000")
+    parser.add_argument("--first", type=int, default=1)
+    parser.add_argument("--last", type=int, default=9000)
+    parser.add_argument("--every", type=int, default=50)
+    parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    stage = Stage(options.card)
+    began = time.monotonic()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            numbers = list(range(options.first, options.last + 1, options.every))
+            found = stage.call("tests.rehearsal.out_of_memory:outcomes", str(Path(folder, "run")), numbers, options.set)
+    finally:
+        stage.close()
+    record = {
+        "date": date.today().isoformat(),
+        "command": " ".join(["python -m tests.rehearsal.out_of_memory", *sys.argv[1:]]),
+        "card": f"{options.card}, simulated",
+        "seconds": round(time.monotonic() - began),
+        "summary": summary(found),
+        "rows": [asdict(one) for one in found],
+    }
+    options.out.write_text(json.dumps(record, indent=2) + "\n")
+    print(json.dumps(record["summary"], indent=2))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
