@@ -20,6 +20,8 @@ def figures(row: Row) -> Iterator[tuple[str, str]]:
     yield "truncated", _share(row.get("truncated_share"))
     if row.get("kl") is not None:
         yield "KL", _number(row["kl"], "6.4f")
+    if row.get("optimizer_skipped"):
+        yield "skipped", f"overflow, loss scale now {row['loss_scale']:g}"
     yield "tokens/s", _number(row.get("completion_tokens_per_s"), "6.0f")
     yield "memory", f"{row['peak_bytes'] / GIB:6.2f} GiB"
 

@@ -117,9 +117,10 @@ def look_too_low(record: Record) -> Finding | None:
 
 
 def _unmoved(record: Record) -> Finding | None:
-    """Finds a policy that is its base model still; the steps of a warm-up do not count."""
+    """Finds a policy that is its base model still; steps of a warm-up, and those that were skipped, do not count."""
     measured = distance(record)
-    rounds = [row for row in record.rounds if row["step"] > record.config.optimizer.warmup_steps]
+    warmup = record.config.optimizer.warmup_steps
+    rounds = [row for row in record.rounds if row["step"] > warmup and not row.get("optimizer_skipped")]
     if measured is None or len(rounds) < SOON or (kl := measured[0]) >= UNMOVED_NATS or measured[1][0] < SOON:
         return None
     if fmean(record.last("informative_share", SOON)) < FEWEST_INFORMATIVE:

@@ -16,6 +16,9 @@ from lowmem_rl.config import RunConfig, Section
 from lowmem_rl.errors import RunDirError
 from lowmem_rl.runs import Row, RunDir, read_json, read_rows
 
+LEAST_SCALE = 1.0
+"""Of the loss, in float16."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -166,6 +169,16 @@ def numbers(rows: Iterable[Mapping[str, Any]], name: str) -> Iterator[float]:
         value = row.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= float_info.max:
             yield float(value)
+
+
+def is_only_skipped(row: Row) -> bool:
+    """Says whether float16's gradient overflowed at a scale that can still fall: a step that changes nothing.
+
+    The scaler halves its scale then, and doubles it after 2,000 steps without: such steps are expected, the first ones
+    above all. "If the scale falls below 1 [...], something is likely wrong" (torch.amp.GradScaler.update): then the
+    gradient overflows unscaled.
+    """
+    return bool(row.get("optimizer_skipped")) and next(numbers([row], "loss_scale"), 0.0) >= LEAST_SCALE
 
 
 def score_in(row: Row, reward: str) -> float:

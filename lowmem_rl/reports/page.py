@@ -126,6 +126,9 @@ def _facts(record: RunRecord) -> Iterator[Fact]:
         "machine": card,
         "went on behind step": _listed(record.resumes),
         "memory ran out in step": _listed(record.recoveries),
+        "skipped by the gradient scaler, steps": _listed(
+            [row for row in record.metrics if row.get("optimizer_skipped")]
+        ),
     }
     yield from ((label, one_line(value, 200)) for label, value in told.items() if value not in (None, ""))
 

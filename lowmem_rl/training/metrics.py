@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lowmem_rl.health.record import is_only_skipped
 from lowmem_rl.runs import Row
 from lowmem_rl.training.clock import OTHER, PHASES
 
@@ -31,7 +32,11 @@ NAMES = {
     "dead_rows": "dead_rows",
     "rollout_gap": "rollout_gap_nats",
     "sampler_fell_back": "sampler_fell_back",
+    "optimizer_skipped": "optimizer_skipped",
+    "loss_scale": "loss_scale",
 }
+"""TRL's name -> ours. The last two are in the rows of a run that scales its loss (float16): 1 in a step whose gradient
+overflowed, and what the next step's loss is multiplied by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +66,9 @@ def metric_row(
 
 
 def diverged(row: Row) -> bool:
-    """True if the loss or the gradient is no finite number."""
-    return any(name in row and row[name] is None for name in ("loss", "grad_norm"))
+    """True if the loss or the gradient is no finite number, unless the scaler has skipped the step for an overflow."""
+    watched = ("loss",) if is_only_skipped(row) else ("loss", "grad_norm")
+    return any(name in row and row[name] is None for name in watched)
 
 
 def _finite(value: Any) -> float | None:

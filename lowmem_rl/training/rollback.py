@@ -24,8 +24,8 @@ MOST_ROLLBACKS = 3
 SLOWER = 1 / 3
 ROUNDS_BACK = 30
 """A collapse is named within 20 rounds and rests on ten more: as old must a checkpoint be to be surely healthy."""
-OPTIMIZER = "optimizer.pt"
-"""transformers' name."""
+OPTIMIZER, SCALER = "optimizer.pt", "scaler.pt"
+"""transformers' names."""
 
 
 def with_old_checkpoints(config: RunConfig) -> LoggingConfig:
@@ -83,7 +83,11 @@ def stopped(finding: Finding, step: int, what_now: str) -> TrainingError:
 
 
 def restore(trainer: Any, policy: Policy, checkpoint: Checkpoint | None) -> None:
-    """Puts weights and optimizer back, without a checkpoint the base model's; a rollout under way is dropped."""
+    """Puts weights and optimizer back, without a checkpoint the base model's; a rollout under way is dropped.
+
+    The gradient scaler goes back with them: where gradients overflowed, its scale has fallen to what healthy ones
+    would vanish at.
+    """
     import torch
 
     optimizer = trainer.optimizer
@@ -94,6 +98,8 @@ def restore(trainer: Any, policy: Policy, checkpoint: Checkpoint | None) -> None
         load_adapter(policy.model, checkpoint.path)
         found = torch.load(checkpoint.path / OPTIMIZER, map_location="cpu", weights_only=True)
         optimizer.load_state_dict(found)
+        if trainer.accelerator.scaler is not None:
+            trainer.accelerator.scaler.load_state_dict(torch.load(checkpoint.path / SCALER, weights_only=True))
     trainer._buffered_inputs = None  # sampled by the collapsed policy
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 
 from lowmem_rl.config import RunConfig
 from lowmem_rl.errors import TrainingError
+from lowmem_rl.health import not_a_number
 from lowmem_rl.health.finding import Finding
 from lowmem_rl.health.record import RollBack, read_evaluations, read_record, sample_in
 from lowmem_rl.health.watcher import Watcher
@@ -52,8 +53,7 @@ class Watch:
         elif diverged(self.row):
             raise TrainingError(
                 f"Step {self.row['step']}: the loss or the gradient is no finite number. The run stopped.",
-                hint=f"Lower optimizer.learning_rate (now {self.config.optimizer.learning_rate:g}); "
-                f"the rows are in {self.run_dir.metrics}",
+                hint=f"{self._way_out} The rows are in {self.run_dir.metrics}",
             )
 
     def end_if_asked(self) -> None:
@@ -64,6 +64,11 @@ class Watch:
         if self._critical and self.config.health.action == "stop":
             what_now = 'The run ends, saved: health.action is "stop"; --resume --set health.action=warn goes on.'
             raise stopped(self._critical[0], self.watcher.record.step, what_now)
+
+    @property
+    def _way_out(self) -> str:
+        found = (finding.cure for finding in self._ailing if finding.name == not_a_number.NAME)
+        return next(found, f"Lower optimizer.learning_rate (now {self.config.optimizer.learning_rate:g}).")
 
     @property
     def _ailing(self) -> tuple[Finding, ...]:

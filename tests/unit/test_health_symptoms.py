@@ -106,6 +106,11 @@ def no_number(policy: Policy, age: int) -> None:
     policy.extra = {"loss": None, "grad_norm": None}
 
 
+def skipped(policy: Policy, age: int) -> None:
+    """float16 finds its scale: gradients that overflow, and no weight that moves."""
+    policy.extra = {"grad_norm": None, "optimizer_skipped": 1.0, "loss_scale": 2.0 ** (16 - age), "kl": 0.0}
+
+
 CASES: list[tuple[str, Fault, RunConfig, int]] = [
     ("truncation_wall", truncation_wall, EIGHTS, 1),
     ("truncation_wall", truncation_wall, EIGHTS, 21),
@@ -133,6 +138,7 @@ CASES: list[tuple[str, Fault, RunConfig, int]] = [
     ("sampler_mismatch", other_weights, EIGHTS, 1),
     ("input_agnostic", one_answer, EIGHTS, 11),
     ("not_a_number", no_number, EIGHTS, 21),
+    ("not_a_number", skipped, EIGHTS, 1),
 ]
 
 
@@ -156,6 +162,15 @@ def test_a_fault_is_named_within_20_steps_of_its_onset(name, fault, config, onse
     named = named_at(record, name)
     assert named is not None
     assert onset <= named < onset + WITHIN
+
+
+def test_skipped_steps_ail_nothing_until_the_scale_falls_below_one() -> None:
+    found = names(simulate(0, 17, config=EIGHTS, fault=skipped, onset=1))
+    assert not found
+    (finding,) = names(simulate(0, 18, config=EIGHTS, fault=skipped, onset=1)).values()
+    assert (finding.name, finding.severity, finding.steps) == ("not_a_number", "critical", (18, 18))
+    assert "scaled by no more than 0.5" in finding.what
+    assert "learning_rate" not in finding.cure
 
 
 def test_a_destroyed_policy_is_named_with_two_prompts_a_step_too():

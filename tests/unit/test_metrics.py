@@ -37,3 +37,12 @@ def test_nan_stands_as_null_and_counts_as_diverged() -> None:
     assert diverged(row(loss=math.nan))
     assert diverged(row(grad_norm=math.inf))
     assert not diverged(row())
+
+
+def test_a_step_that_the_gradient_scaler_skipped_has_not_diverged() -> None:
+    skipped = row(grad_norm=math.inf, optimizer_skipped=1.0, loss_scale=1024.0)
+    assert (skipped["optimizer_skipped"], skipped["loss_scale"]) == (1.0, 1024.0)
+    assert not diverged(skipped)
+    assert diverged(row(loss=math.nan, optimizer_skipped=1.0, loss_scale=1024.0))
+    assert diverged(row(grad_norm=math.inf, optimizer_skipped=1.0, loss_scale=0.5))
+    assert diverged(row(grad_norm=math.inf, optimizer_skipped=0.0, loss_scale=1024.0))
