@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lowmem_rl.planning.settings import divisors
+
 Batch = dict[str, Any]
 """What TRL hands to its loss: row tensors (rows, ...), and scalars of the whole rollout."""
 
@@ -55,6 +57,18 @@ class Layout:
         cuts = self.micro_batch // rows if rows < self.rows_together else 2 * self.cuts_each_into
         keeps_groups = self.keeps_groups and rows % self.group_size == 0
         return replace(self, cuts_each_into=cuts, keeps_groups=keeps_groups)
+
+    def after_sharing(self) -> "Layout":
+        """Returns what may fit if whole groups, their prompts shared, did not: fewer of them.
+
+        Of a single group, rows: so many that with a prompt each they take fewer tokens than the group did.
+        """
+        half, groups = self.rows_together // 2, self.rows_together // self.group_size
+        shared = groups * self.max_prompt_tokens + self.rows_together * self.max_completion_tokens
+        fits = shared // (self.max_prompt_tokens + self.max_completion_tokens)
+        smaller = divisors(self.micro_batch, half)
+        whole = [rows for rows in smaller if rows % self.group_size == 0]
+        return self.finer(whole[-1] if whole else max([rows for rows in smaller if rows <= fits], default=1))
 
     def slots_for(self, rows: int) -> int:
         """Returns the micro-batches into which so many rows may be cut."""
@@ -147,6 +161,8 @@ Part = tuple[list[Row], float]
 SHARE = "share"
 """Key of that factor in a batch under a KL penalty, unless it is 1: on the advantages it would not reach the KL term.
 The same for all such batches of a step."""
+TOKENS = "tokens"
+"""Key of a batch's completion tokens: a number that is known here, and that nobody then has to wait for."""
 
 
 def _parts(rows: list[Row], layout: Layout) -> Iterator[Part]:
@@ -263,6 +279,7 @@ def _take(batch: Batch, part: Sequence[Row], weight: float, layout: Layout) -> B
         key: value[numbers] if isinstance(value, Tensor) and value.dim() and len(value) == total else value
         for key, value in batch.items()
     }
+    taken[TOKENS] = sum(row.completion_tokens for row in part)
     if all(row.is_dead for row in part):
         taken["advantages"] = torch.zeros_like(taken["advantages"])
     if layout.drops_dead_rows:

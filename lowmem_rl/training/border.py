@@ -23,6 +23,7 @@ from lowmem_rl.runs import write_json
 from lowmem_rl.training.batching import Batch, Layout
 from lowmem_rl.training.checkpoints import COUNTS
 from lowmem_rl.training.random_numbers import random_states
+from lowmem_rl.training.shortcuts import given_up, note_again, noted
 
 if TYPE_CHECKING:
     from trl import GRPOTrainer as TrlTrainer
@@ -49,7 +50,7 @@ class Border:
     state: Any
     """transformers' TrainerState."""
     rollout: dict[str, Any]
-    """What is still to be learnt from, and how it is cut."""
+    """What is still to be learnt from, how it is cut, and what Unsloth has noted on the model."""
     counts: dict[str, Any]
     """What we count ourselves, as plain JSON data."""
 
@@ -78,6 +79,7 @@ class Borders(TrlTrainer):
     layout: Layout
     rollout: Batch
     sampled_after: int
+    given_up: frozenset[str]
     _buffered_inputs: list[Batch | None] | None
     lay_out: Callable[[Batch, int], Any]
     write_row: Callable[[Callable[[], None]], None]
@@ -93,6 +95,8 @@ class Borders(TrlTrainer):
         found = torch.load(folder / ROLLOUT, weights_only=True)
         self._step, self.begun_at, self.told = found["micro_batches_done"], step, step
         self.layout = replace(self.layout, **found["layout"])
+        note_again(self.model, found.get("shortcuts", {}))
+        self.given_up = given_up(self.model)
         if found["rollout"] is not None:
             self.lay_out(found["rollout"], found["sampled_after"])
 
@@ -105,6 +109,7 @@ class Borders(TrlTrainer):
             "layout": {name: getattr(self.layout, name) for name in CUT_FINER},
             "rollout": None if is_used_up or is_dropped else dict(self.rollout),
             "sampled_after": self.sampled_after,
+            "shortcuts": noted(self.model),
         }
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:

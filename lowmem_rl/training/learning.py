@@ -22,10 +22,11 @@ from torch import Tensor
 
 from lowmem_rl.engine.out_of_memory import OutOfMemory, tried
 from lowmem_rl.errors import TrainingError
-from lowmem_rl.training.batching import SHARE, Batch, Cut, Layout, cut
+from lowmem_rl.training.batching import SHARE, TOKENS, Batch, Cut, Layout, cut
 from lowmem_rl.training.kept_calls import KeptCalls
 from lowmem_rl.training.recovery import Recovery
 from lowmem_rl.training.redo import StepStart, make_whole
+from lowmem_rl.training.shortcuts import given_up, unshared_groups
 
 if TYPE_CHECKING:
     from trl import GRPOTrainer as TrlTrainer
@@ -54,6 +55,8 @@ class Learning(TrlTrainer):
     sampled_after: int
     """Optimizer steps that were done when it was: the seed of its shuffle."""
     step_start: StepStart
+    given_up: frozenset[str]
+    """What Unsloth no longer does, as far as it was told (`shortcuts`)."""
     learn_again: Callable[[], Learnt]
     """Takes the gradient of the present step once more, from its first slot to the last one that was learnt from."""
     _step: int
@@ -79,6 +82,8 @@ class Learning(TrlTrainer):
         found = self._learnt(model, range(slot, slot + 1), num_items_in_batch)
         self.step_start.told = found.told
         self._step += 1
+        if self._step % self.args.gradient_accumulation_steps == 0:
+            self._look_at_shortcuts()
         return found.loss
 
     def _sample_if_due(self, generation_batch: Any) -> None:
@@ -137,7 +142,7 @@ class Learning(TrlTrainer):
                 if SHARE in batch:
                     self.current_gradient_accumulation_steps = accumulated / batch[SHARE]
                 loss += super().training_step(model, batch, num_items_in_batch)
-                self.step_start.weigh(self._metrics["train"], int(batch["completion_mask"].sum()))
+                self.step_start.weigh(self._metrics["train"], batch[TOKENS])
         finally:
             self._step = step
             self.current_gradient_accumulation_steps = accumulated
@@ -193,6 +198,20 @@ class Learning(TrlTrainer):
         if self.accelerator.scaler is not None:
             self._metrics["train"]["optimizer_skipped"].append(float(self.accelerator.optimizer_step_was_skipped))
             self._metrics["train"]["loss_scale"].append(self.accelerator.scaler.get_scale())
+
+    def _look_at_shortcuts(self) -> None:
+        """Tells what Unsloth has given up in this step, and plans for it: its memory may have run out unheard."""
+        now = given_up(self.model)
+        news, self.given_up = sorted(now - self.given_up), now
+        if not news or self.recovery is None:
+            return
+        self._metrics["train"]["shortcuts_given_up"].append(float(len(news)))
+        rows, lost = self.layout.rows_together, unshared_groups(self.model)
+        if self.layout.keeps_groups and rows // self.layout.group_size in lost:
+            self.layout = self.layout.after_sharing()
+            while isinstance(found := self._tried(lambda: self.lay_out(self.rollout, self.sampled_after)), OutOfMemory):
+                self.recovery.again("advantages", found.why)
+        self.recovery.goes_without(news, rows, self.layout.rows_together)
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """Leaves a micro-batch as it is."""

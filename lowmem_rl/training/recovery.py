@@ -6,7 +6,7 @@ is the step that would have been, to rounding, for every loss; only dropout, whi
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -59,6 +59,18 @@ class Recovery:
     def again(self, phase: Phase, why: str) -> None:
         """Allows another try of work that holds no rows: what others held is free. Raises as `half` does."""
         self._failed(phase, None, None, why)
+
+    def goes_without(self, news: Sequence[str], rows: int, fewer: int) -> None:
+        """Takes note of what Unsloth has given up by itself in a step, and of the rows in the next one's update."""
+        why = f"Unsloth: {'; '.join(news)}"
+        append_row(
+            self.path,
+            {"step": self.step + 1, "phase": "backward", "rows": rows, "next_rows": fewer, "exact": True, "why": why},
+        )
+        if fewer < rows:
+            self.times, self.rows["backward"] = self.times + 1, fewer
+        went = f"; {rows} rows together, now {fewer}" if fewer < rows else ""
+        self.tell(f"step {self.step + 1}: {why} (memory ran out, or the check of a kernel failed{went})")
 
     def went_on(self) -> None:
         """Takes note of a step that is over; an optimizer step that the gradient scaler skipped is one, too."""

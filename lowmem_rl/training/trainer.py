@@ -26,6 +26,7 @@ from lowmem_rl.training.recovery import Recovery
 from lowmem_rl.training.resample import dead_groups, other_prompts, replaced
 from lowmem_rl.training.schedule import multistep_factor
 from lowmem_rl.training.shared_prompt import SharedPrompt
+from lowmem_rl.training.shortcuts import given_up
 from lowmem_rl.training.trl_args import grpo_arguments, unsloth_arguments
 
 OVERRIDDEN = (
@@ -94,7 +95,7 @@ def make_trainer(
     trainer.config, trainer.on_scored, trainer.choose = config, on_scored, choose
     trainer.prompt_tokens = prompt_tokens
     trainer.sampler, trainer.layout = sampler, layout_of(config, policy.device)
-    trainer.recovery, trainer.kept = recovery, KeptCalls()
+    trainer.recovery, trainer.kept, trainer.given_up = recovery, KeptCalls(), given_up(policy.model)
     trainer.reward_funcs = [trainer.kept.wrapped(function) for function in trainer.reward_funcs]
     _keep_adapter_in_fp32(policy.model)
     return trainer

@@ -327,3 +327,13 @@ def test_off_policy_steps_keep_their_old_log_probs_beside_their_tokens(policy: A
     expected = gradient(trainer, trls_cut(batch))
     ours = gradient(trainer, full(cut(batch, layout_of(trainer.config, policy.device), seed=0).slots))
     torch.testing.assert_close(ours, expected, atol=1e-5 * float(expected.abs().max()), rtol=0)
+
+
+def test_a_layout_whose_shared_prompts_did_not_fit_takes_fewer_groups_and_then_rows_with_a_prompt_each() -> None:
+    shared = replace(LAYOUT, group_size=8, micro_batch=16, keeps_groups=True, max_prompt_tokens=200)
+    group = shared.after_sharing()
+    assert (group.rows_together, group.keeps_groups) == (8, True)
+    rows = group.after_sharing()
+    # A group of 8 shares 200 + 8 x 20 = 360 tokens: one row with its own prompt takes 220.
+    assert (rows.rows_together, rows.keeps_groups) == (1, False)
+    assert replace(shared, max_prompt_tokens=10).after_sharing().after_sharing().rows_together == 4
