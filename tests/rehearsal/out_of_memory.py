@@ -1,9 +1,10 @@
 """What becomes of a training if any one allocation of a step runs out of memory.
 
-    python -m tests.rehearsal.out_of_memory --every 50 --out benchmarks/records/rehearsal-oom.json
+    python -m tests.rehearsal.out_of_memory --each 50 --out benchmarks/records/rehearsal-oom.json
 
 One training of the embedded model is loaded on a simulated card. When its first step begins, it is forked for each
-allocation that is to fail, counted from there on, and each fork goes on to the run's end.
+allocation that is to fail, counted from there on, and each fork goes on to the run's end. The allocations are spread
+over the parts of the step, of which most have few.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,8 @@ SETTINGS = (
 )
 """Two micro-batches of one group a step, with a pass for the reference's log-probs."""
 STEPS = 2
+HERE = "tests.rehearsal.out_of_memory"
+"""This module, in which a server looks functions up."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Outcome:
     allocation: int
     code: int
     place: str
-    """Our innermost line at which it failed, "" if there were fewer allocations."""
+    """The innermost line, and the innermost of ours, at which it failed; "" if there were fewer allocations."""
     phase: str
     """What the run wrote down in recoveries.jsonl, "" for nothing: then Unsloth or the sampler has helped itself."""
     steps: int
@@ -69,6 +73,52 @@ def outcomes(out: str, allocations: Sequence[int], settings: Sequence[str] = ())
         os._exit(0)
     os.waitpid(child, 0)
     return [Outcome(**json.loads(line)) for line in results.read_text().splitlines()]
+
+
+def marks_of(out: str, settings: Sequence[str] = ()) -> dict[str, int]:
+    """Runs on the card. Returns the allocations of the first step up to the end of each of its parts."""
+    from transformers.trainer_callback import CallbackHandler
+
+    from lowmem_rl.training.learning import Learning
+    from lowmem_rl.training.record import Recorder
+    from tests.rehearsal.card.state import STATE
+    from tests.rehearsal.child import lowmem
+
+    marks: dict[str, int] = {}
+
+    def marked(owner: Any, name: str, before: str = "", behind: str = "") -> None:
+        plain = getattr(owner, name)
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            if before:
+                marks.setdefault(before, STATE.allocations)
+            found = plain(*args, **kwargs)
+            if behind:
+                marks.setdefault(behind, STATE.allocations)
+            return found
+
+        setattr(owner, name, run)
+
+    marked(Recorder, "on_scored", "sampled and scored")
+    marked(Learning, "_learnt", "advantages")
+    marked(Learning, "_clip_grad_norm", "gradient", "clipping")
+    marked(CallbackHandler, "on_optimizer_step", "optimizer")
+    marked(Learning, "write_row", behind="row")
+    words = [f"--set={setting}" for setting in (*SETTINGS, *settings)]
+    assert lowmem("train", "--preset=tiny-cpu", f"--steps={STEPS}", *words, "--out", out) == 0
+    return marks
+
+
+def spread(marks: dict[str, int], each: int) -> dict[str, list[int]]:
+    """Returns allocations of each part, `each` of them where it has as many, its first and its last among them."""
+    ends = [0, *marks.values()]
+    parts = zip(marks, pairwise(ends), strict=True)
+    return {
+        part: sorted({start + 1 + (end - start - 1) * i // max(each - 1, 1) for i in range(each)})
+        if end > start
+        else []
+        for part, (start, end) in parts
+    }
 
 
 def _train(out: Path, allocations: Sequence[int], settings: Sequence[str], results: Path) -> None:
@@ -143,8 +193,9 @@ def _outcome(out: Path, number: int, code: int) -> Outcome:
 
 
 def _place(frames: Sequence[str]) -> str:
-    ours = [frame.split("lowmem_rl/")[-1] for frame in frames if "lowmem_rl/" in frame]
-    return ours[-1] if ours else frames[-1].split("site-packages/")[-1]
+    short = [frame.split("site-packages/")[-1].split("/lowmem_rl/")[-1] for frame in frames]
+    ours = [name for name, frame in zip(short, frames, strict=True) if "/lowmem_rl/" in frame]
+    return " < ".join(dict.fromkeys([short[-1], *ours[-1:]]))
 
 
 def summary(found: Sequence[Outcome]) -> dict[str, Any]:
@@ -164,9 +215,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--card", default="a6000")
-    parser.add_argument("--first", type=int, default=1)
-    parser.add_argument("--last", type=int, default=9000)
-    parser.add_argument("--every", type=int, default=50)
+    parser.add_argument("--each", type=int, default=50, help="allocations of each part of a step")
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
@@ -174,8 +223,9 @@ def main() -> None:
     began = time.monotonic()
     try:
         with tempfile.TemporaryDirectory() as folder:
-            numbers = list(range(options.first, options.last + 1, options.every))
-            found = stage.call("tests.rehearsal.out_of_memory:outcomes", str(Path(folder, "run")), numbers, options.set)
+            marks = stage.call(f"{HERE}:marks_of", str(Path(folder, "marks")), options.set)
+            numbers = sorted({number for part in spread(marks, options.each).values() for number in part})
+            found = stage.call(f"{HERE}:outcomes", str(Path(folder, "run")), numbers, options.set)
     finally:
         stage.close()
     record = {
@@ -183,6 +233,7 @@ def main() -> None:
         "command": " ".join(["python -m tests.rehearsal.out_of_memory", *sys.argv[1:]]),
         "card": f"{options.card}, simulated",
         "seconds": round(time.monotonic() - began),
+        "allocations of the first step up to the end of": marks,
         "summary": summary(found),
         "rows": [asdict(one) for one in found],
     }
