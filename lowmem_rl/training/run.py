@@ -357,8 +357,7 @@ class Run:
         last = self.config.grpo.steps
         if not any(read_rows(self.run_dir.rollbacks)):
             return
-        with random_states_kept():
-            self.evaluations.during(last)
+        self._evaluate_during(last)
         best = self.evaluations.best
         if best and best.step < last:
             try:
@@ -371,8 +370,12 @@ class Run:
     def _between_steps(self, step: int) -> None:
         last = step == self.config.grpo.steps
         if _due(step, self.config.eval.every) and not last and not self.evaluations.has(step):
-            with random_states_kept():
-                self.evaluations.during(step)
+            self._evaluate_during(step)
+
+    def _evaluate_during(self, step: int) -> None:
+        """Evaluates, and leaves training as it is; what is not done again there ends the run as an evaluation's."""
+        with random_states_kept(), self.recovery.stopped("evaluation", lambda: f"In the evaluation after step {step}"):
+            self.evaluations.during(step)
 
 
 def _due(step: int, every: int) -> bool:

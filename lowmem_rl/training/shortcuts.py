@@ -18,7 +18,10 @@ micro-batch and the rows of each."""
 PACKS, PADS_FROM = "seq_packing_{}_ok", "seq_packing_{}_unsafe_T"
 """Whether rows are packed, and the tokens from which on they are not."""
 LENGTHS = ("seq_packing_{}_verified_T", "seq_packing_{}_verified_seg")
-NAMES = tuple(name.format(part) for part in PARTS for name in (VERIFIED, UNSAFE, DISABLED, PACKS, PADS_FROM, *LENGTHS))
+NAMES = (
+    *(name.format(part) for part in PARTS for name in (VERIFIED, UNSAFE, PACKS, PADS_FROM, *LENGTHS)),
+    DISABLED.format("nograd"),
+)
 
 
 def noted(model: Any) -> dict[str, Any]:

@@ -7,6 +7,8 @@ so this happens in a process of its own.
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -81,3 +83,13 @@ def test_unsloths_config_takes_our_arguments(report: dict) -> None:
 def test_the_mini_batch_is_a_count_of_passes_not_of_rows(report: dict) -> None:
     assert "B = self.args.unsloth_grpo_mini_batch" in report["log_probs"]
     assert "math.ceil(total_samples / B)" in report["log_probs"]
+
+
+def test_unsloth_notes_its_shortcuts_under_the_names_that_we_read() -> None:
+    from lowmem_rl.training.shortcuts import NAMES
+
+    folders = [
+        Path(place) for name in ("unsloth", "unsloth_zoo") for place in find_spec(name).submodule_search_locations
+    ]  # type: ignore[union-attr]
+    written = "".join(file.read_text() for folder in folders for file in folder.rglob("rl_replacements.py"))
+    assert [name for name in NAMES if f"unwrapped_model._unsloth_{name} =" not in written] == []

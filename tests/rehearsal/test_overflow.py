@@ -1,5 +1,7 @@
 """float16 on a Tesla T4: a gradient that overflows costs a step, and nothing else."""
 
+from collections.abc import Container
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -43,22 +45,29 @@ def begins_with(scale: float) -> None:
     torch.amp.GradScaler.__init__ = init
 
 
-def spoils_gradients() -> None:
+def spoils_gradients(steps: Container[int] = range(100)) -> None:
     import torch
 
-    plain = torch.amp.GradScaler.unscale_
+    plain, calls = torch.amp.GradScaler.unscale_, count(1)
 
     def unscale(self: Any, optimizer: Any) -> None:
-        for group in optimizer.param_groups:
-            for weight in group["params"]:
-                weight.grad.fill_(float("inf"))
+        if next(calls) in steps:
+            for group in optimizer.param_groups:
+                for weight in group["params"]:
+                    weight.grad.fill_(float("inf"))
         plain(self, optimizer)
 
     torch.amp.GradScaler.unscale_ = unscale
 
 
-def train(stage: Stage, out: Path, steps: int, optimizer: str, before: Any) -> Any:
-    words = [f"--set={setting}" for setting in (*SETTINGS, f"optimizer.name={optimizer}")]
+def spoils_two_steps() -> None:
+    """The third and the fourth gradient are no numbers, at scales of 2 and 1."""
+    begins_with(2.0)
+    spoils_gradients({3, 4})
+
+
+def train(stage: Stage, out: Path, steps: int, optimizer: str, before: Any, *settings: str) -> Any:
+    words = [f"--set={setting}" for setting in (*SETTINGS, f"optimizer.name={optimizer}", *settings)]
     return stage.lowmem(
         "train", "--preset=tiny-cpu", f"--steps={steps}", "--reward=random=1", *words, "--out", str(out), before=before
     )
@@ -89,3 +98,13 @@ def test_an_overflow_at_the_floor_of_the_scale_ends_the_run_with_its_cause(t4: S
     assert (finding["name"], finding["severity"], finding["steps"]) == ("not_a_number", "critical", [2, 2])
     assert "model.dtype" in finding["cure"]
     assert "Traceback" not in ended.output
+
+
+def test_a_run_that_goes_back_takes_up_the_scale_of_its_checkpoint(t4: Stage, tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    settings = ("health.action=roll_back", "logging.checkpoint_every=1")
+    ended = train(t4, run.path, 5, "adamw_8bit", spoils_two_steps, *settings)
+    assert ended.code == 0, ended.output
+    (undone,) = read_rows(run.rollbacks)
+    assert (undone["step"], undone["to"], undone["finding"]) == (4, 3, "not_a_number")
+    assert [row["loss_scale"] for row in read_rows(run.metrics)] == [2.0, 2.0, 1.0, 0.5, 1.0]
