@@ -92,6 +92,8 @@ def prepare_process(config: RunConfig, device: Device) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible[0] or "0"
         # NVML, which chose the card, counts by bus; CUDA would count the fastest first.
         os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+        if device.dtype == "float32":  # Unsloth's checkpointing would keep float32 activations as bfloat16
+            os.environ.setdefault("UNSLOTH_OFFLOAD_FP32", "exact")
     elif _is_small(config):
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     # The statistics call downloads a file at import; compiled trainers would land in the working directory.

@@ -5,11 +5,14 @@ one. Only methods that survive the rewriting are overridden: Unsloth never calls
 `_get_per_token_logps_and_entropies`, which is only wrapped here.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from lowmem_rl.config import RunConfig
 from lowmem_rl.engine.device import Device
@@ -84,6 +87,8 @@ def make_trainer(
     import_unsloth()
     from trl import GRPOConfig
 
+    learning = _weights_that_learn(policy.model)
+    _leave_float32_alone(policy.device)
     trainer = trainer_class()(
         model=policy.model,
         processing_class=policy.tokenizer,
@@ -97,19 +102,29 @@ def make_trainer(
     trainer.sampler, trainer.layout = sampler, layout_of(config, policy.device)
     trainer.recovery, trainer.kept, trainer.given_up = recovery, KeptCalls(), given_up(policy.model)
     trainer.reward_funcs = [trainer.kept.wrapped(function) for function in trainer.reward_funcs]
-    _keep_adapter_in_fp32(policy.model)
+    for weight, data in learning:
+        weight.data = data.to(weight.device, torch.float32)
     return trainer
 
 
-def _keep_adapter_in_fp32(model: Any) -> None:
-    """Undoes TRL's cast of a quantised model's adapter to bfloat16, as Unsloth does on a GPU.
+def _weights_that_learn(model: Any) -> list[tuple[Any, torch.Tensor]]:
+    """Returns the weights that learn, each with its data, to be put back once TRL has cast them.
 
-    bfloat16 resolves 2^-8 of a weight: at a learning rate of 5e-6 nearly every update would
-    round to nothing, and float16's gradient scaler refuses such parameters.
+    TRL's constructor rounds a quantised model's adapter to bfloat16 (Unsloth takes that out on a GPU). bfloat16
+    resolves 2^-8 of a weight: at a learning rate of 5e-6 nearly every update would round to nothing, and float16's
+    gradient scaler refuses such parameters. Casting the rounded weights back would lose 16 bits of what was loaded.
     """
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+    return [(weight, weight.data) for weight in model.parameters() if weight.requires_grad]
+
+
+def _leave_float32_alone(device: Device) -> None:
+    """Keeps Unsloth's trainer from computing a float32 run under bfloat16 autocast (unsloth/models/rl.py).
+
+    The variable names the type of the weights that learn, "bfloat16" meaning: no autocast. Loading any model sets it
+    to "float32", which means autocast, whatever `bf16` and `fp16` say.
+    """
+    if device.is_gpu and device.dtype == "float32":
+        os.environ["UNSLOTH_MIXED_PRECISION"] = "bfloat16"
 
 
 def trainer_arguments(config: RunConfig, device: Device, out: Path) -> dict[str, Any]:
