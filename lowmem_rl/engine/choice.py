@@ -15,17 +15,15 @@ from lowmem_rl.engine.generate import answer
 from lowmem_rl.engine.logprobs import completion_log_probs
 from lowmem_rl.engine.policy import Policy
 from lowmem_rl.engine.rollout import Limits, Sampled, sample
+from lowmem_rl.engine.row_length import TRIAL, TRIAL_TOKENS, training_row
 from lowmem_rl.engine.sampling import GREEDY
 from lowmem_rl.engine.weights import UnknownModel, merged, quantized
-from lowmem_rl.example import Message
 
 Weights = Literal["merged", "quantized"]
 
 MAX_GAP_FP32, MAX_GAP_16BIT = 1e-3, 0.05
 """Mean difference, in nats a token, that rounding explains: 2e-6 was seen in float32 (embedded model, 2026-11-20);
 16-bit logits of about 20 stand in steps of 0.02 to 0.12."""
-TRIAL: tuple[Message, ...] = ({"role": "user", "content": "How many days do seven weeks have? Count them."},)
-TRIAL_TOKENS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +59,6 @@ def choose(policy: Policy, config: RunConfig) -> Choice:
         return Choice("generate", None, f"our engine does not know this model: {error}")
 
 
-def longest_row(config: RunConfig) -> int:
-    """Returns how many tokens a row of training has at most."""
-    return config.grpo.max_prompt_tokens + config.grpo.max_completion_tokens
-
-
 def build(policy: Policy, weights: Weights | None, places: int) -> Decoder:
     """Returns the decoder over the policy's present weights for rows of `places` tokens. Raises `UnknownModel`."""
     return merged(policy.model, places) if weights == "merged" else quantized(policy.model, places)
@@ -90,7 +83,7 @@ def max_gap(policy: Policy) -> float:
 
 def _tried(policy: Policy, config: RunConfig, weights: Weights) -> Choice:
     """Returns our engine if it is right with these weights and, where it must be, the faster. Raises `UnknownModel`."""
-    decoder, rows = build(policy, weights, longest_row(config)), config.grpo.group_size
+    decoder, rows = build(policy, weights, training_row(config)), config.grpo.group_size
     prompts = [policy.tokenize(TRIAL)] * rows
     limits = Limits(frozenset(), TRIAL_TOKENS, rows)
     gap = gap_of(policy, prompts[:1], sample(decoder, prompts[:1], ["trial"], GREEDY, limits))

@@ -21,7 +21,7 @@ class Completion:
 def answer(
     policy: Policy, prompts: Sequence[Sequence[Message]], picking: Picking, *, max_tokens: int, batch: int
 ) -> Iterator[Completion]:
-    """Yields one completion a prompt, in order."""
+    """Yields one completion a prompt, in order. Raises `ConfigError` for rows longer than the model was loaded for."""
     settings = settings_of(picking) | {"max_new_tokens": max_tokens}
     with policy.inference() as model:
         for start in range(0, len(prompts), batch):
@@ -41,9 +41,9 @@ def settings_of(picking: Picking) -> dict[str, Any]:
 def _answer_batch(
     policy: Policy, model: Any, prompts: Sequence[Sequence[Message]], settings: dict[str, Any]
 ) -> Iterator[Completion]:
-    inputs = policy.tokenizer.pad(
-        {"input_ids": [policy.tokenize(prompt) for prompt in prompts]}, padding_side="left", return_tensors="pt"
-    ).to(model.device)
+    ids = [policy.tokenize(prompt) for prompt in prompts]
+    policy.check_row(max(map(len, ids)) + settings["max_new_tokens"])
+    inputs = policy.tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt").to(model.device)
     output = model.generate(**inputs, **settings, pad_token_id=policy.tokenizer.pad_token_id)
     rows = output[:, inputs["input_ids"].shape[1] :].tolist()
     yield from (completion_of(policy, row) for row in rows)

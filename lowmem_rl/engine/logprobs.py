@@ -14,6 +14,7 @@ import torch
 from lowmem_rl.config import RunConfig
 from lowmem_rl.engine.out_of_memory import RowLimit
 from lowmem_rl.engine.policy import Policy
+from lowmem_rl.errors import ConfigError, RewardError
 from lowmem_rl.example import Message
 from lowmem_rl.prompts import THINK_OPEN
 from lowmem_rl.rewards.model import AnswerRow, ModelView
@@ -31,7 +32,7 @@ def view_of(policy: Policy, config: RunConfig, limit: RowLimit | None = None) ->
     With a `limit`, fewer rows are tried where it does not.
     """
 
-    def nll(rows: Sequence[AnswerRow]) -> list[float]:
+    def nll(rows: Sequence[AnswerRow]) -> list[float | RewardError]:
         if limit is None:
             return answer_nll(policy, rows, batch=config.micro_batch)
         return limit.run(lambda batch: answer_nll(policy, rows, batch=batch), config.micro_batch)
@@ -45,23 +46,33 @@ def view_of(policy: Policy, config: RunConfig, limit: RowLimit | None = None) ->
 
 def count_tokens(policy: Policy, completion: str) -> int:
     """Returns the tokens of a completion that were sampled: without what the chat template opened the turn with."""
-    return len(_encode(policy, completion.removeprefix(policy.prefill)))
+    return len(policy.encode(completion.removeprefix(policy.prefill)))
 
 
-def answer_nll(policy: Policy, rows: Sequence[AnswerRow], *, batch: int) -> list[float]:
+def answer_nll(policy: Policy, rows: Sequence[AnswerRow], *, batch: int) -> list[float | RewardError]:
     """Returns the mean negative log-likelihood of each row's answer, in nats a token, adapter off.
 
-    One forward for `batch` rows of similar length.
+    One forward for `batch` rows of similar length. A row that is longer than the model was loaded for has an error
+    in its place: it costs one score, and not the run.
     """
     encoded = [_encode_row(policy, row) for row in rows]
-    by_length = sorted(range(len(rows)), key=lambda i: len(encoded[i][0]) + len(encoded[i][1]))
-    nlls = [0.0] * len(rows)
+    nlls: dict[int, float | RewardError] = {
+        i: refusal for i, row in enumerate(encoded) if (refusal := _refusal(policy, row))
+    }
+    by_length = sorted((i for i in range(len(rows)) if i not in nlls), key=lambda i: _tokens(encoded[i]))
     with _reading(policy) as model, model.disable_adapter():
-        for start in range(0, len(rows), batch):
+        for start in range(0, len(by_length), batch):
             chosen = by_length[start : start + batch]
-            for i, nll in zip(chosen, _batch_nll(policy, model, [encoded[i] for i in chosen]), strict=True):
-                nlls[i] = nll
-    return nlls
+            nlls |= zip(chosen, _batch_nll(policy, model, [encoded[i] for i in chosen]), strict=True)
+    return [nlls[i] for i in range(len(rows))]
+
+
+def _refusal(policy: Policy, row: Encoded) -> RewardError | None:
+    try:
+        policy.check_row(_tokens(row))
+    except ConfigError as error:
+        return RewardError(str(error), hint=error.hint)
+    return None
 
 
 def completion_log_probs(policy: Policy, rows: Sequence[Encoded], *, temperature: float = 1.0) -> list[list[float]]:
@@ -112,7 +123,7 @@ def _kl_of_row(policy: Policy, row: Encoded) -> float:
 
 def encode_turn(policy: Policy, prompt: Sequence[Message], completion: str, *, truncated: bool) -> Encoded:
     """Returns a prompt and the tokens of a whole turn behind it, the stop token last unless it was cut off."""
-    ids = _encode(policy, completion.removeprefix(policy.prefill))
+    ids = policy.encode(completion.removeprefix(policy.prefill))
     return policy.tokenize(prompt), ids if truncated else [*ids, policy.tokenizer.eos_token_id]
 
 
@@ -130,17 +141,12 @@ def _reading(policy: Policy) -> Iterator[Any]:
 def _encode_row(policy: Policy, row: AnswerRow) -> Encoded:
     # Apart, so that no token spans the border between the answer and what leads to it.
     lead = _behind_prefill(row.lead, policy.prefill)
-    return policy.tokenize(row.prompt) + _encode(policy, lead), _encode(policy, row.answer)
+    return policy.tokenize(row.prompt) + policy.encode(lead), policy.encode(row.answer)
 
 
 def _behind_prefill(lead: str, prefill: str) -> str:
     """Returns the turn without its opening where the rendered prompt holds that already."""
     return lead.removeprefix(prefill) if lead.startswith(prefill) else lead.removeprefix(THINK_OPEN)
-
-
-def _encode(policy: Policy, text: str) -> list[int]:
-    ids: list[int] = policy.tokenizer(text, add_special_tokens=False)["input_ids"]
-    return ids
 
 
 def _batch_nll(policy: Policy, model: Any, rows: Sequence[Encoded]) -> list[float]:
@@ -152,10 +158,15 @@ def _batch_nll(policy: Policy, model: Any, rows: Sequence[Encoded]) -> list[floa
 
 
 def _batch_of(policy: Policy, rows: Sequence[Encoded]) -> torch.Tensor:
-    """Returns ids (rows, tokens), padded on the right."""
+    """Returns ids (rows, tokens), padded on the right. Raises `ConfigError` for a row that the model would cut."""
+    policy.check_row(max(map(_tokens, rows)))
     ids = [torch.tensor([*before, *answer]) for before, answer in rows]
     batch = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=policy.tokenizer.pad_token_id)
     return batch.to(policy.model.device)
+
+
+def _tokens(row: Encoded) -> int:
+    return len(row[0]) + len(row[1])
 
 
 def _places(row: Encoded) -> slice:

@@ -8,12 +8,13 @@ that order and is called before any of them.
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lowmem_rl.config import RunConfig
 from lowmem_rl.engine.device import Device
+from lowmem_rl.engine.row_length import Use, longest_row, training_row, uses_of
 from lowmem_rl.errors import ConfigError, LowMemError, SetupError
 from lowmem_rl.example import Message
 from lowmem_rl.models import load_shape, model_path
@@ -29,6 +30,8 @@ class Policy:
     device: Device
     prefill: str
     """What the chat template opens the assistant's turn with: a think tag, or nothing."""
+    longest_row: int | None = None
+    """Tokens of the longest row that it was loaded for; None if nothing cuts rows: on a CPU, in plain transformers."""
 
     def render(self, prompt: Sequence[Message]) -> str:
         """Returns the prompt under the chat template, the assistant's turn opened."""
@@ -38,6 +41,23 @@ class Policy:
         """Returns the rendered prompt's token ids; the template brings the BOS token itself, where there is one."""
         ids: list[int] = self.tokenizer(self.render(prompt), add_special_tokens=False)["input_ids"]
         return ids
+
+    def encode(self, text: str) -> list[int]:
+        """Returns a text's token ids, without what the tokenizer would put around it."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def takes(self, tokens: int) -> bool:
+        """Says whether the model reads a row of so many tokens whole."""
+        return self.longest_row is None or tokens <= self.longest_row
+
+    def check_row(self, tokens: int) -> None:
+        """Raises `ConfigError` for a row of more tokens than the model was loaded for."""
+        if not self.takes(tokens):
+            raise ConfigError(
+                f"A row of {tokens} tokens is longer than {self.longest_row}, the most that the model was loaded for.",
+                hint="Ask with a shorter prompt or for fewer tokens, or raise grpo.max_prompt_tokens.",
+            )
 
     def complete(self, ids: Sequence[int]) -> str:
         """Returns the assistant's whole turn: what the template opened with, then the sampled tokens."""
@@ -133,10 +153,11 @@ def import_unsloth() -> None:
         raise SetupError(f"Unsloth does not load here: {_first_line(error)}", hint="Run `lowmem-rl doctor`.") from error
 
 
-def load_policy(config: RunConfig, device: Device) -> Policy:
+def load_policy(config: RunConfig, device: Device, uses: Sequence[Use] = ()) -> Policy:
     """Loads model and tokenizer through Unsloth and adds a fresh LoRA adapter.
 
-    Raises `SetupError` where the weights cannot be had.
+    `uses` say what is read besides the rows of training. Raises `SetupError` where the weights cannot be had, and
+    `ConfigError` for a use whose rows are longer than the model takes.
     """
     import_unsloth()
     import torch
@@ -163,7 +184,22 @@ def load_policy(config: RunConfig, device: Device) -> Policy:
     except ValueError as error:  # PEFT found none of the names
         raise ConfigError(f"adapter.targets: {_first_line(error)}", hint="q_proj, v_proj, ... name them.") from error
     prefill = prefill_of(render(tokenizer, [{"role": "user", "content": ""}]))
-    return Policy(model=model, tokenizer=tokenizer, device=device, prefill=prefill)
+    return _with_room(Policy(model, tokenizer, device, prefill), (*uses_of(config), *uses))
+
+
+def _with_room(policy: Policy, uses: Sequence[Use]) -> Policy:
+    """Returns the policy, able to read the rows of all uses.
+
+    They are known once there is a tokenizer. Loading itself is given the rows of training alone: by that number
+    Unsloth sizes vLLM's cache and chooses how it checkpoints. Afterwards it bounds rows and sizes the rotary table.
+    """
+    positions = policy.model.config.max_position_embeddings
+    longest = longest_row(uses, policy.tokenize, policy.encode, positions)
+    if not policy.device.is_gpu:
+        return policy
+    for module in policy.model.modules():
+        module.max_seq_length = longest
+    return replace(policy, longest_row=longest)
 
 
 def shares_prompts(policy: Policy) -> bool:
@@ -182,7 +218,7 @@ def load_arguments(config: RunConfig, device: Device) -> dict[str, Any]:
     return {
         "model_name": model_path(config.model.name),
         "revision": config.model.revision,
-        "max_seq_length": config.grpo.max_prompt_tokens + config.grpo.max_completion_tokens,
+        "max_seq_length": training_row(config),
         "dtype": device.dtype,
         "load_in_4bit": config.model.bits == 4,
         # Otherwise Unsloth swaps a 4-bit model's name for its dynamic upload.

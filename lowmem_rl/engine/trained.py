@@ -1,5 +1,6 @@
 """A run's own model: what it was trained from, with the adapter that it has learnt."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from lowmem_rl.config import RunConfig
 from lowmem_rl.engine.adapter import WEIGHTS, load_adapter
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import Policy, load_policy
+from lowmem_rl.engine.row_length import Use
 from lowmem_rl.errors import ConfigError, RunDirError
 from lowmem_rl.keys import is_known
 from lowmem_rl.runs import RunDir, read_json
@@ -68,11 +70,11 @@ def check_adapter(learnt: Learnt) -> None:
         )
 
 
-def load_trained(learnt: Learnt, config: RunConfig, device: Device) -> Policy:
-    """Loads a run's model as training had it, its adapter filled with what was learnt.
+def load_trained(learnt: Learnt, config: RunConfig, device: Device, uses: Sequence[Use] = ()) -> Policy:
+    """Loads a run's model as training had it, its adapter filled with what was learnt, for the rows of `uses`.
 
     Raises `RunDirError` for an adapter that is damaged or another model's, and what `load_policy` raises.
     """
-    policy = load_policy(config, device)
+    policy = load_policy(config, device, uses)
     load_adapter(policy.model, learnt.adapter)
     return policy

@@ -131,8 +131,11 @@ def judged(
 
 
 def _kl_nats(policy: Policy, items: Sequence[Item], examples: Sequence[Example]) -> float | None:
-    """Returns how far the policy is from its base over the first completions, None where all of them are empty."""
+    """Returns how far the policy is from its base over the first completions, None if there is nothing to read.
+
+    An empty completion is left out, and one whose text is too long for the model when it is encoded again.
+    """
     pairs = zip(items[:KL_COMPLETIONS], examples[:KL_COMPLETIONS], strict=True)
     rows = [encode_turn(policy, e.prompt, item.completion, truncated=item.truncated) for item, e in pairs]
-    spoken = [row for row in rows if row[1]]
+    spoken = [(prompt, ids) for prompt, ids in rows if ids and policy.takes(len(prompt) + len(ids))]
     return kl_from_base(policy, spoken) if spoken else None

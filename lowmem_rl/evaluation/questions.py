@@ -7,6 +7,7 @@ from hashlib import blake2b
 
 from lowmem_rl.config import RunConfig, TaskConfig
 from lowmem_rl.engine.picking import GREEDY, Picking
+from lowmem_rl.engine.row_length import Use, asking
 from lowmem_rl.errors import TaskError
 from lowmem_rl.evaluation.items import Key
 from lowmem_rl.evaluation.judge import Judge, judge_of
@@ -49,6 +50,12 @@ class Questions:
     @property
     def sampled(self) -> list[Key]:
         return [(example.id, number) for example in self.examples for number in range(1, self.samples + 1)]
+
+    @property
+    def use(self) -> Use:
+        """What the model reads for it."""
+        prompts = [example.prompt for example in self.examples]
+        return asking(f"the evaluation on {self.task.name}", prompts, self.max_tokens)
 
     def settings(self, picking: Picking) -> str:
         """Returns all that decides an answer besides the weights and the example's own question, as one text."""

@@ -9,6 +9,7 @@ from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.generate import completion_of
 from lowmem_rl.engine.out_of_memory import free_memory
 from lowmem_rl.engine.policy import Policy, prepare_process
+from lowmem_rl.engine.row_length import asking
 from lowmem_rl.engine.trained import Learnt, load_trained
 from lowmem_rl.example import Example
 from lowmem_rl.export.answers import Questions, answer_greedily, read_again
@@ -35,12 +36,13 @@ def hear_trained(
 ) -> Trained:
     """Asks the model as training has it, and lets go of it."""
     prepare_process(config, device)
-    policy = load_trained(learnt, config, device)
+    prompts, tokens = [example.prompt for example in examples], config.grpo.max_completion_tokens
+    policy = load_trained(learnt, config, device, [asking("the export's proof", prompts, tokens)])
     asked = Questions(
-        prompts=[policy.tokenize(example.prompt) for example in examples],
+        prompts=[policy.tokenize(prompt) for prompt in prompts],
         stop_ids=sorted(policy.stop_ids),
         pad_id=policy.tokenizer.pad_token_id,
-        max_tokens=config.grpo.max_completion_tokens,
+        max_tokens=tokens,
         batch=config.eval.batch,
     )
     listen(PhaseBegan(f"asking the trained model {len(examples)} held-out items"))

@@ -23,8 +23,9 @@ Beside other rewards a skipped score counts as 0, as in TRL; a completion is lef
 every reward skips it.
 """
 
-BatchScore = Callable[[Sequence[str], Sequence[Example]], Sequence[float | None]]
-"""Scores many completions at once, where that is cheaper than one by one."""
+BatchScore = Callable[[Sequence[str], Sequence[Example]], Sequence[float | RewardError | None]]
+"""Scores many completions at once, where that is cheaper than one by one; an error in a score's place is that
+completion's alone."""
 
 Kind = Literal["merit", "cost", "model", "control"]
 """What a reward is for, which says what `check_rewards` may ask of it: a perfect completion earns the most
@@ -118,6 +119,8 @@ def score_all(
 def _checked(reward: Reward, score: object, completion: str, example: Example) -> float | None:
     if score is None:
         return None
+    if isinstance(score, RewardError):
+        raise failure(reward, completion, example, f"failed: {str(score).rstrip('.')}", score.hint) from score
     if isinstance(score, bool) or not isinstance(score, Real):  # Real: NumPy's numbers, too
         raise failure(reward, completion, example, f"returned {score!r:.80}, which is neither None nor a number")
     value = _as_float(score)

@@ -22,8 +22,9 @@ class AnswerRow:
     answer: str
 
 
-AnswerNll = Callable[[Sequence[AnswerRow]], list[float]]
-"""Returns the mean negative log-likelihood of each row's answer, in nats a token, under the base weights."""
+AnswerNll = Callable[[Sequence[AnswerRow]], Sequence[float | RewardError]]
+"""Returns the mean negative log-likelihood of each row's answer, in nats a token, under the base weights; for a row
+that is too long for the model, the error that says so."""
 
 
 @dataclass(frozen=True, slots=True)

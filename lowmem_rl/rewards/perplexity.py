@@ -15,6 +15,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lowmem_rl.errors import RewardError
 from lowmem_rl.example import Example
 from lowmem_rl.rewards.base import Reward
 from lowmem_rl.rewards.format import ANSWER_OPEN, CLOSE, OPEN
@@ -67,24 +68,37 @@ class Scorer:
         self.view = view
         self.terms = terms
         # By example; the base weights are frozen, so this holds for the whole run.
-        self.without: dict[str, float] = {}
+        self.without: dict[str, float | RewardError] = {}
 
     def score(self, completion: str, example: Example) -> float:
-        """Scores one completion."""
-        return self.score_batch([completion], [example])[0]
+        """Scores one completion. Raises `RewardError` for one whose row is too long for the model."""
+        score = self.score_batch([completion], [example])[0]
+        if isinstance(score, RewardError):
+            raise score
+        return score
 
-    def score_batch(self, completions: Sequence[str], examples: Sequence[Example]) -> list[float]:
-        """Scores a batch in one call of the model."""
+    def score_batch(self, completions: Sequence[str], examples: Sequence[Example]) -> list[float | RewardError]:
+        """Scores a batch in one call of the model; a row that is too long for it has an error in its place."""
         new = {example.id: _row(example, bare_lead(example)) for example in examples if example.id not in self.without}
         rows = [_row(example, lead_of(text)) for text, example in zip(completions, examples, strict=True)]
         nlls = self.view.answer_nll([*new.values(), *rows])
         self.without |= dict(zip(new, nlls, strict=False))
         pairs = zip(nlls[len(new) :], examples, strict=True)
-        return [self.terms.score(nll, self.without[example.id]) for nll, example in pairs]
+        return [self._score(nll, self.without[example.id]) for nll, example in pairs]
+
+    def _score(self, nll: float | RewardError, without: float | RewardError) -> float | RewardError:
+        if isinstance(nll, RewardError):
+            return nll
+        return without if isinstance(without, RewardError) else self.terms.score(nll, without)
 
 
 def _row(example: Example, lead: str) -> AnswerRow:
     return AnswerRow(example.prompt, lead, example.answer + BOX_CLOSE)
+
+
+def answer_text(example: Example) -> str:
+    """Returns all that may stand behind a completion's reasoning: what closes it, and the answer in its box."""
+    return CLOSE + BOX_OPEN + example.answer + BOX_CLOSE
 
 
 def lead_of(completion: str) -> str:

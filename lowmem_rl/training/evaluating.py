@@ -65,7 +65,7 @@ def run_eval(
         listen(PhaseBegan(f"loading {target.name}"))
         device = device_on(machine, config)
         prepare_process(config, device)
-        policy = load_policy(config, device)
+        policy = load_policy(config, device, [questions.use for questions in asked])
         if target.adapter:
             load_adapter(policy.model, target.adapter.path)
         return Evaluated(run_dir.path, _ask_all(target, policy, config, asked, run_dir, listen))

@@ -6,6 +6,7 @@ from pathlib import Path
 from lowmem_rl.compose import Composed
 from lowmem_rl.engine.device import device_on
 from lowmem_rl.engine.policy import load_policy, prepare_process
+from lowmem_rl.engine.row_length import asking
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.evaluation.judge import judge_of
 from lowmem_rl.evaluation.probe import Probe, probe
@@ -49,7 +50,8 @@ def run_probe(
     with library_talk_to(path.with_suffix(".log")):
         device = device_on(machine, config)
         prepare_process(config, device)
-        policy = load_policy(config, device)
+        prompts = [example.prompt for example in examples]
+        policy = load_policy(config, device, [asking("the probe", prompts, config.grpo.max_completion_tokens)])
         listen(PhaseBegan("sampling"))
         total = num_examples * samples
         counted = probe(

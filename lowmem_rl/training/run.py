@@ -53,6 +53,7 @@ from lowmem_rl.training.resuming import (
     was_forced,
 )
 from lowmem_rl.training.rollback import WayBack, with_old_checkpoints
+from lowmem_rl.training.row_uses import uses_of_a_run
 from lowmem_rl.training.stopping import stoppable
 from lowmem_rl.training.trackers import attach_trackers, tell_trackers, trackers_in
 from lowmem_rl.training.trainer import make_trainer
@@ -157,6 +158,7 @@ class Run:
         self.train_examples = list(inputs.train)
         self.test_examples = list(inputs.test)
         self.further = inputs.further
+        self.uses = uses_of_a_run(inputs)
         self.listen = listen
         self.standing = standing or Standing()
         self.is_new, self.is_put_back = standing is None, self.standing.checkpoint is None
@@ -206,7 +208,7 @@ class Run:
             self.listen(Noted(str(adjustment)))
         self.listen(PhaseBegan(f"loading {self.config.model.name}"))
         prepare_process(self.config, self.device)
-        policy = load_policy(self.config, self.device)
+        policy = load_policy(self.config, self.device, self.uses)
         self.peaks.meter.end("load")
         text_rewards = without_model(self.rewards)
         self.rewards = bind_rewards(self.rewards, view_of(policy, self.config, self.recovery.logprobs))

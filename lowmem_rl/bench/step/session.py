@@ -21,10 +21,11 @@ from lowmem_rl.bench.step.process import Task
 from lowmem_rl.bench.step.replay import Choose, Recorded, recorded_choice, replace_in_generate
 from lowmem_rl.bench.step.workload import Workload
 from lowmem_rl.config import RunConfig
-from lowmem_rl.engine.choice import build, longest_row
+from lowmem_rl.engine.choice import build
 from lowmem_rl.engine.logprobs import view_of
 from lowmem_rl.engine.policy import Policy
 from lowmem_rl.engine.rollout import Limits, Sampled, sample
+from lowmem_rl.engine.row_length import training_row
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.engine.sampling import Picking, names_of, pick, row_noise
 from lowmem_rl.example import Example
@@ -86,7 +87,7 @@ class Session:
 
         def replayed(prompts: Any, names: Any, picking: Picking, limits: Limits) -> list[Sampled]:
             limits = replace(limits, reads_once=off != "prompts read once", leaves_early=off != "finished rows leave")
-            decoder = build(self.policy, sampler.choice.weights, longest_row(config))
+            decoder = build(self.policy, sampler.choice.weights, training_row(config))
             forced = None if recorded is None else recorded.completions(prompts)
             return sample(decoder, prompts, names, picking, limits, forced)
 

@@ -19,6 +19,7 @@ from lowmem_rl.bench.step.arms import Arm
 from lowmem_rl.config import RunConfig
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import Policy, load_policy, render
+from lowmem_rl.engine.row_length import reading_answers
 from lowmem_rl.example import Example
 from lowmem_rl.models import model_path
 from lowmem_rl.prompts import prefill_of
@@ -42,7 +43,9 @@ class Training:
 
 def load(arm: Arm, config: RunConfig, device: Device) -> Policy:
     """Returns the arm's policy. Raises `SetupError` where the weights cannot be had."""
-    return _load_plain(config, device) if arm.stack == "trl" else load_policy(config, device)
+    if arm.stack == "trl":
+        return _load_plain(config, device)
+    return load_policy(config, device, [reading_answers(config, ())])  # the examples come later
 
 
 def _load_plain(config: RunConfig, device: Device) -> Policy:

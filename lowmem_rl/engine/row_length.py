@@ -1,0 +1,82 @@
+"""How long a row may be: one place knows the longest row that each use of the model reads.
+
+On a GPU Unsloth's forward cuts a row at the `max_seq_length` of its modules, with a warning and without an error
+(unsloth/models/llama.py, LlamaModel_fast_forward). So `load_policy` is given every use, the modules get the longest
+row of them, and a row that is longer all the same is refused. Our own decoder cuts nothing and needs no such room.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from lowmem_rl.config import RunConfig
+from lowmem_rl.errors import ConfigError
+from lowmem_rl.example import Message
+
+TRIAL: tuple[Message, ...] = ({"role": "user", "content": "How many days do seven weeks have? Count them."},)
+"""The prompt on which the sampler is tried at loading."""
+TRIAL_TOKENS = 32
+
+Tokenize = Callable[[Sequence[Message]], Sequence[int]]
+Encode = Callable[[str], Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One use of the model: its longest row has the longest of `prompts` and of `answers`, and `tokens` besides.
+
+    `again` counts the tokens by which sampled text may grow when it is encoded again: most models never split the
+    same text in another way, but a sampled one may. Rows have this room as far as the model's positions reach.
+    """
+
+    what: str
+    tokens: int
+    prompts: Sequence[Sequence[Message]] = ()
+    answers: Sequence[str] = ()
+    again: int = 0
+
+    def row(self, tokenize: Tokenize, encode: Encode) -> int:
+        """Returns the tokens of its longest row, without the room for text that is encoded again."""
+        prompt = max((len(tokenize(prompt)) for prompt in self.prompts), default=0)
+        return self.tokens + prompt + max((len(encode(answer)) for answer in set(self.answers)), default=0)
+
+
+def training_row(config: RunConfig) -> int:
+    """Returns how many tokens a row of training has at most."""
+    return config.grpo.max_prompt_tokens + config.grpo.max_completion_tokens
+
+
+def uses_of(config: RunConfig) -> tuple[Use, ...]:
+    """Returns what every run reads: the rows of training, and the sampler's trial at loading."""
+    return Use("training", training_row(config)), Use("the sampler's trial", TRIAL_TOKENS, prompts=[TRIAL])
+
+
+def reading_answers(config: RunConfig, answers: Sequence[str]) -> Use:
+    """Returns the use of rewards that read `answers` behind a completion."""
+    return Use(
+        "a reward that reads answers",
+        training_row(config),
+        answers=answers,
+        again=config.grpo.max_completion_tokens,
+    )
+
+
+def asking(what: str, prompts: Sequence[Sequence[Message]], max_tokens: int) -> Use:
+    """Returns the use of an evaluation: completions behind `prompts`, whose text may be encoded and read again."""
+    return Use(what, max_tokens, prompts=prompts, again=max_tokens)
+
+
+def longest_row(uses: Iterable[Use], tokenize: Tokenize, encode: Encode, positions: int) -> int:
+    """Returns the tokens of the longest row of all uses.
+
+    Raises `ConfigError` for a use whose rows are longer than the model's `positions`.
+    """
+    longest = 0
+    for use in uses:
+        row = use.row(tokenize, encode)
+        if row > positions:
+            raise ConfigError(
+                f"The rows of {use.what} have up to {row} tokens, but the model takes {positions}.",
+                hint="Lower grpo.max_completion_tokens, or leave that use out.",
+            )
+        longest = max(longest, min(row + use.again, positions))
+    return longest

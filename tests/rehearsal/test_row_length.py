@@ -1,0 +1,118 @@
+"""Rows longer than those of training are read whole on a card, where Unsloth's forward cuts; and refused beyond."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.rehearsal.stage import Stage
+
+if TYPE_CHECKING:
+    from lowmem_rl.engine.policy import Policy
+    from lowmem_rl.example import Message
+
+CUT = "We shall truncate it ourselves"
+"""Unsloth's warning."""
+ROW = {"grpo.max_prompt_tokens": 24, "grpo.max_completion_tokens": 16}
+"""Rows of 40 tokens: fewer than the sampler's trial has."""
+PAID = {"grpo.max_prompt_tokens": 20, "grpo.max_completion_tokens": 8, "rollout.engine": "generate"}
+"""Rows that leave no room for an answer behind a full completion; without our engine there is no trial to give it."""
+WIDE = {"grpo.max_prompt_tokens": 400, "grpo.max_completion_tokens": 200}
+TRAIN = {"memory.micro_batch": 8, "grpo.prompts_per_step": 2, "eval.examples": 4, "eval.quick_examples": 4}
+CHOSEN = ("memory.checkpointing=none", "rollout.engine=lowmem", "rollout.weights=merged")
+THOUGHTS = "<think>" + "7*6+0=42\n" * 12 + "</think>"
+
+
+def long_prompt() -> tuple[Message, ...]:
+    return ({"role": "user", "content": "What is 417 * 6? " * 12},)
+
+
+def load(row: dict[str, int], *, has_use: bool) -> tuple[Any, Policy]:
+    """Returns config and policy for rows of training, and for the long prompt where that is a use."""
+    from lowmem_rl.compose import resolve
+    from lowmem_rl.engine.device import device_on
+    from lowmem_rl.engine.policy import load_policy, prepare_process
+    from lowmem_rl.engine.row_length import asking
+    from lowmem_rl.hardware import this_machine
+
+    settings = [f"{key}={value}" for key, value in row.items()]
+    config = resolve(preset="tiny-cpu", settings=[*CHOSEN, *settings]).config
+    device = device_on(this_machine(), config)
+    prepare_process(config, device)
+    policy = load_policy(config, device, [asking("the test", [long_prompt()], 150)] if has_use else [])
+    for name, weight in policy.model.named_parameters():
+        if "lora_B" in name:  # a policy that has learnt something
+            weight.data.fill_(0.02)
+    return config, policy
+
+
+def readings(policy: Policy) -> list[Any]:
+    """Returns what is read of rows of about 200 tokens: an answer's likelihood, the distance from the base, an answer.
+
+    In the place of a reading that is refused there are the two lines of its error.
+    """
+    from lowmem_rl.engine.generate import answer
+    from lowmem_rl.engine.logprobs import answer_nll, encode_turn, kl_from_base
+    from lowmem_rl.engine.sampling import GREEDY
+    from lowmem_rl.rewards.model import AnswerRow
+
+    row = AnswerRow(({"role": "user", "content": "What is 417 * 6?"},), THOUGHTS + "\\boxed{", "2502}")
+    turn = encode_turn(policy, long_prompt(), THOUGHTS, truncated=False)
+    return [
+        said(lambda: answer_nll(policy, [row], batch=1)[0]),
+        said(lambda: kl_from_base(policy, [turn])),
+        said(lambda: [found.text for found in answer(policy, [long_prompt()], GREEDY, max_tokens=16, batch=1)]),
+    ]
+
+
+def said(call: Any) -> Any:
+    from lowmem_rl.errors import LowMemError
+
+    try:
+        found = call()
+    except LowMemError as error:
+        found = error
+    return f"{found}\n{found.hint}" if isinstance(found, LowMemError) else found
+
+
+def reads_as_a_wide_one() -> tuple[list[Any], list[Any]]:
+    small, wide = load(ROW, has_use=True)[1], load(WIDE, has_use=False)[1]
+    return readings(small), readings(wide)
+
+
+def refuses() -> list[Any]:
+    return readings(load(ROW, has_use=False)[1])
+
+
+def tries_its_sampler() -> tuple[int, str]:
+    """Returns the trial's longest row, and what it led to."""
+    from lowmem_rl.engine.sampler import Sampler
+
+    config, policy = load(ROW, has_use=False)
+    return policy.longest_row or 0, Sampler(policy, config).choice.engine
+
+
+def test_rows_shorter_than_the_samplers_trial_do_not_cut_it(a6000: Stage) -> None:
+    longest, engine = a6000.call(tries_its_sampler)
+    assert longest > sum(ROW.values())
+    assert engine == "lowmem"
+
+
+def test_what_loading_is_given_is_read_as_by_a_model_of_longer_rows(a6000: Stage) -> None:
+    small, wide = a6000.call(reads_as_a_wide_one)
+    assert small == wide
+
+
+def test_what_loading_is_not_given_is_refused_in_two_lines(a6000: Stage) -> None:
+    for refusal in a6000.call(refuses):
+        what, _, cure = refusal.partition("\n")
+        assert "tokens is longer than" in what
+        assert cure
+
+
+def test_a_run_with_a_perplexity_reward_cuts_no_row(a6000: Stage, tmp_path: Path) -> None:
+    settings = [f"--set={key}={value}" for key, value in (PAID | TRAIN).items()]
+    paid = ("--reward=perplexity=1.0", "--reward=boxed_answer=1.0", "--out", str(tmp_path / "run"))
+    ended = a6000.lowmem("train", "--preset=tiny-cpu", "--steps=1", *settings, *paid)
+    assert ended.code == 0, ended.output
+    assert CUT not in ended.output + (tmp_path / "run" / "libraries.log").read_text()

@@ -1,0 +1,48 @@
+"""The longest row of all uses of a model: what counts to it, and what no model takes."""
+
+import pytest
+
+from lowmem_rl.compose import resolve
+from lowmem_rl.engine.row_length import Use, asking, longest_row, reading_answers, uses_of
+from lowmem_rl.errors import ConfigError
+
+CONFIG = resolve(preset="tiny-cpu", settings=["grpo.max_prompt_tokens=24", "grpo.max_completion_tokens=16"]).config
+
+
+def words(text) -> list[str]:
+    return text.split() if isinstance(text, str) else text[0]["content"].split()
+
+
+def longest(*uses: Use, positions: int = 1000) -> int:
+    return longest_row(uses, words, words, positions)
+
+
+def prompt(tokens: int):
+    return ({"role": "user", "content": "word " * tokens},)
+
+
+def test_the_samplers_trial_counts_where_rows_are_short() -> None:
+    training, trial = uses_of(CONFIG)
+    assert longest(training) == 40
+    assert longest(training, trial) == 9 + 32
+
+
+def test_an_evaluation_reads_its_longest_prompt_and_its_text_again() -> None:
+    asked = asking("a task", [prompt(3), prompt(100), prompt(50)], 16)
+    assert longest(asked) == 100 + 16 + 16
+
+
+def test_a_reward_reads_its_longest_answer_behind_a_full_completion() -> None:
+    assert longest(reading_answers(CONFIG, ["one", "one two three", "one two"])) == 24 + 16 + 3 + 16
+
+
+def test_room_for_text_that_is_encoded_again_ends_with_the_models_positions() -> None:
+    assert longest(asking("a task", [prompt(100)], 16), positions=120) == 120
+
+
+def test_a_use_that_no_model_takes_is_refused_by_its_name() -> None:
+    with pytest.raises(
+        ConfigError, match=r"evaluation on sums have up to 116 tokens, but the model takes 115"
+    ) as error:
+        longest(asking("the evaluation on sums", [prompt(100)], 16), positions=115)
+    assert error.value.hint
