@@ -27,6 +27,8 @@ from tests.rehearsal.stage import Stage
 
 AT_ONCE = 2
 """Cards at work side by side."""
+MOST_SAID = 600
+"""Characters of a fault's reason in the terminal; the record has all."""
 Row = dict[str, Any]
 console = Console()
 
@@ -40,7 +42,7 @@ def main() -> int:
     faults = [(row["preset"], phase, row[phase]) for row in rows for phase in PHASES if is_fault(row[phase])]
     console.print(table_of(rows))
     for preset, phase, reason in faults:
-        console.print(f"{preset}, {phase}: {reason}", markup=False)
+        console.print(f"{preset}, {phase}: {reason[:MOST_SAID]}", markup=False, highlight=False)
     if options.record:
         options.record.write_text(json.dumps(_record(rows, time.monotonic() - began), indent=1) + "\n")
     return int(bool(faults))
