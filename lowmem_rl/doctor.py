@@ -17,6 +17,7 @@ from typing import Literal
 
 from lowmem_rl.hardware import GIB, Machine, this_machine
 from lowmem_rl.models import hub_cache
+from lowmem_rl.stack import TRIED, Tried
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -32,28 +33,6 @@ class Check:
     cure: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Tried:
-    """The version a package was tried in, and the range that may work: lowest <= version < below."""
-
-    version: str
-    lowest: str
-    below: str | None = None
-
-
-# Tried together in November 2026 on Python 3.11; the ranges are those of the extra `train`.
-TRIED = {
-    "torch": Tried("2.14.1", "2.9", "2.15"),
-    "torchvision": Tried("0.29.2", "0.24"),
-    "unsloth": Tried("2026.10.9", "2026.10.9"),
-    "unsloth_zoo": Tried("2026.10.9", "2026.10.9"),
-    "transformers": Tried("5.17.0", "5.2", "5.17.1"),
-    "trl": Tried("1.15.0", "1.10", "1.15.1"),
-    "peft": Tried("0.21.2", "0.18"),
-    "bitsandbytes": Tried("0.50.2", "0.50.2"),
-    "datasets": Tried("4.8.5", "4.3", "5"),
-    "accelerate": Tried("1.15.0", "1.10"),
-}
 PYTHONS = ((3, 11), (3, 14))
 
 # Unsloth 2026.10.9 asks for a certifi that package indexes did not have in November 2026; plain pip

@@ -37,8 +37,6 @@ RANDOM, STATE = "rng_state.pth", "trainer_state.json"
 
 CUT_FINER = ("cuts_each_into", "keeps_groups")
 """What of a layout changes when memory has run out."""
-OVERRIDDEN = ("_maybe_log_save_evaluate", "_load_from_checkpoint", "_load_rng_state", "_get_train_sampler")
-"""Methods of transformers' and TRL's that ours call through to, or stand for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,18 +32,6 @@ from lowmem_rl.training.shared_prompt import SharedPrompt
 from lowmem_rl.training.shortcuts import given_up
 from lowmem_rl.training.trl_args import grpo_arguments, unsloth_arguments
 
-OVERRIDDEN = (
-    "training_step",
-    "_clip_grad_norm",
-    "_prepare_inputs",
-    "_tokenize_prompts",
-    "_generate_single_turn",
-    "_calculate_rewards",
-    "create_optimizer",
-    "create_scheduler",
-)
-"""Methods of TRL's that ours call through to."""
-
 
 @dataclass(frozen=True, slots=True)
 class SampledBatch:

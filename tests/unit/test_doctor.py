@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from lowmem_rl.doctor import (
-    TRIED,
     check_card,
     check_disk,
     check_gpu_count,
@@ -18,6 +17,7 @@ from lowmem_rl.doctor import (
     is_ready,
 )
 from lowmem_rl.hardware import GIB, Machine, find_card
+from lowmem_rl.stack import TRIED
 
 LAPTOP = Machine(None, "cpu", 0, 0, "", 0, 8 * GIB, 4)
 WORKSTATION = Machine(find_card("a6000"), "NVIDIA RTX A6000", 47 * GIB, 46 * GIB, "580.95", 1, 64 * GIB, 16)

@@ -1,0 +1,161 @@
+"""What the GPU path rests on besides documented interfaces: versions, environment switches, private members, wording.
+
+Plain data. `tests/contracts/test_stack.py` holds it against the installed packages, so that an upgrade fails a test
+and not a run; `doctor` compares the versions. What is used and not listed here fails that test, too.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """The version a package was tried in, and the range that may work: lowest <= version < below."""
+
+    version: str
+    lowest: str
+    below: str | None = None
+
+
+# Tried together in November 2026 on Python 3.11; the ranges are those of the extra `train`.
+TRIED = {
+    "torch": Tried("2.14.1", "2.9", "2.15"),
+    "torchvision": Tried("0.29.2", "0.24"),
+    "unsloth": Tried("2026.10.9", "2026.10.9"),
+    "unsloth_zoo": Tried("2026.10.9", "2026.10.9"),
+    "transformers": Tried("5.17.0", "5.2", "5.17.1"),
+    "trl": Tried("1.15.0", "1.10", "1.15.1"),
+    "peft": Tried("0.21.2", "0.18"),
+    "bitsandbytes": Tried("0.50.2", "0.50.2"),
+    "datasets": Tried("4.8.5", "4.3", "5"),
+    "accelerate": Tried("1.15.0", "1.10"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """An environment variable of Unsloth's: the file that reads it, and what for."""
+
+    file: str
+    why: str
+
+
+SWITCHES: Mapping[str, Switch] = {
+    "UNSLOTH_DISABLE_STATISTICS": Switch("unsloth/models/_utils.py", "set: an import downloads nothing"),
+    "UNSLOTH_COMPILE_LOCATION": Switch(
+        "unsloth_zoo/compiler.py", "set: rewritten trainers do not land in the working directory"
+    ),
+    "UNSLOTH_VLLM_STANDBY": Switch("unsloth_zoo/vllm_utils.py", "set for vLLM: its memory is free while we learn"),
+    "UNSLOTH_MIXED_PRECISION": Switch("unsloth/models/rl.py", "set in float32: no bfloat16 autocast"),
+    "UNSLOTH_OFFLOAD_FP32": Switch(
+        "unsloth_zoo/gradient_checkpointing.py", "set in float32: activations are kept as they are"
+    ),
+    "UNSLOTH_GRPO_PREFIX_GROUPER": Switch(
+        "unsloth/models/rl_replacements.py", "left on: the update reads a prompt once a group"
+    ),
+    "UNSLOTH_GRPO_SEQ_PACKING": Switch(
+        "unsloth/models/rl_replacements.py", "left on: rows without padding where prompts are not shared"
+    ),
+    "UNSLOTH_ALLOW_CPU": Switch("unsloth_zoo/device_type.py", "set by tests: the rewritten trainer without a card"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A method that is overridden, wrapped or called, and its parameters behind `self`."""
+
+    parameters: str
+    """By name, with blanks between them."""
+    why: str
+
+
+TRAINER_METHODS: Mapping[str, Method] = {
+    "training_step": Method("model inputs num_items_in_batch", "a step is taken again where memory runs out"),
+    "compute_loss": Method("model inputs return_outputs num_items_in_batch", "timed"),
+    "create_optimizer": Method("model", "its step happens once or not at all"),
+    "create_scheduler": Method("num_training_steps optimizer", "adds the multi-step schedule"),
+    "_clip_grad_norm": Method("model", "the gradient, before an optimizer step that may be skipped"),
+    "_prepare_inputs": Method("generation_batch", "leaves a micro-batch as it is"),
+    "_tokenize_prompts": Method("prompts", "prompts are rendered once"),
+    "_generate_single_turn": Method(
+        "prompt_ids images multimodal_fields num_generations has_tool_images", "our engine samples"
+    ),
+    "_generate_and_score_completions": Method("inputs", "a rollout, cut by us into micro-batches"),
+    "_calculate_rewards": Method("inputs prompts completions completion_ids_list", "scores are recorded"),
+    "_get_per_token_logps_and_entropies": Method(
+        "model input_ids attention_mask logits_to_keep batch_size", "scored in parts; on a CPU prompts are shared"
+    ),
+    "_maybe_log_save_evaluate": Method("", "the first moment at which a step is over for TRL, too"),
+    "_load_from_checkpoint": Method("resume_from_checkpoint model", "loads into the adapter that is there"),
+    "_load_rng_state": Method("checkpoint", "the last thing that is put back"),
+    "_get_train_sampler": Method("dataset", "draws the orders of the epochs that are over"),
+    "_save_optimizer_and_scheduler": Method("output_dir", "a checkpoint's part"),
+    "_save_scaler": Method("output_dir", "a checkpoint's part"),
+}
+"""Of `trl.GRPOTrainer`, transformers' Trainer included, and of what Unsloth writes over it. The parameters named are
+the first ones: either may have more."""
+
+TRAINER_ATTRIBUTES: Mapping[str, str] = {
+    "_step": "TRL's count of micro-batches",
+    "_buffered_inputs": "the rollout that is learnt from, cut by us",
+    "_metrics": "what TRL has put aside for the step's row",
+    "current_gradient_accumulation_steps": "what the loss is divided by: a micro-batch's share of its step",
+    "num_iterations": "passes over a rollout",
+}
+"""Attributes of a trainer, which its classes set on `self`."""
+
+MEMBERS: Mapping[str, str] = {
+    "unsloth.FastLanguageModel.from_pretrained": "loads the policy",
+    "unsloth.FastLanguageModel.get_peft_model": "adds the adapter",
+    "unsloth.FastLanguageModel.for_inference": "before `generate`",
+    "unsloth.FastLanguageModel.for_training": "after it",
+    "unsloth_zoo.rl_replacements.grpo_accumulated_loss": "the loss that the rewritten trainer computes",
+    "peft.tuners.lora.LoraLayer.get_base_layer": "the frozen weight beside an adapter",
+    "peft.tuners.lora.LoraLayer.active_adapters": "which adapter is on",
+    "peft.tuners.lora.LoraLayer.disable_adapters": "whether any is",
+    "peft.tuners.lora.LoraLayer.merged": "an adapter that is merged is none of ours",
+    "peft.utils.integrations.dequantize_module_weight": "a 4-bit weight as rollouts and exports need it",
+    "transformers.modeling_rope_utils.ROPE_INIT_FUNCTIONS": "the frequencies of scaled rotary embeddings",
+    "accelerate.Accelerator.backward": "timed",
+    "torch.cuda.OutOfMemoryError": "what is survived",
+}
+"""Functions, classes' members and tables that are imported or called by name."""
+
+
+MARKS = frozenset(
+    f"_unsloth_{name}"
+    for part in ("grad", "nograd")
+    for name in (
+        f"prefix_grouper_{part}_verified",
+        f"prefix_grouper_{part}_unsafe",
+        f"seq_packing_{part}_ok",
+        f"seq_packing_{part}_unsafe_T",
+        f"seq_packing_{part}_verified_T",
+        f"seq_packing_{part}_verified_seg",
+    )
+) | {"_unsloth_prefix_grouper_nograd_disabled"}
+"""Attributes in which Unsloth's `rl_replacements.py` notes on the model which shortcuts it takes: told to the user, and
+kept in checkpoints (`training.shortcuts`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """Text that a source file of the stack still has to hold, and what of ours is wrong where it does not."""
+
+    file: str
+    text: str
+    why: str
+
+
+WORDINGS = (
+    Wording(
+        "unsloth/models/rl_replacements.py", "B = self.args.unsloth_grpo_mini_batch", "trl_args: a count of passes"
+    ),
+    Wording("unsloth/models/rl_replacements.py", "math.ceil(total_samples / B)", "trl_args: and not of rows"),
+    Wording("unsloth/models/rl.py", "elif mixed_precision_dtype == 'bfloat16':", "trainer: float32 without autocast"),
+    Wording("unsloth/models/rl.py", '"if _is_quantized_model:",', "trainer: no rounding of the adapter on a card"),
+    Wording("trl/trainer/grpo_trainer.py", "param.data = param.data.to(torch.bfloat16)", "trainer: put back by us"),
+    Wording("unsloth/models/_utils.py", "if max_seq_length < 512:", "docs: shorter rows are checkpointed plainly"),
+    Wording("unsloth/models/llama.py", "We shall truncate it ourselves", "policy: longer rows are cut"),
+    Wording("unsloth_zoo/rl_replacements.py", "kl_i = torch.clamp(kl_i, min = -10.0, max = 10.0)", "docs: the KL cap"),
+)
