@@ -179,8 +179,15 @@ def _parts(rows: list[Row], layout: Layout) -> Iterator[Part]:
         for part in _cheapest(units, layout, most=layout.slots_for(len(rows))):
             yield part, 1.0 if layout.loss == "dapo" else len(part) / layout.micro_batch
     else:  # as many rows as TRL's, so that no factor is needed unless they are cut finer
-        for part in _chunks(sorted(live, key=_width), layout.rows_together):
+        for part in _chunks(_by_width(live, layout), layout.rows_together):
             yield part, len(part) / layout.micro_batch
+
+
+def _by_width(live: list[Row], layout: Layout) -> list[Row]:
+    """Returns the rows, the shortest first; in whole groups where these stay together."""
+    if layout.keeps_groups:
+        return [row for unit in reversed(_units(live, layout)) for row in unit.rows]
+    return sorted(live, key=_width)
 
 
 def _fixed_parts(rows: list[Row], live: set[int], layout: Layout) -> Iterator[Part]:

@@ -141,6 +141,17 @@ def test_where_prompts_are_shared_rows_lie_by_the_length_of_their_completions() 
     assert all(low >= high for low, high in zip(shortest[:-1], longest[1:], strict=True))
 
 
+@pytest.mark.parametrize("loss", ["dapo", "grpo", "dr_grpo"])
+def test_under_a_kl_penalty_too_groups_stay_whole_where_kernels_share_their_prompt(loss: str) -> None:
+    layout = replace(LAYOUT, loss=loss, micro_batch=8, keeps_groups=True, drops_dead_rows=False)
+    batch = rollout()
+    for part in full(cut(batch, layout, seed=1).slots):
+        rows = rows_in(part, batch)
+        groups = [row // SIZE for row in rows]
+        assert all(groups.count(group) == SIZE for group in groups)
+        assert groups == sorted(groups, key=groups.index)  # and side by side
+
+
 def test_whole_groups_stay_together_where_the_kernels_share_their_prompt() -> None:
     batch = rollout()
     batch["advantages"][-1] = 0.0
