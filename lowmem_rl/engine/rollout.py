@@ -51,6 +51,9 @@ class Limits:
     """A row that repeats itself is cut off as if at the limit (`loops`)."""
     leaves_early: bool = True
     """Finished rows leave at once instead of when the last one is; False for an ablation."""
+    skipped: int = 0
+    """Tokens that are left out at a row's start, zeros in its ids and in the cache: to measure memory, which the last
+    tokens of a row show as well as all of them."""
 
 
 def sample(
@@ -228,12 +231,13 @@ class _Wave:
     def _enter(self, rows: list[int]) -> None:
         """Appends slots for `rows`; the first token's place lies behind the prompt."""
         device = self.decoder.device
-        places = [len(self.prompts[row]) - 1 for row in rows]
-        new = torch.tensor([rows, [0] * len(rows), places], device=device)
+        skipped = self.limits.skipped
+        places = [len(self.prompts[row]) - 1 + skipped for row in rows]
+        new = torch.tensor([rows, [skipped] * len(rows), places], device=device)
         self.on_device = torch.cat((self.on_device, new), dim=1)
         self.has_stopped = torch.cat((self.has_stopped, torch.zeros(len(rows), dtype=torch.bool, device=device)))
         self.rows += rows
-        self.counts += [0] * len(rows)
+        self.counts += [skipped] * len(rows)
 
     def _read(self, keys: Sequence[Key]) -> None:
         """Reads each prompt that has not been read yet."""

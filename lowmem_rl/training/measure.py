@@ -1,7 +1,6 @@
 """One real step, the longest the run can meet, with each phase's peak beside what was predicted for it.
 
-Longest first: the run's longest prompts, each answered up to the limit. Whoever fits here fits all the way.
-Rewards are replaced by ones that differ within each group, so that no part of the step can be left out.
+Longest first: the run's longest prompts, each answered up to the limit. A run that fits here fits all the way.
 """
 
 import itertools
@@ -25,13 +24,19 @@ from lowmem_rl.memory.estimate import MemoryEstimate, estimate
 from lowmem_rl.memory.workload import workload_of
 from lowmem_rl.planning.plan import Plan
 from lowmem_rl.planning.settings import changed
-from lowmem_rl.training.dataset import check_enough, prompts_needed, short_enough, to_dataset, tokens_of
+from lowmem_rl.training.dataset import check_enough, prompts_needed, short_enough
 from lowmem_rl.training.events import Listener, Noted, PhaseBegan
 from lowmem_rl.training.library_talk import library_talk_to
+from lowmem_rl.training.longest_step import (
+    LastTokens,
+    learn_from_the_largest,
+    sample_one_wave,
+    sampler_up_to_the_limit,
+    trainer_of,
+)
 from lowmem_rl.training.machine import machine_record
 from lowmem_rl.training.meter import OF_A_STEP, Lengths, PhaseMeter, measures_phases_apart
 from lowmem_rl.training.preflight import Inputs, prepare
-from lowmem_rl.training.trainer import make_trainer
 
 BEFORE_STATES = ("load", "rollout", "logprobs", "backward")
 """Phases of a first step in which the optimizer has no states yet: they appear when it steps."""
@@ -72,16 +77,17 @@ class Measurement:
         }
 
 
-def measure(composed: Composed, listen: Listener = lambda event: None) -> Measurement:
+def measure(composed: Composed, listen: Listener = lambda event: None, *, repeats_nothing: bool = True) -> Measurement:
     """Takes one step, stores what it took, and leaves nothing else behind.
 
-    A run that is predicted not to fit is measured all the same: that is a prediction.
+    A run that is predicted not to fit is measured all the same: that is a prediction. What only repeats an allocation
+    is done as well unless `repeats_nothing`: the same peaks, many times later.
     Raises what `training.run.run` raises before a run, and `DoesNotFit` where the memory runs out.
     """
     inputs = prepare(composed, force=True)
     inputs = replace(inputs, plan=replace(inputs.plan, config=single_step(inputs.plan.config)))
     with tempfile.TemporaryDirectory(prefix="lowmem-rl-measure-") as out, library_talk_to(Path(out) / "libraries.log"):
-        meter = _measured_step(inputs, Path(out), listen)
+        meter = _measured_step(inputs, Path(out), listen, repeats_nothing)
     rows = first_step_rows(meter, inputs.plan, source="measure")
     grpo, target = inputs.plan.config.grpo, inputs.plan.target
     store(rows, tell := lambda line: listen(Noted(line)))
@@ -126,20 +132,9 @@ def single_step(config: RunConfig) -> RunConfig:
     return changed(config, {"grpo.steps": 1, "logging.report_to": ()})
 
 
-def longest(policy: Policy, examples: Sequence[Example], count: int) -> list[Example]:
-    """Returns the examples with the longest prompts, the longest first."""
-    return sorted(examples, key=lambda example: len(policy.tokenize(example.prompt)), reverse=True)[:count]
-
-
-def sampler_up_to_the_limit(policy: Policy, config: RunConfig) -> Sampler:
-    """Returns a sampler none of whose answers ends early; of `generate` that costs one copy more of a place's logits.
-
-    vLLM takes its cache at once, whatever the lengths: there the step is as long as the answers happen to be.
-    """
-    sampler = Sampler(policy, changed(config, {"rollout.stop_loops": False}))
-    sampler.stop_ids = frozenset()
-    policy.model.generation_config.min_new_tokens = config.grpo.max_completion_tokens
-    return sampler
+def longest(policy: Policy, examples: Sequence[Example]) -> list[Example]:
+    """Returns the examples by the length of their prompts, the longest first."""
+    return sorted(examples, key=lambda example: len(policy.tokenize(example.prompt)), reverse=True)
 
 
 def out_of_memory(meter: PhaseMeter, plan: Plan) -> DoesNotFit:
@@ -153,16 +148,7 @@ def out_of_memory(meter: PhaseMeter, plan: Plan) -> DoesNotFit:
     )
 
 
-class Alternating:
-    """Pays every second completion: every group is informative, whatever the model says."""
-
-    __name__ = "alternating"
-
-    def __call__(self, completion_ids: Sequence[Sequence[int]], **_: Any) -> list[float | None]:
-        return [float(number % 2) for number in range(len(completion_ids))]
-
-
-def _measured_step(inputs: Inputs, out: Path, listen: Listener) -> PhaseMeter:
+def _measured_step(inputs: Inputs, out: Path, listen: Listener, repeats_nothing: bool) -> PhaseMeter:
     config, device = inputs.plan.config, inputs.device
     prepare_process(config, device)
     import_unsloth()  # before torch, which the meter asks
@@ -170,13 +156,13 @@ def _measured_step(inputs: Inputs, out: Path, listen: Listener) -> PhaseMeter:
 
     meter = PhaseMeter(device)
     try:
-        _take_phases(meter, inputs, out, listen)
+        _take_phases(meter, inputs, out, listen, repeats_nothing)
     except torch.OutOfMemoryError as error:
         raise out_of_memory(meter, inputs.plan) from error
     return meter
 
 
-def _take_phases(meter: PhaseMeter, inputs: Inputs, out: Path, listen: Listener) -> None:
+def _take_phases(meter: PhaseMeter, inputs: Inputs, out: Path, listen: Listener, repeats_nothing: bool) -> None:
     config = inputs.plan.config
     listen(PhaseBegan(f"loading {config.model.name}"))
     meter.begin()
@@ -184,40 +170,28 @@ def _take_phases(meter: PhaseMeter, inputs: Inputs, out: Path, listen: Listener)
     meter.end("load")
     usable = short_enough(policy, inputs.train, config.grpo.max_prompt_tokens)
     check_enough(usable, config, overlong=len(inputs.train) - len(usable))
-    examples = longest(policy, usable, prompts_needed(config))
+    by_length = longest(policy, usable)
+    examples = by_length[: prompts_needed(config)]
     listen(PhaseBegan("one step, the longest the run can meet"))
-    sampler = sampler_up_to_the_limit(policy, config)
-    _train_one_step(meter, sampler, examples, inputs, out)
+    sampler = sampler_up_to_the_limit(policy, config, LastTokens if repeats_nothing else Sampler)
+    trainer = trainer_of(sampler, examples, len(inputs.rewards.rewards), out)
+    if repeats_nothing:
+        sample_one_wave(trainer)
+        learn_from_the_largest(trainer)
+    meter.attach(trainer)
+    trainer.train()
     listen(PhaseBegan("evaluating"))
-    _evaluate_once(meter, sampler, examples)
+    _evaluate_once(meter, sampler, by_length)
     policy.save_adapter(out / "adapter")
     meter.end("save")
 
 
-def _train_one_step(
-    meter: PhaseMeter, sampler: Sampler, examples: Sequence[Example], inputs: Inputs, out: Path
-) -> None:
-    policy = sampler.policy
-    trainer = make_trainer(
-        policy,
-        sampler.config,
-        sampler=sampler,
-        dataset=to_dataset(examples),
-        prompt_tokens=tokens_of(policy, {example.id: example for example in examples}),
-        reward_functions=[Alternating() for _ in inputs.rewards.rewards],
-        callbacks=[],
-        on_scored=lambda batch: None,
-        out=out,
-    )
-    meter.attach(trainer)
-    trainer.train()
-
-
 def _evaluate_once(meter: PhaseMeter, sampler: Sampler, examples: Sequence[Example]) -> None:
+    """Answers two waves with our engine, which reads prompts of the second while the first is at work; else one."""
     rows, limit = sampler.config.eval.batch, sampler.config.grpo.max_completion_tokens
-    prompts = [example.prompt for example in itertools.islice(itertools.cycle(examples), rows)]
+    asked = itertools.islice(itertools.cycle(examples), 2 * rows if sampler.is_ours else rows)
     meter.begin()
-    for _ in sampler.answers(prompts, GREEDY, max_tokens=limit, batch=rows):
+    for _ in sampler.answers([example.prompt for example in asked], GREEDY, max_tokens=limit, batch=rows):
         pass
     meter.end("evaluation")
 

@@ -8,12 +8,18 @@ from pathlib import Path
 import pytest
 from lowmem_rl_cli.options import RunRequest
 
+from lowmem_rl.compose import resolve
 from lowmem_rl.config import RunConfig
+from lowmem_rl.engine import rollout
+from lowmem_rl.engine.decoder import step
 from lowmem_rl.engine.device import Device
+from lowmem_rl.engine.policy import Policy, load_policy
 from lowmem_rl.hardware import CARDS
 from lowmem_rl.memory.calibration import calibration_for, calibration_path, read_rows
 from lowmem_rl.models import load_shape
+from lowmem_rl.planning.choose import resolve_auto
 from lowmem_rl.planning.plan import plan
+from lowmem_rl.training.longest_step import LAST_TOKENS, sampler_up_to_the_limit
 from lowmem_rl.training.measure import Measurement, measure, out_of_memory
 from lowmem_rl.training.meter import PhaseMeter, measures_phases_apart
 
@@ -35,6 +41,14 @@ def measured(cache: Path) -> Measurement:
     return measure(RunRequest(preset="tiny-cpu", settings=SMALL).resolve())
 
 
+RUN = resolve_auto(resolve(preset="tiny-cpu").config, load_shape("tiny"), 2**33, None)
+
+
+@pytest.fixture(scope="module")
+def policy() -> Policy:
+    return load_policy(RUN, CPU)
+
+
 def test_every_phase_of_the_estimate_is_measured(measured: Measurement) -> None:
     assert [row.phase for row in measured.rows] == ["load", "rollout", "backward", "optimizer", "evaluation", "save"]
     for row in measured.rows:
@@ -48,6 +62,28 @@ def test_the_step_is_as_long_as_the_run_can_meet(measured: Measurement) -> None:
     assert measured.lengths.completion_tokens == measured.limits.completion_tokens == 64
     assert 0 < measured.lengths.prompt_tokens < measured.limits.prompt_tokens
     assert {row.workload["completion_tokens"] for row in measured.rows} == {64}
+
+
+def test_the_whole_step_takes_no_more(measured: Measurement) -> None:
+    whole = measure(RunRequest(preset="tiny-cpu", settings=SMALL).resolve(), repeats_nothing=False)
+    assert whole.lengths == measured.lengths
+    peaks = {row.phase: row.measured.process_bytes for row in measured.rows}
+    for row in whole.rows:
+        # The allocator of the C library keeps what earlier phases gave back, some of it or all.
+        assert row.measured.process_bytes < peaks[row.phase] + 100 * MIB
+
+
+def test_rows_keep_their_length_when_only_their_last_tokens_are_sampled(policy: Policy) -> None:
+    sampler = sampler_up_to_the_limit(policy, RUN)
+    tokens, steps = RUN.grpo.max_completion_tokens, []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rollout, "step", lambda *args: steps.append(args[2].clone()) or step(*args))
+        found = sampler.rollout([[5, 6, 7], [8, 9]], ["one", "other"])
+    assert [len(row.ids) for row in found] == [tokens, tokens]
+    assert policy.tokenizer.pad_token_id not in [*found[0].ids, *found[1].ids]
+    assert len(steps) < 2 * LAST_TOKENS < tokens
+    assert steps[-1].tolist() == [3 + tokens - 2, 2 + tokens - 2]  # the place of the last token but one
+    assert not sampler.is_off  # what was left out is not held against the sampler
 
 
 def test_the_optimizers_states_are_predicted_from_its_first_step_on(measured: Measurement) -> None:
