@@ -249,6 +249,7 @@ class _Wave:
             for i, key in enumerate(chunk):
                 # Views would keep the whole forward for as long as one of its prompts waits.
                 self.read[key] = logits[i].clone(), kept[:, i, :, : len(prompts[i])].clone()
+            del logits, kept  # or they live beside the next forward
 
     def _results(self, rows: list[int]) -> Iterator[tuple[int, Sampled]]:
         if not rows:

@@ -1,15 +1,17 @@
 """What the planner counts of our engine, against the engine itself on the embedded model."""
 
 import dataclasses
+import weakref
 
 import pytest
 import torch
 
 from lowmem_rl.compose import resolve
 from lowmem_rl.engine import rollout, weights
-from lowmem_rl.engine.decoder import KeyValues
+from lowmem_rl.engine.decoder import KeyValues, prefill
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import Policy, load_policy
+from lowmem_rl.engine.sampling import GREEDY
 from lowmem_rl.memory import engine
 from lowmem_rl.memory.workload import Workload, workload_of
 from lowmem_rl.models import load_shape
@@ -50,3 +52,19 @@ def test_the_cache_has_the_counted_size(policy, workload):
     cache = KeyValues(decoder, 3, workload.row_tokens + engine.CHECK_EVERY)
     assert cache.buffer.nbytes == engine.cache(workload, TINY, 3).expected_bytes
     assert cache.buffer.dtype == torch.float32
+
+
+def test_prompts_that_are_read_are_gone_before_the_next_are(policy, monkeypatch):
+    decoder, read = weights.merged(policy.model, 16), []
+
+    def watched(*args):
+        assert [kept() for kept in read] == [None] * len(read)
+        logits, kept = prefill(*args)
+        read.append(weakref.ref(kept))
+        return logits, kept
+
+    monkeypatch.setattr(rollout, "prefill", watched)
+    monkeypatch.setattr(rollout, "PREFILL_TOKENS", 4)  # one prompt in each forward
+    limits = rollout.Limits(frozenset(), max_tokens=2, rows=3)
+    rollout.sample(decoder, [[5, 6, 7], [5, 6, 8], [5, 6, 9]], ["a", "b", "c"], GREEDY, limits)
+    assert len(read) == 3
