@@ -24,6 +24,8 @@ from lowmem_rl.memory.workload import Workload
 from lowmem_rl.models import ModelShape
 
 GIB = 2**30
+FUSED = ("flash", "efficient")
+"""Attention that holds no squares of scores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +50,20 @@ def layer_of(workload: Workload, shape: ModelShape) -> Layer:
 def _unsloth_layer(workload: Workload, shape: ModelShape) -> Layer:
     """Saved: both norms' outputs, the middle residual, the output (4H), q, k, v, attention's output, gate and up.
 
-    The MLP's backward pass works in those two; it adds the gradient of their product, one coming in, one going out.
+    In GRPO attention's output is kept twice: rows of equal length are attended one after the other and joined in a
+    copy (unsloth 2026.10.9 utils/attention_dispatch.py, _sdpa_packed_segments). The MLP's backward pass works in gate
+    and up; it adds the gradient of their product, one coming in, one going out.
     """
     hidden, mlp, keys, b = shape.hidden_size, shape.intermediate_size, _keys(workload, shape), workload.compute_bytes
     norms = 2 * (shape.query_size + shape.key_size) if shape.qk_norm else 0  # inputs of Qwen3's two extra norms
-    saved = b * (4 * hidden + 2 * shape.query_size + 2 * keys + 2 * mlp + norms / 2)
-    return Layer(saved, b * (mlp + 2 * hidden), "b (4H + 2q + 2k + 2I) + b (I + 2H)")
+    queries = 3 if _joins_rows(workload) else 2
+    saved = b * (4 * hidden + queries * shape.query_size + 2 * keys + 2 * mlp + norms / 2)
+    return Layer(saved, b * (mlp + 2 * hidden), f"b (4H + {queries}q + 2k + 2I) + b (I + 2H)")
+
+
+def _joins_rows(workload: Workload) -> bool:
+    """Says whether rows are packed and attended one by one; a single one never is (unsloth_zoo rl_replacements.py)."""
+    return workload.loss == "grpo" and workload.attention in FUSED and workload.micro_batch > 1
 
 
 def _plain_layer(workload: Workload, shape: ModelShape) -> Layer:
@@ -96,7 +106,7 @@ def layer(workload: Workload, shape: ModelShape) -> Term:
     size = max(workload.tokens * one.peak + _scores(workload, shape), _softmax(workload, shape))
     grade: Grade = "measured here" if workload.layer == "plain" else "read from source"
     upper = size * LAYER_UPPER
-    formula = f"T ({one.formula})" + ("" if workload.attention == "flash" else " + attention's squares")
+    formula = f"T ({one.formula})" + ("" if workload.attention in FUSED else " + attention's squares")
     return term("one layer's backward", size, grade, formula, upper=upper)
 
 
@@ -112,11 +122,12 @@ def kept_activations(workload: Workload, shape: ModelShape) -> Term:
         # unsloth_zoo gradient_checkpointing.py: every input but the last goes to the host, two buffers bring them back.
         return term("activations kept", 3 * tokens * hidden * b, "read from source", "(2 staging + 1) T H b")
     if workload.checkpointing == "plain":
-        each = {"flash": 0, "sdpa": 1, "eager": b}[workload.attention]  # of the mask: truth values, or numbers
+        each = {"sdpa": 1, "eager": b}.get(workload.attention, 0)  # of the mask: truth values, or numbers
         mask = workload.micro_batch * workload.row_tokens**2 * each
         return term("activations kept", layers * tokens * hidden * b + mask, "measured here", "L T H b [+ mask]")
     below = (layers - 1) * tokens * layer_of(workload, shape).saved + (layers - 1) * _scores(workload, shape)
-    return term("activations kept", below, "measured here", "(L - 1) T x what a layer saves")
+    upper = below + (layers - 1) * _copied_keys(workload, shape)
+    return term("activations kept", below, "measured here", "(L - 1) T x what a layer saves", upper=upper)
 
 
 LOGIT_BYTES = {"in-place": 6.0, "kept": 6.7, "fused": 8.0, "full": 12.0, "shifted": 14.0}
@@ -131,7 +142,7 @@ CHUNK_LOGITS = 512 * 151_936
 """unsloth_zoo 2026.10.9 fused_losses/fused_linear.py:69-73, 140: what a chunk of float32 logits is cut by. Its rows
 are no setting: `unsloth_logit_chunk_multiplier` is read and then left unused by the fused log-probs."""
 SPLIT_COLUMNS = 16_384
-"""The same file's tiles, from 4096 rows on and on cards of up to 24 GiB: never wider than this at 4096 rows."""
+"""The same file's tiles, from 4096 rows on and on cards of up to 24.5 GiB: never wider than this."""
 FALLBACK_BYTES = 8
 """unsloth_zoo 2026.10.9 fused_losses/chunked_logprob.py:47-72, which runs where the fused kernels do not: a chunk's
 float32 logits and their gradient."""
@@ -172,7 +183,8 @@ def all_groups(workload: Workload, shape: ModelShape) -> Term:
 def saved_at_top(workload: Workload, shape: ModelShape) -> Term:
     """What the top layer saved, while the loss is at work: nothing of it is recomputed."""
     size = workload.tokens * layer_of(workload, shape).saved + _scores(workload, shape)
-    return term("top layer's activations", size, "measured here", "T x what a layer saves")
+    upper = size + _copied_keys(workload, shape)
+    return term("top layer's activations", size, "measured here", "T x what a layer saves", upper=upper)
 
 
 def backward_moments(workload: Workload, shape: ModelShape) -> Iterator[tuple[Term, ...]]:
@@ -198,7 +210,7 @@ def logit_bytes(workload: Workload, shape: ModelShape) -> float:
         copies = 4 + 2 * workload.compute_bytes
         return workload.compute_bytes * min(rows, TILE_ROWS) * TILE_WIDTH + copies * rows * shape.hidden_size
     tiles = 4 * min(rows, MOST_ROWS) * (SPLIT_COLUMNS + shape.hidden_size)
-    return max(4 * vocab * chunk_rows(rows, shape), tiles)
+    return tiles if workload.tiles_logits else max(4 * vocab * chunk_rows(rows, shape), tiles)
 
 
 def spare_chunk(workload: Workload, shape: ModelShape) -> Term:
@@ -285,7 +297,13 @@ def _softmax(workload: Workload, shape: ModelShape) -> float:
 
 
 def _keys(workload: Workload, shape: ModelShape) -> int:
-    return shape.key_size if workload.attention == "flash" else shape.query_size
+    return shape.key_size if workload.attention in FUSED else shape.query_size
+
+
+def _copied_keys(workload: Workload, shape: ModelShape) -> int:
+    """What one layer keeps more where the memory-efficient kernel knows no grouped queries, before torch 2.14."""
+    more = shape.query_size - shape.key_size if workload.attention == "efficient" else 0
+    return workload.tokens * 2 * more * workload.compute_bytes
 
 
 def _dropped(workload: Workload, shape: ModelShape, *, masks: bool = True) -> float:

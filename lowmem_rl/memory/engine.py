@@ -7,6 +7,7 @@ grows with the group or with the number of rows, only with the wave.
 from collections.abc import Iterator
 from math import ceil
 
+from lowmem_rl.memory.activations import FUSED
 from lowmem_rl.memory.rollout import kv_bytes_per_token
 from lowmem_rl.memory.terms import Grade, Term, term, trained_bytes, trained_params
 from lowmem_rl.memory.workload import Workload
@@ -72,10 +73,14 @@ def layer_pass(workload: Workload, shape: ModelShape, tokens: int) -> Term:
 
 
 def prompt_scores(workload: Workload, shape: ModelShape, prompts: int) -> Term:
-    """Attention's squares over the prompts of one forward, where there is no flash kernel."""
-    squares = _prefill_tokens(workload, prompts) * workload.prompt_tokens * shape.num_heads
-    size = squares * SCORE_BYTES if workload.attention != "flash" else 0
-    return term("prompts' scores", size, "assumed", "min(prompts P, 8192) P heads 8")
+    """Attention's squares over the prompts of one forward, where no kernel fuses attention.
+
+    The memory-efficient kernel takes grouped queries since torch 2.14; before, PyTorch's math kernel runs instead.
+    """
+    squares = SCORE_BYTES * _prefill_tokens(workload, prompts) * workload.prompt_tokens * shape.num_heads
+    size = 0 if workload.attention in FUSED else squares
+    upper = 0 if workload.attention == "flash" else squares
+    return term("prompts' scores", size, "assumed", "min(prompts P, 8192) P heads 8", upper=upper)
 
 
 def picker(workload: Workload, shape: ModelShape, rows: int) -> Term:

@@ -107,12 +107,19 @@ def estimate(workload: Workload, shape: ModelShape, card: Card | None = None) ->
     )
 
 
+SMALL_CARD_BYTES = int(24.5 * GIB)
+"""unsloth_zoo 2026.10.9 fused_losses/fused_linear.py, _SMALL_CARD_BYTES."""
+
+
 def _as_it_runs(workload: Workload, card: Card | None) -> Workload:
-    """FlashAttention-2 needs Ampere; what replaces it copies keys and values for every query head."""
+    """FlashAttention-2 needs Ampere: below it Unsloth runs the memory-efficient kernel, plain layers copy keys."""
     if card is None:
         workload = _on_cpu(workload)
     lacks_flash = card is None or card.compute_capability < (8, 0)
-    return replace(workload, attention="sdpa") if lacks_flash and workload.attention == "flash" else workload
+    if lacks_flash and workload.attention == "flash":
+        is_fused = card is not None and workload.layer == "unsloth"
+        workload = replace(workload, attention="efficient" if is_fused else "sdpa")
+    return replace(workload, tiles_logits=card is not None and card.offered_bytes <= SMALL_CARD_BYTES)
 
 
 def _on_cpu(workload: Workload) -> Workload:

@@ -172,10 +172,13 @@ def workload_of_row(row: Row, **changes: Any) -> Workload:
     same stack is TRL's own trainer.
     """
     plain = row.stack == "trl"
+    card = card_of(row.gpu)
+    # All rows are older than torch 2.14: below Ampere no fused kernel took grouped queries, and keys were copied.
+    copies_keys = plain or (card is not None and card.compute_capability < (8, 0))
     supervised = plain and row.loss == "sft"
     defaults: dict[str, Any] = {
         "layer": "plain" if plain else "unsloth",
-        "attention": "sdpa" if plain else "flash",
+        "attention": "sdpa" if copies_keys else "flash",
         "logits": "full" if supervised else "chunked",
         "double_quantisation": not supervised,
         "upcast_remainder": supervised and row.method == "qlora",

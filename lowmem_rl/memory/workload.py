@@ -14,7 +14,7 @@ Stack = Literal["unsloth", "trl"]
 Method = Literal["qlora", "lora", "full"]
 Checkpointing = Literal["unsloth", "plain", "none"]
 Logits = Literal["chunked", "in-place", "kept", "fused", "full", "shifted"]
-Attention = Literal["flash", "sdpa", "eager"]
+Attention = Literal["flash", "efficient", "sdpa", "eager"]
 Layer = Literal["unsloth", "plain", "fused"]
 Engine = Literal["lowmem", "generate", "vllm"]
 
@@ -74,12 +74,15 @@ class Workload:
     """On a CPU the compute type is float32: what auto and float16 become there."""
     lora_dropout: float = 0.0
     attention: Attention = "flash"
-    """`sdpa` behind a padding mask copies keys and values for every query head; `eager` holds all scores at once."""
+    """`efficient` is PyTorch's kernel for cards without flash; `sdpa` behind a padding mask copies keys and values for
+    every query head; `eager` holds all scores at once."""
     layer: Layer = "unsloth"
     """Whose kernels a decoder layer runs: Unsloth's, plain transformers, or those with fused norms and RoPE."""
     logits: Logits = "chunked"
     """How the loss meets the vocabulary: in chunks, in chunks that are kept, whole in a kernel (in place or
     not), whole in plain PyTorch, or so with a shifted copy, as transformers did before 4.50."""
+    tiles_logits: bool = False
+    """Unsloth's chunks are tiles of the vocabulary whatever the number of rows, as on cards of up to 24.5 GiB."""
     trained_layers: int | None = None
     """Layers with trained weights, counted from the top; all where unset."""
     expandable_segments: bool

@@ -163,10 +163,17 @@ def test_phases_are_those_that_the_run_has() -> None:
     assert "logprobs" in penalised.phases
 
 
-def test_a_card_without_flash_attention_copies_keys() -> None:
+def test_a_card_without_flash_attention_has_a_kernel_of_its_own_and_plain_layers_copy_keys() -> None:
     workload = workload_of(config(), LARGE)
-    assert estimate(workload, LARGE, CARDS["t4"]).workload.attention == "sdpa"
+    assert estimate(workload, LARGE, CARDS["t4"]).workload.attention == "efficient"
+    assert estimate(on_plain_trl(workload), LARGE, CARDS["t4"]).workload.attention == "sdpa"
+    assert estimate(workload, LARGE, None).workload.attention == "sdpa"
     assert estimate(workload, LARGE, CARD).workload.attention == "flash"
+
+
+def test_small_cards_tile_their_logits() -> None:
+    tiled = {key: estimate(workload_of(config(), LARGE), LARGE, CARDS[key]).workload.tiles_logits for key in CARDS}
+    assert (tiled["t4"], tiled["3090"], tiled["a6000"], tiled["a100-80"]) == (True, True, False, False)
 
 
 def test_what_no_run_has_confirmed_and_what_is_not_known_is_said() -> None:

@@ -132,16 +132,16 @@ def test_a_4_bit_matrix_is_expanded_before_use() -> None:
     assert terms.weight_copies(work(method="lora"), LARGE).expected_bytes == 0
 
 
-def test_unsloths_layer_holds_92_and_204_kib_a_token() -> None:
-    # saved 2 (4H + 2q + 2k + 2I) = 55 296, transient 2 (I + 2H) = 24 064, staging and last input 6H = 9 216,
-    # final hidden and gradient 4H = 6 144, less what the last two share with the layer: 88 576 + 6 144
+def test_unsloths_layer_holds_95_and_211_kib_a_token() -> None:
+    # saved 2 (4H + 3q + 2k + 2I) = 58 368, transient 2 (I + 2H) = 24 064, staging and last input 6H = 9 216,
+    # final hidden and gradient 4H = 6 144, less what the last two share with the layer: 91 648 + 6 144
     small = activations.layer_of(work(), SMALL)
-    assert (small.saved, small.transient) == (55_296, 24_064)
+    assert (small.saved, small.transient) == (58_368, 24_064)
     large = activations.layer_of(work(), LARGE)
-    assert (large.saved, large.transient) == (2 * 60_416, 2 * 26_112)
+    assert (large.saved, large.transient) == (2 * 64_000, 2 * 26_112)
     tokens = 8 * 1536
     assert activations.kept_activations(work(), LARGE).expected_bytes == 3 * tokens * 3584 * 2
-    assert activations.layer(work(), LARGE).expected_bytes == tokens * 2 * (60_416 + 26_112)
+    assert activations.layer(work(), LARGE).expected_bytes == tokens * 2 * (64_000 + 26_112)
 
 
 def test_checkpointing_decides_what_stays_on_the_card() -> None:
@@ -151,11 +151,26 @@ def test_checkpointing_decides_what_stays_on_the_card() -> None:
         for mode in ("unsloth", "plain", "none")
     }
     assert kept["plain"] == 28 * tokens * 3584 * 2
-    assert kept["none"] == 27 * tokens * 2 * 60_416
+    assert kept["none"] == 27 * tokens * 2 * 64_000
     assert kept["unsloth"] < kept["plain"] < kept["none"]
     assert activations.kept_activations(work(checkpointing="plain", trained_layers=4), LARGE).expected_bytes == (
         4 * tokens * 3584 * 2
     )
+
+
+def test_attentions_output_is_kept_twice_only_if_rows_are_joined() -> None:
+    once = 2 * (4 * 1536 + 2 * 1536 + 2 * 256 + 2 * 8960)
+    assert activations.layer_of(work(micro_batch=1), SMALL).saved == once
+    assert activations.layer_of(work(loss="sft"), SMALL).saved == once
+    assert activations.layer_of(work(attention="efficient"), SMALL) == activations.layer_of(work(), SMALL)
+
+
+def test_the_memory_efficient_kernel_may_keep_copied_keys_for_every_query_head() -> None:
+    tokens = 8 * 1536
+    kept = activations.kept_activations(work(checkpointing="none", attention="efficient"), SMALL)
+    flash = activations.kept_activations(work(checkpointing="none"), SMALL)
+    assert kept.expected_bytes == flash.expected_bytes == flash.upper_bytes
+    assert kept.upper_bytes == kept.expected_bytes + 27 * tokens * 2 * 2 * (1536 - 256)  # keys and values
 
 
 def test_a_plain_layer_holds_what_fake_tensors_count() -> None:
@@ -184,7 +199,7 @@ def test_behind_a_padding_mask_each_layer_writes_the_mask_in_numbers() -> None:
 def test_the_loss_meets_all_layers_where_nothing_is_recomputed() -> None:
     at_loss, at_top = activations.backward_moments(work(checkpointing="none"), LARGE)
     held = sum(one.expected_bytes for one in at_loss if one.name not in ("loss", "chunk of logits"))
-    assert held == 28 * 8 * 1536 * 2 * 60_416
+    assert held == 28 * 8 * 1536 * 2 * 64_000
     assert [one.name for one in at_top] == ["activations kept", "one layer's backward"]
 
 
@@ -202,6 +217,10 @@ def test_a_chunk_of_logits_shrinks_to_two_rows_before_memory_runs_out() -> None:
     # an eighth of 8192 rows, logits and their gradient
     assert found.upper_bytes == 1.25 * 1022 * 152_064 * 8
     assert activations.loss(work(), LARGE).expected_bytes == 12_288 * 3584 * 4 + 2 * 152_064 * 4
+    # on cards of up to 24.5 GiB tiles of all rows: 2 x 512, of 16384 + 3584 float32, where 512 x 152064 are more
+    few = {"micro_batch": 2, "completion_tokens": 512}
+    assert activations.logit_bytes(work(**few, tiles_logits=True), LARGE) == 4 * 1024 * 19_968
+    assert activations.logit_bytes(work(**few), LARGE) == 4 * 512 * 152_064
     assert activations.spare_chunk(PLAIN, LARGE).expected_bytes == 0
 
 
@@ -304,7 +323,9 @@ def test_picking_a_word_takes_several_numbers_for_each() -> None:
 def test_without_a_flash_kernel_prompts_have_scores() -> None:
     # 2 prompts x 512 x 512 x 28 heads x 8
     assert engine.prompt_scores(ours(attention="sdpa"), LARGE, 2).expected_bytes == 2 * 512 * 512 * 28 * 8
-    assert engine.prompt_scores(ours(), LARGE, 2).expected_bytes == 0
+    assert engine.prompt_scores(ours(), LARGE, 2).upper_bytes == 0
+    efficient = engine.prompt_scores(ours(attention="efficient"), LARGE, 2)  # fused since torch 2.14
+    assert (efficient.expected_bytes, efficient.upper_bytes) == (0, 2 * 512 * 512 * 28 * 8)
 
 
 def test_rows_that_move_are_copied_once_and_half_a_wave_at_most() -> None:
