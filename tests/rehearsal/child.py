@@ -67,7 +67,7 @@ def _reset(settings: Settings) -> None:
     fresh = State()
     for name in ("waits", "kernels", "attention", "failures"):
         setattr(STATE, name, getattr(fresh, name))
-    STATE.allocations = STATE.peak_bytes = 0
+    STATE.allocations, STATE.peak_bytes = 0, STATE.allocated_bytes
     STATE.phantom_bytes = settings.phantom_bytes
     _begin_with_training(settings)
 

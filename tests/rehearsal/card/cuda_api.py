@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from tests.rehearsal.card import memory, random_numbers, waits
+from tests.rehearsal.card import live_blocks, memory, random_numbers, waits
 from tests.rehearsal.card.state import MULTIPROCESSORS, STATE
 from tests.rehearsal.card.streams import DEFAULT_STREAM, DeviceContext, Event, Stream, StreamContext
 
@@ -49,18 +49,18 @@ def mem_get_info(device: Any = None) -> tuple[int, int]:
 
 def allocated(device: Any = None) -> int:
     """Returns the bytes that are held."""
-    return memory.sweep()
+    return STATE.allocated_bytes
 
 
 def max_allocated(device: Any = None) -> int:
     """Returns the most that was held since the last reset."""
-    STATE.peak_bytes = max(STATE.peak_bytes, memory.sweep())
     return STATE.peak_bytes
 
 
 def reset_peak(device: Any = None) -> None:
     """Begins a new peak."""
-    STATE.peak_bytes = memory.sweep()
+    STATE.peak_bytes = STATE.allocated_bytes
+    live_blocks.reset()
 
 
 def memory_stats(device: Any = None) -> dict[str, int]:

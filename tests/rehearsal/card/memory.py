@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import itertools
 import mmap
 import traceback
+import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from tests.rehearsal.card import live_blocks
 from tests.rehearsal.card.state import STATE
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
@@ -18,36 +21,32 @@ CONTEXT_BYTES = 400 * 2**20
 """What the driver takes for a context: the order of what Ampere cards show, an assumption."""
 NO_RESERVE = 0x4000
 """MAP_NORESERVE of Linux: address space without memory behind it."""
-SWEEP_EVERY = 5000
+ROUNDED_TO = 512
+"""Bytes of which PyTorch's allocator gives multiples (c10/cuda/CUDACachingAllocator.cpp, kMinBlockSize)."""
+PAGE = 4096
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Block:
     """A card storage: a weak reference to it, and the host memory that it is made of."""
 
-    weak: Any
     host: Any
+    """A storage, or the address space of a phantom in bytes."""
     nbytes: int
     address: int
+    number: int
     typed: dict[torch.dtype, torch.Tensor] = field(default_factory=dict)
     """Host tensors over all of it."""
+    weak: Any = None
+
+    @property
+    def held_bytes(self) -> int:
+        return -(-self.nbytes // ROUNDED_TO) * ROUNDED_TO
 
 
-LIVE: dict[int, Block] = {}
-"""Blocks by weak reference."""
+NUMBERS = itertools.count()
 AT: dict[int, Block] = {}
-"""Blocks by the address of their first byte."""
-
-
-def sweep() -> int:
-    """Lets go of host memory whose card storage is gone; returns the bytes that are held."""
-    for weak in [weak for weak in LIVE if torch.UntypedStorage._expired(weak)]:
-        block = LIVE.pop(weak)
-        if AT.get(block.address) is block:
-            del AT[block.address]
-        torch.UntypedStorage._free_weak_ref(block.weak)
-    STATE.allocated_bytes = sum(block.nbytes for block in LIVE.values())
-    return STATE.allocated_bytes
+"""Live blocks by the address of their first byte."""
 
 
 def capacity() -> int:
@@ -57,7 +56,7 @@ def capacity() -> int:
 
 def free_bytes() -> int:
     """Returns what is left."""
-    return capacity() - sweep()
+    return capacity() - STATE.allocated_bytes
 
 
 def account(nbytes: int) -> None:
@@ -65,14 +64,10 @@ def account(nbytes: int) -> None:
     STATE.allocations += 1
     if STATE.allocations in STATE.fail_at:
         raise out_of_memory(nbytes)
-    if STATE.allocated_bytes + nbytes > capacity() and sweep() + nbytes > capacity():
+    if STATE.allocated_bytes + nbytes > capacity():
         gc.collect()
-        if sweep() + nbytes > capacity():
+        if STATE.allocated_bytes + nbytes > capacity():
             raise out_of_memory(nbytes)
-    STATE.allocated_bytes += nbytes
-    if STATE.allocated_bytes > STATE.peak_bytes:  # perhaps: what is gone has not been swept
-        STATE.allocated_bytes = sweep() + nbytes
-        STATE.peak_bytes = max(STATE.peak_bytes, STATE.allocated_bytes)
 
 
 def out_of_memory(nbytes: int) -> torch.OutOfMemoryError:
@@ -98,18 +93,65 @@ def card_storage(host: torch.UntypedStorage) -> torch.UntypedStorage:
 def phantom_storage(nbytes: int) -> torch.UntypedStorage:
     """Returns a card storage whose pages are never touched."""
     account(nbytes)
-    region = mmap.mmap(-1, max(nbytes, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NO_RESERVE)
-    holder = (ctypes.c_char * max(nbytes, 1)).from_buffer(region)
-    return _registered(ctypes.addressof(holder), nbytes, (region, holder))
+    space = -(-max(nbytes, 1) // PAGE) * PAGE
+    return _registered(ADDRESSES.take(space), nbytes, space)
 
 
 def _registered(address: int, nbytes: int, host: Any) -> torch.UntypedStorage:
     storage = torch._C._construct_storage_from_data_pointer(address, CUDA, nbytes)
-    weak = storage._weak_ref()
-    LIVE[weak] = AT[storage.data_ptr()] = Block(weak, host, nbytes, storage.data_ptr())
-    if len(LIVE) % SWEEP_EVERY == 0:
-        sweep()
+    block = AT[address] = Block(host, nbytes, address, next(NUMBERS))
+    # A storage's Python object lives exactly as long as the storage.
+    block.weak = weakref.ref(storage, lambda _: _gone(block))
+    STATE.allocated_bytes += block.held_bytes
+    live_blocks.note(block.number, block.held_bytes)
+    if STATE.allocated_bytes > STATE.peak_bytes:
+        STATE.peak_bytes = STATE.allocated_bytes
+        live_blocks.mark_peak()
     return storage
+
+
+def _gone(block: Block) -> None:
+    STATE.allocated_bytes -= block.held_bytes
+    live_blocks.forget(block.number)
+    if AT.get(block.address) is block:
+        del AT[block.address]
+    if isinstance(block.host, int):
+        ADDRESSES.give_back(block.address, block.host)
+    block.host = None
+
+
+class Addresses:
+    """Address space for phantoms, given out again when they are gone: a mapping each would take longer."""
+
+    SIZE = 2**45
+
+    def __init__(self) -> None:
+        self.start = self.used = 0
+        self.free: dict[int, list[int]] = {}
+
+    def take(self, space: int) -> int:
+        """Returns an address with `space` bytes behind it. Raises `MemoryError` when none are left."""
+        if free := self.free.get(space):
+            return free.pop()
+        self.start = self.start or self._reserved()
+        self.used += space
+        if self.used > self.SIZE:
+            raise MemoryError("no address space is left for tensors without data")
+        return self.start + self.used - space
+
+    def give_back(self, address: int, space: int) -> None:
+        """Lets the next phantom of that size have the place."""
+        self.free.setdefault(space, []).append(address)
+
+    def _reserved(self) -> int:
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.mmap.restype = ctypes.c_void_p
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NO_RESERVE
+        protection = mmap.PROT_READ | mmap.PROT_WRITE
+        return int(libc.mmap(None, ctypes.c_size_t(self.SIZE), protection, flags, -1, ctypes.c_long(0)))
+
+
+ADDRESSES = Addresses()
 
 
 def on_storage(storage: Any, like: torch.Tensor) -> torch.Tensor:
