@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.rehearsal.card import libraries
 from tests.rehearsal.card.state import STATE, State
 from tests.rehearsal.on_card import launcher
 from tests.rehearsal.request import Answer, Request, Settings
@@ -69,6 +70,8 @@ def _reset(settings: Settings) -> None:
         setattr(STATE, name, getattr(fresh, name))
     STATE.allocations, STATE.peak_bytes = 0, STATE.allocated_bytes
     STATE.phantom_bytes = settings.phantom_bytes
+    if settings.phantom_bytes is not None:
+        libraries.patch_losses()
     _begin_with_training(settings)
 
 

@@ -178,9 +178,14 @@ def patch() -> None:
     scaled_dot_product_attention.__doc__ = plain.__doc__
     torch.nn.functional.scaled_dot_product_attention = scaled_dot_product_attention
     torch._C._nn.scaled_dot_product_attention = scaled_dot_product_attention
-    torch._fused_sdp_choice = lambda q, k, v, attn_mask=None, **kwargs: 1 if attn_mask is None else 2
+    torch._fused_sdp_choice = choice
     SPECIAL["aten::_flash_attention_forward"] = flash_forward
     SPECIAL["aten::_flash_attention_backward"] = flash_backward
+
+
+def choice(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, **kwargs: Any) -> int:
+    """Replaces torch's question which kernel it would take: 1 is flash, 2 the memory-efficient one."""
+    return 1 if attn_mask is None and STATE.capability >= (8, 0) else 2
 
 
 def flash_forward(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

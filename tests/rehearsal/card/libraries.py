@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from tests.rehearsal.card import phantom
 from tests.rehearsal.card.memory import CONTEXT_BYTES, CUDA
 from tests.rehearsal.card.state import STATE
 
@@ -51,6 +52,9 @@ def fast_dequantize(
         return W
     STATE.kernels["fast_dequantize"] += 1
     transposed = W.shape[0] == 1
+    if STATE.phantom_bytes is not None and phantom.is_large(W):
+        found = _dequantized_unseen(quant_state, W.device, out, use_global_buffer)
+        return found.t() if transposed else found
     with torch.inference_mode(torch.is_inference_mode_enabled()), torch.no_grad():
         found = F.dequantize_4bit(W.t() if transposed else W, quant_state)
         if out is None and use_global_buffer:
@@ -60,6 +64,15 @@ def fast_dequantize(
             assert out.dtype == found.dtype, "unsloth's buffer has another dtype"
             found = out.copy_(found)
     return found.t() if transposed else found
+
+
+def _dequantized_unseen(state: Any, device: torch.device, out: Any, use_global_buffer: bool) -> Any:
+    """Allocates what the Triton kernel does (unsloth/kernels/nf4.py): the weight, its constants in registers."""
+    from unsloth.kernels import utils as kernels
+
+    if out is None and use_global_buffer:
+        return kernels._scratch("weight", device, state.shape.numel(), state.dtype).view(state.shape)
+    return torch.empty(state.shape, dtype=state.dtype, device=device) if out is None else out
 
 
 def fast_gemv(X: Any, W: Any, quant_state: Any, out: Any = None) -> Any:
@@ -82,6 +95,31 @@ def run_flex(
     at = torch.arange(T, device=q.device)
     keep = block_mask.mask_mod(0, 0, at[:, None], at[None, :])[None, None]
     return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=keep, scale=scale, enable_gqa=enable_gqa)
+
+
+class Silent:
+    """A Triton kernel that does nothing."""
+
+    def __getitem__(self, grid: Any) -> Any:
+        return lambda *args, **kwargs: None
+
+
+def patch_losses() -> None:
+    """Lets unsloth_zoo's losses take a real card's way, with kernels that do nothing: for tensors without data.
+
+    In Triton's interpreter they fall back to torch, which holds several copies of the logits.
+    """
+    import re
+    from pathlib import Path
+
+    import triton
+    from unsloth_zoo.fused_losses import fused_linear
+
+    fused_linear._HAS_TRITON, fused_linear.triton = True, triton
+    fused_linear._use_triton = lambda device: device.type == "cuda"
+    fused_linear._fp32_out_ok = lambda device, dtype=torch.float16: dtype is torch.float16 or STATE.card.has_bf16
+    for name in re.findall(r"(_\w+_kernel)\b", Path(fused_linear.__file__).read_text()):
+        setattr(fused_linear, name, Silent())
 
 
 def patch_nvml() -> None:

@@ -1,7 +1,8 @@
 """Operations on tensors that are too large to exist here: by shapes, dtypes and bytes alone.
 
-A tensor of more than `STATE.phantom_bytes` has address space and no data. Small results of large tensors are zeros;
-tokens picked from data that does not exist are `STATE.picked`.
+A floating-point tensor of more than `STATE.phantom_bytes` has address space and no data. Integers have theirs, whose
+values decide shapes: ids, masks, lengths. Small results of large tensors are zeros; tokens picked from data that does
+not exist are `STATE.picked`.
 """
 
 from __future__ import annotations
@@ -14,24 +15,40 @@ import torch
 
 from tests.rehearsal.card import waits
 from tests.rehearsal.card.memory import CPU, CUDA, card_storage, on_storage, phantom_storage, view_on
+from tests.rehearsal.card.shape_plans import Arguments, Unkeyed
 from tests.rehearsal.card.state import STATE
 
-PICKING = frozenset({"argmax", "multinomial", "max", "topk", "sort"})
+PICKING = frozenset({"argmax", "multinomial", "max", "topk", "sort", "searchsorted"})
 FACTORIES = frozenset({"empty", "zeros", "ones", "full", "rand", "randn", "empty_strided", "arange"})
-VIEWS = frozenset({"aten::set_", "aten::detach", "aten::alias"})
+NOT_BY_SHAPE = frozenset({"aten::set_", "aten::lift_fresh"})
 COPIES = frozenset({"aten::copy_", "aten::_to_copy", "aten::to"})
+EMPTIES = frozenset(
+    f"aten::{name}" for name in ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
+)
 META = torch.device("meta")
+
+
+MOST_INTEGERS = 2**26
+"""Bytes above which integers have no data either."""
 
 
 def is_large(tensor: torch.Tensor) -> bool:
     """Says whether a tensor has no data."""
-    return tensor.numel() * tensor.element_size() > (STATE.phantom_bytes or 0)
+    return lacks(tensor.numel() * tensor.element_size(), tensor.dtype)
+
+
+def lacks(nbytes: int, dtype: torch.dtype) -> bool:
+    """Says whether so many bytes of a dtype have no data; 4-bit weights are uint8."""
+    is_number = dtype.is_floating_point or dtype is torch.uint8 or nbytes > MOST_INTEGERS
+    return is_number and nbytes > (STATE.phantom_bytes or 0)
 
 
 def lacks_data(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Says whether an operation on the card is too large to be computed here."""
-    if func.is_view or name in VIEWS:
+    """Says whether an operation is done by its shapes alone: on tensors without data, and views on the card."""
+    if name in NOT_BY_SHAPE:
         return False
+    if func.is_view:
+        return isinstance(args[0], torch.Tensor) and args[0].is_cuda
     device = kwargs.get("device")
     on_card = device is not None and torch.device(device).type == "cuda"
     for tensor in _tensors(args, kwargs):
@@ -43,7 +60,7 @@ def lacks_data(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, An
         return False
     size = next((value for value in args if isinstance(value, list | tuple)), None)
     dtype = kwargs.get("dtype") or torch.float32
-    return size is not None and math.prod(size) * dtype.itemsize > (STATE.phantom_bytes or 0)
+    return size is not None and lacks(math.prod(size) * dtype.itemsize, dtype)
 
 
 def _tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
@@ -56,8 +73,44 @@ def _tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor
     return found
 
 
+PLANS: dict[Any, Any] = {}
+"""What operations make of arguments of some shapes."""
+
+
 def execute(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], check: Callable[..., None]) -> Any:
     """Returns the operation's result without data."""
+    args = _by_places(args) if name in waits.INDEXING else args
+    try:
+        arguments = Arguments(func, args, kwargs)
+    except Unkeyed:
+        return _by_shape(func, name, args, kwargs, check)
+    plan = PLANS.get(arguments.key)
+    if plan is None:
+        result = _by_shape(func, name, args, kwargs, check)
+        PLANS[arguments.key] = arguments.plan_of(result)
+        return result
+    if name in waits.BLOCKING:
+        waits.note(name)
+    picks = name.removeprefix("aten::") in PICKING
+    return arguments.made(plan, lambda nbytes, dtype: new_storage(nbytes, dtype, picks=picks))
+
+
+def _by_places(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Replaces masks among an indexing's arguments by the places that they choose, as CUDA's kernels do."""
+    from tests.rehearsal.card.dispatch import execute as on_card
+
+    indices: list[Any] = []
+    for index in args[1]:
+        if isinstance(index, torch.Tensor) and index.dtype in (torch.bool, torch.uint8):
+            places = on_card(torch.ops.aten.nonzero.default, (index,), {})
+            indices += [on_card(torch.ops.aten.select.int, (places, 1, axis), {}) for axis in range(index.dim())]
+        else:
+            indices.append(index)
+    return (args[0], indices, *args[2:])
+
+
+def _by_shape(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], check: Callable[..., None]) -> Any:
+    """Asks PyTorch's shape functions."""
     operation = ShapeOperation()
     low_args = [operation.lower(value) for value in args]
     low_kwargs = {key: operation.lower(value) for key, value in kwargs.items() if key != "pin_memory"}
@@ -79,10 +132,20 @@ def execute(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any],
     return operation.lift(result)
 
 
+def new_storage(nbytes: int, dtype: torch.dtype, *, picks: bool) -> Any:
+    """Returns a card storage: without data, or of zeros, or of picked tokens."""
+    if lacks(nbytes, dtype):
+        return phantom_storage(nbytes)
+    host = torch.zeros(nbytes, dtype=torch.uint8)
+    if picks and dtype == torch.int64:
+        host.view(torch.int64).fill_(STATE.picked)
+    return card_storage(host.untyped_storage())
+
+
 class ShapeOperation:
     """The arguments of one operation as meta tensors, its result as a card tensor without data."""
 
-    __slots__ = ("asked", "by_storage", "has_card", "has_host", "kept", "known", "metas", "picks", "target")
+    __slots__ = ("asked", "by_storage", "has_card", "has_host", "kept", "known", "metas", "new", "picks", "target")
 
     def __init__(self) -> None:
         self.known: dict[int, torch.Tensor] = {}
@@ -90,6 +153,8 @@ class ShapeOperation:
         self.metas: dict[int, Any] = {}
         """A meta storage for each storage that was passed, by address: views of one stay views of one."""
         self.kept: list[torch.Tensor] = []
+        self.new: dict[int, tuple[Any, torch.Tensor]] = {}
+        """A card storage for each meta storage of a result: results may share one."""
         self.has_card = self.has_host = self.picks = False
         self.asked: list[torch.device] = []
         self.target = CPU
@@ -153,17 +218,11 @@ class ShapeOperation:
                 return view_on(owner, value)
             return owner.as_strided(value.size(), value.stride(), value.storage_offset())
         if self.target.type != "cuda":
-            return torch.empty_strided(value.size(), value.stride(), dtype=value.dtype)  # never touched
-        return self._new(value)
-
-    def _new(self, value: torch.Tensor) -> torch.Tensor:
-        nbytes = value.untyped_storage().nbytes()
-        if nbytes > (STATE.phantom_bytes or 0):
-            return on_storage(phantom_storage(nbytes), value)
-        host = torch.zeros(nbytes, dtype=torch.uint8)
-        if value.dtype == torch.int64 and self.picks:
-            host.view(torch.int64).fill_(STATE.picked)
-        return on_storage(card_storage(host.untyped_storage()), value)
+            return torch.empty_strided(value.size(), value.stride(), dtype=value.dtype).zero_()
+        storage = value.untyped_storage()
+        if storage._cdata not in self.new:
+            self.new[storage._cdata] = new_storage(storage.nbytes(), value.dtype, picks=self.picks), value
+        return on_storage(self.new[storage._cdata][0], value)
 
 
 def unseen(tensor: torch.Tensor) -> torch.Tensor:
