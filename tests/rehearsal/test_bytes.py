@@ -1,0 +1,43 @@
+"""Bytes on the simulated card: of a real architecture beside the estimate, and of a short measurement beside a long."""
+
+from pathlib import Path
+
+from tests.rehearsal.bytes import on_stage
+from tests.rehearsal.stage import Stage
+
+LAYERS = 4
+SETTINGS = (
+    "grpo.prompts_per_step=2",
+    "memory.rollout_rows=8",
+    "memory.micro_batch=4",
+    "grpo.max_completion_tokens=48",
+    "eval.batch=8",
+)
+"""Two waves, four micro-batches."""
+
+
+def test_four_layers_of_a_real_model_take_what_the_estimate_says(t4: Stage, tmp_path: Path) -> None:
+    rows = on_stage(t4, "qwen1.5b-t4", tmp_path, layers=LAYERS)
+    assert [row.phase for row in rows] == ["load", "rollout", "backward", "optimizer", "evaluation", "save"]
+    assert {row.phase: row.ratio for row in rows if not row.is_close} == {}
+
+
+def peaks(repeats_nothing: bool) -> dict[str, int]:
+    """Runs on the card; returns the bytes of each phase's tensors."""
+    from lowmem_rl_cli.options import RunRequest
+
+    from lowmem_rl.training.measure import measure
+
+    composed = RunRequest(preset="tiny-cpu", settings=SETTINGS).resolve()
+    rows = measure(composed, repeats_nothing=repeats_nothing).rows
+    return {row.phase: row.measured.allocated_bytes or 0 for row in rows}
+
+
+def test_the_last_tokens_and_the_largest_micro_batches_show_the_peaks_of_a_whole_step(
+    a6000: Stage, tmp_path: Path
+) -> None:
+    short, whole = (
+        a6000.call(peaks, repeats_nothing, env={"XDG_CACHE_HOME": str(tmp_path)}) for repeats_nothing in (True, False)
+    )
+    assert short.keys() == whole.keys()
+    assert {phase: short[phase] - whole[phase] for phase in whole if abs(short[phase] / whole[phase] - 1) > 0.01} == {}
