@@ -2,7 +2,8 @@
 
     python -m tests.rehearsal.on_card a6000 lowmem_rl_cli.app train --preset tiny-cpu --steps 2
 
-An export loads its files in processes of their own; `launcher` makes the script that starts these on the same card.
+A command may start processes of its own; `launcher` makes the script that starts these on the same card. An export's
+load the stack without Unsloth, each for itself; all others are forked from the server that is up (`ask`).
 """
 
 from __future__ import annotations
@@ -17,16 +18,23 @@ from tests.rehearsal.card.install import install
 LAUNCHER = """#!/bin/sh
 case "$2" in
     lowmem_rl.export.*) shift; exec {python} -m tests.rehearsal.on_card {card} "$@" ;;
+    lowmem_rl_cli | lowmem_rl.bench.* | benchmarks.gpu.*) shift; exec {python} -m tests.rehearsal.ask {server} "$@" ;;
     *) exec {python} "$@" ;;
 esac
 """
 
 
 def launcher(card: str, folder: Path) -> Path:
-    """Returns a script that stands in for Python, and starts the processes of an export on the card."""
+    """Returns a script that takes Python's place, and starts processes on the card.
+
+    `folder` holds the server's socket; all processes of the server share the script.
+    """
     path = folder / "python"
-    path.write_text(LAUNCHER.format(python=sys.executable, card=card))
-    path.chmod(0o755)
+    if not path.exists():
+        new = folder / f"python-{os.getpid()}"
+        new.write_text(LAUNCHER.format(python=sys.executable, card=card, server=folder / "socket"))
+        new.chmod(0o755)
+        new.rename(path)
     return path
 
 

@@ -34,6 +34,7 @@ def main(key: str, address: str) -> None:
         print("ready", flush=True)  # noqa: T201
         while True:
             with listener.accept() as connection:
+                _reap()
                 request = connection.recv()
                 if request is None:
                     return
@@ -54,13 +55,19 @@ def _fork(connection: Connection, request: object) -> None:
     child = os.fork()
     if child:
         connection.send(child)
-        os.waitpid(child, 0)
         return
     with contextlib.suppress(BaseException):
         from tests.rehearsal.child import answer
 
         connection.send(answer(request))
     os._exit(0)
+
+
+def _reap() -> None:
+    """Takes note of children that have ended; others go on, for a rehearsal may ask for one more."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 @contextlib.contextmanager

@@ -63,6 +63,11 @@ def reset_peak(device: Any = None) -> None:
     live_blocks.reset()
 
 
+def set_fraction(fraction: float, device: Any = None) -> None:
+    """Leaves a share of the card's memory to tensors."""
+    STATE.limit_bytes = int(fraction * STATE.card.offered_bytes)
+
+
 def memory_stats(device: Any = None) -> dict[str, int]:
     """Returns the allocator's counters; reserved is allocated."""
     stats: dict[str, int] = collections.defaultdict(int)
@@ -136,7 +141,7 @@ MEMORY: dict[str, Any] = {
     "memory_summary": always(""),
     "empty_cache": nothing,
     "ipc_collect": nothing,
-    "set_per_process_memory_fraction": nothing,
+    "set_per_process_memory_fraction": set_fraction,
     "get_per_process_memory_fraction": always(1.0),
 }
 STREAMS: dict[str, Any] = {

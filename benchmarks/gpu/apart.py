@@ -1,0 +1,134 @@
+"""Processes of a part: each with a log of its own, none longer than the part may take, none left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+LAST_LINES = 6
+LOOK_S = 0.002
+
+
+class Failed(Exception):
+    """A part did not do what it should; the text holds no path of this machine."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A folder for what a run leaves, and until when its processes may run."""
+
+    folder: Path
+    end: float
+    """By `time.monotonic`."""
+
+    @property
+    def seconds_left(self) -> float:
+        return self.end - time.monotonic()
+
+    def until(self, seconds: float) -> Site:
+        """Returns the site for a part that may take so long, and no longer than the whole."""
+        return replace(self, end=min(self.end, time.monotonic() + seconds))
+
+    def lowmem(self, name: str, *arguments: str) -> str:
+        """Runs a lowmem-rl command; returns what it printed on standard output. Raises `Failed` if it does not end
+        with 0. `name` is its log's."""
+        return self.python(name, "lowmem_rl_cli", *arguments)
+
+    def child(self, module: str, order: Mapping[str, Any], name: str = "") -> Any:
+        """Runs a module of this folder with an order; returns its answer. Raises `Failed`."""
+        name = name or module
+        ordered, answer = (self.folder / f"{name}.{kind}.json" for kind in ("order", "answer"))
+        ordered.write_text(json.dumps(order), encoding="utf-8")
+        answer.unlink(missing_ok=True)
+        self.python(name, f"benchmarks.gpu.{module}", str(ordered), str(answer))
+        return json.loads(answer.read_text(encoding="utf-8"))
+
+    def python(self, name: str, *module: str) -> str:
+        """Runs `python -m`; returns its standard output. Raises `Failed`."""
+        with self.started(name, *module) as process:
+            self._wait(name, process)
+            if process.returncode:
+                raise Failed(f"{name} ended with {process.returncode}. It said last:\n{self.last_lines(name)}")
+        return self._output(name).read_text(encoding="utf-8", errors="replace")
+
+    def killed(self, name: str, has_come: Callable[[], bool], *module: str) -> None:
+        """Runs `python -m` and kills it as soon as a moment has come. Raises `Failed` if it ends before."""
+        with self.started(name, *module) as process:
+            while not has_come():
+                if process.poll() is not None:
+                    raise Failed(f"{name} ended with {process.returncode} before it was killed.")
+                if self.seconds_left < 0:
+                    raise Failed(f"{name} was not killed: its moment did not come in time.")
+                time.sleep(LOOK_S)
+
+    @contextmanager
+    def started(self, name: str, *module: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Yields a process in a group of its own, which is gone at the end."""
+        with self._output(name).open("wb") as output, self._log(name).open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *module],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=log,
+                env=self._environment(),
+                start_new_session=True,
+            )
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def _wait(self, name: str, process: subprocess.Popen[bytes]) -> None:
+        began = time.monotonic()
+        try:
+            process.wait(timeout=max(self.seconds_left, 0))
+        except subprocess.TimeoutExpired as error:
+            seconds = time.monotonic() - began
+            raise Failed(f"{name} was ended after {seconds:.0f} s. It said last:\n{self.last_lines(name)}") from error
+
+    def _environment(self) -> dict[str, str]:
+        """Offline, caches in the scratch folder: a measurement corrects no prediction of this machine's user."""
+        paths = [str(ROOT), str(ROOT / "cli"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return os.environ | {
+            "PYTHONPATH": os.pathsep.join(paths),
+            "XDG_CACHE_HOME": str(self.folder / "cache"),
+            "HF_HUB_OFFLINE": "1",
+            "UNSLOTH_DISABLE_STATISTICS": "1",
+        }
+
+    def _output(self, name: str) -> Path:
+        return self.folder / f"{name}.out"
+
+    def _log(self, name: str) -> Path:
+        return self.folder / f"{name}.log"
+
+    def last_lines(self, name: str) -> str:
+        """Returns the end of what a process said on standard error."""
+        lines = self._log(name).read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join(self.without_paths(line)[:300] for line in lines[-LAST_LINES:])
+
+    def without_paths(self, text: str) -> str:
+        """Returns a text without the places of this machine."""
+        places = {str(self.folder): "SCRATCH", str(ROOT): ".", sys.prefix: "PYTHON", str(Path.home()): "~"}
+        for place in sorted(places, key=len, reverse=True):
+            text = text.replace(place, places[place])
+        return text
+
+
+def serve(work: Callable[[Mapping[str, Any]], Any]) -> None:
+    """Does what the order in the first file says, and writes the answer to the second."""
+    order, answer = map(Path, sys.argv[1:])
+    found = work(json.loads(order.read_text(encoding="utf-8")))
+    answer.write_text(json.dumps(found, allow_nan=False), encoding="utf-8")

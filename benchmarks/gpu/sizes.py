@@ -1,0 +1,112 @@
+"""Which models are measured on which card, with which settings: those of the presets that are made for its size."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lowmem_rl.compose import resolve
+from lowmem_rl.hardware import GIB, Machine, find_card
+from lowmem_rl.models import load_shape
+from lowmem_rl.planning.plan import Plan, plan
+from lowmem_rl.planning.settings import planned
+
+QUESTIONS = 400
+STEPS = QUESTIONS // 16
+"""Steps of a run that draws all questions: two for each prompt of its steps, 8 prompts each."""
+BY_CARD = ((44, "a6000"), (20, "24gb"), (0, "t4"))
+"""Presets by the least GiB that a card offers."""
+Settings = dict[str, Any]
+"""Values by key, as a user gives them with `--set`."""
+MADE_UP: Settings = {"task.name": "arithmetic", "task.levels": "[3]", "task.prompt": "bare"}
+"""A task without a download."""
+SHORT: Settings = {
+    "grpo.group_size": 4,
+    "grpo.prompts_per_step": 2,
+    "grpo.max_prompt_tokens": 128,
+    "grpo.max_completion_tokens": 24,
+    "eval.batch": 4,
+}
+"""Of a rehearsal: rows of the embedded model."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model that is measured, on a card of this machine."""
+
+    name: str
+    model: str
+    """In the catalogue."""
+    preset: str
+    short: Settings
+    machine: Machine
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What the planner chooses for the preset's own card, or for this one if it is the smaller."""
+        composed = resolve(preset=self.preset, settings=as_texts(self.short | {"model.name": self.model}))
+        budget = min(find_card(composed.card).offered_bytes, self.machine.free_bytes)
+        return plan(composed.config, load_shape(self.model), self.machine.card, budget)
+
+    @property
+    def bytes_on_disk(self) -> int:
+        """Of the random weights, in bfloat16."""
+        return 2 * load_shape(self.model).num_params
+
+    def settings(self, folder: Path) -> Settings:
+        """Returns the settings of a run: the preset's own, nothing left to this card's planner.
+
+        The model comes from `folder`, its task is made up. Our engine samples: a card on which `generate` is the faster
+        would show another memory than the estimate is for.
+        """
+        local = {"model.name": folder / self.name, "rollout.engine": "lowmem", **MADE_UP}
+        return self.short | local | planned(self.plan.config)
+
+    def left_out(self, folder: Path) -> str:
+        """Returns why this card, or this disk, cannot have it; "" if it can."""
+        import shutil
+
+        if self.plan.memory_verdict == "does-not-fit":
+            needed = self.plan.estimate.expected_bytes / GIB
+            return f"{self.preset} needs {needed:.1f} GiB, {self.machine.free_bytes / GIB:.1f} are free"
+        free = shutil.disk_usage(folder).free
+        if not (folder / self.name).exists() and free < 1.1 * self.bytes_on_disk:
+            return f"its weights take {self.bytes_on_disk / GIB:.1f} GiB of disk, {free / GIB:.1f} are free"
+        return ""
+
+
+def sizes_for(machine: Machine, *, quick: bool) -> list[Size]:
+    """Returns what is measured on a card, the smallest first."""
+    card = next(name for least, name in BY_CARD if machine.total_bytes >= least * GIB)
+    if quick:
+        return [Size("embedded", "tiny", f"qwen1.5b-{card}", SHORT, machine)]
+    return [
+        Size("1.5b", "Qwen/Qwen2.5-1.5B-Instruct", f"qwen1.5b-{card}", {}, machine),
+        Size("7b", "Qwen/Qwen2.5-7B-Instruct", f"qwen7b-{card}", {}, machine),
+    ]
+
+
+def as_texts(settings: Settings) -> list[str]:
+    """Returns settings as KEY=VALUE."""
+    return [f"{key}={value}" for key, value in settings.items()]
+
+
+def questions_in(folder: Path) -> Settings:
+    """Writes questions of every length, a token or two apart, and returns the settings of a run that draws them all.
+
+    So its longest prompts reach its limit. The embedded model's tokenizer has few words: a digit is a token.
+    """
+    folder = folder / "questions"
+    folder.mkdir(exist_ok=True)
+    for split, first in (("train", 1), ("test", 1001)):
+        rows = [_question(number, first) for number in range(QUESTIONS)]
+        (folder / f"{split}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    return {"task.name": "gsm8k", "task.levels": "[]", "task.path": folder, "grpo.steps": STEPS}
+
+
+def _question(number: int, first: int) -> dict[str, Any]:
+    digits = "7" * number
+    return {"question": f"{digits} What is {first + number} + 1?", "answer": f"#### {first + number + 1}"}

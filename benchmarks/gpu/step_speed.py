@@ -1,0 +1,45 @@
+"""A whole step, ours against Unsloth's defaults: the same tokens and rewards, in turns (`bench.step`)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.gpu.apart import serve
+from benchmarks.gpu.card import clocks
+from lowmem_rl.bench.step.arms import OURS, UNSLOTH
+from lowmem_rl.bench.step.replays import Protocol, opened, replays
+from lowmem_rl.compose import resolve
+
+SET = "skewed"
+"""Lengths and dead groups as training meets them."""
+
+
+def measure(order: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns each arm's seconds by phase, ours in Unsloth's, and how far the first gradients lie apart."""
+    composed = resolve(preset=order["preset"], settings=order["settings"])
+    arms = (OURS, UNSLOTH)
+    protocol = Protocol(arms[1:], sets=(SET,), warmup=1, rounds=order["rounds"], shape=order["shape"])
+    with opened(composed, protocol, lambda text: print(text, file=sys.stderr)) as bench:
+        found = replays(bench, protocol, arms, "preset")[SET]
+    seconds = {name: _phases(arm) for name, arm in found["arms"].items()}
+    ours, theirs = seconds[OURS.name], seconds[UNSLOTH.name]
+    return {
+        "workload": found["workload"],
+        "seconds": seconds,
+        "ratios": {phase: theirs[phase] / ours[phase] for phase in ("rollout", "update")},
+        "ratio": found["ratios"][UNSLOTH.name]["wall"],
+        "gradient_error": found["gradient_errors"][UNSLOTH.name],
+        "peak_bytes": {name: arm["peak_bytes"] for name, arm in found["arms"].items()},
+        "engines": {name: arm["engine"] for name, arm in found["arms"].items()},
+        "clocks": clocks(),
+    }
+
+
+def _phases(arm: Mapping[str, Any]) -> dict[str, float]:
+    return {phase: spent["wall"] for phase, spent in arm["phases"].items()} | {"step": arm["seconds"]["wall"]}
+
+
+if __name__ == "__main__":
+    serve(measure)
