@@ -14,6 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -69,8 +70,13 @@ def outcomes(out: str, allocations: Sequence[int], settings: Sequence[str] = ())
     results = Path(f"{out}.jsonl")
     child = os.fork()
     if not child:
-        _train(Path(out), allocations, settings, results)
-        os._exit(0)
+        try:
+            _train(Path(out), allocations, settings, results)
+        except BaseException:  # noqa: BLE001  # a fork must not go on as the process that it was forked from
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(0)
     os.waitpid(child, 0)
     return [Outcome(**json.loads(line)) for line in results.read_text().splitlines()]
 
@@ -195,7 +201,7 @@ def _outcome(out: Path, number: int, code: int) -> Outcome:
 def _place(frames: Sequence[str]) -> str:
     short = [frame.split("site-packages/")[-1].split("/lowmem_rl/")[-1] for frame in frames]
     ours = [name for name, frame in zip(short, frames, strict=True) if "/lowmem_rl/" in frame]
-    return " < ".join(dict.fromkeys([short[-1], *ours[-1:]]))
+    return " < ".join(dict.fromkeys([*short[-1:], *ours[-1:]])) or "torch's engine, in a backward"
 
 
 def summary(found: Sequence[Outcome]) -> dict[str, Any]:
