@@ -47,6 +47,11 @@ class Decoder:
     dtype: torch.dtype
 
     @property
+    def group(self) -> int:
+        """Queries that share a key."""
+        return self.heads // self.kv_heads
+
+    @property
     def device(self) -> torch.device:
         return self.inverse_frequencies.device
 
@@ -82,8 +87,7 @@ def prefill(decoder: Decoder, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Ten
     for block in decoder.blocks:
         heads = _heads(decoder, block, x, turn).transpose(1, 2)
         kept.append(heads[:, decoder.heads :].clone())  # a view would keep the queries
-        q, k, v = heads.split([decoder.heads, decoder.kv_heads, decoder.kv_heads], dim=1)
-        mixed = scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        mixed = _attention_of_prompts(decoder, heads)
         mixed = mixed.transpose(1, 2).reshape(rows, tokens, -1)
         if block is decoder.blocks[-1]:  # from here on, nothing reads the other tokens
             last = torch.arange(rows, device=ids.device), lengths - 1
@@ -113,6 +117,19 @@ def step(decoder: Decoder, tokens: Tensor, places: Tensor, cache: KeyValues, lon
         x = x + block.out(mixed.reshape(count, -1))
         x = x + _mlp(block, x)
     return decoder.head(decoder.norm(x)).float()
+
+
+def _attention_of_prompts(decoder: Decoder, heads: Tensor) -> Tensor:
+    """Returns causal attention (rows, heads, tokens, head_dim) over queries, keys and values side by side.
+
+    Below compute capability 8.0 there is no flash kernel, and before torch 2.14 the efficient one takes no grouped
+    queries: the math kernel would hold all scores, at half the speed (huggingface/transformers#48633). There the keys
+    are repeated.
+    """
+    q, k, v = heads.split([decoder.heads, decoder.kv_heads, decoder.kv_heads], dim=1)
+    if heads.is_cuda and torch.cuda.get_device_capability(heads.device) < (8, 0):
+        k, v = (part[:, :, None].expand(-1, -1, decoder.group, -1, -1).flatten(1, 2) for part in (k, v))
+    return scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
 
 
 Turn = tuple[Tensor, Tensor]
@@ -152,9 +169,17 @@ def _turn(decoder: Decoder, turns: Tensor) -> Turn:
     return torch.cat((cos.expand(turned), still + 1), dim=1), torch.cat((sin.expand(turned), still), dim=1)
 
 
+ALIGNMENT = 8
+"""Numbers to whose multiple a row of a mask must be wide in memory: from any other mask, torch's efficient attention
+makes a padded copy, for each layer of each token (`preprocess_mask`, ATen/native/transformers/attention.cpp)."""
+
+
 def _mask(decoder: Decoder, places: Tensor, longest: int) -> Tensor:
-    """Returns what is added to the scores (rows, 1, 1, longest): nothing up to a row's place, minus infinity behind."""
-    behind = torch.arange(longest, device=places.device) > places[:, None]
-    return torch.zeros(behind.shape, dtype=decoder.dtype, device=places.device).masked_fill_(behind, -torch.inf)[
-        :, None, None
-    ]
+    """Returns what is added to the scores (rows, 1, 1, longest): nothing up to a row's place, minus infinity after it.
+
+    It is a part of an aligned tensor.
+    """
+    width = -(-longest // ALIGNMENT) * ALIGNMENT
+    after = torch.arange(width, device=places.device) > places[:, None]
+    mask = torch.zeros(after.shape, dtype=decoder.dtype, device=places.device).masked_fill_(after, -torch.inf)
+    return mask[:, None, None, :longest]

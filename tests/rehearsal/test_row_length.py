@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tests.rehearsal.stage import Stage
 
 if TYPE_CHECKING:
+    from lowmem_rl.config import RunConfig
     from lowmem_rl.engine.policy import Policy
     from lowmem_rl.example import Message
 
@@ -19,7 +20,6 @@ PAID = {"grpo.max_prompt_tokens": 20, "grpo.max_completion_tokens": 8, "rollout.
 """Rows that leave no room for an answer behind a full completion; without our engine there is no trial to give it."""
 WIDE = {"grpo.max_prompt_tokens": 400, "grpo.max_completion_tokens": 200}
 TRAIN = {"memory.micro_batch": 8, "grpo.prompts_per_step": 2, "eval.examples": 4, "eval.quick_examples": 4}
-CHOSEN = ("memory.checkpointing=none", "rollout.engine=lowmem", "rollout.weights=merged")
 THOUGHTS = "<think>" + "7*6+0=42\n" * 12 + "</think>"
 
 
@@ -27,23 +27,12 @@ def long_prompt() -> tuple[Message, ...]:
     return ({"role": "user", "content": "What is 417 * 6? " * 12},)
 
 
-def load(row: dict[str, int], *, has_use: bool) -> tuple[Any, Policy]:
+def load(row: dict[str, int], *, has_use: bool) -> tuple[RunConfig, Policy]:
     """Returns config and policy for rows of training, and for the long prompt where that is a use."""
-    from lowmem_rl.compose import resolve
-    from lowmem_rl.engine.device import device_on
-    from lowmem_rl.engine.policy import load_policy, prepare_process
     from lowmem_rl.engine.row_length import asking
-    from lowmem_rl.hardware import this_machine
+    from tests.rehearsal import policies
 
-    settings = [f"{key}={value}" for key, value in row.items()]
-    config = resolve(preset="tiny-cpu", settings=[*CHOSEN, *settings]).config
-    device = device_on(this_machine(), config)
-    prepare_process(config, device)
-    policy = load_policy(config, device, [asking("the test", [long_prompt()], 150)] if has_use else [])
-    for name, weight in policy.model.named_parameters():
-        if "lora_B" in name:  # a policy that has learnt something
-            weight.data.fill_(0.02)
-    return config, policy
+    return policies.load(row, [asking("the test", [long_prompt()], 150)] if has_use else [])
 
 
 def readings(policy: Policy) -> list[Any]:
