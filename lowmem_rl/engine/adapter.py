@@ -1,5 +1,6 @@
 """A saved LoRA adapter: what it was made for, read without torch, and its weights put into a policy."""
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -15,6 +16,8 @@ HINT = "An adapter of plain LoRA on linear layers is a folder that save_pretrain
 NOT_PLAIN = ("use_dora", "use_rslora", "modules_to_save", "rank_pattern", "alpha_pattern", "layers_to_transform")
 FEW = 256
 """Numbers of each frozen tensor that tell it from another one's."""
+COPIED_TOGETHER = 16 * 2**20
+"""Bytes: each copy waits for the card, and takes as much of its memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +66,30 @@ def load_adapter(model: Any, path: Path) -> None:
 def weights_digest(policy: Policy) -> str:
     """Returns a name of the policy's present weights: of all that learns, and of some numbers of each frozen tensor."""
     digest = blake2b(digest_size=8)
-    for name, parameter in policy.model.named_parameters():
+    named = list(policy.model.named_parameters())
+    parts = [parameter if "lora_" in name else parameter.flatten()[:FEW] for name, parameter in named]
+    for (name, parameter), plain in zip(named, _bytes(parts), strict=True):
         digest.update(f"{name} {tuple(parameter.shape)}".encode())
-        digest.update(_bytes(parameter if "lora_" in name else parameter.flatten()[:FEW]))
+        digest.update(plain)
     return digest.hexdigest()
 
 
-def _bytes(tensor: Any) -> bytes:
+def _bytes(tensors: Iterable[Any]) -> Iterator[bytes]:
+    """Yields the bytes of each tensor; as many as come to COPIED_TOGETHER come to the host in one copy."""
     import torch
 
-    plain: bytes = tensor.detach().contiguous().view(torch.uint8).cpu().numpy().tobytes()
-    return plain
+    waiting: list[Any] = []
+    for tensor in tensors:
+        waiting.append(tensor.detach().contiguous().view(torch.uint8).flatten())
+        if sum(map(len, waiting)) >= COPIED_TOGETHER:
+            yield from _copied(waiting)
+            waiting = []
+    yield from _copied(waiting)
+
+
+def _copied(tensors: Sequence[Any]) -> Iterator[bytes]:
+    import torch
+
+    if tensors:
+        together = torch.cat(list(tensors)).cpu()
+        yield from (part.numpy().tobytes() for part in together.split([len(tensor) for tensor in tensors]))

@@ -7,6 +7,7 @@ what computes, and no second model is in memory.
 import contextlib
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ import torch
 from lowmem_rl.config import RunConfig
 from lowmem_rl.engine.out_of_memory import RowLimit
 from lowmem_rl.engine.policy import Policy
+from lowmem_rl.engine.upload import upload
 from lowmem_rl.errors import ConfigError, RewardError
 from lowmem_rl.example import Message
 from lowmem_rl.prompts import THINK_OPEN
@@ -80,19 +82,26 @@ def completion_log_probs(policy: Policy, rows: Sequence[Encoded], *, temperature
 
     The adapter is on; all rows stand in one forward.
     """
-    causal = policy.model.get_base_model()
+    causal, batch = policy.model.get_base_model(), _batch_of(policy, rows)
     with torch.inference_mode(), policy.without_dropout():
-        hidden = causal.model(input_ids=_batch_of(policy, rows), use_cache=False)[0]
-        return [_completion_log_probs(causal, hidden[i], row, temperature) for i, row in enumerate(rows)]
+        hidden = causal.model(input_ids=batch, use_cache=False)[0]
+        found = [
+            _completion_log_probs(causal, states, _answer(ids, row), row, temperature)
+            for states, ids, row in zip(hidden, batch, rows, strict=True)
+        ]
+        log_probs = torch.cat(found).tolist()  # one copy for all rows
+    ends = list(accumulate(len(completion) for _, completion in rows))
+    return [log_probs[start:end] for start, end in pairwise([0, *ends])]
 
 
-def _completion_log_probs(causal: Any, hidden: torch.Tensor, row: Encoded, temperature: float) -> list[float]:
-    answer = torch.tensor(row[1], device=hidden.device)
-    found: list[float] = []
+def _completion_log_probs(
+    causal: Any, hidden: torch.Tensor, answer: torch.Tensor, row: Encoded, temperature: float
+) -> torch.Tensor:
+    found = []
     for states, ids in zip(hidden[_places(row)].split(HEAD_PLACES), answer.split(HEAD_PLACES), strict=True):
         log_probs = (causal.lm_head(states).float() / temperature).log_softmax(-1)
-        found += log_probs.gather(-1, ids[:, None])[:, 0].tolist()
-    return found
+        found.append(log_probs.gather(-1, ids[:, None])[:, 0])
+    return torch.cat(found)
 
 
 def kl_from_base(policy: Policy, rows: Sequence[Encoded]) -> float:
@@ -102,22 +111,23 @@ def kl_from_base(policy: Policy, rows: Sequence[Encoded]) -> float:
     One row at a time, once with the adapter and once without. No completion is empty.
     """
     with torch.inference_mode(), policy.without_dropout():
-        total = sum(_kl_of_row(policy, row) for row in rows)
-    return total / sum(len(completion) for _, completion in rows)
+        totals = torch.stack([_kl_of_row(policy, row) for row in rows]).tolist()
+    return float(sum(totals)) / sum(len(completion) for _, completion in rows)
 
 
-def _kl_of_row(policy: Policy, row: Encoded) -> float:
+def _kl_of_row(policy: Policy, row: Encoded) -> torch.Tensor:
+    """Returns the sum over the completion's places, in float64."""
     causal, base = policy.model.get_base_model(), policy.model.disable_adapter
     ids = _batch_of(policy, [row])
     mine = causal.model(input_ids=ids, use_cache=False)[0][0, _places(row)]
     with base():
         theirs = causal.model(input_ids=ids, use_cache=False)[0][0, _places(row)]
-    total = 0.0
+    total = torch.zeros((), dtype=torch.float64, device=ids.device)
     for states, base_states in zip(mine.split(HEAD_PLACES), theirs.split(HEAD_PLACES), strict=True):
         log_probs = causal.lm_head(states).float().log_softmax(-1)
         with base():  # the head may be adapted, too
             base_log_probs = causal.lm_head(base_states).float().log_softmax(-1)
-        total += float((log_probs.exp() * (log_probs - base_log_probs)).sum())
+        total += (log_probs.exp() * (log_probs - base_log_probs)).sum()
     return total
 
 
@@ -151,10 +161,14 @@ def _behind_prefill(lead: str, prefill: str) -> str:
 
 def _batch_nll(policy: Policy, model: Any, rows: Sequence[Encoded]) -> list[float]:
     """Reads a batch once. Padding stands on the right, where no causal model sees it: no mask is needed."""
-    causal = model.get_base_model()
+    causal, batch = model.get_base_model(), _batch_of(policy, rows)
     # The logits of every place would be the largest tensor of all (152,000 numbers a token): only answers get them.
-    hidden = causal.model(input_ids=_batch_of(policy, rows), use_cache=False)[0]
-    return [_answer_nll(causal, hidden[i], row) for i, row in enumerate(rows)]
+    hidden = causal.model(input_ids=batch, use_cache=False)[0]
+    nlls = [
+        _answer_nll(causal, states[_places(row)], _answer(ids, row))
+        for states, ids, row in zip(hidden, batch, rows, strict=True)
+    ]
+    return list(torch.stack(nlls).tolist())  # one copy for all rows
 
 
 def _batch_of(policy: Policy, rows: Sequence[Encoded]) -> torch.Tensor:
@@ -162,7 +176,7 @@ def _batch_of(policy: Policy, rows: Sequence[Encoded]) -> torch.Tensor:
     policy.check_row(max(map(_tokens, rows)))
     ids = [torch.tensor([*before, *answer]) for before, answer in rows]
     batch = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=policy.tokenizer.pad_token_id)
-    return batch.to(policy.model.device)
+    return upload(batch, policy.model.device)
 
 
 def _tokens(row: Encoded) -> int:
@@ -175,6 +189,10 @@ def _places(row: Encoded) -> slice:
     return slice(len(before) - 1, len(before) + len(answer) - 1)
 
 
-def _answer_nll(causal: Any, hidden: torch.Tensor, row: Encoded) -> float:
-    logits = causal.lm_head(hidden[_places(row)]).float()
-    return float(torch.nn.functional.cross_entropy(logits, torch.tensor(row[1], device=logits.device)))
+def _answer(ids: torch.Tensor, row: Encoded) -> torch.Tensor:
+    """Returns the second part's tokens of a row of the batch."""
+    return ids[len(row[0]) : _tokens(row)]
+
+
+def _answer_nll(causal: Any, states: torch.Tensor, answer: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.cross_entropy(causal.lm_head(states).float(), answer)

@@ -2,9 +2,12 @@
 
 A row's tokens depend on its prompt, its name and the weights alone (`sampling`): neither the wave's size nor who else
 is alive changes them, up to the rounding of matrix products of another size.
+
+On a card the host queues work ahead. It waits only for a look at who is finished, every GPU_CHECK_EVERY tokens, and for
+the tokens of those.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -14,6 +17,7 @@ from torch import Tensor
 from lowmem_rl.engine.decoder import Decoder, KeyValues, prefill, step
 from lowmem_rl.engine.loops import LONGEST_PERIOD, WINDOW, is_looping
 from lowmem_rl.engine.sampling import Picking, pick, row_noise
+from lowmem_rl.engine.upload import upload
 
 PREFILL_TOKENS = 8192
 """Most prompt tokens, padding included, in one forward, whose activations take the room of few rows' caches."""
@@ -105,9 +109,10 @@ class _Wave:
         self.waiting = _grouped(self.keys)
         self.slots = min(limits.rows, len(prompts))
         self.cache = KeyValues(decoder, self.slots, max(map(len, prompts)) + width)
-        self.noise = row_noise(names, width).to(device)
-        self.forced = None if forced is None else _padded(forced, width).to(device)
-        self.stop = torch.tensor(sorted(limits.stop_ids), device=device)
+        self.noise = upload(row_noise(names, width), device)
+        self.forced = None if forced is None else upload(_padded(forced, width), device)
+        self.stop = upload(torch.tensor(sorted(limits.stop_ids)), device)
+        self.seen = None if picking.repetition_penalty == 1.0 else upload(_seen_so_far(prompts, width), device)
         self.ids = torch.zeros(len(prompts), width, dtype=torch.long, device=device)
         self.log_probs = torch.zeros(len(prompts), width, device=device)
         self.cut_at: dict[int, int] = {}
@@ -129,39 +134,62 @@ class _Wave:
             self._step()
             steps += 1
             if steps % self.check_every == 0:
-                if self.limits.stops_loops:
-                    self._cut_loops()
-                yield from self._results(self._dismiss())
+                yield from self._results(self._dismiss(self._look()))
                 self._fill()
 
     def _step(self) -> None:
         rows, counts, places = self.on_device
-        longest = max(len(self.prompts[row]) + count for row, count in zip(self.rows, self.counts, strict=True))
-        logits = step(self.decoder, self.ids[rows, counts - 1], places, self.cache, longest)
+        everyone = range(len(self.rows))
+        logits = step(self.decoder, self.ids[rows, counts - 1], places, self.cache, self._longest(everyone))
         self._take(slice(0, len(self.rows)), logits)
 
     def _take(self, slots: slice, logits: Tensor) -> None:
         """Gives each of `slots` its next token."""
-        rows, counts, _ = self.on_device[:, slots]
+        rows, counts, places = self.on_device[:, slots]
         forced = None if self.forced is None else self.forced[rows, counts]
-        tokens, log_probs = pick(logits, self.noise[rows, counts], self.picking, self._seen(slots), forced)
+        seen = None if self.seen is None else self.seen[rows, : self._longest(range(len(self.rows))[slots])]
+        tokens, log_probs = pick(logits, self.noise[rows, counts], self.picking, seen, forced)
         self.ids[rows, counts], self.log_probs[rows, counts] = tokens, log_probs
+        if self.seen is not None:
+            self.seen[rows, places + 1] = tokens
         self.has_stopped[slots] |= torch.isin(tokens, self.stop)
         self.on_device[1:, slots] += 1
         self.counts[slots] = [count + 1 for count in self.counts[slots]]
 
-    def _seen(self, slots: slice) -> Tensor | None:
-        """Returns each row's prompt and tokens so far; short rows repeat their first id, which changes no set."""
-        if self.picking.repetition_penalty == 1.0:
-            return None
-        rows = zip(self.rows[slots], self.counts[slots], strict=True)
-        seen = [[*self.prompts[row], *self.ids[row, :count].tolist()] for row, count in rows]
-        longest = max(map(len, seen))
-        return torch.tensor([ids + ids[:1] * (longest - len(ids)) for ids in seen], device=self.decoder.device)
+    def _longest(self, slots: Iterable[int]) -> int:
+        """Returns the most tokens of these slots' rows, prompts included."""
+        return max(len(self.prompts[self.rows[slot]]) + self.counts[slot] for slot in slots)
 
-    def _dismiss(self) -> list[int]:
+    def _look(self) -> list[bool]:
+        """Returns which slots have stopped, those with looping rows included: one copy, for which the host waits.
+
+        What a looping row has said stays, without a stop id.
+        """
+        due = self._due_for_loops()
+        if not due:
+            return list(self.has_stopped.tolist())
+        looping = self._looping(due)
+        stopped, loops = torch.stack((self.has_stopped, looping)).tolist()
+        self.has_stopped |= looping
+        self.cut_at |= {self.rows[slot]: self.counts[slot] for slot in due if loops[slot] and not stopped[slot]}
+        return [one or other for one, other in zip(stopped, loops, strict=True)]
+
+    def _due_for_loops(self) -> list[int]:
+        """Returns the slots that are looked at by their own tokens, not by the wave's steps: who else is alive must not
+        matter. A row has one when it enters, and `check_every` divides LONGEST_PERIOD: no count is passed over.
+        """
+        due = range(WINDOW + 1, self.limits.max_tokens, LONGEST_PERIOD) if self.limits.stops_loops else range(0)
+        return [slot for slot, count in enumerate(self.counts) if count in due]
+
+    def _looping(self, slots: list[int]) -> Tensor:
+        """Says of every slot whether it is one of `slots` and its row is looping."""
+        chosen = self._on_device(slots)
+        rows, counts, _ = self.on_device.index_select(1, chosen)
+        tails = self.ids[rows[:, None], counts[:, None] + torch.arange(-WINDOW, 0, device=self.ids.device)]
+        return torch.zeros_like(self.has_stopped).index_copy_(0, chosen, is_looping(tails))
+
+    def _dismiss(self, stopped: Sequence[bool]) -> list[int]:
         """Lets finished rows leave and returns them; the last slots move into the holes."""
-        stopped = self.has_stopped.tolist()
         done = {i for i, has in enumerate(stopped) if has or self.counts[i] >= self.limits.max_tokens}
         if not done or not (self.limits.leaves_early or len(done) == len(self.rows)):
             return []
@@ -175,27 +203,9 @@ class _Wave:
         self.on_device, self.has_stopped = self.on_device[:, :alive], self.has_stopped[:alive]
         return left
 
-    def _cut_loops(self) -> None:
-        """Marks looping rows as finished; what they have said stays, without a stop id.
-
-        A row is looked at by its own tokens, not by the wave's steps: who else is alive must not matter. It has one
-        when it enters, and `check_every` divides LONGEST_PERIOD: no count is passed over.
-        """
-        due = range(WINDOW + 1, self.limits.max_tokens, LONGEST_PERIOD)
-        slots = [slot for slot, count in enumerate(self.counts) if count in due]
-        if not slots:
-            return
-        rows, counts, _ = self.on_device[:, slots]
-        tails = self.ids[rows[:, None], counts[:, None] + torch.arange(-WINDOW, 0, device=self.ids.device)]
-        for slot, loops in zip(slots, is_looping(tails).tolist(), strict=True):
-            if loops and not self.has_stopped[slot]:
-                self.has_stopped[slot] = True
-                self.cut_at[self.rows[slot]] = self.counts[slot]
-
     def _move(self, sources: list[int], targets: list[int]) -> None:
-        source, target = (torch.tensor(slots, device=self.decoder.device) for slots in (sources, targets))
-        longest = max(len(self.prompts[self.rows[slot]]) + self.counts[slot] for slot in sources)
-        self.cache.move(source, target, longest)
+        source, target = self._on_device([sources, targets])
+        self.cache.move(source, target, self._longest(sources))
         self.on_device[:, target] = self.on_device[:, source]
         self.has_stopped[target] = self.has_stopped[source]
         for old, new in zip(sources, targets, strict=True):
@@ -230,12 +240,11 @@ class _Wave:
 
     def _enter(self, rows: list[int]) -> None:
         """Appends slots for `rows`; the first token's place lies behind the prompt."""
-        device = self.decoder.device
         skipped = self.limits.skipped
         places = [len(self.prompts[row]) - 1 + skipped for row in rows]
-        new = torch.tensor([rows, [skipped] * len(rows), places], device=device)
+        new = self._on_device([rows, [skipped] * len(rows), places])
         self.on_device = torch.cat((self.on_device, new), dim=1)
-        self.has_stopped = torch.cat((self.has_stopped, torch.zeros(len(rows), dtype=torch.bool, device=device)))
+        self.has_stopped = torch.cat((self.has_stopped, self.has_stopped.new_zeros(len(rows))))
         self.rows += rows
         self.counts += [skipped] * len(rows)
 
@@ -243,8 +252,8 @@ class _Wave:
         """Reads each prompt that has not been read yet."""
         for chunk in _chunks([key for key in dict.fromkeys(keys) if key not in self.read]):
             prompts = [prompt for prompt, _ in chunk]
-            lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.decoder.device)
-            ids = _padded(prompts, max(map(len, prompts))).to(self.decoder.device)
+            lengths = self._on_device([len(prompt) for prompt in prompts])
+            ids = upload(_padded(prompts, max(map(len, prompts))), self.decoder.device)
             logits, kept = prefill(self.decoder, ids, lengths)
             for i, key in enumerate(chunk):
                 # Views would keep the whole forward for as long as one of its prompts waits.
@@ -254,10 +263,15 @@ class _Wave:
     def _results(self, rows: list[int]) -> Iterator[tuple[int, Sampled]]:
         if not rows:
             return
-        stop, limit = self.limits.stop_ids, self.limits.max_tokens
-        for row, ids, probs in zip(rows, self.ids[rows].tolist(), self.log_probs[rows].tolist(), strict=True):
+        stop, limit, chosen = self.limits.stop_ids, self.limits.max_tokens, self._on_device(rows)
+        # One copy: the numbers' bits pass as integers.
+        found = torch.stack((self.ids[chosen].int(), self.log_probs[chosen].view(torch.int32))).cpu()
+        for row, ids, probs in zip(rows, found[0].tolist(), found[1].view(torch.float32).tolist(), strict=True):
             end = _end(ids, stop, self.cut_at.get(row, limit))
             yield row, Sampled(ids[:end], probs[:end])
+
+    def _on_device(self, numbers: Sequence[int] | Sequence[Sequence[int]]) -> Tensor:
+        return upload(torch.tensor(numbers), self.decoder.device)
 
 
 def _end(ids: Sequence[int], stop_ids: frozenset[int], max_tokens: int) -> int:
@@ -275,6 +289,15 @@ def _grouped(keys: Sequence[Key]) -> list[int]:
 def _padded(rows: Sequence[Sequence[int]], width: int) -> Tensor:
     """Returns the rows with zeros behind them (rows, width)."""
     return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows])
+
+
+def _seen_so_far(prompts: Sequence[Sequence[int]], width: int) -> Tensor:
+    """Returns the ids that the repetition penalty counts (rows, tokens).
+
+    They are a prompt's, and its first one again in the places of `width` tokens more, which changes no set.
+    """
+    longest = max(map(len, prompts)) + width
+    return torch.tensor([[*prompt, *prompt[:1] * (longest - len(prompt))] for prompt in map(list, prompts)])
 
 
 def _chunks(keys: Sequence[Key]) -> Iterator[list[Key]]:

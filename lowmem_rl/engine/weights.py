@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, rms_norm
 
 from lowmem_rl.engine.decoder import Block, Decoder, Map
+from lowmem_rl.engine.upload import upload
 from lowmem_rl.shape import SAMPLED_BY_US
 
 KNOWN_ROTARY = frozenset({"default", "linear", "llama3", "yarn"})
@@ -51,7 +52,7 @@ def _decoder(model: Any, places: int, join: Any, norm_of: Any) -> Decoder:
         heads=base.config.num_attention_heads,
         kv_heads=base.config.num_key_value_heads,
         head_dim=_head_dim(base.config),
-        inverse_frequencies=inverse.to(base.lm_head.weight.device),
+        inverse_frequencies=upload(inverse, base.lm_head.weight.device),
         rotary_scale=scale,
         dtype=_dtype(base),
     )

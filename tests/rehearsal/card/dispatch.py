@@ -64,7 +64,7 @@ def execute(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         waits.note_operation(name, args)
     operation.target = target = target_of(name, args, operation.asked, operation.has_card)
     if name in COPIES and operation.asked and operation.has_card != (target.type == "cuda"):
-        waits.note(waits.TO_CARD if target.type == "cuda" else waits.TO_HOST)
+        waits.note_copy(args[0], to_card=target.type == "cuda", non_blocking=bool(kwargs.get("non_blocking")))
     if target.type == "cuda" and torch.Tag.nondeterministic_seeded in func.tags and kwargs.get("generator") is None:
         result = seeded(func, low_args, low_kwargs)
     else:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from tests.rehearsal.card import waits
 from tests.rehearsal.card.memory import alias, on_storage, to_card
 
 NOT_MINE = object()
@@ -56,9 +57,9 @@ Special = Callable[[tuple[Any, ...], dict[str, Any]], Any]
 SPECIAL: dict[str, Special] = {
     "aten::resize_": resize,
     "aten::set_": set_storage,
-    "aten::is_pinned": lambda args, kwargs: False,
-    "aten::pin_memory": lambda args, kwargs: args[0].clone(),
-    "aten::_pin_memory": lambda args, kwargs: args[0].clone(),
+    "aten::is_pinned": lambda args, kwargs: waits.is_pinned(args[0]),
+    "aten::pin_memory": lambda args, kwargs: waits.pinned(args[0]),
+    "aten::_pin_memory": lambda args, kwargs: waits.pinned(args[0]),
     "aten::record_stream": lambda args, kwargs: None,
 }
 """Operations that no CPU kernel computes."""

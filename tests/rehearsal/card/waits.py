@@ -45,7 +45,25 @@ def note_operation(name: str, args: tuple[Any, ...]) -> None:
     elif name in INDEXING and any(_is_mask(index) for index in args[1]):
         note(f"{name} by a mask")  # its number of ones is the result's size
     elif name == "aten::copy_" and args[0].is_cuda != args[1].is_cuda:
-        note(TO_HOST if args[1].is_cuda else TO_CARD)
+        note_copy(args[1], to_card=args[0].is_cuda, non_blocking=len(args) > 2 and bool(args[2]))
+
+
+def note_copy(source: torch.Tensor, *, to_card: bool, non_blocking: bool) -> None:
+    """Counts a copy between host and card; one from pinned memory may be queued (CUDA Runtime API, synchronization)."""
+    if not (to_card and non_blocking and is_pinned(source)):
+        note(TO_CARD if to_card else TO_HOST)
+
+
+def pinned(host: torch.Tensor) -> torch.Tensor:
+    """Returns a copy that counts as one in pinned memory."""
+    found = host.clone()
+    found.lies_in_pinned_memory = True  # type: ignore[attr-defined]
+    return found
+
+
+def is_pinned(tensor: torch.Tensor) -> bool:
+    """Says whether it is such a copy; a part of one is not known here."""
+    return getattr(tensor, "lies_in_pinned_memory", False)
 
 
 def _is_mask(index: Any) -> bool:
