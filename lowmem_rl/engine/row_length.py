@@ -24,8 +24,8 @@ Encode = Callable[[str], Sequence[int]]
 class Use:
     """One use of the model: its longest row has the longest of `prompts` and of `answers`, and `tokens` besides.
 
-    `again` counts the tokens by which sampled text may grow when it is encoded again: most models never split the
-    same text in another way, but a sampled one may. Rows have this room as far as the model's positions reach.
+    `again` is room for a completion's text that is encoded again: that may take more tokens than were sampled, for a
+    tokenizer splits text in one way of many. Rows have this room as far as the model's positions reach.
     """
 
     what: str
@@ -51,7 +51,7 @@ def uses_of(config: RunConfig) -> tuple[Use, ...]:
 
 
 def reading_answers(config: RunConfig, answers: Sequence[str]) -> Use:
-    """Returns the use of rewards that read `answers` behind a completion."""
+    """Returns the use of rewards that read `answers` after a completion."""
     return Use(
         "a reward that reads answers",
         training_row(config),
@@ -61,7 +61,7 @@ def reading_answers(config: RunConfig, answers: Sequence[str]) -> Use:
 
 
 def asking(what: str, prompts: Sequence[Sequence[Message]], max_tokens: int) -> Use:
-    """Returns the use of an evaluation: completions behind `prompts`, whose text may be encoded and read again."""
+    """Returns the use of an evaluation: completions of `prompts`, whose text may be encoded and read again."""
     return Use(what, max_tokens, prompts=prompts, again=max_tokens)
 
 

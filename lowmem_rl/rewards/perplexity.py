@@ -97,7 +97,7 @@ def _row(example: Example, lead: str) -> AnswerRow:
 
 
 def answer_text(example: Example) -> str:
-    """Returns all that may stand behind a completion's reasoning: what closes it, and the answer in its box."""
+    """Returns all that may follow a completion's reasoning: what closes it, and the answer in its box."""
     return CLOSE + BOX_OPEN + example.answer + BOX_CLOSE
 
 

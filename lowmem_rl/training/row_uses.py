@@ -1,4 +1,4 @@
-"""What a run reads besides the rows of training: held-out prompts, and gold answers behind completions."""
+"""What a run reads besides the rows of training: held-out prompts, and gold answers after completions."""
 
 from lowmem_rl.engine.row_length import Use, asking, reading_answers
 from lowmem_rl.rewards.perplexity import answer_text

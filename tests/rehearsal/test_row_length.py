@@ -1,4 +1,4 @@
-"""Rows longer than those of training are read whole on a card, where Unsloth's forward cuts; and refused beyond."""
+"""Rows longer than those of training are read whole on a card, although Unsloth's forward cuts; and refused beyond."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CUT = "We shall truncate it ourselves"
 ROW = {"grpo.max_prompt_tokens": 24, "grpo.max_completion_tokens": 16}
 """Rows of 40 tokens: fewer than the sampler's trial has."""
 PAID = {"grpo.max_prompt_tokens": 20, "grpo.max_completion_tokens": 8, "rollout.engine": "generate"}
-"""Rows that leave no room for an answer behind a full completion; without our engine there is no trial to give it."""
+"""Rows that leave no room for an answer after a full completion; without our engine there is no trial to give it."""
 WIDE = {"grpo.max_prompt_tokens": 400, "grpo.max_completion_tokens": 200}
 TRAIN = {"memory.micro_batch": 8, "grpo.prompts_per_step": 2, "eval.examples": 4, "eval.quick_examples": 4}
 THOUGHTS = "<think>" + "7*6+0=42\n" * 12 + "</think>"
@@ -28,7 +28,7 @@ def long_prompt() -> tuple[Message, ...]:
 
 
 def load(row: dict[str, int], *, has_use: bool) -> tuple[RunConfig, Policy]:
-    """Returns config and policy for rows of training, and for the long prompt where that is a use."""
+    """Returns config and policy for rows of training, and for the long prompt if that is a use."""
     from lowmem_rl.engine.row_length import asking
     from tests.rehearsal import policies
 
