@@ -1,17 +1,21 @@
-"""Simulated cards, one server each, for all tests of a session; all start when the first is asked for."""
+"""Simulated cards, one server each, for all tests of a session."""
 
 from collections.abc import Iterator
 
 import pytest
 
 from tests.rehearsal.server import CPU
-from tests.rehearsal.stage import Stage
+from tests.rehearsal.stage import Stage, unsupported
 
 
 @pytest.fixture(scope="session")
-def stages() -> Iterator[dict[str, Stage]]:
-    """The servers, starting side by side."""
+def stages(request: pytest.FixtureRequest) -> Iterator[dict[str, Stage]]:
+    """The servers; those that the session's tests name start side by side, others when they are asked."""
+    if reason := unsupported():
+        pytest.skip(reason)
     found = {key: Stage(key) for key in ("a6000", "t4", CPU)}
+    for name in {name for item in request.session.items for name in getattr(item, "fixturenames", ())} & found.keys():
+        found[name].start()
     yield found
     for stage in found.values():
         stage.close()

@@ -9,17 +9,22 @@ Unsloth's CPU backend, to compare with.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from multiprocessing.connection import Connection, Listener
 
 CPU = "cpu"
+PR_SET_PDEATHSIG = 1
+"""prctl(2): a signal when the parent ends, however it ends."""
 
 
 def main(key: str, address: str) -> None:
-    """Serves until it is asked for None or ended."""
+    """Serves until it is ended, or its parent is gone."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if key != CPU:
         from tests.rehearsal.card.install import install
 
@@ -35,10 +40,7 @@ def main(key: str, address: str) -> None:
         while True:
             with listener.accept() as connection:
                 _reap()
-                request = connection.recv()
-                if request is None:
-                    return
-                _fork(connection, request)
+                _fork(connection, connection.recv())
 
 
 def load() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from multiprocessing.connection import Client
 from pathlib import Path
 from typing import Any
@@ -44,17 +46,33 @@ class Died(RehearsalError):
     """The rehearsal's process ended without an answer."""
 
 
+def unsupported() -> str:
+    """Returns why no card can be simulated here, "" if one can (`card.autograd_engine`)."""
+    if (platform.machine(), sys.platform) != ("x86_64", "linux"):
+        return "a card is simulated on Linux and x86-64 alone"
+    torch = find_spec("torch")
+    libraries = Path(torch.origin).parent / "lib" if torch and torch.origin else Path()
+    return "" if (libraries / "libc10_cuda.so").exists() else "this torch is built without CUDA"
+
+
 class Stage:
-    """A card with a server of its own, which starts in the background and is waited for when it is first asked."""
+    """A card with a server of its own: `start` begins in the background what the first call waits for."""
+
+    process: subprocess.Popen[bytes] | None = None
 
     def __init__(self, key: str) -> None:
         self.key = key
         self.folder = tempfile.TemporaryDirectory(prefix=f"rehearsal-{key}-")
         self.address = str(Path(self.folder.name) / "socket")
         self.log = Path(self.folder.name) / "server.log"
+
+    def start(self) -> None:
+        """Starts the server, once."""
+        if self.process is not None:
+            return
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.rehearsal.server", key, self.address],
+                [sys.executable, "-m", "tests.rehearsal.server", self.key, self.address],
                 cwd=ROOT,
                 env=os.environ | {"UNSLOTH_COMPILE_LOCATION": str(Path(self.folder.name) / "compiled"), **_path()},
                 stdin=subprocess.DEVNULL,
@@ -81,9 +99,9 @@ class Stage:
 
     def close(self) -> None:
         """Ends the server."""
-        if self.process.poll() is None:
+        if self.process is not None:
             self.process.terminate()
-        self.process.wait(timeout=30)
+            self.process.wait(timeout=30)
         self.folder.cleanup()
 
     def _ask(self, function: str, args: tuple[Any, ...], settings: dict[str, Any]) -> tuple[Answer, str]:
@@ -112,6 +130,8 @@ class Stage:
                 return None
 
     def _wait_until_ready(self) -> None:
+        self.start()
+        assert self.process is not None
         end = time.monotonic() + START_S
         while not Path(self.address).exists():
             if self.process.poll() is not None or time.monotonic() > end:
