@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from lowmem_rl.disk import waiting_for_room
-from lowmem_rl.errors import Interrupted, LowMemError, RunDirError
+from lowmem_rl.errors import Interrupted, LowMemError, RunDirError, TrainingError
 from lowmem_rl.runs import RunDir
 from lowmem_rl.training.keeping import Keeper
 from lowmem_rl.training.stopping import Stop
@@ -52,16 +52,21 @@ class Endings:
 
     @contextlib.contextmanager
     def saved(self, save: Callable[[], None]) -> Iterator[None]:
-        """Saves what was learnt, however training ends; a stop does not wait for a disk."""
+        """Saves what was learnt, however training ends; a stop does not wait for a disk.
+
+        What `save` raises for lack of memory does not hide what training ended with.
+        """
+        has_failed = True
         try:
             with self.told_if_interrupted("nothing is lost"):
                 yield
+            has_failed = False
         finally:
             try:
                 if not self.stop.is_at_once:
                     save()
-            except (OSError, KeyboardInterrupt) as error:
-                if self.stop.signal is None:
+            except (OSError, KeyboardInterrupt, TrainingError) as error:
+                if self.stop.signal is None and not (has_failed and isinstance(error, TrainingError)):
                     raise
                 self.tell(f"the adapter is not saved: {str(error) or 'the disk is full'}")
 

@@ -12,6 +12,7 @@ from lowmem_rl.disk import Patience, waiting_for_room, write_folder
 from lowmem_rl.engine.adapter import load_adapter
 from lowmem_rl.engine.choice import Choice
 from lowmem_rl.engine.logprobs import view_of
+from lowmem_rl.engine.out_of_memory import OutOfMemory, tried
 from lowmem_rl.engine.policy import Policy, load_policy, prepare_process, shares_prompts
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.errors import DoesNotFit, RunDirError
@@ -322,9 +323,16 @@ class Run:
     def _save(self, policy: Policy) -> None:
         if not self.is_put_back:  # the adapter of before stays
             return
-        write_folder(self.run_dir.adapter, policy.save_adapter)
+        self._write_adapter(policy)
         self.peaks.write()
         self.listen(Saved(self.run_dir.adapter))
+
+    def _write_adapter(self, policy: Policy) -> None:
+        """A 4-bit model's `state_dict` packs its quantisation's constants on the card: that may need a second try."""
+        found = tried(lambda: write_folder(self.run_dir.adapter, policy.save_adapter))
+        if isinstance(found, OutOfMemory):
+            with self.recovery.stopped("between", lambda: "While the adapter was saved"):
+                write_folder(self.run_dir.adapter, policy.save_adapter)
 
     def _drawn(self) -> list[Drawn]:
         """Returns the rounds of sampling that the run has done."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rehearsal.out_of_memory import marks_of, outcomes, spread
+from tests.rehearsal.out_of_memory import SETTINGS, marks_of, outcomes, spread
 from tests.rehearsal.stage import Stage
 
 EACH = {"sampled and scored": 1, "advantages": 2, "gradient": 1, "clipping": 2, "optimizer": 2, "row": 1}
@@ -27,3 +27,19 @@ def test_any_allocation_of_a_step_may_fail(stages: dict[str, Stage], card: str, 
     assert {phases[number] for number in parts["advantages"]} <= {"advantages", "logprobs", "backward", ""}
     assert {phases[number] for number in (*parts["clipping"], *parts["optimizer"])} == {"optimizer"}
     assert {phases[number] for number in parts["row"]} == {"between"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("first", "phase"), [(2_700, "advantages"), (5_000, "backward")])
+def test_memory_that_is_gone_for_good_ends_the_run_in_two_lines(
+    a6000: Stage, first: int, phase: str, tmp_path: Path
+) -> None:
+    words = [f"--set={setting}" for setting in (*SETTINGS, "memory.max_retries=2")]
+    ended = a6000.lowmem(
+        "train", "--preset=tiny-cpu", "--steps=2", *words, "--out", str(tmp_path / "run"), fail_at=range(first, 10**6)
+    )
+    assert ended.code == 5, ended.output
+    error, hint = [line for line in ended.output.splitlines() if line.startswith(("error: ", "hint: "))]
+    assert f"error: Step 1: memory ran out 3 times in a row in {phase}" in error
+    assert hint.startswith("hint: ")
+    assert "Traceback" not in ended.output
