@@ -7,12 +7,12 @@ import pytest
 from tests.rehearsal.out_of_memory import SETTINGS, marks_of, outcomes, spread
 from tests.rehearsal.stage import Stage
 
+pytestmark = pytest.mark.slow
 EACH = {"sampled and scored": 1, "advantages": 2, "gradient": 1, "clipping": 2, "optimizer": 2, "row": 1}
 """Allocations played in each part of a step: more where there were once no second tries."""
 
 
 @pytest.mark.parametrize("card", ["a6000"])
-@pytest.mark.slow
 def test_any_allocation_of_a_step_may_fail(stages: dict[str, Stage], card: str, tmp_path: Path) -> None:
     marks = stages[card].call(marks_of, str(tmp_path / "marks"))
     assert list(marks) == list(EACH)
@@ -29,7 +29,6 @@ def test_any_allocation_of_a_step_may_fail(stages: dict[str, Stage], card: str, 
     assert {phases[number] for number in parts["row"]} == {"between"}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("first", "phase"), [(2_700, "advantages"), (5_000, "backward")])
 def test_memory_that_is_gone_for_good_ends_the_run_in_two_lines(
     a6000: Stage, first: int, phase: str, tmp_path: Path

@@ -30,7 +30,12 @@ def words(optimizer: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("card", "optimizer"), [("a6000", "adamw_8bit"), ("a6000", "paged_adamw_8bit"), ("t4", "adamw_8bit")]
+    ("card", "optimizer"),
+    [
+        pytest.param("a6000", "adamw_8bit", marks=pytest.mark.slow),
+        pytest.param("a6000", "paged_adamw_8bit", marks=pytest.mark.slow),
+        ("t4", "adamw_8bit"),
+    ],
 )
 def test_a_killed_run_goes_on_to_the_bit(stages: dict[str, Stage], card: str, optimizer: str, tmp_path: Path) -> None:
     stage, whole = stages[card], RunDir(tmp_path / "whole")
