@@ -2,7 +2,9 @@
 
     python -m tests.rehearsal [PRESET ...] [--record FILE.json]
 
-A cell is ok, a fault with its reason, or `-` for what this rehearsal cannot show.
+A cell is ok, a fault with its reason, or `-` for what was not come to. The phases are those of the embedded model with
+the preset's own settings (`scenarios`); "real widths" is a training at the real model's widths with few layers
+(`real_shape`), "bytes" are those of each phase at its full shape, within 5 % of the estimate (`bytes`).
 """
 
 from __future__ import annotations
@@ -22,15 +24,19 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.rehearsal.scenarios import OK, PHASES, UNSEEN, gpu_presets, planned, rehearse
+from tests.rehearsal import bytes as full_shape
+from tests.rehearsal import real_shape
+from tests.rehearsal.scenarios import OK, PHASES, UNSEEN, gpu_presets, planned, rehearse, said
 from tests.rehearsal.stage import Stage
+
+COLUMNS = (*PHASES, "real widths", "bytes")
 
 AT_ONCE = 2
 """Cards at work side by side."""
 MOST_SAID = 600
 """Characters of a fault's reason in the terminal; the record has all."""
 Row = dict[str, Any]
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 160)
 
 
 def main() -> int:
@@ -39,7 +45,7 @@ def main() -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="rehearsal-") as folder:
         rows = list(rehearsed(options.presets or gpu_presets(), options.keep or Path(folder)))
-    faults = [(row["preset"], phase, row[phase]) for row in rows for phase in PHASES if is_fault(row[phase])]
+    faults = [(row["preset"], phase, row[phase]) for row in rows for phase in COLUMNS if is_fault(row[phase])]
     console.print(table_of(rows))
     for preset, phase, reason in faults:
         console.print(f"{preset}, {phase}: {reason[:MOST_SAID]}", markup=False, highlight=False)
@@ -65,10 +71,28 @@ def _on(card: str, presets: list[str], folder: Path) -> Iterator[Row]:
             (folder / preset).mkdir(parents=True, exist_ok=True)
             began = time.monotonic()
             row = {"preset": preset, "card": card} | rehearse(stage, preset, folder / preset)
+            row["real widths"] = said(lambda preset=preset: at_real_widths(stage, preset, folder / preset / "widths"))
+            row["bytes"] = said(lambda preset=preset: at_full_shape(stage, preset, folder / preset / "bytes"))
             seconds = round(time.monotonic() - began)
-            marks = " ".join("!" if is_fault(row[phase]) else row[phase] for phase in PHASES)
+            marks = " ".join("!" if is_fault(row[column]) else row[column] for column in COLUMNS)
             console.print(f"{preset} on {card}, {seconds} s: {marks}", markup=False, highlight=False)
             yield row | {"seconds": seconds}
+
+
+def at_real_widths(stage: Stage, preset: str, folder: Path) -> Iterator[str]:
+    """What is wrong with a step at the real model's widths."""
+    folder.mkdir()
+    ended = real_shape.trained(stage, preset, folder)
+    if ended.code:
+        yield f"train ended with {ended.code}: {ended.output.strip().splitlines()[-2:]}"
+
+
+def at_full_shape(stage: Stage, preset: str, folder: Path) -> Iterator[str]:
+    """Which phases hold other bytes than estimated."""
+    folder.mkdir()
+    for row in full_shape.on_stage(stage, preset, folder):
+        if not row.is_close:
+            yield f"{row.phase}: {row.predicted_bytes} bytes estimated, {row.measured_bytes} counted"
 
 
 @contextmanager

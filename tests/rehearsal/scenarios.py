@@ -111,16 +111,17 @@ def rehearse(stage: Stage, preset: str, folder: Path) -> dict[str, str]:
     (folder / "whole.log").write_text(ended.output)
     cells = dict.fromkeys(PHASES, UNSEEN)
     for phase, look in LOOKS.items():
-        cells[phase] = _said(lambda look=look: look(RunDir(whole), ended))
+        cells[phase] = said(lambda look=look: look(RunDir(whole), ended))
     if ended.code:
         return cells
-    cells["resume"] = _said(lambda: resumed(stage, preset, RunDir(whole), folder / "killed"))
-    cells["out of memory"] = _said(lambda: short_of_memory(stage, preset, folder / "short"))
-    cells["export"] = _said(lambda: exported(stage, whole))
+    cells["resume"] = said(lambda: resumed(stage, preset, RunDir(whole), folder / "killed"))
+    cells["out of memory"] = said(lambda: short_of_memory(stage, preset, folder / "short"))
+    cells["export"] = said(lambda: exported(stage, whole))
     return cells
 
 
-def _said(look: Callable[[], Iterator[str]]) -> str:
+def said(look: Callable[[], Iterator[str]]) -> str:
+    """Returns a cell: "ok", or what `look` finds wrong."""
     try:
         return "; ".join(look()) or OK
     except RehearsalError as error:
