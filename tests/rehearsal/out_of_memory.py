@@ -10,6 +10,7 @@ over the parts of the step, of which most have few.
 import argparse
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -199,7 +200,7 @@ def _outcome(out: Path, number: int, code: int) -> Outcome:
 
 
 def _place(frames: Sequence[str]) -> str:
-    short = [frame.split("site-packages/")[-1].split("/lowmem_rl/")[-1] for frame in frames]
+    short = [re.sub(r"^.*/(site-packages|lowmem_rl|compiled)/", "", frame) for frame in frames]
     ours = [name for name, frame in zip(short, frames, strict=True) if "/lowmem_rl/" in frame]
     return " < ".join(dict.fromkeys([*short[-1:], *ours[-1:]])) or "torch's engine, in a backward"
 
