@@ -154,6 +154,7 @@ WORDINGS = (
     Wording("unsloth/models/rl_replacements.py", "math.ceil(total_samples / B)", "trl_args: and not of rows"),
     Wording("unsloth/models/rl.py", "elif mixed_precision_dtype == 'bfloat16':", "trainer: float32 without autocast"),
     Wording("unsloth/models/rl.py", '"if _is_quantized_model:",', "trainer: no rounding of the adapter on a card"),
+    Wording("unsloth/models/rl.py", "elif scale_rewards == True or scale_rewards == 'group':", "rules: refused"),
     Wording("trl/trainer/grpo_trainer.py", "param.data = param.data.to(torch.bfloat16)", "trainer: put back by us"),
     Wording("unsloth/models/_utils.py", "if max_seq_length < 512:", "docs: shorter rows are checkpointed plainly"),
     Wording("unsloth/models/llama.py", "We shall truncate it ourselves", "policy: longer rows are cut"),

@@ -1,0 +1,245 @@
+"""Trains two steps on given tokens from a given adapter, on whatever device this process shows; runs in a child.
+
+Tokens and rewards are the benchmark's recorded ones (`lowmem_rl.bench.step`): the sampler reads them as if it had
+picked them, so that both sides learn from the same rows and every number can be compared.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy
+
+if TYPE_CHECKING:
+    from lowmem_rl.bench.step.replay import Recorded
+    from lowmem_rl.bench.step.workload import Workload
+    from lowmem_rl.config import RunConfig
+    from lowmem_rl.engine.policy import Policy
+
+Numbers = numpy.ndarray[Any, numpy.dtype[numpy.float32]]
+Update = Literal["prefix", "packed", "padded"]
+"""How Unsloth computes the loss's log-probs: shared prompts (Prefix Grouper), one packed row, or padded rows."""
+
+PROMPTS, GROUP, PROMPT_TOKENS, COMPLETION_TOKENS = 4, 4, 40, 24
+STEPS = 2
+B_SPREAD = 0.004
+LEARNING_RATE = 1e-5
+DTYPE: Literal["float32"] = "float32"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One way through an update."""
+
+    loss: Literal["dapo", "grpo", "dr_grpo"] = "dapo"
+    beta: float = 0.0
+    update: Update = "prefix"
+    checkpointing: Literal["none", "plain", "unsloth"] = "none"
+    bits: Literal[4, 16] = 4
+
+    def __str__(self) -> str:
+        return f"{self.loss}, beta {self.beta:g}, {self.update}, {self.checkpointing}, {self.bits} bit"
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What one side computed."""
+
+    workload: Workload
+    log_probs: Mapping[str, Numbers]
+    """In nats a token: `sampled` by our engine, `training` as the model gives them, `reference` as the KL term does."""
+    advantages: Numbers
+    gradients: Numbers
+    """Of each step (steps, weights)."""
+    start: Numbers
+    weights: Numbers
+    """After the last step."""
+    update: Update
+    """What computed the loss's log-probs, by the marks that Unsloth leaves on the model."""
+    offloads: int
+    """Forwards whose activations Unsloth's checkpointing sent to host RAM."""
+
+
+def compute(cases: Sequence[Case]) -> list[Computed]:
+    """Returns what this device computes in each case."""
+    return [_computed(case) for case in cases]
+
+
+def _computed(case: Case) -> Computed:
+    from lowmem_rl.bench.step import stacks
+    from lowmem_rl.bench.step.replay import Recorded
+    from lowmem_rl.engine.policy import load_policy, prepare_process
+
+    config, device = _config_of(case), _device()
+    prepare_process(config, device)
+    if device.is_gpu:
+        _switch(case.update)
+    with tempfile.TemporaryDirectory() as folder:
+        policy = load_policy(config, device)
+        _offload_everything()
+        offloads = _offloads()
+        workload = _workload(config, policy)
+        kept: list[Numbers] = []
+        stacks.fill_adapter(policy.model, 0, 0.0 if case.beta else B_SPREAD)
+        trainer, sampler = _trainer(config, policy, Recorded(workload), kept, Path(folder))
+        if case.beta:  # TRL's reference is the adapter it is built over, Unsloth's the base: the same before this one
+            stacks.fill_adapter(policy.model, 0, B_SPREAD)
+        start, training = _flat(stacks.adapter_of(policy.model)), _training_log_probs(policy, workload)
+        trainer.train()
+        return Computed(
+            workload,
+            {"training": training, "sampled": sampler.log_probs, **_reference(trainer.rollout)},
+            trainer.rollout["advantages"].float().cpu().numpy(),
+            numpy.stack(kept),
+            start,
+            _flat(stacks.adapter_of(policy.model)),
+            _update_of(policy.model),
+            _offloads() - offloads,
+        )
+
+
+def _config_of(case: Case) -> RunConfig:
+    from lowmem_rl.bench.step.replays import replay_config
+    from lowmem_rl.bench.step.workload import Shape
+    from lowmem_rl.compose import resolve
+    from lowmem_rl.planning.settings import changed
+
+    settings = {
+        "model.bits": case.bits,
+        "model.dtype": DTYPE,
+        "grpo.loss": case.loss,
+        "grpo.beta": case.beta,
+        "grpo.scale_rewards": "none" if case.loss == "dr_grpo" else "group",
+        "grpo.max_prompt_tokens": 512,  # below, Unsloth's checkpointing is the plain one
+        "memory.checkpointing": case.checkpointing,
+        "optimizer.learning_rate": LEARNING_RATE,
+        "memory.micro_batch": 2 * GROUP,
+        "memory.rollout_rows": PROMPTS * GROUP,
+        "rollout.engine": "lowmem",
+        "rollout.weights": "quantized",
+        "optimizer.schedule": "constant",
+        "optimizer.warmup_steps": 0,
+    }
+    shape = Shape(PROMPTS, GROUP, PROMPT_TOKENS, COMPLETION_TOKENS)
+    return replay_config(changed(resolve(preset="tiny-cpu").config, settings), shape, STEPS)
+
+
+def _device() -> Any:
+    import torch
+
+    from lowmem_rl.engine.device import Device
+
+    return Device("cuda" if torch.cuda.is_available() else "cpu", DTYPE)
+
+
+def _switch(update: Update) -> None:
+    """Turns Unsloth's shared and packed forwards off as its environment variables do where it reads them at import."""
+    import trl
+    from unsloth.utils import prefix_grouper
+
+    rewritten = sys.modules[trl.GRPOTrainer.__module__]
+    prefix_grouper._ENABLED = update == "prefix"
+    os.environ["UNSLOTH_GRPO_SEQ_PACKING"] = "0" if update == "padded" else "1"
+    rewritten.UNSLOTH_GRPO_SEQ_PACKING_ON = update != "padded"
+
+
+def _offload_everything() -> None:
+    """Unsloth's checkpointing keeps activations below 2 MiB on the card, and the embedded model has no larger ones."""
+    from unsloth_zoo import gradient_checkpointing
+
+    gradient_checkpointing.MINIMUM_SIZE = 0
+
+
+def _offloads() -> int:
+    from unsloth_zoo import gradient_checkpointing
+
+    return int(getattr(gradient_checkpointing, "OFFLOAD_GENERATION", None) or 0)
+
+
+def _workload(config: RunConfig, policy: Policy) -> Workload:
+    from lowmem_rl.bench.step.workload import Shape, make_workload
+    from lowmem_rl.tasks.registry import load_task
+    from lowmem_rl.training.preflight import load_examples
+
+    shape = Shape(PROMPTS, GROUP, PROMPT_TOKENS, COMPLETION_TOKENS, dead_share=0.25)
+    examples, _ = load_examples(config, load_task(config.task), {})
+    stop = policy.stop_ids | set(policy.tokenizer.all_special_ids)
+    words = [i for i in range(len(policy.tokenizer)) if i not in stop]
+    return make_workload(shape, examples, policy.tokenize, words, policy.tokenizer.eos_token_id, seed=0)
+
+
+def _trainer(config: RunConfig, policy: Policy, recorded: Recorded, kept: list[Numbers], out: Path) -> tuple[Any, Any]:
+    """Returns the trainer, which appends each step's gradients to `kept`, and its sampler."""
+    from transformers import TrainerCallback
+
+    from lowmem_rl.bench.step import stacks
+    from lowmem_rl.bench.step.arms import OURS
+
+    class Keeps(TrainerCallback):
+        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            kept.append(_flat({name: weight.grad for name, weight in stacks.adapter_of(policy.model).items()}))
+
+    sampler = _replay(config, policy, recorded)
+    training = stacks.Training(config, recorded.examples, [recorded], [Keeps()], out)
+    return stacks.build(OURS, policy, sampler, training), sampler
+
+
+def _replay(config: RunConfig, policy: Policy, recorded: Recorded) -> Any:
+    from lowmem_rl.engine.choice import Choice, build
+    from lowmem_rl.engine.rollout import sample
+    from lowmem_rl.engine.row_length import training_row
+    from lowmem_rl.engine.sampler import Sampler
+
+    class Replay(Sampler):
+        """Reads the recorded tokens."""
+
+        log_probs: Numbers
+
+        def sample(self, prompts: Any, names: Any, picking: Any, limits: Any) -> Any:
+            decoder = build(self.policy, self.choice.weights, training_row(self.config))
+            found = sample(decoder, prompts, names, picking, limits, recorded.completions(prompts))
+            self.log_probs = numpy.array([one for row in found for one in row.log_probs], dtype=numpy.float32)
+            return found
+
+    return Replay(policy, config, choice=Choice("lowmem", "quantized", "replayed"))
+
+
+def _training_log_probs(policy: Policy, workload: Workload) -> Numbers:
+    from lowmem_rl.engine.logprobs import completion_log_probs
+
+    rows = [(group.prompt_ids, ids) for group in workload.groups for ids in group.completions]
+    return numpy.array([one for row in completion_log_probs(policy, rows) for one in row], dtype=numpy.float32)
+
+
+def _reference(rollout: Mapping[str, Any]) -> dict[str, Numbers]:
+    """Returns the reference's log-probs of the completions' tokens, row after row; none without a KL penalty.
+
+    TRL's (rows, completion tokens) begin at the completion, Unsloth's at the end of the row's own prompt: rows are
+    packed to the left, and the width holds the longest padding of a prompt, too.
+    """
+    found = rollout.get("ref_per_token_logps")
+    if found is None:
+        return {}
+    padding = (rollout["prompt_mask"] == 0).sum(1).tolist()
+    lengths = rollout["completion_mask"].sum(1).tolist()
+    wider = found.shape[1] - rollout["completion_ids"].shape[1]
+    first = [wider - pad if wider else 0 for pad in padding]
+    rows = [found[i, start : start + length] for i, (start, length) in enumerate(zip(first, lengths, strict=True))]
+    return {"reference": numpy.concatenate([row.float().cpu().numpy() for row in rows])}
+
+
+def _flat(tensors: Mapping[str, Any]) -> Numbers:
+    """Returns all of them as one vector, by name."""
+    return numpy.concatenate([tensors[name].detach().float().cpu().numpy().ravel() for name in sorted(tensors)])
+
+
+def _update_of(model: Any) -> Update:
+    if getattr(model, "_unsloth_prefix_grouper_grad_verified", None):
+        return "prefix"
+    return "packed" if getattr(model, "_unsloth_seq_packing_grad_ok", None) else "padded"
