@@ -4,7 +4,7 @@
 
 The tensors have no data: shapes, dtypes, devices and the ways through the code are the real ones. Group size, rows of a
 wave and of a micro-batch, checkpointing, loss and beta are the preset's; completions are short, for each token of each
-layer takes the simulation some milliseconds.
+layer takes the simulation some milliseconds. About 10 s; deepseekmath-7b-80gb, with 1024 micro-batches, 140 s.
 """
 
 from __future__ import annotations
