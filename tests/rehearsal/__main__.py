@@ -27,21 +27,24 @@ from rich.table import Table
 from tests.rehearsal import bytes as full_shape
 from tests.rehearsal import real_shape
 from tests.rehearsal.scenarios import OK, PHASES, UNSEEN, gpu_presets, planned, rehearse, said
-from tests.rehearsal.stage import Stage
+from tests.rehearsal.stage import Stage, unsupported
 
 COLUMNS = (*PHASES, "real widths", "bytes")
 
-AT_ONCE = 2
+AT_ONCE, LONGEST_S = 2, 3600
 """Cards at work side by side."""
 MOST_SAID = 600
 """Characters of a fault's reason in the terminal; the record has all."""
 Row = dict[str, Any]
-console = Console(width=None if sys.stdout.isatty() else 160)
+console = Console(width=None if sys.stdout.isatty() else 220)
 
 
 def main() -> int:
     """Rehearses what is asked for, prints the table, writes the record."""
     options = _options()
+    if reason := unsupported():
+        console.print(reason)
+        return 3
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="rehearsal-") as folder:
         rows = list(rehearsed(options.presets or gpu_presets(), options.keep or Path(folder)))
@@ -81,7 +84,7 @@ def _on(card: str, presets: list[str], folder: Path) -> Iterator[Row]:
 
 def at_real_widths(stage: Stage, preset: str, folder: Path) -> Iterator[str]:
     """What is wrong with a step at the real model's widths."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     ended = real_shape.trained(stage, preset, folder)
     if ended.code:
         yield f"train ended with {ended.code}: {ended.output.strip().splitlines()[-2:]}"
@@ -89,7 +92,7 @@ def at_real_widths(stage: Stage, preset: str, folder: Path) -> Iterator[str]:
 
 def at_full_shape(stage: Stage, preset: str, folder: Path) -> Iterator[str]:
     """Which phases hold other bytes than estimated."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     for row in full_shape.on_stage(stage, preset, folder):
         if not row.is_close:
             yield f"{row.phase}: {row.predicted_bytes} bytes estimated, {row.measured_bytes} counted"
@@ -98,7 +101,7 @@ def at_full_shape(stage: Stage, preset: str, folder: Path) -> Iterator[str]:
 @contextmanager
 def stage_of(card: str) -> Iterator[Stage]:
     """Yields a stage, and ends its server."""
-    stage = Stage(card)
+    stage = Stage(card, limit_s=LONGEST_S)
     try:
         yield stage
     finally:

@@ -60,7 +60,7 @@ class Row:
 
 def compare_bytes(preset: str, out: Path, stage: Stage | None = None, *, layers: int | None = None) -> list[Row]:
     """Measures a preset at its model's shape, all layers unless told otherwise, on its own card; files lie in `out`."""
-    own = stage or Stage(card_of(preset))
+    own = stage or Stage(card_of(preset), limit_s=3600)
     try:
         return on_stage(own, preset, out, layers=layers)
     finally:
@@ -173,7 +173,7 @@ def main() -> int:
     began = time.monotonic()
     for preset in options.presets or gpu_presets():
         with tempfile.TemporaryDirectory(prefix="rehearsal-") as folder:
-            stage = Stage(card_of(preset))
+            stage = Stage(card_of(preset), limit_s=3600)
             try:
                 rows[preset] = on_stage(
                     stage, preset, Path(folder), options.set, layers=options.layers, blocks=options.blocks

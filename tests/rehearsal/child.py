@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,8 @@ def answer(request: Request) -> Answer:
     if STATE.is_installed:
         sys.executable = str(launcher(STATE.card.key, Path(request.output).parent))
     os.chdir(request.cwd)
+    # What a run remembers of its memory must not correct this machine's estimates, nor another rehearsal's.
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(dir=Path(request.output).parent)
     os.environ.update(request.settings.env)
     _reset(request.settings)
     try:
@@ -85,6 +88,7 @@ def _begin_with_training(settings: Settings) -> None:
         if not begun:
             begun.append(True)
             STATE.allocations, STATE.counts_waits = 0, settings.counts_waits
+            STATE.held_bytes = STATE.peak_bytes = STATE.allocated_bytes
             STATE.limit_bytes, STATE.fail_at = settings.limit_bytes, frozenset(settings.fail_at)
         return plain(*args, **kwargs)
 

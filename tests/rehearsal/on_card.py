@@ -11,7 +11,9 @@ from __future__ import annotations
 import os
 import runpy
 import sys
+import tempfile
 from pathlib import Path
+from shlex import quote
 
 from tests.rehearsal.card.install import install
 
@@ -32,7 +34,7 @@ def launcher(card: str, folder: Path) -> Path:
     path = folder / "python"
     if not path.exists():
         new = folder / f"python-{os.getpid()}"
-        new.write_text(LAUNCHER.format(python=sys.executable, card=card, server=folder / "socket"))
+        new.write_text(LAUNCHER.format(python=quote(sys.executable), card=card, server=quote(str(folder / "socket"))))
         new.chmod(0o755)
         new.rename(path)
     return path
@@ -54,4 +56,6 @@ def main(card: str, module: str, *arguments: str) -> None:
 
 if __name__ == "__main__":
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    main(*sys.argv[1:])
+    with tempfile.TemporaryDirectory() as cache:  # what a run remembers of its memory is no measurement
+        os.environ.setdefault("XDG_CACHE_HOME", cache)
+        main(*sys.argv[1:])

@@ -24,7 +24,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-GROUP_SIZE = 8
 SETTINGS = (
     "grpo.prompts_per_step=2",
     "memory.micro_batch=8",
@@ -38,9 +37,24 @@ SETTINGS = (
     "optimizer.warmup_steps=0",
 )
 """Two micro-batches of one group a step, with a pass for the reference's log-probs."""
-STEPS = 2
 HERE = "tests.rehearsal.out_of_memory"
 """This module, in which a server looks functions up."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """A command that trains, all but its --out, with every completion kept (logging.samples_every=1)."""
+
+    command: tuple[str, ...]
+    steps: int = 2
+    prompts: int = 2
+    group_size: int = 8
+
+
+def tiny(*settings: str) -> Training:
+    """Returns the training of the embedded model that the sweep plays."""
+    words = (f"--set={setting}" for setting in (*SETTINGS, *settings))
+    return Training(("train", "--preset=tiny-cpu", "--steps=2", *words))
 
 
 @dataclass(frozen=True)
@@ -55,24 +69,25 @@ class Outcome:
     """What the run wrote down in recoveries.jsonl, "" for nothing: then Unsloth or the sampler has helped itself."""
     steps: int
     is_whole: bool
-    """Each step has its groups, whole, once."""
+    """Each step is there and has its groups, whole, once."""
     lines: str
-    """What the user was told last, if it ended early."""
+    """The last lines that the user saw, if it ended early."""
 
     @property
     def is_sound(self) -> bool:
         """It was survived, or ended in the two lines that the user can act on."""
-        survived = self.code == 0 and self.steps == STEPS and self.is_whole
-        return survived or (self.code == 5 and "hint:" in self.lines and "Traceback" not in self.lines)
+        return (self.code == 0 and self.is_whole) or (
+            self.code == 5 and "hint:" in self.lines and "Traceback" not in self.lines
+        )
 
 
-def outcomes(out: str, allocations: Sequence[int], settings: Sequence[str] = ()) -> list[Outcome]:
+def outcomes(training: Training, out: str, allocations: Sequence[int]) -> list[Outcome]:
     """Runs on the card, in a forked process. Returns an outcome for each allocation."""
     results = Path(f"{out}.jsonl")
     child = os.fork()
     if not child:
         try:
-            _train(Path(out), allocations, settings, results)
+            _train(training, Path(out), allocations, results)
         except BaseException:  # noqa: BLE001  # a fork must not go on as the process that it was forked from
             traceback.print_exc()
         finally:
@@ -82,7 +97,7 @@ def outcomes(out: str, allocations: Sequence[int], settings: Sequence[str] = ())
     return [Outcome(**json.loads(line)) for line in results.read_text().splitlines()]
 
 
-def marks_of(out: str, settings: Sequence[str] = ()) -> dict[str, int]:
+def marks_of(training: Training, out: str) -> dict[str, int]:
     """Runs on the card. Returns the allocations of the first step up to the end of each of its parts."""
     from transformers.trainer_callback import CallbackHandler
 
@@ -93,15 +108,15 @@ def marks_of(out: str, settings: Sequence[str] = ()) -> dict[str, int]:
 
     marks: dict[str, int] = {}
 
-    def marked(owner: Any, name: str, before: str = "", behind: str = "") -> None:
+    def marked(owner: Any, name: str, before: str = "", after: str = "") -> None:
         plain = getattr(owner, name)
 
         def run(*args: Any, **kwargs: Any) -> Any:
             if before:
                 marks.setdefault(before, STATE.allocations)
             found = plain(*args, **kwargs)
-            if behind:
-                marks.setdefault(behind, STATE.allocations)
+            if after:
+                marks.setdefault(after, STATE.allocations)
             return found
 
         setattr(owner, name, run)
@@ -110,9 +125,8 @@ def marks_of(out: str, settings: Sequence[str] = ()) -> dict[str, int]:
     marked(Learning, "_learnt", "advantages")
     marked(Learning, "_clip_grad_norm", "gradient", "clipping")
     marked(CallbackHandler, "on_optimizer_step", "optimizer")
-    marked(Learning, "write_row", behind="row")
-    words = [f"--set={setting}" for setting in (*SETTINGS, *settings)]
-    assert lowmem("train", "--preset=tiny-cpu", f"--steps={STEPS}", *words, "--out", out) == 0
+    marked(Learning, "write_row", after="row")
+    assert lowmem(*training.command, "--out", out) == 0, "the undisturbed training fails"
     return marks
 
 
@@ -128,7 +142,7 @@ def spread(marks: dict[str, int], each: int) -> dict[str, list[int]]:
     }
 
 
-def _train(out: Path, allocations: Sequence[int], settings: Sequence[str], results: Path) -> None:
+def _train(training: Training, out: Path, allocations: Sequence[int], results: Path) -> None:
     """Begins the training; its forks end it."""
     from transformers.trainer_callback import CallbackHandler
 
@@ -144,11 +158,10 @@ def _train(out: Path, allocations: Sequence[int], settings: Sequence[str], resul
         return control
 
     CallbackHandler.on_step_begin = on_step_begin
-    words = [f"--set={setting}" for setting in (*SETTINGS, *settings)]
-    code = lowmem("train", "--preset=tiny-cpu", f"--steps={STEPS}", *words, "--out", str(out))
+    code = lowmem(*training.command, "--out", str(out))
     if len(forks) > 1:  # in one of the forks
         sys.stderr.flush()
-        found = _outcome(out, forks[-1], code)
+        found = _outcome(training, out, forks[-1], code)
         with results.open("a") as file:
             file.write(json.dumps(asdict(found)) + "\n")
 
@@ -180,22 +193,24 @@ def _redirect(log: Path) -> None:
         os.dup2(file, number)
 
 
-def _outcome(out: Path, number: int, code: int) -> Outcome:
+def _outcome(training: Training, out: Path, number: int, code: int) -> Outcome:
     from lowmem_rl.runs import RunDir, read_rows
     from tests.rehearsal.card.state import STATE
 
     run = RunDir(out)
     groups = Counter((row["step"], row["example_id"]) for row in read_rows(run.samples))
     phases = [row["phase"] for row in read_rows(run.recoveries)]
-    told = out.with_name(f"{out.name}.log").read_text(errors="replace").splitlines()
+    steps = len(list(read_rows(run.metrics)))
+    whole = set(groups.values()) == {training.group_size} and len(groups) == training.prompts * training.steps
+    lines = out.with_name(f"{out.name}.log").read_text(errors="replace").splitlines()
     return Outcome(
         allocation=number,
         code=code,
         place=_place(STATE.failures[0]) if STATE.failures else "",
         phase=", ".join(phases),
-        steps=len(list(read_rows(run.metrics))),
-        is_whole=set(groups.values()) == {GROUP_SIZE} and len(groups) == 2 * STEPS,
-        lines="" if code == 0 else "\n".join(told[-12:]),
+        steps=steps,
+        is_whole=whole and steps == training.steps,
+        lines="" if code == 0 else "\n".join(lines[-12:]),
     )
 
 
@@ -226,15 +241,15 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    stage = Stage(options.card)
+    stage, training = Stage(options.card, limit_s=36_000), tiny(*options.set)
     began = time.monotonic()
     try:
         with tempfile.TemporaryDirectory() as folder:
-            marks = stage.call(f"{HERE}:marks_of", str(Path(folder, "marks")), options.set)
+            marks = stage.call(f"{HERE}:marks_of", training, str(Path(folder, "marks")))
             # The second step finds the optimizer's states, and Unsloth's notes, of the first.
             played = marks | {"the second step": 2 * marks["row"]}
             numbers = sorted({number for part in spread(played, options.each).values() for number in part})
-            found = stage.call(f"{HERE}:outcomes", str(Path(folder, "run")), numbers, options.set)
+            found = stage.call(f"{HERE}:outcomes", training, str(Path(folder, "run")), numbers)
     finally:
         stage.close()
     record = {

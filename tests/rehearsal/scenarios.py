@@ -5,12 +5,15 @@ A cell of the table is "ok", or says what is wrong.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
 import signal
 import subprocess
 import sys
+import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -18,13 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from lowmem_rl.compose import resolve
-from lowmem_rl.errors import RunDirError
 from lowmem_rl.presets import load_presets
 from lowmem_rl.runs import Row, RunDir, read_json, read_rows
 from lowmem_rl.training.checkpoints import newest
 from lowmem_rl.training.verify_resume import differences
+from tests.rehearsal.out_of_memory import Training, marks_of, outcomes, spread
 from tests.rehearsal.stage import Died, Ended, RehearsalError, Stage
 
+ROOM = 0.7
+"""Share of what a step takes that a cramped run has."""
 PHASES = (
     "load",
     "rollout",
@@ -39,9 +44,9 @@ PHASES = (
 )
 OK, UNSEEN = "ok", "-"
 """`UNSEEN` is what this rehearsal cannot show."""
-STEPS, KILLED_AFTER = 3, 2
-FAILS_AT = (40, 700, 1500, 2500)
-"""Allocations that run out of memory, counted from the first step's beginning: spread over rollout and update."""
+OPTIMIZER = "the last checkpoint's optimizer.pt"
+"""As `differences` names it."""
+STEPS, PROMPTS, KILLED_AFTER = 3, 2, 2
 EMBEDDED = (
     "model.name=tiny",
     "task.name=arithmetic",
@@ -49,13 +54,13 @@ EMBEDDED = (
     "task.prompt=bare",
     "rewards={boxed_answer = 1.0, think_format = 0.2}",
     "rollout.engine=lowmem",  # auto takes the faster one, and nothing here is as fast as on a card
-    f"grpo.steps={STEPS}",
-    "grpo.prompts_per_step=2",
+    f"grpo.prompts_per_step={PROMPTS}",
     "grpo.max_prompt_tokens=128",
     "grpo.max_completion_tokens=32",
     "eval.examples=8",
     "eval.quick_examples=4",
     "logging.checkpoint_every=1",
+    "logging.samples_every=1",
 )
 """The embedded model and short rows; everything else is the preset's own."""
 
@@ -78,9 +83,12 @@ class Planned:
 
 @cache
 def planned(preset: str) -> Planned:
-    """Asks `profile`, as a user would."""
+    """Asks `profile`, as a user would on a machine that has measured nothing yet."""
     command = [Path(sys.executable).with_name("lowmem-rl"), "profile", "--preset", preset, "--json"]
-    plan = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)["plan"]
+    with tempfile.TemporaryDirectory() as cache:
+        env = os.environ | {"XDG_CACHE_HOME": cache}
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+    plan = json.loads(done.stdout)["plan"]
     names = ("micro_batch", "rollout_rows", "checkpointing", "rollout_weights")
     return Planned(resolve(preset=preset).card, *(plan[name] for name in names))
 
@@ -88,7 +96,7 @@ def planned(preset: str) -> Planned:
 def settings_of(preset: str) -> tuple[str, ...]:
     """Returns the settings of a preset's rehearsal: the embedded model, trained as the preset trains its own."""
     plan, config = planned(preset), resolve(preset=preset).config
-    rows = 2 * config.grpo.group_size
+    rows = PROMPTS * config.grpo.group_size
     return (
         *EMBEDDED,
         f"memory.micro_batch={math.gcd(plan.micro_batch, rows)}",
@@ -98,10 +106,16 @@ def settings_of(preset: str) -> tuple[str, ...]:
     )
 
 
-def command(preset: str, out: Path) -> list[str]:
+def training_of(preset: str, steps: int = STEPS) -> Training:
     """Returns the command that trains it."""
-    given = (argument for setting in settings_of(preset) for argument in ("--set", setting))
-    return ["train", "--preset", preset, *given, "--force", "--out", str(out)]
+    words = (f"--set={setting}" for setting in settings_of(preset))
+    group_size = resolve(preset=preset).config.grpo.group_size
+    return Training(("train", f"--preset={preset}", f"--steps={steps}", *words, "--force"), steps, PROMPTS, group_size)
+
+
+def command(preset: str, out: Path) -> list[str]:
+    """Returns it with the folder of its run."""
+    return [*training_of(preset).command, "--out", str(out)]
 
 
 def rehearse(stage: Stage, preset: str, folder: Path) -> dict[str, str]:
@@ -115,7 +129,12 @@ def rehearse(stage: Stage, preset: str, folder: Path) -> dict[str, str]:
     if ended.code:
         return cells
     cells["resume"] = said(lambda: resumed(stage, preset, RunDir(whole), folder / "killed"))
-    cells["out of memory"] = said(lambda: short_of_memory(stage, preset, folder / "short"))
+    cells["out of memory"] = said(
+        lambda: itertools.chain(
+            short_of_memory(stage, preset, folder),
+            cramped(stage, preset, folder, ended.report.peak_bytes, ended.report.held_bytes),
+        )
+    )
     cells["export"] = said(lambda: exported(stage, whole))
     return cells
 
@@ -126,7 +145,7 @@ def said(look: Callable[[], Iterator[str]]) -> str:
         return "; ".join(look()) or OK
     except RehearsalError as error:
         return error.reason
-    except (RunDirError, OSError, LookupError, TypeError) as error:  # a file of the run is missing or another
+    except Exception as error:  # noqa: BLE001  # a file of the run is missing or torn: this cell's fault, no other's
         return f"{type(error).__name__}: {error}"
 
 
@@ -146,9 +165,10 @@ def sampled(run: RunDir, ended: Ended) -> Iterator[str]:
         yield f"{len(rows)} rows of {STEPS}"
     if any("sampler_fell_back" in row for row in rows):
         yield "the sampler fell back"
-    groups = {len(drawn["right"]) for drawn in read_rows(run.order)}
-    if groups != {2}:
-        yield f"groups a step: {groups}"
+    size = resolve(preset=_preset(run)).config.grpo.group_size
+    groups = Counter((row["step"], row["example_id"]) for row in read_rows(run.samples))
+    if len(groups) != PROMPTS * STEPS or set(groups.values()) != {size}:
+        yield f"groups of {size} in {STEPS} steps: {sorted(groups.values())}"
 
 
 def scored(run: RunDir, ended: Ended) -> Iterator[str]:
@@ -175,9 +195,9 @@ def stepped(run: RunDir, ended: Ended) -> Iterator[str]:
     from safetensors.numpy import load_file
 
     weights = load_file(run.adapter / "adapter_model.safetensors")
-    still = [name for name, weight in weights.items() if "lora_B" in name and not weight.any()]
-    if still:
-        yield f"{len(still)} of {len(weights) // 2} layers have not learned"
+    learned = [weight.any() for name, weight in weights.items() if "lora_B" in name]
+    if not learned or not all(learned):
+        yield f"{sum(learned)} of {len(learned)} layers have learned"
 
 
 def evaluated(run: RunDir, ended: Ended) -> Iterator[str]:
@@ -217,8 +237,32 @@ def resumed(stage: Stage, preset: str, whole: RunDir, out: Path) -> Iterator[str
     ended = stage.lowmem("train", "--resume", "--out", str(out), "--force")
     if ended.code:
         yield f"--resume ended with {ended.code}: {ended.output.strip().splitlines()[-2:]}"
-    else:
-        yield from differences(whole, RunDir(out))
+        return
+    found = list(differences(whole, RunDir(out)))
+    if OPTIMIZER in found and same_states(whole, RunDir(out)):
+        found.remove(OPTIMIZER)  # the file differs: 8-bit states share their tables until they are loaded
+    yield from found
+
+
+def same_states(one: RunDir, other: RunDir) -> bool:
+    """Says whether the last checkpoints' optimizers are equal to the bit, tensor by tensor."""
+    import torch
+
+    files = (run.checkpoint(STEPS) / "optimizer.pt" for run in (one, other))
+    first, second = (torch.load(file, map_location="cpu", weights_only=True) for file in files)
+    return _equal(first, second)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    import torch
+
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_equal(value, other[key]) for key, value in one.items())
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    return bool(one == other)
 
 
 def dies_after_some_steps() -> None:
@@ -235,17 +279,31 @@ def dies_after_some_steps() -> None:
     CallbackHandler.on_step_begin = on_step_begin
 
 
-def short_of_memory(stage: Stage, preset: str, out: Path) -> Iterator[str]:
-    """What is wrong with a run whose memory runs out now and then: it goes on, its groups whole."""
-    ended = stage.lowmem(*command(preset, out), fail_at=FAILS_AT)
-    (out.parent / "short.log").write_text(ended.output)
-    if ended.code:
+def short_of_memory(stage: Stage, preset: str, folder: Path) -> Iterator[str]:
+    """What is wrong with runs in which an allocation fails, one in each part of a step: they go on, groups whole."""
+    training = training_of(preset, steps=2)
+    marks = stage.call(marks_of, training, str(folder / "marks"))
+    numbers = sorted({number for part in spread(marks, 1).values() for number in part})
+    found = stage.call(outcomes, training, str(folder / "short"), numbers)
+    if len(found) != len(numbers):
+        yield f"{len(found)} of {len(numbers)} runs came to an end"
+    yield from (f"allocation {one.allocation} at {one.place}: {one.code} {one.lines}" for one in found if one.code)
+    yield from (f"allocation {one.allocation}: groups are not whole" for one in found if not one.is_whole)
+    if lacking := {"rollout", "optimizer"} - {one.phase for one in found}:
+        yield f"nothing was recovered in {', '.join(sorted(lacking))}"
+
+
+def cramped(stage: Stage, preset: str, folder: Path, peak: int, held: int) -> Iterator[str]:
+    """What is wrong with a run that has less memory than its step takes: fewer rows stay together, or it says so."""
+    limit = held + int(ROOM * (peak - held))
+    ended = stage.lowmem(*command(preset, folder / "cramped"), limit_bytes=limit)
+    rows = list(read_rows(RunDir(folder / "cramped").recoveries))
+    if ended.code not in (0, 5) or (ended.code == 5 and "hint: " not in ended.output):
         yield f"ended with {ended.code}: {ended.output.strip().splitlines()[-2:]}"
-        return
-    if len(ended.report.failures) != len(FAILS_AT):
-        yield f"played {len(ended.report.failures)} of {len(FAILS_AT)}"
-    yield from sampled(RunDir(out), ended)
-    yield from updated(RunDir(out), ended)
+    if not rows:
+        yield f"nothing ran out of {limit} bytes"
+    if ended.code == 0:
+        yield from sampled(RunDir(folder / "cramped"), ended)
 
 
 def exported(stage: Stage, run: Path) -> Iterator[str]:
@@ -254,6 +312,10 @@ def exported(stage: Stage, run: Path) -> Iterator[str]:
         ended = stage.lowmem("export", str(run), "--to", form, "--examples", "8")
         if ended.code:
             yield f"--to {form} ended with {ended.code}: {ended.output.strip().splitlines()[-2:]}"
+        elif resolve(preset=_preset(RunDir(run))).config.model.bits == 4 or form == "adapter":
+            tokens = read_json(run / "export" / form / "proof.json")["tokens"]
+            if tokens["items"] != 8 or tokens["same"] + len(tokens["ties"]) != 8:
+                yield f"--to {form}: {tokens['same']} of {tokens['items']} answers are the same"
 
 
 def _rows(run: RunDir) -> list[Row]:

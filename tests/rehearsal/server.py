@@ -38,9 +38,9 @@ def main(key: str, address: str) -> None:
     with Listener(address, "AF_UNIX") as listener:
         print("ready", flush=True)  # noqa: T201
         while True:
-            with listener.accept() as connection:
+            with contextlib.suppress(EOFError, OSError), listener.accept() as connection:  # who asked may have left
                 _reap()
-                _fork(connection, connection.recv())
+                _fork(listener, connection, connection.recv())
 
 
 def load() -> None:
@@ -53,14 +53,16 @@ def load() -> None:
     import lowmem_rl.training.run  # noqa: F401
 
 
-def _fork(connection: Connection, request: object) -> None:
+def _fork(listener: Listener, connection: Connection, request: object) -> None:
     child = os.fork()
     if child:
         connection.send(child)
         return
+    os.setsid()  # what it starts ends with it (`Stage`)
     with contextlib.suppress(BaseException):
         from tests.rehearsal.child import answer
 
+        listener._listener._socket.close()  # close() would unlink the path  # type: ignore[attr-defined]
         connection.send(answer(request))
     os._exit(0)
 

@@ -21,7 +21,11 @@ from tests.rehearsal.card.state import Report
 from tests.rehearsal.request import Answer, Request, Settings
 
 ROOT = Path(__file__).parents[2]
-START_S, REHEARSAL_S = 300, 900
+START_S, REHEARSAL_S = 300, 300
+LONGEST_PLACE = 60
+
+CACHES = ("UNSLOTH_COMPILE_LOCATION", "HF_HOME", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "MPLCONFIGDIR")
+"""Environment variables that name folders of libraries: each server has its own."""
 
 
 @dataclass(frozen=True)
@@ -60,21 +64,25 @@ class Stage:
 
     process: subprocess.Popen[bytes] | None = None
 
-    def __init__(self, key: str) -> None:
-        self.key = key
-        self.folder = tempfile.TemporaryDirectory(prefix=f"rehearsal-{key}-")
+    def __init__(self, key: str, limit_s: float = REHEARSAL_S) -> None:
+        self.key, self.limit_s = key, limit_s
+        # A socket's path has 108 bytes at most (unix(7)).
+        place = tempfile.gettempdir() if len(tempfile.gettempdir()) < LONGEST_PLACE else "/tmp"
+        self.folder = tempfile.TemporaryDirectory(prefix=f"rehearsal-{key}-", dir=place)
         self.address = str(Path(self.folder.name) / "socket")
         self.log = Path(self.folder.name) / "server.log"
 
     def start(self) -> None:
-        """Starts the server, once."""
+        """Starts the server, once. Raises `RehearsalError` on a machine on which no card can be simulated."""
         if self.process is not None:
             return
+        if reason := unsupported():
+            raise RehearsalError(reason)
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.rehearsal.server", self.key, self.address],
                 cwd=ROOT,
-                env=os.environ | {"UNSLOTH_COMPILE_LOCATION": str(Path(self.folder.name) / "compiled"), **_path()},
+                env=os.environ | _path() | {name: str(Path(self.folder.name, name)) for name in CACHES},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -101,7 +109,10 @@ class Stage:
         """Ends the server."""
         if self.process is not None:
             self.process.terminate()
-            self.process.wait(timeout=30)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout=10)
+            self.process.kill()
+            self.process.wait()
         self.folder.cleanup()
 
     def _ask(self, function: str, args: tuple[Any, ...], settings: dict[str, Any]) -> tuple[Answer, str]:
@@ -119,11 +130,13 @@ class Stage:
         """Returns None if the process died, by a signal of its own for one."""
         with Client(self.address, "AF_UNIX") as connection:
             connection.send(request)
+            if not connection.poll(START_S):
+                raise RehearsalError(f"The server of {self.key} does not answer.", self.log.read_text())
             child = connection.recv()
-            if not connection.poll(REHEARSAL_S):
+            if not connection.poll(self.limit_s):
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(child, signal.SIGKILL)
-                raise RehearsalError(f"{request.function} took more than {REHEARSAL_S} s.")
+                    os.killpg(child, signal.SIGKILL)  # it leads a group of its own
+                raise RehearsalError(f"{request.function} took more than {self.limit_s:g} s.")
             try:
                 return connection.recv()
             except EOFError:

@@ -27,6 +27,8 @@ class State:
     allocations: int = 0
     allocated_bytes: int = 0
     peak_bytes: int = 0
+    held_bytes: int = 0
+    """What was held when the first training step began."""
     limit_bytes: int | None = None
     """Bytes above which an allocation fails; None for the card's own size."""
     fail_at: frozenset[int] = frozenset()
@@ -47,7 +49,13 @@ class State:
         """Returns what has been counted."""
         waits = [(*wait, count) for wait, count in self.waits.most_common()]
         return Report(
-            waits, dict(self.attention), dict(self.kernels), self.allocations, self.peak_bytes, list(self.failures)
+            waits,
+            dict(self.attention),
+            dict(self.kernels),
+            self.allocations,
+            self.peak_bytes,
+            self.held_bytes,
+            list(self.failures),
         )
 
 
@@ -61,6 +69,8 @@ class Report:
     kernels: dict[str, int] = field(default_factory=dict)
     allocations: int = 0
     peak_bytes: int = 0
+    """Since the first training step began, if one did."""
+    held_bytes: int = 0
     failures: list[list[str]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
