@@ -142,6 +142,11 @@ def spread(marks: dict[str, int], each: int) -> dict[str, list[int]]:
     }
 
 
+def middles(marks: dict[str, int]) -> list[int]:
+    """Returns an allocation in the middle of each part."""
+    return [(start + end + 1) // 2 for start, end in pairwise([0, *marks.values()]) if end > start]
+
+
 def _train(training: Training, out: Path, allocations: Sequence[int], results: Path) -> None:
     """Begins the training; its forks end it."""
     from transformers.trainer_callback import CallbackHandler
@@ -168,6 +173,8 @@ def _train(training: Training, out: Path, allocations: Sequence[int], results: P
 
 def _fork_for_each(out: Path, allocations: Sequence[int], results: Path, forks: list[Any]) -> None:
     """Returns in the forks alone."""
+    import torch
+
     from tests.rehearsal.card.state import STATE
 
     results.touch()
@@ -176,13 +183,18 @@ def _fork_for_each(out: Path, allocations: Sequence[int], results: Path, forks: 
     for number in allocations:
         shutil.copytree(before, out, dirs_exist_ok=True)
         if not (child := os.fork()):
-            _redirect(out.with_name(f"{out.name}.log"))
+            _redirect(_log(out, number))
             forks.append(number)
+            torch.set_num_threads(1)  # as in `child.answer`: this is a fork, too
             STATE.allocations, STATE.fail_at, STATE.failures = 0, frozenset([number]), []
             return
         os.waitpid(child, 0)
         shutil.rmtree(out)
     os._exit(0)
+
+
+def _log(out: Path, number: int) -> Path:
+    return out.with_name(f"{out.name}-{number}.log")
 
 
 def _redirect(log: Path) -> None:
@@ -202,7 +214,7 @@ def _outcome(training: Training, out: Path, number: int, code: int) -> Outcome:
     phases = [row["phase"] for row in read_rows(run.recoveries)]
     steps = len(list(read_rows(run.metrics)))
     whole = set(groups.values()) == {training.group_size} and len(groups) == training.prompts * training.steps
-    lines = out.with_name(f"{out.name}.log").read_text(errors="replace").splitlines()
+    lines = _log(out, number).read_text(errors="replace").splitlines()
     return Outcome(
         allocation=number,
         code=code,

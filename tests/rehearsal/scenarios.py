@@ -25,7 +25,7 @@ from lowmem_rl.presets import load_presets
 from lowmem_rl.runs import Row, RunDir, read_json, read_rows
 from lowmem_rl.training.checkpoints import newest
 from lowmem_rl.training.verify_resume import differences
-from tests.rehearsal.out_of_memory import Training, marks_of, outcomes, spread
+from tests.rehearsal.out_of_memory import Training, marks_of, middles, outcomes
 from tests.rehearsal.stage import Died, Ended, RehearsalError, Stage
 
 ROOM = 0.7
@@ -283,10 +283,10 @@ def short_of_memory(stage: Stage, preset: str, folder: Path) -> Iterator[str]:
     """What is wrong with runs in which an allocation fails, one in each part of a step: they go on, groups whole."""
     training = training_of(preset, steps=2)
     marks = stage.call(marks_of, training, str(folder / "marks"))
-    numbers = sorted({number for part in spread(marks, 1).values() for number in part})
+    numbers = middles(marks)
     found = stage.call(outcomes, training, str(folder / "short"), numbers)
-    if len(found) != len(numbers):
-        yield f"{len(found)} of {len(numbers)} runs came to an end"
+    if lost := set(numbers) - {one.allocation for one in found}:
+        yield f"the runs in which allocation {sorted(lost)} fails came to no end"
     yield from (f"allocation {one.allocation} at {one.place}: {one.code} {one.lines}" for one in found if one.code)
     yield from (f"allocation {one.allocation}: groups are not whole" for one in found if not one.is_whole)
     if lacking := {"rollout", "optimizer"} - {one.phase for one in found}:
