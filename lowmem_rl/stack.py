@@ -1,7 +1,8 @@
 """What the GPU path rests on besides documented interfaces: versions, environment switches, private members, wording.
 
 Plain data. `tests/contracts/test_stack.py` holds it against the installed packages, so that an upgrade fails a test
-and not a run; `doctor` compares the versions. What is used and not listed here fails that test, too.
+and not a run; `doctor` compares the versions. A switch of Unsloth's, a mark of its own, or a private name of a trainer
+that is used and not listed here fails that test, too.
 """
 
 from collections.abc import Mapping
@@ -54,7 +55,7 @@ SWITCHES: Mapping[str, Switch] = {
         "unsloth/models/rl_replacements.py", "left on: the update reads a prompt once a group"
     ),
     "UNSLOTH_GRPO_SEQ_PACKING": Switch(
-        "unsloth/models/rl_replacements.py", "left on: rows without padding where prompts are not shared"
+        "unsloth/models/rl_replacements.py", "left on: rows without padding if prompts are not shared"
     ),
     "UNSLOTH_ALLOW_CPU": Switch("unsloth_zoo/device_type.py", "set by tests: the rewritten trainer without a card"),
 }
@@ -62,7 +63,7 @@ SWITCHES: Mapping[str, Switch] = {
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A method that is overridden, wrapped or called, and its parameters behind `self`."""
+    """A method that is overridden, wrapped or called, and its parameters after `self`."""
 
     parameters: str
     """By name, with blanks between them."""
@@ -70,7 +71,7 @@ class Method:
 
 
 TRAINER_METHODS: Mapping[str, Method] = {
-    "training_step": Method("model inputs num_items_in_batch", "a step is taken again where memory runs out"),
+    "training_step": Method("model inputs num_items_in_batch", "a step is taken again if memory runs out"),
     "compute_loss": Method("model inputs return_outputs num_items_in_batch", "timed"),
     "create_optimizer": Method("model", "its step happens once or not at all"),
     "create_scheduler": Method("num_training_steps optimizer", "adds the multi-step schedule"),
@@ -85,7 +86,10 @@ TRAINER_METHODS: Mapping[str, Method] = {
     "_get_per_token_logps_and_entropies": Method(
         "model input_ids attention_mask logits_to_keep batch_size", "scored in parts; on a CPU prompts are shared"
     ),
-    "_maybe_log_save_evaluate": Method("", "the first moment at which a step is over for TRL, too"),
+    "_maybe_log_save_evaluate": Method(
+        "tr_loss grad_norm model trial epoch ignore_keys_for_eval start_time learning_rate",
+        "the first moment at which a step is over for TRL, too",
+    ),
     "_load_from_checkpoint": Method("resume_from_checkpoint model", "loads into the adapter that is there"),
     "_load_rng_state": Method("checkpoint", "the last thing that is put back"),
     "_get_train_sampler": Method("dataset", "draws the orders of the epochs that are over"),
@@ -117,6 +121,7 @@ MEMBERS: Mapping[str, str] = {
     "peft.utils.integrations.dequantize_module_weight": "a 4-bit weight as rollouts and exports need it",
     "transformers.modeling_rope_utils.ROPE_INIT_FUNCTIONS": "the frequencies of scaled rotary embeddings",
     "accelerate.Accelerator.backward": "timed",
+    "accelerate.Accelerator.optimizer_step_was_skipped": "a step that float16's scaler skips",
     "torch.cuda.OutOfMemoryError": "what is survived",
 }
 """Functions, classes' members and tables that are imported or called by name."""
@@ -134,13 +139,13 @@ MARKS = frozenset(
         f"seq_packing_{part}_verified_seg",
     )
 ) | {"_unsloth_prefix_grouper_nograd_disabled"}
-"""Attributes in which Unsloth's `rl_replacements.py` notes on the model which shortcuts it takes: told to the user, and
-kept in checkpoints (`training.shortcuts`)."""
+"""Attributes in which Unsloth's `rl_replacements.py` notes on the model which shortcuts it takes: users see them, and
+checkpoints keep them (`training.shortcuts`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """Text that a source file of the stack still has to hold, and what of ours is wrong where it does not."""
+    """Text that a source file of the stack still has to hold, and what of ours is wrong if it does not."""
 
     file: str
     text: str
@@ -155,6 +160,14 @@ WORDINGS = (
     Wording("unsloth/models/rl.py", "elif mixed_precision_dtype == 'bfloat16':", "trainer: float32 without autocast"),
     Wording("unsloth/models/rl.py", '"if _is_quantized_model:",', "trainer: no rounding of the adapter on a card"),
     Wording("unsloth/models/rl.py", "elif scale_rewards == True or scale_rewards == 'group':", "rules: refused"),
+    Wording(
+        "transformers/trainer.py",
+        "self._globalstep_last_logged = self.state.global_step",
+        "learning: is a step's row written",
+    ),
+    Wording("torch/amp/grad_scaler.py", '"_step_supports_amp_scaling"', "learning: a skipped step of a fused AdamW"),
+    Wording("trl/trainer/grpo_trainer.py", "self.reward_funcs = ", "trainer: scores of a round are kept"),
+    Wording("trl/trainer/grpo_trainer.py", "self.state.num_input_tokens_seen += ", "learning: counted once a round"),
     Wording("trl/trainer/grpo_trainer.py", "param.data = param.data.to(torch.bfloat16)", "trainer: put back by us"),
     Wording("unsloth/models/_utils.py", "if max_seq_length < 512:", "docs: shorter rows are checkpointed plainly"),
     Wording("unsloth/models/llama.py", "We shall truncate it ourselves", "policy: longer rows are cut"),

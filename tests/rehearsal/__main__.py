@@ -139,10 +139,13 @@ def _record(rows: list[Row], seconds: float) -> dict[str, Any]:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.rehearsal", description=__doc__.partition("\n")[0])
-    parser.add_argument("presets", nargs="*", metavar="PRESET", help="default: every preset that is made for a GPU")
+    parser.add_argument("presets", nargs="*", metavar="PRESET", help=", ".join(gpu_presets()))
     parser.add_argument("--record", type=Path, help="a JSON file for the table")
     parser.add_argument("--keep", type=Path, help="a folder for the runs, which else are gone at the end")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if unknown := set(options.presets) - set(gpu_presets()):
+        parser.error(f"no preset for a GPU: {', '.join(sorted(unknown))}")
+    return options
 
 
 if __name__ == "__main__":

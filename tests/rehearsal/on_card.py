@@ -1,6 +1,6 @@
 """Runs a module on a simulated card, in this process: `python -m tests.rehearsal.on_card CARD MODULE [ARGUMENT ...]`.
 
-    python -m tests.rehearsal.on_card a6000 lowmem_rl_cli.app train --preset tiny-cpu --steps 2
+    python -m tests.rehearsal.on_card a6000 lowmem_rl_cli train --preset tiny-cpu --steps 2
 
 A command may start processes of its own; `launcher` makes the script that starts these on the same card. An export's
 load the stack without Unsloth, each for itself; all others are forked from the server that is up (`ask`).
