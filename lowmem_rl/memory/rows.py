@@ -67,7 +67,7 @@ class Row(BaseModel):
     rollout_rows: Rows | None
     checkpointing: Checkpointing
     optimizer: Annotated[str, AfterValidator(_known_optimizer)] | None
-    rollout_engine: Literal["generate", "vllm"] | None
+    rollout_engine: Literal["lowmem", "generate", "vllm"] | None
 
     peak_allocated_bytes: Bytes | None = None
     peak_reserved_bytes: Bytes | None = None
@@ -96,6 +96,10 @@ class Row(BaseModel):
     standby: bool = False
     vllm_utilisation: Share | None = None
     reference_pass: bool = False
+    rollout_weights: Literal["quantized", "merged"] = "quantized"
+    """What our engine, `lowmem`, samples with."""
+    eval_rows: Annotated[int, Field(ge=0, le=2**20)] = 0
+    """Rows answered together in an evaluation that the peak holds; 0 without one."""
     expandable_segments: bool = False
 
     @model_validator(mode="after")
@@ -198,6 +202,8 @@ def workload_of_row(row: Row, **changes: Any) -> Workload:
         checkpointing=row.checkpointing,
         optimizer=_optimizer(row.optimizer),
         rollout_engine=row.rollout_engine or "generate",
+        rollout_weights=row.rollout_weights,
+        eval_rows=row.eval_rows,
         standby=row.standby,
         vllm_utilisation=row.vllm_utilisation,
         reference_pass=row.reference_pass,

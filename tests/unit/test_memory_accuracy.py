@@ -59,6 +59,14 @@ def test_a_row_is_scored_and_comes_back_as_it_was() -> None:
     assert one.error("allocated") is None
 
 
+def test_a_row_that_our_engine_sampled_counts_its_copy_of_the_weights() -> None:
+    grpo = {"loss": "grpo", "stack": "unsloth", "gpu": "RTX A6000", "group_size": 8, "rollout_rows": 8, "eval_rows": 8}
+    lengths = {"prompt_tokens": 16, "completion_tokens": 16, "micro_batch": 1, "process_bytes": GIB}
+    ours = grpo | lengths | {"rollout_engine": "lowmem"}
+    quantized, merged = (scored(**ours, rollout_weights=weights).predicted for weights in ("quantized", "merged"))
+    assert merged["allocated"] - quantized["allocated"] > 2 * GIB  # 1.3 billion weights in 16 bit
+
+
 def test_an_error_within_the_sources_rounding_is_none() -> None:
     exact = scored(process_bytes=4 * GIB).predicted["process"]
     assert scored(process_bytes=exact + GIB // 4, rounded_to_bytes=GIB).error("process") == 0
