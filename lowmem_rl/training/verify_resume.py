@@ -24,7 +24,7 @@ from lowmem_rl.engine.policy import prepare_process
 from lowmem_rl.errors import TrainingError
 from lowmem_rl.hardware import this_machine
 from lowmem_rl.runs import RunDir, read_json, read_rows
-from lowmem_rl.training.checkpoints import newest
+from lowmem_rl.training.checkpoints import Checkpoint, newest
 from lowmem_rl.training.metrics import MEASURED
 
 SETTINGS = (
@@ -45,6 +45,8 @@ SETTINGS = (
 )
 CHANGES_BY_ITSELF = (*MEASURED, "seconds")
 """Time and memory, which no run repeats."""
+OPTIMIZER, TELLS_THE_TIME = "optimizer.pt", "trainer_state.json"
+"""transformers' names."""
 STEPS_A_KILL = 3
 """More steps than a life takes before it is killed: none ends the run too soon."""
 LOOK_S = 0.002
@@ -224,9 +226,36 @@ def _different_states(one: RunDir, other: RunDir) -> Iterator[str]:
         yield f"adapter/{weights}"
     found = [newest(run, lambda text: None) for run in (one, other)]
     files = [read_json(checkpoint.path / "checkpoint.json")["files"] if checkpoint else {} for checkpoint in found]
-    for name in sorted(files[0].keys() | files[1].keys()):
-        if name != "trainer_state.json" and files[0].get(name) != files[1].get(name):  # that one tells the time
+    for name in sorted((files[0].keys() | files[1].keys()) - {TELLS_THE_TIME}):
+        if files[0].get(name) != files[1].get(name) and not _hold_the_same(name, *found):
             yield f"the last checkpoint's {name}"
+
+
+def _hold_the_same(name: str, *checkpoints: Checkpoint | None) -> bool:
+    """Says whether two files of optimizer states hold equal values in other bytes.
+
+    bitsandbytes' 8-bit states share a table of numbers, which is written once. On a card each has a table of its own
+    after it was read back.
+    """
+    if name != OPTIMIZER or None in checkpoints:
+        return False
+    import torch
+
+    files = [one.path / name for one in checkpoints if one]
+    return _equal(*(torch.load(file, map_location="cpu", weights_only=True) for file in files))
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Compares nested states, tensors by type and value."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    if hasattr(one, "dtype"):
+        return bool(one.dtype == other.dtype and one.equal(other))
+    return bool(one == other)
 
 
 def _steady(run_dir: RunDir) -> list[dict[str, Any]]:
