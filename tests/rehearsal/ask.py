@@ -6,12 +6,12 @@ module runs in a process forked from the server; it reads and writes this proces
 
 from __future__ import annotations
 
+import contextlib
 import os
 import runpy
 import select
 import signal
 import sys
-import threading
 from multiprocessing.connection import Client
 from pathlib import Path
 
@@ -38,22 +38,33 @@ def main(address: str, module: str, *arguments: str) -> int:
 def serve(caller: int, module: str, arguments: tuple[str, ...]) -> None:
     """Runs the module in this forked process, with the caller's streams."""
     _take_streams(caller)
-    threading.Thread(target=_die_with, args=(caller,), daemon=True).start()
+    _die_with(caller)
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def _take_streams(caller: int) -> None:
+    """Opens them anew: an object of another file would still think that it can seek."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        stream.close()
     flags = os.O_RDONLY, os.O_WRONLY | os.O_APPEND, os.O_WRONLY | os.O_APPEND
     for number, flag in enumerate(flags):
         os.dup2(os.open(f"/proc/{caller}/fd/{number}", flag), number)
+        os.set_inheritable(number, True)  # dup2 leaves that out if it is the same number
     sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
 
 
 def _die_with(caller: int) -> None:
-    select.select([os.pidfd_open(caller)], [], [])
-    os.kill(os.getpid(), signal.SIGKILL)
+    """Leaves a process that ends this one as soon as the caller has ended."""
+    watched = os.getpid()
+    if os.fork():
+        return
+    ends = [os.pidfd_open(process) for process in (caller, watched)]
+    select.select(ends, [], [])
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(watched, signal.SIGKILL)
+    os._exit(0)
 
 
 if __name__ == "__main__":
