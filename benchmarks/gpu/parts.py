@@ -41,9 +41,9 @@ SHORTAGE = {
     "eval.examples": 4,
     "eval.every": 0,
 }
-FOUR_BATCHES = {"grpo.prompts_per_step": 4, "memory.micro_batch": 8, "grpo.max_completion_tokens": 256}
-FOUR_SMALL_BATCHES = {"grpo.prompts_per_step": 16, "memory.micro_batch": 32, "grpo.max_completion_tokens": 32}
-"""Micro-batches of alike rows: memory is measured in the second and short in the third. PyTorch reserves blocks of
+SIX_BATCHES = {"grpo.prompts_per_step": 6, "memory.micro_batch": 8, "grpo.max_completion_tokens": 256}
+SIX_SMALL_BATCHES = {"grpo.prompts_per_step": 24, "memory.micro_batch": 32, "grpo.max_completion_tokens": 24}
+"""Micro-batches of alike rows: memory is measured in the fourth and short in the fifth. PyTorch reserves blocks of
 20 MB, which even those of the embedded model's shape have to exceed."""
 
 
@@ -194,7 +194,7 @@ def _given(settings: Settings) -> list[str]:
 def out_of_memory(site: Site, size: Size, *, quick: bool) -> Found:
     """Caps the memory in the middle of a step; the run must go on with the groups it began with."""
     run = RunDir(site.folder / "short")
-    settings = size.settings(site.folder) | SHORTAGE | (FOUR_SMALL_BATCHES if quick else FOUR_BATCHES)
+    settings = size.settings(site.folder) | SHORTAGE | (SIX_SMALL_BATCHES if quick else SIX_BATCHES)
     order = _asked(size, settings) | {"out": str(run.path)}
     ended = site.child("shortage", order, "out-of-memory")
     if ended["code"]:

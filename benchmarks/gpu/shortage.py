@@ -17,6 +17,10 @@ SHARE = 0.6
 """Of what a micro-batch takes beyond what is held anyway: its rows do not fit, half of them may."""
 
 
+MEASURED = 4
+"""The micro-batch that is measured: Unsloth's checks of a new shape take the first ones twice."""
+
+
 class Cap:
     """Watches one micro-batch, then leaves too little memory for the next."""
 
@@ -29,10 +33,10 @@ class Cap:
         import torch
 
         self.micro_batches += 1
-        if self.micro_batches == 1:  # from now on the gradients are held
+        if self.micro_batches == MEASURED - 1:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-        elif self.micro_batches == 2:
+        elif self.micro_batches == MEASURED:
             self.peak_bytes = torch.cuda.max_memory_reserved()
             torch.cuda.empty_cache()  # blocks in the cache would serve the next one without an allocation
             self.held_bytes = torch.cuda.memory_reserved()

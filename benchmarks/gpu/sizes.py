@@ -48,8 +48,11 @@ class Size:
     def plan(self) -> Plan:
         """What the planner chooses for the preset's own card, or for this one if it is the smaller."""
         composed = resolve(preset=self.preset, settings=as_texts(self.short | {"model.name": self.model}))
-        budget = min(find_card(composed.card).offered_bytes, self.machine.free_bytes)
-        return plan(composed.config, load_shape(self.model), self.machine.card, budget)
+        card, budget = find_card(composed.card), find_card(composed.card).offered_bytes
+        if self.machine.free_bytes < budget:
+            assert self.machine.card is not None
+            card, budget = self.machine.card, self.machine.free_bytes
+        return plan(composed.config, load_shape(self.model), card, budget)
 
     @property
     def bytes_on_disk(self) -> int:
