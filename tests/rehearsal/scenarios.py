@@ -44,8 +44,6 @@ PHASES = (
 )
 OK, UNSEEN = "ok", "-"
 """`UNSEEN` is what this rehearsal cannot show."""
-OPTIMIZER = "the last checkpoint's optimizer.pt"
-"""As `differences` names it."""
 STEPS, PROMPTS, KILLED_AFTER = 3, 2, 2
 EMBEDDED = (
     "model.name=tiny",
@@ -237,32 +235,8 @@ def resumed(stage: Stage, preset: str, whole: RunDir, out: Path) -> Iterator[str
     ended = stage.lowmem("train", "--resume", "--out", str(out), "--force")
     if ended.code:
         yield f"--resume ended with {ended.code}: {ended.output.strip().splitlines()[-2:]}"
-        return
-    found = list(differences(whole, RunDir(out)))
-    if OPTIMIZER in found and same_states(whole, RunDir(out)):
-        found.remove(OPTIMIZER)  # the file differs: 8-bit states share their tables until they are loaded
-    yield from found
-
-
-def same_states(one: RunDir, other: RunDir) -> bool:
-    """Says whether the last checkpoints' optimizers are equal to the bit, tensor by tensor."""
-    import torch
-
-    files = (run.checkpoint(STEPS) / "optimizer.pt" for run in (one, other))
-    first, second = (torch.load(file, map_location="cpu", weights_only=True) for file in files)
-    return _equal(first, second)
-
-
-def _equal(one: Any, other: Any) -> bool:
-    import torch
-
-    if isinstance(one, torch.Tensor):
-        return isinstance(other, torch.Tensor) and torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(_equal(value, other[key]) for key, value in one.items())
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(_equal, one, other))
-    return bool(one == other)
+    else:
+        yield from differences(whole, RunDir(out))
 
 
 def dies_after_some_steps() -> None:
