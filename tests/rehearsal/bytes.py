@@ -3,7 +3,8 @@
     python -m tests.rehearsal.bytes [PRESET ...] [--layers N] [--blocks N] [--record FILE.json]
 
 The tensors have no data. Compared is what PyTorch calls allocated. Not seen are the allocator's blocks and their
-fragmentation (reserved), the workspaces of cuBLAS, and what a compiled kernel allocates for itself.
+fragmentation (reserved), the workspaces of cuBLAS, the scratch memory of `sort` and `topk`, and what a compiled kernel
+allocates for itself.
 """
 
 from __future__ import annotations

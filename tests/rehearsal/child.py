@@ -69,7 +69,7 @@ def _redirect(path: str) -> None:
 def _reset(settings: Settings) -> None:
     """Forgets what the imports counted."""
     fresh = State()
-    for name in ("waits", "kernels", "attention", "failures"):
+    for name in ("waits", "bytes_to_host", "kernels", "attention", "failures"):
         setattr(STATE, name, getattr(fresh, name))
     STATE.allocations, STATE.peak_bytes = 0, STATE.allocated_bytes
     STATE.phantom_bytes = settings.phantom_bytes

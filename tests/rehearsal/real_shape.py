@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from lowmem_rl.compose import resolve
 from lowmem_rl.models import load_shape
@@ -37,8 +38,8 @@ SHORT = (
 )
 
 
-def trained(stage: Stage, preset: str, folder: Path, layers: int = LAYERS) -> Ended:
-    """Trains a preset for one step into `folder`/run."""
+def trained(stage: Stage, preset: str, folder: Path, layers: int = LAYERS, **counted: Any) -> Ended:
+    """Trains a preset for one step into `folder`/run; `counted` are further settings of `request.Settings`."""
     plan, shape = planned(preset), load_shape(resolve(preset=preset).config.model.name)
     settings = (
         f"model.name={write_model(shape, folder / 'model', layers)}",
@@ -51,7 +52,7 @@ def trained(stage: Stage, preset: str, folder: Path, layers: int = LAYERS) -> En
     given = (argument for setting in settings for argument in ("--set", setting))
     command = ("train", "--preset", preset, *given, "--force", "--out", str(folder / "run"))
     caches = {"XDG_CACHE_HOME": str(folder / "cache")}
-    return stage.lowmem(*command, phantom_bytes=PHANTOM_BYTES, before=agree, env=caches)
+    return stage.lowmem(*command, **{"phantom_bytes": PHANTOM_BYTES, "before": agree, "env": caches} | counted)
 
 
 def main() -> int:

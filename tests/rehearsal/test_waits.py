@@ -6,7 +6,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from tests.rehearsal.bytes import agree
 from tests.rehearsal.card.waits import TO_HOST
+from tests.rehearsal.real_shape import trained
 from tests.rehearsal.stage import Stage
 
 STEPS, TOKENS, LOOK_EVERY = 2, 32, 8
@@ -32,10 +36,13 @@ CHECKPOINT = "engine/policy.py"
 
 def counts_steps_alone() -> None:
     """Ends the count with the last step: evaluating and saving are no part of one."""
+    from transformers import Trainer
     from transformers.trainer_callback import CallbackHandler
 
     from tests.rehearsal.card.state import STATE
+    from tests.rehearsal.card.waits import uncounted
 
+    Trainer._save_optimizer_and_scheduler = uncounted()(Trainer._save_optimizer_and_scheduler)
     plain = CallbackHandler.on_train_end
 
     def on_train_end(*args: Any, **kwargs: Any) -> Any:
@@ -61,3 +68,20 @@ def test_a_step_waits_for_few_things_of_ours(a6000: Stage, tmp_path: Path) -> No
     assert sum(by_file.values()) <= STEPS * OF_ALL, by_file
     to_host = [wait for wait in waits if wait[0] == TO_HOST]
     assert sum(count for *_, count in to_host) < STEPS * TENSORS / 2, to_host
+
+
+def agrees_and_counts_steps_alone() -> None:
+    """For tensors without data."""
+    agree()
+    counts_steps_alone()
+
+
+@pytest.mark.slow
+def test_a_step_of_a_7b_model_brings_the_host_no_weights(a6000: Stage, tmp_path: Path) -> None:
+    before = agrees_and_counts_steps_alone
+    ended = trained(a6000, "qwen7b-a6000", tmp_path, layers=2, counts_waits=True, before=before)
+    assert ended.code == 0, ended.output
+    adapter = max(path.stat().st_size for path in (tmp_path / "run").rglob("adapter_model.safetensors"))
+    assert adapter > 10**7
+    copied = {line: nbytes for line, nbytes in ended.report.bytes_to_host.items() if not line.startswith(CHECKPOINT)}
+    assert 0 < sum(copied.values()) < adapter / 10, copied

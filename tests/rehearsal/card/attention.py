@@ -1,7 +1,8 @@
 """Scaled dot product attention and the varlen flash kernel, with the memory that fused kernels take.
 
 The formulas: softmax(q k^T / sqrt(d)) v in float32, its gradient by recomputation (FlashAttention, arXiv 2205.14135).
-A kernel holds its output and a float32 number a row and head; the squares of scores exist on the host alone.
+A kernel holds its output and a float32 number a row and head; the squares of scores exist on the host alone, those of
+the math kernel, too, whose bytes are not counted.
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from tests.rehearsal.card import phantom
-from tests.rehearsal.card.dispatch import mixed
+from tests.rehearsal.card.checks import mixed
 from tests.rehearsal.card.in_place import NOT_MINE, SPECIAL
 from tests.rehearsal.card.memory import alias, to_card
 from tests.rehearsal.card.state import STATE
 
 HALVES = (torch.float16, torch.bfloat16)
+EFFICIENT, MATH = "efficient", "math"
 PADDED = "efficient, mask padded in each call"
+CONVERTED = "efficient, boolean mask converted in each call"
+CONVERTED_AND_PADDED = "efficient, boolean mask converted and padded in each call"
 
 
 def is_aligned(mask: Tensor) -> bool:
@@ -31,18 +35,35 @@ def is_aligned(mask: Tensor) -> bool:
     return mask.stride(-1) == 1 and all(stride % 8 == 0 for stride in mask.stride()[:-1])
 
 
-def backend_of(q: Tensor, mask: Tensor | None, *, gqa: bool) -> str:
+def backend_of(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, gqa: bool) -> str:
     """Names the kernel that the card's torch takes, by torch 2.14's rules (ATen/native/transformers/cuda/sdp_utils)."""
     capability, half = STATE.capability, q.dtype in HALVES
+    if _is_unfused(q, k, v, mask):
+        return MATH
     if half and mask is None and capability >= (8, 0) and q.shape[-1] <= 256 and q.shape[-1] % 8 == 0:
         return "cudnn or flash" if capability[0] in (9, 10) else "flash"
     if half and capability[0] in (9, 10):
         return "cudnn (a plan for each new length)"
     if q.shape[-1] % (8 if half else 4):
-        return "math"
-    if mask is not None and not is_aligned(mask):
-        return PADDED
-    return "efficient with gqa (torch 2.14), else math" if gqa else "efficient"
+        return MATH
+    kind = _efficient(mask)
+    return "efficient with gqa (torch 2.14), else math" if gqa and kind == EFFICIENT else kind
+
+
+def _is_unfused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> bool:
+    """check_tensor_shapes, check_last_dim_stride_equals_1_dense and the kernels' dtypes; bfloat16 begins with 8.0."""
+    tensors = (q, k, v) if mask is None else (q, k, v, mask)
+    has_dtype = q.dtype in (torch.float16, torch.float32) or (q.dtype == torch.bfloat16 and STATE.card.has_bf16)
+    return not has_dtype or q.dim() != 4 or any(tensor.stride(-1) != 1 for tensor in tensors)
+
+
+def _efficient(mask: Tensor | None) -> str:
+    """A boolean mask becomes a new additive one, whose rows are as long as they are (convert_boolean_attn_mask)."""
+    if mask is None:
+        return EFFICIENT
+    if mask.dtype == torch.bool:
+        return CONVERTED if mask.shape[-1] % 8 == 0 else CONVERTED_AND_PADDED
+    return EFFICIENT if is_aligned(mask) else PADDED
 
 
 def scores_of(q: Tensor, k: Tensor, mask: Tensor | None, causal: bool, scale: float) -> Tensor:
@@ -136,6 +157,11 @@ def check(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, gq
             f"Expected query, key, and value to have the same dtype, but got query.dtype: {q.dtype} "
             f"key.dtype: {k.dtype} and value.dtype: {v.dtype} instead."
         )
+    if not (k.is_cuda and v.is_cuda):
+        raise RuntimeError(
+            "Expected query, key, and value to have the same device type, but got query.device: "
+            f"{q.device} key.device: {k.device} and value.device: {v.device} instead."
+        )
     if q.shape[-3] != k.shape[-3] and not gqa:
         raise RuntimeError(f"heads {q.shape[-3]} and {k.shape[-3]} differ without enable_gqa")
     if mask is None:
@@ -146,6 +172,29 @@ def check(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, gq
         raise mixed("scaled_dot_product_attention", "the mask")
     if mask.dtype not in (torch.bool, q.dtype):  # float32 beside 16 bit passes torch's check, not the kernel's
         raise RuntimeError(f"invalid dtype for bias: attn_mask is {mask.dtype}, query {q.dtype}")
+
+
+def autocast(tensor: Tensor) -> Tensor:
+    """Returns a tensor in the dtype of `autocast("cuda")`, which attention is called in (ATen/autocast_mode.h)."""
+    if not torch.is_autocast_enabled("cuda") or not tensor.is_floating_point() or tensor.dtype == torch.float64:
+        return tensor
+    return tensor.to(torch.get_autocast_dtype("cuda")) if tensor.is_cuda else tensor
+
+
+def read_by(kind: str, mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Returns the mask that the kernel reads, with the copies that torch makes of it."""
+    if mask.dtype == torch.bool:
+        mask = torch.where(mask.logical_not(), -math.inf, torch.zeros((), dtype=dtype, device=mask.device))
+    if kind in (PADDED, CONVERTED_AND_PADDED):
+        width = mask.shape[-1]
+        mask = torch.nn.functional.pad(mask, (0, 8 - width % 8))[..., :width]
+    return mask
+
+
+def fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scale: float | None) -> Tensor:
+    """Returns attention as one kernel computes it."""
+    factor = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
+    return FusedAttention.apply(q, k, v, mask, causal, factor)
 
 
 def patch() -> None:
@@ -164,16 +213,14 @@ def patch() -> None:
     ) -> Tensor:
         if not query.is_cuda:
             return plain(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
-        check(query, key, value, attn_mask, is_causal, enable_gqa)
         if dropout_p:
             raise NotImplementedError("dropout in attention is not simulated")
-        kind = backend_of(query, attn_mask, gqa=query.shape[-3] != key.shape[-3])
+        query, key, value = map(autocast, (query, key, value))
+        mask = None if attn_mask is None else autocast(attn_mask)
+        check(query, key, value, mask, is_causal, enable_gqa)
+        kind = backend_of(query, key, value, mask, gqa=query.shape[-3] != key.shape[-3])
         STATE.attention[f"{kind} {str(query.dtype)[6:]} grad={query.requires_grad and torch.is_grad_enabled()}"] += 1
-        if kind == PADDED and attn_mask is not None:  # the copy that torch makes
-            width = attn_mask.shape[-1]
-            attn_mask = torch.nn.functional.pad(attn_mask, (0, 8 - width % 8))[..., :width]
-        factor = 1.0 / math.sqrt(query.shape[-1]) if scale is None else scale
-        return FusedAttention.apply(query, key, value, attn_mask, is_causal, factor)
+        return fused(query, key, value, None if mask is None else read_by(kind, mask, query.dtype), is_causal, scale)
 
     scaled_dot_product_attention.__doc__ = plain.__doc__
     torch.nn.functional.scaled_dot_product_attention = scaled_dot_product_attention

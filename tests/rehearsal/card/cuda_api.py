@@ -13,7 +13,7 @@ from tests.rehearsal.card import live_blocks, memory, random_numbers, waits
 from tests.rehearsal.card.state import MULTIPROCESSORS, STATE
 from tests.rehearsal.card.streams import DEFAULT_STREAM, DeviceContext, Event, Stream, StreamContext
 
-SHARED_BYTES = {(7, 5): 65536, (8, 0): 166912, (8, 6): 101376, (8, 9): 101376, (9, 0): 232448}
+SHARED_BYTES = {(7, 5): 65536, (8, 0): 166912, (8, 6): 101376, (8, 9): 101376, (9, 0): 232448, (12, 0): 101376}
 """Most shared memory of a block by compute capability (CUDA programming guide, table of technical specifications)."""
 
 
@@ -44,7 +44,7 @@ def properties(device: Any = None) -> SimpleNamespace:
 
 def mem_get_info(device: Any = None) -> tuple[int, int]:
     """Returns free and total bytes."""
-    return memory.free_bytes(), memory.capacity() + memory.CONTEXT_BYTES
+    return memory.free_bytes(), memory.device_bytes() + memory.CONTEXT_BYTES
 
 
 def allocated(device: Any = None) -> int:
@@ -65,7 +65,12 @@ def reset_peak(device: Any = None) -> None:
 
 def set_fraction(fraction: float, device: Any = None) -> None:
     """Leaves a share of the card's memory to tensors."""
-    STATE.limit_bytes = int(fraction * STATE.card.offered_bytes)
+    STATE.allowed_bytes = int(fraction * STATE.card.offered_bytes)
+
+
+def get_fraction(device: Any = None) -> float:
+    """Returns that share."""
+    return 1.0 if STATE.allowed_bytes is None else STATE.allowed_bytes / STATE.card.offered_bytes
 
 
 def memory_stats(device: Any = None) -> dict[str, int]:
@@ -142,7 +147,7 @@ MEMORY: dict[str, Any] = {
     "empty_cache": nothing,
     "ipc_collect": nothing,
     "set_per_process_memory_fraction": set_fraction,
-    "get_per_process_memory_fraction": always(1.0),
+    "get_per_process_memory_fraction": get_fraction,
 }
 STREAMS: dict[str, Any] = {
     "synchronize": synchronize,

@@ -2,40 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.rehearsal.card import phantom, waits
+from tests.rehearsal.card.checks import check_call, check_generator, target_of
 from tests.rehearsal.card.in_place import NOT_MINE, SPECIAL
-from tests.rehearsal.card.memory import CPU, CUDA, alias, to_card, view_on
+from tests.rehearsal.card.memory import CPU, alias, to_card, view_on
+from tests.rehearsal.card.nested import mapped
 from tests.rehearsal.card.random_numbers import seeded
 from tests.rehearsal.card.state import STATE
-
-COPIES = frozenset(f"aten::{name}" for name in ("copy_", "_to_copy", "to", "set_", "lift_fresh", "_copy_from"))
-HOST_SCALARS = frozenset(
-    f"aten::{name}"
-    for name in (
-        "where",
-        "masked_fill",
-        "masked_fill_",
-        "fill_",
-        "clamp",
-        "lerp_",
-        "lerp",
-        "_fused_adamw_",
-        "_fused_adam_",
-        "result_type",
-        "div",
-        "mul",
-        "add",
-        "sub",
-        "pow",
-    )
-)
-"""Operations on card tensors that take a zero-dimensional host tensor; pointwise ones do, too."""
 
 
 class SimulatedCuda(TorchDispatchMode):
@@ -46,25 +24,24 @@ class SimulatedCuda(TorchDispatchMode):
 
 
 def execute(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Returns what the operation returns on a card. Raises what CUDA raises if devices are mixed."""
+    """Returns what the operation returns on a card. Raises what `checks` does."""
     name = func._schema.name
     special = SPECIAL.get(name)
     if special is not None and (found := special(args, kwargs)) is not NOT_MINE:
         return found
+    if STATE.counts_waits:
+        waits.note_call(name, args, kwargs)
     if STATE.phantom_bytes is not None and phantom.lacks_data(func, name, args, kwargs):
         if (code := written_in_python(name)) is not None:
             with SimulatedCuda():
                 return code(*args, **kwargs)
-        return phantom.execute(func, name, args, kwargs, check_devices)
+        return phantom.execute(func, name, args, kwargs)
     operation = Operation()
     low_args = [operation.lower(value) for value in args]
     low_kwargs = {key: operation.lower(value) for key, value in kwargs.items() if key != "pin_memory"}
-    check_devices(func, name, args, kwargs, operation.has_card and operation.has_host)
-    if operation.has_card and STATE.counts_waits:
-        waits.note_operation(name, args)
+    check_call(func, name, args, kwargs, operation.has_card and operation.has_host)
     operation.target = target = target_of(name, args, operation.asked, operation.has_card)
-    if name in COPIES and operation.asked and operation.has_card != (target.type == "cuda"):
-        waits.note_copy(args[0], to_card=target.type == "cuda", non_blocking=bool(kwargs.get("non_blocking")))
+    check_generator(target, kwargs.get("generator"))
     if target.type == "cuda" and torch.Tag.nondeterministic_seeded in func.tags and kwargs.get("generator") is None:
         result = seeded(func, low_args, low_kwargs)
     else:
@@ -82,15 +59,6 @@ def written_in_python(name: str) -> Any:
     return found and (found._backend_fns.get("cuda") or found._backend_fns.get(None) or found._init_fn)
 
 
-def target_of(name: str, args: tuple[Any, ...], asked: list[torch.device], has_card: bool) -> torch.device:
-    """Returns the device of an operation's result."""
-    if asked and asked[0].type != "meta":
-        return CUDA if asked[0].type == "cuda" else asked[0]
-    if name == "aten::to" and len(args) > 1 and isinstance(args[1], torch.Tensor):
-        return CUDA if args[1].is_cuda else args[1].device
-    return CUDA if has_card else CPU
-
-
 class Operation:
     """The arguments of one operation lowered to the host, its result lifted back."""
 
@@ -98,7 +66,7 @@ class Operation:
 
     def __init__(self) -> None:
         self.lowered: dict[int, torch.Tensor] = {}
-        """The tensor that was passed, by the identity of what stands in for it."""
+        """The tensor that was passed, by the identity of what replaces it."""
         self.owners: dict[int, torch.Tensor] = {}
         """The tensor that was passed, by the address of its storage: a result there is a view of it."""
         self.has_card = self.has_host = False
@@ -135,17 +103,10 @@ class Operation:
         """Returns the operation's result; what is written in place is what was passed."""
         if is_in_place and isinstance(result, torch.Tensor) and id(result) in self.lowered:
             return self.lowered[id(result)]
-        return self.lift(result)
+        return mapped(result, self.lifted)
 
-    def lift(self, value: Any) -> Any:
+    def lifted(self, value: torch.Tensor) -> torch.Tensor:
         """Returns a result on its device."""
-        if isinstance(value, torch.Tensor):
-            return self._lift_tensor(value)
-        if isinstance(value, list | tuple):
-            return type(value)(self.lift(item) for item in value) if type(value) in (list, tuple) else value
-        return value
-
-    def _lift_tensor(self, value: torch.Tensor) -> torch.Tensor:
         kind, known = self.target.type, self.lowered.get(id(value))
         if known is not None and known.device.type == kind:
             return known
@@ -157,44 +118,3 @@ class Operation:
         if owner is not None:
             value = value.clone()
         return to_card(value) if kind == "cuda" else value
-
-
-def tensors_in(value: Any) -> Iterator[torch.Tensor]:
-    """Yields the tensors of nested arguments."""
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from tensors_in(item)
-    elif isinstance(value, dict):
-        yield from tensors_in(list(value.values()))
-
-
-def check_devices(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], is_mixed: bool) -> None:
-    """Raises `RuntimeError` for host and card tensors in one operation, unless CUDA takes them."""
-    if not is_mixed or name in COPIES or name.startswith("bitsandbytes::optimizer"):  # paged states are host tensors
-        return
-    if name in waits.INDEXING:
-        _check_index(name, args)
-        return
-    takes_scalars = torch.Tag.pointwise in func.tags or name in HOST_SCALARS or "_foreach" in name or "_amp" in name
-    for tensor in tensors_in((args, kwargs)):
-        if tensor.device.type == "cpu" and not (takes_scalars and tensor.dim() == 0):
-            raise mixed(name, f"a host tensor {tuple(tensor.shape)} {tensor.dtype}")
-
-
-def _check_index(name: str, args: tuple[Any, ...]) -> None:
-    itself, indices = args[0], args[1]
-    if not itself.is_cuda and any(isinstance(index, torch.Tensor) and index.is_cuda for index in indices):
-        raise RuntimeError("indices should be either on cpu or on the same device as the indexed tensor (cpu)")
-    values = args[2] if len(args) > 2 else None
-    if isinstance(values, torch.Tensor) and values.is_cuda != itself.is_cuda and values.dim():
-        raise mixed(name, f"values {tuple(values.shape)} on {values.device}")
-
-
-def mixed(name: str, what: str) -> RuntimeError:
-    """Returns torch's error for tensors on two devices."""
-    return RuntimeError(
-        "Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu! "
-        f"({what} in {name}; simulated)"
-    )

@@ -29,7 +29,7 @@ def install(key: str) -> None:
         os.environ.setdefault(name, value)
     import torch
 
-    from tests.rehearsal.card import attention, autograd_engine, cuda_api, kernels, libraries, storages
+    from tests.rehearsal.card import attention, autograd_engine, cuda_api, kernels, libraries, scratch, storages
     from tests.rehearsal.card.dispatch import SimulatedCuda
     from tests.rehearsal.card.random_numbers import manual_seed
 
@@ -41,6 +41,7 @@ def install(key: str) -> None:
     cuda_api.patch()
     storages.patch()
     attention.patch()
+    scratch.patch()
     libraries.patch_compile()
     libraries.patch_nvml()
     kernels.patch()

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from tests.rehearsal.card import phantom
+from tests.rehearsal.card import attention, phantom
 from tests.rehearsal.card.memory import CONTEXT_BYTES, CUDA
 from tests.rehearsal.card.state import STATE
 
@@ -94,7 +94,8 @@ def run_flex(
     STATE.attention[f"flex, prefixes shared {str(q.dtype)[6:]}"] += 1
     at = torch.arange(T, device=q.device)
     keep = block_mask.mask_mod(0, 0, at[:, None], at[None, :])[None, None]
-    return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=keep, scale=scale, enable_gqa=enable_gqa)
+    attention.check(q, k, v, keep, causal=False, gqa=enable_gqa)
+    return attention.fused(q, k, v, keep, causal=False, scale=scale)
 
 
 class Silent:

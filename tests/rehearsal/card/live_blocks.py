@@ -4,7 +4,7 @@
     ...
     live_blocks.at_peak()         # [(bytes, how many of one size, "operation line < its caller < ..."), ...]
 
-Begins anew whenever the peak is reset, as PyTorch's `reset_peak_memory_stats` does.
+Begins again whenever the peak is reset, as PyTorch's `reset_peak_memory_stats` does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 NAMED_FROM = 2**16
 """Bytes below which a block's line is not looked up."""
 LINES = 4
-Told = tuple[int, str]
+Origin = tuple[int, str]
 """Bytes of a block, and what allocated it."""
 
 
@@ -26,9 +26,9 @@ class Log:
     """What was allocated and freed since the peak was reset."""
 
     is_on: bool = False
-    live: dict[int, Told] = field(default_factory=dict)
-    at_reset: dict[int, Told] = field(default_factory=dict)
-    events: list[tuple[int, Told | None]] = field(default_factory=list)
+    live: dict[int, Origin] = field(default_factory=dict)
+    at_reset: dict[int, Origin] = field(default_factory=dict)
+    events: list[tuple[int, Origin | None]] = field(default_factory=list)
     """A block's number, and what it is; None when it goes."""
     peak_at: int = 0
     """Events until the peak."""
@@ -50,8 +50,8 @@ def reset() -> None:
 def note(number: int, nbytes: int) -> None:
     """Notes a new block."""
     if LOG.is_on:
-        LOG.live[number] = told = nbytes, _lines() if nbytes >= NAMED_FROM else "small"
-        LOG.events.append((number, told))
+        LOG.live[number] = origin = nbytes, _lines() if nbytes >= NAMED_FROM else "small"
+        LOG.events.append((number, origin))
 
 
 def forget(number: int) -> None:
@@ -68,11 +68,11 @@ def mark_peak() -> None:
 def at_peak() -> list[tuple[int, int, str]]:
     """Returns bytes, number and origin of the blocks that lived at the peak, alike ones together, the largest first."""
     live = dict(LOG.at_reset)
-    for number, told in LOG.events[: LOG.peak_at]:
-        if told is None:
+    for number, origin in LOG.events[: LOG.peak_at]:
+        if origin is None:
             live.pop(number, None)
         else:
-            live[number] = told
+            live[number] = origin
     counts = Counter(live.values())
     return sorted(((nbytes * count, count, lines) for (nbytes, lines), count in counts.items()), reverse=True)
 

@@ -6,6 +6,7 @@ import ctypes
 import gc
 import itertools
 import mmap
+import os
 import traceback
 import weakref
 from dataclasses import dataclass, field
@@ -14,13 +15,16 @@ from typing import Any
 import torch
 
 from tests.rehearsal.card import live_blocks
+from tests.rehearsal.card.shape_plans import metadata_of, view_of
 from tests.rehearsal.card.state import STATE
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 CONTEXT_BYTES = 400 * 2**20
 """What the driver takes for a context: the order of what Ampere cards show, an assumption."""
 NO_RESERVE = 0x4000
-"""MAP_NORESERVE of Linux: address space without memory behind it."""
+"""MAP_NORESERVE of Linux: address space without memory."""
+FAILED = 2**64 - 1
+"""MAP_FAILED of mmap(2)."""
 ROUNDED_TO = 512
 """Bytes of which PyTorch's allocator gives multiples (c10/cuda/CUDACachingAllocator.cpp, kMinBlockSize)."""
 PAGE = 4096
@@ -49,14 +53,19 @@ AT: dict[int, Block] = {}
 """Live blocks by the address of their first byte."""
 
 
-def capacity() -> int:
-    """Returns the bytes that tensors may take."""
+def device_bytes() -> int:
+    """Returns the bytes of the card beside the context's."""
     return STATE.card.offered_bytes - CONTEXT_BYTES if STATE.limit_bytes is None else STATE.limit_bytes
 
 
+def capacity() -> int:
+    """Returns the bytes that tensors may take."""
+    return device_bytes() if STATE.allowed_bytes is None else min(device_bytes(), STATE.allowed_bytes)
+
+
 def free_bytes() -> int:
-    """Returns what is left."""
-    return capacity() - STATE.allocated_bytes
+    """Returns what is left of the card; a fraction that the process may take is not looked at, as in CUDA."""
+    return device_bytes() - STATE.allocated_bytes
 
 
 def account(nbytes: int) -> None:
@@ -130,7 +139,7 @@ class Addresses:
         self.free: dict[int, list[int]] = {}
 
     def take(self, space: int) -> int:
-        """Returns an address with `space` bytes behind it. Raises `MemoryError` when none are left."""
+        """Returns the address of `space` bytes. Raises `MemoryError` when none are left."""
         if free := self.free.get(space):
             return free.pop()
         self.start = self.start or self._reserved()
@@ -148,7 +157,11 @@ class Addresses:
         libc.mmap.restype = ctypes.c_void_p
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NO_RESERVE
         protection = mmap.PROT_READ | mmap.PROT_WRITE
-        return int(libc.mmap(None, ctypes.c_size_t(self.SIZE), protection, flags, -1, ctypes.c_long(0)))
+        address = libc.mmap(None, ctypes.c_size_t(self.SIZE), protection, flags, -1, ctypes.c_long(0))
+        if address in (None, FAILED):
+            reason = os.strerror(ctypes.get_errno())
+            raise MemoryError(f"no address space of {self.SIZE} bytes for tensors without data: {reason} (ulimit -v)")
+        return int(address)
 
 
 ADDRESSES = Addresses()
@@ -156,23 +169,12 @@ ADDRESSES = Addresses()
 
 def on_storage(storage: Any, like: torch.Tensor) -> torch.Tensor:
     """Returns a card tensor over `storage` with another tensor's dtype, shape, strides and offset."""
-    return torch._C._construct_CUDA_Tensor_From_Storage_And_Metadata(
-        {
-            "dtype": like.dtype,
-            "size": list(like.size()),
-            "stride": list(like.stride()),
-            "storage_offset": like.storage_offset(),
-        },
-        storage,
-    )
+    return torch._C._construct_CUDA_Tensor_From_Storage_And_Metadata(metadata_of(like), storage)
 
 
 def view_on(owner: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Returns a view of a card tensor; it is an inference tensor if its owner is one, whatever the mode is."""
-    if owner.is_inference() == torch.is_inference_mode_enabled():
-        return on_storage(owner.untyped_storage(), like)
-    with torch.inference_mode(owner.is_inference()):
-        return on_storage(owner.untyped_storage(), like)
+    """Returns a view of a card tensor with another tensor's dtype, shape, strides and offset."""
+    return view_of(owner, metadata_of(like))
 
 
 def to_card(host: torch.Tensor) -> torch.Tensor:

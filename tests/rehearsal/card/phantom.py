@@ -8,25 +8,26 @@ not exist are `STATE.picked`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from tests.rehearsal.card import waits
-from tests.rehearsal.card.memory import CPU, CUDA, card_storage, on_storage, phantom_storage, view_on
+from tests.rehearsal.card.checks import check_call, check_generator, target_of
+from tests.rehearsal.card.memory import CPU, card_storage, on_storage, phantom_storage, view_on
+from tests.rehearsal.card.nested import mapped
 from tests.rehearsal.card.shape_plans import Arguments, Unkeyed
 from tests.rehearsal.card.state import STATE
 
 PICKING = frozenset({"argmax", "multinomial", "max", "topk", "sort", "searchsorted"})
 FACTORIES = frozenset({"empty", "zeros", "ones", "full", "rand", "randn", "empty_strided", "arange"})
 NOT_BY_SHAPE = frozenset({"aten::set_", "aten::lift_fresh"})
-COPIES = frozenset({"aten::copy_", "aten::_to_copy", "aten::to"})
 EMPTIES = frozenset(
     f"aten::{name}" for name in ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
 )
+VALUES = {"aten::_local_scalar_dense": 0, "aten::equal": True, "aten::allclose": True}
+"""What is read of data that does not exist."""
 META = torch.device("meta")
-
 
 MOST_INTEGERS = 2**26
 """Bytes above which integers have no data either."""
@@ -59,8 +60,17 @@ def lacks_data(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, An
     if not on_card or not (base in FACTORIES or base.startswith(("new_", "full"))):
         return False
     size = next((value for value in args if isinstance(value, list | tuple)), None)
-    dtype = kwargs.get("dtype") or torch.float32
+    dtype = kwargs.get("dtype") or _dtype_of(base, args)
     return size is not None and lacks(math.prod(size) * dtype.itemsize, dtype)
+
+
+def _dtype_of(base: str, args: tuple[Any, ...]) -> torch.dtype:
+    """Returns the dtype of a factory's result that is given none."""
+    if base.startswith("new_"):
+        return args[0].dtype
+    if base == "full" and isinstance(args[1], int):
+        return torch.bool if isinstance(args[1], bool) else torch.int64
+    return torch.get_default_dtype()
 
 
 def _tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
@@ -77,20 +87,20 @@ PLANS: dict[Any, Any] = {}
 """What operations make of arguments of some shapes."""
 
 
-def execute(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], check: Callable[..., None]) -> Any:
-    """Returns the operation's result without data."""
+def execute(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Returns the operation's result without data. Raises what `checks` does."""
+    on_card = {tensor.is_cuda for tensor in _tensors(args, kwargs) if tensor.device != META}
+    check_call(func, name, args, kwargs, len(on_card) > 1)
     args = _by_places(args) if name in waits.INDEXING else args
     try:
         arguments = Arguments(func, args, kwargs)
     except Unkeyed:
-        return _by_shape(func, name, args, kwargs, check)
+        return _by_shape(func, name, args, kwargs, has_card=True in on_card)
     plan = PLANS.get(arguments.key)
     if plan is None:
-        result = _by_shape(func, name, args, kwargs, check)
+        result = _by_shape(func, name, args, kwargs, has_card=True in on_card)
         PLANS[arguments.key] = arguments.plan_of(result)
         return result
-    if name in waits.BLOCKING:
-        waits.note(name)
     picks = name.removeprefix("aten::") in PICKING
     return arguments.made(plan, lambda nbytes, dtype: new_storage(nbytes, dtype, picks=picks))
 
@@ -101,27 +111,26 @@ def _by_places(args: tuple[Any, ...]) -> tuple[Any, ...]:
 
     indices: list[Any] = []
     for index in args[1]:
-        if isinstance(index, torch.Tensor) and index.dtype in (torch.bool, torch.uint8):
-            places = on_card(torch.ops.aten.nonzero.default, (index,), {})
+        if waits.is_mask(index):
+            with waits.uncounted():
+                places = on_card(torch.ops.aten.nonzero.default, (index,), {})
             indices += [on_card(torch.ops.aten.select.int, (places, 1, axis), {}) for axis in range(index.dim())]
         else:
             indices.append(index)
     return (args[0], indices, *args[2:])
 
 
-def _by_shape(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], check: Callable[..., None]) -> Any:
+def _by_shape(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], *, has_card: bool) -> Any:
     """Asks PyTorch's shape functions."""
+    if name in VALUES:
+        return VALUES[name]
     operation = ShapeOperation()
     low_args = [operation.lower(value) for value in args]
     low_kwargs = {key: operation.lower(value) for key, value in kwargs.items() if key != "pin_memory"}
     if "device" in kwargs:
         low_kwargs["device"] = META
-    check(func, name, args, kwargs, operation.has_card and operation.has_host)
-    operation.choose_target(name, args)
-    if name == "aten::_local_scalar_dense":
-        return 0
-    if name == "aten::equal":
-        return True
+    operation.target = target_of(name, args, operation.asked, has_card)
+    check_generator(operation.target, low_kwargs.pop("generator", None))
     try:
         result = func(*low_args, **low_kwargs)
     except NotImplementedError:  # no shape function: bitsandbytes' optimizers, which write in place
@@ -129,7 +138,7 @@ def _by_shape(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any
             raise
         return args[0] if func._schema.returns else None
     operation.picks = name.removeprefix("aten::") in PICKING
-    return operation.lift(result)
+    return result if META in operation.asked else mapped(result, operation.lifted)
 
 
 def new_storage(nbytes: int, dtype: torch.dtype, *, picks: bool) -> Any:
@@ -145,7 +154,7 @@ def new_storage(nbytes: int, dtype: torch.dtype, *, picks: bool) -> Any:
 class ShapeOperation:
     """The arguments of one operation as meta tensors, its result as a card tensor without data."""
 
-    __slots__ = ("asked", "by_storage", "has_card", "has_host", "kept", "known", "metas", "new", "picks", "target")
+    __slots__ = ("asked", "by_storage", "kept", "known", "metas", "new", "picks", "target")
 
     def __init__(self) -> None:
         self.known: dict[int, torch.Tensor] = {}
@@ -155,7 +164,7 @@ class ShapeOperation:
         self.kept: list[torch.Tensor] = []
         self.new: dict[int, tuple[Any, torch.Tensor]] = {}
         """A card storage for each meta storage of a result: results may share one."""
-        self.has_card = self.has_host = self.picks = False
+        self.picks = False
         self.asked: list[torch.device] = []
         self.target = CPU
 
@@ -171,10 +180,6 @@ class ShapeOperation:
         return value
 
     def _lower_tensor(self, value: torch.Tensor) -> torch.Tensor:
-        if value.is_cuda:
-            self.has_card = True
-        else:
-            self.has_host = True
         storage = value.untyped_storage()
         if storage.data_ptr() not in self.metas:
             whole = torch.empty(storage.nbytes(), dtype=torch.uint8, device=META)
@@ -187,29 +192,8 @@ class ShapeOperation:
         self.known[id(meta)] = self.by_storage[base._cdata] = value
         return meta
 
-    def choose_target(self, name: str, args: tuple[Any, ...]) -> None:
-        """Decides the result's device, and counts what waits."""
-        self.target = CUDA if self.has_card else CPU
-        if self.asked:
-            self.target = self.asked[0]
-        elif name == "aten::to" and len(args) > 1 and isinstance(args[1], torch.Tensor):
-            self.target = args[1].device
-        if not STATE.counts_waits:
-            return
-        if name in waits.BLOCKING:
-            waits.note(name)
-        if name in COPIES and self.asked and self.has_card != (self.target.type == "cuda"):
-            waits.note(waits.TO_CARD if self.target.type == "cuda" else waits.TO_HOST)
-
-    def lift(self, value: Any) -> Any:
+    def lifted(self, value: torch.Tensor) -> torch.Tensor:
         """Returns a result on its device."""
-        if isinstance(value, torch.Tensor):
-            return self._lift_tensor(value)
-        if isinstance(value, list | tuple):
-            return type(value)(self.lift(item) for item in value) if type(value) in (list, tuple) else value
-        return value
-
-    def _lift_tensor(self, value: torch.Tensor) -> torch.Tensor:
         if id(value) in self.known:
             return self.known[id(value)]
         owner = self.by_storage.get(value.untyped_storage()._cdata)

@@ -76,7 +76,7 @@ class Arguments:
         self.tensors: list[torch.Tensor] = []
         self._storages: dict[int, int] = {}
         named = ((name, self._key_of(value)) for name, value in kwargs.items())
-        self.key: Key = (func, *map(self._key_of, args), *named)
+        self.key: Key = (func, torch.get_default_dtype(), *map(self._key_of, args), *named)
 
     def _key_of(self, value: Any) -> Any:
         if isinstance(value, torch.Tensor):
@@ -132,7 +132,7 @@ class Arguments:
                     groups[group] = storage_of(nbytes, metadata["dtype"])
                 return torch._C._construct_CUDA_Tensor_From_Storage_And_Metadata(metadata, groups[group])
             case View(at, metadata):
-                return _view(self.tensors[at], metadata)
+                return view_of(self.tensors[at], metadata)
             case Same(at):
                 return self.tensors[at]
             case OnHost(size, stride, dtype):
@@ -152,7 +152,8 @@ def metadata_of(value: torch.Tensor) -> dict[str, Any]:
     }
 
 
-def _view(owner: torch.Tensor, metadata: dict[str, Any]) -> torch.Tensor:
+def view_of(owner: torch.Tensor, metadata: dict[str, Any]) -> torch.Tensor:
+    """Returns a view of a tensor; it is an inference tensor if its owner is one, whatever the mode is."""
     if not owner.is_cuda:
         return owner.as_strided(metadata["size"], metadata["stride"], metadata["storage_offset"])
     if owner.is_inference() == torch.is_inference_mode_enabled():

@@ -8,8 +8,22 @@ from typing import Any
 
 from lowmem_rl.hardware import CARDS, Card
 
-MULTIPROCESSORS = {"a6000": 84, "3090": 82, "t4": 40, "a100-80": 108, "h100": 132, "h200": 132}
-"""NVIDIA's data sheets."""
+MULTIPROCESSORS = {
+    "t4": 40,
+    "a4000": 48,
+    "l4": 58,
+    "a10g": 80,
+    "a5000": 64,
+    "3090": 82,
+    "4090": 128,
+    "5090": 170,
+    "a100-40": 108,
+    "a6000": 84,
+    "h100": 132,
+    "a100-80": 108,
+    "h200": 132,
+}
+"""NVIDIA's data sheets: CUDA cores by the cores of a multiprocessor; the H100 is the SXM one."""
 Wait = tuple[str, str, str]
 """What was waited for, the nearest line of lowmem_rl, and the nearest line of another library ("" for none)."""
 
@@ -22,6 +36,8 @@ class State:
     is_installed: bool = False
     counts_waits: bool = False
     waits: Counter[Wait] = field(default_factory=Counter)
+    bytes_to_host: Counter[str] = field(default_factory=Counter)
+    """Bytes of tensors and storages that were copied to the host while waits were counted, by line of lowmem_rl."""
     kernels: Counter[str] = field(default_factory=Counter)
     attention: Counter[str] = field(default_factory=Counter)
     allocations: int = 0
@@ -31,6 +47,8 @@ class State:
     """What was held when the first training step began."""
     limit_bytes: int | None = None
     """Bytes above which an allocation fails; None for the card's own size."""
+    allowed_bytes: int | None = None
+    """What `set_per_process_memory_fraction` leaves to tensors; None for all."""
     fail_at: frozenset[int] = frozenset()
     """Numbers of the allocations that fail."""
     failures: list[list[str]] = field(default_factory=list)
@@ -50,6 +68,7 @@ class State:
         waits = [(*wait, count) for wait, count in self.waits.most_common()]
         return Report(
             waits,
+            dict(self.bytes_to_host),
             dict(self.attention),
             dict(self.kernels),
             self.allocations,
@@ -65,6 +84,8 @@ class Report:
 
     waits: list[tuple[str, str, str, int]] = field(default_factory=list)
     """What was waited for, our line, another library's line, how often."""
+    bytes_to_host: dict[str, int] = field(default_factory=dict)
+    """By line of ours."""
     attention: dict[str, int] = field(default_factory=dict)
     kernels: dict[str, int] = field(default_factory=dict)
     allocations: int = 0

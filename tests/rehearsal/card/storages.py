@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
+from tests.rehearsal.card import waits
 from tests.rehearsal.card.memory import CPU, card_storage
 
 
@@ -38,15 +39,20 @@ def patch() -> None:
     plain_cpu, plain_clone = kind.cpu, kind.clone
 
     def cpu(self: Any) -> Any:
-        return host_copy(self) if self.device.type == "cuda" else plain_cpu(self)
+        if self.device.type != "cuda":
+            return plain_cpu(self)
+        waits.note_bytes(self.nbytes())
+        return host_copy(self)
 
     def clone(self: Any) -> Any:
         return card_storage(host_copy(self)) if self.device.type == "cuda" else plain_clone(self)
 
     def to(self: Any, *, device: Any, non_blocking: bool = False) -> Any:
-        return card_storage(host_copy(self)) if torch.device(device).type == "cuda" else cpu(self)
+        return cuda(self) if torch.device(device).type == "cuda" else cpu(self)
 
     def cuda(self: Any, device: Any = None, non_blocking: bool = False) -> Any:
+        if self.device.type != "cuda":
+            waits.note(waits.TO_CARD)
         return card_storage(host_copy(self))
 
     kind.cpu, kind.clone = _without_mode(cpu), _without_mode(clone)

@@ -1,0 +1,28 @@
+"""Memory that a composite kernel holds while it runs, which neither the CPU's kernels nor shape functions show.
+
+`sort` and `topk` hold some, too, by rules of their own: it is not seen.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from tests.rehearsal.card.in_place import NOT_MINE, SPECIAL
+from tests.rehearsal.card.memory import card_storage, phantom_storage
+from tests.rehearsal.card.state import STATE
+
+
+def as_large_as_its_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Counts a block that is gone when its operation has run, and leaves the operation to the dispatcher."""
+    tensor = args[0]
+    if tensor.is_cuda and (nbytes := tensor.numel() * tensor.element_size()):
+        card_storage(torch.UntypedStorage(nbytes)) if STATE.phantom_bytes is None else phantom_storage(nbytes)
+    return NOT_MINE
+
+
+def patch() -> None:
+    """Counts what is held by logsumexp (ATen/native/ReduceOps.cpp) and multinomial (ATen/native/Distributions.cpp)."""
+    for name in ("aten::logsumexp", "aten::multinomial"):
+        SPECIAL[name] = as_large_as_its_input
