@@ -94,12 +94,13 @@ def swiglu(e: Tensor, g: Tensor, h: Tensor, n_elements: int, **_: Any) -> None:
 def swiglu_backward(DW: Tensor, e: Tensor, g: Tensor, n_elements: int, **_: Any) -> None:
     """_DWf_DW_dfg_kernel."""
     DW, e, g = DW.view(-1), e.view(-1), g.view(-1)
-    wide, gate, dw = e.float(), g.clone(), DW.clone()
-    s = wide.sigmoid()
-    f = (s * wide).to(dw.dtype)
-    DW.copy_(f * gate)
-    e.copy_(dw * f)
-    g.copy_(((dw * gate).float() * s * (1 + wide * (1 - s))).to(dw.dtype))
+    wide, s = e.float(), e.float().sigmoid()
+    f = (s * wide).to(DW.dtype)
+    of_gate = ((DW * g).float() * s * (1 + wide * (1 - s))).to(DW.dtype)
+    gated, of_input = f * g, DW * f  # all of them before the first write: in float32 `wide` is `e` itself
+    DW.copy_(gated)
+    e.copy_(of_input)
+    g.copy_(of_gate)
 
 
 FORMULAS: dict[str, Callable[..., None]] = {
