@@ -75,11 +75,17 @@ def weights_digest(policy: Policy) -> str:
 
 
 def _bytes(tensors: Iterable[Any]) -> Iterator[bytes]:
-    """Yields the bytes of each tensor; as many as come to COPIED_TOGETHER come to the host in one copy."""
+    """Yields the bytes of each tensor; as many as come to COPIED_TOGETHER come to the host in one copy.
+
+    They may be on several devices: on a tight card Unsloth moves the embedding to the host (`offload_embedding`).
+    """
     import torch
 
     waiting: list[Any] = []
     for tensor in tensors:
+        if waiting and waiting[0].device != tensor.device:
+            yield from _copied(waiting)
+            waiting = []
         waiting.append(tensor.detach().contiguous().view(torch.uint8).flatten())
         if sum(map(len, waiting)) >= COPIED_TOGETHER:
             yield from _copied(waiting)
