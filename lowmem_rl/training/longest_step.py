@@ -21,7 +21,7 @@ from lowmem_rl.planning.settings import changed
 from lowmem_rl.training.batching import Batch, Cut
 from lowmem_rl.training.dataset import to_dataset, tokens_of
 from lowmem_rl.training.redo import make_whole
-from lowmem_rl.training.trainer import make_trainer
+from lowmem_rl.training.trainer import SampledBatch, make_trainer
 
 LAST_TOKENS = GPU_CHECK_EVERY
 """Tokens that a row samples: as many as lie between two looks at who has finished, so that there is one look."""
@@ -93,11 +93,11 @@ def sample_one_wave(trainer: Any) -> None:
     """Makes `generate`, whose cache grows with each token, answer one wave of the longest prompts, for all rows."""
     sample, rows = trainer._sample_through_trl, trainer.config.rollout_rows
 
-    def sample_wave(prompt_ids: list[list[int]], *args: Any) -> tuple[list[list[int]], Any]:
+    def sample_wave(prompt_ids: list[list[int]], *args: Any) -> SampledBatch:
         longest_first = sorted(prompt_ids, key=len, reverse=True)
-        ids, log_probs = sample(longest_first[:rows], *args)
-        every = [number % len(ids) for number in range(len(prompt_ids))]
-        return [ids[number] for number in every], log_probs and [log_probs[number] for number in every]
+        wave: SampledBatch = sample(longest_first[:rows], *args)
+        ids = [wave.completion_ids[number % len(wave.completion_ids)] for number in range(len(prompt_ids))]
+        return replace(wave, completion_ids=ids)
 
     if not trainer.use_vllm:  # it plans its own waves
         trainer._sample_through_trl = sample_wave

@@ -73,6 +73,13 @@ def test_the_whole_step_takes_no_more(measured: Measurement) -> None:
         assert row.measured.process_bytes < peaks[row.phase] + 100 * MIB
 
 
+def test_generate_is_measured_as_well(measured: Measurement) -> None:
+    settings = (*SMALL, "rollout.engine=generate", "memory.rollout_rows=4")
+    found = measure(RunRequest(preset="tiny-cpu", settings=settings).resolve())
+    assert found.lengths == measured.lengths
+    assert {row.workload["rollout_engine"] for row in found.rows} == {"generate"}
+
+
 def test_rows_keep_their_length_when_only_their_last_tokens_are_sampled(policy: Policy) -> None:
     sampler = sampler_up_to_the_limit(policy, RUN)
     tokens, steps = RUN.grpo.max_completion_tokens, []
