@@ -160,7 +160,7 @@ def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[s
         terms.other_weights(workload, shape),
         terms.uncounted_weights(workload, shape),
     )
-    learnt = (terms.adapter(workload, shape), terms.optimizer_states(workload, shape))
+    learnt = tuple(part(workload, shape) for part in (terms.adapter, terms.optimizer_states, terms.paged_states))
     scratch, held = terms.weight_copies(workload, shape), terms.gradients(workload, shape)
     idle = (*base, *learnt, scratch)
     between = (*idle, *rollout.resident_engine(workload, shape, card))

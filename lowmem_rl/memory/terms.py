@@ -163,13 +163,39 @@ STATE_BYTES = {
 (bitsandbytes' optimizers). Tensors below 4096 numbers stay in float32 there; adapters have none of weight."""
 
 
+PAGED_NUMBERS = 100_000
+"""Numbers of a weight from which on bitsandbytes pages its states (optim/optimizer.py, get_state_buffer)."""
+
+
+def paged_params(workload: Workload, shape: ModelShape) -> int:
+    """Trained weights whose states are paged; in full training all, as good as: norms and biases are small."""
+    if not workload.optimizer.startswith("paged"):
+        return 0
+    if workload.method == "full":
+        return trained_params(workload, shape)
+    factors = [workload.lora_rank * side for sides in adapted_sizes(workload, shape) for side in sides]
+    return trained_layers(workload, shape) * sum(numbers for numbers in factors if numbers >= PAGED_NUMBERS)
+
+
 def optimizer_states(workload: Workload, shape: ModelShape) -> Term:
-    """They appear at the first optimizer step and stay."""
-    name = workload.optimizer
-    each = STATE_BYTES.get(name, 2.0 * trained_bytes(workload))  # AdamW: two moments in the weight's width
-    size = trained_params(workload, shape) * each
-    formula = f"trained weights x {each:.4g}"
-    return term("optimizer states", size, "read from source", formula, elastic=name.startswith("paged"))
+    """They appear at the first optimizer step and stay; paged ones are a term of their own."""
+    each = _state_bytes(workload)
+    count = trained_params(workload, shape) - paged_params(workload, shape)
+    return term("optimizer states", count * each, "read from source", f"trained weights x {each:.4g}")
+
+
+def paged_states(workload: Workload, shape: ModelShape) -> Term:
+    """States in memory that CUDA moves to the host under pressure."""
+    each = _state_bytes(workload)
+    formula = f"trained weights in tensors of {PAGED_NUMBERS:,} numbers and more x {each:.4g}"
+    return term(
+        "paged optimizer states", paged_params(workload, shape) * each, "read from source", formula, elastic=True
+    )
+
+
+def _state_bytes(workload: Workload) -> float:
+    """AdamW has two moments in the weight's width."""
+    return STATE_BYTES.get(workload.optimizer, 2.0 * trained_bytes(workload))
 
 
 def optimizer_scratch(workload: Workload, shape: ModelShape) -> Term:
@@ -181,12 +207,12 @@ def optimizer_scratch(workload: Workload, shape: ModelShape) -> Term:
 def undo_copy(workload: Workload, shape: ModelShape) -> Term:
     """Adapter and states once more while the optimizer steps, by which a step that fails is undone (training/redo.py).
 
-    Paged states are host memory, and so is their copy.
+    Paged states are host memory to torch, and so is their copy. Those of small weights are not paged.
     """
     is_ours = workload.loss == "grpo" and workload.stack == "unsloth" and workload.method != "full"
-    states = 0 if workload.optimizer.startswith("paged") else optimizer_states(workload, shape).expected_bytes
-    size = adapter(workload, shape).expected_bytes + states if is_ours else 0
-    return term("copy to undo a step", size, "read from source", "adapter + optimizer states on the card")
+    copied = adapter(workload, shape).expected_bytes + optimizer_states(workload, shape).expected_bytes
+    formula = "adapter + optimizer states on the card"
+    return term("copy to undo a step", copied if is_ours else 0, "read from source", formula)
 
 
 def weight_copies(workload: Workload, shape: ModelShape) -> Term:

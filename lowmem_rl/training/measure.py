@@ -40,7 +40,7 @@ from lowmem_rl.training.preflight import Inputs, prepare
 
 BEFORE_STATES = ("load", "rollout", "logprobs", "backward")
 """Phases of a first step in which the optimizer has no states yet: they appear when it steps."""
-STATES = "optimizer states"
+STATES = ("optimizer states", "paged optimizer states")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ def first_step_rows(
             card=card.key if card else CPU,
             stack=predicted.workload.stack,
             phase=phase,
-            predicted=footprint([one for one in parts if one.name != STATES or phase not in BEFORE_STATES]),
+            predicted=footprint([one for one in parts if one.name not in STATES or phase not in BEFORE_STATES]),
             measured=measured[phase],
             model=asdict(predicted.shape),
             workload=asdict(predicted.workload),

@@ -101,9 +101,18 @@ def test_an_adapter_its_gradients_and_its_states_cost_what_their_widths_say() ->
     assert terms.gradients(work(), LARGE).expected_bytes == 161_480_704
     assert terms.optimizer_states(work(), LARGE).expected_bytes == 82_001_920
     assert terms.optimizer_states(work(optimizer="adamw_torch"), LARGE).expected_bytes == 2 * 161_480_704
-    assert terms.optimizer_states(work(optimizer="paged_adamw_8bit"), LARGE).elastic
     # TRL turns adapters on 4-bit weights to 16 bit
     assert terms.adapter(PLAIN, LARGE).expected_bytes == 2 * 40_370_176
+
+
+def test_states_of_small_factors_are_not_paged_and_neither_is_their_copy() -> None:
+    # Of 28 layers, the three factors of 16 x 18,944 have 100,000 numbers and more: 25,460,736 weights.
+    paged = work(optimizer="paged_adamw_8bit", loss="grpo", stack="unsloth")
+    moved, left = terms.paged_states(paged, LARGE), terms.optimizer_states(paged, LARGE)
+    assert (moved.expected_bytes, moved.elastic) == (51_717_120, True)
+    assert (left.expected_bytes, left.elastic) == (30_284_800, False)
+    assert terms.undo_copy(paged, LARGE).expected_bytes == 161_480_704 + 30_284_800
+    assert terms.paged_states(work(), LARGE).expected_bytes == 0
 
 
 def test_fewer_trained_layers_have_fewer_weights_that_learn() -> None:
