@@ -301,7 +301,7 @@ def _keys(workload: Workload, shape: ModelShape) -> int:
 
 
 def _copied_keys(workload: Workload, shape: ModelShape) -> int:
-    """What one layer keeps more where the memory-efficient kernel knows no grouped queries, before torch 2.14."""
+    """What one layer keeps more if the memory-efficient kernel knows no grouped queries, before torch 2.14."""
     more = shape.query_size - shape.key_size if workload.attention == "efficient" else 0
     return workload.tokens * 2 * more * workload.compute_bytes
 

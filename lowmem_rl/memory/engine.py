@@ -73,7 +73,7 @@ def layer_pass(workload: Workload, shape: ModelShape, tokens: int) -> Term:
 
 
 def prompt_scores(workload: Workload, shape: ModelShape, prompts: int) -> Term:
-    """Attention's squares over the prompts of one forward, where no kernel fuses attention.
+    """Attention's squares over the prompts of one forward, if no kernel fuses attention.
 
     The memory-efficient kernel takes grouped queries since torch 2.14; before, PyTorch's math kernel runs instead.
     """

@@ -74,7 +74,7 @@ class Workload:
     """On a CPU the compute type is float32: what auto and float16 become there."""
     lora_dropout: float = 0.0
     attention: Attention = "flash"
-    """`efficient` is PyTorch's kernel for cards without flash; `sdpa` behind a padding mask copies keys and values for
+    """`efficient` is PyTorch's kernel for cards without flash; `sdpa` with a padding mask copies keys and values for
     every query head; `eager` holds all scores at once."""
     layer: Layer = "unsloth"
     """Whose kernels a decoder layer runs: Unsloth's, plain transformers, or those with fused norms and RoPE."""

@@ -24,7 +24,7 @@ every reward skips it.
 """
 
 BatchScore = Callable[[Sequence[str], Sequence[Example]], Sequence[float | RewardError | None]]
-"""Scores many completions at once, where that is cheaper than one by one; an error in a score's place is that
+"""Scores many completions at once, if that is cheaper than one by one; an error in a score's place is that
 completion's alone."""
 
 Kind = Literal["merit", "cost", "model", "control"]
