@@ -26,7 +26,8 @@ def look(record: Record) -> Finding | None:
 
 def _scaled(row: Row) -> str:
     if "loss" in row and row["loss"] is not None and row.get("optimizer_skipped"):
-        return f": it overflows float16 though the loss is scaled by no more than {row['loss_scale']:g}"
+        # The row has the scale of the next step, which the skip has halved.
+        return f": it overflows float16 though the loss is scaled by no more than {2 * row['loss_scale']:g}"
     return ""
 
 

@@ -169,7 +169,7 @@ def test_skipped_steps_ail_nothing_until_the_scale_falls_below_one() -> None:
     assert not found
     (finding,) = names(simulate(0, 18, config=EIGHTS, fault=skipped, onset=1)).values()
     assert (finding.name, finding.severity, finding.steps) == ("not_a_number", "critical", (18, 18))
-    assert "scaled by no more than 0.5" in finding.what
+    assert "scaled by no more than 1." in finding.what
     assert "learning_rate" not in finding.cure
 
 
