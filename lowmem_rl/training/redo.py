@@ -65,16 +65,12 @@ def make_whole(optimizer: Any, again: Callable[[str], None]) -> None:
     step = optimizer.step.__func__
 
     def whole_step(self: Any, closure: Any = None) -> Any:
-        while True:
-            before = tried(lambda: Snapshot.of(self))
-            if isinstance(before, OutOfMemory):
-                again(before.why)
-                continue
-            found = tried(lambda: step(self, closure))
-            if not isinstance(found, OutOfMemory):
-                return found
-            before.restore(self)
+        while isinstance(before := tried(lambda: Snapshot.of(self)), OutOfMemory):
+            again(before.why)
+        while isinstance(found := tried(lambda: step(self, closure)), OutOfMemory):
+            before.restore(self)  # from then on it is as good as a new one
             again(found.why)
+        return found
 
     optimizer.step = MethodType(whole_step, optimizer)  # schedulers ask for a bound method
 

@@ -197,6 +197,37 @@ def test_an_optimizer_step_happens_once_or_not_at_all(
         assert torch.equal(ours, expected)
 
 
+def test_a_step_that_is_tried_again_holds_one_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Short(torch.optim.SGD):
+        """Its memory runs out three times."""
+
+        failures = 0
+
+        def step(self, closure: Any = None) -> Any:
+            if self.failures < 3:
+                self.failures += 1
+                too_much_for_torch()
+            return super().step(closure)
+
+    copies: list[weakref.ref[torch.Tensor]] = []
+    held: list[int] = []
+    plain = torch.cat
+
+    def cat(*args: Any, **kwargs: Any) -> torch.Tensor:
+        joined = plain(*args, **kwargs)
+        copies.append(weakref.ref(joined))
+        held.append(sum(copy() is not None for copy in copies))
+        return joined
+
+    optimizer = Short([torch.nn.Parameter(torch.ones(4))], lr=0.1)
+    whys: list[str] = []
+    make_whole(optimizer, whys.append)
+    monkeypatch.setattr(torch, "cat", cat)
+    optimizer.step()
+    assert len(whys) == 3
+    assert max(held) == 1
+
+
 def tear(patch: pytest.MonkeyPatch) -> None:
     """Lets the next step of AdamW fail in its middle: the states' counters are raised, some averages have moved."""
     failed = False
