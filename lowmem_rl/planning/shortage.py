@@ -8,14 +8,19 @@ from lowmem_rl.config import RunConfig
 from lowmem_rl.planning.choose import Target, choose
 from lowmem_rl.planning.settings import PLANNED, Settings, as_text, changed, new_to, pinned
 
+HOLD_LITTLE = frozenset({"advantages", "optimizer", "between"})
+"""Parts of a run that need less memory than the rollout or the update: no setting that is searched makes it less."""
+
 
 def cure(config: RunConfig, target: Target, phase: str, settings: Settings) -> str:
     """Returns a hint for a resolved run that did not get through a phase even with `settings`."""
     failed = changed(config, settings)
     found = fitting(failed, lacking(failed, target, phase))
-    if found is None:
-        return "Nothing smaller is known to fit: free what other processes hold, or take a smaller model."
-    return f"This fits what was there: --set {as_text(new_to(config, found))}"
+    if found is not None:
+        return f"This fits what was there: --set {as_text(new_to(config, found))}"
+    if phase in HOLD_LITTLE:
+        return "Free what other processes hold, then go on with --resume: other phases need more than this one."
+    return "Nothing smaller is known to fit: free what other processes hold, or take a smaller model."
 
 
 def lacking(failed: RunConfig, target: Target, phase: str) -> Target:

@@ -30,7 +30,9 @@ def test_any_allocation_of_a_step_may_fail(stages: dict[str, Stage], card: str, 
     assert {phases[number] for number in parts["row"]} == {"between"}
 
 
-@pytest.mark.parametrize(("after", "phase"), [("sampled and scored", "advantages"), ("advantages", "backward")])
+@pytest.mark.parametrize(
+    ("after", "phase"), [("sampled and scored", "advantages"), ("advantages", "backward"), ("optimizer", "between")]
+)
 def test_memory_that_is_gone_for_good_ends_the_run_in_two_lines(
     a6000: Stage, after: str, phase: str, tmp_path: Path
 ) -> None:

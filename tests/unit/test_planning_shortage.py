@@ -9,7 +9,7 @@ from lowmem_rl.planning.plan import Plan, plan
 from lowmem_rl.planning.settings import changed
 from lowmem_rl.planning.shortage import cure, fitting, lacking
 
-PHASES = ("rollout", "backward", "optimizer", "evaluation")
+PHASES = ("rollout", "backward", "evaluation")
 
 
 def plan_of(preset: str) -> Plan:
@@ -37,6 +37,14 @@ def test_what_is_offered_fits_where_the_phase_that_failed_does_not(preset: str, 
 def test_what_costs_learning_is_offered_last() -> None:
     planned = plan_of("qwen7b-a6000")
     assert "max_completion_tokens" not in cure(planned.config, planned.target, "rollout", {})
+
+
+@pytest.mark.parametrize("preset", ["qwen7b-a6000", "qwen7b-t4"])
+@pytest.mark.parametrize("phase", ["advantages", "optimizer", "between"])
+def test_a_phase_that_needs_less_than_others_asks_for_the_memory_that_it_had(preset: str, phase: str) -> None:
+    planned = plan_of(preset)
+    hint = cure(planned.config, planned.target, phase, {})
+    assert hint.startswith("Free what other processes hold, then go on with --resume")
 
 
 def test_where_nothing_is_known_to_fit_it_is_said() -> None:
