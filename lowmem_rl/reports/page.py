@@ -125,7 +125,7 @@ def _facts(record: RunRecord) -> Iterator[Fact]:
         "seed": setting("seed"),
         "machine": card,
         "went on behind step": _listed(record.resumes),
-        "memory ran out in step": _listed(record.recoveries),
+        "memory ran out in step": _listed([row for row in record.recoveries if row.get("cause") != "kernel"]),
         "skipped by the gradient scaler, steps": _listed(
             [row for row in record.metrics if row.get("optimizer_skipped")]
         ),

@@ -1,14 +1,14 @@
-"""The trainer's step: learns from the slot that is due; where memory runs out, its work is done again.
+"""The trainer's step: learns from the slot that is due; if memory runs out, its work is done again.
 
 TRL calls `training_step` once for each of its micro-batches and divides by their number. Here such a slot may stand
 empty, because other rows could be left out, or be cut finer than TRL counts, because memory ran out.
 
-Everything of a step lies in one of four regions, each of which can be done again:
+Every part of a step is in one of four regions, each of which can be done again:
 - a round of sampling (`whole_round`): what was sampled and scored stays, the rest is computed again;
 - the gradient (`_learnt`): from the step's first slot on, with fewer rows in a micro-batch;
-- clipping (`_clip_grad_norm`) and the optimizer's step (`redo.make_whole`): on the gradient, taken again where it may
+- clipping (`_clip_grad_norm`) and the optimizer's step (`redo.make_whole`): on the gradient, taken again if it may
   have been changed half way;
-- the step's row of metrics (`write_row`): until it is written.
+- the step's row of metrics (`write_row`): until transformers has begun it.
 """
 
 import contextlib
@@ -21,12 +21,11 @@ import torch
 from torch import Tensor
 
 from lowmem_rl.engine.out_of_memory import OutOfMemory, tried
-from lowmem_rl.errors import TrainingError
 from lowmem_rl.training.batching import SHARE, TOKENS, Batch, Cut, Layout, cut
 from lowmem_rl.training.kept_calls import KeptCalls
 from lowmem_rl.training.recovery import Recovery
 from lowmem_rl.training.redo import StepStart, make_whole
-from lowmem_rl.training.shortcuts import given_up, unshared_groups
+from lowmem_rl.training.shortcuts import failed_allocations, given_up, unshared_groups
 
 if TYPE_CHECKING:
     from trl import GRPOTrainer as TrlTrainer
@@ -41,7 +40,7 @@ class Learnt:
     """Loss of what was learnt from: what is new to the trainer, and all that it will have been given in the step."""
 
     loss: Tensor
-    told: Tensor
+    given: Tensor
 
 
 class Learning(TrlTrainer):
@@ -56,7 +55,9 @@ class Learning(TrlTrainer):
     """Optimizer steps that were done when it was: the seed of its shuffle."""
     step_start: StepStart
     given_up: frozenset[str]
-    """What Unsloth no longer does, as far as it was told (`shortcuts`)."""
+    """What Unsloth no longer does, as far as is known (`shortcuts`)."""
+    shortages_caught = 0
+    """Allocations of the present step that failed inside Unsloth, which helped itself."""
     learn_again: Callable[[], Learnt]
     """Takes the gradient of the present step once more, from its first slot to the last one that was learnt from."""
     _step: int
@@ -66,7 +67,7 @@ class Learning(TrlTrainer):
     current_gradient_accumulation_steps: float
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
-        """Samples where that is due, and learns from the slot that is; where memory runs out, from the step's first on.
+        """Samples where that is due, and learns from the slot that is; if memory runs out, from the step's first on.
 
         What is cut finer lies in other slots: all gradients of the step are taken again.
         """
@@ -80,17 +81,15 @@ class Learning(TrlTrainer):
             self.step_start = StepStart.of(self._metrics["train"])
         self.learn_again = partial(self._learnt, model, range(first, slot + 1), num_items_in_batch, is_again=True)
         found = self._learnt(model, range(slot, slot + 1), num_items_in_batch)
-        self.step_start.told = found.told
+        self.step_start.given = found.given
         self._step += 1
-        if self._step % self.args.gradient_accumulation_steps == 0:
-            self._look_at_shortcuts()
         return found.loss
 
     def _sample_if_due(self, generation_batch: Any) -> None:
         raise NotImplementedError
 
     def whole_round(self, sample: Callable[[], T]) -> T:
-        """Returns what `sample` returns; where memory runs out it begins again, with what was sampled and scored."""
+        """Returns what `sample` returns; if memory runs out it begins again, with what was sampled and scored."""
         self.kept.forget()
         before, seen = StepStart.of(self._metrics["train"]), self.state.num_input_tokens_seen
         while isinstance(found := self._tried(sample), OutOfMemory):
@@ -113,7 +112,7 @@ class Learning(TrlTrainer):
         return call() if self.recovery is None else tried(call)
 
     def _learnt(self, model: Any, slots: range, num_items_in_batch: Any, *, is_again: bool = False) -> Learnt:
-        """Adds the gradients of `slots`; where memory runs out, those of the whole step, with fewer rows together."""
+        """Adds the gradients of `slots`; if memory runs out, those of the whole step, with fewer rows together."""
         first = slots.stop - 1 - (slots.stop - 1) % self.args.gradient_accumulation_steps
         learn = partial(self._learn, model, slots, num_items_in_batch)
         again = partial(self._learn_from_the_start, model, range(first, slots.stop), num_items_in_batch)
@@ -141,7 +140,8 @@ class Learning(TrlTrainer):
                 self._step = slots.stop - 1  # TRL counts its calls; a slot counts once, when it is over
                 if SHARE in batch:
                     self.current_gradient_accumulation_steps = accumulated / batch[SHARE]
-                loss += super().training_step(model, batch, num_items_in_batch)
+                learn = partial(super().training_step, model, batch, num_items_in_batch)
+                loss += self._with_shortages_counted(learn)
                 self.step_start.weigh(self._metrics["train"], batch[TOKENS])
         finally:
             self._step = step
@@ -150,10 +150,17 @@ class Learning(TrlTrainer):
 
     def _learnt_of(self, loss: Tensor, *, is_whole: bool) -> Learnt:
         """Says what of the loss the trainer does not have yet; `is_whole` is that of all slots of the step so far."""
-        told = self.step_start.told
-        if told is None:
+        given = self.step_start.given
+        if given is None:
             return Learnt(loss, loss)
-        return Learnt(loss - told, loss) if is_whole else Learnt(loss, told + loss)
+        return Learnt(loss - given, loss) if is_whole else Learnt(loss, given + loss)
+
+    def _with_shortages_counted(self, call: Callable[[], T]) -> T:
+        """Returns what `call` returns, and counts the failed allocations that it has caught."""
+        before = failed_allocations()
+        found = call()
+        self.shortages_caught += failed_allocations() - before
+        return found
 
     def _micro_batches(self, slots: range) -> Iterator[Batch]:
         assert self._buffered_inputs is not None
@@ -163,7 +170,7 @@ class Learning(TrlTrainer):
         return filter(None, due)
 
     def _clip_grad_norm(self, model: Any) -> Any:
-        """Clips; where memory runs out, on a gradient that is taken again: it may be clipped or unscaled in part."""
+        """Clips; if memory runs out, on a gradient that is taken again: it may be clipped or unscaled in part."""
         clip = partial(super()._clip_grad_norm, model)
         while isinstance(found := self._tried(clip), OutOfMemory):
             assert self.recovery is not None
@@ -178,18 +185,16 @@ class Learning(TrlTrainer):
             self.accelerator.scaler.update(self.accelerator.scaler.get_scale())
 
     def write_row(self, write: Callable[[], None]) -> None:
-        """Lets transformers write the step's row, again where memory runs out before the first callback hears of it."""
+        """Lets transformers write the step's row, again if memory runs out before the first callback gets it."""
         is_over = self.state.global_step > self._globalstep_last_logged  # the end of an epoch passes here once more
         if is_over:
             self._note_scale()
+            self._look_at_shortcuts()
         while isinstance(found := self._tried(write), OutOfMemory):
             assert self.recovery is not None
+            if is_over and self.state.global_step == self._globalstep_last_logged:
+                raise self.recovery.cannot_go_on("between", found.why)
             self.recovery.again("between", found.why)
-            if self.state.global_step == self._globalstep_last_logged:
-                raise TrainingError(
-                    f"Step {self.state.global_step}: memory ran out while its row was written: {found.why}",
-                    hint="Go on from the last checkpoint with --resume.",
-                )
         if is_over and self.recovery is not None:
             self.recovery.went_on()
 
@@ -200,18 +205,19 @@ class Learning(TrlTrainer):
             self._metrics["train"]["loss_scale"].append(self.accelerator.scaler.get_scale())
 
     def _look_at_shortcuts(self) -> None:
-        """Tells what Unsloth has given up in this step, and plans for it: its memory may have run out unheard."""
+        """Reports what Unsloth has given up in this step, and plans for it if its memory had run out."""
         now = given_up(self.model)
         news, self.given_up = sorted(now - self.given_up), now
+        is_short, self.shortages_caught = self.shortages_caught > 0, 0
         if not news or self.recovery is None:
             return
         self._metrics["train"]["shortcuts_given_up"].append(float(len(news)))
         rows, lost = self.layout.rows_together, unshared_groups(self.model)
-        if self.layout.keeps_groups and rows // self.layout.group_size in lost:
+        if is_short and self.layout.keeps_groups and rows // self.layout.group_size in lost:
             self.layout = self.layout.after_sharing()
             while isinstance(found := self._tried(lambda: self.lay_out(self.rollout, self.sampled_after)), OutOfMemory):
                 self.recovery.again("advantages", found.why)
-        self.recovery.goes_without(news, rows, self.layout.rows_together)
+        self.recovery.goes_without(news, rows, self.layout.rows_together, is_short=is_short)
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """Leaves a micro-batch as it is."""
@@ -227,14 +233,14 @@ class Learning(TrlTrainer):
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        """Scores a rollout in parts of `batch_size` rows, fewer where memory runs out; in the loss there is no size."""
+        """Scores a rollout in parts of `batch_size` rows, fewer if memory runs out; in the loss there is no size."""
         score = partial(super()._get_per_token_logps_and_entropies, model, input_ids, attention_mask, logits_to_keep)
         if self.recovery is None or batch_size is None:
             return score(batch_size, *args, **kwargs)
 
         def in_parts(rows: int) -> Any:
             with self._unsloths_parts(-(-len(input_ids) // rows)):
-                return score(rows, *args, **kwargs)
+                return self._with_shortages_counted(lambda: score(rows, *args, **kwargs))
 
         return self.kept.run(partial(self.recovery.logprobs.run, in_parts, batch_size))
 
@@ -252,7 +258,7 @@ class Learning(TrlTrainer):
             self.args.unsloth_grpo_mini_batch = planned
 
     def create_optimizer(self, model: Any = None) -> Any:
-        """Makes its step happen once or not at all where memory runs out."""
+        """Makes its step happen once or not at all if memory runs out."""
         optimizer = super().create_optimizer(model)
         if self.recovery is not None:
             make_whole(optimizer, partial(self.recovery.again, "optimizer"))

@@ -20,6 +20,8 @@ from lowmem_rl.runs import append_row
 Phase = Literal["rollout", "advantages", "logprobs", "backward", "optimizer", "evaluation", "between"]
 """Phases of the memory estimate, the forward in `backward`; and two that hold next to nothing of their own:
 `advantages`, from the sampled completions to the micro-batches, and `between` two steps."""
+Cause = Literal["memory", "kernel"]
+"""Of a row in recoveries.jsonl: an allocation that failed, or a kernel that failed Unsloth's own check."""
 KEYS: dict[Phase, str] = {
     "rollout": "memory.rollout_rows",
     "logprobs": "memory.micro_batch",
@@ -60,17 +62,27 @@ class Recovery:
         """Allows another try of work that holds no rows: what others held is free. Raises as `half` does."""
         self._failed(phase, None, None, why)
 
-    def goes_without(self, news: Sequence[str], rows: int, fewer: int) -> None:
-        """Takes note of what Unsloth has given up by itself in a step, and of the rows in the next one's update."""
-        why = f"Unsloth: {'; '.join(news)}"
-        append_row(
-            self.path,
-            {"step": self.step + 1, "phase": "backward", "rows": rows, "next_rows": fewer, "exact": True, "why": why},
+    def cannot_go_on(self, phase: Phase, why: str) -> TrainingError:
+        """Takes note of a shortage in work that cannot be done again; returns the error that ends the run."""
+        self._counted(phase, None, None, why)
+        self.has_stopped = True
+        return TrainingError(
+            f"Step {self.step + 1}: memory ran out in {phase}, after its row was begun: {why}",
+            hint="Go on with --resume: from the last checkpoint, or from the beginning if there is none.",
         )
+
+    def goes_without(self, news: Sequence[str], rows: int, fewer: int, *, is_short: bool) -> None:
+        """Takes note of what Unsloth has given up by itself in a step, and of the rows in the next one's update.
+
+        `is_short`: an allocation had failed. Otherwise a check of its kernels did, which no setting prevents.
+        """
+        why = f"Unsloth: {'; '.join(news)}"
+        self._write_down("backward", rows, fewer, why, cause="memory" if is_short else "kernel", exact=True)
         if fewer < rows:
             self.times, self.rows["backward"] = self.times + 1, fewer
+        cause = "memory ran out" if is_short else "its check of a kernel failed; memory was not short"
         went = f"; {rows} rows together, now {fewer}" if fewer < rows else ""
-        self.tell(f"step {self.step + 1}: {why} (memory ran out, or the check of a kernel failed{went})")
+        self.tell(f"step {self.step + 1}: {why} ({cause}{went})")
 
     def went_on(self) -> None:
         """Takes note of a step that is over; an optimizer step that the gradient scaler skipped is one, too."""
@@ -126,20 +138,30 @@ class Recovery:
             )
 
     def _failed(self, phase: Phase, rows: int | None, fewer: int | None, why: str) -> None:
-        self.times, self.in_a_row = self.times + 1, self.in_a_row + 1
-        is_last = self.in_a_row > self.config.memory.max_retries
-        exact = phase != "backward" or not self.config.adapter.dropout
-        append_row(
-            self.path,
-            {"step": self.step + 1, "phase": phase, "rows": rows, "next_rows": None if is_last else fewer}
-            | {"exact": exact, "why": why},
-        )
+        is_last = self.in_a_row >= self.config.memory.max_retries
+        exact = self._counted(phase, rows, None if is_last else fewer, why)
         if is_last:
             self.has_stopped = True
             raise self._stop(phase, rows, why)
         went = f"{rows} rows together, now {fewer}" if rows != fewer else "tried again"
         inexact = "" if exact else "; dropout draws anew, so the step is not the one it would have been"
         self.tell(f"step {self.step + 1}: memory ran out in {phase} ({went}){inexact}")
+
+    def _counted(self, phase: Phase, rows: int | None, next_rows: int | None, why: str) -> bool:
+        """Counts a shortage and writes it down; says whether the work that is done again is what it would have been."""
+        self.times, self.in_a_row = self.times + 1, self.in_a_row + 1
+        exact = phase != "backward" or not self.config.adapter.dropout
+        self._write_down(phase, rows, next_rows, why, cause="memory", exact=exact)
+        return exact
+
+    def _write_down(
+        self, phase: Phase, rows: int | None, next_rows: int | None, why: str, *, cause: Cause, exact: bool
+    ) -> None:
+        append_row(
+            self.path,
+            {"step": self.step + 1, "phase": phase, "rows": rows, "next_rows": next_rows}
+            | {"exact": exact, "cause": cause, "why": why},
+        )
 
     def _stop(self, phase: Phase, rows: int | None, why: str) -> TrainingError:
         last = "" if rows is None else f", at last with {rows} rows together"

@@ -23,7 +23,7 @@ class StepStart:
     """Random states: dropout draws from them."""
     logged: Mapping[str, int]
     """Values that TRL had put aside for the step's row, by name."""
-    told: Tensor | None = None
+    given: Tensor | None = None
     """Loss that the trainer has been given since: it adds up what each slot returns."""
     tokens: int = 0
     """Completion tokens of the micro-batches since."""

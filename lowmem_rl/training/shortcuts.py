@@ -10,6 +10,8 @@ goes on has to begin with the same notes.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
+
 PARTS = {"grad": "the update", "nograd": "log-probs"}
 """Unsloth's name of a forward -> ours."""
 VERIFIED, UNSAFE, DISABLED = "prefix_grouper_{}_verified", "prefix_grouper_{}_unsafe", "prefix_grouper_{}_disabled"
@@ -30,11 +32,16 @@ def noted(model: Any) -> dict[str, Any]:
     return {name: _to_json(value) for name, value in found.items() if value is not None}
 
 
-def note_again(model: Any, told: Mapping[str, Any]) -> None:
+def note_again(model: Any, notes: Mapping[str, Any]) -> None:
     """Puts back what `noted` returned."""
     for name in NAMES:
-        if name in told:
-            setattr(model, f"_unsloth_{name}", _from_json(name, told[name]))
+        if name in notes:
+            setattr(model, f"_unsloth_{name}", _from_json(name, notes[name]))
+
+
+def failed_allocations() -> int:
+    """Returns how many allocations have failed on the card in this process, caught or not; it waits for nothing."""
+    return int(torch.cuda.memory_stats().get("num_ooms", 0)) if torch.cuda.is_available() else 0
 
 
 def given_up(model: Any) -> frozenset[str]:

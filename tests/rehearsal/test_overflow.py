@@ -74,7 +74,7 @@ def train(stage: Stage, out: Path, steps: int, optimizer: str, before: Any, *set
 
 
 @pytest.mark.parametrize("optimizer", ["adamw_8bit", "adamw_torch_fused"])
-def test_a_skipped_step_is_counted_and_shown_and_ails_nothing(t4: Stage, optimizer: str, tmp_path: Path) -> None:
+def test_a_skipped_step_is_counted_and_shown_and_no_finding(t4: Stage, optimizer: str, tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     ended = train(t4, run.path, 3, optimizer, scales_from_far_above)
     assert ended.code == 0, ended.output

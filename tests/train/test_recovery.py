@@ -173,6 +173,26 @@ def test_a_run_that_finds_no_memory_stops_with_what_to_set(tmp_path: Path) -> No
     ]
 
 
+def test_a_row_that_is_begun_is_not_tried_again(cli_here: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers.trainer_callback import CallbackHandler
+
+    run = RunDir(tmp_path / "run")
+    settings = ["grpo.steps=2", "grpo.prompts_per_step=2", "memory.micro_batch=8", "grpo.max_completion_tokens=16"]
+    settings += ["eval.examples=4", "eval.quick_examples=4", "eval.every=0"]
+    words = [f"--set={setting}" for setting in settings]
+    with monkeypatch.context() as patch:
+        patch.setattr(CallbackHandler, "on_log", lambda *args, **kwargs: too_much_for_torch())
+        ended = cli_here("train", "--preset=tiny-cpu", *words, "--out", run.path)
+    assert ended.code == 5, ended.stderr
+    assert "error: Step 1: memory ran out in between, after its row was begun" in ended.stderr
+    assert "tried again" not in ended.stdout + ended.stderr
+    assert "hint: Go on with --resume" in ended.stderr
+    (row,) = read_rows(run.recoveries)
+    assert (row["step"], row["phase"], row["next_rows"], row["cause"]) == (1, "between", None, "memory")
+    assert cli_here("train", "--resume", "--out", run.path).code == 0
+    assert [row["step"] for row in read_rows(run.metrics)] == [1, 2]
+
+
 @pytest.mark.parametrize("settings", [{"fused": True}, {"foreach": True}])
 @pytest.mark.parametrize("failing", [1, 2])
 def test_an_optimizer_step_happens_once_or_not_at_all(

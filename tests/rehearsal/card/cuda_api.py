@@ -75,7 +75,7 @@ def get_fraction(device: Any = None) -> float:
 
 def memory_stats(device: Any = None) -> dict[str, int]:
     """Returns the allocator's counters; reserved is allocated."""
-    stats: dict[str, int] = collections.defaultdict(int)
+    stats: dict[str, int] = collections.defaultdict(int, num_ooms=len(STATE.failures))
     for kind in ("allocated_bytes", "reserved_bytes", "active_bytes"):
         stats[f"{kind}.all.current"], stats[f"{kind}.all.peak"] = allocated(), max_allocated()
     return stats
