@@ -51,6 +51,10 @@ class Policy:
         """Says whether the model reads a row of so many tokens whole."""
         return self.longest_row is None or tokens <= self.longest_row
 
+    def has_room(self, prompt: Sequence[Message], answer_tokens: int) -> bool:
+        """Says whether the model reads a prompt and an answer of so many tokens whole."""
+        return self.longest_row is None or self.takes(len(self.tokenize(prompt)) + answer_tokens)
+
     def check_row(self, tokens: int) -> None:
         """Raises `ConfigError` for a row of more tokens than the model was loaded for."""
         if not self.takes(tokens):
@@ -156,8 +160,8 @@ def import_unsloth() -> None:
 def load_policy(config: RunConfig, device: Device, uses: Sequence[Use] = ()) -> Policy:
     """Loads model and tokenizer through Unsloth and adds a fresh LoRA adapter.
 
-    `uses` say what is read besides the rows of training. Raises `SetupError` where the weights cannot be had, and
-    `ConfigError` for a use whose rows are longer than the model takes.
+    `uses` say what is read besides the rows of training. Raises `SetupError` for weights that cannot be had, and on
+    a GPU `ConfigError` for a use that the model has no room for.
     """
     import_unsloth()
     import torch
@@ -188,15 +192,14 @@ def load_policy(config: RunConfig, device: Device, uses: Sequence[Use] = ()) -> 
 
 
 def _with_room(policy: Policy, uses: Sequence[Use]) -> Policy:
-    """Returns the policy, able to read the rows of all uses.
+    """Returns the policy, on a GPU able to read the rows of all uses; on a CPU nothing cuts rows.
 
     They are known once there is a tokenizer. Loading itself is given the rows of training alone: by that number
     Unsloth sizes vLLM's cache and chooses how it checkpoints. Afterwards it bounds rows and sizes the rotary table.
     """
-    positions = policy.model.config.max_position_embeddings
-    longest = longest_row(uses, policy.tokenize, policy.encode, positions)
     if not policy.device.is_gpu:
         return policy
+    longest = longest_row(uses, policy.tokenize, policy.encode, policy.model.config.max_position_embeddings)
     for module in policy.model.modules():
         module.max_seq_length = longest
     return replace(policy, longest_row=longest)

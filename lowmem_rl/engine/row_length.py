@@ -2,7 +2,8 @@
 
 On a GPU Unsloth's forward cuts a row at the `max_seq_length` of its modules, with a warning and without an error
 (unsloth/models/llama.py, LlamaModel_fast_forward). So `load_policy` is given every use, the modules get the longest
-row of them, and a row that is longer all the same is refused. Our own decoder cuts nothing and needs no such room.
+row of them, and a row that is longer all the same is left out or refused. Our own decoder cuts nothing and needs no
+such room, and on a CPU nothing is cut.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -35,9 +36,10 @@ class Use:
     again: int = 0
 
     def row(self, tokenize: Tokenize, encode: Encode) -> int:
-        """Returns the tokens of its longest row, without the room for text that is encoded again."""
+        """Returns the tokens of its longest row, with the room for text that is encoded again."""
         prompt = max((len(tokenize(prompt)) for prompt in self.prompts), default=0)
-        return self.tokens + prompt + max((len(encode(answer)) for answer in set(self.answers)), default=0)
+        answer = max((len(encode(answer)) for answer in set(self.answers)), default=0)
+        return self.tokens + prompt + answer + self.again
 
 
 def training_row(config: RunConfig) -> int:
@@ -61,22 +63,25 @@ def reading_answers(config: RunConfig, answers: Sequence[str]) -> Use:
 
 
 def asking(what: str, prompts: Sequence[Sequence[Message]], max_tokens: int) -> Use:
-    """Returns the use of an evaluation: completions of `prompts`, whose text may be encoded and read again."""
+    """Returns the use of an evaluation: completions of `prompts`, whose text may be encoded and read again.
+
+    It asks only those prompts for which `Policy.has_room`.
+    """
     return Use(what, max_tokens, prompts=prompts, again=max_tokens)
 
 
 def longest_row(uses: Iterable[Use], tokenize: Tokenize, encode: Encode, positions: int) -> int:
-    """Returns the tokens of the longest row of all uses.
+    """Returns the tokens of the longest row of all uses, the model's `positions` at most.
 
-    Raises `ConfigError` for a use whose rows are longer than the model's `positions`.
+    A longer prompt or answer is left out by who reads it. Raises `ConfigError` for a use that has no room even without
+    one.
     """
     longest = 0
     for use in uses:
-        row = use.row(tokenize, encode)
-        if row > positions:
+        if use.tokens > positions:
             raise ConfigError(
-                f"The rows of {use.what} have up to {row} tokens, but the model takes {positions}.",
-                hint="Lower grpo.max_completion_tokens, or leave that use out.",
+                f"The rows of {use.what} have at least {use.tokens} tokens, but the model takes {positions}.",
+                hint="Lower grpo.max_completion_tokens or grpo.max_prompt_tokens.",
             )
-        longest = max(longest, min(row + use.again, positions))
-    return longest
+        longest = max(longest, use.row(tokenize, encode))
+    return min(longest, positions)

@@ -38,8 +38,9 @@ def hear_trained(
     prepare_process(config, device)
     prompts, tokens = [example.prompt for example in examples], config.grpo.max_completion_tokens
     policy = load_trained(learnt, config, device, [asking("the export's proof", prompts, tokens)])
+    examples = [example for example in examples if policy.has_room(example.prompt, tokens)]
     asked = Questions(
-        prompts=[policy.tokenize(prompt) for prompt in prompts],
+        prompts=[policy.tokenize(example.prompt) for example in examples],
         stop_ids=sorted(policy.stop_ids),
         pad_id=policy.tokenizer.pad_token_id,
         max_tokens=tokens,

@@ -17,6 +17,7 @@ from lowmem_rl.errors import Interrupted, RewardError, RunDirError
 from lowmem_rl.evaluation.evaluate import Files, evaluate
 from lowmem_rl.evaluation.questions import Questions, held_out
 from lowmem_rl.evaluation.result import EvalResult
+from lowmem_rl.evaluation.room import questions_with_room
 from lowmem_rl.evaluation.target import Target
 from lowmem_rl.hardware import this_machine
 from lowmem_rl.lock import in_turn, locked
@@ -80,9 +81,13 @@ def _ask_all(
     target: Target, policy: Policy, config: RunConfig, asked: Sequence[Questions], run_dir: RunDir, listen: Listener
 ) -> dict[str, EvalResult]:
     """Asks one task after the other; each result is written as soon as it is there."""
-    sampler = Sampler(policy, config, lambda text: listen(Noted(text)))
+
+    def note(text: str) -> None:
+        listen(Noted(text))
+
+    sampler = Sampler(policy, config, note)
     results: dict[str, EvalResult] = {}
-    for questions in asked:
+    for questions in [questions_with_room(policy, questions, note) for questions in asked]:
         name = _name(target, questions.task.name)
         results[name] = _ask(target, sampler, questions, Files.of(run_dir, name), name, listen)
         _write(run_dir, name, target, results[name])

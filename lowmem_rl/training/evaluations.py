@@ -19,6 +19,7 @@ from lowmem_rl.evaluation.evaluate import Files, evaluate
 from lowmem_rl.evaluation.items import read_items
 from lowmem_rl.evaluation.questions import Questions
 from lowmem_rl.evaluation.result import EvalResult
+from lowmem_rl.evaluation.room import questions_with_room
 from lowmem_rl.evaluation.summary import compare
 from lowmem_rl.lock import in_turn
 from lowmem_rl.runs import Row, RunDir, read_json, write_json
@@ -68,7 +69,9 @@ class Evaluations:
         listen: Listener = lambda event: None,
     ) -> None:
         self.run_dir, self.config, self.sampler, self.listen = run_dir, config, sampler, listen
-        self.own, self.further = own, further
+        self.own, *self.further = (
+            questions_with_room(sampler.policy, asked, lambda text: listen(Noted(text))) for asked in (own, *further)
+        )
         self.told = read_told(run_dir)
 
     @property

@@ -10,6 +10,7 @@ from lowmem_rl.engine.row_length import asking
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.evaluation.judge import judge_of
 from lowmem_rl.evaluation.probe import Probe, probe
+from lowmem_rl.evaluation.room import examples_with_room
 from lowmem_rl.hardware import this_machine
 from lowmem_rl.planning.frontier import signal_of
 from lowmem_rl.runs import write_json
@@ -17,7 +18,7 @@ from lowmem_rl.signal.pass_rate import measured
 from lowmem_rl.signal.report import SignalReport
 from lowmem_rl.tasks.base import Selection
 from lowmem_rl.tasks.draw import draw_examples
-from lowmem_rl.training.events import EvalProgressed, Listener, PhaseBegan
+from lowmem_rl.training.events import EvalProgressed, Listener, Noted, PhaseBegan
 from lowmem_rl.training.library_talk import library_talk_to
 from lowmem_rl.training.preflight import check_card, check_settings, check_weights, plan_here
 
@@ -50,10 +51,11 @@ def run_probe(
     with library_talk_to(path.with_suffix(".log")):
         device = device_on(machine, config)
         prepare_process(config, device)
-        prompts = [example.prompt for example in examples]
-        policy = load_policy(config, device, [asking("the probe", prompts, config.grpo.max_completion_tokens)])
+        prompts, limit = [example.prompt for example in examples], config.grpo.max_completion_tokens
+        policy = load_policy(config, device, [asking("the probe", prompts, limit)])
+        examples = examples_with_room(policy, examples, limit, lambda text: listen(Noted(text)))
         listen(PhaseBegan("sampling"))
-        total = num_examples * samples
+        total = len(examples) * samples
         counted = probe(
             Sampler(policy, config),
             config,

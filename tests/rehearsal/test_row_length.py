@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,9 @@ PAID = {"grpo.max_prompt_tokens": 20, "grpo.max_completion_tokens": 8, "rollout.
 """Rows that leave no room for an answer after a full completion; without our engine there is no trial to give it."""
 WIDE = {"grpo.max_prompt_tokens": 400, "grpo.max_completion_tokens": 200}
 TRAIN = {"memory.micro_batch": 8, "grpo.prompts_per_step": 2, "eval.examples": 4, "eval.quick_examples": 4}
+GSM8K = Path(__file__).parents[1] / "data" / "gsm8k"
+LONG = {"question": f"What is left of {'7' * 1100} modulo 7?", "answer": "#### 0"}
+"""A row of a data set that is longer than the 1,024 positions of the embedded model."""
 THOUGHTS = "<think>" + "7*6+0=42\n" * 12 + "</think>"
 
 
@@ -38,7 +43,7 @@ def load(row: dict[str, int], *, has_use: bool) -> tuple[RunConfig, Policy]:
 def readings(policy: Policy) -> list[Any]:
     """Returns what is read of rows of about 200 tokens: an answer's likelihood, the distance from the base, an answer.
 
-    In the place of a reading that is refused there are the two lines of its error.
+    A reading that is refused gives the two lines of its error instead.
     """
     from lowmem_rl.engine.generate import answer
     from lowmem_rl.engine.logprobs import answer_nll, encode_turn, kl_from_base
@@ -104,4 +109,20 @@ def test_a_run_with_a_perplexity_reward_cuts_no_row(a6000: Stage, tmp_path: Path
     paid = ("--reward=perplexity=1.0", "--reward=boxed_answer=1.0", "--out", str(tmp_path / "run"))
     ended = a6000.lowmem("train", "--preset=tiny-cpu", "--steps=1", *settings, *paid)
     assert ended.code == 0, ended.output
+    assert CUT not in ended.output + (tmp_path / "run" / "libraries.log").read_text()
+
+
+def test_a_held_out_prompt_that_no_model_takes_is_left_out_of_every_evaluation(a6000: Stage, tmp_path: Path) -> None:
+    shutil.copytree(GSM8K, data := tmp_path / "data")
+    rows = (data / "test.jsonl").read_text()
+    (data / "test.jsonl").write_text(json.dumps(LONG) + "\n" + rows)
+    row = {"grpo.max_prompt_tokens": 512, "grpo.max_completion_tokens": 16, "task.levels": [], "task.path": str(data)}
+    settings = [f"--set={key}={value}" for key, value in (TRAIN | row).items()]
+    ended = a6000.lowmem(
+        "train", "--preset=tiny-cpu", "--task=gsm8k", "--steps=1", *settings, "--out", str(tmp_path / "run")
+    )
+    assert ended.code == 0, ended.output
+    assert "gsm8k: 1 of 4 prompts are left out" in " ".join(ended.output.split())
+    written = json.loads((tmp_path / "run" / "eval.json").read_text())
+    assert [written[when]["num_examples"] for when in ("before", "after")] == [3, 3]
     assert CUT not in ended.output + (tmp_path / "run" / "libraries.log").read_text()

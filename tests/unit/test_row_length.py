@@ -1,4 +1,4 @@
-"""The longest row of all uses of a model: what counts to it, and what no model takes."""
+"""The longest row of all uses of a model: what counts to it, and what is refused."""
 
 import pytest
 
@@ -32,7 +32,7 @@ def test_an_evaluation_reads_its_longest_prompt_and_its_text_again() -> None:
     assert longest(asked) == 100 + 16 + 16
 
 
-def test_a_reward_reads_its_longest_answer_behind_a_full_completion() -> None:
+def test_a_reward_reads_its_longest_answer_after_a_full_completion() -> None:
     assert longest(reading_answers(CONFIG, ["one", "one two three", "one two"])) == 24 + 16 + 3 + 16
 
 
@@ -40,9 +40,11 @@ def test_room_for_text_that_is_encoded_again_ends_with_the_models_positions() ->
     assert longest(asking("a task", [prompt(100)], 16), positions=120) == 120
 
 
-def test_a_use_that_no_model_takes_is_refused_by_its_name() -> None:
-    with pytest.raises(
-        ConfigError, match=r"evaluation on sums have up to 116 tokens, but the model takes 115"
-    ) as error:
-        longest(asking("the evaluation on sums", [prompt(100)], 16), positions=115)
-    assert error.value.hint
+def test_a_prompt_that_no_model_takes_leaves_room_for_the_others() -> None:
+    assert longest(asking("the evaluation on sums", [prompt(100), prompt(10)], 16), positions=115) == 115
+
+
+def test_a_use_without_room_is_refused_by_its_name_and_the_hint_names_the_settings() -> None:
+    with pytest.raises(ConfigError, match=r"rows of training have at least 40 tokens, but the model takes 39") as error:
+        longest(*uses_of(CONFIG), positions=39)
+    assert "grpo.max_completion_tokens" in error.value.hint
