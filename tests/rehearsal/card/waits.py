@@ -92,7 +92,7 @@ def note_bytes(nbytes: int) -> None:
 
 @contextlib.contextmanager
 def uncounted() -> Iterator[None]:
-    """Counts no waits of what is no call of its own on a card."""
+    """Counts no waits inside of it."""
     counts, STATE.counts_waits = STATE.counts_waits, False
     try:
         yield
