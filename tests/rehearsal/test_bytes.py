@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.rehearsal.bytes import on_stage
 from tests.rehearsal.stage import Stage
 
@@ -33,6 +35,7 @@ def peaks(repeats_nothing: bool) -> dict[str, int]:
     return {row.phase: row.measured.allocated_bytes or 0 for row in rows}
 
 
+@pytest.mark.long
 def test_the_last_tokens_and_the_largest_micro_batches_show_the_peaks_of_a_whole_step(
     a6000: Stage, tmp_path: Path
 ) -> None:

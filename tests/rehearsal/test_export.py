@@ -7,6 +7,8 @@ import pytest
 from tests.rehearsal.stage import Stage
 from tests.rehearsal.test_card import SHORT
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def run(t4: Stage, tmp_path_factory: pytest.TempPathFactory) -> Path:

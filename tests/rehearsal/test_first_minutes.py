@@ -14,7 +14,7 @@ from lowmem_rl.memory.accuracy import score
 from lowmem_rl.memory.rows import read_rows
 from tests.rehearsal.stage import ROOT, Stage
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 PARTS = [
     "does it run",
     "weights, embedded",

@@ -7,7 +7,7 @@ import pytest
 from tests.rehearsal.out_of_memory import marks_of, outcomes, spread, tiny
 from tests.rehearsal.stage import Stage
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 EACH = {"sampled and scored": 1, "advantages": 2, "gradient": 1, "clipping": 2, "optimizer": 2, "row": 1}
 """Allocations played in each part of a step: more where there were once no second tries."""
 

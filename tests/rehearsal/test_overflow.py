@@ -73,7 +73,7 @@ def train(stage: Stage, out: Path, steps: int, optimizer: str, before: Any, *set
     )
 
 
-@pytest.mark.parametrize("optimizer", ["adamw_8bit", "adamw_torch_fused"])
+@pytest.mark.parametrize("optimizer", ["adamw_8bit", pytest.param("adamw_torch_fused", marks=pytest.mark.long)])
 def test_a_skipped_step_is_counted_and_shown_and_no_finding(t4: Stage, optimizer: str, tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     ended = train(t4, run.path, 3, optimizer, scales_from_far_above)
@@ -88,6 +88,7 @@ def test_a_skipped_step_is_counted_and_shown_and_no_finding(t4: Stage, optimizer
     assert len({row["learning_rate"] for row in rows}) == 1
 
 
+@pytest.mark.long
 def test_an_overflow_at_the_floor_of_the_scale_ends_the_run_with_its_cause(t4: Stage, tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     ended = train(t4, run.path, 4, "adamw_8bit", scales_from_the_floor)
@@ -100,6 +101,7 @@ def test_an_overflow_at_the_floor_of_the_scale_ends_the_run_with_its_cause(t4: S
     assert "Traceback" not in ended.output
 
 
+@pytest.mark.long
 def test_a_run_that_goes_back_takes_up_the_scale_of_its_checkpoint(t4: Stage, tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     settings = ("health.action=roll_back", "logging.checkpoint_every=1")

@@ -109,6 +109,7 @@ def test_prompts_that_are_no_longer_shared_are_reported_and_planned_for(undistur
     assert set(Counter((row["step"], row["example_id"]) for row in read_rows(run.samples)).values()) == {8}
 
 
+@pytest.mark.long
 def test_a_kernel_that_fails_its_check_is_no_shortage_of_memory(a6000: Stage, tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     ended = a6000.lowmem("train", *words(1), "--out", str(run.path), before=differs_with_shared_prompts)
@@ -120,6 +121,7 @@ def test_a_kernel_that_fails_its_check_is_no_shortage_of_memory(a6000: Stage, tm
     assert "memory ran out in step" not in render(read_record(run.path))
 
 
+@pytest.mark.long
 def test_a_step_whose_clipping_is_done_again_still_counts_what_was_given_up(a6000: Stage, tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     ended = a6000.lowmem("train", *words(1), "--out", str(run.path), before=fails_with_shared_prompts_and_in_clipping)
@@ -128,6 +130,7 @@ def test_a_step_whose_clipping_is_done_again_still_counts_what_was_given_up(a600
     assert [row["shortcuts_given_up"] for row in read_rows(run.metrics)] == [1.0]
 
 
+@pytest.mark.long
 def test_a_run_goes_on_without_what_unsloth_had_given_up(
     a6000: Stage, undisturbed: tuple[RunDir, str], tmp_path: Path
 ) -> None:

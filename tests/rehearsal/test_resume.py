@@ -29,13 +29,9 @@ def words(optimizer: str) -> list[str]:
     return ["--preset=tiny-cpu", "--steps=4", *(f"--set={setting}" for setting in settings)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
-    ("card", "optimizer"),
-    [
-        pytest.param("a6000", "adamw_8bit", marks=pytest.mark.slow),
-        pytest.param("a6000", "paged_adamw_8bit", marks=pytest.mark.slow),
-        ("t4", "adamw_8bit"),
-    ],
+    ("card", "optimizer"), [("a6000", "adamw_8bit"), ("a6000", "paged_adamw_8bit"), ("t4", "adamw_8bit")]
 )
 def test_a_killed_run_goes_on_to_the_bit(stages: dict[str, Stage], card: str, optimizer: str, tmp_path: Path) -> None:
     stage, whole = stages[card], RunDir(tmp_path / "whole")

@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.rehearsal.stage import Stage
 
 if TYPE_CHECKING:
@@ -92,6 +94,7 @@ def test_rows_shorter_than_the_samplers_trial_do_not_cut_it(a6000: Stage) -> Non
     assert engine == "lowmem"
 
 
+@pytest.mark.long
 def test_what_loading_is_given_is_read_as_by_a_model_of_longer_rows(a6000: Stage) -> None:
     small, wide = a6000.call(reads_as_a_wide_one)
     assert small == wide
@@ -112,6 +115,7 @@ def test_a_run_with_a_perplexity_reward_cuts_no_row(a6000: Stage, tmp_path: Path
     assert CUT not in ended.output + (tmp_path / "run" / "libraries.log").read_text()
 
 
+@pytest.mark.long
 def test_a_held_out_prompt_that_no_model_takes_is_left_out_of_every_evaluation(a6000: Stage, tmp_path: Path) -> None:
     shutil.copytree(GSM8K, data := tmp_path / "data")
     rows = (data / "test.jsonl").read_text()

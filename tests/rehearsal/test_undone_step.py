@@ -39,7 +39,8 @@ def fails_half_way() -> None:
     Optimizer2State.update_step = update_step
 
 
-@pytest.mark.parametrize("optimizer", ["adamw_8bit", pytest.param("paged_adamw_8bit", marks=pytest.mark.slow)])
+@pytest.mark.long
+@pytest.mark.parametrize("optimizer", ["adamw_8bit", "paged_adamw_8bit"])
 def test_a_step_that_fails_half_way_happens_once(a6000: Stage, optimizer: str, tmp_path: Path) -> None:
     words = ["--preset=tiny-cpu", f"--steps={STEPS}", f"--set=optimizer.name={optimizer}"]
     words += [f"--set={setting}" for setting in SETTINGS]

@@ -76,7 +76,7 @@ def agrees_and_counts_steps_alone() -> None:
     counts_steps_alone()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_step_of_a_7b_model_brings_the_host_no_weights(a6000: Stage, tmp_path: Path) -> None:
     before = agrees_and_counts_steps_alone
     ended = trained(a6000, "qwen7b-a6000", tmp_path, layers=2, counts_waits=True, before=before)
