@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from lowmem_rl.config import RunConfig
+from lowmem_rl.memory.estimate import MemoryEstimate
 from lowmem_rl.planning.choose import Target, choose
 from lowmem_rl.planning.settings import PLANNED, Settings, as_text, changed, new_to, pinned
 
@@ -18,9 +19,16 @@ def cure(config: RunConfig, target: Target, phase: str, settings: Settings) -> s
     found = fitting(failed, lacking(failed, target, phase))
     if found is not None:
         return f"This fits what was there: --set {as_text(new_to(config, found))}"
-    if phase in HOLD_LITTLE:
+    if phase in HOLD_LITTLE or _has_fitted(target.estimate(failed), phase):
         return "Free what other processes hold, then go on with --resume: other phases need more than this one."
     return "Nothing smaller is known to fit: free what other processes hold, or take a smaller model."
+
+
+def _has_fitted(estimate: MemoryEstimate, phase: str) -> bool:
+    """Says whether a phase of a step needs less than the evaluation did, which comes before the first step."""
+    return phase in ("rollout", "logprobs", "backward") and estimate.phase_bytes(phase) < estimate.phase_bytes(
+        "evaluation"
+    )
 
 
 def lacking(failed: RunConfig, target: Target, phase: str) -> Target:
