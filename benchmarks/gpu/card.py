@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from benchmarks.gpu.apart import serve
+from benchmarks.gpu.processes import serve
 
 THROTTLES = {
     "idle": 0x1,
@@ -23,29 +23,35 @@ THROTTLES = {
 
 
 def clocks() -> dict[str, Any]:
-    """Returns clocks, power, heat and what holds the clocks down, as far as NVML says."""
+    """Returns clocks, power, heat and what holds the clocks down of the card that torch uses, as far as NVML says."""
     import pynvml
+    import torch
 
     pynvml.nvmlInit()
     try:
-        gpu = pynvml.nvmlDeviceGetHandleByIndex(0)
-        asked = {
-            "sm_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_SM),
-            "memory_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_MEM),
-            "most_sm_mhz": lambda: pynvml.nvmlDeviceGetMaxClockInfo(gpu, pynvml.NVML_CLOCK_SM),
-            "most_memory_mhz": lambda: pynvml.nvmlDeviceGetMaxClockInfo(gpu, pynvml.NVML_CLOCK_MEM),
-            "power_w": lambda: pynvml.nvmlDeviceGetPowerUsage(gpu) / 1000,
-            "power_limit_w": lambda: pynvml.nvmlDeviceGetEnforcedPowerLimit(gpu) / 1000,
-            "celsius": lambda: pynvml.nvmlDeviceGetTemperature(gpu, pynvml.NVML_TEMPERATURE_GPU),
-            "held_down_by": lambda: _reasons(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(gpu)),
-        }
-        found: dict[str, Any] = {}
-        for name, ask in asked.items():
-            with suppress(pynvml.NVMLError, AttributeError):  # a card or a binding that does not know
-                found[name] = ask()
-        return found
+        return _answers(pynvml, pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(0).uuid}"))
+    except pynvml.NVMLError:  # a slice of a card (MIG) has a UUID that NVML does not take for a card's
+        return {}
     finally:
         pynvml.nvmlShutdown()
+
+
+def _answers(nvml: Any, gpu: Any) -> dict[str, Any]:
+    asked = {
+        "sm_mhz": lambda: nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_SM),
+        "memory_mhz": lambda: nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_MEM),
+        "most_sm_mhz": lambda: nvml.nvmlDeviceGetMaxClockInfo(gpu, nvml.NVML_CLOCK_SM),
+        "most_memory_mhz": lambda: nvml.nvmlDeviceGetMaxClockInfo(gpu, nvml.NVML_CLOCK_MEM),
+        "power_w": lambda: nvml.nvmlDeviceGetPowerUsage(gpu) / 1000,
+        "power_limit_w": lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(gpu) / 1000,
+        "celsius": lambda: nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU),
+        "held_down_by": lambda: _reasons(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(gpu)),
+    }
+    found: dict[str, Any] = {}
+    for name, ask in asked.items():
+        with suppress(nvml.NVMLError, AttributeError):  # a card or a binding that does not know
+            found[name] = ask()
+    return found
 
 
 def _reasons(bits: int) -> list[str]:

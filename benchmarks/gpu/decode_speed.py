@@ -7,12 +7,13 @@ taken from the time of many: what is left is decoding, without reading the promp
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from statistics import median
 from typing import Any
 
-from benchmarks.gpu.apart import serve
 from benchmarks.gpu.card import clocks
+from benchmarks.gpu.processes import serve
 from lowmem_rl.compose import resolve
 from lowmem_rl.engine.device import device_on
 from lowmem_rl.engine.policy import Policy, import_unsloth, load_policy, prepare_process
@@ -24,8 +25,12 @@ Way = Callable[[int, int], None]
 """(rows, tokens): samples so many of each."""
 
 
-def measure(order: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns milliseconds a token by number of rows and way, and how many times as long Unsloth's takes."""
+def measure(order: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yields milliseconds a token by number of rows and way, and how many times as long Unsloth's takes.
+
+    The answer grows by a number of rows each time. What memory is too small for is left out: a way, or one with so many
+    rows.
+    """
     config = resolve(preset=order["preset"], settings=order["settings"]).config
     device = device_on(this_machine(), config)
     prepare_process(config, device)
@@ -33,8 +38,12 @@ def measure(order: Mapping[str, Any]) -> dict[str, Any]:
     policy = load_policy(config, device)
     prompt = _prompt(policy, order["prompt_tokens"])
     ways, left_out = _ways(policy, prompt, order["prompt_tokens"] + 2 * order["tokens"][1])
-    found = {str(rows): _in_turns(ways, rows, order) for rows in order["rows"]}
-    return {"prompt_tokens": len(prompt), "rows": found, "left_out": left_out, "clocks": clocks()}
+    found: dict[str, Any] = {"prompt_tokens": len(prompt), "rows": {}, "left_out": left_out}
+    for rows in order["rows"]:
+        times, too_large = in_turns(ways, rows, order)
+        found["rows"][str(rows)] = {name: summary(own, times.get(THEIRS, [])) for name, own in times.items()}
+        left_out |= {f"{name}, {rows} rows": why for name, why in too_large.items()}
+        yield found | {"clocks": clocks()}
 
 
 def _prompt(policy: Policy, tokens: int) -> list[int]:
@@ -90,28 +99,48 @@ def _generate(policy: Policy, prompt: list[int]) -> Way:
     return in_inference
 
 
-def _in_turns(ways: Mapping[str, Way], rows: int, order: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns each way's times of some rounds, the first, which compiles and fills buffers, thrown away."""
-    few, many = order["tokens"]
+def in_turns(
+    ways: Mapping[str, Way], rows: int, order: Mapping[str, Any]
+) -> tuple[dict[str, list[float]], dict[str, str]]:
+    """Returns each way's milliseconds a token in some rounds, and why memory ran out in the others.
+
+    The first round, which compiles and fills buffers, is thrown away.
+    """
+    from lowmem_rl.engine.out_of_memory import OutOfMemory, tried
+
     times: dict[str, list[float]] = {name: [] for name in ways}
+    too_large: dict[str, str] = {}
     for number in range(order["rounds"] + 1):
-        for name, way in ways.items():
-            seconds = _seconds(way, rows, many) - _seconds(way, rows, few)
-            if number:
-                times[name].append(1000 * seconds / (many - few))
-    return {name: _summary(times[name], times[THEIRS]) for name in ways}
+        for name in [*times]:
+            spent = tried(partial(_token_ms, ways[name], rows, order["tokens"]))
+            if isinstance(spent, OutOfMemory):
+                too_large[name] = spent.why
+                del times[name]
+            elif number:
+                times[name].append(spent)
+    return times, too_large
 
 
-def _summary(times: list[float], theirs: list[float]) -> dict[str, float]:
-    ratios = [other / own for own, other in zip(times, theirs, strict=True)]
+def summary(times: list[float], theirs: list[float]) -> dict[str, float | None]:
+    """Returns milliseconds a token, and Unsloth's over them, None if no round has both.
+
+    Noise can make the time of many tokens less than that of few: no ratio is taken of such a round.
+    """
+    ratios = [other / own for own, other in zip(times, theirs, strict=False) if own > 0 and other > 0]
     return {
         "ms": median(times),
         "least_ms": min(times),
         "most_ms": max(times),
-        "ratio": median(ratios),
-        "least_ratio": min(ratios),
-        "most_ratio": max(ratios),
+        "ratio": median(ratios) if ratios else None,
+        "least_ratio": min(ratios, default=None),
+        "most_ratio": max(ratios, default=None),
+        "rounds_compared": len(ratios),
     }
+
+
+def _token_ms(way: Way, rows: int, tokens: tuple[int, int]) -> float:
+    few, many = tokens
+    return 1000 * (_seconds(way, rows, many) - _seconds(way, rows, few)) / (many - few)
 
 
 def _seconds(way: Way, rows: int, tokens: int) -> float:

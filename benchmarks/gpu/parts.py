@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.apart import Failed, Site
+from benchmarks.gpu.processes import Failed, Site
 from benchmarks.gpu.sizes import Settings, Size, as_texts, questions_in
 from lowmem_rl.runs import RunDir, read_json, read_rows
 
@@ -40,6 +41,7 @@ SHORTAGE = {
     "rewards": "{random = 1.0}",
     "eval.examples": 4,
     "eval.every": 0,
+    "logging.samples_every": 1,
 }
 SIX_BATCHES = {"grpo.prompts_per_step": 6, "memory.micro_batch": 8, "grpo.max_completion_tokens": 256}
 SIX_SMALL_BATCHES = {"grpo.prompts_per_step": 24, "memory.micro_batch": 32, "grpo.max_completion_tokens": 24}
@@ -69,15 +71,48 @@ REHEARSED = Speed(
 )
 
 
+def speed(*, quick: bool) -> Speed:
+    """Returns how much is measured of each size."""
+    return REHEARSED if quick else ON_A_CARD
+
+
 def does_it_run(site: Site, *, quick: bool) -> Found:
-    """Trains the embedded model in 4 bit, kills and resumes a second run of it, compares both, exports the first."""
+    """Trains the embedded model in 4 bit, kills and resumes a second run of it, compares both, exports the first.
+
+    Raises `Failed` with what it found until then if the runs differ, or the export does not answer as the run does.
+    """
     whole, killed = RunDir(site.folder / "whole"), RunDir(site.folder / "killed")
     train = ["train", "--preset", "tiny-cpu", *_given(SHORT_RUN if quick else RUN), "--force", "--out"]
     site.lowmem("train", *train, str(whole.path))
-    site.killed("killed", killed.checkpoint(1).exists, "lowmem_rl_cli", *train, str(killed.path))
-    site.lowmem("resume", "train", "--resume", "--force", "--out", str(killed.path))
-    proof = site.lowmem("export", "export", str(whole.path), "--to", "adapter", "--examples", str(EXAMPLES), "--json")
-    return _trained(whole) | {"resumed": _compared(whole, killed), "export": json.loads(proof)["proof"]}
+    found = _trained(whole)
+    with holding(found):
+        site.killed("killed", killed.checkpoint(1).exists, "lowmem_rl_cli", *train, str(killed.path))
+        site.lowmem("resume", "train", "--resume", "--force", "--out", str(killed.path))
+        found["resumed"] = _compared(whole, killed)
+        export = ("export", str(whole.path), "--to", "adapter", "--examples", str(EXAMPLES), "--json")
+        found["export"] = json.loads(site.lowmem("export", *export))["proof"]
+        check_runs(found)
+    return found
+
+
+@contextmanager
+def holding(found: Found) -> Iterator[None]:
+    """Gives a `Failed` that is raised inside what was found until then."""
+    try:
+        yield
+    except Failed as error:
+        error.found = found
+        raise
+
+
+def check_runs(found: Found) -> None:
+    """Raises `Failed` if a resumed run differs, or an export does not answer as its run does."""
+    resumed, export = found["resumed"], found["export"]
+    if not resumed["exact"]:
+        off = f"its adapter is {resumed['adapter_distance']:.1e} off"
+        raise Failed(f"The resumed run differs: {off}; {'; '.join(resumed['differences'])}")
+    if not export["holds"]:
+        raise Failed(f"The export does not hold: {'; '.join(export['faults'])}")
 
 
 def _trained(run: RunDir) -> Found:
@@ -204,25 +239,35 @@ def out_of_memory(site: Site, size: Size, *, quick: bool) -> Found:
 
 def _survived(run: RunDir, cap: str) -> Found:
     recoveries, steps = list(read_rows(run.recoveries)), list(read_rows(run.metrics))
-    groups = [len(drawn["right"]) for drawn in read_rows(run.order)]
-    wanted = read_json(run.config)["config"]["grpo"]["prompts_per_step"]
     if not recoveries:
         raise Failed(f"Memory did not run out, though it was capped at {cap}.")
-    if groups != [wanted] or len(steps) != 1:
-        raise Failed(f"Groups a rollout: {groups}, steps: {len(steps)}; one step of {wanted} groups was to be taken.")
-    told = ("step", "phase", "rows", "next_rows", "why")
-    return {"recoveries": [{name: row[name] for name in told} for row in recoveries], "loss": steps[0]["loss"]}
+    if len(steps) != 1:
+        raise Failed(f"{len(steps)} steps were taken instead of one.")
+    names = ("step", "phase", "rows", "next_rows", "why")
+    groups = whole_groups(run)
+    return {"recoveries": [{name: row[name] for name in names} for row in recoveries]} | {
+        "groups": groups,
+        "loss": steps[0]["loss"],
+    }
+
+
+def whole_groups(run: RunDir) -> list[int]:
+    """Returns how many completions each group of a run of one step has; the run keeps all its samples.
+
+    Raises `Failed` if a group or a completion is missing.
+    """
+    grpo = read_json(run.config)["config"]["grpo"]
+    groups = list(Counter(row["example_id"] for row in read_rows(run.samples)).values())
+    if groups != [grpo["group_size"]] * grpo["prompts_per_step"]:
+        wanted = f"{grpo['prompts_per_step']} groups of {grpo['group_size']}"
+        raise Failed(f"Completions by group: {groups}; {wanted} were to be sampled.")
+    return groups
 
 
 def card(site: Site, *, quick: bool) -> Found:
     """Asks the card what it is, and how fast it runs now."""
     work = {"side": 64, "products": 1} if quick else {"side": 8192, "products": 200}
     return dict(site.child("card", work))
-
-
-def today() -> str:
-    """Returns the date as records have it."""
-    return date.today().isoformat()
 
 
 def ready(folder: Path, size: Size) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from lowmem_rl_cli.app import main
 
-from benchmarks.gpu.apart import Failed, serve
+from benchmarks.gpu.processes import Failed, serve
 from lowmem_rl.compose import resolve
 from lowmem_rl.engine.device import device_on
 from lowmem_rl.engine.policy import import_unsloth, prepare_process

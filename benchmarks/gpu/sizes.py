@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -55,9 +56,9 @@ class Size:
         return plan(composed.config, load_shape(self.model), card, budget)
 
     @property
-    def bytes_on_disk(self) -> int:
-        """Of the random weights, in bfloat16."""
-        return 2 * load_shape(self.model).num_params
+    def disk_bytes(self) -> int:
+        """Of the random weights, in bfloat16, and a tenth to spare."""
+        return int(1.1 * 2 * load_shape(self.model).num_params)
 
     def settings(self, folder: Path) -> Settings:
         """Returns the settings of a run: the preset's own, nothing left to this card's planner.
@@ -68,16 +69,20 @@ class Size:
         local = {"model.name": folder / self.name, "rollout.engine": "lowmem", **MADE_UP}
         return self.short | local | planned(self.plan.config)
 
-    def left_out(self, folder: Path) -> str:
-        """Returns why this card, or this disk, cannot have it; "" if it can."""
-        import shutil
+    def too_large(self) -> str:
+        """Returns why this card cannot have it; "" if it can."""
+        if self.plan.memory_verdict != "does-not-fit":
+            return ""
+        needed = self.plan.estimate.expected_bytes / GIB
+        return f"{self.preset} needs {needed:.1f} GiB, {self.machine.free_bytes / GIB:.1f} are free"
 
-        if self.plan.memory_verdict == "does-not-fit":
-            needed = self.plan.estimate.expected_bytes / GIB
-            return f"{self.preset} needs {needed:.1f} GiB, {self.machine.free_bytes / GIB:.1f} are free"
+    def left_out(self, folder: Path) -> str:
+        """Returns why this card, or this disk by now, cannot have it; "" if it can."""
+        if reason := self.too_large():
+            return reason
         free = shutil.disk_usage(folder).free
-        if not (folder / self.name).exists() and free < 1.1 * self.bytes_on_disk:
-            return f"its weights take {self.bytes_on_disk / GIB:.1f} GiB of disk, {free / GIB:.1f} are free"
+        if not (folder / self.name).exists() and free < self.disk_bytes:
+            return f"its weights take {self.disk_bytes / GIB:.1f} GiB of disk, {free / GIB:.1f} are free"
         return ""
 
 
@@ -98,7 +103,7 @@ def as_texts(settings: Settings) -> list[str]:
 
 
 def questions_in(folder: Path) -> Settings:
-    """Writes questions of every length, a token or two apart, and returns the settings of a run that draws them all.
+    """Writes questions of every length, in steps of a token or two; returns the settings of a run that draws them all.
 
     So its longest prompts reach its limit. The embedded model's tokenizer has few words: a digit is a token.
     """

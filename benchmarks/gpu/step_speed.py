@@ -6,8 +6,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.gpu.apart import serve
 from benchmarks.gpu.card import clocks
+from benchmarks.gpu.processes import serve
 from lowmem_rl.bench.step.arms import OURS, UNSLOTH
 from lowmem_rl.bench.step.replays import Protocol, opened, replays
 from lowmem_rl.compose import resolve
@@ -17,7 +17,7 @@ SET = "skewed"
 
 
 def measure(order: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns each arm's seconds by phase, ours in Unsloth's, and how far the first gradients lie apart."""
+    """Returns each arm's seconds by phase, ours in Unsloth's, and the error of the first gradients."""
     composed = resolve(preset=order["preset"], settings=order["settings"])
     arms = (OURS, UNSLOTH)
     protocol = Protocol(arms[1:], sets=(SET,), warmup=1, rounds=order["rounds"], shape=order["shape"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 GIB = 2**30
@@ -12,59 +12,72 @@ Found = Mapping[str, Any]
 def line_of(part: Found) -> str:
     """Returns a part's line; what failed in its first two lines."""
     reason = " ".join(part.get("reason", "").splitlines()[:2])
-    return f"{part['name']:<22} {part['status']:<8} {part['seconds']:>6.1f} s  {reason}".rstrip()
+    return f"{part['name']:<22} {part['status']:<11} {part['seconds']:>6.1f} s  {reason}".rstrip()
 
 
 def lines_of(record: Found) -> Iterator[str]:
-    """Yields the figures of all parts that are done."""
+    """Yields the figures of all parts that have some."""
     machine = record["machine"]
     yield f"{machine['gpu']}, driver {machine['driver']}, {record['date']}, {record['seconds']:.0f} s"
     for part in record["parts"]:
         kind = part["name"].partition(",")[0]
-        if part["status"] == "done" and kind in SHOWN:
+        if "found" in part and kind in SHOWN:
             yield ""
             yield part["name"]
-            yield from (f"  {line}" for line in SHOWN[kind](part["found"]))
+            yield from (f"  {line}" for line in _figures(part, SHOWN[kind]))
+
+
+def _figures(part: Found, shown: Callable[[Found], Iterator[str]]) -> Iterator[str]:
+    """Yields a part's lines. What cannot be shown is in the record all the same, so no table is lost by it."""
+    try:
+        yield from shown(part["found"])
+    except (LookupError, TypeError, ValueError) as error:
+        yield f"The rest is only in the record ({type(error).__name__}: {error})."
+    for place in part.get("not_finite", ()):
+        yield f"not finite: {place}"
 
 
 def _run(found: Found) -> Iterator[str]:
-    resumed, steps = found["resumed"], found["step_seconds"]
-    told = "exact" if resumed["exact"] else f"adapter {resumed['adapter_distance']:.1e} off: {resumed['differences']}"
-    yield f"rewards {_numbers(found['rewards'])}, seconds a step {_numbers(steps)}"
+    yield f"rewards {_numbers(found['rewards'])}, seconds a step {_numbers(found['step_seconds'])}"
     yield f"sampled by {found['sampling']['engine']}: {found['sampling']['reason']}"
-    yield f"killed and resumed: {told}"
+    resumed = found["resumed"]
+    off = f"adapter {_number(resumed['adapter_distance'], '.1e')} off: {resumed['differences']}"
+    yield f"killed and resumed: {'exact' if resumed['exact'] else off}"
 
 
 def _memory(found: Found) -> Iterator[str]:
-    kinds = next(iter(found["phases"].values()))
-    yield f"{'GiB':<12}" + "".join(f"{f'{kind}: predicted, measured':>32}" for kind in kinds)
-    for phase, sizes in found["phases"].items():
-        yield f"{phase:<12}" + "".join(f"{_beside(size):>32}" for size in sizes.values())
+    yield from _grid("GiB", "predicted, measured", found["phases"], _beside)
 
 
 def _beside(size: Found) -> str:
-    error = "" if size["error"] is None else f"{size['error']:+.0%}"
-    return f"{size['predicted'] / GIB:.2f} {size['measured'] / GIB:.2f} {error:>6}"
+    predicted, measured = (_number(size[name] / GIB) for name in ("predicted", "measured"))
+    return f"{predicted} {measured} {_number(size['error'], '+.0%'):>6}"
 
 
 def _decode(found: Found) -> Iterator[str]:
-    ways = next(iter(found["rows"].values()))
-    yield f"{'rows':<12}" + "".join(f"{f'{way}: ms a token, ratio':>32}" for way in ways)
-    for rows, times in found["rows"].items():
-        yield f"{rows:<12}" + "".join(f"{_time(time):>32}" for time in times.values())
+    yield from _grid("rows", "ms a token, ratio", found["rows"], _time)
+    yield from (f"{name} left out: {reason}" for name, reason in found["left_out"].items())
 
 
 def _time(time: Found) -> str:
-    spread = f"{time['least_ratio']:.2f} to {time['most_ratio']:.2f}"
-    return f"{time['ms']:.2f}  {time['ratio']:.2f} ({spread})"
+    spread = f"{_number(time['least_ratio'])} to {_number(time['most_ratio'])}"
+    return f"{_number(time['ms'])}  {_number(time['ratio'])} ({spread})"
+
+
+def _grid(corner: str, title: str, rows: Mapping[str, Found], cell: Callable[[Found], str]) -> Iterator[str]:
+    """Yields a line for each row; its columns are those that any row has."""
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    yield f"{corner:<12}" + "".join(f"{f'{column}: {title}':>32}" for column in columns)
+    for name, row in rows.items():
+        yield f"{name:<12}" + "".join(f"{cell(row[column]) if column in row else '-':>32}" for column in columns)
 
 
 def _step(found: Found) -> Iterator[str]:
     for name, seconds in found["seconds"].items():
-        yield f"{name:<10}" + ", ".join(f"{phase} {spent:.2f} s" for phase, spent in seconds.items())
-    ratio = found["ratio"]
-    yield f"Unsloth takes {ratio['median']:.2f} times as long ({ratio['low']:.2f} to {ratio['high']:.2f})"
-    yield f"first gradients {found['gradient_error']:.1e} apart"
+        yield f"{name:<10}" + ", ".join(f"{phase} {_number(spent)} s" for phase, spent in seconds.items())
+    middle, low, high = (_number(found["ratio"][name]) for name in ("median", "low", "high"))
+    yield f"Unsloth takes {middle} times as long ({low} to {high})"
+    yield f"error of the first gradients {_number(found['gradient_error'], '.1e')}"
 
 
 def _shortage(found: Found) -> Iterator[str]:
@@ -77,8 +90,13 @@ def _card(found: Found) -> Iterator[str]:
     yield ", ".join(f"{name} {value}" for name, value in found["clocks"].items())
 
 
-def _numbers(values: list[float]) -> str:
-    return " ".join(f"{value:.2f}" for value in values)
+def _numbers(values: Iterable[float | None]) -> str:
+    return " ".join(map(_number, values))
+
+
+def _number(value: float | None, form: str = ".2f") -> str:
+    """Returns "-" for a number that was not finite, or not measured."""
+    return "-" if value is None else format(value, form)
 
 
 SHOWN: Mapping[str, Callable[[Found], Iterator[str]]] = {

@@ -1,4 +1,4 @@
-"""`python -m lowmem_rl_cli`: the command without its script, as where the package is on PYTHONPATH alone."""
+"""`python -m lowmem_rl_cli`: the command without its script, for a package that is only on PYTHONPATH."""
 
 import sys
 

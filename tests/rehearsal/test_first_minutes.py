@@ -16,13 +16,13 @@ from tests.rehearsal.stage import ROOT, Stage
 
 pytestmark = pytest.mark.long
 PARTS = [
+    "card",
     "does it run",
     "weights, embedded",
     "memory, embedded",
     "decode, embedded",
     "step, embedded",
     "out of memory, embedded",
-    "card",
 ]
 PHASES = ["load", "rollout", "backward", "optimizer", "evaluation", "save"]
 
@@ -85,7 +85,7 @@ def test_memory_is_measured_by_phase_in_a_row_that_profile_can_score(record: dic
     assert score(read_rows(rows)).left_out == {}
 
 
-def test_speeds_are_told_for_each_kind_of_weights(record: dict[str, Any]) -> None:
+def test_speeds_are_measured_for_each_kind_of_weights(record: dict[str, Any]) -> None:
     decode = part(record, "decode")
     assert decode["left_out"] == {}
     assert {way for ways in decode["rows"].values() for way in ways} == {"quantized", "merged", "unsloth"}
@@ -94,11 +94,33 @@ def test_speeds_are_told_for_each_kind_of_weights(record: dict[str, Any]) -> Non
     assert step["gradient_error"] < 0.05  # bfloat16
 
 
+def speeds_where_one_way_does_not_fit() -> Any:
+    import torch
+
+    from benchmarks.gpu.decode_speed import in_turns
+
+    def fits(rows: int, tokens: int) -> None:
+        torch.zeros(rows, tokens, device="cuda")
+
+    def too_large(rows: int, tokens: int) -> None:
+        torch.empty(2**40, dtype=torch.uint8, device="cuda")
+
+    return in_turns({"quantized": fits, "merged": too_large}, 64, {"tokens": (1, 4), "rounds": 2})
+
+
+def test_rows_that_do_not_fit_are_left_out_and_others_are_kept(a6000: Stage) -> None:
+    times, left_out = a6000.call(speeds_where_one_way_does_not_fit)
+    assert len(times["quantized"]) == 2
+    assert list(times) == ["quantized"]
+    assert "out of memory" in left_out["merged"]
+
+
 def test_memory_ran_out_in_a_step_that_was_done_all_the_same(record: dict[str, Any]) -> None:
     found = part(record, "out of memory")
     assert found["code"] == 0
     assert found["held_bytes"] < found["limit_bytes"] < found["peak_bytes"]
     assert {row["phase"] for row in found["recoveries"]} >= {"backward"}
+    assert found["groups"] == [8] * 24
 
 
 def test_no_place_of_this_machine_is_in_the_record(record: dict[str, Any]) -> None:

@@ -22,6 +22,13 @@ LOOK_S = 0.002
 class Failed(Exception):
     """A part did not do what it should; the text holds no path of this machine."""
 
+    found: Mapping[str, Any] | None = None
+    """What was measured before."""
+
+
+class TookTooLong(Failed):
+    """A process was ended because its time was up."""
+
 
 @dataclass(frozen=True)
 class Site:
@@ -45,12 +52,19 @@ class Site:
         return self.python(name, "lowmem_rl_cli", *arguments)
 
     def child(self, module: str, order: Mapping[str, Any], name: str = "") -> Any:
-        """Runs a module of this folder with an order; returns its answer. Raises `Failed`."""
+        """Runs a module of this folder with an order; returns its answer.
+
+        Raises `Failed`, which holds what there is of an answer that grows.
+        """
         name = name or module
         ordered, answer = (self.folder / f"{name}.{kind}.json" for kind in ("order", "answer"))
         ordered.write_text(json.dumps(order), encoding="utf-8")
         answer.unlink(missing_ok=True)
-        self.python(name, f"benchmarks.gpu.{module}", str(ordered), str(answer))
+        try:
+            self.python(name, f"benchmarks.gpu.{module}", str(ordered), str(answer))
+        except Failed as error:
+            error.found = json.loads(answer.read_text(encoding="utf-8")) if answer.exists() else None
+            raise
         return json.loads(answer.read_text(encoding="utf-8"))
 
     def python(self, name: str, *module: str) -> str:
@@ -68,7 +82,7 @@ class Site:
                 if process.poll() is not None:
                     raise Failed(f"{name} ended with {process.returncode} before it was killed.")
                 if self.seconds_left < 0:
-                    raise Failed(f"{name} was not killed: its moment did not come in time.")
+                    raise TookTooLong(f"{name} was not killed: its moment did not come in time.")
                 time.sleep(LOOK_S)
 
     @contextmanager
@@ -96,17 +110,23 @@ class Site:
             process.wait(timeout=max(self.seconds_left, 0))
         except subprocess.TimeoutExpired as error:
             seconds = time.monotonic() - began
-            raise Failed(f"{name} was ended after {seconds:.0f} s. It said last:\n{self.last_lines(name)}") from error
+            reason = f"{name} was ended after {seconds:.0f} s. It said last:\n{self.last_lines(name)}"
+            raise TookTooLong(reason) from error
 
     def _environment(self) -> dict[str, str]:
-        """Offline, caches in the scratch folder: a measurement corrects no prediction of this machine's user."""
+        """Offline, caches in the scratch folder: a measurement corrects no prediction of this machine's user. Cards are
+        numbered as NVML does it, which CUDA by itself does not (CUDA C++ Programming Guide, CUDA_DEVICE_ORDER)."""
         paths = [str(ROOT), str(ROOT / "cli"), *filter(None, [os.environ.get("PYTHONPATH")])]
-        return os.environ | {
-            "PYTHONPATH": os.pathsep.join(paths),
-            "XDG_CACHE_HOME": str(self.folder / "cache"),
-            "HF_HUB_OFFLINE": "1",
-            "UNSLOTH_DISABLE_STATISTICS": "1",
-        }
+        return (
+            {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+            | os.environ
+            | {
+                "PYTHONPATH": os.pathsep.join(paths),
+                "XDG_CACHE_HOME": str(self.folder / "cache"),
+                "HF_HUB_OFFLINE": "1",
+                "UNSLOTH_DISABLE_STATISTICS": "1",
+            }
+        )
 
     def _output(self, name: str) -> Path:
         return self.folder / f"{name}.out"
@@ -128,7 +148,29 @@ class Site:
 
 
 def serve(work: Callable[[Mapping[str, Any]], Any]) -> None:
-    """Does what the order in the first file says, and writes the answer to the second."""
+    """Does what the order in the first file says, and writes the answer to the second. NaN is an answer, too.
+
+    `work` returns the answer, or yields it again and again as it grows.
+    """
     order, answer = map(Path, sys.argv[1:])
     found = work(json.loads(order.read_text(encoding="utf-8")))
-    answer.write_text(json.dumps(found, allow_nan=False), encoding="utf-8")
+    for text in map(json.dumps, found if isinstance(found, Iterator) else [found]):
+        new = answer.with_suffix(".new")
+        new.write_text(text, encoding="utf-8")
+        new.replace(answer)
+
+
+def exit_on_signals() -> None:
+    """Exits on a signal, so that a part's processes and its files are removed; a lost terminal sends SIGHUP.
+
+    A signal that is ignored, as nohup does it, stays ignored.
+    """
+    signals = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
+
+    def leave(number: int, frame: object) -> None:
+        for later in signals:
+            signal.signal(later, signal.SIG_IGN)  # a second one would interrupt the removal
+        sys.exit(128 + number)
+
+    for number in signals:
+        signal.signal(number, leave)
