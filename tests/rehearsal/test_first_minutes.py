@@ -112,7 +112,7 @@ def test_rows_that_do_not_fit_are_left_out_and_others_are_kept(a6000: Stage) -> 
     times, left_out = a6000.call(speeds_where_one_way_does_not_fit)
     assert len(times["quantized"]) == 2
     assert list(times) == ["quantized"]
-    assert "out of memory" in left_out["merged"]
+    assert "allocate memory" in left_out["merged"]  # the simulated card's memory is the host's
 
 
 def test_memory_ran_out_in_a_step_that_was_done_all_the_same(record: dict[str, Any]) -> None:
