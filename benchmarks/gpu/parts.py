@@ -149,11 +149,11 @@ def make_weights(site: Site, size: Size) -> Found:
 
 
 def memory(site: Site, size: Size, source: str) -> Found:
-    """Measures a preset's longest step by phase, beside its estimate; `source` names the record in the row."""
+    """Measures a preset's longest step by phase, next to its estimate; `source` names the record in the row."""
     settings = _given(size.settings(site.folder) | questions_in(site.folder))
     printed = site.lowmem(f"memory-{size.name}", "profile", "--preset", size.preset, *settings, "--measure", "--json")
     measured = json.loads(printed)
-    phases = {name: _beside(found) for name, found in measured["phases"].items()}
+    phases = {name: _with_error(found) for name, found in measured["phases"].items()}
     return {
         "preset": size.preset,
         "planned": size.plan.to_json()["plan"],
@@ -164,7 +164,7 @@ def memory(site: Site, size: Size, source: str) -> Found:
     }
 
 
-def _beside(found: Mapping[str, Mapping[str, int]]) -> Found:
+def _with_error(found: Mapping[str, Mapping[str, int]]) -> Found:
     """Returns predicted and measured bytes by kind, and the error: predicted over measured, less one."""
     return {
         kind.removesuffix("_bytes"): {

@@ -1,4 +1,4 @@
-"""Processes of a part: each with a log of its own, none longer than the part may take, none left behind."""
+"""Processes of a part: each with a log of its own, none longer than the part may take, none left running."""
 
 from __future__ import annotations
 

@@ -46,10 +46,10 @@ def _run(found: Found) -> Iterator[str]:
 
 
 def _memory(found: Found) -> Iterator[str]:
-    yield from _grid("GiB", "predicted, measured", found["phases"], _beside)
+    yield from _grid("GiB", "predicted, measured", found["phases"], _pair)
 
 
-def _beside(size: Found) -> str:
+def _pair(size: Found) -> str:
     predicted, measured = (_number(size[name] / GIB) for name in ("predicted", "measured"))
     return f"{predicted} {measured} {_number(size['error'], '+.0%'):>6}"
 

@@ -11,12 +11,13 @@ from lowmem_rl.engine.out_of_memory import free_memory
 from lowmem_rl.engine.policy import Policy, prepare_process
 from lowmem_rl.engine.row_length import asking
 from lowmem_rl.engine.trained import Learnt, load_trained
+from lowmem_rl.evaluation.room import examples_with_room
 from lowmem_rl.example import Example
 from lowmem_rl.export.answers import Questions, answer_greedily, read_again
 from lowmem_rl.export.plain import Base
 from lowmem_rl.export.proof import Heard
 from lowmem_rl.models import model_path
-from lowmem_rl.training.events import Listener, PhaseBegan
+from lowmem_rl.training.events import Listener, Noted, PhaseBegan
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +35,11 @@ class Trained:
 def hear_trained(
     learnt: Learnt, config: RunConfig, device: Device, examples: Sequence[Example], listen: Listener
 ) -> Trained:
-    """Asks the model as training has it, and lets go of it."""
+    """Asks the model as training has it, and lets go of it. Raises `TaskError` if it reads none of the prompts whole."""
     prepare_process(config, device)
     prompts, tokens = [example.prompt for example in examples], config.grpo.max_completion_tokens
     policy = load_trained(learnt, config, device, [asking("the export's proof", prompts, tokens)])
-    examples = [example for example in examples if policy.has_room(example.prompt, tokens)]
+    examples = examples_with_room(policy, examples, tokens, lambda text: listen(Noted(text)))
     asked = Questions(
         prompts=[policy.tokenize(example.prompt) for example in examples],
         stop_ids=sorted(policy.stop_ids),

@@ -44,7 +44,7 @@ def serve(caller: int, module: str, arguments: tuple[str, ...]) -> None:
 
 
 def _take_streams(caller: int) -> None:
-    """Opens them anew: an object of another file would still think that it can seek."""
+    """Opens them again: an object of another file would still think that it can seek."""
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         stream.close()
     flags = os.O_RDONLY, os.O_WRONLY | os.O_APPEND, os.O_WRONLY | os.O_APPEND

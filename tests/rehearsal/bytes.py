@@ -1,4 +1,4 @@
-"""Bytes by phase of a preset at its model's full shape, beside the estimate's: `profile --measure` on its card.
+"""Bytes by phase of a preset at its model's full shape, and the estimate's: `profile --measure` on its card.
 
     python -m tests.rehearsal.bytes [PRESET ...] [--layers N] [--blocks N] [--record FILE.json]
 
@@ -55,12 +55,12 @@ class Row:
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain JSON data, without blocks."""
-        told = {name: value for name, value in asdict(self).items() if name != "blocks"}
-        return told | {"ratio": round(self.ratio, 4)}
+        found = {name: value for name, value in asdict(self).items() if name != "blocks"}
+        return found | {"ratio": round(self.ratio, 4)}
 
 
 def compare_bytes(preset: str, out: Path, stage: Stage | None = None, *, layers: int | None = None) -> list[Row]:
-    """Measures a preset at its model's shape, all layers unless told otherwise, on its own card; files lie in `out`."""
+    """Measures a preset at its model's shape, all `layers` if that is None, on its own card; files are in `out`."""
     own = stage or Stage(card_of(preset), limit_s=3600)
     try:
         return on_stage(own, preset, out, layers=layers)

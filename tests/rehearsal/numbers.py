@@ -27,7 +27,7 @@ from tests.rehearsal.stage import Stage
 Kind = Literal["log_probs", "advantages", "gradients", "weights"]
 
 BOUNDS: Mapping[Kind, float] = {"log_probs": 2.0**-12, "advantages": 0.0, "gradients": 2.0**-13, "weights": 2.0**-6}
-"""How far apart the two sides may be in float32: about twice what was measured. One rounding to bfloat16 anywhere
+"""By how much the two sides may differ in float32: about twice what was measured. One rounding to bfloat16 anywhere
 (2^-9 of a value) is far outside.
 
 log_probs: nats. One of -16 has a spacing of 2^-20, and it has been through some hundred roundings.

@@ -170,7 +170,7 @@ def sampled(run: RunDir, ended: Ended) -> Iterator[str]:
 
 
 def scored(run: RunDir, ended: Ended) -> Iterator[str]:
-    """What is wrong with log-probs: the sampler's lie near the training weights', and a KL term starts at 0."""
+    """What is wrong with log-probs: the sampler's are near the training weights', and a KL term starts at 0."""
     rows = _rows(run)
     for row in rows:
         if not (row["rollout_gap_nats"] is not None and row["rollout_gap_nats"] < 0.05):

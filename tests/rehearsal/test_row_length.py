@@ -129,4 +129,7 @@ def test_a_held_out_prompt_that_no_model_takes_is_left_out_of_every_evaluation(a
     assert "gsm8k: 1 of 4 prompts are left out" in " ".join(ended.output.split())
     written = json.loads((tmp_path / "run" / "eval.json").read_text())
     assert [written[when]["num_examples"] for when in ("before", "after")] == [3, 3]
+    exported = a6000.lowmem("export", str(tmp_path / "run"), "--to", "adapter", "--examples", "4")
+    assert exported.code == 0, exported.output
+    assert "1 of 4 prompts are left out" in " ".join(exported.output.split())
     assert CUT not in ended.output + (tmp_path / "run" / "libraries.log").read_text()
