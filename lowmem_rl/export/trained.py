@@ -35,7 +35,10 @@ class Trained:
 def hear_trained(
     learnt: Learnt, config: RunConfig, device: Device, examples: Sequence[Example], listen: Listener
 ) -> Trained:
-    """Asks the model as training has it, and lets go of it. Raises `TaskError` if it reads none of the prompts whole."""
+    """Asks the model as training has it, and lets go of it.
+
+    Raises `TaskError` if it has room for none of the prompts.
+    """
     prepare_process(config, device)
     prompts, tokens = [example.prompt for example in examples], config.grpo.max_completion_tokens
     policy = load_trained(learnt, config, device, [asking("the export's proof", prompts, tokens)])

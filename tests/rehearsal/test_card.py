@@ -39,15 +39,21 @@ def adds_up() -> tuple[str, list[float], bool]:
     return str(weight.grad.device), weight.grad.tolist(), torch.equal(weight.grad.cpu(), torch.arange(3.0))
 
 
-def attends(length: int) -> tuple[float, float]:
-    """Returns the largest differences of output and gradients from the CPU's attention."""
+def attends(length: int, padding: int) -> tuple[float, float]:
+    """Returns the largest differences of output and gradients from the CPU's attention; the padding sees nothing."""
     import torch
     from torch.nn.functional import scaled_dot_product_attention as attention
 
     torch.manual_seed(0)
     host = [torch.randn(2, heads, length, 16, requires_grad=True) for heads in (4, 2, 2)]
     card = [tensor.detach().cuda().requires_grad_() for tensor in host]
-    outs = [attention(*tensors, is_causal=True, enable_gqa=True) for tensors in (host, card)]
+    mask = torch.ones(length, length, dtype=torch.bool).tril()
+    mask[:, :padding] = False
+    masks = (mask, mask.cuda()) if padding else (None, None)
+    outs = [
+        attention(*tensors, attn_mask=seen, is_causal=seen is None, enable_gqa=True)
+        for tensors, seen in zip((host, card), masks, strict=True)
+    ]
     for out in outs:
         out.square().sum().backward()
     grads = [(a.grad - b.grad.cpu()).abs().max().item() for a, b in zip(host, card, strict=True)]  # type: ignore[union-attr]
@@ -63,8 +69,9 @@ def test_autograd_runs_on_the_card(a6000: Stage) -> None:
     assert a6000.call(adds_up) == ("cuda:0", [0.0, 1.0, 2.0], True)
 
 
-def test_attention_and_its_gradients_are_the_cpus(a6000: Stage) -> None:
-    assert max(a6000.call(attends, 7)) < 1e-5
+@pytest.mark.parametrize("padding", [0, 3])
+def test_attention_and_its_gradients_are_the_cpus(a6000: Stage, padding: int) -> None:
+    assert max(a6000.call(attends, 7, padding)) < 1e-5
 
 
 def test_a_training_runs_from_loading_to_report(a6000: Stage, tmp_path: Path) -> None:

@@ -76,6 +76,14 @@ def scores_of(q: Tensor, k: Tensor, mask: Tensor | None, causal: bool, scale: fl
     return scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask.float()
 
 
+def weights_of(scores: Tensor) -> Tensor:
+    """Returns the softmax; a row that sees nothing, as the padding of a shorter prompt, has zeros.
+
+    So torch's kernels have it since 2.5 (`_safe_softmax`), on which transformers' masks rest.
+    """
+    return scores.softmax(-1).masked_fill((scores == -math.inf).all(-1, keepdim=True), 0.0)
+
+
 def repeated(tensor: Tensor, times: int) -> Tensor:
     """Repeats each key's head for the queries that share it: (..., heads, tokens, size)."""
     if times == 1:
@@ -93,7 +101,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, s
     """Returns attention's output in float32, and each row's log of summed exponents."""
     times = q.shape[-3] // k.shape[-3]
     scores = scores_of(q, repeated(k, times), mask, causal, scale)
-    return scores.softmax(-1) @ repeated(v, times).float(), scores.logsumexp(-1)
+    return weights_of(scores) @ repeated(v, times).float(), scores.logsumexp(-1)
 
 
 def attend_backward(
@@ -102,7 +110,7 @@ def attend_backward(
     """Returns the gradients of queries, keys and values in float32."""
     times = q.shape[-3] // k.shape[-3]
     wide_k, wide_v, grad = repeated(k, times).float(), repeated(v, times).float(), grad.float()
-    weights = scores_of(q, wide_k, mask, causal, scale).softmax(-1)
+    weights = weights_of(scores_of(q, wide_k, mask, causal, scale))
     inner = grad @ wide_v.transpose(-1, -2)
     of_scores = weights * (inner - (inner * weights).sum(-1, keepdim=True)) * scale
     return (
