@@ -23,17 +23,17 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from lowmem_rl.compose import resolve
-from lowmem_rl.config import RunConfig
+from lowmem_rl.config.compose import resolve
+from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.adapter import load_adapter
 from lowmem_rl.engine.device import Device
-from lowmem_rl.engine.generate import Completion
+from lowmem_rl.engine.hf_generate import Completion
 from lowmem_rl.engine.policy import Policy, load_policy, prepare_process
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.engine.sampling import GREEDY
-from lowmem_rl.evaluation.questions import Questions, held_out
-from lowmem_rl.hardware import this_machine
-from lowmem_rl.training.machine import machine_record
+from lowmem_rl.evaluation.eval_set import Questions, held_out
+from lowmem_rl.models.hardware import this_machine
+from lowmem_rl.telemetry.environment import machine_record
 
 ARMS = {
     "generate": ("rollout.engine=generate",),

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from lowmem_rl.engine.device import device_on
-from lowmem_rl.engine.trained import config_of, find_learnt
+from lowmem_rl.engine.trained_model import config_of, find_learnt
 from lowmem_rl.errors import LowMemError
 from lowmem_rl.export.export import export
-from lowmem_rl.hardware import this_machine
-from lowmem_rl.runs import write_json
-from lowmem_rl.training.machine import machine_record
+from lowmem_rl.models.hardware import this_machine
+from lowmem_rl.storage.run_dir import write_json
+from lowmem_rl.telemetry.environment import machine_record
 
 FORMS = (("adapter", None), ("merged", None), ("merged", "16bit"))
 

@@ -9,11 +9,11 @@ from statistics import fmean
 from typing import Any
 from unittest.mock import patch
 
-from lowmem_rl.engine import choice
+from lowmem_rl.engine import backend
 from lowmem_rl.engine.decoder import Decoder
-from lowmem_rl.engine.weights import merged
-from lowmem_rl.runs import Row
-from lowmem_rl.training.metrics import diverged
+from lowmem_rl.engine.decoder_weights import merged
+from lowmem_rl.storage.run_dir import Row
+from lowmem_rl.telemetry.metrics import diverged
 
 REWARDS = Path(__file__).with_name("health_rewards.py")
 
@@ -85,7 +85,7 @@ def keeps_its_first_weights() -> Iterator[None]:
     def first_copy(model: Any, places: int) -> Decoder:
         return copies.setdefault(places, merged(model, places))
 
-    with patch.object(choice, "merged", first_copy):
+    with patch.object(backend, "merged", first_copy):
         yield
 
 

@@ -25,17 +25,17 @@ from typing import Any
 
 from benchmarks.health_cases import FAILURES, HEALTHY, ROLL_BACK, Case
 from benchmarks.learning_curves import TASK_OPTIONS, base_of
-from lowmem_rl.compose import Composed, read_assignments, resolve
+from lowmem_rl.config.compose import Composed, read_assignments, resolve
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import cache_dir
 from lowmem_rl.errors import Interrupted, LowMemError
-from lowmem_rl.hardware import this_machine
-from lowmem_rl.health.record import Record, read_record
-from lowmem_rl.health.watcher import replay
-from lowmem_rl.models import TINY, TINY_DIRECTORY
-from lowmem_rl.runs import RunDir, read_json, read_rows, write_json
-from lowmem_rl.training.events import Event, Found, StepEnded
-from lowmem_rl.training.machine import machine_record
+from lowmem_rl.health.history import Record, read_record
+from lowmem_rl.health.incremental_audit import replay
+from lowmem_rl.models.hardware import this_machine
+from lowmem_rl.models.lookup import TINY, TINY_DIRECTORY
+from lowmem_rl.storage.run_dir import RunDir, read_json, read_rows, write_json
+from lowmem_rl.telemetry.environment import machine_record
+from lowmem_rl.telemetry.events import Event, Found, StepEnded
 
 WITHIN = 20
 """Steps from the onset in which a failure must have its name."""
@@ -78,7 +78,7 @@ TOLD = "told.json"
 
 def train(case: Case, seed: int, out: RunDir, bases: Path) -> None:
     """Trains a case unless it was; how it ended is told beside what was found."""
-    from lowmem_rl.training.run import run
+    from lowmem_rl.entrypoints.train import run
 
     if (out.path / TOLD).exists():
         return

@@ -31,22 +31,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lowmem_rl.compose import resolve
-from lowmem_rl.config import RunConfig
-from lowmem_rl.engine import decoder, rollout
+from lowmem_rl.config.compose import resolve
+from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.engine import continuous_batching, decoder
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import Policy, load_policy, prepare_process
 from lowmem_rl.engine.sampler import Sampler
-from lowmem_rl.hardware import this_machine
-from lowmem_rl.runs import read_rows
-from lowmem_rl.tasks.base import Selection
-from lowmem_rl.tasks.draw import draw_examples
-from lowmem_rl.tasks.registry import load_task
-from lowmem_rl.training.dataset import to_dataset, tokens_of
-from lowmem_rl.training.machine import machine_record
-from lowmem_rl.training.recovery import Phase, Recovery
-from lowmem_rl.training.redo import Snapshot
-from lowmem_rl.training.trainer import make_trainer
+from lowmem_rl.grpo.oom_policy import Phase, Recovery
+from lowmem_rl.grpo.oom_retry import Snapshot
+from lowmem_rl.grpo.train_dataset import to_dataset, tokens_of
+from lowmem_rl.models.hardware import this_machine
+from lowmem_rl.storage.run_dir import read_rows
+from lowmem_rl.tasks.select import draw_examples
+from lowmem_rl.tasks.task import Selection
+from lowmem_rl.tasks.task_registry import load_task
+from lowmem_rl.telemetry.environment import machine_record
+from lowmem_rl.trl_adapter.trainer import make_trainer
 
 GROUP_SIZE, PROMPTS, MICRO_BATCH, STEPS = 4, 6, 12, 2
 TOLERANCE = 1e-5
@@ -306,11 +306,11 @@ def _rollout(take: Any, trainer: Any) -> Iterator[None]:
             take(len(tokens))
         return step(model, tokens, *args)
 
-    rollout.step = short
+    continuous_batching.step = short
     try:
         yield
     finally:
-        rollout.step = step
+        continuous_batching.step = step
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ costs nothing.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0.dev0"
+from lowmem_rl._version import __version__ as __version__
 
 __all__ = [
     "Example",
@@ -22,26 +22,26 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from lowmem_rl.compose import resolve
-    from lowmem_rl.config import RunConfig
+    from lowmem_rl.config.compose import resolve
+    from lowmem_rl.config.run_config import RunConfig
+    from lowmem_rl.entrypoints.train import run
     from lowmem_rl.errors import LowMemError
     from lowmem_rl.example import Example
     from lowmem_rl.prompts import conversation
-    from lowmem_rl.rewards.base import Reward
-    from lowmem_rl.runs import RunDir
-    from lowmem_rl.tasks.base import Selection
-    from lowmem_rl.training.run import run
+    from lowmem_rl.rewards.reward import Reward
+    from lowmem_rl.storage.run_dir import RunDir
+    from lowmem_rl.tasks.task import Selection
 
 _HOMES = {
     "Example": "lowmem_rl.example",
     "LowMemError": "lowmem_rl.errors",
-    "Reward": "lowmem_rl.rewards.base",
-    "RunConfig": "lowmem_rl.config",
-    "RunDir": "lowmem_rl.runs",
-    "Selection": "lowmem_rl.tasks.base",
+    "Reward": "lowmem_rl.rewards.reward",
+    "RunConfig": "lowmem_rl.config.run_config",
+    "RunDir": "lowmem_rl.storage.run_dir",
+    "Selection": "lowmem_rl.tasks.task",
     "conversation": "lowmem_rl.prompts",
-    "resolve": "lowmem_rl.compose",
-    "run": "lowmem_rl.training.run",
+    "resolve": "lowmem_rl.config.compose",
+    "run": "lowmem_rl.entrypoints.train",
 }
 
 

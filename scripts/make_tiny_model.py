@@ -37,14 +37,14 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, Qwen2Config
 from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
 
-from lowmem_rl.config import TaskConfig
+from lowmem_rl.config.run_config import TaskConfig
 from lowmem_rl.engine.policy import cache_dir
 from lowmem_rl.example import Example, Message
 from lowmem_rl.rewards.matrix import read_matrix
-from lowmem_rl.rewards.registry import load_reward
-from lowmem_rl.tasks.base import Selection, Task
+from lowmem_rl.rewards.reward_registry import load_reward
+from lowmem_rl.tasks.task import Selection, Task
 from lowmem_rl.tasks.countdown import gold_expression
-from lowmem_rl.tasks.registry import load_task
+from lowmem_rl.tasks.task_registry import load_task
 
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 CHAT_TEMPLATE = (

@@ -21,7 +21,7 @@ BLOCK = re.compile(r"(?P<begin><!-- (?P<name>[\w-]+):begin -->\n).*?(?P<end><!--
 
 def presets_block() -> str:
     """Returns the table of all presets: what each is for, estimated and measured memory."""
-    from lowmem_rl.planning.table import presets_table
+    from lowmem_rl.planning.presets_table import presets_table
 
     return presets_table()
 
@@ -29,7 +29,7 @@ def presets_block() -> str:
 def memory_score_block() -> str:
     """Returns the estimate's error by stack over the committed rows of published measurements."""
     from lowmem_rl.memory.accuracy import score
-    from lowmem_rl.memory.rows import read_rows
+    from lowmem_rl.memory.measured_rows import read_rows
 
     summary = score(read_rows(ROOT / "benchmarks/records/memory_rows.json")).summary
     stacks = summary["by_stack"] | {"all": summary["errors"]}
@@ -56,7 +56,7 @@ def cli_block() -> str:
 
 def health_block() -> str:
     """Returns what the audit looks for, each with the least evidence on which it speaks."""
-    from lowmem_rl.health.report import SYMPTOMS
+    from lowmem_rl.health.audit import SYMPTOMS
 
     rows = [("finding", "least evidence", "what it is"), ("---",) * 3]
     rows += [(f"`{symptom.name}`", str(symptom.needs), _first_paragraph(symptom.look)) for symptom in SYMPTOMS]

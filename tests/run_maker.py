@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lowmem_rl.config import RunConfig
-from lowmem_rl.runs import RunDir, append_row, write_json
+from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.stats import wilson
+from lowmem_rl.storage.run_dir import RunDir, append_row, write_json
 
 GIB = 1024**3
 HOSTILE = (

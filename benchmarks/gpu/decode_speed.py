@@ -14,10 +14,10 @@ from typing import Any
 
 from benchmarks.gpu.card import clocks
 from benchmarks.gpu.processes import serve
-from lowmem_rl.compose import resolve
+from lowmem_rl.config.compose import resolve
 from lowmem_rl.engine.device import device_on
 from lowmem_rl.engine.policy import Policy, import_unsloth, load_policy, prepare_process
-from lowmem_rl.hardware import this_machine
+from lowmem_rl.models.hardware import this_machine
 
 THEIRS = "unsloth"
 OURS = ("quantized", "merged")
@@ -53,9 +53,9 @@ def _prompt(policy: Policy, tokens: int) -> list[int]:
 
 def _ways(policy: Policy, prompt: list[int], places: int) -> tuple[dict[str, Way], dict[str, str]]:
     """Returns what samples, and why what cannot be had cannot."""
-    from lowmem_rl.engine.choice import build
-    from lowmem_rl.engine.out_of_memory import OutOfMemory, tried
-    from lowmem_rl.engine.rollout import Limits, sample
+    from lowmem_rl.engine.backend import build
+    from lowmem_rl.engine.continuous_batching import Limits, sample
+    from lowmem_rl.engine.oom import OutOfMemory, tried
     from lowmem_rl.engine.sampling import GREEDY, names_of
 
     ways: dict[str, Way] = {}
@@ -77,7 +77,7 @@ def _ways(policy: Policy, prompt: list[int], places: int) -> tuple[dict[str, Way
 def _generate(policy: Policy, prompt: list[int]) -> Way:
     import torch
 
-    from lowmem_rl.engine.generate import settings_of
+    from lowmem_rl.engine.hf_generate import settings_of
     from lowmem_rl.engine.sampling import GREEDY
 
     def theirs(rows: int, tokens: int) -> None:
@@ -106,7 +106,7 @@ def in_turns(
 
     The first round, which compiles and fills buffers, is thrown away.
     """
-    from lowmem_rl.engine.out_of_memory import OutOfMemory, tried
+    from lowmem_rl.engine.oom import OutOfMemory, tried
 
     times: dict[str, list[float]] = {name: [] for name in ways}
     too_large: dict[str, str] = {}

@@ -49,7 +49,7 @@ def _measured(options: argparse.Namespace) -> int:
     from benchmarks.gpu.processes import Site, exit_on_signals
     from benchmarks.gpu.schedule import chosen, disk_bytes, schedule
     from benchmarks.gpu.table import lines_of
-    from lowmem_rl.hardware import this_machine
+    from lowmem_rl.models.hardware import this_machine
 
     exit_on_signals()
     machine, began = this_machine(), time.monotonic()

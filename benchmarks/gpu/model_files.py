@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lowmem_rl.models import TINY_DIRECTORY
-from lowmem_rl.shape import LLAMA, QWEN2, SAMPLED_BY_US, ModelShape
+from lowmem_rl.models.lookup import TINY_DIRECTORY
+from lowmem_rl.models.shape import LLAMA, QWEN2, SAMPLED_BY_US, ModelShape
 
 SPREAD = 0.02
 """Standard deviation of the weights, transformers' `initializer_range` of these models."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.gpu.processes import Failed, Site
 from benchmarks.gpu.sizes import Settings, Size, as_texts, questions_in
-from lowmem_rl.runs import RunDir, read_json, read_rows
+from lowmem_rl.storage.run_dir import RunDir, read_json, read_rows
 
 Found = dict[str, Any]
 EXAMPLES = 8
@@ -132,8 +132,8 @@ def _compared(whole: RunDir, killed: RunDir) -> Found:
     """Returns what a killed run differs in, and by how much its adapter does, over the largest weight."""
     from safetensors.numpy import load_file
 
-    from lowmem_rl.bench.step.ratios import distance
-    from lowmem_rl.training.verify_resume import differences
+    from lowmem_rl_bench.step.ratios import distance
+    from lowmem_rl_bench.verify_resume import differences
 
     found = list(differences(whole, killed))
     adapters = [load_file(run.adapter / "adapter_model.safetensors") for run in (killed, whole)]

@@ -17,9 +17,9 @@ import torch
 
 from benchmarks.gpu.model_files import SPREAD, parts_of, write_files
 from benchmarks.gpu.processes import serve
-from lowmem_rl.models import load_shape
-from lowmem_rl.shape import ModelShape
-from lowmem_rl.weight_files import INDEX
+from lowmem_rl.models.lookup import load_shape
+from lowmem_rl.models.shape import ModelShape
+from lowmem_rl.models.weight_files import INDEX
 
 BYTES = 2
 """Of a weight: bfloat16."""

@@ -13,10 +13,10 @@ from typing import Any
 
 from benchmarks.gpu.checks import Unready
 from benchmarks.gpu.schedule import FAILED, OUT_OF_TIME
-from lowmem_rl.compose import resolve
+from lowmem_rl.config.compose import resolve
 from lowmem_rl.engine.device import device_of
-from lowmem_rl.hardware import Machine
-from lowmem_rl.training.machine import machine_record
+from lowmem_rl.models.hardware import Machine
+from lowmem_rl.telemetry.environment import machine_record
 
 Found = dict[str, Any]
 RECORDS = Path(__file__).resolve().parents[1] / "records"

@@ -8,10 +8,10 @@ from typing import Any
 from lowmem_rl_cli.app import main
 
 from benchmarks.gpu.processes import Failed, serve
-from lowmem_rl.compose import resolve
+from lowmem_rl.config.compose import resolve
 from lowmem_rl.engine.device import device_on
 from lowmem_rl.engine.policy import import_unsloth, prepare_process
-from lowmem_rl.hardware import this_machine
+from lowmem_rl.models.hardware import this_machine
 
 SHARE = 0.6
 """Of what a micro-batch takes beyond what is held anyway: its rows do not fit, half of them may."""

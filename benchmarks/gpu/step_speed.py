@@ -8,9 +8,9 @@ from typing import Any
 
 from benchmarks.gpu.card import clocks
 from benchmarks.gpu.processes import serve
-from lowmem_rl.bench.step.arms import OURS, UNSLOTH
-from lowmem_rl.bench.step.replays import Protocol, opened, replays
-from lowmem_rl.compose import resolve
+from lowmem_rl.config.compose import resolve
+from lowmem_rl_bench.step.arms import OURS, UNSLOTH
+from lowmem_rl_bench.step.replays import Protocol, opened, replays
 
 SET = "skewed"
 """Lengths and dead groups as training meets them."""

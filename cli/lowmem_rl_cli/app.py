@@ -16,7 +16,7 @@ import typer
 
 from lowmem_rl import __version__
 from lowmem_rl.errors import LowMemError
-from lowmem_rl_cli import bench, console, presets, rewards, tasks
+from lowmem_rl_cli import bench_command, console, presets_command, rewards_command, tasks_command
 from lowmem_rl_cli.options import (
     AllowCodeOption,
     CardOption,
@@ -62,11 +62,11 @@ def doctor(
     failure of the command: the exit code is 0, and 7 where RUN is no run directory.
     """
     if run is not None:
-        from lowmem_rl_cli.health import health_command
+        from lowmem_rl_cli.health_command import health_command
 
         health_command(run, as_json=as_json)
         return
-    from lowmem_rl_cli.doctor import doctor_command
+    from lowmem_rl_cli.doctor_command import doctor_command
 
     doctor_command(as_json=as_json)
 
@@ -93,7 +93,7 @@ def profile(
 
     A question, not a run: the exit code is 0 whatever the verdict. `train` refuses with 4 or 8.
     """
-    from lowmem_rl_cli.profile import profile_command, score_command
+    from lowmem_rl_cli.profile_command import profile_command, score_command
 
     files, settings = tuple(config or ()), tuple(setting or ())
     # Code of the user's runs only where a step is taken.
@@ -102,7 +102,7 @@ def profile(
         if (card, vram, pass_rate, score, verbose) != (None, None, None, None, False):
             others = "--card, --vram, --pass-rate, --score, --verbose"
             raise typer.BadParameter(f"--measure is about this machine's memory: it goes with none of {others}")
-        from lowmem_rl_cli.measure import measure_command
+        from lowmem_rl_cli.measure_command import measure_command
 
         measure_command(request, as_json)
         return
@@ -146,7 +146,7 @@ def train(
     Ctrl-C and SIGTERM save and end it with 130, a second Ctrl-C ends it at once. A run that ended early, however it
     did, goes on with `train --resume --out DIR`; it reads its configuration there.
     """
-    from lowmem_rl_cli.train import resume_command, train_command
+    from lowmem_rl_cli.train_command import resume_command, train_command
 
     files, settings, rewards = tuple(config or ()), tuple(setting or ()), tuple(reward or ())
     request = RunRequest(preset, files, settings, task, rewards, out, steps, seed, allow_code, pass_rate=pass_rate)
@@ -174,7 +174,7 @@ def probe(
     allow_code: AllowCodeOption = False,
 ) -> None:
     """Measure the base model's pass rate, and what it means for the group size."""
-    from lowmem_rl_cli.probe import probe_command
+    from lowmem_rl_cli.probe_command import probe_command
 
     request = RunRequest(preset, tuple(config or ()), tuple(setting or ()), task, seed=seed, allow_code=allow_code)
     probe_command(request, examples=examples, samples=samples, out=out, as_json=as_json)
@@ -216,7 +216,7 @@ def evaluate(
     What is answered stays: interrupted, the same command goes on, and asked for more examples or samples it asks only
     for those. All tasks are asked under the prompt of the run or preset.
     """
-    from lowmem_rl_cli.eval import eval_command
+    from lowmem_rl_cli.eval_command import eval_command
 
     named = {"eval.examples": examples, "eval.samples": samples}
     flags = [f"{key}={value}" for key, value in named.items() if value is not None]
@@ -245,7 +245,7 @@ def report(
 
     With --follow nothing is written before the run has ended; Ctrl-C ends it at any time.
     """
-    from lowmem_rl_cli.report import follow_command, report_command
+    from lowmem_rl_cli.report_command import follow_command, report_command
 
     if not follow and port is not None:
         raise typer.BadParameter("--port goes with --follow")
@@ -268,7 +268,7 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Compare runs of one task item by item, and say where no difference can be told."""
-    from lowmem_rl_cli.compare import compare_command
+    from lowmem_rl_cli.compare_command import compare_command
 
     compare_command(runs, out, as_json=as_json)
 
@@ -305,8 +305,8 @@ def samples(
     as_json: JsonOption = False,
 ) -> None:
     """Show what the model wrote in training, the latest first; with --prompt, what it says now."""
-    from lowmem_rl.reports.pick import Wanted, read_condition, read_steps
-    from lowmem_rl_cli.samples import prompt_command, samples_command
+    from lowmem_rl.reports.sample_filter import Wanted, read_condition, read_steps
+    from lowmem_rl_cli.samples_command import prompt_command, samples_command
 
     if prompt is not None:
         if (score, step, truncated, side_by_side) != (None, None, None, False):
@@ -336,10 +336,10 @@ def verify_resume(
     The exit code is 1 where both do not end alike. On a CPU the weights are compared bit for bit; on a GPU, too,
     where kernels that add in any order may differ by rounding.
     """
-    from lowmem_rl_cli.verify_resume import verify_resume_command
+    from lowmem_rl_cli.verify_resume_command import verify_resume_command
 
     if out is not None:
-        bench.check_writable(out)
+        bench_command.check_writable(out)
     if not verify_resume_command(kills, seed, as_json=as_json, out=out):
         raise typer.Exit(1)
 
@@ -372,15 +372,15 @@ def export(
     into the weights of training must give the same tokens; a merge into 16-bit originals and gguf the same accuracy.
     What fails is not left behind: exit code 7. RUN/best hands on the adapter of the best evaluation.
     """
-    from lowmem_rl_cli.export import export_command
+    from lowmem_rl_cli.export_command import export_command
 
     export_command(run, to, base=base, out=out, examples=examples, allow_code=allow_code, as_json=as_json)
 
 
-app.add_typer(bench.app, name="bench")
-app.add_typer(presets.app, name="presets")
-app.add_typer(rewards.app, name="rewards")
-app.add_typer(tasks.app, name="tasks")
+app.add_typer(bench_command.app, name="bench")
+app.add_typer(presets_command.app, name="presets")
+app.add_typer(rewards_command.app, name="rewards")
+app.add_typer(tasks_command.app, name="tasks")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

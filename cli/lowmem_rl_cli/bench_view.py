@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lowmem_rl.hardware import GIB
-from lowmem_rl_cli.page import BOLD, DIM, GREEN, RED, YELLOW, Page
+from lowmem_rl.models.hardware import GIB
+from lowmem_rl_cli.text_page import BOLD, DIM, GREEN, RED, YELLOW, Page
 
 Record = Mapping[str, Any]
 

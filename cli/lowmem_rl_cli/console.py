@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lowmem_rl.compose import Composed
+    from lowmem_rl.config.compose import Composed
 
 GAP = "  "
 
@@ -38,7 +38,7 @@ def say(text: str) -> None:
 
 def tell_error(message: str, hint: str) -> None:
     """Prints a user's mistake: what and where, then the cure. What it quotes from a file commands no terminal."""
-    from lowmem_rl.reports.text import shown
+    from lowmem_rl.reports.escape import shown
 
     say(f"error: {shown(message)}")
     if hint:

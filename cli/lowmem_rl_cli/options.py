@@ -9,7 +9,7 @@ import typer
 from lowmem_rl_cli import console
 
 if TYPE_CHECKING:
-    from lowmem_rl.compose import Composed, Layer
+    from lowmem_rl.config.compose import Composed, Layer
     from lowmem_rl.signal.pass_rate import PassRate
 
 PresetOption = Annotated[
@@ -89,7 +89,7 @@ class RunRequest:
 
     def read_pass_rate(self) -> "PassRate | None":
         """Returns what --pass-rate says, None where it is not given. Raises `ConfigError`."""
-        from lowmem_rl.planning.request import read_pass_rate
+        from lowmem_rl.planning.budget_input import read_pass_rate
 
         return None if self.pass_rate is None else read_pass_rate(self.pass_rate)
 
@@ -98,10 +98,10 @@ class RunRequest:
 
         Raises `ConfigError`, also for code that a file names without --allow-code.
         """
-        from lowmem_rl.compose import resolve
-        from lowmem_rl.hardware import this_machine
-        from lowmem_rl.presets import default_preset
-        from lowmem_rl.user_code import check_allowed
+        from lowmem_rl.config.compose import resolve
+        from lowmem_rl.config.presets import default_preset
+        from lowmem_rl.config.user_code import check_allowed
+        from lowmem_rl.models.hardware import this_machine
 
         if fallback is None:
             card = this_machine().card if self.preset is None else None
@@ -121,10 +121,10 @@ class RunRequest:
 
         Raises `RunDirError` where there is none, `ConfigError` for what would make it another run.
         """
-        from lowmem_rl.compose import named_layers
-        from lowmem_rl.runs import RunDir
-        from lowmem_rl.training.resuming import read_composed, with_changes
-        from lowmem_rl.user_code import check_allowed
+        from lowmem_rl.checkpointing.resume import read_composed, with_changes
+        from lowmem_rl.config.compose import named_layers
+        from lowmem_rl.config.user_code import check_allowed
+        from lowmem_rl.storage.run_dir import RunDir
 
         layers = named_layers(
             preset=self.preset, config_files=self.config_files, settings=self.settings, flags=self.flag_layers()
@@ -135,7 +135,7 @@ class RunRequest:
 
     def flag_layers(self) -> "list[Layer]":
         """Returns one layer for each named flag that was given."""
-        from lowmem_rl.compose import Layer, read_assignments
+        from lowmem_rl.config.compose import Layer, read_assignments
 
         named = {
             "--model": ("model.name", self.model),

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 
-from lowmem_rl.hardware import GIB
 from lowmem_rl.memory.estimate import MemoryEstimate, Verdict, verdict
+from lowmem_rl.models.hardware import GIB
 from lowmem_rl.planning.advice import Advice
 from lowmem_rl.planning.plan import Plan
-from lowmem_rl.planning.time import Seconds
+from lowmem_rl.planning.step_time import Seconds
 from lowmem_rl.signal.groups import MAX_GROUP_SIZE, MEANINGFUL_SHARE
-from lowmem_rl.signal.report import RECOMMENDATION, Finding
-from lowmem_rl_cli.page import BOLD, DIM, GREEN, RED, YELLOW, Page
+from lowmem_rl.signal.signal_report import RECOMMENDATION, Finding
+from lowmem_rl_cli.text_page import BOLD, DIM, GREEN, RED, YELLOW, Page
 
 COLOURS = {
     "fits": GREEN,

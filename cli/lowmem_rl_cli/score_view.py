@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lowmem_rl.memory.accuracy import TOLERATED_UNDER, Score
-from lowmem_rl_cli.page import BOLD, GREEN, NARROWEST_CELL, RED, YELLOW, Page
+from lowmem_rl_cli.text_page import BOLD, GREEN, NARROWEST_CELL, RED, YELLOW, Page
 
 HEAD = ("measured", "rows", "mean", "worst", "under", "worst row")
 FIGURES = 62

@@ -6,10 +6,10 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from lowmem_rl.config import AdapterConfig
+from lowmem_rl.config.run_config import AdapterConfig
 from lowmem_rl.engine.policy import Policy
 from lowmem_rl.errors import RunDirError
-from lowmem_rl.runs import read_json
+from lowmem_rl.storage.run_dir import read_json
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 HINT = "An adapter of plain LoRA on linear layers is a folder that save_pretrained of PEFT has written."

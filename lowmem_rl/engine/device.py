@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Literal
 
-from lowmem_rl.config import RunConfig
+from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.errors import ConfigError, SetupError
-from lowmem_rl.hardware import Card, Machine
+from lowmem_rl.models.hardware import Card, Machine
 
 DType = Literal["bfloat16", "float16", "float32"]
 

@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 
-from lowmem_rl.config import RunConfig
-from lowmem_rl.engine.out_of_memory import RowLimit
+from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.engine.oom import RowLimit
 from lowmem_rl.engine.policy import Policy
 from lowmem_rl.engine.upload import upload
 from lowmem_rl.errors import ConfigError, RewardError
 from lowmem_rl.example import Message
 from lowmem_rl.prompts import THINK_OPEN
-from lowmem_rl.rewards.model import AnswerRow, ModelView
+from lowmem_rl.rewards.model_reward import AnswerRow, ModelView
 
 HEAD_PLACES = 128
 """Places whose logits are held at once: 80 MB in float32 for 152,000 words, 1.2 GB for a completion of 2048 tokens."""

@@ -9,7 +9,7 @@ such room, and on a CPU nothing is cut.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from lowmem_rl.config import RunConfig
+from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.errors import ConfigError
 from lowmem_rl.example import Message
 

@@ -3,15 +3,15 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from lowmem_rl.config import RunConfig
-from lowmem_rl.engine.choice import Choice, build, choose, gap_of, max_gap
+from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.engine.backend import Choice, build, choose, gap_of, max_gap
+from lowmem_rl.engine.continuous_batching import Limits, Sampled, sample, sampled_as_they_end
 from lowmem_rl.engine.decoder import Decoder
-from lowmem_rl.engine.generate import Completion, answer, completion_of
-from lowmem_rl.engine.out_of_memory import OutOfMemory, RowLimit, tried
+from lowmem_rl.engine.decoder_weights import UnknownModel
+from lowmem_rl.engine.hf_generate import Completion, answer, completion_of
+from lowmem_rl.engine.oom import OutOfMemory, RowLimit, tried
 from lowmem_rl.engine.policy import Policy
-from lowmem_rl.engine.rollout import Limits, Sampled, sample, sampled_as_they_end
 from lowmem_rl.engine.sampling import Picking, names_of, own_random_numbers
-from lowmem_rl.engine.weights import UnknownModel
 from lowmem_rl.example import Message
 
 CHECKED_ROWS = 2

@@ -12,8 +12,8 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
-from lowmem_rl.engine.picking import GREEDY as GREEDY
-from lowmem_rl.engine.picking import Picking as Picking
+from lowmem_rl.engine.sampling_params import GREEDY as GREEDY
+from lowmem_rl.engine.sampling_params import Picking as Picking
 
 
 def names_of(what: object, rows: int) -> list[str]:

@@ -10,20 +10,20 @@ from functools import partial
 from pathlib import Path
 
 from lowmem_rl.engine.adapter import weights_digest
-from lowmem_rl.engine.generate import Completion
+from lowmem_rl.engine.hf_generate import Completion
 from lowmem_rl.engine.logprobs import encode_turn, kl_from_base
 from lowmem_rl.engine.policy import Policy
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.engine.sampling import GREEDY, Picking
-from lowmem_rl.evaluation.items import Item, ItemFile, Key
-from lowmem_rl.evaluation.judge import Judge
-from lowmem_rl.evaluation.questions import Questions
-from lowmem_rl.evaluation.result import EvalResult
+from lowmem_rl.evaluation.eval_items import Item, ItemFile, Key
+from lowmem_rl.evaluation.eval_result import EvalResult
+from lowmem_rl.evaluation.eval_set import Questions
+from lowmem_rl.evaluation.grader import Judge
+from lowmem_rl.evaluation.majority_vote import vote_of
 from lowmem_rl.evaluation.summary import summarise
-from lowmem_rl.evaluation.votes import vote_of
 from lowmem_rl.example import Example
-from lowmem_rl.rewards.base import OnFailure, RewardSet
-from lowmem_rl.runs import RunDir
+from lowmem_rl.rewards.reward import OnFailure, RewardSet
+from lowmem_rl.storage.run_dir import RunDir
 
 KL_COMPLETIONS = 8
 """Greedy completions over whose tokens the distance from the base model is averaged."""

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
-from lowmem_rl.evaluation.items import Item
-from lowmem_rl.evaluation.questions import Questions
-from lowmem_rl.evaluation.result import EvalResult, Level
+from lowmem_rl.evaluation.eval_items import Item
+from lowmem_rl.evaluation.eval_result import EvalResult, Level
+from lowmem_rl.evaluation.eval_set import Questions
 from lowmem_rl.stats import Interval, PairedDifference, clustered_mean, compare_shared, maj_at_k, pass_at_k, wilson
 
 Rated = tuple[dict[str, float], dict[str, Interval]]

@@ -8,28 +8,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lowmem_rl.config.user_code import check_allowed
 from lowmem_rl.engine.device import device_on
-from lowmem_rl.engine.trained import Learnt, check_adapter, config_of, find_learnt
+from lowmem_rl.engine.trained_model import Learnt, check_adapter, config_of, find_learnt
+from lowmem_rl.entrypoints.preflight import check_weights
 from lowmem_rl.errors import ConfigError, RunDirError
-from lowmem_rl.evaluation.judge import Judge, judge_of
-from lowmem_rl.evaluation.questions import held_out_examples
-from lowmem_rl.export.answers import Answer
-from lowmem_rl.export.apart import Failed, do_apart
-from lowmem_rl.export.card import card_of
-from lowmem_rl.export.form import Form, form_of
+from lowmem_rl.evaluation.eval_set import held_out_examples
+from lowmem_rl.evaluation.grader import Judge, judge_of
+from lowmem_rl.export.export_spec import Form, form_of
 from lowmem_rl.export.gguf import FILE, LlamaCpp, convert, find_llama_cpp, hear_gguf
-from lowmem_rl.export.plain import Base
+from lowmem_rl.export.model_answers import Answer
+from lowmem_rl.export.model_card import card_of
+from lowmem_rl.export.plain_loader import Base
 from lowmem_rl.export.proof import AccuracyCheck, Heard, Proof, check_accuracy, check_tokens
-from lowmem_rl.export.trained import Trained, hear_trained
-from lowmem_rl.hardware import this_machine
-from lowmem_rl.models import model_path
-from lowmem_rl.reports.record import read_record
-from lowmem_rl.runs import RunDir, read_json, write_json
-from lowmem_rl.tasks.registry import load_task
-from lowmem_rl.training.events import Listener, PhaseBegan
-from lowmem_rl.training.library_talk import library_talk_to
-from lowmem_rl.training.preflight import check_weights
-from lowmem_rl.user_code import check_allowed
+from lowmem_rl.export.reference_answers import Trained, hear_trained
+from lowmem_rl.export.subprocess_job import Failed, do_apart
+from lowmem_rl.models.hardware import this_machine
+from lowmem_rl.models.lookup import model_path
+from lowmem_rl.reports.run_record import read_record
+from lowmem_rl.storage.run_dir import RunDir, read_json, write_json
+from lowmem_rl.tasks.task_registry import load_task
+from lowmem_rl.telemetry.events import Listener, PhaseBegan
+from lowmem_rl.telemetry.output_capture import library_talk_to
 
 ITEMS = {"tokens": 64, "accuracy": 200}
 """Held-out items of a proof, by its kind."""

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from lowmem_rl.errors import SetupError
-from lowmem_rl.export.answers import Questions
-from lowmem_rl.export.apart import Failed
+from lowmem_rl.export.model_answers import Questions
+from lowmem_rl.export.subprocess_job import Failed
 
 CONVERTER, SERVER, FILE = "convert_hf_to_gguf.py", "llama-server", "model.gguf"
 FOLDERS = (".", "build/bin", "bin")

@@ -7,8 +7,8 @@ that was learnt. Here 4-bit weights are expanded first.
 from collections.abc import Mapping
 from typing import Any
 
-from lowmem_rl.export.apart import serve
-from lowmem_rl.export.plain import Base, load_plain
+from lowmem_rl.export.plain_loader import Base, load_plain
+from lowmem_rl.export.subprocess_job import serve
 
 
 def merge(order: Mapping[str, Any]) -> dict[str, Any]:

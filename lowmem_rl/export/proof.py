@@ -20,8 +20,8 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any, Literal
 
-from lowmem_rl.export.answers import Answer
-from lowmem_rl.reports.text import p_text, percent, points
+from lowmem_rl.export.model_answers import Answer
+from lowmem_rl.reports.escape import p_text, percent, points
 from lowmem_rl.stats import PairedDifference, compare_paired
 
 Kind = Literal["tokens", "accuracy"]

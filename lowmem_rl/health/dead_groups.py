@@ -7,9 +7,9 @@ for very uneven prompts, Beta(p/2, (1-p)/2): more dead groups than these are not
 from math import exp, lgamma
 from statistics import fmean
 
-from lowmem_rl.health.evidence import SOLVED, SURE, WINDOW, confidence, errors_above
-from lowmem_rl.health.finding import Finding, Needs, Symptom
-from lowmem_rl.health.record import Group, Record
+from lowmem_rl.health.detector import Finding, Needs, Symptom
+from lowmem_rl.health.history import Group, Record
+from lowmem_rl.health.significance import SOLVED, SURE, WINDOW, confidence, errors_above
 
 NAME = "dead_groups"
 LONG_WINDOW = 2 * WINDOW

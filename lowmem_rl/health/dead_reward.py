@@ -6,9 +6,9 @@ By the rule of three, none of n leaves at most 3/n at 95 %: 150 completions with
 from collections.abc import Sequence
 from math import ceil
 
-from lowmem_rl.health.evidence import WINDOW
-from lowmem_rl.health.finding import Finding, Needs, Symptom
-from lowmem_rl.health.record import Record
+from lowmem_rl.health.detector import Finding, Needs, Symptom
+from lowmem_rl.health.history import Record
+from lowmem_rl.health.significance import WINDOW
 
 NAME = "dead_reward"
 FEWEST_COMPLETIONS = 150

@@ -6,9 +6,9 @@ accuracy leaves room and the groups hold no differences (0.01 nats is axolotl's 
 
 from statistics import fmean
 
-from lowmem_rl.health.evidence import SOLVED, START, SURE, WINDOW, confidence, errors_above
-from lowmem_rl.health.finding import Finding, Needs, Symptom
-from lowmem_rl.health.record import Record
+from lowmem_rl.health.detector import Finding, Needs, Symptom
+from lowmem_rl.health.history import Record
+from lowmem_rl.health.significance import SOLVED, START, SURE, WINDOW, confidence, errors_above
 
 NAME = "entropy_collapse"
 COLLAPSED_NATS, COLLAPSED_SHARE = 0.01, 0.2

@@ -1,9 +1,9 @@
 """Format up while accuracy falls: the form is the easier part of the reward (open-r1 #255). Form alone is a note."""
 
-from lowmem_rl.health.evidence import START, SURE, SURELY_MOVED, WINDOW, Shift, confidence, shift
-from lowmem_rl.health.finding import Finding, Needs, Symptom
-from lowmem_rl.health.form import form_scores
-from lowmem_rl.health.record import Record
+from lowmem_rl.health.detector import Finding, Needs, Symptom
+from lowmem_rl.health.format_rewards import form_scores
+from lowmem_rl.health.history import Record
+from lowmem_rl.health.significance import START, SURE, SURELY_MOVED, WINDOW, Shift, confidence, shift
 
 NAME = "format_gain"
 RISE, FALL = 0.1, 0.05

@@ -6,10 +6,10 @@ Whether the policy's own text became improbable is asked of entropy, under `lear
 from collections.abc import Callable
 from statistics import fmean
 
-from lowmem_rl.health.evidence import SURE, confidence, errors_above
-from lowmem_rl.health.finding import Finding, Needs, Symptom
-from lowmem_rl.health.record import Record, Sample
-from lowmem_rl.health.text import ALIEN_SHARE, alien_share, is_broken, scripts_of
+from lowmem_rl.health.detector import Finding, Needs, Symptom
+from lowmem_rl.health.history import Record, Sample
+from lowmem_rl.health.significance import SURE, confidence, errors_above
+from lowmem_rl.health.text_quality import ALIEN_SHARE, alien_share, is_broken, scripts_of
 
 NAME = "gibberish"
 FEWEST_PROMPTS = 4

@@ -4,11 +4,20 @@ Paid is the reward without the scores for form, as a share of what can be earned
 sampled completions, judged by nobody who pays, and greedy accuracy on held-out examples.
 """
 
-from lowmem_rl.health.evidence import START, SURE, SURELY_MOVED, WINDOW, Shift, confidence, errors_between, shift
-from lowmem_rl.health.finding import Finding, Needs, Symptom
-from lowmem_rl.health.form import form_scores
-from lowmem_rl.health.record import Evaluation, Record, numbers, score_in
-from lowmem_rl.runs import Row
+from lowmem_rl.health.detector import Finding, Needs, Symptom
+from lowmem_rl.health.format_rewards import form_scores
+from lowmem_rl.health.history import Evaluation, Record, numbers, score_in
+from lowmem_rl.health.significance import (
+    START,
+    SURE,
+    SURELY_MOVED,
+    WINDOW,
+    Shift,
+    confidence,
+    errors_between,
+    shift,
+)
+from lowmem_rl.storage.run_dir import Row
 
 NAME = "reward_hacking"
 RISE = 0.15

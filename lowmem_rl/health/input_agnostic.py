@@ -5,9 +5,9 @@ Only completions that agree to the letter count; a template with the question's 
 
 from collections import Counter
 
-from lowmem_rl.health.evidence import confidence, errors_above
-from lowmem_rl.health.finding import Finding, Needs, Symptom
-from lowmem_rl.health.record import Record
+from lowmem_rl.health.detector import Finding, Needs, Symptom
+from lowmem_rl.health.history import Record
+from lowmem_rl.health.significance import confidence, errors_above
 
 NAME = "input_agnostic"
 FEWEST_PROMPTS, FEWEST_ANSWERS = 8, 3

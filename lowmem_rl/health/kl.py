@@ -6,8 +6,8 @@ Rows hold it where the loss has a KL term, evaluations measure it against the ba
 from itertools import islice
 from statistics import median
 
-from lowmem_rl.health.finding import AGO, Finding, Needs, Symptom
-from lowmem_rl.health.record import Record, numbers
+from lowmem_rl.health.detector import AGO, Finding, Needs, Symptom
+from lowmem_rl.health.history import Record, numbers
 
 NAME = "kl_blowup"
 FAR_NATS, LOST_NATS = 2.0, 10.0

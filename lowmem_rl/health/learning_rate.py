@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from statistics import fmean, median
 
-from lowmem_rl.health.evidence import SOLVED, SURELY_MOVED, WINDOW, confidence, errors_between, shift
-from lowmem_rl.health.finding import Finding, Needs, Symptom
+from lowmem_rl.health.detector import Finding, Needs, Symptom
+from lowmem_rl.health.history import Record, numbers
 from lowmem_rl.health.kl import FAR_NATS, distance
-from lowmem_rl.health.record import Record, numbers
-from lowmem_rl.runs import Row
+from lowmem_rl.health.significance import SOLVED, SURELY_MOVED, WINDOW, confidence, errors_between, shift
+from lowmem_rl.storage.run_dir import Row
 
 HEAD = 2
 """Rounds that a warm-up leaves untouched whatever the rate."""

@@ -5,9 +5,9 @@ Axolotl's guide calls a clipped ratio below 0.3 healthy and one above 0.8 a red 
 
 from statistics import fmean
 
-from lowmem_rl.health.evidence import SURE, WINDOW, confidence, errors_above
-from lowmem_rl.health.finding import Finding, Needs, Symptom
-from lowmem_rl.health.record import Record
+from lowmem_rl.health.detector import Finding, Needs, Symptom
+from lowmem_rl.health.history import Record
+from lowmem_rl.health.significance import SURE, WINDOW, confidence, errors_above
 
 NAME = "truncation_wall"
 COMMON, NEARLY_ALL = 0.5, 0.8

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from lowmem_rl.hardware import Card
+from lowmem_rl.memory.driver_overhead import CONTEXT
 from lowmem_rl.memory.estimate import UNVALIDATED, MemoryEstimate, Verdict, estimate
-from lowmem_rl.memory.process import CONTEXT
-from lowmem_rl.memory.rows import FIELDS, MEASURED, Row, card_of, shape_of, workload_of_row
+from lowmem_rl.memory.measured_rows import FIELDS, MEASURED, Row, card_of, shape_of, workload_of_row
+from lowmem_rl.models.hardware import Card
 
 TOLERATED_UNDER = 0.10
 """An under-prediction beyond this is named."""

@@ -21,7 +21,7 @@ from lowmem_rl.memory.terms import (
     weight_bytes,
 )
 from lowmem_rl.memory.workload import Workload
-from lowmem_rl.models import ModelShape
+from lowmem_rl.models.lookup import ModelShape
 
 GIB = 2**30
 FUSED = ("flash", "efficient")

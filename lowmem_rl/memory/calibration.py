@@ -15,12 +15,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from lowmem_rl.hardware import Card
+from lowmem_rl.memory.driver_overhead import CONTEXT, SLACK, context, squeezed
 from lowmem_rl.memory.estimate import MemoryEstimate
-from lowmem_rl.memory.process import CONTEXT, SLACK, context, squeezed
 from lowmem_rl.memory.terms import Term
 from lowmem_rl.memory.workload import Stack
-from lowmem_rl.runs import append_row
+from lowmem_rl.models.hardware import Card
+from lowmem_rl.storage.run_dir import append_row
 
 CPU = "cpu"
 OVERHEAD = (CONTEXT, SLACK, context(None).name)

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from lowmem_rl.hardware import GIB, Card
-from lowmem_rl.memory import engine, process, rollout, terms
+from lowmem_rl.memory import driver_overhead, generate_sampler, lowmem_sampler, terms
 from lowmem_rl.memory.activations import all_groups, backward_moments, forward_layer, scoring, spare_chunk
 from lowmem_rl.memory.terms import Term, term
 from lowmem_rl.memory.workload import Workload
-from lowmem_rl.models import ModelShape
+from lowmem_rl.models.hardware import GIB, Card
+from lowmem_rl.models.lookup import ModelShape
 
 Verdict = Literal["fits", "tight", "does-not-fit"]
 Terms = tuple[Term, ...]
@@ -50,12 +50,12 @@ class MemoryEstimate:
     @property
     def reserved_bytes(self) -> int:
         """The pool's peak: PyTorch's `max_memory_reserved`."""
-        return max(sum(_sizes(parts, left_out=process.AROUND_THE_POOL)) for parts in self.phases.values())
+        return max(sum(_sizes(parts, left_out=driver_overhead.AROUND_THE_POOL)) for parts in self.phases.values())
 
     @property
     def required_bytes(self) -> int:
         """The peak without what libraries fill or hold because there is room."""
-        around = (one.expected_bytes for one in self.phases["load"] if one.name in process.AROUND_THE_POOL)
+        around = (one.expected_bytes for one in self.phases["load"] if one.name in driver_overhead.AROUND_THE_POOL)
         return self.required_tensor_bytes + sum(around)
 
     @property
@@ -97,12 +97,13 @@ def estimate(workload: Workload, shape: ModelShape, card: Card | None = None) ->
         workload=workload,
         shape=shape,
         phases={phase: _worst(found) for phase, found in moments.items()},
-        allocated_bytes=max(sum(_sizes(parts, left_out=process.OUTSIDE_TENSORS)) for parts in every),
+        allocated_bytes=max(sum(_sizes(parts, left_out=driver_overhead.OUTSIDE_TENSORS)) for parts in every),
         required_tensor_bytes=max(
-            sum(_sizes([one for one in parts if not one.elastic], left_out=process.OUTSIDE_TENSORS)) for parts in every
+            sum(_sizes([one for one in parts if not one.elastic], left_out=driver_overhead.OUTSIDE_TENSORS))
+            for parts in every
         ),
-        host_bytes=process.host_bytes(workload, shape),
-        disk_bytes=process.disk_bytes(workload, shape),
+        host_bytes=driver_overhead.host_bytes(workload, shape),
+        disk_bytes=driver_overhead.disk_bytes(workload, shape),
         notes=tuple(_notes(workload, shape)),
     )
 
@@ -163,7 +164,7 @@ def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[s
     learnt = tuple(part(workload, shape) for part in (terms.adapter, terms.optimizer_states, terms.paged_states))
     scratch, held = terms.weight_copies(workload, shape), terms.gradients(workload, shape)
     idle = (*base, *learnt, scratch)
-    between = (*idle, *rollout.resident_engine(workload, shape, card))
+    between = (*idle, *generate_sampler.resident_engine(workload, shape, card))
 
     def phase(resident: Terms, passing: Iterable[Terms], *, learning: bool = False) -> Moments:
         return [_moment(workload, shape, card, resident, one, learning=learning) for one in passing]
@@ -171,10 +172,12 @@ def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[s
     found = {"load": phase((*base, learnt[0]), [(_loading(workload, shape),)])}
     if workload.loss == "grpo":
         if workload.rollout_engine == "vllm":
-            found["rollout"] = phase((*idle, *rollout.vllm_share(workload, shape, card)), [()])
+            found["rollout"] = phase((*idle, *generate_sampler.vllm_share(workload, shape, card)), [()])
         else:
             rows, waits = workload.rollout_rows, workload.grouped_rows > workload.rollout_rows
-            found["rollout"] = phase(idle, _sampled(workload, shape, rows, engine.prompts_of(workload, rows), waits))
+            found["rollout"] = phase(
+                idle, _sampled(workload, shape, rows, lowmem_sampler.prompts_of(workload, rows), waits)
+            )
         if workload.old_logprob_pass or workload.reference_pass:
             found["logprobs"] = phase(between, _scored(workload, shape))
     earlier = (held,) if workload.accumulated or workload.method != "full" else ()
@@ -191,7 +194,8 @@ def _worst(found: Moments) -> Terms:
     worst = max(found, key=_expected)
     missing = max(map(_upper, found)) - _upper(worst)
     covered = (
-        replace(one, upper_bytes=one.upper_bytes + missing) if one.name == process.SLACK else one for one in worst
+        replace(one, upper_bytes=one.upper_bytes + missing) if one.name == driver_overhead.SLACK else one
+        for one in worst
     )
     return tuple(one for one in covered if one.upper_bytes)
 
@@ -201,8 +205,8 @@ def _moment(
 ) -> Terms:
     if shape.architecture not in KNOWN_ARCHITECTURES:
         resident, passing = tuple(map(_widened, resident)), tuple(map(_widened, passing))
-    slack = process.slack(workload, shape, passing, card, learning=learning)
-    return process.squeezed((*resident, *passing, slack, process.context(card)), card)
+    slack = driver_overhead.slack(workload, shape, passing, card, learning=learning)
+    return driver_overhead.squeezed((*resident, *passing, slack, driver_overhead.context(card)), card)
 
 
 def _widened(one: Term) -> Term:
@@ -232,9 +236,9 @@ def _loading(workload: Workload, shape: ModelShape) -> Term:
 def _sampled(workload: Workload, shape: ModelShape, rows: int, prompts: int, waits: bool) -> Iterator[Terms]:
     """Returns the moments of sampling, vLLM's own left out: it answers no evaluation. Others may wait for the wave."""
     if workload.rollout_engine == "lowmem":
-        ahead = engine.prompts_ahead(workload, prompts) if waits else 0
-        return engine.moments(workload, shape, rows, prompts, ahead)
-    return rollout.generate_moments(workload, shape, rows)
+        ahead = lowmem_sampler.prompts_ahead(workload, prompts) if waits else 0
+        return lowmem_sampler.moments(workload, shape, rows, prompts, ahead)
+    return generate_sampler.generate_moments(workload, shape, rows)
 
 
 def _scored(workload: Workload, shape: ModelShape) -> Iterator[Terms]:

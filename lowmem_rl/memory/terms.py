@@ -10,7 +10,7 @@ from typing import Literal
 
 from lowmem_rl.errors import ConfigError
 from lowmem_rl.memory.workload import Workload
-from lowmem_rl.models import ModelShape
+from lowmem_rl.models.lookup import ModelShape
 
 Grade = Literal["measured here", "measured elsewhere", "read from source", "assumed"]
 

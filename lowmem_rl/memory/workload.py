@@ -6,8 +6,8 @@ The loss kind `sft` is here so that published measurements can check the terms t
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from lowmem_rl.config import RunConfig
-from lowmem_rl.shape import ModelShape
+from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.models.shape import ModelShape
 
 Loss = Literal["grpo", "sft"]
 Stack = Literal["unsloth", "trl"]

@@ -7,14 +7,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lowmem_rl.config import RunConfig
-from lowmem_rl.hardware import GIB
-from lowmem_rl.planning.choose import Target, choose
+from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.models.hardware import GIB
 from lowmem_rl.planning.frontier import held, signal_of, with_group
-from lowmem_rl.planning.settings import Settings, as_text, changed, differences, divisors, new_to, pinned, planned
+from lowmem_rl.planning.overrides import (
+    Settings,
+    as_text,
+    changed,
+    differences,
+    divisors,
+    new_to,
+    pinned,
+    planned,
+)
+from lowmem_rl.planning.search import Target, choose
 from lowmem_rl.signal.groups import MAX_GROUP_SIZE, MEANINGFUL_SHARE
 from lowmem_rl.signal.pass_rate import PassRate
-from lowmem_rl.signal.report import SignalReport
+from lowmem_rl.signal.signal_report import SignalReport
 
 SMALL_SAVING = GIB // 20
 """Savings below 0.05 GiB are not worth a line."""

@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from lowmem_rl.config import RunConfig
-from lowmem_rl.hardware import GIB
+from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.memory.estimate import MemoryEstimate, estimate
 from lowmem_rl.memory.terms import ppo_extra_bytes
 from lowmem_rl.memory.workload import on_plain_trl, workload_of
-from lowmem_rl.planning.choose import Target
-from lowmem_rl.planning.settings import changed
-from lowmem_rl.planning.time import Seconds, step_time
+from lowmem_rl.models.hardware import GIB
+from lowmem_rl.planning.overrides import changed
+from lowmem_rl.planning.search import Target
+from lowmem_rl.planning.step_time import Seconds, step_time
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,11 @@ Micro-batch and wave stay as they are, so memory stays too: a larger group is pa
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lowmem_rl.config import RunConfig
-from lowmem_rl.planning.choose import Target
-from lowmem_rl.planning.settings import Settings, changed, divisors
+from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.planning.overrides import Settings, changed, divisors
+from lowmem_rl.planning.search import Target
 from lowmem_rl.signal.pass_rate import PassRate
-from lowmem_rl.signal.report import SignalReport, signal_report
+from lowmem_rl.signal.signal_report import SignalReport, signal_report
 
 GROUP_SIZES = (4, 8, 16, 32, 64)
 JUDGES = frozenset(

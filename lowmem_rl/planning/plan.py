@@ -6,18 +6,18 @@ Pure arithmetic on a config, a model's shape and a budget; a few hundred estimat
 from dataclasses import dataclass
 from typing import Any
 
-from lowmem_rl.config import RunConfig
-from lowmem_rl.hardware import Card, free_ram_bytes
+from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.memory.calibration import Calibration
 from lowmem_rl.memory.estimate import MemoryEstimate, Verdict
-from lowmem_rl.models import ModelShape
+from lowmem_rl.models.hardware import Card, free_ram_bytes
+from lowmem_rl.models.lookup import ModelShape
 from lowmem_rl.planning.advice import Advice, advice
 from lowmem_rl.planning.alternatives import Alternative, alternatives
-from lowmem_rl.planning.choose import Target, choose
 from lowmem_rl.planning.frontier import FrontierPoint, frontier, signal_of
-from lowmem_rl.planning.time import StepTime, step_time
+from lowmem_rl.planning.search import Target, choose
+from lowmem_rl.planning.step_time import StepTime, step_time
 from lowmem_rl.signal.pass_rate import PassRate, unknown
-from lowmem_rl.signal.report import SignalReport
+from lowmem_rl.signal.signal_report import SignalReport
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lowmem_rl.hardware import Card
+from lowmem_rl.models.hardware import Card
 
 GB, TFLOP = 10**9, 10**12
 

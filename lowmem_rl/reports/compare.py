@@ -5,11 +5,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lowmem_rl.compose import flatten
+from lowmem_rl.config.compose import flatten
 from lowmem_rl.errors import ConfigError, RunDirError
-from lowmem_rl.reports.curves import learning_curve
-from lowmem_rl.reports.record import LENIENT, STRICT, Evaluation, RunRecord, read_record
-from lowmem_rl.reports.text import one_line
+from lowmem_rl.reports.escape import one_line
+from lowmem_rl.reports.run_record import LENIENT, STRICT, Evaluation, RunRecord, read_record
+from lowmem_rl.reports.sections.curves import learning_curve
 from lowmem_rl.stats import SIGNIFICANT, PairedDifference, compare_shared, holm
 
 TASK_DATA = ("name", "path", "hub", "subset", "levels")

@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from lowmem_rl.reports.charts import Chart, Series, rounded, thinned
 from lowmem_rl.reports.compare import UNSET, Comparison, RunPair
-from lowmem_rl.reports.curves import Point, learning_curve
-from lowmem_rl.reports.page import fill, write_page
-from lowmem_rl.reports.results import share
-from lowmem_rl.reports.table import Cells, Table
-from lowmem_rl.reports.text import one_line, p_text, points
+from lowmem_rl.reports.escape import one_line, p_text, points
+from lowmem_rl.reports.html import fill, write_page
+from lowmem_rl.reports.page_table import Cells, Table
+from lowmem_rl.reports.sections.charts import Chart, Series, rounded, thinned
+from lowmem_rl.reports.sections.curves import Point, learning_curve
+from lowmem_rl.reports.sections.results import share
 
 ALONG: dict[str, Callable[[Point], float | None]] = {
     "step": lambda point: point.step,

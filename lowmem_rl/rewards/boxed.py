@@ -1,9 +1,9 @@
 """Is the answer right: strictly, in the last box, or leniently, wherever it stands."""
 
 from lowmem_rl.example import Example
-from lowmem_rl.rewards.base import Reward
-from lowmem_rl.rewards.verify import verify
-from lowmem_rl.rewards.verify.extract import lenient_answer, strict_answer
+from lowmem_rl.rewards.reward import Reward
+from lowmem_rl.verify import verify
+from lowmem_rl.verify.extract import lenient_answer, strict_answer
 
 
 def score_boxed(completion: str, example: Example) -> float:

@@ -11,7 +11,7 @@ from collections import Counter
 from functools import lru_cache
 
 from lowmem_rl.example import Example
-from lowmem_rl.rewards.base import Reward
+from lowmem_rl.rewards.reward import Reward
 
 LONGEST_TEXT = 100_000
 """Characters that are looked at, from the end."""

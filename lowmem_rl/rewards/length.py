@@ -7,9 +7,9 @@ to write a word, that differs from what was sampled by a few.
 import math
 
 from lowmem_rl.example import Example
-from lowmem_rl.rewards.base import Reward
 from lowmem_rl.rewards.boxed import score_boxed
-from lowmem_rl.rewards.model import ModelView, model_reward
+from lowmem_rl.rewards.model_reward import ModelView, model_reward
+from lowmem_rl.rewards.reward import Reward
 
 SOFT_SHARE = 0.2
 """The last share of the limit, over which the fine rises: 4,096 of 20,480 tokens in DAPO (arXiv 2503.14476, 3.4)."""

@@ -10,8 +10,8 @@ from fractions import Fraction
 from itertools import chain
 
 from lowmem_rl.example import Example
-from lowmem_rl.rewards.base import Reward
-from lowmem_rl.rewards.stated import stated_answer
+from lowmem_rl.rewards.answer_extraction import stated_answer
+from lowmem_rl.rewards.reward import Reward
 
 Matrix = tuple[tuple[Fraction, ...], ...]
 

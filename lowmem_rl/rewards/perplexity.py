@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 from lowmem_rl.errors import RewardError
 from lowmem_rl.example import Example
-from lowmem_rl.rewards.base import Reward
-from lowmem_rl.rewards.format import ANSWER_OPEN, CLOSE, OPEN
-from lowmem_rl.rewards.model import AnswerRow, ModelReward, ModelView, model_reward
+from lowmem_rl.rewards.model_reward import AnswerRow, ModelReward, ModelView, model_reward
+from lowmem_rl.rewards.reward import Reward
+from lowmem_rl.rewards.think_format import ANSWER_OPEN, CLOSE, OPEN
 
 BOX_OPEN, BOX_CLOSE = "\\boxed{", "}"
 """The answer is read inside a box, closing brace included: without an end, 4 would do for 42."""

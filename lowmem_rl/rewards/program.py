@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
 from lowmem_rl.example import Example
-from lowmem_rl.rewards.base import Reward
+from lowmem_rl.rewards.answer_extraction import fact, stated_answer
 from lowmem_rl.rewards.expressions import BadExpression, compute, parse
-from lowmem_rl.rewards.stated import fact, stated_answer
+from lowmem_rl.rewards.reward import Reward
 
 
 def score_program(completion: str, example: Example) -> float:

@@ -3,7 +3,7 @@
 import re
 
 from lowmem_rl.example import Example
-from lowmem_rl.rewards.base import Reward
+from lowmem_rl.rewards.reward import Reward
 
 NGRAM = 4
 """Words. Three, as in arXiv 2502.03373 (C.2) over tokens, would fine honest working: `so we get` comes back."""

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from lowmem_rl.example import Example
 from lowmem_rl.prompts import conversation, perfect_completion
-from lowmem_rl.tasks.base import Selection, check_levels
-from lowmem_rl.tasks.generated import HELD_OUT, TEST_SHARE, distinct
+from lowmem_rl.tasks.procedural import HELD_OUT, TEST_SHARE, distinct
 from lowmem_rl.tasks.splits import is_held_out
+from lowmem_rl.tasks.task import Selection, check_levels
 
 
 @dataclass(frozen=True, slots=True)

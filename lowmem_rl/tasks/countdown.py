@@ -12,10 +12,10 @@ from fractions import Fraction
 
 from lowmem_rl.errors import TaskError
 from lowmem_rl.example import Example
-from lowmem_rl.tasks.dataset import DataSet, Problem
-from lowmem_rl.tasks.generated import Generated, Puzzle
+from lowmem_rl.tasks.hub_task import DataSet, Problem
 from lowmem_rl.tasks.loaders import HubData
-from lowmem_rl.tasks.rows import Row
+from lowmem_rl.tasks.procedural import Generated, Puzzle
+from lowmem_rl.tasks.source_row import Row
 
 LARGEST_NUMBER = 99
 LARGEST_TARGET = 99

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from lowmem_rl.errors import RunDirError, TaskError
 from lowmem_rl.example import Example
-from lowmem_rl.runs import read_rows
+from lowmem_rl.storage.run_dir import read_rows
 
 By = Literal["level", "pass_rate", "answer_length"]
 How = Literal["easy_to_hard", "mixed"]

@@ -5,9 +5,9 @@ A row is `question`, `final_answer`, `difficulty` (half steps), `topic`, three s
 
 import math
 
-from lowmem_rl.tasks.dataset import SCRAPED_BAD_SHARE, DataSet, Problem
+from lowmem_rl.tasks.hub_task import SCRAPED_BAD_SHARE, DataSet, Problem
 from lowmem_rl.tasks.loaders import HubData
-from lowmem_rl.tasks.rows import Row
+from lowmem_rl.tasks.source_row import Row
 
 LEVELS = tuple(range(11))
 """Difficulties, rounded down."""

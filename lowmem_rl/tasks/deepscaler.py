@@ -3,9 +3,9 @@
 A row is `problem`, `answer`, `solution`; four of five solutions are empty.
 """
 
-from lowmem_rl.tasks.dataset import SCRAPED_BAD_SHARE, DataSet, Problem
+from lowmem_rl.tasks.hub_task import SCRAPED_BAD_SHARE, DataSet, Problem
 from lowmem_rl.tasks.loaders import HubData
-from lowmem_rl.tasks.rows import Row
+from lowmem_rl.tasks.source_row import Row
 
 
 def read_row(row: Row) -> Problem:

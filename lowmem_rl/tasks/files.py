@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lowmem_rl.errors import SetupError, TaskError
-from lowmem_rl.tasks.rows import Row
+from lowmem_rl.tasks.source_row import Row
 
 LONGEST_LINE = 1_000_000
 """Characters of one JSON line; a longer one is no problem with its answer."""

@@ -6,9 +6,9 @@ for a calculator, which no model should learn to write.
 
 import re
 
-from lowmem_rl.tasks.dataset import DataSet, Problem
+from lowmem_rl.tasks.hub_task import DataSet, Problem
 from lowmem_rl.tasks.loaders import HubData
-from lowmem_rl.tasks.rows import Row
+from lowmem_rl.tasks.source_row import Row
 
 GOLD_MARK = "####"
 

@@ -10,9 +10,9 @@ its own words, which only the perplexity reward can judge.
 import re
 from string import ascii_uppercase
 
-from lowmem_rl.tasks.dataset import DataSet, Problem
+from lowmem_rl.tasks.hub_task import DataSet, Problem
 from lowmem_rl.tasks.loaders import HubData
-from lowmem_rl.tasks.rows import Row
+from lowmem_rl.tasks.source_row import Row
 
 _BRACKETS = re.compile(r"\[[^\[\]]*\]")
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from lowmem_rl.errors import LowMemError
 from lowmem_rl.example import Example, Message
-from lowmem_rl.models import cached_snapshot, model_path
-from lowmem_rl.tasks.finding import Finding, level_of
+from lowmem_rl.models.lookup import cached_snapshot, model_path
+from lowmem_rl.tasks.task_finding import Finding, level_of
 
 
 @dataclass(frozen=True, slots=True)

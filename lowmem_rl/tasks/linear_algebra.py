@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from fractions import Fraction
 
-from lowmem_rl.tasks.generated import Generated, Puzzle
+from lowmem_rl.tasks.procedural import Generated, Puzzle
 
 Matrix = tuple[tuple[Fraction, ...], ...]
 Maker = Callable[[random.Random], Puzzle]

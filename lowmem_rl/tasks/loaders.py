@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from lowmem_rl.errors import LowMemError, SetupError, TaskError
-from lowmem_rl.models import cached_snapshot, why_no_hub
-from lowmem_rl.tasks.base import Split
+from lowmem_rl.models.lookup import cached_snapshot, why_no_hub
 from lowmem_rl.tasks.files import READERS, numbered, read_files
-from lowmem_rl.tasks.rows import Row
+from lowmem_rl.tasks.source_row import Row
+from lowmem_rl.tasks.task import Split
 
 
 @dataclass(frozen=True, slots=True)

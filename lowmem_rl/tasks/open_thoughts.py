@@ -4,10 +4,10 @@ A row is `problem`, `ground_truth_solution`, `domain`, `source`, ...; the answer
 Only mathematics is taken, and of it only what has such an answer.
 """
 
-from lowmem_rl.rewards.verify.extract import last_box
-from lowmem_rl.tasks.dataset import SCRAPED_BAD_SHARE, DataSet, Problem
+from lowmem_rl.tasks.hub_task import SCRAPED_BAD_SHARE, DataSet, Problem
 from lowmem_rl.tasks.loaders import HubData
-from lowmem_rl.tasks.rows import Row
+from lowmem_rl.tasks.source_row import Row
+from lowmem_rl.verify.extract import last_box
 
 
 def read_row(row: Row) -> Problem | None:

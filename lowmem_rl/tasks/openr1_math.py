@@ -4,9 +4,9 @@ A row is `problem`, `answer`, `question_type`, `source`, ... Proofs and multiple
 left aside: their answers are a word or a letter. Some proofs are marked as word problems; their answer is "proof".
 """
 
-from lowmem_rl.tasks.dataset import SCRAPED_BAD_SHARE, DataSet, Problem
+from lowmem_rl.tasks.hub_task import SCRAPED_BAD_SHARE, DataSet, Problem
 from lowmem_rl.tasks.loaders import HubData
-from lowmem_rl.tasks.rows import Row
+from lowmem_rl.tasks.source_row import Row
 
 KIND = "math-word-problem"
 NO_ANSWERS = ("proof", "MCQ", "notfound")

@@ -7,7 +7,7 @@ The answer is judged by what it does: `extra` holds the `points` that the questi
 import random
 from collections.abc import Callable
 
-from lowmem_rl.tasks.generated import Generated, Puzzle
+from lowmem_rl.tasks.procedural import Generated, Puzzle
 
 NUM_SHOWN = 6
 UNSEEN = (7, 8, 10, 13)

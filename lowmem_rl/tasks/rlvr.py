@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lowmem_rl.example import Message
-from lowmem_rl.tasks.base import ROLES
-from lowmem_rl.tasks.dataset import DataSet, Problem
+from lowmem_rl.tasks.hub_task import DataSet, Problem
 from lowmem_rl.tasks.loaders import HubData
-from lowmem_rl.tasks.rows import Row
+from lowmem_rl.tasks.source_row import Row
+from lowmem_rl.tasks.task import ROLES
 
 COLUMNS = ("messages", "ground_truth", "dataset")
 

@@ -7,9 +7,9 @@ from threading import Thread
 
 import pytest
 
-from lowmem_rl.reports.follow import Follower, Server
-from lowmem_rl.reports.page import write_report
-from lowmem_rl.runs import append_row, read_json, write_json
+from lowmem_rl.reports.html import write_report
+from lowmem_rl.reports.live_server import Follower, Server
+from lowmem_rl.storage.run_dir import append_row, read_json, write_json
 from tests.run_maker import make_run, metric_row
 
 pytestmark = pytest.mark.browser

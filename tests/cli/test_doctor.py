@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lowmem_rl_cli.doctor import as_line, as_table
+from lowmem_rl_cli.doctor_command import as_line, as_table
 from rich.console import Console
 
-from lowmem_rl.doctor import Check
+from lowmem_rl.entrypoints.doctor import Check
 from tests.unit.simulated_runs import Policy, simulate, write_run
 
 Cli = Callable[..., Any]

@@ -4,8 +4,8 @@ import tomllib
 import pytest
 from lowmem_rl_cli.console import table
 
-from lowmem_rl.compose import flatten, resolve
-from lowmem_rl.presets import load_preset, load_presets
+from lowmem_rl.config.compose import flatten, resolve
+from lowmem_rl.config.presets import load_preset, load_presets
 
 NAMES = [preset.name for preset in load_presets()]
 

@@ -6,10 +6,10 @@ import pytest
 from lowmem_rl_cli.options import RunRequest
 from lowmem_rl_cli.profile_view import percent, span
 
-from lowmem_rl.catalogue import CATALOGUE
-from lowmem_rl.hardware import CARDS, GIB
-from lowmem_rl.planning.time import Seconds
-from lowmem_rl.presets import load_presets
+from lowmem_rl.config.presets import load_presets
+from lowmem_rl.models.catalogue import CATALOGUE
+from lowmem_rl.models.hardware import CARDS, GIB
+from lowmem_rl.planning.step_time import Seconds
 
 PRESETS = [preset.name for preset in load_presets()]
 PHASES = {"load", "rollout", "logprobs", "backward", "optimizer", "evaluation", "save"}

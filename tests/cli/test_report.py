@@ -5,7 +5,7 @@ import urllib.request
 
 import pytest
 
-from lowmem_rl.runs import read_json, write_json
+from lowmem_rl.storage.run_dir import read_json, write_json
 from tests.run_maker import make_run
 
 

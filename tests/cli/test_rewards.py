@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from lowmem_rl.config import TaskConfig
-from lowmem_rl.rewards.base import Reward
-from lowmem_rl.rewards.check import check_rewards
-from lowmem_rl.rewards.registry import REWARDS, load_reward_set
-from lowmem_rl.rewards.trials import Trial
-from lowmem_rl.tasks.base import Selection
-from lowmem_rl.tasks.registry import load_task
+from lowmem_rl.config.run_config import TaskConfig
+from lowmem_rl.rewards.adversarial_cases import Trial
+from lowmem_rl.rewards.reward import Reward
+from lowmem_rl.rewards.reward_check import check_rewards
+from lowmem_rl.rewards.reward_registry import REWARDS, load_reward_set
+from lowmem_rl.tasks.task import Selection
+from lowmem_rl.tasks.task_registry import load_task
 
 DATA = Path(__file__).parents[1] / "data"
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lowmem_rl.tasks.registry import TASKS
+from lowmem_rl.tasks.task_registry import TASKS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 DATA = Path(__file__).parents[1] / "data"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lowmem_rl.presets import load_presets
+from lowmem_rl.config.presets import load_presets
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -175,7 +175,7 @@ def test_code_that_a_config_file_names_is_not_run_unasked(cli_here, tmp_path) ->
 
 
 def _tiny() -> str:
-    from lowmem_rl.models import model_path
+    from lowmem_rl.models.lookup import model_path
 
     return model_path("tiny")
 

@@ -24,7 +24,7 @@ from trl.kernels import chunked_logprob
 from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE, add_fused_lm_head
 
 from lowmem_rl.memory.workload import Workload
-from lowmem_rl.models import ModelShape
+from lowmem_rl.models.lookup import ModelShape
 
 SCORES = ("log_probs", "entropy")  # what TRL's GRPOTrainer asks its fused head for
 

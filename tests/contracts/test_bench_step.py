@@ -5,12 +5,12 @@ from lowmem_rl_cli.options import RunRequest
 
 pytest.importorskip("trl")
 
-from lowmem_rl.bench.step.arms import TRL_FAIR, Arm
-from lowmem_rl.bench.step.measure import measure
-from lowmem_rl.bench.step.replays import Protocol
-from lowmem_rl.bench.step.turns import Process
 from lowmem_rl.engine.device import Device
 from lowmem_rl.errors import LowMemError
+from lowmem_rl_bench.step.arms import TRL_FAIR, Arm
+from lowmem_rl_bench.step.replays import Protocol
+from lowmem_rl_bench.step.round_robin import Process
+from lowmem_rl_bench.step.run_bench import measure
 
 TINY = Protocol(
     others=(TRL_FAIR,),

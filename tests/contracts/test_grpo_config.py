@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lowmem_rl.presets import load_presets
+from lowmem_rl.config.presets import load_presets
 
 BUILD = """
 import json, sys
@@ -22,8 +22,8 @@ for name, arguments in json.load(sys.stdin).items():
 def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
     from pathlib import Path
 
-    from lowmem_rl.compose import resolve
-    from lowmem_rl.training.dry_run import dry_run
+    from lowmem_rl.config.compose import resolve
+    from lowmem_rl.entrypoints.dry_run import dry_run
 
     plans = {preset.name: dry_run(resolve(preset=preset.name), Path("out")) for preset in load_presets()}
     arguments = {name: plan.grpo_config | {"use_cpu": True} for name, plan in plans.items()}
@@ -43,7 +43,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
 
 @pytest.mark.parametrize("name", [preset.name for preset in load_presets()])
 def test_a_preset_gives_trl_the_generation_batch_it_states(name: str, built: dict[str, dict]) -> None:
-    from lowmem_rl.compose import resolve
+    from lowmem_rl.config.compose import resolve
 
     config = resolve(preset=name).config
     assert built[name]["num_generations"] == config.grpo.group_size >= 8

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from lowmem_rl.memory.activations import chunk_rows
-from lowmem_rl.models import load_shape
+from lowmem_rl.models.lookup import load_shape
 
 pytestmark = pytest.mark.slow  # half a minute, most of it for loading the stack
 

@@ -6,9 +6,9 @@ from statistics import fmean
 
 import pytest
 
-from lowmem_rl.memory import process
+from lowmem_rl.memory import driver_overhead
 from lowmem_rl.memory.accuracy import Score, score
-from lowmem_rl.memory.rows import read_rows
+from lowmem_rl.memory.measured_rows import read_rows
 
 ROWS = Path(__file__).parents[2] / "benchmarks" / "records" / "memory_rows.json"
 KNOWN_UNDER_PREDICTIONS = {"unsloth-rl-412", "unsloth-rl-413"}
@@ -66,9 +66,9 @@ def fits(measured: Score) -> dict[Fit, Errors]:
     with pytest.MonkeyPatch.context() as patch:
         for fit in product(*GRID.values()):
             share, chain, stale = fit
-            patch.setitem(process.SLACK_SHARES, False, (share, process.SLACK_SHARES[False][1]))
-            patch.setattr(process, "CHAIN_BYTES", chain)
-            patch.setattr(process, "STALE", stale)
+            patch.setitem(driver_overhead.SLACK_SHARES, False, (share, driver_overhead.SLACK_SHARES[False][1]))
+            patch.setattr(driver_overhead, "CHAIN_BYTES", chain)
+            patch.setattr(driver_overhead, "STALE", stale)
             found[fit] = errors = {}
             for one in score(rows).scored:
                 errors.setdefault(one.row.source, []).append(abs(one.error("process") or 0.0))

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from lowmem_rl.hardware import CARDS
 from lowmem_rl.memory import activations, terms
+from lowmem_rl.memory.driver_overhead import OUTSIDE_TENSORS
 from lowmem_rl.memory.estimate import estimate
-from lowmem_rl.memory.process import OUTSIDE_TENSORS
 from lowmem_rl.memory.workload import Workload
-from lowmem_rl.models import ModelShape, load_shape, shape_from_config
+from lowmem_rl.models.hardware import CARDS
+from lowmem_rl.models.lookup import ModelShape, load_shape, shape_from_config
 
 ORACLE = Path(__file__).with_name("memory_oracle.py")
 pytestmark = pytest.mark.slow  # half a minute, most of it for loading the stack

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from lowmem_rl.compose import resolve
+from lowmem_rl.config.compose import resolve
+from lowmem_rl.config.presets import load_presets
+from lowmem_rl.config.rules import broken_rules
 from lowmem_rl.engine.device import device_of
-from lowmem_rl.hardware import CARDS
-from lowmem_rl.models import load_shape
-from lowmem_rl.planning.choose import resolve_auto
-from lowmem_rl.presets import load_presets
-from lowmem_rl.rules import broken_rules
-from lowmem_rl.training.trl_args import grpo_arguments
+from lowmem_rl.models.hardware import CARDS
+from lowmem_rl.models.lookup import load_shape
+from lowmem_rl.planning.search import resolve_auto
+from lowmem_rl.trl_adapter.grpo_args import grpo_arguments
 
 PLANNED_FOR = ("t4", "3090", "a6000", "h200")
 AUTO = ("memory.micro_batch=auto", "memory.rollout_rows=auto", "memory.checkpointing=auto")

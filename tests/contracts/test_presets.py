@@ -2,12 +2,12 @@
 
 import pytest
 
-from lowmem_rl.compose import resolve
-from lowmem_rl.hardware import CARDS
-from lowmem_rl.presets import Preset, load_presets
+from lowmem_rl.config.compose import resolve
+from lowmem_rl.config.presets import Preset, load_presets
+from lowmem_rl.models.hardware import CARDS
 from lowmem_rl.prompts import CONVENTIONS
-from lowmem_rl.rewards.registry import load_reward_set
-from lowmem_rl.tasks.registry import load_task_class
+from lowmem_rl.rewards.reward_registry import load_reward_set
+from lowmem_rl.tasks.task_registry import load_task_class
 
 every_preset = pytest.mark.parametrize("preset", load_presets(), ids=lambda preset: preset.name)
 

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from lowmem_rl.config import TaskConfig
-from lowmem_rl.rewards.check import check_reward, check_rewards
-from lowmem_rl.rewards.model import ModelReward, ModelView
-from lowmem_rl.rewards.registry import REWARDS, load_reward, load_reward_set
-from lowmem_rl.rewards.trials import PREFILL, Trial, trials_for
-from lowmem_rl.rewards.zoo import check_zoo
-from lowmem_rl.tasks.base import Selection
-from lowmem_rl.tasks.registry import load_task
+from lowmem_rl.config.run_config import TaskConfig
+from lowmem_rl.rewards.adversarial_cases import PREFILL, Trial, trials_for
+from lowmem_rl.rewards.model_reward import ModelReward, ModelView
+from lowmem_rl.rewards.reward_check import check_reward, check_rewards
+from lowmem_rl.rewards.reward_registry import REWARDS, load_reward, load_reward_set
+from lowmem_rl.tasks.task import Selection
+from lowmem_rl.tasks.task_registry import load_task
+from lowmem_rl_bench.broken_rewards import check_zoo
 
 RECORD = Path(__file__).parents[2] / "benchmarks" / "records" / "reward-zoo-2026-11-20.json"
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import lowmem_rl
-from lowmem_rl.doctor import installed
+from lowmem_rl.entrypoints.doctor import installed
 from lowmem_rl.stack import MARKS, MEMBERS, SWITCHES, TRAINER_ATTRIBUTES, TRAINER_METHODS, TRIED, WORDINGS
 
 OURS = Path(lowmem_rl.__file__).parent
@@ -46,7 +46,7 @@ plain, plain_source = parameters(trl.GRPOTrainer), source(trl.GRPOTrainer)
 _patch_trl_rl_trainers("grpo_trainer")
 from lowmem_rl.config import MemoryConfig, RunConfig
 from lowmem_rl.engine.device import Device
-from lowmem_rl.training import trainer
+from lowmem_rl.trl_adapter import trainer
 from pathlib import Path
 ours = trainer.trainer_class()
 config = RunConfig(memory=MemoryConfig(checkpointing="unsloth"))
@@ -140,7 +140,7 @@ def test_unsloths_config_takes_our_arguments(report: dict) -> None:
 
 
 def test_unsloths_loader_takes_our_arguments(report: dict) -> None:
-    from lowmem_rl.config import MemoryConfig, RunConfig
+    from lowmem_rl.config.run_config import MemoryConfig, RunConfig
     from lowmem_rl.engine.device import Device
     from lowmem_rl.engine.policy import load_arguments
 
@@ -155,7 +155,7 @@ def test_unsloth_still_notes_its_shortcuts_under_the_names_that_we_read(name: st
 
 
 def test_every_mark_that_is_read_is_listed() -> None:
-    from lowmem_rl.training.shortcuts import NAMES
+    from lowmem_rl.engine.unsloth_shortcuts import NAMES
 
     assert {f"_unsloth_{name}" for name in NAMES} == MARKS
     written = {name for path in OURS.rglob("*.py") for name in re.findall(r'"(_unsloth_\w+)"', path.read_text("utf-8"))}

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from lowmem_rl.config import TaskConfig
+from lowmem_rl.config.run_config import TaskConfig
 from lowmem_rl.example import Example
 from lowmem_rl.prompts import CONVENTIONS
-from lowmem_rl.rewards.registry import REWARDS, load_reward_set
-from lowmem_rl.tasks.base import Selection, Split
-from lowmem_rl.tasks.check import Limits, check_task
+from lowmem_rl.rewards.reward_registry import REWARDS, load_reward_set
 from lowmem_rl.tasks.lengths import estimate_tokens
-from lowmem_rl.tasks.registry import TASKS, load_task, load_task_class
+from lowmem_rl.tasks.task import Selection, Split
+from lowmem_rl.tasks.task_check import Limits, check_task
+from lowmem_rl.tasks.task_registry import TASKS, load_task, load_task_class
 
 DATA = Path(__file__).parents[1] / "data"
 RELIED_ON = {

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lowmem_rl.bench import verify_pairs
-from lowmem_rl.bench.verify import is_paid, near_misses
-from lowmem_rl.rewards.verify import verify
-from lowmem_rl.rewards.verify.equal import compare_exactly
-from lowmem_rl.rewards.verify.extract import lenient_answer, strict_answer
+from lowmem_rl.verify import verify
+from lowmem_rl.verify.equal import compare_exactly
+from lowmem_rl.verify.extract import lenient_answer, strict_answer
+from lowmem_rl_bench import verify_pairs
+from lowmem_rl_bench.verify_speed import is_paid, near_misses
 
 RECORD = Path(__file__).parents[2] / "benchmarks" / "records" / "verify-2026-11-20.json"
 

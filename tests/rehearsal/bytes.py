@@ -20,8 +20,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from lowmem_rl.compose import resolve
-from lowmem_rl.models import load_shape
+from lowmem_rl.config.compose import resolve
+from lowmem_rl.models.lookup import load_shape
 from tests.rehearsal.card import live_blocks
 from tests.rehearsal.scenarios import gpu_presets
 from tests.rehearsal.shapes import write_model
@@ -97,7 +97,7 @@ def measured(preset: str, settings: Sequence[str], blocks: int) -> list[Row]:
     """Runs in the child: measures the longest step."""
     from lowmem_rl_cli.options import RunRequest
 
-    from lowmem_rl.training.measure import measure
+    from lowmem_rl.entrypoints.measure_memory import measure
 
     composed = RunRequest(preset=preset, settings=tuple(settings)).resolve()
     write_questions(composed.config, Path(str(composed.config.task.path)))
@@ -136,20 +136,20 @@ def question(number: int, words: int) -> str:
 
 def agree() -> None:
     """Computes how far the sampler is from the training weights, and finds them the same: there are no numbers."""
-    from lowmem_rl.engine import choice, sampler
+    from lowmem_rl.engine import backend, sampler
 
-    plain = choice.gap_of
+    plain = backend.gap_of
 
     def gap_of(*args: Any, **kwargs: Any) -> float:
         plain(*args, **kwargs)
         return 0.0
 
-    choice.gap_of = sampler.gap_of = gap_of
+    backend.gap_of = sampler.gap_of = gap_of
 
 
 def note_blocks(most: int) -> dict[str, tuple[tuple[int, int, str], ...]]:
     """Returns a table that fills with the blocks of each phase's peak; of a phase that comes again, the highest."""
-    from lowmem_rl.training.meter import PhaseMeter
+    from lowmem_rl.telemetry.memory_profiler import PhaseMeter
 
     found: dict[str, tuple[tuple[int, int, str], ...]] = {}
     if not most:

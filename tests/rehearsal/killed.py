@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from lowmem_rl.runs import RunDir, read_rows
-from lowmem_rl.training.metrics import MEASURED
+from lowmem_rl.storage.run_dir import RunDir, read_rows
+from lowmem_rl.telemetry.metrics import MEASURED
 from tests.rehearsal.stage import RehearsalError, Stage
 
 KEPT = 2
@@ -17,16 +17,16 @@ KEPT = 2
 
 def dies_when_kept() -> None:
     """Ends the process at once, as SIGKILL does, when the checkpoint is written."""
-    from lowmem_rl.training import keeping
+    from lowmem_rl.checkpointing import checkpointer
 
-    plain = keeping.write_checkpoint
+    plain = checkpointer.write_checkpoint
 
     def write(run_dir: Any, step: int, *args: Any) -> None:
         plain(run_dir, step, *args)
         if step == KEPT:
             os._exit(9)
 
-    keeping.write_checkpoint = write
+    checkpointer.write_checkpoint = write
 
 
 def went_on(stage: Stage, words: Sequence[str], out: Path, dies: Callable[[], None] = dies_when_kept) -> RunDir:

@@ -117,7 +117,7 @@ def _distance(one: Numbers, other: Numbers) -> float:
 def main() -> int:
     """Compares every case; writes and prints the rows."""
     parser = argparse.ArgumentParser(prog="python -m tests.rehearsal.numbers", description=__doc__.partition("\n")[0])
-    parser.add_argument("--card", default="a6000", help="a card of `lowmem_rl.hardware.CARDS`")
+    parser.add_argument("--card", default="a6000", help="a card of `lowmem_rl.models.hardware.CARDS`")
     parser.add_argument("--out", type=Path, help="a JSON file for the rows")
     asked, began = parser.parse_args(), time.monotonic()
     rows = list(_all_rows(asked.card))

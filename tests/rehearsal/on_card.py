@@ -20,7 +20,7 @@ from tests.rehearsal.card.install import install
 LAUNCHER = """#!/bin/sh
 case "$2" in
     lowmem_rl.export.*) shift; exec {python} -m tests.rehearsal.on_card {card} "$@" ;;
-    lowmem_rl_cli | lowmem_rl.bench.* | benchmarks.gpu.*) shift; exec {python} -m tests.rehearsal.ask {server} "$@" ;;
+    lowmem_rl_cli | lowmem_rl_bench.* | benchmarks.gpu.*) shift; exec {python} -m tests.rehearsal.ask {server} "$@" ;;
     *) exec {python} "$@" ;;
 esac
 """

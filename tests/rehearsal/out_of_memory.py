@@ -103,8 +103,8 @@ def marks_of(training: Training, out: str) -> dict[str, int]:
     """Runs on the card. Returns the allocations of the first step up to the end of each of its parts."""
     from transformers.trainer_callback import CallbackHandler
 
-    from lowmem_rl.training.learning import Learning
-    from lowmem_rl.training.record import Recorder
+    from lowmem_rl.training.recorder import Recorder
+    from lowmem_rl.trl_adapter.update import Learning
     from tests.rehearsal.card.state import STATE
     from tests.rehearsal.child import lowmem
 
@@ -179,7 +179,7 @@ def _train(training: Training, out: Path, allocations: Sequence[int], results: P
 
 
 def _end_with_the_last_row(steps: int, write_down: Callable[[int], None]) -> None:
-    from lowmem_rl.training.learning import Learning
+    from lowmem_rl.trl_adapter.update import Learning
 
     plain = Learning.write_row
 
@@ -227,7 +227,7 @@ def _redirect(log: Path) -> None:
 
 
 def _outcome(training: Training, out: Path, number: int, code: int) -> Outcome:
-    from lowmem_rl.runs import RunDir, read_rows
+    from lowmem_rl.storage.run_dir import RunDir, read_rows
     from tests.rehearsal.card.state import STATE
 
     run = RunDir(out)

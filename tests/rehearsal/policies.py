@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lowmem_rl.config import RunConfig
+    from lowmem_rl.config.run_config import RunConfig
     from lowmem_rl.engine.policy import Policy
     from lowmem_rl.engine.row_length import Use
 
@@ -15,10 +15,10 @@ CHOSEN = {"memory.checkpointing": "none", "rollout.engine": "lowmem", "rollout.w
 
 def load(settings: Mapping[str, object] | None = None, uses: Sequence[Use] = ()) -> tuple[RunConfig, Policy]:
     """Returns config and policy of the tiny preset; the policy has learnt something."""
-    from lowmem_rl.compose import resolve
+    from lowmem_rl.config.compose import resolve
     from lowmem_rl.engine.device import device_on
     from lowmem_rl.engine.policy import load_policy, prepare_process
-    from lowmem_rl.hardware import this_machine
+    from lowmem_rl.models.hardware import this_machine
 
     chosen = [f"{key}={value}" for key, value in (CHOSEN | dict(settings or {})).items()]
     config = resolve(preset="tiny-cpu", settings=chosen).config

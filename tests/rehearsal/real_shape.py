@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lowmem_rl.compose import resolve
-from lowmem_rl.models import load_shape
+from lowmem_rl.config.compose import resolve
+from lowmem_rl.models.lookup import load_shape
 from tests.rehearsal.bytes import PHANTOM_BYTES, agree, card_of
 from tests.rehearsal.scenarios import gpu_presets, planned
 from tests.rehearsal.shapes import write_model

@@ -1,6 +1,6 @@
 """Trains two steps on given tokens from a given adapter, on whatever device this process shows; runs in a child.
 
-Tokens and rewards are the benchmark's recorded ones (`lowmem_rl.bench.step`): the sampler reads them as if it had
+Tokens and rewards are the benchmark's recorded ones (`lowmem_rl_bench.step`): the sampler reads them as if it had
 picked them, so that both sides learn from the same rows and every number can be compared.
 """
 
@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy
 
 if TYPE_CHECKING:
-    from lowmem_rl.bench.step.replay import Recorded
-    from lowmem_rl.bench.step.workload import Workload
-    from lowmem_rl.config import RunConfig
+    from lowmem_rl.config.run_config import RunConfig
     from lowmem_rl.engine.policy import Policy
+    from lowmem_rl_bench.step.bench_workload import Workload
+    from lowmem_rl_bench.step.token_replay import Recorded
 
 Numbers = numpy.ndarray[Any, numpy.dtype[numpy.float32]]
 Update = Literal["prefix", "packed", "padded"]
@@ -72,9 +72,9 @@ def compute(cases: Sequence[Case]) -> list[Computed]:
 
 
 def _computed(case: Case) -> Computed:
-    from lowmem_rl.bench.step import stacks
-    from lowmem_rl.bench.step.replay import Recorded
     from lowmem_rl.engine.policy import load_policy, prepare_process
+    from lowmem_rl_bench.step import stacks
+    from lowmem_rl_bench.step.token_replay import Recorded
 
     config, device = _config_of(case), _device()
     prepare_process(config, device)
@@ -105,10 +105,10 @@ def _computed(case: Case) -> Computed:
 
 
 def _config_of(case: Case) -> RunConfig:
-    from lowmem_rl.bench.step.replays import replay_config
-    from lowmem_rl.bench.step.workload import Shape
-    from lowmem_rl.compose import resolve
-    from lowmem_rl.planning.settings import changed
+    from lowmem_rl.config.compose import resolve
+    from lowmem_rl.planning.overrides import changed
+    from lowmem_rl_bench.step.bench_workload import Shape
+    from lowmem_rl_bench.step.replays import replay_config
 
     settings = {
         "model.bits": case.bits,
@@ -163,9 +163,9 @@ def _offloads() -> int:
 
 
 def _workload(config: RunConfig, policy: Policy) -> Workload:
-    from lowmem_rl.bench.step.workload import Shape, make_workload
-    from lowmem_rl.tasks.registry import load_task
-    from lowmem_rl.training.preflight import load_examples
+    from lowmem_rl.entrypoints.preflight import load_examples
+    from lowmem_rl.tasks.task_registry import load_task
+    from lowmem_rl_bench.step.bench_workload import Shape, make_workload
 
     shape = Shape(PROMPTS, GROUP, PROMPT_TOKENS, COMPLETION_TOKENS, dead_share=0.25)
     examples, _ = load_examples(config, load_task(config.task), {})
@@ -178,8 +178,8 @@ def _trainer(config: RunConfig, policy: Policy, recorded: Recorded, kept: list[N
     """Returns the trainer, which appends each step's gradients to `kept`, and its sampler."""
     from transformers import TrainerCallback
 
-    from lowmem_rl.bench.step import stacks
-    from lowmem_rl.bench.step.arms import OURS
+    from lowmem_rl_bench.step import stacks
+    from lowmem_rl_bench.step.arms import OURS
 
     class Keeps(TrainerCallback):
         def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -191,8 +191,8 @@ def _trainer(config: RunConfig, policy: Policy, recorded: Recorded, kept: list[N
 
 
 def _replay(config: RunConfig, policy: Policy, recorded: Recorded) -> Any:
-    from lowmem_rl.engine.choice import Choice, build
-    from lowmem_rl.engine.rollout import sample
+    from lowmem_rl.engine.backend import Choice, build
+    from lowmem_rl.engine.continuous_batching import sample
     from lowmem_rl.engine.row_length import training_row
     from lowmem_rl.engine.sampler import Sampler
 

@@ -20,11 +20,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lowmem_rl.compose import resolve
-from lowmem_rl.presets import load_presets
-from lowmem_rl.runs import Row, RunDir, read_json, read_rows
-from lowmem_rl.training.checkpoints import newest
-from lowmem_rl.training.verify_resume import differences
+from lowmem_rl.checkpointing.checkpoint_storage import newest
+from lowmem_rl.config.compose import resolve
+from lowmem_rl.config.presets import load_presets
+from lowmem_rl.storage.run_dir import Row, RunDir, read_json, read_rows
+from lowmem_rl_bench.verify_resume import differences
 from tests.rehearsal.out_of_memory import Training, marks_of, middles, outcomes
 from tests.rehearsal.stage import Died, Ended, RehearsalError, Stage
 

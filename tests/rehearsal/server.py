@@ -2,8 +2,8 @@
 
     python -m tests.rehearsal.server KEY SOCKET
 
-Importing Unsloth takes most of a tiny rehearsal's time. KEY is a card of `lowmem_rl.hardware.CARDS`, or `cpu` for
-Unsloth's CPU backend, to compare with.
+Importing Unsloth takes most of a tiny rehearsal's time. KEY is a card of `lowmem_rl.models.hardware.CARDS`, or `cpu`
+for Unsloth's CPU backend, to compare with.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def load() -> None:
     load_stack()
     import trl  # noqa: F401
 
-    import lowmem_rl.training.run  # noqa: F401
+    import lowmem_rl.entrypoints.train  # noqa: F401
 
 
 def _fork(listener: Listener, connection: Connection, request: object) -> None:

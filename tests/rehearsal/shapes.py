@@ -1,7 +1,7 @@
 """A model's folder at a real architecture's shape, its weights sparse zeros that take no room on the disk.
 
 For rehearsals without data (`card.phantom`), in which shapes, dtypes and bytes count alone. The numbers are those of
-`lowmem_rl.catalogue`; the tokenizer is the embedded model's.
+`lowmem_rl.models.catalogue`; the tokenizer is the embedded model's.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.model_files import parts_of, write_files
-from lowmem_rl.shape import ModelShape
+from lowmem_rl.models.shape import ModelShape
 
 
 def write_model(shape: ModelShape, folder: Path, layers: int | None = None) -> Path:

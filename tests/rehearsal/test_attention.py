@@ -13,8 +13,8 @@ COPYING = (PADDED, CONVERTED, CONVERTED_AND_PADDED)
 
 def samples() -> dict[str, int]:
     """Returns how often each kernel of attention was taken while twelve rows in six slots were sampled."""
-    from lowmem_rl.engine.choice import build
-    from lowmem_rl.engine.rollout import Limits, sample
+    from lowmem_rl.engine.backend import build
+    from lowmem_rl.engine.continuous_batching import Limits, sample
     from lowmem_rl.engine.sampling import GREEDY
     from tests.rehearsal.card.state import STATE
     from tests.rehearsal.policies import load

@@ -28,7 +28,7 @@ def peaks(repeats_nothing: bool) -> dict[str, int]:
     """Runs on the card; returns the bytes of each phase's tensors."""
     from lowmem_rl_cli.options import RunRequest
 
-    from lowmem_rl.training.measure import measure
+    from lowmem_rl.entrypoints.measure_memory import measure
 
     composed = RunRequest(preset="tiny-cpu", settings=SETTINGS).resolve()
     rows = measure(composed, repeats_nothing=repeats_nothing).rows

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lowmem_rl.memory.accuracy import score
-from lowmem_rl.memory.rows import read_rows
+from lowmem_rl.memory.measured_rows import read_rows
 from tests.rehearsal.stage import ROOT, Stage
 
 pytestmark = pytest.mark.long

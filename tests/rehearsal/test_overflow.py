@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lowmem_rl.runs import RunDir, read_json, read_rows
+from lowmem_rl.storage.run_dir import RunDir, read_json, read_rows
 from tests.rehearsal.stage import Stage
 
 SETTINGS = (

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from lowmem_rl.reports.page import render
-from lowmem_rl.reports.record import read_record
-from lowmem_rl.runs import RunDir, read_json, read_rows
+from lowmem_rl.reports.html import render
+from lowmem_rl.reports.run_record import read_record
+from lowmem_rl.storage.run_dir import RunDir, read_json, read_rows
 from tests.rehearsal.killed import adapter_of, dies_when_kept, rows_of, went_on
 from tests.rehearsal.stage import Stage
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lowmem_rl.runs import RunDir
+from lowmem_rl.storage.run_dir import RunDir
 from tests.rehearsal.killed import adapter_of, rows_of, went_on
 from tests.rehearsal.stage import Stage
 

@@ -12,7 +12,7 @@ import pytest
 from tests.rehearsal.stage import Stage
 
 if TYPE_CHECKING:
-    from lowmem_rl.config import RunConfig
+    from lowmem_rl.config.run_config import RunConfig
     from lowmem_rl.engine.policy import Policy
     from lowmem_rl.example import Message
 
@@ -47,10 +47,10 @@ def readings(policy: Policy) -> list[Any]:
 
     A reading that is refused gives the two lines of its error instead.
     """
-    from lowmem_rl.engine.generate import answer
+    from lowmem_rl.engine.hf_generate import answer
     from lowmem_rl.engine.logprobs import answer_nll, encode_turn, kl_from_base
     from lowmem_rl.engine.sampling import GREEDY
-    from lowmem_rl.rewards.model import AnswerRow
+    from lowmem_rl.rewards.model_reward import AnswerRow
 
     row = AnswerRow(({"role": "user", "content": "What is 417 * 6?"},), THOUGHTS + "\\boxed{", "2502}")
     turn = encode_turn(policy, long_prompt(), THOUGHTS, truncated=False)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lowmem_rl.hardware import CARDS
+from lowmem_rl.models.hardware import CARDS
 from tests.rehearsal.card.cuda_api import SHARED_BYTES
 from tests.rehearsal.card.state import MULTIPROCESSORS
 from tests.rehearsal.stage import Stage

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from lowmem_rl.compose import resolve
+from lowmem_rl.config.compose import resolve
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import load_policy, prepare_process
 from lowmem_rl.engine.sampler import Sampler
-from lowmem_rl.training.batching import Batch, Layout, cut
-from lowmem_rl.training.shared_prompt import SharedPrompt
-from lowmem_rl.training.trainer import layout_of, make_trainer
+from lowmem_rl.grpo.micro_batches import Batch, Layout, cut
+from lowmem_rl.trl_adapter.prefix_sharing import SharedPrompt
+from lowmem_rl.trl_adapter.trainer import layout_of, make_trainer
 
 GROUPS, SIZE, PROMPT, COMPLETION = 6, 4, 12, 20
 ROWS = GROUPS * SIZE

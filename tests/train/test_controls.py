@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from lowmem_rl.compose import resolve
-from lowmem_rl.config import RunConfig
+from lowmem_rl.config.compose import resolve
+from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.entrypoints.controls import control_steps, rewards_of_controls, run_controls, weigh
 from lowmem_rl.errors import Interrupted
 from lowmem_rl.reports.compare import compare_runs
-from lowmem_rl.runs import RunDir, read_json, write_json
-from lowmem_rl.training.controls import control_steps, rewards_of_controls, run_controls, weigh
-from lowmem_rl.training.events import PhaseBegan
+from lowmem_rl.storage.run_dir import RunDir, read_json, write_json
+from lowmem_rl.telemetry.events import PhaseBegan
 from tests.run_maker import make_run
 
 SMALL = ("--preset=tiny-cpu", "--set=grpo.prompts_per_step=2", "--set=memory.micro_batch=16", "--set=eval.examples=8")

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from lowmem_rl.compose import Composed, resolve
-from lowmem_rl.runs import RunDir, read_rows
+from lowmem_rl.config.compose import Composed, resolve
+from lowmem_rl.entrypoints.preflight import other_model_notes, prepare
+from lowmem_rl.grpo.prompt_order import MovingOrder
+from lowmem_rl.storage.run_dir import RunDir, read_rows
 from lowmem_rl.tasks.curriculum import Drawn, read_order
-from lowmem_rl.training.order import MovingOrder
-from lowmem_rl.training.preflight import other_model_notes, prepare
 
 SETTINGS = {
     "eval.examples": 8,

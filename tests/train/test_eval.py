@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lowmem_rl.lock import locked
-from lowmem_rl.models import model_path
-from lowmem_rl.runs import RunDir, read_json, read_rows, write_json
+from lowmem_rl.models.lookup import model_path
+from lowmem_rl.storage.lock import locked
+from lowmem_rl.storage.run_dir import RunDir, read_json, read_rows, write_json
 
 
 @pytest.fixture(scope="module")

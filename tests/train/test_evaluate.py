@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lowmem_rl.compose import resolve
+from lowmem_rl.config.compose import resolve
 from lowmem_rl.engine.adapter import weights_digest
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.logprobs import encode_turn, kl_from_base
@@ -15,12 +15,12 @@ from lowmem_rl.engine.policy import Policy, load_policy, prepare_process
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.engine.sampling import GREEDY
 from lowmem_rl.errors import RunDirError
+from lowmem_rl.evaluation.eval_items import read_items
+from lowmem_rl.evaluation.eval_result import EvalResult
+from lowmem_rl.evaluation.eval_set import Questions, held_out
 from lowmem_rl.evaluation.evaluate import Files, evaluate
-from lowmem_rl.evaluation.items import read_items
-from lowmem_rl.evaluation.questions import Questions, held_out
-from lowmem_rl.evaluation.result import EvalResult
-from lowmem_rl.runs import RunDir, read_json, write_json
-from lowmem_rl.training.evaluations import AFTER, BEFORE, Evaluations, file_name
+from lowmem_rl.storage.run_dir import RunDir, read_json, write_json
+from lowmem_rl.training.eval_schedule import AFTER, BEFORE, Evaluations, file_name
 
 SETTINGS = ("memory.checkpointing=none", "eval.examples=24", "eval.quick_examples=4", "eval.batch=8")
 

@@ -20,8 +20,8 @@ def test_an_example_shows_itself(name, told) -> None:
 
 
 def test_the_example_task_passes_all_that_train_checks_first() -> None:
-    from lowmem_rl.compose import resolve
-    from lowmem_rl.training.preflight import prepare
+    from lowmem_rl.config.compose import resolve
+    from lowmem_rl.entrypoints.preflight import prepare
 
     settings = [f"task.name={EXAMPLES / 'custom_task.py'}:Larger", "task.levels=[]"]
     inputs = prepare(resolve(preset="tiny-cpu", settings=settings))

@@ -9,20 +9,20 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from lowmem_rl.engine.device import Device
-from lowmem_rl.engine.trained import WEIGHTS, config_of, find_learnt
+from lowmem_rl.engine.trained_model import WEIGHTS, config_of, find_learnt
 from lowmem_rl.errors import RunDirError
-from lowmem_rl.evaluation.judge import judge_of
-from lowmem_rl.evaluation.questions import held_out_examples
-from lowmem_rl.export.answers import Answer
-from lowmem_rl.export.card import card_of
+from lowmem_rl.evaluation.eval_set import held_out_examples
+from lowmem_rl.evaluation.grader import judge_of
 from lowmem_rl.export.export import compared, export, question, write
-from lowmem_rl.export.form import form_of
+from lowmem_rl.export.export_spec import form_of
+from lowmem_rl.export.model_answers import Answer
+from lowmem_rl.export.model_card import card_of
 from lowmem_rl.export.proof import Heard, Proof, check_accuracy, check_tokens
-from lowmem_rl.export.receiver import receive
-from lowmem_rl.export.trained import hear_trained
-from lowmem_rl.reports.record import read_record
-from lowmem_rl.runs import RunDir, read_json, write_json
-from lowmem_rl.tasks.registry import load_task
+from lowmem_rl.export.reference_answers import hear_trained
+from lowmem_rl.export.reload_check import receive
+from lowmem_rl.reports.run_record import read_record
+from lowmem_rl.storage.run_dir import RunDir, read_json, write_json
+from lowmem_rl.tasks.task_registry import load_task
 from tests.run_maker import make_run
 
 ITEMS = 16

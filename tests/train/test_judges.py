@@ -9,22 +9,22 @@ from typing import Any
 import pytest
 import torch
 
-from lowmem_rl.compose import resolve
-from lowmem_rl.config import TaskConfig
+from lowmem_rl.config.compose import resolve
+from lowmem_rl.config.run_config import TaskConfig
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import Policy, load_policy, prepare_process
 from lowmem_rl.engine.sampler import Sampler
+from lowmem_rl.evaluation.eval_result import EvalResult
+from lowmem_rl.evaluation.eval_set import Questions
 from lowmem_rl.evaluation.evaluate import Files, evaluate
-from lowmem_rl.evaluation.judge import judge_of
-from lowmem_rl.evaluation.probe import probe
-from lowmem_rl.evaluation.questions import Questions
-from lowmem_rl.evaluation.result import EvalResult
+from lowmem_rl.evaluation.grader import judge_of
+from lowmem_rl.evaluation.pass_rate_probe import probe
 from lowmem_rl.example import Example
-from lowmem_rl.rewards.verify.equal import equal_answers
-from lowmem_rl.tasks.base import Selection, Task
 from lowmem_rl.tasks.countdown import gold_expression
-from lowmem_rl.tasks.draw import draw_examples
-from lowmem_rl.tasks.registry import TASKS, load_task, load_task_class
+from lowmem_rl.tasks.select import draw_examples
+from lowmem_rl.tasks.task import Selection, Task
+from lowmem_rl.tasks.task_registry import TASKS, load_task, load_task_class
+from lowmem_rl.verify.equal import equal_answers
 
 DATA = Path(__file__).parents[1] / "data"
 CONFIG = resolve(preset="tiny-cpu", settings=["rollout.engine=generate", "memory.checkpointing=none"]).config

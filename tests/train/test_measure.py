@@ -8,20 +8,20 @@ from pathlib import Path
 import pytest
 from lowmem_rl_cli.options import RunRequest
 
-from lowmem_rl.compose import resolve
-from lowmem_rl.config import RunConfig
-from lowmem_rl.engine import rollout
+from lowmem_rl.config.compose import resolve
+from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.engine import continuous_batching
 from lowmem_rl.engine.decoder import step
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import Policy, load_policy
-from lowmem_rl.hardware import CARDS
+from lowmem_rl.entrypoints.longest_step import LAST_TOKENS, sampler_up_to_the_limit
+from lowmem_rl.entrypoints.measure_memory import Measurement, measure, out_of_memory
 from lowmem_rl.memory.calibration import calibration_for, calibration_path, read_rows
-from lowmem_rl.models import load_shape
-from lowmem_rl.planning.choose import resolve_auto
+from lowmem_rl.models.hardware import CARDS
+from lowmem_rl.models.lookup import load_shape
 from lowmem_rl.planning.plan import plan
-from lowmem_rl.training.longest_step import LAST_TOKENS, sampler_up_to_the_limit
-from lowmem_rl.training.measure import Measurement, measure, out_of_memory
-from lowmem_rl.training.meter import PhaseMeter, measures_phases_apart
+from lowmem_rl.planning.search import resolve_auto
+from lowmem_rl.telemetry.memory_profiler import PhaseMeter, measures_phases_apart
 
 CPU = Device("cpu", "float32")
 MIB = 2**20
@@ -84,7 +84,7 @@ def test_rows_keep_their_length_when_only_their_last_tokens_are_sampled(policy: 
     sampler = sampler_up_to_the_limit(policy, RUN)
     tokens, steps = RUN.grpo.max_completion_tokens, []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rollout, "step", lambda *args: steps.append(args[2].clone()) or step(*args))
+        patch.setattr(continuous_batching, "step", lambda *args: steps.append(args[2].clone()) or step(*args))
         found = sampler.rollout([[5, 6, 7], [8, 9]], ["one", "other"])
     assert [len(row.ids) for row in found] == [tokens, tokens]
     assert policy.tokenizer.pad_token_id not in [*found[0].ids, *found[1].ids]
@@ -105,7 +105,7 @@ def test_what_was_measured_corrects_the_next_prediction(measured: Measurement, c
 
 
 def test_the_command_prints_predicted_beside_measured(measured: Measurement, capsys, tmp_path) -> None:
-    from lowmem_rl_cli.measure import measure_command
+    from lowmem_rl_cli.measure_command import measure_command
 
     settings = (*SMALL, "grpo.steps_per_rollout=2", "memory.rollout_rows=16")
     measure_command(RunRequest(preset="tiny-cpu", settings=settings), as_json=False)

@@ -1,7 +1,7 @@
 import json
 
 from lowmem_rl.signal.pass_rate import measured
-from lowmem_rl.signal.report import signal_report
+from lowmem_rl.signal.signal_report import signal_report
 
 
 def test_a_probe_counts_each_example_and_says_what_its_groups_would_carry(cli_here, tmp_path) -> None:

@@ -21,12 +21,12 @@ from benchmarks.oom_faults import (
     settings_of,
     train,
 )
-from lowmem_rl.compose import resolve
-from lowmem_rl.engine.out_of_memory import OutOfMemory, RowLimit, is_out_of_memory, tried
+from lowmem_rl.config.compose import resolve
+from lowmem_rl.engine.oom import OutOfMemory, RowLimit, is_out_of_memory, tried
 from lowmem_rl.errors import TrainingError
-from lowmem_rl.runs import RunDir, read_rows
-from lowmem_rl.training.recovery import Recovery
-from lowmem_rl.training.redo import TOKEN_MEANS, make_whole
+from lowmem_rl.grpo.oom_policy import Recovery
+from lowmem_rl.grpo.oom_retry import TOKEN_MEANS, make_whole
+from lowmem_rl.storage.run_dir import RunDir, read_rows
 
 
 def too_much_for_torch() -> None:
@@ -270,9 +270,9 @@ def tear(patch: pytest.MonkeyPatch) -> None:
 CHILD = """
 import resource, sys
 from pathlib import Path
-from lowmem_rl.compose import resolve
-from lowmem_rl.training.events import PhaseBegan
-from lowmem_rl.training.run import run
+from lowmem_rl.config.compose import resolve
+from lowmem_rl.telemetry.events import PhaseBegan
+from lowmem_rl.entrypoints.train import run
 
 def listen(event):
     if event == PhaseBegan("training"):

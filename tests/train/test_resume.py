@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from lowmem_rl.lock import locked
-from lowmem_rl.runs import RunDir, read_json, read_rows, write_json
-from lowmem_rl.training.verify_resume import differences
+from lowmem_rl.storage.lock import locked
+from lowmem_rl.storage.run_dir import RunDir, read_json, read_rows, write_json
+from lowmem_rl_bench.verify_resume import differences
 
 SMALL = (
     "eval.examples=8",

@@ -5,16 +5,16 @@ from statistics import mean
 import pytest
 import torch
 
-from lowmem_rl.compose import resolve
+from lowmem_rl.config.compose import resolve
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.logprobs import answer_nll, view_of
 from lowmem_rl.engine.policy import Policy, load_policy, prepare_process
 from lowmem_rl.example import Example
-from lowmem_rl.rewards.base import Reward, score_all
-from lowmem_rl.rewards.model import AnswerRow, ModelView
+from lowmem_rl.rewards.model_reward import AnswerRow, ModelView
 from lowmem_rl.rewards.perplexity import perplexity_reward
+from lowmem_rl.rewards.reward import Reward, score_all
 from lowmem_rl.tasks.arithmetic import Arithmetic
-from lowmem_rl.tasks.base import Selection
+from lowmem_rl.tasks.task import Selection
 
 EXAMPLES = list(Arithmetic("bare").examples(Selection("test", limit=64, levels=(3,))))
 CONFIG = resolve(preset="tiny-cpu", settings=["memory.checkpointing=none"]).config

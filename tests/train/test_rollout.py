@@ -7,11 +7,11 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from lowmem_rl.engine import rollout
+from lowmem_rl.engine import continuous_batching
+from lowmem_rl.engine.continuous_batching import Limits, Sampled, sample
 from lowmem_rl.engine.decoder import prefill
-from lowmem_rl.engine.rollout import Limits, Sampled, sample
+from lowmem_rl.engine.decoder_weights import UnknownModel, merged, quantized
 from lowmem_rl.engine.sampling import GREEDY, Picking, names_of
-from lowmem_rl.engine.weights import UnknownModel, merged, quantized
 
 VOCABULARY, PLACES, STOP = 97, 128, 5
 SMALL = {
@@ -114,14 +114,14 @@ def test_waiting_prompts_are_read_many_at_once(model: Any, monkeypatch: pytest.M
         read.append(len(ids))
         return prefill(decoder, ids, lengths)
 
-    monkeypatch.setattr(rollout, "prefill", counted)
+    monkeypatch.setattr(continuous_batching, "prefill", counted)
     prompts, names = prompts_of([5, 12, 30, 2, 7, 9, 3, 8, 4, 6, 11, 10]), names_of("x", 12)
     found = ids_of(sampled(model, prompts, names, rows=3))
     assert sum(read) == 12
     assert max(read) <= 2 * 3
     assert len(read) <= 3
     read.clear()
-    monkeypatch.setattr(rollout, "READ_AHEAD_TOKENS", 0)
+    monkeypatch.setattr(continuous_batching, "READ_AHEAD_TOKENS", 0)
     assert ids_of(sampled(model, prompts, names, rows=3)) == found
     assert sum(read) == 12
     assert max(read) == 3
@@ -130,8 +130,8 @@ def test_waiting_prompts_are_read_many_at_once(model: Any, monkeypatch: pytest.M
 
 @torch.inference_mode()
 def test_a_prompt_that_waits_keeps_no_more_than_its_own(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rollout, "READ_AHEAD_TOKENS", 20)
-    wave = rollout._Wave(
+    monkeypatch.setattr(continuous_batching, "READ_AHEAD_TOKENS", 20)
+    wave = continuous_batching._Wave(
         merged(model, PLACES), prompts_of([10] * 8), names_of("x", 8), GREEDY, Limits(frozenset({STOP}), 4, 4), None
     )
     wave._fill()
@@ -166,12 +166,12 @@ def test_one_row_may_be_a_hundred_times_longer_than_the_rest(model: Any) -> None
     assert ids_of(rows) == forced
 
 
-@pytest.mark.parametrize("check_every", [1, rollout.GPU_CHECK_EVERY])
+@pytest.mark.parametrize("check_every", [1, continuous_batching.GPU_CHECK_EVERY])
 @pytest.mark.parametrize("rows", [1, 3, 8])
 def test_a_looping_row_is_cut_at_the_same_token_whoever_is_beside_it(
     model: Any, rows: int, check_every: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rollout, "CPU_CHECK_EVERY", check_every)
+    monkeypatch.setattr(continuous_batching, "CPU_CHECK_EVERY", check_every)
     lengths = [3, 170, 20, 170, 11, 170]
     forced = [[50] * (length - 1) + [STOP] for length in lengths]
     limits = Limits(frozenset({STOP}), 180, rows, stops_loops=True)
@@ -179,24 +179,24 @@ def test_a_looping_row_is_cut_at_the_same_token_whoever_is_beside_it(
     assert [len(row.ids) for row in found] == [3, 129, 20, 129, 11, 129]
 
 
-@pytest.mark.parametrize("check_every", [1, rollout.GPU_CHECK_EVERY])
+@pytest.mark.parametrize("check_every", [1, continuous_batching.GPU_CHECK_EVERY])
 def test_a_loop_that_is_noticed_behind_the_limit_ends_at_the_limit(
     model: Any, check_every: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rollout, "CPU_CHECK_EVERY", check_every)
+    monkeypatch.setattr(continuous_batching, "CPU_CHECK_EVERY", check_every)
     limits = Limits(frozenset({STOP}), 125, 1, stops_loops=True)
     # What is forced ends with the limit; zeros behind it go on with the loop.
     (found,) = sample(merged(model, 256), prompts_of([3]), ["x"], Picking(), limits, [[0] * 125])
     assert len(found.ids) == 125
 
 
-@pytest.mark.parametrize("check_every", [1, rollout.GPU_CHECK_EVERY])
+@pytest.mark.parametrize("check_every", [1, continuous_batching.GPU_CHECK_EVERY])
 def test_nothing_depends_on_how_often_someone_looks(
     model: Any, check_every: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompts, names = prompts_of([5, 30, 2, 12, 1]), names_of("x", 5)
     expected = ids_of(sampled(model, prompts, names, rows=5))
-    monkeypatch.setattr(rollout, "CPU_CHECK_EVERY", check_every)
+    monkeypatch.setattr(continuous_batching, "CPU_CHECK_EVERY", check_every)
     assert ids_of(sampled(model, prompts, names, rows=2)) == expected
 
 

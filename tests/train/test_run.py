@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from lowmem_rl.engine.device import Device
-from lowmem_rl.models import model_path
-from lowmem_rl.runs import RunDir, read_json, read_rows
-from lowmem_rl.training.clock import OTHER, PHASES
-from lowmem_rl.training.meter import measures_phases_apart
-from lowmem_rl.training.metrics import MEASURED
+from lowmem_rl.models.lookup import model_path
+from lowmem_rl.storage.run_dir import RunDir, read_json, read_rows
+from lowmem_rl.telemetry.memory_profiler import measures_phases_apart
+from lowmem_rl.telemetry.metrics import MEASURED
+from lowmem_rl.telemetry.step_timer import OTHER, PHASES
 
 CPU = Device("cpu", "float32")
 CPU = Device("cpu", "float32")
@@ -302,8 +302,8 @@ def test_a_reward_that_fails_stops_before_training(body, told, cli_here, tmp_pat
 
 @pytest.mark.parametrize(("share", "code"), [(0.05, 0), (0.01, 6)])
 def test_a_reward_that_fails_in_the_first_evaluation_counts_against_the_limit(share, code, cli_here, tmp_path) -> None:
-    from lowmem_rl.compose import resolve
-    from lowmem_rl.training.preflight import prepare
+    from lowmem_rl.config.compose import resolve
+    from lowmem_rl.entrypoints.preflight import prepare
 
     rare = prepare(resolve(preset="tiny-cpu", settings=["eval.examples=60"])).test[45].id  # no check draws so many
     body = f"def picky(completion, example):\n    return 1 / (example.id != {rare!r})\n"

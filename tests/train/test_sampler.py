@@ -9,19 +9,19 @@ from typing import Any
 import pytest
 import torch
 
-from lowmem_rl.compose import resolve
-from lowmem_rl.engine import choice as choice_module
+from lowmem_rl.config.compose import resolve
+from lowmem_rl.engine import backend as choice_module
+from lowmem_rl.engine import decoder_weights as weights_module
 from lowmem_rl.engine import sampler as sampler_module
-from lowmem_rl.engine import weights as weights_module
 from lowmem_rl.engine.decoder import Decoder
+from lowmem_rl.engine.decoder_weights import UnknownModel
 from lowmem_rl.engine.device import Device
-from lowmem_rl.engine.generate import answer
+from lowmem_rl.engine.hf_generate import answer
 from lowmem_rl.engine.policy import Policy, load_policy, prepare_process
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.engine.sampling import GREEDY
-from lowmem_rl.engine.weights import UnknownModel
-from lowmem_rl.models import model_path
-from lowmem_rl.runs import RunDir, read_rows
+from lowmem_rl.models.lookup import model_path
+from lowmem_rl.storage.run_dir import RunDir, read_rows
 
 SETTINGS = ("memory.checkpointing=none", "memory.micro_batch=8", "grpo.max_completion_tokens=16")
 

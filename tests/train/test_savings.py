@@ -10,10 +10,10 @@ from statistics import pvariance
 import pytest
 import torch
 
-from lowmem_rl.engine.loops import WINDOW, is_looping
-from lowmem_rl.runs import RunDir, read_rows
-from lowmem_rl.training.downsample import down_sampled, most_spread
-from lowmem_rl.training.resample import dead_groups, replaced
+from lowmem_rl.engine.repetition_stop import WINDOW, is_looping
+from lowmem_rl.grpo.dynamic_sampling import dead_groups, replaced
+from lowmem_rl.grpo.rollout_downsampling import down_sampled, most_spread
+from lowmem_rl.storage.run_dir import RunDir, read_rows
 
 
 @pytest.mark.parametrize("values", [[0.0, 1.0, 0.2, 0.9, 0.5], [1.0, 1.0, 0.0, 1.0], [3.0, 1.0, 1.0, 1.1, 0.9, 2.0]])

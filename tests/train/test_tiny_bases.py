@@ -7,9 +7,9 @@ from types import ModuleType
 import pytest
 
 from lowmem_rl.engine.policy import import_unsloth
-from lowmem_rl.evaluation.judge import judge_of
-from lowmem_rl.rewards.registry import load_reward
-from lowmem_rl.tasks.registry import TASKS
+from lowmem_rl.evaluation.grader import judge_of
+from lowmem_rl.rewards.reward_registry import load_reward
+from lowmem_rl.tasks.task_registry import TASKS
 
 BASES = ("arithmetic", "countdown", "matrix_inverse", "program_synthesis")
 

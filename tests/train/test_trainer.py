@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from lowmem_rl.bench.step import stacks
-from lowmem_rl.bench.step.arms import OURS
-from lowmem_rl.compose import resolve
+from lowmem_rl.config.compose import resolve
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import load_policy, prepare_process
 from lowmem_rl.example import Example
+from lowmem_rl_bench.step import stacks
+from lowmem_rl_bench.step.arms import OURS
 
 
 @pytest.mark.parametrize("bits", [4, 16])

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.health_cases import keeps_its_first_weights
-from lowmem_rl.config import RunConfig
-from lowmem_rl.runs import RunDir, read_json, read_rows, write_json
-from lowmem_rl.training.rollback import with_old_checkpoints
-from lowmem_rl.training.verify_resume import differences
+from lowmem_rl.checkpointing.rollback import with_old_checkpoints
+from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.storage.run_dir import RunDir, read_json, read_rows, write_json
+from lowmem_rl_bench.verify_resume import differences
 
 SMALL = (
     "--preset=tiny-cpu",

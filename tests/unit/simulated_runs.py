@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lowmem_rl.config import RunConfig
-from lowmem_rl.health.record import Evaluation, Record, Sample
-from lowmem_rl.runs import Row
+from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.health.history import Evaluation, Record, Sample
+from lowmem_rl.storage.run_dir import Row
 
 SAMPLES_EVERY = 10
 WORDS = [

@@ -4,13 +4,13 @@ from itertools import islice
 
 import pytest
 
-from lowmem_rl.config import TaskConfig
+from lowmem_rl.config.run_config import TaskConfig
 from lowmem_rl.errors import ConfigError, TaskError
 from lowmem_rl.example import Example
-from lowmem_rl.rewards.registry import load_reward_set
+from lowmem_rl.rewards.reward_registry import load_reward_set
 from lowmem_rl.tasks.arithmetic import LEVELS, Arithmetic, Problem
-from lowmem_rl.tasks.base import Selection, Split
-from lowmem_rl.tasks.registry import load_task
+from lowmem_rl.tasks.task import Selection, Split
+from lowmem_rl.tasks.task_registry import load_task
 
 
 def draw(split: Split, limit: int | None = 2000, levels: tuple[int, ...] = (), seed: int = 0) -> list[Example]:

@@ -7,19 +7,19 @@ from statistics import fmean
 
 import pytest
 from lowmem_rl_cli.bench_view import render
-from lowmem_rl_cli.page import Page
+from lowmem_rl_cli.text_page import Page
 
-from lowmem_rl.bench.step.workload import Shape, Workload, make_workload
 from lowmem_rl.example import Example
+from lowmem_rl_bench.step.bench_workload import Shape, Workload, make_workload
 
 pytest.importorskip("numpy")  # behind it stand rooms that need the training stack
 
-from lowmem_rl.bench.step.ablations import WORK, predicted
-from lowmem_rl.bench.step.arms import ABLATIONS
-from lowmem_rl.bench.step.live import Course, has_reached, sooner
-from lowmem_rl.bench.step.plot import draw
-from lowmem_rl.bench.step.ratios import Ratio, clock_of, distance, ratio_of
-from lowmem_rl.bench.step.sweep import LAW, fit, points
+from lowmem_rl_bench.step.ablations import WORK, predicted
+from lowmem_rl_bench.step.arms import ABLATIONS
+from lowmem_rl_bench.step.live_runs import Course, has_reached, sooner
+from lowmem_rl_bench.step.plot import draw
+from lowmem_rl_bench.step.ratios import Ratio, clock_of, distance, ratio_of
+from lowmem_rl_bench.step.sweep import LAW, fit, points
 
 STOP = 1
 SHAPE = Shape(prompts=8, group_size=8, prompt_tokens=48, completion_tokens=96)

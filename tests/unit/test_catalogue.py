@@ -2,7 +2,7 @@
 
 import pytest
 
-from lowmem_rl.catalogue import CATALOGUE, find_shape
+from lowmem_rl.models.catalogue import CATALOGUE, find_shape
 
 # The hub's own totals (safetensors metadata), as debaditc/kvfit@bd4ccab/src/kvfit/data/models.json lists them.
 HUB_TOTALS = {

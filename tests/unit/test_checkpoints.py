@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from lowmem_rl.checkpointing import checkpoint_storage
+from lowmem_rl.checkpointing.checkpoint_storage import MANIFEST, newest, write_checkpoint
 from lowmem_rl.errors import RunDirError
-from lowmem_rl.runs import RunDir
-from lowmem_rl.training import checkpoints
-from lowmem_rl.training.checkpoints import MANIFEST, newest, write_checkpoint
+from lowmem_rl.storage.run_dir import RunDir
 
 WEIGHTS = bytes(range(256)) * 64
 
@@ -105,8 +105,8 @@ def test_where_all_are_damaged_nothing_is_thrown_away(run) -> None:
 def test_a_checkpoint_of_another_version_is_refused_and_its_writer_named(run, monkeypatch) -> None:
     write(run, 1)
     with monkeypatch.context() as future:
-        future.setattr(checkpoints, "FORMAT", 2)
-        future.setattr(checkpoints, "__version__", "9.0")
+        future.setattr(checkpoint_storage, "FORMAT", 2)
+        future.setattr(checkpoint_storage, "__version__", "9.0")
         write(run, 2)
     with pytest.raises(RunDirError, match="written by lowmem-rl 9.0 in format 2"):
         newest(run, pytest.fail)

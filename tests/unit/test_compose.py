@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowmem_rl.compose import Layer, defaults, flatten, merge, parse_value, read_assignments, resolve
-from lowmem_rl.config import RunConfig
+from lowmem_rl.config.compose import Layer, defaults, flatten, merge, parse_value, read_assignments, resolve
+from lowmem_rl.config.presets import load_preset
+from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.config.user_code import check_allowed
 from lowmem_rl.errors import ConfigError, UnknownName
-from lowmem_rl.presets import load_preset
-from lowmem_rl.user_code import check_allowed
 
 HARMLESS = {
     "grpo.steps": st.integers(1, 10**6),

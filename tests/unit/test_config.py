@@ -3,9 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from lowmem_rl.config import RunConfig
-from lowmem_rl.keys import cure_for_unknown, find_key, known_keys, near_keys, sections
-from lowmem_rl.rules import broken_rules
+from lowmem_rl.config.keys import cure_for_unknown, find_key, known_keys, near_keys, sections
+from lowmem_rl.config.rules import broken_rules
+from lowmem_rl.config.run_config import RunConfig
 
 
 def rules_broken_by(**sections: dict) -> list[str]:

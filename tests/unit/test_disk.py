@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from lowmem_rl.disk import Patience, append, clear_up, waiting_for_room, write_file, write_folder
+from lowmem_rl.storage.disk import Patience, append, clear_up, waiting_for_room, write_file, write_folder
 
 
 def filled(disk) -> None:

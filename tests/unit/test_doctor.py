@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lowmem_rl.doctor import (
+from lowmem_rl.entrypoints.doctor import (
     check_card,
     check_disk,
     check_gpu_count,
@@ -16,7 +16,7 @@ from lowmem_rl.doctor import (
     check_python,
     is_ready,
 )
-from lowmem_rl.hardware import GIB, Machine, find_card
+from lowmem_rl.models.hardware import GIB, Machine, find_card
 from lowmem_rl.stack import TRIED
 
 LAPTOP = Machine(None, "cpu", 0, 0, "", 0, 8 * GIB, 4)

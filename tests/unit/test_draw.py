@@ -10,8 +10,8 @@ import pytest
 
 from lowmem_rl.errors import TaskError
 from lowmem_rl.example import Example
-from lowmem_rl.tasks.base import Selection
-from lowmem_rl.tasks.draw import check_disjoint, draw_examples, gold_completion_of
+from lowmem_rl.tasks.select import check_disjoint, draw_examples, gold_completion_of
+from lowmem_rl.tasks.task import Selection
 
 
 def example(number: int, **changes: Any) -> Example:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowmem_rl.rewards.verify.equal import LONGEST_ANSWER, as_number, equal_answers
+from lowmem_rl.verify.equal import LONGEST_ANSWER, as_number, equal_answers
 
 
 @pytest.mark.parametrize(

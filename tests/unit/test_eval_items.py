@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from lowmem_rl.errors import RunDirError
-from lowmem_rl.evaluation.items import Item, ItemFile, read_items
-from lowmem_rl.runs import append_row, drop_torn_row
+from lowmem_rl.evaluation.eval_items import Item, ItemFile, read_items
+from lowmem_rl.storage.run_dir import append_row, drop_torn_row
 
 ITEM = Item("a", "1+1?", "2", "two", 3, False, True, False, {}, by="me")
 

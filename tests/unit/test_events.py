@@ -1,4 +1,4 @@
-from lowmem_rl.training.events import Event, Noted, undisturbed
+from lowmem_rl.telemetry.events import Event, Noted, undisturbed
 
 
 def test_a_listener_that_fails_costs_no_run_and_is_told_of_once(capsys) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowmem_rl.rewards.verify.extract import last_box, lenient_answer, strict_answer
+from lowmem_rl.verify.extract import last_box, lenient_answer, strict_answer
 
 # 100 kB each, made to make a careless pattern or a recursion slow.
 HOSTILE = {

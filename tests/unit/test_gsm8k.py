@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from lowmem_rl.config import TaskConfig
+from lowmem_rl.config.run_config import TaskConfig
 from lowmem_rl.errors import SetupError, TaskError, UnknownName
 from lowmem_rl.example import Example
-from lowmem_rl.models import hub_cache
-from lowmem_rl.rewards.registry import load_reward_set
-from lowmem_rl.tasks.base import Selection, Split, Task
-from lowmem_rl.tasks.registry import load_task
+from lowmem_rl.models.lookup import hub_cache
+from lowmem_rl.rewards.reward_registry import load_reward_set
+from lowmem_rl.tasks.task import Selection, Split, Task
+from lowmem_rl.tasks.task_registry import load_task
 
 DATA = Path(__file__).parents[1] / "data" / "gsm8k"
 ROWS = [
@@ -114,8 +114,8 @@ def test_parquet_is_read_from_the_layout_that_hf_download_leaves(
 
 def test_local_lines_are_read_without_loading_datasets() -> None:
     program = (
-        "import sys; from lowmem_rl.config import TaskConfig; from lowmem_rl.tasks.base import Selection\n"
-        "from lowmem_rl.tasks.registry import load_task\n"
+        "import sys; from lowmem_rl.config.run_config import TaskConfig; from lowmem_rl.tasks.task import Selection\n"
+        "from lowmem_rl.tasks.task_registry import load_task\n"
         f"list(load_task(TaskConfig(name='gsm8k', path={str(DATA)!r})).examples(Selection('train')))\n"
         "sys.exit(bool({'datasets', 'pyarrow', 'torch'} & set(sys.modules)))"
     )

@@ -4,7 +4,7 @@ from math import inf
 
 import pytest
 
-from lowmem_rl.health.evidence import MOST_CONFIDENT, confidence, errors_above, errors_between, shift
+from lowmem_rl.health.significance import MOST_CONFIDENT, confidence, errors_above, errors_between, shift
 
 
 def test_two_windows_differ_by_welch():

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.health_cases import FAILURES, HEALTHY, halved, risen, without_a_number
 from benchmarks.health_failures import line, summary
-from lowmem_rl.health.report import SYMPTOMS
+from lowmem_rl.health.audit import SYMPTOMS
 
 RECORDS = sorted((Path(__file__).parents[2] / "benchmarks" / "records").glob("health-*.json"))
 

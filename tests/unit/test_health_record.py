@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from lowmem_rl.config import RunConfig
+from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.errors import RunDirError
-from lowmem_rl.health.record import Record, read_record
-from lowmem_rl.health.report import HealthReport, examine, watch
-from lowmem_rl.runs import RunDir
+from lowmem_rl.health.audit import HealthReport, examine, watch
+from lowmem_rl.health.history import Record, read_record
+from lowmem_rl.storage.run_dir import RunDir
 from tests.unit.simulated_runs import simulate, write_run
 
 

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from lowmem_rl.config import RunConfig
+from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.health.audit import SYMPTOMS, examine, watch
 from lowmem_rl.health.dead_groups import CONCENTRATION, uneven_share
 from lowmem_rl.health.dead_reward import PENALTIES
-from lowmem_rl.health.finding import Finding
-from lowmem_rl.health.record import Record
-from lowmem_rl.health.report import SYMPTOMS, examine, watch
-from lowmem_rl.rewards.registry import REWARDS, load_reward
+from lowmem_rl.health.detector import Finding
+from lowmem_rl.health.history import Record
+from lowmem_rl.rewards.reward_registry import REWARDS, load_reward
 from lowmem_rl.signal.pass_rate import Beta
 from tests.unit.simulated_runs import Fault, Policy, simulate
 

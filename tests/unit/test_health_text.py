@@ -4,7 +4,14 @@ import random
 
 import pytest
 
-from lowmem_rl.health.text import ALIEN_SHARE, alien_share, broken_share, is_broken, loop_length, scripts_of
+from lowmem_rl.health.text_quality import (
+    ALIEN_SHARE,
+    alien_share,
+    broken_share,
+    is_broken,
+    loop_length,
+    scripts_of,
+)
 
 DESTROYED = [  # by the embedded model after three steps at a learning rate of 1
     "503boxed>2224\ufffd\r0\ufffd33boxed05\ufffd0534>854\ufffd5>24>222234224134912492414\ufffd\r\r\r245245",

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from lowmem_rl.config import RunConfig
+from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.errors import RunDirError
-from lowmem_rl.health.record import Evaluation, Record, RollBack, read_record
-from lowmem_rl.health.report import examine, watch
-from lowmem_rl.health.watcher import Watcher, replay
-from lowmem_rl.runs import RunDir
+from lowmem_rl.health.audit import examine, watch
+from lowmem_rl.health.history import Evaluation, Record, RollBack, read_record
+from lowmem_rl.health.incremental_audit import Watcher, replay
+from lowmem_rl.storage.run_dir import RunDir
 from tests.unit.simulated_runs import Policy, simulate, write_run
 from tests.unit.test_health_symptoms import CASES, EIGHTS, destroyed, names, truncation_wall, with_settings
 
@@ -118,7 +118,7 @@ def test_accuracy_that_was_reached_and_wears_off_is_told_with_the_step_since():
 
 
 def test_rollback_needs_checkpoints():
-    from lowmem_rl.rules import broken_rules
+    from lowmem_rl.config.rules import broken_rules
 
     config = RunConfig.model_validate({"health": {"action": "roll_back"}})
     assert [rule.key for rule in broken_rules(config)] == ["logging.checkpoint_every"]

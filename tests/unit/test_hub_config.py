@@ -8,8 +8,8 @@ from threading import Thread
 import pytest
 
 from lowmem_rl.errors import LowMemError, SetupError
-from lowmem_rl.hub_config import LARGEST_BYTES, fetch_config
-from lowmem_rl.models import load_shape
+from lowmem_rl.models.hub_config import LARGEST_BYTES, fetch_config
+from lowmem_rl.models.lookup import load_shape
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],

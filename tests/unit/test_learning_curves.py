@@ -8,7 +8,7 @@ from statistics import fmean
 import pytest
 
 from benchmarks.learning_curves import CURVES, curves_of, interval
-from lowmem_rl.rewards.registry import REWARDS
+from lowmem_rl.rewards.reward_registry import REWARDS
 from lowmem_rl.stats import wilson
 
 RECORDS = sorted((Path(__file__).parents[2] / "benchmarks" / "records").glob("learning-curves-*.json"))

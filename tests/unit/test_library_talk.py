@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from lowmem_rl.training.library_talk import library_talk_to
+from lowmem_rl.telemetry.output_capture import library_talk_to
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from lowmem_rl.errors import RunDirError
-from lowmem_rl.lock import locked
+from lowmem_rl.storage.lock import locked
 
 HOLDER = """
 import sys, time

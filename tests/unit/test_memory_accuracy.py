@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lowmem_rl_cli.page import Page
 from lowmem_rl_cli.score_view import render
+from lowmem_rl_cli.text_page import Page
 
 from lowmem_rl.errors import ConfigError
-from lowmem_rl.hardware import GIB
 from lowmem_rl.memory.accuracy import score
 from lowmem_rl.memory.estimate import UNVALIDATED
-from lowmem_rl.memory.rows import LARGEST_FILE_BYTES, Row, card_of, read_rows, workload_of_row
+from lowmem_rl.memory.measured_rows import LARGEST_FILE_BYTES, Row, card_of, read_rows, workload_of_row
+from lowmem_rl.models.hardware import GIB
 
 ROW: dict[str, Any] = {
     "id": "one",

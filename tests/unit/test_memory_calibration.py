@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from lowmem_rl.config import RunConfig
-from lowmem_rl.hardware import CARDS, GIB
-from lowmem_rl.memory import process
+from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.memory import driver_overhead
 from lowmem_rl.memory.calibration import (
     LEAST,
     MOST,
@@ -24,8 +23,9 @@ from lowmem_rl.memory.calibration import (
 )
 from lowmem_rl.memory.estimate import estimate
 from lowmem_rl.memory.workload import workload_of
-from lowmem_rl.models import load_shape
-from lowmem_rl.planning.settings import changed
+from lowmem_rl.models.hardware import CARDS, GIB
+from lowmem_rl.models.lookup import load_shape
+from lowmem_rl.planning.overrides import changed
 
 A6000 = CARDS["a6000"]
 SHAPE = load_shape("Qwen/Qwen2.5-7B-Instruct")
@@ -79,7 +79,7 @@ def test_a_calibrated_estimate_changes_nothing_but_the_overhead() -> None:
         around = footprint(parts).process_bytes - footprint(parts).allocated_bytes
         assert after.phase_bytes(phase) - before.phase_bytes(phase) == pytest.approx(0.5 * around, abs=2)
     assert after.upper_bytes > before.upper_bytes
-    assert {one.grade for one in after.phases["backward"] if one.name == process.CONTEXT} == {"measured here"}
+    assert {one.grade for one in after.phases["backward"] if one.name == driver_overhead.CONTEXT} == {"measured here"}
 
 
 def test_measuring_less_lowers_what_is_expected_but_not_the_bound() -> None:

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from lowmem_rl.config import RunConfig
+from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.errors import ConfigError, SetupError
-from lowmem_rl.hardware import CARDS
 from lowmem_rl.memory.estimate import MemoryEstimate, estimate
 from lowmem_rl.memory.workload import workload_of
-from lowmem_rl.models import load_shape, shape_from_config
-from lowmem_rl.planning.settings import changed
+from lowmem_rl.models.hardware import CARDS
+from lowmem_rl.models.lookup import load_shape, shape_from_config
+from lowmem_rl.planning.overrides import changed
 
 CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from lowmem_rl.errors import ConfigError
-from lowmem_rl.hardware import CARDS, GIB
-from lowmem_rl.memory import activations, engine, process, rollout, terms
+from lowmem_rl.memory import activations, driver_overhead, generate_sampler, lowmem_sampler, terms
 from lowmem_rl.memory.estimate import estimate
 from lowmem_rl.memory.workload import Workload
-from lowmem_rl.models import load_shape
+from lowmem_rl.models.hardware import CARDS, GIB
+from lowmem_rl.models.lookup import load_shape
 
 SMALL = load_shape("Qwen/Qwen2.5-1.5B-Instruct")  # L 28, H 1536, I 8960, q 1536, k 256, V 151936, tied
 LARGE = load_shape("Qwen/Qwen2.5-7B-Instruct")  # L 28, H 3584, I 18944, q 3584, k 512, V 152064
@@ -244,20 +244,21 @@ def test_logits_cost_what_their_kernel_holds() -> None:
 
 
 def test_the_kv_cache_of_a_7b_takes_56_kib_a_token() -> None:
-    assert rollout.kv_bytes_per_token(work(), LARGE) == 57_344
-    assert rollout.kv_bytes_per_token(work(), SMALL) == 28_672
+    assert generate_sampler.kv_bytes_per_token(work(), LARGE) == 57_344
+    assert generate_sampler.kv_bytes_per_token(work(), SMALL) == 28_672
     # 8 rows x (512 + 1024) x 57 344, and one layer of 28 twice while the cache grows
-    assert rollout.kv_cache(work(), LARGE, 8).expected_bytes == 8 * 1536 * 57_344 * 29 // 28
+    assert generate_sampler.kv_cache(work(), LARGE, 8).expected_bytes == 8 * 1536 * 57_344 * 29 // 28
     # Unsloth grows by 512: one token over asks for 512 more
-    longer = rollout.kv_cache(work(completion_tokens=1025), LARGE, 8).expected_bytes
+    longer = generate_sampler.kv_cache(work(completion_tokens=1025), LARGE, 8).expected_bytes
     assert longer == 8 * 2048 * 57_344 * 29 // 28
 
 
 def test_at_the_first_word_prompts_are_held_twice_and_every_layer_keeps_scores() -> None:
     # 8 rows x (2 x 512 + 513) x 57 344: more than the 512 + 512 of a short answer's end
-    assert rollout.first_token(work(), LARGE, 8).expected_bytes == 8 * 1537 * 57_344
+    assert generate_sampler.first_token(work(), LARGE, 8).expected_bytes == 8 * 1537 * 57_344
     peak = max(
-        sum(one.expected_bytes for one in m) for m in rollout.generate_moments(work(completion_tokens=9), LARGE, 8)
+        sum(one.expected_bytes for one in m)
+        for m in generate_sampler.generate_moments(work(completion_tokens=9), LARGE, 8)
     )
     # and 28 layers x 8 rows x 28 heads x 1024 x 2
     assert peak == 8 * 1537 * 57_344 + 28 * 8 * 28 * 1024 * 2 + 8 * 152_064 * 10
@@ -265,8 +266,8 @@ def test_at_the_first_word_prompts_are_held_twice_and_every_layer_keeps_scores()
 
 def test_prefill_and_sampler_are_passing_loads() -> None:
     # 8 x 512 tokens x 2 (4 x 3584 + 2 x 18944) = 4096 x 104 448
-    assert rollout.prefill(work(), LARGE, 8).expected_bytes == 4096 * 104_448
-    assert rollout.sampler(work(), LARGE, 8).expected_bytes == 8 * 152_064 * 10
+    assert generate_sampler.prefill(work(), LARGE, 8).expected_bytes == 4096 * 104_448
+    assert generate_sampler.sampler(work(), LARGE, 8).expected_bytes == 8 * 152_064 * 10
 
 
 def ours(**changes: Any) -> Workload:
@@ -274,38 +275,40 @@ def ours(**changes: Any) -> Workload:
 
 
 def test_a_copy_of_the_weights_is_every_linear_layer_in_the_compute_type() -> None:
-    copy = engine.merged_copy(ours(), LARGE)
+    copy = lowmem_sampler.merged_copy(ours(), LARGE)
     assert copy.expected_bytes == 2 * 6_525_288_448
     # in 16 bit the adapter's 40 370 176 weights stand beside it, outer sides of three layers on one diagonal at most
     assert copy.upper_bytes == 2 * (6_525_288_448 + 3 * 40_370_176)
-    wide = engine.merged_copy(ours(compute_bytes=4), LARGE)
+    wide = lowmem_sampler.merged_copy(ours(compute_bytes=4), LARGE)
     assert wide.expected_bytes == wide.upper_bytes == 4 * 6_525_288_448
     # gate and up once more, while they are joined
-    assert engine.joining(ours(), LARGE).expected_bytes == 2 * 3584 * 18_944 * 2
+    assert lowmem_sampler.joining(ours(), LARGE).expected_bytes == 2 * 3584 * 18_944 * 2
 
 
 def test_our_cache_stands_at_full_length_from_the_start() -> None:
     # 8 rows x (512 + 1024 + 8) x 57 344: no copy while it grows
-    assert engine.cache(ours(), LARGE, 8).expected_bytes == 8 * 1544 * 57_344
+    assert lowmem_sampler.cache(ours(), LARGE, 8).expected_bytes == 8 * 1544 * 57_344
 
 
 def test_prompts_are_held_until_they_are_put_in_the_cache() -> None:
     # two prompts of 512 tokens x 57 344, and 152 064 logits of 4 bytes behind each
-    assert engine.prompts_read(ours(), LARGE, 2).expected_bytes == 2 * (512 * 57_344 + 4 * 152_064)
+    assert lowmem_sampler.prompts_read(ours(), LARGE, 2).expected_bytes == 2 * (512 * 57_344 + 4 * 152_064)
     # 32 of them are 16 384 tokens, read by 8192: 57 344 each until they are put together
-    assert engine.prompts_heads(ours(), LARGE, 32).expected_bytes == 8192 * 57_344
-    assert engine.prompts_heads(ours(prompt_tokens=9000), LARGE, 32).expected_bytes == 9000 * 57_344
-    assert [engine.prompts_of(ours(group_size=8), rows) for rows in (1, 8, 9, 64)] == [1, 1, 2, 8]
+    assert lowmem_sampler.prompts_heads(ours(), LARGE, 32).expected_bytes == 8192 * 57_344
+    assert lowmem_sampler.prompts_heads(ours(prompt_tokens=9000), LARGE, 32).expected_bytes == 9000 * 57_344
+    assert [lowmem_sampler.prompts_of(ours(group_size=8), rows) for rows in (1, 8, 9, 64)] == [1, 1, 2, 8]
 
 
 def test_short_prompts_are_read_before_a_slot_is_free() -> None:
-    assert [engine.prompts_ahead(ours(), prompts) for prompts in (1, 8)] == [1, 2]  # 1024 tokens of 512 each
-    assert engine.prompts_ahead(ours(prompt_tokens=1025), 8) == 0
-    moments = list(engine.moments(ours(), LARGE, 8, 8, ahead=2))
+    assert [lowmem_sampler.prompts_ahead(ours(), prompts) for prompts in (1, 8)] == [1, 2]  # 1024 tokens of 512 each
+    assert lowmem_sampler.prompts_ahead(ours(prompt_tokens=1025), 8) == 0
+    moments = list(lowmem_sampler.moments(ours(), LARGE, 8, 8, ahead=2))
     waiting = [one.expected_bytes for moment in moments[-2:] for one in moment if one.name == "prompts read"]
-    assert waiting == [engine.prompts_read(ours(), LARGE, 2).expected_bytes] * 2
+    assert waiting == [lowmem_sampler.prompts_read(ours(), LARGE, 2).expected_bytes] * 2
     assert not any(
-        one.expected_bytes for one in list(engine.moments(ours(), LARGE, 8, 8, 0))[-1] if one.name == "prompts read"
+        one.expected_bytes
+        for one in list(lowmem_sampler.moments(ours(), LARGE, 8, 8, 0))[-1]
+        if one.name == "prompts read"
     )
 
 
@@ -320,25 +323,25 @@ def test_short_prompts_are_read_before_a_slot_is_free() -> None:
 )
 def test_one_layer_of_our_engine(weights: Any, width: Any, a_token: int) -> None:
     workload = replace(ours(compute_bytes=width), rollout_weights=weights)
-    assert engine.layer_pass(workload, LARGE, 512).expected_bytes == 512 * a_token
+    assert lowmem_sampler.layer_pass(workload, LARGE, 512).expected_bytes == 512 * a_token
 
 
 def test_picking_a_word_takes_several_numbers_for_each() -> None:
     # logits, scaled, log-softmax, exp: 4 each; float64 copy and sums: 8 each
-    assert engine.picker(ours(), LARGE, 8).expected_bytes == 8 * 152_064 * 32
-    assert engine.picker(ours(filters_words=True), LARGE, 8).expected_bytes == 8 * 152_064 * 46
+    assert lowmem_sampler.picker(ours(), LARGE, 8).expected_bytes == 8 * 152_064 * 32
+    assert lowmem_sampler.picker(ours(filters_words=True), LARGE, 8).expected_bytes == 8 * 152_064 * 46
 
 
 def test_without_a_flash_kernel_prompts_have_scores() -> None:
     # 2 prompts x 512 x 512 x 28 heads x 8
-    assert engine.prompt_scores(ours(attention="sdpa"), LARGE, 2).expected_bytes == 2 * 512 * 512 * 28 * 8
-    assert engine.prompt_scores(ours(), LARGE, 2).upper_bytes == 0
-    efficient = engine.prompt_scores(ours(attention="efficient"), LARGE, 2)  # fused since torch 2.14
+    assert lowmem_sampler.prompt_scores(ours(attention="sdpa"), LARGE, 2).expected_bytes == 2 * 512 * 512 * 28 * 8
+    assert lowmem_sampler.prompt_scores(ours(), LARGE, 2).upper_bytes == 0
+    efficient = lowmem_sampler.prompt_scores(ours(attention="efficient"), LARGE, 2)  # fused since torch 2.14
     assert (efficient.expected_bytes, efficient.upper_bytes) == (0, 2 * 512 * 512 * 28 * 8)
 
 
 def test_rows_that_move_are_copied_once_and_half_a_wave_at_most() -> None:
-    moved = engine.moved_rows(ours(), LARGE, 64)
+    moved = lowmem_sampler.moved_rows(ours(), LARGE, 64)
     assert (moved.expected_bytes, moved.upper_bytes) == (4 * 1536 * 2048, 32 * 1536 * 2048)  # 57,344 / 28 layers
 
 
@@ -347,38 +350,42 @@ def test_our_rollout_is_its_worst_moment_and_evaluation_has_a_prompt_a_row() -> 
     names = [one.name for one in found.phases["rollout"]]
     assert {"merged copy of the weights", "KV cache"} <= set(names)
     read = {one.name: one.expected_bytes for one in found.phases["evaluation"]}
-    assert read["prompts being read"] == engine.prompts_heads(ours(), LARGE, 34).expected_bytes
-    assert read["prompts read"] == engine.prompts_read(ours(), LARGE, 18).expected_bytes  # before the last 8192 tokens
+    assert read["prompts being read"] == lowmem_sampler.prompts_heads(ours(), LARGE, 34).expected_bytes
+    assert (
+        read["prompts read"] == lowmem_sampler.prompts_read(ours(), LARGE, 18).expected_bytes
+    )  # before the last 8192 tokens
     assert "merged copy of the weights" not in found.to_json_phases()["backward"]
 
 
 def test_vllm_fills_its_share_of_the_card() -> None:
     vllm = work(rollout_engine="vllm", vllm_utilisation=0.5)
     card = CARDS["a6000"]
-    moment = rollout.vllm_share(vllm, LARGE, card)
+    moment = generate_sampler.vllm_share(vllm, LARGE, card)
     weights = terms.linear_weights(vllm, LARGE).expected_bytes + terms.other_weights(vllm, LARGE).expected_bytes
     held = sum(term.expected_bytes for term in moment) + weights
     assert held == pytest.approx(0.5 * card.offered_bytes, abs=10)
     assert [term.name for term in moment if term.elastic] == ["vLLM's spare cache"]
-    assert [term.name for term in rollout.resident_engine(replace(vllm, standby=True), LARGE, card)] == ["vLLM engine"]
-    assert len(rollout.resident_engine(vllm, LARGE, card)) == 3
+    assert [term.name for term in generate_sampler.resident_engine(replace(vllm, standby=True), LARGE, card)] == [
+        "vLLM engine"
+    ]
+    assert len(generate_sampler.resident_engine(vllm, LARGE, card)) == 3
 
 
 def test_with_standby_unsloth_sets_vllms_share_by_the_card() -> None:
     standby = work(rollout_engine="vllm", standby=True)
-    assert rollout.utilisation(standby, CARDS["a6000"]) == pytest.approx(0.925 * 0.95)
-    assert rollout.utilisation(standby, CARDS["3090"]) == pytest.approx(0.825 * 0.95)
-    assert rollout.utilisation(standby, CARDS["t4"]) == pytest.approx(0.8 * 0.95)
-    assert rollout.utilisation(work(), CARDS["t4"]) == 0.5
+    assert generate_sampler.utilisation(standby, CARDS["a6000"]) == pytest.approx(0.925 * 0.95)
+    assert generate_sampler.utilisation(standby, CARDS["3090"]) == pytest.approx(0.825 * 0.95)
+    assert generate_sampler.utilisation(standby, CARDS["t4"]) == pytest.approx(0.8 * 0.95)
+    assert generate_sampler.utilisation(work(), CARDS["t4"]) == 0.5
 
 
 def test_vllm_never_outgrows_its_share() -> None:
     vllm, card = work(rollout_engine="vllm", vllm_utilisation=0.5, rollout_rows=4096), CARDS["a6000"]
     weights = terms.linear_weights(vllm, LARGE).upper_bytes + terms.other_weights(vllm, LARGE).upper_bytes
-    share = rollout.vllm_share(vllm, LARGE, card)
+    share = generate_sampler.vllm_share(vllm, LARGE, card)
     assert sum(term.upper_bytes for term in share) + weights == pytest.approx(0.5 * card.offered_bytes, abs=10)
     found = estimate(vllm, LARGE, card)
-    assert [one.expected_bytes for one in found.phases["rollout"] if one.name == process.SLACK] in ([], [0])
+    assert [one.expected_bytes for one in found.phases["rollout"] if one.name == driver_overhead.SLACK] in ([], [0])
     assert found.verdict(card.offered_bytes) == "fits"
 
 
@@ -399,16 +406,18 @@ def test_a_deeper_model_of_the_same_widths_keeps_the_share_that_stays_in_16_bit(
 def test_slack_is_small_where_segments_grow() -> None:
     parts = [terms.term("x", 1000, "assumed", "")]
     card = CARDS["a6000"]
-    growing = process.slack(work(), LARGE, parts, card, learning=True)
-    fixed = process.slack(work(expandable_segments=False), LARGE, parts, card, learning=True)
+    growing = driver_overhead.slack(work(), LARGE, parts, card, learning=True)
+    fixed = driver_overhead.slack(work(expandable_segments=False), LARGE, parts, card, learning=True)
     assert (growing.expected_bytes, growing.upper_bytes, growing.grade) == (30, 100, "assumed")
     assert (fixed.expected_bytes, fixed.upper_bytes) == (120, 350)
-    assert process.slack(work(), LARGE, parts, None, learning=True).expected_bytes == 0
+    assert driver_overhead.slack(work(), LARGE, parts, None, learning=True).expected_bytes == 0
 
 
 def test_offloaded_inputs_lie_in_host_memory() -> None:
     # 28 x 12 288 tokens x 3584 x 2 = 2.30 GiB beside the program
-    offloaded = process.host_bytes(work(), LARGE) - process.host_bytes(work(checkpointing="plain"), LARGE)
+    offloaded = driver_overhead.host_bytes(work(), LARGE) - driver_overhead.host_bytes(
+        work(checkpointing="plain"), LARGE
+    )
     assert offloaded == 28 * 12_288 * 3584 * 2
 
 

@@ -1,6 +1,6 @@
 import math
 
-from lowmem_rl.training.metrics import Rollout, diverged, metric_row
+from lowmem_rl.telemetry.metrics import Rollout, diverged, metric_row
 
 LOGS = {
     "loss": 0.5,

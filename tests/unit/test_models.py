@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lowmem_rl.errors import ConfigError, SetupError, UnknownName
-from lowmem_rl.models import (
+from lowmem_rl.models.lookup import (
     CATALOGUE,
     TINY_DIRECTORY,
     ModelShape,

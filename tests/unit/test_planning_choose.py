@@ -2,12 +2,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowmem_rl.config import RunConfig
-from lowmem_rl.hardware import CARDS, GIB, find_card
-from lowmem_rl.models import CATALOGUE, load_shape
-from lowmem_rl.planning.choose import AS_FAST, Target, choose, resolve_auto
-from lowmem_rl.planning.settings import PLANNED, changed, divisors, planner_origins
-from lowmem_rl.rules import broken_rules
+from lowmem_rl.config.rules import broken_rules
+from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.models.hardware import CARDS, GIB, find_card
+from lowmem_rl.models.lookup import CATALOGUE, load_shape
+from lowmem_rl.planning.overrides import PLANNED, changed, divisors, planner_origins
+from lowmem_rl.planning.search import AS_FAST, Target, choose, resolve_auto
 
 AUTO = {"micro_batch": "auto", "rollout_rows": "auto", "checkpointing": "auto"}
 QWEN_7B = load_shape("Qwen/Qwen2.5-7B-Instruct")

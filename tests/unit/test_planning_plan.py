@@ -5,19 +5,19 @@ import pytest
 from hypothesis import given as forall
 from hypothesis import strategies as st
 
-from lowmem_rl.compose import resolve
-from lowmem_rl.config import RunConfig
+from lowmem_rl.config.compose import resolve
+from lowmem_rl.config.presets import load_presets
+from lowmem_rl.config.rules import broken_rules
+from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.errors import DoesNotFit, NoSignal
-from lowmem_rl.hardware import CARDS, GIB, find_card
-from lowmem_rl.models import load_shape
-from lowmem_rl.planning.choose import choose
+from lowmem_rl.models.hardware import CARDS, GIB, find_card
+from lowmem_rl.models.lookup import load_shape
 from lowmem_rl.planning.frontier import JUDGES, signal_of
 from lowmem_rl.planning.gate import gate
+from lowmem_rl.planning.overrides import changed
 from lowmem_rl.planning.plan import Plan, plan
-from lowmem_rl.planning.settings import changed
-from lowmem_rl.presets import load_presets
-from lowmem_rl.rewards.registry import REWARDS
-from lowmem_rl.rules import broken_rules
+from lowmem_rl.planning.search import choose
+from lowmem_rl.rewards.reward_registry import REWARDS
 from lowmem_rl.signal.pass_rate import given, unknown
 
 A6000 = find_card("a6000")

@@ -6,8 +6,8 @@ from hypothesis import given as forall
 from hypothesis import strategies as st
 
 from lowmem_rl.errors import ConfigError, UnknownName
-from lowmem_rl.hardware import CARDS, GIB, Machine, find_card
-from lowmem_rl.planning.request import (
+from lowmem_rl.models.hardware import CARDS, GIB, Machine, find_card
+from lowmem_rl.planning.budget_input import (
     LARGEST_PROBE_BYTES,
     asked_place,
     nearest_card,

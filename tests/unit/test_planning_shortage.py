@@ -2,12 +2,12 @@
 
 import pytest
 
-from lowmem_rl.compose import resolve
-from lowmem_rl.hardware import CARDS
-from lowmem_rl.models import load_shape
+from lowmem_rl.config.compose import resolve
+from lowmem_rl.models.hardware import CARDS
+from lowmem_rl.models.lookup import load_shape
+from lowmem_rl.planning.oom_advice import cure, fitting, lacking
+from lowmem_rl.planning.overrides import changed
 from lowmem_rl.planning.plan import Plan, plan
-from lowmem_rl.planning.settings import changed
-from lowmem_rl.planning.shortage import cure, fitting, lacking
 
 PHASES = ("rollout", "backward", "evaluation")
 

@@ -5,14 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowmem_rl.compose import resolve
-from lowmem_rl.config import RunConfig
-from lowmem_rl.hardware import CARDS
+from lowmem_rl.config.compose import resolve
+from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.memory.workload import LINEAR_LAYERS
-from lowmem_rl.models import load_shape
+from lowmem_rl.models.hardware import CARDS
+from lowmem_rl.models.lookup import load_shape
 from lowmem_rl.planning.speeds import SPEEDS
-from lowmem_rl.planning.time import AT_BEST, PEAK, Seconds, seconds, step_time, time_at
-from lowmem_rl.planning.work import (
+from lowmem_rl.planning.step_cost import (
     adapter_params,
     decode,
     expanded_bytes,
@@ -23,6 +22,7 @@ from lowmem_rl.planning.work import (
     update,
     weight_bytes,
 )
+from lowmem_rl.planning.step_time import AT_BEST, PEAK, Seconds, seconds, step_time, time_at
 
 QWEN_7B, QWEN_1B = load_shape("Qwen/Qwen2.5-7B-Instruct"), load_shape("Qwen/Qwen2.5-1.5B-Instruct")
 A6000 = SPEEDS["a6000"]

@@ -1,9 +1,9 @@
 import pytest
 
+from lowmem_rl.config.presets import default_preset, load_preset, load_presets
 from lowmem_rl.errors import UnknownName
-from lowmem_rl.hardware import CARDS
-from lowmem_rl.planning.table import presets_table
-from lowmem_rl.presets import default_preset, load_preset, load_presets
+from lowmem_rl.models.hardware import CARDS
+from lowmem_rl.planning.presets_table import presets_table
 
 
 def test_presets_come_in_the_order_of_their_cards():

@@ -5,7 +5,7 @@ import pytest
 
 from lowmem_rl.errors import ConfigError, RunDirError
 from lowmem_rl.reports.compare import compare_runs
-from lowmem_rl.runs import RunDir, read_json, write_json
+from lowmem_rl.storage.run_dir import RunDir, read_json, write_json
 from tests.run_maker import make_run
 
 

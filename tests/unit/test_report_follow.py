@@ -8,8 +8,8 @@ from threading import Thread
 import pytest
 
 from lowmem_rl.errors import SetupError
-from lowmem_rl.reports.follow import Follower, Server, follow
-from lowmem_rl.runs import RunDir, append_row, write_json
+from lowmem_rl.reports.live_server import Follower, Server, follow
+from lowmem_rl.storage.run_dir import RunDir, append_row, write_json
 from tests.run_maker import begin, make_run, metric_row
 
 

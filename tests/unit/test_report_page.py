@@ -9,17 +9,17 @@ from html.parser import HTMLParser
 
 import pytest
 
-from lowmem_rl.compose import resolve
+from lowmem_rl.config.compose import resolve
 from lowmem_rl.errors import RunDirError
-from lowmem_rl.reports.page import render, write_report
-from lowmem_rl.reports.record import read_record
-from lowmem_rl.reports.reproduce import command_of
-from lowmem_rl.reports.results import tables_of
-from lowmem_rl.reports.slide import write_slide
-from lowmem_rl.reports.times import time_of
-from lowmem_rl.reports.verdict import verdict_of
-from lowmem_rl.runs import RunDir, append_row, read_json, write_json
+from lowmem_rl.reports.html import render, write_report
+from lowmem_rl.reports.png import write_slide
+from lowmem_rl.reports.run_record import read_record
+from lowmem_rl.reports.sections.reproduce import command_of
+from lowmem_rl.reports.sections.results import tables_of
+from lowmem_rl.reports.sections.times import time_of
+from lowmem_rl.reports.sections.verdict import verdict_of
 from lowmem_rl.stats import compare_paired
+from lowmem_rl.storage.run_dir import RunDir, append_row, read_json, write_json
 from tests.run_maker import GIB, begin, make_run, metric_row
 
 AUDIT = {

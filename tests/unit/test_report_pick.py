@@ -1,8 +1,15 @@
 import pytest
 
 from lowmem_rl.errors import ConfigError
-from lowmem_rl.reports.pick import Condition, Wanted, best_beside_worst, pick, read_condition, read_steps
-from lowmem_rl.reports.record import read_record
+from lowmem_rl.reports.run_record import read_record
+from lowmem_rl.reports.sample_filter import (
+    Condition,
+    Wanted,
+    best_beside_worst,
+    pick,
+    read_condition,
+    read_steps,
+)
 from tests.run_maker import make_run
 
 

@@ -3,9 +3,9 @@ import json
 import pytest
 
 from lowmem_rl.errors import RunDirError
-from lowmem_rl.reports.curves import learning_curve
-from lowmem_rl.reports.record import LENIENT, read_record
-from lowmem_rl.runs import RunDir, append_row, write_json
+from lowmem_rl.reports.run_record import LENIENT, read_record
+from lowmem_rl.reports.sections.curves import learning_curve
+from lowmem_rl.storage.run_dir import RunDir, append_row, write_json
 from tests.run_maker import GIB, make_run, metric_row
 
 

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowmem_rl.reports.text import LONGEST_COMPARED, marked, one_line, shown
+from lowmem_rl.reports.escape import LONGEST_COMPARED, marked, one_line, shown
 
 
 @given(st.text(alphabet=st.characters(codec=None, exclude_categories=())))

@@ -9,12 +9,12 @@ from types import ModuleType
 import pytest
 
 from lowmem_rl.example import Example
-from lowmem_rl.rewards.apart import apart
-from lowmem_rl.rewards.base import RewardFailed
-from lowmem_rl.rewards.check import check_reward
-from lowmem_rl.rewards.finding import Finding
-from lowmem_rl.rewards.registry import load_reward, load_reward_set
-from lowmem_rl.rewards.trials import Trial, general_trials
+from lowmem_rl.rewards.adversarial_cases import Trial, general_trials
+from lowmem_rl.rewards.isolated import apart
+from lowmem_rl.rewards.reward import RewardFailed
+from lowmem_rl.rewards.reward_check import check_reward
+from lowmem_rl.rewards.reward_finding import Finding
+from lowmem_rl.rewards.reward_registry import load_reward, load_reward_set
 
 LIMIT_S = 2.0
 EXAMPLE = Example("one", ({"role": "user", "content": "?"},), "1")

@@ -6,12 +6,7 @@ import pytest
 
 from lowmem_rl.errors import RewardError
 from lowmem_rl.example import Example
-from lowmem_rl.rewards.base import Reward, RewardSet
-from lowmem_rl.rewards.boxed import score_boxed
-from lowmem_rl.rewards.check import check_reward, check_rewards, refuse
-from lowmem_rl.rewards.registry import load_reward_set
-from lowmem_rl.rewards.template import prefill_of_model
-from lowmem_rl.rewards.trials import (
+from lowmem_rl.rewards.adversarial_cases import (
     PREFILL,
     Trial,
     as_sampled,
@@ -21,7 +16,12 @@ from lowmem_rl.rewards.trials import (
     probes_of,
     think_layout,
 )
-from lowmem_rl.rewards.verify.equal import equal_answers
+from lowmem_rl.rewards.boxed import score_boxed
+from lowmem_rl.rewards.chat_template import prefill_of_model
+from lowmem_rl.rewards.reward import Reward, RewardSet
+from lowmem_rl.rewards.reward_check import check_reward, check_rewards, refuse
+from lowmem_rl.rewards.reward_registry import load_reward_set
+from lowmem_rl.verify.equal import equal_answers
 
 
 def mine(score, kind="merit") -> Reward:

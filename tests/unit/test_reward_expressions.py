@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowmem_rl.config import TaskConfig
+from lowmem_rl.config.run_config import TaskConfig
 from lowmem_rl.errors import RewardError
 from lowmem_rl.example import Example
-from lowmem_rl.rewards.base import score_with
 from lowmem_rl.rewards.expressions import BadExpression, compute, parse
-from lowmem_rl.rewards.registry import load_reward
-from lowmem_rl.tasks.base import Selection
-from lowmem_rl.tasks.registry import load_task
+from lowmem_rl.rewards.reward import score_with
+from lowmem_rl.rewards.reward_registry import load_reward
+from lowmem_rl.tasks.task import Selection
+from lowmem_rl.tasks.task_registry import load_task
 
 COUNTDOWN = Example(
     "c", ({"role": "user", "content": "Reach 9 with 1, 2, 3."},), "9", extra={"numbers": [3, 1, 2], "target": 9}

@@ -4,10 +4,10 @@ import pytest
 
 from lowmem_rl.errors import RewardError
 from lowmem_rl.example import Example
-from lowmem_rl.rewards.base import score_with
 from lowmem_rl.rewards.length import cosine_score, overlong_fine
-from lowmem_rl.rewards.model import ModelReward, ModelView, bind_rewards, without_model
-from lowmem_rl.rewards.registry import load_reward, load_reward_set
+from lowmem_rl.rewards.model_reward import ModelReward, ModelView, bind_rewards, without_model
+from lowmem_rl.rewards.reward import score_with
+from lowmem_rl.rewards.reward_registry import load_reward, load_reward_set
 
 VIEW = ModelView(count_tokens=lambda text: len(text.split()), max_completion_tokens=100, answer_nll=lambda rows: [])
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from lowmem_rl.errors import RewardError
 from lowmem_rl.example import Example
-from lowmem_rl.rewards.base import score_with
 from lowmem_rl.rewards.matrix import read_matrix
-from lowmem_rl.rewards.registry import load_reward
+from lowmem_rl.rewards.reward import score_with
+from lowmem_rl.rewards.reward_registry import load_reward
 
 HALF = Fraction(1, 2)
 

@@ -5,9 +5,9 @@ import math
 import pytest
 
 from lowmem_rl.example import Example
-from lowmem_rl.rewards.base import score_all, score_with
-from lowmem_rl.rewards.model import AnswerRow, ModelView
+from lowmem_rl.rewards.model_reward import AnswerRow, ModelView
 from lowmem_rl.rewards.perplexity import Terms, bare_lead, lead_of, perplexity_reward, relative_drop
+from lowmem_rl.rewards.reward import score_all, score_with
 
 
 def example(example_id: str = "e", system: str = "") -> Example:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from lowmem_rl.errors import RewardError, UnknownName
 from lowmem_rl.example import Example
 from lowmem_rl.prompts import prefill_of
-from lowmem_rl.rewards.base import Reward, score_with
-from lowmem_rl.rewards.model import ModelReward, ModelView
-from lowmem_rl.rewards.registry import REWARDS, load_reward, load_reward_set
-from lowmem_rl.rewards.trials import trials_for
+from lowmem_rl.rewards.adversarial_cases import trials_for
+from lowmem_rl.rewards.model_reward import ModelReward, ModelView
+from lowmem_rl.rewards.reward import Reward, score_with
+from lowmem_rl.rewards.reward_registry import REWARDS, load_reward, load_reward_set
 
 EXAMPLE = Example(id="e", prompt=({"role": "user", "content": "What is 2 + 3?"},), answer="5")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lowmem_rl.compose import resolve
+from lowmem_rl.config.compose import resolve
 from lowmem_rl.engine.row_length import Use, asking, longest_row, reading_answers, uses_of
 from lowmem_rl.errors import ConfigError
 

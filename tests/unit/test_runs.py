@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 
 from lowmem_rl.errors import RunDirError
-from lowmem_rl.runs import RunDir, append_row, drop_rows_after, drop_torn_row, read_json, read_rows, write_json
+from lowmem_rl.storage.run_dir import (
+    RunDir,
+    append_row,
+    drop_rows_after,
+    drop_torn_row,
+    read_json,
+    read_rows,
+    write_json,
+)
 
 
 def test_a_directory_that_is_not_empty_is_refused_and_another_offered(tmp_path) -> None:

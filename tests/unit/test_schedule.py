@@ -1,7 +1,7 @@
 import pytest
 
-from lowmem_rl.config import OptimizerConfig
-from lowmem_rl.training.schedule import multistep_factor
+from lowmem_rl.config.run_config import OptimizerConfig
+from lowmem_rl.grpo.lr_schedule import multistep_factor
 
 OPTIMIZER = OptimizerConfig(schedule="multistep", milestones=(80, 90), decay=0.316, warmup_steps=10)
 

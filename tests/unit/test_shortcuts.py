@@ -3,7 +3,7 @@
 import json
 from types import SimpleNamespace
 
-from lowmem_rl.training.shortcuts import given_up, note_again, noted, unshared_groups
+from lowmem_rl.engine.unsloth_shortcuts import given_up, note_again, noted, unshared_groups
 
 TWO, ONE = (2, (8, 8)), (1, (8,))
 

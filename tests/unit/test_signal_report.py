@@ -3,7 +3,7 @@ from hypothesis import given as forall
 from hypothesis import strategies as st
 
 from lowmem_rl.signal.pass_rate import given, measured, unknown
-from lowmem_rl.signal.report import MOST_PROMPTS, VERDICTS, signal_report
+from lowmem_rl.signal.signal_report import MOST_PROMPTS, VERDICTS, signal_report
 
 PASS_RATES = st.one_of(st.just(unknown()), st.floats(0, 1).map(given), st.just(measured([(1, 8), (5, 8), (8, 8)])))
 

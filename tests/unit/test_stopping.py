@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from lowmem_rl.training import stopping
-from lowmem_rl.training.stopping import stoppable
+from lowmem_rl.training import signals
+from lowmem_rl.training.signals import stoppable
 
 
 def send(number: int) -> None:
@@ -37,7 +37,7 @@ def test_a_second_ctrl_c_does_not_wait_and_an_echo_is_none(monkeypatch) -> None:
         for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):  # as from a terminal that is closed
             send(number)
         assert not stop.is_at_once
-        monkeypatch.setattr(stopping, "ECHO_S", 0.0)
+        monkeypatch.setattr(signals, "ECHO_S", 0.0)
         with pytest.raises(KeyboardInterrupt):
             send(signal.SIGINT)
         assert stop.is_at_once

@@ -10,14 +10,14 @@ import pytest
 
 from lowmem_rl.errors import RewardError, TaskError
 from lowmem_rl.example import Example
-from lowmem_rl.models import TINY
+from lowmem_rl.models.lookup import TINY
 from lowmem_rl.prompts import conversation, perfect_completion
-from lowmem_rl.rewards.base import Reward, RewardSet
-from lowmem_rl.rewards.registry import load_reward_set
-from lowmem_rl.tasks.base import Selection, Split
-from lowmem_rl.tasks.check import Limits, TaskReport, check_examples, check_task, cut_off
-from lowmem_rl.tasks.finding import refuse
+from lowmem_rl.rewards.reward import Reward, RewardSet
+from lowmem_rl.rewards.reward_registry import load_reward_set
 from lowmem_rl.tasks.lengths import estimate_tokens, exact_counter
+from lowmem_rl.tasks.task import Selection, Split
+from lowmem_rl.tasks.task_check import Limits, TaskReport, check_examples, check_task, cut_off
+from lowmem_rl.tasks.task_finding import refuse
 
 ALL = Limits(golds=200)
 

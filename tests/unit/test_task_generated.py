@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 from lowmem_rl.errors import TaskError
 from lowmem_rl.example import Example
 from lowmem_rl.rewards.expressions import compute, parse
-from lowmem_rl.tasks.base import Selection, Split
 from lowmem_rl.tasks.countdown import COUNTDOWN, gold_expression, solve
-from lowmem_rl.tasks.generated import Generated
 from lowmem_rl.tasks.linear_algebra import (
     MATRIX_INVERSE,
     RREF,
@@ -24,8 +22,10 @@ from lowmem_rl.tasks.linear_algebra import (
     row_echelon,
     text_of,
 )
+from lowmem_rl.tasks.procedural import Generated
 from lowmem_rl.tasks.program_synthesis import PROGRAM_SYNTHESIS, expression
 from lowmem_rl.tasks.splits import is_held_out, place_of
+from lowmem_rl.tasks.task import Selection, Split
 
 TASKS = [COUNTDOWN, MATRIX_INVERSE, RREF, PROGRAM_SYNTHESIS]
 

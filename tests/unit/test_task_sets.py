@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from lowmem_rl.config import TaskConfig
+from lowmem_rl.config.run_config import TaskConfig
 from lowmem_rl.errors import ConfigError, TaskError
 from lowmem_rl.example import Example
-from lowmem_rl.models import hub_cache
-from lowmem_rl.tasks.base import Selection, Split
-from lowmem_rl.tasks.registry import load_task, load_task_class
+from lowmem_rl.models.lookup import hub_cache
+from lowmem_rl.tasks.task import Selection, Split
+from lowmem_rl.tasks.task_registry import load_task, load_task_class
 
 DATA = Path(__file__).parents[1] / "data"
 

@@ -2,7 +2,7 @@
 
 import os
 
-from lowmem_rl.training.trackers import trackers_in
+from lowmem_rl.telemetry.trackers import trackers_in
 
 VARIABLE = "TENSORBOARD_LOGGING_DIR"
 

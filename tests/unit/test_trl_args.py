@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowmem_rl.config import RunConfig
+from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.device import Device
-from lowmem_rl.planning.settings import changed
-from lowmem_rl.training.trl_args import adjustments, grpo_arguments, unsloth_arguments
+from lowmem_rl.planning.overrides import changed
+from lowmem_rl.trl_adapter.grpo_args import adjustments, grpo_arguments, unsloth_arguments
 
 CPU, GPU = Device("cpu", "float32"), Device("cuda", "bfloat16")
 

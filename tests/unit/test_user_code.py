@@ -3,11 +3,11 @@ from importlib.util import find_spec
 
 import pytest
 
-from lowmem_rl.config import TaskConfig
+from lowmem_rl.config.run_config import TaskConfig
+from lowmem_rl.config.user_code import check_allowed, is_user_code
 from lowmem_rl.errors import ConfigError, TaskError
-from lowmem_rl.rewards.registry import load_reward
-from lowmem_rl.tasks.registry import load_task, load_task_class
-from lowmem_rl.user_code import check_allowed, is_user_code
+from lowmem_rl.rewards.reward_registry import load_reward
+from lowmem_rl.tasks.task_registry import load_task, load_task_class
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowmem_rl.rewards.verify.expression import image_of, same_expression
-from lowmem_rl.rewards.verify.field import PRIME, ROOTS
+from lowmem_rl.verify.expression import image_of, same_expression
+from lowmem_rl.verify.finite_field import PRIME, ROOTS
 
 SMALL = st.integers(-50, 50)
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from lowmem_rl.rewards.verify import verify
-from lowmem_rl.rewards.verify.pool import TIME_LIMIT_S, Nursery, Worker, WorkerDied, pool
-from lowmem_rl.rewards.verify.worker import MEMORY_LIMIT_BYTES
+from lowmem_rl.verify import verify
+from lowmem_rl.verify.fork_server import MEMORY_LIMIT_BYTES
+from lowmem_rl.verify.pool import TIME_LIMIT_S, Nursery, Worker, WorkerDied, pool
 
 pytest.importorskip("math_verify")
 

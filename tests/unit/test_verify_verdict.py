@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lowmem_rl.errors import TaskError
-from lowmem_rl.rewards.verify import check_gold, verify
-from lowmem_rl.rewards.verify.equal import compare_exactly
-from lowmem_rl.rewards.verify.normal import LONGEST_ANSWER
+from lowmem_rl.verify import check_gold, verify
+from lowmem_rl.verify.equal import compare_exactly
+from lowmem_rl.verify.normalize import LONGEST_ANSWER
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import os
 import threading
 from typing import Any
 
-from lowmem_rl.hardware import find_card
+from lowmem_rl.models.hardware import find_card
 from tests.rehearsal.card.state import STATE
 
 ENVIRONMENT = {
@@ -22,7 +22,7 @@ ENVIRONMENT = {
 
 
 def install(key: str) -> None:
-    """Shows a card of `lowmem_rl.hardware.CARDS` to torch; called before any user of torch is imported."""
+    """Shows a card of `lowmem_rl.models.hardware.CARDS` to torch; called before any user of torch is imported."""
     if STATE.is_installed:
         return
     for name, value in ENVIRONMENT.items():

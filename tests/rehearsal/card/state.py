@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from lowmem_rl.hardware import CARDS, Card
+from lowmem_rl.models.hardware import CARDS, Card
 
 MULTIPROCESSORS = {
     "t4": 40,

@@ -1,0 +1,103 @@
+"""`lowmem-rl bench`: ours against others, on the same input."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lowmem_rl_cli import console
+from lowmem_rl_cli.options import ConfigOption, JsonOption, PresetOption, RunRequest, SetOption, command_group
+
+app = command_group("Measure ours against others.")
+
+RecordOption = Annotated[Path | None, typer.Option("--out", help="File for the whole record, as JSON.", metavar="FILE")]
+
+
+@app.command("verify")
+def bench_verify(
+    as_json: JsonOption = False,
+    out: RecordOption = None,
+    scale: Annotated[
+        float, typer.Option("--scale", help="Share of the pairs to judge; 1 takes some minutes.", min=0.001, max=1)
+    ] = 1.0,
+) -> None:
+    """Compare verdicts on answers with Math-Verify's: right ones, wrong ones, and time."""
+    from lowmem_rl_bench.verify_speed import describe, measure
+
+    if out is not None:
+        check_writable(out)
+    record = measure(scale)
+    if out is not None:
+        _write(out, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    if as_json:
+        console.show_json(record)
+    else:
+        console.show(describe(record))
+
+
+@app.command("step")
+def bench_step(
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Also measure the time to a reward, with real sampling and five seeds.")
+    ] = False,
+    ablations: Annotated[
+        bool, typer.Option("--ablations", help="Also measure ours with one saving off at a time.")
+    ] = False,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="Also vary group size, lengths, spread and dead groups, and fit the cost.")
+    ] = False,
+    rounds: Annotated[
+        int, typer.Option("--rounds", help="Timed steps of each arm; 8 make ten with the warm-up.", min=1)
+    ] = 8,
+    as_json: JsonOption = False,
+    out: RecordOption = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="File for a picture of the ratios, as SVG.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Compare a training step with plain TRL's and Unsloth's: the same tokens, the same gradients, other seconds."""
+    from lowmem_rl_bench.step.plot import draw
+    from lowmem_rl_bench.step.replays import Protocol
+    from lowmem_rl_bench.step.run_bench import measure
+    from lowmem_rl_cli.bench_view import render
+    from lowmem_rl_cli.text_page import this_page
+
+    for file in filter(None, (out, plot)):
+        check_writable(file)
+    composed = RunRequest(preset, tuple(config or ()), tuple(settings or ())).resolve()
+    record = measure(
+        composed,
+        Protocol(rounds=rounds),
+        console.say,
+        with_live=live,
+        with_ablations=ablations,
+        with_sweep=sweep,
+    )
+    if out is not None:
+        _write(out, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    if plot is not None:
+        _write(plot, draw(record))
+    console.show_json(record) if as_json else console.show(render(record, this_page()))
+    if not record["is_valid"]:
+        raise typer.Exit(1)
+
+
+def _write(file: Path, text: str) -> None:
+    file.write_text(text, encoding="utf-8")
+    console.say(f"Wrote {file}.")
+
+
+def check_writable(file: Path) -> None:
+    """Raises `ConfigError` before minutes of work rather than behind them."""
+    from lowmem_rl.errors import ConfigError
+
+    try:
+        file.open("a", encoding="utf-8").close()
+    except OSError as error:
+        raise ConfigError(
+            f"Cannot write {str(file)!r}: {error}.", hint="Choose a place that can be written."
+        ) from error

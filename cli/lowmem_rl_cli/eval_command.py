@@ -1,0 +1,106 @@
+"""`lowmem-rl eval`: what a run, an adapter or a model can do on held-out problems."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from lowmem_rl.evaluation.eval_result import EvalResult
+from lowmem_rl.stats import Interval
+from lowmem_rl.storage.run_dir import RunDir
+from lowmem_rl_cli import console
+from lowmem_rl_cli.text_page import BOLD, Page, this_page
+
+GREEDY_HEAD = ("task", "domain", "items", "answer anywhere", "asked form", "tokens", "cut off")
+SAMPLED_HEAD = ("k", "pass@k", "maj@k", "pass@k, asked form", "maj@k, asked form")
+DOMAINS = {True: "trained on", False: "another", None: "-"}
+
+
+def eval_command(
+    name: str,
+    *,
+    tasks: Sequence[str],
+    preset: str | None,
+    settings: Sequence[str],
+    out: Path | None,
+    allow_code: bool,
+    as_json: bool,
+) -> None:
+    """Evaluates and prints; interrupted, the same command goes on."""
+    from lowmem_rl.config.presets import default_preset
+    from lowmem_rl.evaluation.eval_target import find_target
+    from lowmem_rl.models.hardware import this_machine
+
+    card = this_machine().card
+    target = find_target(name, preset or default_preset(card.key if card else None), settings)
+    # Later than `target`, whose mistakes need no torch.
+    from lowmem_rl.entrypoints.evaluate import run_eval
+    from lowmem_rl_cli.live_view import view_for
+
+    talk = Console(file=sys.stderr, highlight=False)
+    view = view_for(talk, f"evaluating {name}", live=talk.is_terminal and sys.stdout.isatty())
+    try:
+        done = run_eval(target, tasks, out, view.show, allow_code=allow_code)
+    finally:
+        view.close()
+    if as_json:
+        results = [{"name": key, **result.to_json()} for key, result in done.results.items()]
+        console.show_json({"path": str(done.path), "target": name, "results": results})
+    else:
+        console.show("\n".join(_lines(name, done.path, list(done.results.values()), this_page())))
+
+
+def _lines(name: str, path: Path, results: Sequence[EvalResult], page: Page) -> Iterator[str]:
+    yield from page.fold(f"{name}: held-out problems, with 95 % intervals", "", "", BOLD)
+    yield from page.heading("Greedy")
+    yield from page.table([_greedy_row(result) for result in results], "llrllrr", GREEDY_HEAD)
+    for result in results:
+        if result.samples > 1:
+            yield from page.heading(f"{result.task}: {result.samples} samples", "the item is the unit")
+            yield from page.table(list(_sampled_rows(result)), "rllll", SAMPLED_HEAD)
+        if len(result.by_level) > 1:
+            yield from page.heading(f"{result.task} by level", "greedy")
+            yield from page.table(
+                list(_level_rows(result)), "rrll", ("level", "items", "answer anywhere", "asked form")
+            )
+    yield ""
+    if (kl_nats := next((r.kl_nats for r in results if r.kl_nats is not None), None)) is not None:
+        yield from page.fold(f"The policy is {kl_nats:.3f} nats a token from its base model.", "")
+    yield from page.fold(f"Each answer is in {path / 'eval'}, the figures are in {RunDir(path).evaluations}", "")
+
+
+def _greedy_row(result: EvalResult) -> tuple[str, ...]:
+    return (
+        result.task,
+        DOMAINS[result.in_domain],
+        str(result.num_examples),
+        _share(result.pass_at_1, result.pass_at_1_interval),
+        _share(result.strict_pass_at_1, result.strict_pass_at_1_interval),
+        f"{result.completion_tokens:.1f}",
+        f"{100 * result.truncated_share:.1f} %",
+    )
+
+
+def _sampled_rows(result: EvalResult) -> Iterator[tuple[str, ...]]:
+    for k in result.pass_at_k:
+        yield (
+            k,
+            _share(result.pass_at_k[k], result.pass_at_k_intervals[k]),
+            _share(result.maj_at_k[k], result.maj_at_k_intervals[k]),
+            _share(result.strict_pass_at_k[k], result.strict_pass_at_k_intervals[k]),
+            _share(result.strict_maj_at_k[k], result.strict_maj_at_k_intervals[k]),
+        )
+
+
+def _level_rows(result: EvalResult) -> Iterator[tuple[str, ...]]:
+    for level, found in result.by_level.items():
+        shares = (
+            _share(found.pass_at_1, found.pass_at_1_interval),
+            _share(found.strict_pass_at_1, found.strict_pass_at_1_interval),
+        )
+        yield (level, str(found.num_examples), *shares)
+
+
+def _share(share: float, interval: Interval) -> str:
+    return f"{share:.3f} [{interval.low:.3f}, {interval.high:.3f}]"

@@ -1,0 +1,198 @@
+"""Draws the events that training emits: a live panel on a terminal, plain lines elsewhere."""
+
+import contextlib
+from collections import defaultdict
+from typing import Protocol
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from lowmem_rl.storage.run_dir import Row
+from lowmem_rl.telemetry.events import (
+    EvalEnded,
+    EvalProgressed,
+    Event,
+    Found,
+    Noted,
+    PhaseBegan,
+    Saved,
+    StepEnded,
+)
+from lowmem_rl_cli.metric_text import clock, figures, plain_line, sparkline
+
+
+class View(Protocol):
+    """Shows events, and is closed when the run is over, however it ended."""
+
+    def show(self, event: Event) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def view_for(console: Console, title: str, *, live: bool) -> View:
+    """Returns the live panel where a person watches, else plain lines."""
+    return Undisturbing(LiveView(console, title) if live else PlainView(console))
+
+
+GONE = (OSError, SystemExit)
+"""How a terminal or a pipe that is gone shows; rich turns a broken pipe into the end of the process."""
+
+
+class Undisturbing:
+    """Shows until the terminal or the pipe is gone, then nothing: a closed window must not end a run."""
+
+    def __init__(self, view: View) -> None:
+        self.view: View | None = view
+
+    def show(self, event: Event) -> None:
+        """Shows the event while there is somebody to show it to."""
+        try:
+            if self.view is not None:
+                self.view.show(event)
+        except GONE:
+            self.view = None
+
+    def close(self) -> None:
+        """Closes the view, if it is still there."""
+        with contextlib.suppress(*GONE):
+            if self.view is not None:
+                self.view.close()
+
+
+class Pace:
+    """Time left, from the steps so far; evaluations in between are not counted."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.steps = 0
+
+    def after(self, row: Row, num_steps: int) -> float:
+        """Takes in a step and returns the seconds left for the others."""
+        self.seconds += row["step_s"]
+        self.steps += 1
+        return float(self.seconds / self.steps * (num_steps - row["step"]))
+
+
+class PlainView:
+    """One line an event: for logs, pipes and CI."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.pace = Pace()
+
+    def show(self, event: Event) -> None:
+        """Prints the event, unless it is mere progress."""
+        if not isinstance(event, EvalProgressed):
+            self.console.print(Text(self._line(event)), soft_wrap=True)
+
+    def close(self) -> None:
+        """Does nothing: every line is out."""
+
+    def _line(self, event: Event) -> str:
+        if isinstance(event, StepEnded):
+            return plain_line(event.row, event.num_steps, self.pace.after(event.row, event.num_steps))
+        return describe(event)
+
+
+class LiveView:
+    """A panel that is redrawn in place: progress, the last step's figures, the course of the main ones."""
+
+    CURVES = ("reward", "accuracy", "informative_share", "completion_tokens")
+
+    def __init__(self, console: Console, title: str) -> None:
+        self.title = title
+        self.pace = Pace()
+        self.phase = "starting"
+        self.done, self.total, self.left_s = 0, 1, 0.0
+        self.row: Row | None = None
+        self.curves: dict[str, list[float]] = defaultdict(list)
+        self.live = Live(self._panel(), console=console, refresh_per_second=4, transient=True)
+        self.live.start()
+
+    def show(self, event: Event) -> None:
+        """Takes the event into the panel; what should stay readable is printed above it."""
+        if isinstance(event, StepEnded):
+            self._take_step(event)
+        elif isinstance(event, EvalProgressed):
+            self.phase, self.done, self.total = f"evaluating ({event.name})", event.done, event.total
+        elif isinstance(event, PhaseBegan):
+            self.phase, self.done, self.total = event.name, 0, 1
+        else:
+            self.live.console.print(Text(describe(event)))
+        self.live.update(self._panel())
+
+    def close(self) -> None:
+        """Leaves the terminal as it was, the last figures printed."""
+        self.live.stop()
+        self.phase, self.done, self.total = "ended", 1, 1
+        if self.row is not None:
+            self.live.console.print(self._panel())
+
+    def _take_step(self, event: StepEnded) -> None:
+        self.phase, self.row = "training", event.row
+        self.done, self.total = event.row["step"], event.num_steps
+        self.left_s = self.pace.after(event.row, event.num_steps)
+        for name in self.CURVES:
+            if (value := event.row.get(name)) is not None:
+                self.curves[name].append(value)
+
+    def _panel(self) -> Panel:
+        parts: list[RenderableType] = [self._progress()]
+        if self.row is not None:
+            parts += [Text(), _columns(self.row), Text(), self._curve_table()]
+        return Panel(Group(*parts), title=Text(self.title, style="bold"), title_align="left", padding=(1, 2))
+
+    def _progress(self) -> Table:
+        grid = Table.grid(padding=(0, 2), expand=True)
+        grid.add_column(no_wrap=True)
+        grid.add_column(ratio=1)
+        grid.add_column(no_wrap=True, justify="right")
+        left = f"{clock(self.left_s)} left" if self.row is not None and self.phase == "training" else ""
+        grid.add_row(Text(self.phase), ProgressBar(self.total, self.done), Text(f"{self.done}/{self.total}  {left}"))
+        return grid
+
+    def _curve_table(self) -> Table:
+        grid = Table.grid(padding=(0, 2))
+        for name, values in self.curves.items():
+            first_to_last = f"{values[0]:.3g} → {values[-1]:.3g}"
+            grid.add_row(Text(name.replace("_", " ")), Text(sparkline(values), style="cyan"), Text(first_to_last))
+        return grid
+
+
+def describe(event: Event) -> str:
+    """Returns an event as one line of words."""
+    match event:
+        case PhaseBegan(name):
+            return name
+        case Noted(text):
+            return f"note: {text}"
+        case Found(finding):
+            return str(finding)
+        case EvalEnded(name, result):
+            low, high = result.pass_at_1_interval.low, result.pass_at_1_interval.high
+            return (
+                f"{name}: pass@1 {result.pass_at_1:.3f} [{low:.3f}, {high:.3f}] "
+                f"on {result.num_examples} held-out examples, {result.seconds:.1f} s"
+            )
+        case Saved(path):
+            return f"saved {path}"
+        case EvalProgressed(name, done, total):
+            return f"{name}: {done}/{total}"
+        case StepEnded(row, num_steps):
+            return plain_line(row, num_steps, 0.0)
+
+
+def _columns(row: Row) -> Table:
+    """Two figures side by side, label and value each."""
+    cells = list(figures(row))
+    half = -(-len(cells) // 2)
+    grid = Table.grid(padding=(0, 3))
+    for column in range(4):
+        grid.add_column(justify="right" if column % 2 else "left", style="bold" if column % 2 else "")
+    for left, right in zip(cells[:half], [*cells[half:], ("", "")], strict=False):
+        grid.add_row(*left, *right)
+    return grid

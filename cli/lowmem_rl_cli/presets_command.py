@@ -1,0 +1,133 @@
+"""`lowmem-rl presets`: what is ready to run, and what each setting means."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lowmem_rl_cli import console
+from lowmem_rl_cli.options import JsonOption, command_group
+
+if TYPE_CHECKING:
+    from lowmem_rl.config.keys import Key
+    from lowmem_rl.config.presets import Preset
+
+app = command_group("List, show, explain and copy presets.")
+
+NameArgument = Annotated[str, typer.Argument(help="A name from `presets list`.", metavar="NAME")]
+
+
+@app.command("list")
+def list_presets(as_json: JsonOption = False) -> None:
+    """List the presets, those for the smallest card first."""
+    from lowmem_rl.config.presets import load_presets
+
+    presets = load_presets()
+    head = ("preset", "card", "model", "group", "tokens", "summary")
+    console.show_rows([_facts(preset) for preset in presets], head, map(_row, presets), as_json=as_json)
+
+
+@app.command("show")
+def show_preset(name: NameArgument, as_json: JsonOption = False) -> None:
+    """Show every setting of a preset, and where it comes from."""
+    from lowmem_rl.config.compose import resolve
+    from lowmem_rl.config.presets import load_preset
+
+    preset, composed = load_preset(name), resolve(preset=name)
+    if as_json:
+        config = composed.config.model_dump(mode="json")
+        console.show_json({**_facts(preset), "config": config, "origins": dict(composed.origins)})
+    else:
+        console.show(_about(preset) + "\n" + console.config_text(composed))
+
+
+@app.command("explain")
+def explain_key(
+    key: Annotated[str | None, typer.Argument(help="A key or section; all keys where left out.", metavar="KEY")] = None,
+) -> None:
+    """Explain a setting: meaning, range, default, presets."""
+    from lowmem_rl.config.keys import cure_for_unknown, find_key, known_keys, sections
+    from lowmem_rl.errors import ConfigError
+
+    if key is None or key in sections():
+        names = known_keys() if key is None else sections()[key]
+        console.show("\n".join(_in_one_line(known_keys()[name]) for name in names))
+    elif found := find_key(key):
+        console.show(_in_full(found))
+    else:
+        raise ConfigError(f"There is no key named {key!r}.", hint=cure_for_unknown(key))
+
+
+@app.command("copy")
+def copy_preset(
+    name: NameArgument,
+    file: Annotated[Path, typer.Argument(help="The file to write; must not exist.", metavar="FILE")],
+) -> None:
+    """Copy a preset to a file of your own, comments and all."""
+    from lowmem_rl.config.presets import load_preset
+    from lowmem_rl.errors import ConfigError
+
+    text = load_preset(name).text
+    try:
+        with file.open("x", encoding="utf-8") as copy:
+            copy.write(text)
+    except FileExistsError as error:
+        raise ConfigError(f"{file} exists already.", hint="Choose another name.") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"Cannot write {str(file)!r}: {error}.", hint="Choose a place that can be written."
+        ) from error
+    console.say(f"Wrote {file}. Run it with: lowmem-rl train --config {file}")
+
+
+def _facts(preset: "Preset") -> dict[str, object]:
+    return {
+        "name": preset.name,
+        "summary": preset.summary,
+        "card": preset.card,
+        "model": preset.model,
+        "base": preset.base,
+        "checkpoint": preset.checkpoint,
+        "group_size": preset.group_size,
+        "max_completion_tokens": preset.max_completion_tokens,
+        "measured": asdict(preset.measured) if preset.measured else None,
+    }
+
+
+def _row(preset: "Preset") -> tuple[str, ...]:
+    # The owner is in `show`; here the column is too dear.
+    model = preset.model.rpartition("/")[2]
+    return (preset.name, preset.card, model, str(preset.group_size), str(preset.max_completion_tokens), preset.summary)
+
+
+def _about(preset: "Preset") -> str:
+    lines = (preset.summary, f"card {preset.card}; from {preset.base} weights; {preset.checkpoint}")
+    return "\n".join(f"# {line}" for line in lines)
+
+
+def _in_one_line(key: "Key") -> str:
+    return f"{key.name:<31}  {key.takes}"
+
+
+def _in_full(key: "Key") -> str:
+    facts = [("takes", key.takes), ("default", "unset" if key.default is None else console.toml_value(key.default))]
+    presets = [(name, console.toml_value(value)) for name, value in _setters(key.name)]
+    blocks = ["\n".join(f"  {line}" for line in key.doc.splitlines()), _indented(facts)]
+    return "\n".join([key.name, *blocks, *(["", "  set by presets", _indented(presets)] if presets else [])])
+
+
+def _indented(pairs: list[tuple[str, str]]) -> str:
+    size = max(len(name) for name, _ in pairs)
+    return "\n".join(f"  {name:<{size}}  {value}" for name, value in pairs)
+
+
+def _setters(name: str) -> list[tuple[str, object]]:
+    """Returns the presets that state the key, with their values."""
+    from lowmem_rl.config.compose import flatten
+    from lowmem_rl.config.presets import load_presets
+
+    stated = [
+        (preset.name, {**flatten(preset.values), "rewards": preset.values["rewards"]}) for preset in load_presets()
+    ]
+    return [(preset, values[name]) for preset, values in stated if name in values]

@@ -1,0 +1,83 @@
+"""`lowmem-rl probe`: how often the base model is right, and which group size that calls for."""
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from shlex import join
+
+from rich.console import Console
+
+from lowmem_rl.evaluation.pass_rate_probe import Probe
+from lowmem_rl.signal.signal_report import RECOMMENDATION, SignalReport
+from lowmem_rl.storage.run_dir import default_probe_path
+from lowmem_rl_cli import console
+from lowmem_rl_cli.options import RunRequest
+
+BAR = 30
+"""Characters of the longest bar."""
+
+
+def probe_command(request: RunRequest, *, examples: int, samples: int, out: Path | None, as_json: bool) -> None:
+    """Probes the base model and prints what was counted."""
+    from lowmem_rl.entrypoints.probe_pass_rate import run_probe
+    from lowmem_rl_cli.live_view import view_for
+
+    composed = request.resolve()
+    talk = Console(file=sys.stderr, highlight=False)
+    watched = talk.is_terminal and sys.stdout.isatty()
+    view = view_for(talk, f"{composed.preset}: probing {composed.config.model.name}", live=watched)
+    path = out or default_probe_path(composed.preset)
+    try:
+        result = run_probe(composed, num_examples=examples, samples=samples, path=path, listen=view.show)
+    finally:
+        view.close()
+    if as_json:
+        console.show_json(result.probe.to_json() | {"group": result.signal.to_json(), "path": str(path)})
+    else:
+        told = [*_counts(result.probe), "", *_meaning(result.signal), "", *_next_step(request, path)]
+        console.show("\n".join(told))
+
+
+def _counts(probe: Probe) -> Iterator[str]:
+    low, high = probe.interval.low, probe.interval.high
+    yield f"{probe.model} on {probe.task}: {probe.pass_rate:.3f} right [{low:.3f}, {high:.3f}]"
+    yield f"{len(probe.examples)} examples, {probe.samples} samples each; {100 * probe.truncated_share:.1f} % cut off"
+    yield ""
+    yield f"right of {probe.samples}   examples"
+    histogram = Counter(example.passed for example in probe.examples)
+    most = max(histogram.values())
+    for passed in range(probe.samples + 1):
+        bar = "█" * round(BAR * histogram[passed] / most)
+        yield f"{passed:>10}   {bar}{' ' if bar else ''}{histogram[passed]}"
+
+
+def _meaning(signal: SignalReport) -> Iterator[str]:
+    carry, dead = 100 * signal.informative_share, 100 * signal.dead_step_probability
+    yield f"Groups of {signal.group_size}, {signal.prompts_per_step} a step: {carry:.0f} % carry signal"
+    yield f"and {dead:.1f} % of the steps carry none. Verdict: {signal.verdict}."
+    for finding in signal.findings:
+        yield f"{finding.level}: {finding.what}; {finding.cure.text}"
+    yield f"Recommended are groups of {signal.recommended_group_size}: {RECOMMENDATION}."
+    smallest = signal.smallest_group_size
+    yield (
+        f"The smallest group with signal in four of five: {smallest}."
+        if smallest
+        else "No group size gives signal in four of five groups on this data."
+    )
+
+
+def _next_step(request: RunRequest, path: Path) -> Iterator[str]:
+    yield f"The counts are in {path}. Plan with them, then train:"
+    for command in ("profile", "train"):
+        yield "  " + join(["lowmem-rl", command, *_same_run(request), "--pass-rate", str(path)])
+
+
+def _same_run(request: RunRequest) -> Iterator[str]:
+    """Yields the options that name the probed run to another command."""
+    if request.preset is not None:
+        yield from ("--preset", request.preset)
+    for file in request.config_files:
+        yield from ("--config", str(file))
+    for setting in (*request.settings, *([f"task.name={request.task}"] if request.task else [])):
+        yield from ("--set", setting)

@@ -1,0 +1,71 @@
+"""`lowmem-rl profile`: will it fit, and will it carry signal. A question: the exit code is 0 whatever the answer."""
+
+from pathlib import Path
+
+from lowmem_rl.config.compose import Composed
+from lowmem_rl.config.presets import default_preset
+from lowmem_rl.engine.device import device_of
+from lowmem_rl.memory.calibration import calibration_for
+from lowmem_rl.models.hardware import this_machine
+from lowmem_rl.models.lookup import check_length, load_shape
+from lowmem_rl.planning.budget_input import Place, asked_place, nearest_card, place_here, place_of
+from lowmem_rl.planning.plan import plan
+from lowmem_rl_cli import console
+from lowmem_rl_cli.options import RunRequest
+
+
+def profile_command(
+    request: RunRequest,
+    *,
+    card: str | None,
+    vram: str | None,
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    """Plans the run and prints both verdicts with what they stand on. Raises `ConfigError` as `train` would there."""
+    rate = request.read_pass_rate()
+    composed, place = _resolve(request, asked_place(card, vram))
+    grpo, model = composed.config.grpo, composed.config.model
+    shape = load_shape(model.name, model.revision)
+    check_length(shape, grpo.max_prompt_tokens, grpo.max_completion_tokens)
+    if place.card is not None:
+        device_of(place.card, composed.config)
+    known = calibration_for(place.card, "unsloth", console.say)
+    planned = plan(composed.config, shape, place.card, place.budget_bytes, rate, known)
+    if as_json:
+        console.show_json(planned.to_json())
+        return
+    from lowmem_rl_cli.profile_view import render
+    from lowmem_rl_cli.text_page import this_page
+
+    console.show(render(planned, composed.preset, place.name, this_page(), verbose=verbose))
+
+
+def _resolve(request: RunRequest, asked: Place | None) -> tuple[Composed, Place]:
+    """Returns the run and what it is planned for: the place asked for, else the preset's card, else this machine.
+
+    The driver is asked only where neither is named: loading its library takes a tenth of the time there is.
+    """
+    if request.preset is not None:
+        composed = request.resolve()
+        return composed, asked or place_of(composed.card)
+    place = asked or place_here(this_machine())
+    fallback = default_preset(nearest_card(place))
+    composed = request.resolve(fallback)
+    own_card = asked is None and composed.preset != fallback  # a config file that is a preset itself
+    return composed, place_of(composed.card) if own_card else place
+
+
+def score_command(path: Path, *, as_json: bool) -> None:
+    """Prints how near the estimate comes to measured rows."""
+    from lowmem_rl.memory.accuracy import score
+    from lowmem_rl.memory.measured_rows import read_rows
+
+    result = score(read_rows(path))
+    if as_json:
+        console.show_json(result.to_json())
+        return
+    from lowmem_rl_cli.score_view import render
+    from lowmem_rl_cli.text_page import this_page
+
+    console.show(render(result, this_page()))

@@ -1,0 +1,199 @@
+"""`lowmem-rl tasks`: what can be learnt, and whether a task is fit to be."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lowmem_rl_cli import console
+from lowmem_rl_cli.options import (
+    AllowCodeOption,
+    ConfigOption,
+    JsonOption,
+    RewardOption,
+    RunRequest,
+    SetOption,
+    command_group,
+)
+
+if TYPE_CHECKING:
+    from lowmem_rl.config.run_config import RunConfig
+    from lowmem_rl.tasks.task_check import TaskReport
+
+app = command_group("List, show and check tasks.")
+
+NameArgument = Annotated[str, typer.Argument(help="A name from `tasks list`, or FILE.py:CLASS.", metavar="NAME")]
+
+
+@app.command("list")
+def list_tasks(as_json: JsonOption = False) -> None:
+    """List the tasks, their data, levels and rewards."""
+    from lowmem_rl.tasks.task_registry import TASKS
+
+    facts = [_facts(name) for name in TASKS]
+    head = ("task", "data", "levels", "judged by", "summary")
+    rows = [
+        (f["name"], f["source"].partition(",")[0], _span(f["levels"]), f["rewards"][0], f["summary"]) for f in facts
+    ]
+    console.show_rows(facts, head, rows, as_json=as_json)
+
+
+@app.command("show")
+def show_task(name: NameArgument, as_json: JsonOption = False) -> None:
+    """Show a task: its data, what fits it, and where it makes its problems an example."""
+    facts = _facts(name) | {"example": _example(name)}
+    if as_json:
+        console.show_json(facts)
+    else:
+        console.show("\n".join(_page(facts)))
+
+
+@app.command("check")
+def check_task(
+    name: NameArgument,
+    preset: Annotated[
+        str | None,
+        typer.Option("--preset", help="Check under this preset's prompt, rewards and tokenizer.", metavar="NAME"),
+    ] = None,
+    config: ConfigOption = None,
+    setting: SetOption = None,
+    reward: RewardOption = None,
+    examples: Annotated[
+        int, typer.Option("--examples", help="Gold answers of each split that are scored.", min=1)
+    ] = 1000,
+    as_json: JsonOption = False,
+    allow_code: AllowCodeOption = False,
+) -> None:
+    """Check golds, splits, duplicates and lengths of a task, without a model.
+
+    Prompt and rewards are the task's own where no preset, file or option names others. The exit code is 6
+    where something keeps the task from being learnt.
+    """
+    from lowmem_rl.rewards.reward_registry import load_reward_set
+    from lowmem_rl.tasks.lengths import estimate_tokens, exact_counter
+    from lowmem_rl.tasks.task_check import Limits, check_task
+    from lowmem_rl.tasks.task_registry import load_task
+
+    files, settings, rewards = tuple(config or ()), tuple(setting or ()), tuple(reward or ())
+    request = RunRequest(preset, files, settings, name, rewards, allow_code=allow_code)
+    run, model = _as_asked(request)
+    count = exact_counter(model, run.model.revision) if model else None
+    limits = Limits(examples, run.grpo.max_prompt_tokens, run.task.levels, run.seed)
+    paid, counter = load_reward_set(run.rewards), count or estimate_tokens
+    report = check_task(load_task(run.task), paid, limits, counter, exact=count is not None)
+    if as_json:
+        console.show_json(report.to_json())
+    else:
+        console.show("\n".join(_report(report)))
+    _refuse(name, report)
+
+
+def _refuse(name: str, report: "TaskReport") -> None:
+    """Raises `TaskError` for a report with errors, which are printed already."""
+    from lowmem_rl.errors import TaskError
+
+    if report.errors:
+        number = f"{len(report.errors)} findings are errors" if report.errors[1:] else "one finding is an error"
+        what = f"Task {name!r} cannot be learnt as it is: {number}."
+        raise TaskError(what, hint="Each line that begins with `error` ends with its cure.")
+
+
+def _as_asked(request: RunRequest) -> "tuple[RunConfig, str | None]":
+    """Returns the run that is checked, and its model where the user named one.
+
+    Without a preset that is the defaults with the task's own prompt and rewards, under what files and options set.
+    """
+    from lowmem_rl.config.compose import Layer, defaults, merge, read_assignments, read_config_file, validate
+    from lowmem_rl.config.user_code import check_allowed
+
+    if request.preset is not None:
+        run = request.resolve().config
+        return run, run.model.name
+    files = [read_config_file(path).layer for path in request.config_files]
+    layers = [*files, read_assignments("--set", request.settings), *request.flag_layers()]
+    own = _facts(str(request.task))
+    wanted = {"task.prompt": own["prompt"]} | {f"rewards.{name}": 1.0 for name in own["rewards"]}
+    fitting = Layer("the task", wanted, replaces_rewards=bool(own["rewards"]))
+    merged = merge([defaults(), fitting, *layers])
+    run = validate(merged, [mistake for layer in layers for mistake in layer.mistakes])
+    check_allowed({name: merged[f"rewards.{name}"].origin for name in run.rewards}, allow_code=request.allow_code)
+    return run, None if merged["model.name"].origin == "default" else run.model.name
+
+
+def _facts(name: str) -> dict[str, Any]:
+    """Returns what a task says of itself; a user's own may say little."""
+    from lowmem_rl.tasks.task_registry import load_task_class
+
+    maker = load_task_class(name)
+    has_data = getattr(maker, "has_data", False)
+    return {
+        "name": name,
+        "summary": getattr(maker, "summary", ""),
+        "source": getattr(maker, "source", "your own" if has_data else "generated"),
+        "has_data": has_data,
+        "held_out": getattr(maker, "held_out", ""),
+        "levels": list(getattr(maker, "levels", ())),
+        "rewards": list(getattr(maker, "rewards", ())),
+        "prompt": getattr(maker, "convention", "think_boxed"),
+    }
+
+
+def _example(name: str) -> dict[str, Any] | None:
+    """Returns one held-out example of a task that needs no data."""
+    from lowmem_rl.config.run_config import TaskConfig
+    from lowmem_rl.tasks.select import draw_examples, gold_completion_of
+    from lowmem_rl.tasks.task import Selection
+    from lowmem_rl.tasks.task_registry import load_task
+
+    facts = _facts(name)
+    if facts["has_data"]:
+        return None
+    task = load_task(TaskConfig(name=name, prompt=facts["prompt"]))
+    example = draw_examples(task, Selection("test", 1), 1)[0]
+    return {
+        "id": example.id,
+        "prompt": list(example.prompt),
+        "answer": example.answer,
+        "level": example.level,
+        "gold_completion": gold_completion_of(task, example),
+    }
+
+
+def _page(facts: dict[str, Any]) -> Iterator[str]:
+    yield facts["name"]
+    if facts["summary"]:
+        yield f"  {facts['summary']}"
+    yield ""
+    yield f"  data     {facts['source']}"
+    if facts["held_out"]:
+        yield f"  test     {facts['held_out']}"
+    yield f"  levels   {_span(facts['levels']) or 'none'}"
+    yield f"  prompt   {facts['prompt']}"
+    if facts["rewards"]:
+        yield f"  rewards  {', '.join(facts['rewards'])}"
+    if example := facts["example"]:
+        turns = [(turn["role"], turn["content"]) for turn in example["prompt"]]
+        for role, text in [*turns, ("perfect completion", example["gold_completion"])]:
+            yield f"\n  {role}"
+            yield from (f"    {line}" for line in text.splitlines())
+
+
+def _report(report: "TaskReport") -> Iterator[str]:
+    lengths, (answer, share) = report.lengths, report.commonest_answer
+    train, test = report.examples["train"], report.examples["test"]
+    yield f"{report.task}: {train} train, {test} test; {report.golds} golds scored"
+    yield f"rewards  {', '.join(report.rewards)}"
+    about = "" if lengths.exact else "about "
+    yield f"prompts  {about}{lengths.median} tokens, the longest {about}{lengths.longest}; the limit is {lengths.limit}"
+    if answer:
+        yield f"answers  the commonest is {answer!r:.40}: {100 * share:.1f} %"
+    for level, count in report.levels.items():
+        yield f"level {level:<3}{count}"
+    for finding in report.findings:
+        yield f"{finding.level}: {finding.what}. {finding.cure}"
+    if not report.findings:
+        yield "Nothing is wrong."
+
+
+def _span(levels: list[int]) -> str:
+    return f"{levels[0]} to {levels[-1]}" if levels else ""

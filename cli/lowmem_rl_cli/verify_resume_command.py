@@ -1,0 +1,79 @@
+"""`lowmem-rl verify-resume`: kills and resumes a tiny run, compares it with the undisturbed one."""
+
+import json
+import shutil
+import tempfile
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.engine.device import device_on
+from lowmem_rl.models.hardware import this_machine
+from lowmem_rl.telemetry.environment import machine_record
+from lowmem_rl_bench.verify_resume import Kill, Proof, verify_resume
+from lowmem_rl_cli import console
+
+
+def verify_resume_command(kills: int, seed: int, *, as_json: bool, out: Path | None) -> bool:
+    """Shows what came out, and says whether both runs ended alike; where they did not, their directories are kept."""
+    folder = Path(tempfile.mkdtemp(prefix="lowmem-rl-verify-resume-"))
+    proof = None
+    try:
+        proof = verify_resume(kills, folder, console.say, seed)
+    finally:
+        if proof is not None and proof.is_exact:
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            console.say(f"Both runs are kept in {folder}.")
+    record = to_record(proof, kills, seed)
+    if out is not None:
+        out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        console.say(f"Wrote {out}.")
+    console.show_json(record) if as_json else console.show(render(proof))
+    return proof.is_exact
+
+
+def to_record(proof: Proof, kills: int, seed: int) -> dict[str, Any]:
+    """Returns what came out, with when and on what."""
+    machine = this_machine()
+    return {
+        "date": date.today().isoformat(),
+        "command": f"lowmem-rl verify-resume --kills {kills} --seed {seed}",
+        "machine": machine_record(machine, device_on(machine, RunConfig())),
+        **proof.to_json(),
+    }
+
+
+def render(proof: Proof) -> str:
+    """Returns the kills by their moments, what was compared, and the verdict."""
+    moments = dict.fromkeys(kill.moment for kill in proof.kills)
+    head = ("killed", "times", "steps done again", "checkpoints lost")
+    rows = [_row(moment, [kill for kill in proof.kills if kill.moment == moment]) for moment in moments]
+    return "\n".join(
+        [
+            console.table([head, *rows, _row("in all", list(proof.kills))], console.width()),
+            "",
+            f"Resuming took {_range(proof.resume_seconds)} beyond loading; the whole {proof.seconds:.0f} s.",
+            *(f"differs: {difference}" for difference in proof.differences),
+            _verdict(proof),
+        ]
+    )
+
+
+def _row(moment: str, kills: list[Kill]) -> tuple[str, ...]:
+    again = sum(kill.step - kill.kept_step for kill in kills)
+    return moment, str(len(kills)), str(again), str(sum(kill.is_checkpoint_lost for kill in kills))
+
+
+def _range(seconds: tuple[float, ...]) -> str:
+    return f"{min(seconds):.2f} to {max(seconds):.2f} s" if seconds else "no time"
+
+
+def _verdict(proof: Proof) -> str:
+    if not proof.is_exact:
+        return f"NOT exact: {len(proof.differences)} differences from the undisturbed run of {proof.steps} steps."
+    return (
+        f"Exact: after {proof.steps} steps weights, optimizer, schedule and random states are the undisturbed run's "
+        "bit for bit, and so are\nits metric rows (but for time and memory), samples, order and evaluations."
+    )

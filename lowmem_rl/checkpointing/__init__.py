@@ -1,0 +1,1 @@
+"""Saving a training between two steps, resuming it, and going back."""

@@ -1,0 +1,1 @@
+"""A run's settings: what they are, where each value comes from, presets."""

@@ -1,0 +1,106 @@
+"""Presets: a model, a card and the numbers that suit both, one TOML file each.
+
+A file says in its `[preset]` table what it is for; its other tables are `RunConfig`'s, sparse.
+Values stay raw here: composing and validating them is `compose`'s.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, Literal
+
+from lowmem_rl.errors import UnknownName
+from lowmem_rl.models.hardware import CARDS
+
+LADDER = ("qwen1.5b-t4", "qwen7b-24gb", "qwen7b-a6000")
+"""Presets that a machine with a GPU gets unasked, from the least demanding up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a run of the preset took on its card."""
+
+    peak_gib: float
+    step_seconds: float
+    date: str
+    commit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """One file of `presets/`: what it is for, and the settings it states."""
+
+    name: str
+    summary: str
+    card: str
+    """A key of `hardware.CARDS`, or "cpu"."""
+    base: Literal["base", "instruct", "sft"]
+    """Kind of model it starts from: pretrained, or tuned for chat, or by supervised examples alone."""
+    checkpoint: str
+    """Which weights are loaded, in words."""
+    measured: Measured | None
+    values: Mapping[str, Any]
+    text: str
+
+    @property
+    def model(self) -> str:
+        return str(self.values["model"]["name"])
+
+    @property
+    def group_size(self) -> int:
+        return int(self.values["grpo"]["group_size"])
+
+    @property
+    def max_prompt_tokens(self) -> int:
+        return int(self.values["grpo"]["max_prompt_tokens"])
+
+    @property
+    def max_completion_tokens(self) -> int:
+        return int(self.values["grpo"]["max_completion_tokens"])
+
+
+def preset_folder() -> Traversable:
+    """Returns the folder of presets: inside the package in a wheel, beside it in a checkout."""
+    packaged = files("lowmem_rl") / "_presets"
+    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "presets"
+
+
+@cache
+def load_presets() -> tuple[Preset, ...]:
+    """Returns all presets, those for the smallest card first."""
+    found = [_read(file) for file in preset_folder().iterdir() if file.name.endswith(".toml")]
+    return tuple(sorted(found, key=lambda preset: (_offered_bytes(preset.card), preset.name)))
+
+
+def load_preset(name: str) -> Preset:
+    """Returns the preset of that name. Raises `UnknownName`."""
+    presets = {preset.name: preset for preset in load_presets()}
+    if name not in presets:
+        raise UnknownName("preset", name, presets)
+    return presets[name]
+
+
+def default_preset(card: str | None) -> str:
+    """Returns the preset for a card's key: `tiny-cpu` for none, else the most demanding one made for no larger card."""
+    if card is None:
+        return "tiny-cpu"
+    # Cards of one size differ by up to a tenth in what they offer.
+    offered = 1.1 * _offered_bytes(card)
+    return next((name for name in reversed(LADDER) if _offered_bytes(load_preset(name).card) <= offered), LADDER[0])
+
+
+def _offered_bytes(card: str) -> int:
+    """Returns what a card of the table offers, 0 for the CPU and for cards that are not in it."""
+    return CARDS[card].offered_bytes if card in CARDS else 0
+
+
+def _read(file: Traversable) -> Preset:
+    text = file.read_text(encoding="utf-8")
+    values = tomllib.loads(text)
+    about = values.pop("preset")
+    measured = Measured(**about.pop("measured")) if "measured" in about else None
+    return Preset(name=file.name.removesuffix(".toml"), measured=measured, values=values, text=text, **about)

@@ -1,0 +1,117 @@
+"""Which engine samples, with which weights, and why: decided once a run, on the loaded model and this machine.
+
+Our engine is taken for every model whose layers it knows, if it says here what the model's own forward says; on a GPU
+it must also be the faster one. Otherwise transformers' `generate` samples (on a GPU, Unsloth's rewriting of it).
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.engine.continuous_batching import Limits, Sampled, sample
+from lowmem_rl.engine.decoder import Decoder
+from lowmem_rl.engine.decoder_weights import UnknownModel, merged, quantized
+from lowmem_rl.engine.hf_generate import answer
+from lowmem_rl.engine.logprobs import completion_log_probs
+from lowmem_rl.engine.policy import Policy
+from lowmem_rl.engine.row_length import TRIAL, TRIAL_TOKENS, training_row
+from lowmem_rl.engine.sampling import GREEDY
+
+Weights = Literal["merged", "quantized"]
+
+MAX_GAP_FP32, MAX_GAP_16BIT = 1e-3, 0.05
+"""Mean difference, in nats a token, that rounding explains: 2e-6 was seen in float32 (embedded model, 2026-11-20);
+16-bit logits of about 20 stand in steps of 0.02 to 0.12."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What samples, and why; `tokens_per_s` of each engine where they were tried against each other."""
+
+    engine: Literal["lowmem", "generate", "vllm"]
+    weights: Weights | None
+    reason: str
+    tokens_per_s: dict[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        engine = f"{self.engine}, {self.weights} weights" if self.weights else self.engine
+        return f"{engine} ({self.reason})"
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain JSON data."""
+        return asdict(self)
+
+
+def choose(policy: Policy, config: RunConfig) -> Choice:
+    """Returns what samples in a run of `config`."""
+    wanted = config.rollout.engine
+    if wanted == "vllm" or wanted == "generate":
+        return Choice(wanted, None, "named in the config")
+    try:
+        with policy.without_dropout():
+            found = _tried(policy, config, config.rollout_weights)
+            # As in a run: where the copy is off, the model's own weights may still be right.
+            is_off = found.engine == "generate" and not found.tokens_per_s
+            return _tried(policy, config, "quantized") if is_off and config.rollout_weights == "merged" else found
+    except UnknownModel as error:
+        return Choice("generate", None, f"our engine does not know this model: {error}")
+
+
+def build(policy: Policy, weights: Weights | None, places: int) -> Decoder:
+    """Returns the decoder over the policy's present weights for rows of `places` tokens. Raises `UnknownModel`."""
+    return merged(policy.model, places) if weights == "merged" else quantized(policy.model, places)
+
+
+def gap_of(
+    policy: Policy, prompts: Sequence[Sequence[int]], sampled: Sequence[Sampled], temperature: float = 1.0
+) -> float:
+    """Returns the mean distance of the sampled tokens' log-probabilities from those under the training weights."""
+    rows = [(prompt, row.ids) for prompt, row in zip(prompts, sampled, strict=True)]
+    theirs = completion_log_probs(policy, rows, temperature=temperature)
+    pairs = [
+        pair for row, other in zip(sampled, theirs, strict=True) for pair in zip(row.log_probs, other, strict=True)
+    ]
+    return sum(abs(one - other) for one, other in pairs) / len(pairs)
+
+
+def max_gap(policy: Policy) -> float:
+    """Returns the gap beyond which the sampler is no longer the policy."""
+    return MAX_GAP_FP32 if policy.device.dtype == "float32" else MAX_GAP_16BIT
+
+
+def _tried(policy: Policy, config: RunConfig, weights: Weights) -> Choice:
+    """Returns our engine if it is right with these weights and, where it must be, the faster. Raises `UnknownModel`."""
+    decoder, rows = build(policy, weights, training_row(config)), config.grpo.group_size
+    prompts = [policy.tokenize(TRIAL)] * rows
+    limits = Limits(frozenset(), TRIAL_TOKENS, rows)
+    gap = gap_of(policy, prompts[:1], sample(decoder, prompts[:1], ["trial"], GREEDY, limits))
+    if not gap <= max_gap(policy):  # NaN too
+        return Choice("generate", None, f"our engine's log-probs lie {gap:.2g} nats from the model's own")
+    ours = Choice("lowmem", weights, f"log-probs lie {gap:.1g} nats from the model's own")
+    if config.rollout.engine == "lowmem" or not policy.device.is_gpu:
+        return ours
+    sample(decoder, prompts, ["trial"] * rows, GREEDY, limits)
+    began = time.monotonic()
+    sample(decoder, prompts, ["trial"] * rows, GREEDY, limits)
+    our_speed = rows * TRIAL_TOKENS / (time.monotonic() - began)
+    return _faster(ours, our_speed, _tokens_per_s_of_generate(policy, rows))
+
+
+def _faster(ours: Choice, our_speed: float, other_speed: float) -> Choice:
+    speeds = {"lowmem": our_speed, "generate": other_speed}
+    if our_speed >= other_speed:
+        return replace(ours, tokens_per_s=speeds)
+    return Choice("generate", None, "faster than our engine on this card", speeds)
+
+
+def _tokens_per_s_of_generate(policy: Policy, rows: int) -> float:
+    _generate(policy, rows)  # the first call builds buffers and compiles
+    began = time.monotonic()
+    tokens = _generate(policy, rows)
+    return tokens / (time.monotonic() - began)
+
+
+def _generate(policy: Policy, rows: int) -> int:
+    return sum(found.tokens for found in answer(policy, [TRIAL] * rows, GREEDY, max_tokens=TRIAL_TOKENS, batch=rows))

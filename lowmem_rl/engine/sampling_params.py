@@ -1,0 +1,25 @@
+"""How a token is chosen, as settings: what `sampling` does with them needs torch, to name them does not."""
+
+from dataclasses import dataclass
+
+from lowmem_rl.config.run_config import RolloutConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Picking:
+    """How a token is chosen: transformers' settings under transformers' meaning. `greedy` overrides the others."""
+
+    greedy: bool = False
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float | None = None
+    repetition_penalty: float = 1.0
+
+    @classmethod
+    def of(cls, rollout: RolloutConfig) -> "Picking":
+        """Returns what a run samples with."""
+        return cls(False, rollout.temperature, rollout.top_p, rollout.top_k, rollout.min_p, rollout.repetition_penalty)
+
+
+GREEDY = Picking(greedy=True)

@@ -1,0 +1,80 @@
+"""A run's own model: what it was trained from, with the adapter that it has learnt."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lowmem_rl.config.compose import Layer, defaults, flatten, merge, validate
+from lowmem_rl.config.keys import is_known
+from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.engine.adapter import WEIGHTS, load_adapter
+from lowmem_rl.engine.device import Device
+from lowmem_rl.engine.policy import Policy, load_policy
+from lowmem_rl.engine.row_length import Use
+from lowmem_rl.errors import ConfigError, RunDirError
+from lowmem_rl.storage.run_dir import RunDir, read_json
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What a run has learnt: its last adapter, or that of its best evaluation."""
+
+    run: RunDir
+    adapter: Path
+
+    @property
+    def is_best(self) -> bool:
+        """True for the adapter of the best evaluation."""
+        return self.adapter == self.run.best
+
+
+def config_of(run: RunDir) -> RunConfig:
+    """Returns the configuration that a run resolved to. Raises `RunDirError` for a directory that is no run."""
+    if not run.config.is_file():
+        raise RunDirError(
+            f"{run.path} is no run directory: it has no config.json.", hint="`train` prints where a run is."
+        )
+    try:
+        return validate(merge([defaults(), written_in(run)]), [])
+    except (ConfigError, LookupError, TypeError, AttributeError) as error:
+        raise RunDirError(
+            f"{run.config} is no run's configuration.", hint="Take the file that `train` has written."
+        ) from error
+
+
+def written_in(run: RunDir) -> Layer:
+    """Returns the settings of a run's config.json; keys that this version does not know are left out.
+
+    Raises KeyError, TypeError or AttributeError for a file that holds none.
+    """
+    settings = flatten(read_json(run.config)["config"])
+    known = {key: value for key, value in settings.items() if is_known(key)}
+    return Layer(str(run.config), known, replaces_rewards=True)
+
+
+def find_learnt(path: Path) -> Learnt:
+    """Returns what a run has learnt; `path` is the run's directory, or in it `best` or `adapter`."""
+    whole = path.resolve()
+    names_one = whole.name in ("best", "adapter") and not (path / "config.json").exists()
+    if names_one and (whole.parent / "config.json").is_file():
+        return Learnt(RunDir(whole.parent), whole)
+    return Learnt(RunDir(path), RunDir(path).adapter)
+
+
+def check_adapter(learnt: Learnt) -> None:
+    """Raises `RunDirError` where nothing was learnt."""
+    if not (learnt.adapter / WEIGHTS).is_file():
+        raise RunDirError(
+            f"{learnt.run.path} has no adapter in {learnt.adapter.name}: nothing that was learnt is saved there.",
+            hint="`train` saves it when it ends or is stopped by Ctrl-C; take a run that got so far.",
+        )
+
+
+def load_trained(learnt: Learnt, config: RunConfig, device: Device, uses: Sequence[Use] = ()) -> Policy:
+    """Loads a run's model as training had it, its adapter filled with what was learnt, for the rows of `uses`.
+
+    Raises `RunDirError` for an adapter that is damaged or another model's, and what `load_policy` raises.
+    """
+    policy = load_policy(config, device, uses)
+    load_adapter(policy.model, learnt.adapter)
+    return policy

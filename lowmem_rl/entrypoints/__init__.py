@@ -1,0 +1,1 @@
+"""The jobs a command or a program starts, one file each."""

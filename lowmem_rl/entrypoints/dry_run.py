@@ -1,0 +1,119 @@
+"""What a run would be, without running it: the resolved config and the exact arguments of the stack.
+
+Needs no card, no network and no torch. On a machine without the preset's card the arguments
+are those for that card.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lowmem_rl.config.compose import Composed
+from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.engine.device import Device, device_of, device_on
+from lowmem_rl.engine.policy import adapter_arguments, load_arguments
+from lowmem_rl.entrypoints.preflight import check_settings, plan_anywhere
+from lowmem_rl.errors import LowMemError
+from lowmem_rl.grpo.prompt_order import rates_of
+from lowmem_rl.models.hardware import find_card, this_machine
+from lowmem_rl.planning.gate import gate
+from lowmem_rl.planning.overrides import planner_origins
+from lowmem_rl.planning.plan import Plan
+from lowmem_rl.signal.pass_rate import PassRate
+from lowmem_rl.trl_adapter.grpo_args import (
+    Adjustment,
+    adjustments,
+    grpo_arguments,
+    micro_batches_per_step,
+    unsloth_arguments,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """Everything that a run is decided by before it starts."""
+
+    preset: str
+    card: str
+    device: Device
+    config: RunConfig
+    origins: dict[str, str]
+    from_pretrained: dict[str, Any]
+    get_peft_model: dict[str, Any]
+    grpo_config: dict[str, Any]
+    unsloth_grpo_config: dict[str, Any]
+    adjustments: tuple[Adjustment, ...]
+    plan: Plan
+    refusals: tuple[LowMemError, ...]
+    """What `train` would end with before it loads the model, unless forced."""
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain JSON data."""
+        planned = self.plan.to_json()
+        return {name: getattr(self, name) for name in self.__slots__ if name != "plan"} | {
+            "device": asdict(self.device),
+            "config": self.config.model_dump(mode="json"),
+            "adjustments": [asdict(adjustment) for adjustment in self.adjustments],
+            "verdict": planned["verdict"],
+            "pass_rate": planned["pass_rate"],
+            "refusals": [{"error": str(one), "hint": one.hint, "exit_code": one.exit_code} for one in self.refusals],
+        }
+
+
+def dry_run(composed: Composed, out: Path, pass_rate: PassRate | None = None) -> DryRun:
+    """Returns what `train` would do into `out`; the gate only tells.
+
+    Raises `ConfigError` as `train` would, and `TaskError` for the curriculum's pass rates, the one file that is read.
+    """
+    check_settings(composed.config)
+    rates_of(composed.config)
+    planned = plan_anywhere(composed, pass_rate)
+    config, device = planned.config, planned_device(composed)
+    return DryRun(
+        preset=composed.preset,
+        card=composed.card,
+        device=device,
+        config=config,
+        origins=dict(composed.origins) | planner_origins(composed.config),
+        from_pretrained=load_arguments(config, device),
+        get_peft_model=adapter_arguments(config, device),
+        grpo_config=grpo_arguments(config, device, out),
+        unsloth_grpo_config=unsloth_arguments(config, device),
+        adjustments=tuple(adjustments(config, device)),
+        plan=planned,
+        refusals=gate(planned, force=True),
+        notes=tuple(_notes(config, device)),
+    )
+
+
+def planned_device(composed: Composed) -> Device:
+    """Returns this machine's device, or the preset's card where this machine has none."""
+    machine = this_machine()
+    if machine.card is None and composed.card != "cpu":
+        return device_of(find_card(composed.card), composed.config)
+    return device_on(machine, composed.config)
+
+
+def _notes(config: RunConfig, device: Device) -> list[str]:
+    """What the stack would do to these settings by itself, were they not given explicitly."""
+    grpo = config.grpo
+    notes = [
+        f"{config.rows_per_step} completions a step ({grpo.prompts_per_step} groups of {grpo.group_size}) "
+        f"in {micro_batches_per_step(config)} micro-batches of {config.micro_batch}"
+    ]
+    if grpo.loss == "dapo" and grpo.epsilon_high is None:
+        notes.append(f"epsilon_high is given as {grpo.epsilon}: left unset, Unsloth makes it 0.28 for dapo")
+    if grpo.loss == "dapo" and not grpo.mask_truncated:
+        notes.append("mask_truncated_completions is given as false: left unset, Unsloth turns it on for dapo")
+    if config.micro_batch < grpo.group_size:
+        notes.append("steps_per_generation is given: left unset, Unsloth may raise the batch to the group size")
+    if config.model.bits == 4 and config.model.checkpoint == "dynamic" and device.is_gpu:
+        notes.append("Unsloth swaps the model's name for its dynamic 4-bit upload (model.checkpoint)")
+    if config.optimizer.warmup_steps >= grpo.steps:
+        notes.append(f"the run of {grpo.steps} steps ends within its warm-up of {config.optimizer.warmup_steps}")
+    if grpo.loss == "bnpo":
+        notes.append("bnpo averages over each micro-batch: memory.micro_batch changes its gradient")
+    if config.optimizer.schedule == "multistep":
+        notes.append("the multi-step schedule is ours: transformers is told a constant one")
+    return notes

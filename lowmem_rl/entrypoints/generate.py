@@ -1,0 +1,87 @@
+"""One question to a run's model, told once: load it, ask without the adapter and with it."""
+
+import contextlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.engine.device import device_on
+from lowmem_rl.engine.hf_generate import Completion
+from lowmem_rl.engine.policy import Policy, prepare_process
+from lowmem_rl.engine.sampler import Sampler
+from lowmem_rl.engine.sampling import GREEDY, Picking, names_of
+from lowmem_rl.engine.trained_model import check_adapter, config_of, find_learnt, load_trained
+from lowmem_rl.entrypoints.preflight import check_weights
+from lowmem_rl.errors import ConfigError
+from lowmem_rl.example import Message
+from lowmem_rl.models.hardware import this_machine
+from lowmem_rl.prompts import conversation
+from lowmem_rl.telemetry.events import Listener, PhaseBegan
+from lowmem_rl.telemetry.output_capture import library_talk_to
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a run's base model and its trained model say to one prompt; greedily once, or as often as was sampled."""
+
+    prompt: str
+    greedy: bool
+    base: tuple[Completion, ...]
+    trained: tuple[Completion, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain JSON data."""
+        return asdict(self)
+
+
+def ask(run_path: Path, prompt: str, *, samples: int | None = None, listen: Listener = lambda event: None) -> Told:
+    """Asks a run's model as its training asked, greedily or `samples` times with its sampling settings.
+
+    `run_path` is a run's directory, or in it `best`. Raises `RunDirError` for a run without an adapter, `ConfigError`
+    for a prompt that is none or too long.
+    """
+    learnt = find_learnt(run_path)
+    config = config_of(learnt.run)
+    check_adapter(learnt)
+    messages = conversation(_checked(prompt), config.task.prompt)
+    check_weights(config)
+    with library_talk_to(learnt.run.log):
+        listen(PhaseBegan(f"loading {config.model.name} with the adapter"))
+        device = device_on(this_machine(), config)
+        prepare_process(config, device)
+        policy = load_trained(learnt, config, device)
+        _check_length(policy, messages, config)
+        sampler = Sampler(policy, config)
+        with policy.model.disable_adapter():
+            base = _answers(sampler, messages, samples)
+        return Told(prompt, samples is None, base, _answers(sampler, messages, samples))
+
+
+def _answers(sampler: Sampler, messages: tuple[Message, ...], samples: int | None) -> tuple[Completion, ...]:
+    config, rows = sampler.config, samples or 1
+    picking = GREEDY if samples is None else Picking.of(config.rollout)
+    answered = sampler.answers(
+        [messages] * rows,
+        picking,
+        max_tokens=config.grpo.max_completion_tokens,
+        batch=min(rows, config.eval.batch),
+        names=names_of(f"prompt {config.seed}", rows),
+    )
+    return tuple(completion for _, completion in sorted(answered, key=lambda found: found[0]))
+
+
+def _checked(prompt: str) -> str:
+    with contextlib.suppress(UnicodeEncodeError):
+        if prompt.encode() and prompt.strip():
+            return prompt
+    raise ConfigError("The prompt is empty or no UTF-8 text.", hint='Write the question: --prompt "What is 3 * 4?"')
+
+
+def _check_length(policy: Policy, messages: tuple[Message, ...], config: RunConfig) -> None:
+    tokens, most = len(policy.tokenize(messages)), config.grpo.max_prompt_tokens
+    if tokens > most:
+        raise ConfigError(
+            f"The prompt has {tokens} tokens; this run's model was loaded for {most} (grpo.max_prompt_tokens).",
+            hint="Ask something shorter.",
+        )

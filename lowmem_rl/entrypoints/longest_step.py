@@ -1,0 +1,150 @@
+"""A step as long as a run's longest, without what only repeats an allocation.
+
+Of each answer the last tokens are sampled: our engine's cache has its full size from the first one on. Of the update
+the two largest micro-batches are learnt from. Rewards differ within each group, so that no row is left out.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.engine.continuous_batching import GPU_CHECK_EVERY, Limits, Sampled
+from lowmem_rl.engine.decoder import Decoder
+from lowmem_rl.engine.hf_generate import Completion
+from lowmem_rl.engine.policy import Policy
+from lowmem_rl.engine.sampler import Sampler
+from lowmem_rl.engine.sampling import Picking
+from lowmem_rl.example import Example
+from lowmem_rl.grpo.micro_batches import Batch, Cut
+from lowmem_rl.grpo.oom_retry import make_whole
+from lowmem_rl.grpo.train_dataset import to_dataset, tokens_of
+from lowmem_rl.planning.overrides import changed
+from lowmem_rl.trl_adapter.trainer import SampledBatch, make_trainer
+
+LAST_TOKENS = GPU_CHECK_EVERY
+"""Tokens that a row samples: as many as lie between two looks at who has finished, so that there is one look."""
+
+
+class LastTokens(Sampler):
+    """Samples the last tokens of each row; the ones before repeat the first of those, and no answer ends early.
+
+    The cache, the mask and what attention reads are those of full rows: only the tokens between are not computed.
+    """
+
+    def sample(
+        self, prompts: Sequence[Sequence[int]], names: Sequence[str], picking: Picking, limits: Limits
+    ) -> list[Sampled]:
+        """Returns one completion a prompt, of full length."""
+        limits = last_tokens_of(limits)
+        return [_filled(row, limits.skipped) for row in super().sample(prompts, names, picking, limits)]
+
+    def _as_they_end(
+        self, decoder: Decoder, ids: Sequence[Sequence[int]], names: Sequence[str], picking: Picking, limits: Limits
+    ) -> Iterator[tuple[int, Completion]]:
+        return super()._as_they_end(decoder, ids, names, picking, last_tokens_of(limits))
+
+    def _gap(self, prompts: Sequence[Sequence[int]], sampled: Sequence[Sampled], picking: Picking) -> None:
+        """Takes the memory of the comparison, whose result says nothing: tokens were left out."""
+        super()._gap(prompts, sampled, picking)
+
+
+def last_tokens_of(limits: Limits) -> Limits:
+    """Returns the limits of rows that begin shortly before their end."""
+    return replace(limits, skipped=max(limits.max_tokens - LAST_TOKENS, 0))
+
+
+def _filled(row: Sampled, skipped: int) -> Sampled:
+    """Puts a sampled id in the place of those left out: the zeros there may be the padding's, which would be cut."""
+    return Sampled([row.ids[skipped]] * skipped + row.ids[skipped:], row.log_probs)
+
+
+def sampler_up_to_the_limit(policy: Policy, config: RunConfig, kind: type[Sampler] = LastTokens) -> Sampler:
+    """Returns a sampler none of whose answers ends early; of `generate` that costs one copy more of a place's logits.
+
+    vLLM takes its cache at once, whatever the lengths: there the step is as long as the answers happen to be.
+    """
+    sampler = kind(policy, changed(config, {"rollout.stop_loops": False}))
+    sampler.stop_ids = frozenset()
+    policy.model.generation_config.min_new_tokens = config.grpo.max_completion_tokens
+    return sampler
+
+
+def _undo_as_in_a_run(trainer: Any) -> None:
+    """Takes the copy that a run's optimizer steps from; here a failure is not tried again."""
+    create = trainer.create_optimizer
+
+    def create_whole(*args: Any) -> Any:
+        optimizer = create(*args)
+        make_whole(optimizer, _raise)
+        return optimizer
+
+    trainer.create_optimizer = create_whole
+
+
+def _raise(why: str) -> None:
+    import torch
+
+    raise torch.OutOfMemoryError(why)
+
+
+def sample_one_wave(trainer: Any) -> None:
+    """Makes `generate`, whose cache grows with each token, answer one wave of the longest prompts, for all rows."""
+    sample, rows = trainer._sample_through_trl, trainer.config.rollout_rows
+
+    def sample_wave(prompt_ids: list[list[int]], *args: Any) -> SampledBatch:
+        longest_first = sorted(prompt_ids, key=len, reverse=True)
+        wave: SampledBatch = sample(longest_first[:rows], *args)
+        ids = [wave.completion_ids[number % len(wave.completion_ids)] for number in range(len(prompt_ids))]
+        return replace(wave, completion_ids=ids)
+
+    if not trainer.use_vllm:  # it plans its own waves
+        trainer._sample_through_trl = sample_wave
+
+
+def learn_from_the_largest(trainer: Any) -> None:
+    """Leaves two micro-batches of the step: the second, the largest, meets the gradients of the first."""
+    lay_out = trainer.lay_out
+
+    def lay_out_two(rollout: Batch, sampled_after: int) -> Cut:
+        found: Cut = lay_out(rollout, sampled_after)
+        slots = list(found.slots)
+        of_a_step = len(slots) // trainer.layout.steps
+        kept = sorted(filter(None, slots[:of_a_step]), key=_tokens)[-2:]
+        trainer._buffered_inputs = kept + [None] * (len(slots) - len(kept))
+        return found
+
+    trainer.lay_out = lay_out_two
+
+
+def _tokens(batch: Batch) -> int:
+    """Tokens of a micro-batch, padding counted."""
+    return int(batch["prompt_ids"].numel() + batch["completion_ids"].numel())
+
+
+def trainer_of(sampler: Sampler, examples: Sequence[Example], rewards: int, out: Path) -> Any:
+    """Returns a trainer over the examples; as many of its rewards as the run has are `Alternating`."""
+    policy = sampler.policy
+    trainer = make_trainer(
+        policy,
+        sampler.config,
+        sampler=sampler,
+        dataset=to_dataset(examples),
+        prompt_tokens=tokens_of(policy, {example.id: example for example in examples}),
+        reward_functions=[Alternating() for _ in range(rewards)],
+        callbacks=[],
+        on_scored=lambda batch: None,
+        out=out,
+    )
+    _undo_as_in_a_run(trainer)
+    return trainer
+
+
+class Alternating:
+    """Pays every second completion: every group is informative, whatever the model says."""
+
+    __name__ = "alternating"
+
+    def __call__(self, completion_ids: Sequence[Sequence[int]], **_: Any) -> list[float | None]:
+        return [float(number % 2) for number in range(len(completion_ids))]

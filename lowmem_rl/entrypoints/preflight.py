@@ -1,0 +1,213 @@
+"""Everything that can be found wrong before the model is loaded."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lowmem_rl.config.compose import Composed
+from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.engine.device import Device, device_on
+from lowmem_rl.errors import LowMemError, SetupError, TaskError
+from lowmem_rl.evaluation.eval_set import Questions, another_task, held_out, held_out_examples
+from lowmem_rl.evaluation.grader import Judge, judge_of
+from lowmem_rl.example import Example
+from lowmem_rl.grpo.prompt_order import examples_to_draw, rates_of
+from lowmem_rl.grpo.train_dataset import check_enough
+from lowmem_rl.memory.calibration import calibration_for
+from lowmem_rl.models.hardware import Machine, find_card, this_machine
+from lowmem_rl.models.lookup import check_fetched, check_length, check_tokenizer, load_shape, model_path
+from lowmem_rl.planning.gate import gate
+from lowmem_rl.planning.plan import Plan, plan
+from lowmem_rl.rewards.adversarial_cases import Trial
+from lowmem_rl.rewards.chat_template import prefill_of_model
+from lowmem_rl.rewards.model_reward import without_model
+from lowmem_rl.rewards.reward import RewardSet
+from lowmem_rl.rewards.reward_check import check_rewards, refuse
+from lowmem_rl.rewards.reward_registry import load_reward_set
+from lowmem_rl.signal.pass_rate import PassRate
+from lowmem_rl.storage.run_dir import read_json
+from lowmem_rl.tasks.curriculum import Rates, difficulties
+from lowmem_rl.tasks.select import check_disjoint, draw_examples, gold_completion_of
+from lowmem_rl.tasks.task import Selection, Task
+from lowmem_rl.tasks.task_check import check_examples, check_judges, check_spoiled
+from lowmem_rl.tasks.task_finding import refuse as refuse_task
+from lowmem_rl.tasks.task_registry import load_task
+from lowmem_rl.telemetry.trackers import check_trackers
+
+TRIED_GOLDS = 20
+"""Examples the rewards are tried on before a model is loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a run works with, checked. `plan.config` is the run's config with every "auto" chosen."""
+
+    plan: Plan
+    overridden: tuple[LowMemError, ...]
+    """Refusals that --force has overridden."""
+    device: Device
+    rewards: RewardSet
+    judge: Judge
+    rates: Rates
+    """Pass rates that the order of the prompts begins with."""
+    train: tuple[Example, ...]
+    test: tuple[Example, ...]
+    further: tuple[Questions, ...]
+    """What is asked of the tasks of eval.tasks."""
+    notes: tuple[str, ...]
+    """What the user should know, and what keeps nothing from starting."""
+
+
+def prepare(composed: Composed, *, force: bool = False, pass_rate: PassRate | None = None) -> Inputs:
+    """Returns what the run needs besides the model; `pass_rate` is what is known of it, for the gate.
+
+    Raises `ConfigError`, `TaskError`, `RewardError`, `SetupError`, `DoesNotFit` or `NoSignal`, in the
+    order in which they cost time.
+    """
+    machine = this_machine()
+    rewards, task = check_settings(composed.config)
+    judge, rates = judge_of(task), rates_of(composed.config)
+    check_card(composed, machine)
+    planned = plan_here(composed.config, machine, pass_rate)
+    overridden = gate(planned, force=force)
+    config = planned.config
+    check_trackers(config.logging.report_to)
+    device = device_on(machine, config)
+    check_weights(config)
+    train, test = load_examples(config, task, rates)
+    further = further_questions(config)
+    overridden += _overridable(lambda: check_scoring(config, rewards, task, train), force=force)
+    overridden += _overridable(lambda: check_sample(config, rewards, task, train, test), force=force)
+    notes = [*check_order(config, train, rates), *other_model_notes(config), *control_notes(rewards, task, train)]
+    examples = (tuple(train), tuple(test), further)
+    return Inputs(planned, overridden, device, rewards, judge, rates, *examples, tuple(notes))
+
+
+def _overridable(check: Callable[[], None], *, force: bool) -> tuple[LowMemError, ...]:
+    """Returns the refusal that `force` overrides; without it, the refusal is raised."""
+    try:
+        check()
+    except TaskError as refusal:
+        if not force:
+            raise
+        return (refusal,)
+    return ()
+
+
+def check_order(config: RunConfig, train: Sequence[Example], rates: Rates) -> list[str]:
+    """Returns what is to be known of the order. Raises `TaskError` for examples that do not say how hard they are."""
+    curriculum = config.curriculum
+    if curriculum.by == "none" or (curriculum.how == "window" and not rates):
+        return []
+    difficulties(train, curriculum.by, rates)
+    unknown = [example for example in train if example.id not in rates]
+    if curriculum.by != "pass_rate" or not unknown:
+        return []
+    return [f"{len(unknown)} of {len(train)} examples have no pass rate in {curriculum.rates} and count as one half"]
+
+
+def other_model_notes(config: RunConfig) -> list[str]:
+    """Returns a note where the pass rates are known to be another model's."""
+    path = config.curriculum.rates
+    probed = read_json(Path(path).expanduser()).get("model") if path else None
+    return [f"the pass rates in {path} are those of {probed}"] if probed not in (None, config.model.name) else []
+
+
+def check_scoring(config: RunConfig, rewards: RewardSet, task: Task, train: Sequence[Example]) -> None:
+    """Tries the rewards on gold and on degenerate completions.
+
+    Raises `RewardError` for a reward that fails, cannot be earned under the chat template, or pays a degenerate
+    completion more than a perfect one.
+    """
+    trials = [Trial(example, gold_completion_of(task, example)) for example in train[:TRIED_GOLDS]]
+    prefill = prefill_of_model(config.model.name, config.model.revision) or ""
+    refuse(check_rewards(rewards, trials, prefill))
+
+
+def check_sample(
+    config: RunConfig, rewards: RewardSet, task: Task, train: Sequence[Example], test: Sequence[Example]
+) -> None:
+    """Raises `TaskError` for rewards that do not judge the task, golds not paid, spoiled ones paid, repeats, leaks.
+
+    A control run, which reads no answers on purpose, is not asked to tell right from wrong.
+    """
+    is_control = bool(control_notes(rewards, task, train))
+    tried = RewardSet((), ()) if is_control else without_model(rewards)
+    found = check_examples(task, tried, train, test, TRIED_GOLDS)
+    # Whether there is a judge is asked of all rewards, also of those that need the model.
+    unjudged = list(check_judges(task, tried))
+    apart = [finding for finding in found if finding not in unjudged]
+    refuse_task(config.task.name, [*apart, *(() if is_control else check_judges(task, rewards))])
+
+
+def control_notes(rewards: RewardSet, task: Task, train: Sequence[Example]) -> list[str]:
+    """Returns a note on a run whose rewards read no answers: they hold no judge of the task, and tell none apart."""
+    unjudged = [finding.what for finding in check_judges(task, rewards)]
+    return [] if unjudged and _tell_apart(without_model(rewards), task, train) else unjudged
+
+
+def _tell_apart(rewards: RewardSet, task: Task, train: Sequence[Example]) -> bool:
+    """Says whether a perfect completion earns more than one that is spoiled."""
+    reads = any(reward.kind == "merit" for reward in rewards.rewards)
+    return reads and not any(check_spoiled(task, rewards, train[:TRIED_GOLDS]))
+
+
+def check_settings(config: RunConfig) -> tuple[RewardSet, Task]:
+    """Checks what needs no card, no network and no data: names, code of the user's, the model's length."""
+    rewards, task = load_reward_set(config.rewards), load_task(config.task)
+    for name in config.eval.tasks:
+        load_task(another_task(config, name))
+    shape = load_shape(config.model.name, config.model.revision)
+    check_length(shape, config.grpo.max_prompt_tokens, config.grpo.max_completion_tokens)
+    return rewards, task
+
+
+def plan_here(config: RunConfig, machine: Machine, pass_rate: PassRate | None = None) -> Plan:
+    """Returns the plan of a run on this machine: what is free on its card now, or in its RAM, is the budget."""
+    budget = machine.free_bytes if machine.has_gpu else machine.ram_bytes
+    shape, known = load_shape(config.model.name, config.model.revision), calibration_for(machine.card, "unsloth")
+    return plan(config, shape, machine.card, budget, pass_rate, known)
+
+
+def plan_anywhere(composed: Composed, pass_rate: PassRate | None = None) -> Plan:
+    """Returns the plan on this machine's card, or on the preset's where this machine has none."""
+    machine, config = this_machine(), composed.config
+    if machine.has_gpu or composed.card == "cpu":
+        return plan_here(config, machine, pass_rate)
+    card = find_card(composed.card)
+    return plan(config, load_shape(config.model.name, config.model.revision), card, pass_rate=pass_rate)
+
+
+def check_weights(config: RunConfig) -> None:
+    """Raises `SetupError` or `ConfigError` for a model that cannot be loaded, before the loader finds out slowly."""
+    model_path(config.model.name)
+    if config.model.checkpoint == "plain" or config.model.bits == 16:  # else Unsloth loads another name
+        check_fetched(config.model.name, config.model.revision)
+    check_tokenizer(config.model.name, config.model.revision)
+
+
+def check_card(composed: Composed, machine: Machine) -> None:
+    """Raises `SetupError` for a preset that is made for a GPU on a machine without one."""
+    if composed.card == "cpu" or machine.has_gpu:
+        return
+    raise SetupError(
+        f"Preset {composed.preset!r} is made for a GPU ({composed.card}), and this machine shows none.",
+        hint="Repeat the command with --dry-run to see what it would do, or train here: --preset tiny-cpu",
+    )
+
+
+def further_questions(config: RunConfig) -> tuple[Questions, ...]:
+    """Returns what is asked of each further task, the run's own left out. Raises as `held_out` does."""
+    names = [name for name in dict.fromkeys(config.eval.tasks) if name != config.task.name]
+    return tuple(held_out(config, another_task(config, name)) for name in names)
+
+
+def load_examples(config: RunConfig, task: Task, rates: Rates) -> tuple[list[Example], list[Example]]:
+    """Returns the training examples a run can ask, and the held-out ones it is judged by. Raises `TaskError`."""
+    levels = config.task.levels
+    most = examples_to_draw(config, rates)
+    train = draw_examples(task, Selection("train", config.task.limit, levels, config.seed), most)
+    test = held_out_examples(task, config.task, config.eval.examples)
+    check_enough(train, config, overlong=0)
+    check_disjoint(train, test)
+    return train, test

@@ -1,0 +1,16 @@
+"""What a run reads besides the rows of training: held-out prompts, and gold answers after completions."""
+
+from lowmem_rl.engine.row_length import Use, asking, reading_answers
+from lowmem_rl.entrypoints.preflight import Inputs
+from lowmem_rl.rewards.perplexity import answer_text
+
+
+def uses_of_a_run(inputs: Inputs) -> tuple[Use, ...]:
+    """Returns what loading is given."""
+    config = inputs.plan.config
+    held_out = [example.prompt for example in inputs.test]
+    asked = asking(f"the evaluation on {config.task.name}", held_out, config.grpo.max_completion_tokens)
+    further = [questions.use for questions in inputs.further]
+    if not any(reward.kind == "model" for reward in inputs.rewards.rewards):
+        return asked, *further
+    return asked, *further, reading_answers(config, [answer_text(example) for example in inputs.train])

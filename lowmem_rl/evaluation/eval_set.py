@@ -1,0 +1,105 @@
+"""`Questions`: what an evaluation asks of a model, and who judges the answers."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+
+from lowmem_rl.config.run_config import RunConfig, TaskConfig
+from lowmem_rl.engine.row_length import Use, asking
+from lowmem_rl.engine.sampling_params import GREEDY, Picking
+from lowmem_rl.errors import TaskError
+from lowmem_rl.evaluation.eval_items import Key
+from lowmem_rl.evaluation.grader import Judge, judge_of
+from lowmem_rl.example import Example
+from lowmem_rl.rewards.reward import RewardSet
+from lowmem_rl.tasks.select import draw_examples
+from lowmem_rl.tasks.task import Selection, Task
+from lowmem_rl.tasks.task_registry import load_task
+
+NO_REWARDS = RewardSet((), ())
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """Held-out examples of one task, each to be answered greedily and `samples` times besides."""
+
+    task: TaskConfig
+    examples: Sequence[Example]
+    judge: Judge
+    max_tokens: int
+    batch: int
+    samples: int = 0
+    picking: Picking = GREEDY
+    """How the samples are picked."""
+    seed: int = 0
+    rewards: RewardSet = NO_REWARDS
+    """Scored besides, and no part of the judgement."""
+    in_domain: bool | None = None
+    """The task is the one that the run learns; None where none was learnt."""
+
+    @property
+    def total(self) -> int:
+        """Completions in all."""
+        return len(self.examples) * (1 + self.samples)
+
+    @property
+    def greedy(self) -> list[Key]:
+        return [(example.id, 0) for example in self.examples]
+
+    @property
+    def sampled(self) -> list[Key]:
+        return [(example.id, number) for example in self.examples for number in range(1, self.samples + 1)]
+
+    @property
+    def use(self) -> Use:
+        """What the model reads for it."""
+        prompts = [example.prompt for example in self.examples]
+        return asking(f"the evaluation on {self.task.name}", prompts, self.max_tokens)
+
+    def settings(self, picking: Picking) -> str:
+        """Returns all that decides an answer besides the weights and the example's own question, as one text."""
+        scored = [reward.name for reward in self.rewards.rewards]
+        return json.dumps([self.task.model_dump(mode="json"), self.max_tokens, self.seed, asdict(picking), scored])
+
+    def digest(self, weights: str, picking: Picking) -> str:
+        """Returns what answers that may stand side by side share."""
+        return blake2b(f"{weights} {self.settings(picking)}".encode(), digest_size=8).hexdigest()
+
+
+def questions_of(
+    config: RunConfig, task: TaskConfig, examples: Sequence[Example], judge: Judge, rewards: RewardSet = NO_REWARDS
+) -> Questions:
+    """Returns what a run's full evaluation asks of a task."""
+    return Questions(
+        task=task,
+        examples=examples,
+        judge=judge,
+        max_tokens=config.grpo.max_completion_tokens,
+        batch=config.eval.batch,
+        samples=config.eval.samples,
+        picking=Picking.of(config.rollout),
+        seed=config.seed,
+        rewards=rewards,
+        in_domain=task.name == config.task.name,
+    )
+
+
+def held_out(config: RunConfig, task_config: TaskConfig) -> Questions:
+    """Returns what is asked of a task's held-out examples. Raises `UnknownName`, `TaskError`, `SetupError`."""
+    task = load_task(task_config)
+    judge = judge_of(task)
+    return questions_of(config, task_config, held_out_examples(task, task_config, config.eval.examples), judge)
+
+
+def held_out_examples(task: Task, config: TaskConfig, most: int) -> list[Example]:
+    """Returns the first examples of a task that training never draws, at least one. Raises `TaskError`."""
+    examples = draw_examples(task, Selection("test", most, config.levels), most)
+    if not examples:
+        raise TaskError(f"Task {config.name!r} has no held-out examples.", hint="Choose other levels or data.")
+    return examples
+
+
+def another_task(config: RunConfig, name: str) -> TaskConfig:
+    """Returns the settings under which a run is asked another task: its own prompt, that task's data and levels."""
+    return TaskConfig(name=name, prompt=config.task.prompt)

@@ -1,0 +1,141 @@
+"""What an evaluation is pointed at: a run or one of its adapters, an adapter alone, or a model; found without torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lowmem_rl.config.compose import Entry, Layer, defaults, flatten, merge, read_assignments, validate
+from lowmem_rl.config.presets import load_preset
+from lowmem_rl.config.run_config import RunConfig, TaskConfig
+from lowmem_rl.engine.adapter import CONFIG, SavedAdapter, read_adapter
+from lowmem_rl.engine.trained_model import written_in
+from lowmem_rl.errors import ConfigError, LowMemError, RunDirError
+from lowmem_rl.models.lookup import CATALOGUE, TINY, TINY_DIRECTORY, cached_snapshot, load_shape
+from lowmem_rl.storage.run_dir import RunDir, read_json
+
+SETTINGS = "--set"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A model to be evaluated: its configuration before "auto" is resolved, and the adapter over it."""
+
+    name: str
+    """As the user named it."""
+    layers: tuple[Layer, ...]
+    """What its configuration is made of; the settings of the command line come last."""
+    adapter: SavedAdapter | None = None
+    run_dir: RunDir | None = None
+    """The run it belongs to."""
+    step: int = 0
+
+    @property
+    def config(self) -> RunConfig:
+        """Its configuration. Raises `ConfigError`."""
+        return self._merged()[0]
+
+    @property
+    def task_origins(self) -> dict[str, str]:
+        """Where the name of each task in its configuration comes from: it may stand for code."""
+        config, merged = self._merged()
+        further = dict.fromkeys(config.eval.tasks, merged["eval.tasks"].origin)
+        return {config.task.name: merged["task.name"].origin} | further
+
+    def asked(self, task: str) -> TaskConfig:
+        """Returns the settings under which a task is asked; another one's than its own has its own data and levels."""
+        return self._merged(Layer("--task", {"task.name": task}))[0].task
+
+    def _merged(self, *above: Layer) -> tuple[RunConfig, dict[str, Entry]]:
+        merged = merge([*self.layers, *above])
+        return validate(merged, self.layers[-1].mistakes), merged
+
+
+def find_target(name: str, preset: str, settings: Sequence[str]) -> Target:
+    """Returns what `name` is: a run's directory, one of its adapters, an adapter, or a model under `preset`.
+
+    Raises `RunDirError` for a run or an adapter that cannot be used, `ConfigError` or `SetupError` for a model.
+    """
+    path = Path(name).expanduser()
+    given = read_assignments(SETTINGS, settings)
+    if path.is_dir() and name != TINY:
+        if _is_run(path):
+            return _of_run(name, RunDir(path), _adapter_of(RunDir(path)), given)
+        if (path / CONFIG).is_file():
+            run = next((folder for folder in path.resolve().parents[:2] if _is_run(folder)), None)
+            if run:
+                return _of_run(name, RunDir(run), path, given)
+            return _of_adapter(name, path, preset, given)
+        _check_model_folder(path)
+    elif path.parent.is_dir() and path.parent != Path() and not (name in CATALOGUE or cached_snapshot(name)):
+        raise RunDirError(f"There is no {path}.", hint="Name a run directory, an adapter, or a model's folder or name.")
+    return Target(name, (*_over_preset(preset, {"model.name": name}), given))
+
+
+def _is_run(path: Path) -> bool:
+    """A run's config.json says where each value came from, a model's has no such thing."""
+    if not (path / "config.json").is_file():
+        return False
+    written = read_json(path / "config.json")
+    return isinstance(written, dict) and isinstance(written.get("config"), dict) and "origins" in written
+
+
+def _adapter_of(run: RunDir) -> Path:
+    if run.adapter.is_dir():
+        return run.adapter
+    others = [path for path in (run.best, *sorted((run.path / "checkpoints").glob("*"))) if path.is_dir()]
+    hint = f"It has {', '.join(map(str, others))}: name one of them." if others else "Train it again, to its end."
+    raise RunDirError(f"Run {run.path} has no adapter.", hint=hint)
+
+
+def _of_run(name: str, run: RunDir, adapter: Path, given: Layer) -> Target:
+    saved = read_adapter(adapter)
+    return Target(
+        name, (defaults(), written_in(run), _shape(saved), given), saved, run, _step_of(run, adapter.resolve().name)
+    )
+
+
+def _step_of(run: RunDir, adapter: str) -> int:
+    if adapter.startswith("step-") and adapter.removeprefix("step-").isdigit():
+        return int(adapter.removeprefix("step-"))
+    written = read_json(run.evaluations) if run.evaluations.is_file() else {}
+    found = written.get("best" if adapter == "best" else "after") if isinstance(written, dict) else None
+    step = found.get("step") if isinstance(found, dict) else None
+    return step if isinstance(step, int) else 0
+
+
+def _of_adapter(name: str, path: Path, preset: str, given: Layer) -> Target:
+    saved = read_adapter(path)
+    layers = (*_over_preset(preset, {"model.name": _here(saved.base)}), _shape(saved), given)
+    target = Target(name, layers, saved)
+    base = target.config.model
+    try:
+        load_shape(base.name, base.revision)
+    except LowMemError as error:
+        raise RunDirError(
+            f"Adapter {path} was trained over {base.name}, which is not here.",
+            hint=f"Say where it is: --set model.name=FOLDER. {error.hint}",
+        ) from error
+    return target
+
+
+def _here(base: str) -> str:
+    """Returns the base model's name; the embedded one was saved under the path of the installation that trained."""
+    return TINY if Path(base).name == TINY_DIRECTORY.name and not Path(base).is_dir() else base
+
+
+def _check_model_folder(path: Path) -> None:
+    if not (path / "config.json").is_file():
+        raise ConfigError(
+            f"{path} is no run, no adapter and no model: it has neither config.json nor {CONFIG}.",
+            hint="Name a run directory, an adapter's folder, or a folder that save_pretrained has written.",
+        )
+
+
+def _shape(saved: SavedAdapter) -> Layer:
+    values = {f"adapter.{key}": getattr(saved.config, key) for key in ("rank", "alpha", "targets")}
+    return Layer(str(saved.path), values)
+
+
+def _over_preset(preset: str, values: dict[str, object]) -> tuple[Layer, ...]:
+    below = Layer(f"preset {preset}", flatten(load_preset(preset).values))
+    return defaults(), below, Layer("the model", values)

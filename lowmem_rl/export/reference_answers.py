@@ -1,0 +1,75 @@
+"""The trained model's side of the proof: loaded as training has it, and let go of before anything else is loaded."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.engine.device import Device
+from lowmem_rl.engine.hf_generate import completion_of
+from lowmem_rl.engine.oom import free_memory
+from lowmem_rl.engine.policy import Policy, prepare_process
+from lowmem_rl.engine.row_length import asking
+from lowmem_rl.engine.trained_model import Learnt, load_trained
+from lowmem_rl.evaluation.prompt_limit import examples_with_room
+from lowmem_rl.example import Example
+from lowmem_rl.export.model_answers import Questions, answer_greedily, read_again
+from lowmem_rl.export.plain_loader import Base
+from lowmem_rl.export.proof import Heard
+from lowmem_rl.models.lookup import model_path
+from lowmem_rl.telemetry.events import Listener, Noted, PhaseBegan
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What the trained model says to held-out items, and what a receiver puts the adapter on."""
+
+    examples: tuple[Example, ...]
+    asked: Questions
+    heard: Heard
+    texts: tuple[str, ...]
+    prefill: str
+    base: Base
+
+
+def hear_trained(
+    learnt: Learnt, config: RunConfig, device: Device, examples: Sequence[Example], listen: Listener
+) -> Trained:
+    """Asks the model as training has it, and lets go of it.
+
+    Raises `TaskError` if it has room for none of the prompts.
+    """
+    prepare_process(config, device)
+    prompts, tokens = [example.prompt for example in examples], config.grpo.max_completion_tokens
+    policy = load_trained(learnt, config, device, [asking("the export's proof", prompts, tokens)])
+    examples = examples_with_room(policy, examples, tokens, lambda text: listen(Noted(text)))
+    asked = Questions(
+        prompts=[policy.tokenize(example.prompt) for example in examples],
+        stop_ids=sorted(policy.stop_ids),
+        pad_id=policy.tokenizer.pad_token_id,
+        max_tokens=tokens,
+        batch=config.eval.batch,
+    )
+    listen(PhaseBegan(f"asking the trained model {len(examples)} held-out items"))
+    with policy.inference() as model:
+        answers = list(answer_greedily(model, asked))
+        read = [read_again(model, prompt, answer) for prompt, answer in zip(asked.prompts, answers, strict=True)]
+    heard, base = Heard(asked.prompts, answers, read), _base_of(policy, config)
+    texts, prefill = tuple(completion_of(policy, answer.ids).text for answer in answers), policy.prefill
+    del policy, model
+    free_memory()
+    return Trained(tuple(examples), asked, heard, texts, prefill, base)
+
+
+def _base_of(policy: Policy, config: RunConfig) -> Base:
+    """Returns what the adapter stands on: on a GPU Unsloth may have taken its own upload of the named model."""
+    from transformers import BitsAndBytesConfig
+
+    loaded = policy.model.get_base_model().config
+    quantization = getattr(loaded, "quantization_config", None)
+    if isinstance(quantization, dict):  # Unsloth's GPU loader leaves it in JSON's form
+        quantization = BitsAndBytesConfig.from_dict(quantization)
+    settings = None if quantization is None else json.loads(quantization.to_json_string(use_diff=False))
+    swapped = config.model.checkpoint == "dynamic" and config.model.bits == 4
+    name = loaded._name_or_path if swapped else model_path(config.model.name)
+    return Base(name, None if swapped else config.model.revision, settings, policy.device.dtype)

@@ -1,0 +1,303 @@
+"""`Record`: what a run has written so far, in the form in which the symptoms look at it.
+
+A step's row holds what its rollout was like only where a rollout was sampled for it, so rows with a `reward` are
+rounds of sampling. The prompt is the unit of evidence: completions of one prompt resemble each other.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, reduce
+from itertools import groupby
+from sys import float_info
+from typing import Any
+
+from lowmem_rl.config.run_config import RunConfig, Section
+from lowmem_rl.errors import RunDirError
+from lowmem_rl.storage.run_dir import Row, RunDir, read_json, read_rows
+
+LEAST_SCALE = 1.0
+"""Of the loss, in float16."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One sampled completion."""
+
+    step: int
+    example_id: str
+    prompt: str
+    answer: str
+    completion: str
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One greedy evaluation on held-out examples."""
+
+    step: int
+    pass_at_1: float
+    num_examples: int
+    completion_tokens: float
+    kl_nats: float | None = None
+    """How far the policy is from the base model, a token; where it was measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class RollBack:
+    """After step `step` the run took up the weights that it had after step `to`; what lay between counts no more."""
+
+    step: int
+    to: int
+
+
+Group = tuple[Sample, ...]
+"""The completions of one prompt."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """The rows of a run, by ascending step."""
+
+    config: RunConfig
+    rows: tuple[Row, ...]
+    samples: tuple[Sample, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
+    rollbacks: tuple[RollBack, ...] = ()
+
+    @cached_property
+    def rounds(self) -> tuple[Row, ...]:
+        """The rows of steps for which completions were sampled."""
+        return tuple(row for row in self.rows if "reward" in row)
+
+    @property
+    def step(self) -> int:
+        """The last step, 0 before the first."""
+        return self.rows[-1]["step"] if self.rows else 0
+
+    @property
+    def prompts_per_round(self) -> int:
+        return self.config.grpo.prompts_per_step * self.config.grpo.steps_per_rollout
+
+    @property
+    def completions_per_round(self) -> int:
+        return self.prompts_per_round * self.config.grpo.group_size
+
+    @property
+    def draws_alike(self) -> bool:
+        """Early and late prompts are of one kind, and can be compared; not so under a curriculum from easy to hard."""
+        curriculum = self.config.curriculum
+        return curriculum.by == "none" or curriculum.how == "mixed"
+
+    def first_scores(self, reward: str, rounds: int) -> list[float]:
+        """Returns a reward's mean scores in the first rounds."""
+        return self.first(_metric(reward), rounds)
+
+    def last_scores(self, reward: str, rounds: int) -> list[float]:
+        """Returns a reward's mean scores in the last rounds."""
+        return self.last(_metric(reward), rounds)
+
+    def until(self, step: int) -> "Record":
+        """Returns what counted when the row of `step` was written: an evaluation or roll-back at `step` follows it."""
+        past = replace(
+            self,
+            rows=self.rows[: bisect_right(self.rows, step, key=_step_of)],
+            samples=self.samples[: bisect_right(self.samples, step, key=lambda sample: sample.step)],
+            evaluations=tuple(evaluation for evaluation in self.evaluations if evaluation.step < step),
+            rollbacks=tuple(rollback for rollback in self.rollbacks if rollback.step < step),
+        )
+        # Filled beforehand: a replay would else filter all rows at each step.
+        past.__dict__["rounds"] = self.rounds[: bisect_right(self.rounds, step, key=_step_of)]
+        return past.lasting()
+
+    def lasting(self) -> "Record":
+        """Returns what counts still: what no roll-back has undone."""
+        return reduce(Record.without, self.rollbacks, self)
+
+    def without(self, undone: RollBack) -> "Record":
+        """Returns the record without what a roll-back has undone."""
+
+        def lasts(step: int) -> bool:
+            return not undone.to < step <= undone.step
+
+        return replace(
+            self,
+            rows=tuple(row for row in self.rows if lasts(row["step"])),
+            samples=tuple(sample for sample in self.samples if lasts(sample.step)),
+            # The one at the step itself was made behind it, with the weights that were put back.
+            evaluations=tuple(e for e in self.evaluations if lasts(e.step) or e.step == undone.step),
+            rollbacks=tuple(rollback for rollback in self.rollbacks if rollback != undone),
+        )
+
+    def plus(
+        self, rows: Sequence[Row] = (), samples: Sequence[Sample] = (), evaluations: Sequence[Evaluation] = ()
+    ) -> "Record":
+        """Returns the record with what came after it."""
+        return replace(
+            self,
+            rows=(*self.rows, *rows),
+            samples=(*self.samples, *samples),
+            evaluations=(*self.evaluations, *evaluations),
+        )
+
+    def first(self, name: str, rounds: int) -> list[float]:
+        """Returns a metric's numbers in the first rounds."""
+        return list(numbers(self.rounds[:rounds], name))
+
+    def last(self, name: str, rounds: int) -> list[float]:
+        """Returns a metric's numbers in the last rounds."""
+        return list(numbers(self.rounds[-rounds:], name))
+
+    def steps_of_last(self, rounds: int) -> tuple[int, int]:
+        """Returns the first and the last step of the last rounds."""
+        return self.rounds[-rounds:][0]["step"], self.step
+
+    def recent_groups(self, prompts: int) -> list[Group]:
+        """Returns the sampled groups of the latest steps: as few steps as hold that many prompts."""
+        groups: list[Group] = []
+        for _, at_step in groupby(reversed(self.samples), key=lambda sample: sample.step):
+            if len(groups) >= prompts:
+                break
+            groups += (tuple(group) for _, group in groupby(at_step, key=lambda sample: sample.example_id))
+        return groups
+
+
+def numbers(rows: Iterable[Mapping[str, Any]], name: str) -> Iterator[float]:
+    """Yields a metric's finite numbers, leaving out rows without one."""
+    for row in rows:
+        value = row.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= float_info.max:
+            yield float(value)
+
+
+def is_only_skipped(row: Row) -> bool:
+    """Says whether float16's gradient overflowed at a scale that can still fall: a step that changes nothing.
+
+    The scaler halves its scale then, and doubles it after 2,000 steps without: such steps are expected, the first ones
+    above all. "If the scale falls below 1 [...], something is likely wrong" (torch.amp.GradScaler.update): then the
+    gradient overflows unscaled.
+    """
+    return bool(row.get("optimizer_skipped")) and next(numbers([row], "loss_scale"), 0.0) >= LEAST_SCALE
+
+
+def score_in(row: Row, reward: str) -> float:
+    """Returns a reward's mean score in a round, 0 where it was skipped."""
+    return next(numbers([row], _metric(reward)), 0.0)
+
+
+def read_record(run_dir: RunDir) -> Record:
+    """Reads what the audit needs. Raises `RunDirError` for a directory or a file that is none of a run's."""
+    return Record(
+        _read_config(run_dir),
+        tuple(_read_rows(run_dir)),
+        tuple(_read_samples(run_dir)),
+        tuple(read_evaluations(run_dir)),
+        tuple(_read_rollbacks(run_dir)),
+    )
+
+
+def _metric(reward: str) -> str:
+    """FILE.py:NAME is written by its name."""
+    return f"scores/{reward.rpartition(':')[2]}"
+
+
+def _step_of(row: Row) -> int:
+    return int(row["step"])
+
+
+def _read_config(run_dir: RunDir) -> RunConfig:
+    """Leaves out keys that only another version knows: the audit needs few."""
+    try:
+        told = read_json(run_dir.config)["config"]
+        return RunConfig.model_validate({name: _known_part(name, part) for name, part in told.items() if _is_key(name)})
+    except (
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        RecursionError,
+    ) as error:  # pydantic's error is a ValueError
+        raise RunDirError(
+            f"{run_dir.config} is no configuration of this version.", hint="Audit it with the version that wrote it."
+        ) from error
+
+
+def _is_key(name: str) -> bool:
+    return name in RunConfig.model_fields
+
+
+def _known_part(name: str, part: Any) -> Any:
+    section = RunConfig.model_fields[name].annotation
+    if not (isinstance(section, type) and issubclass(section, Section)):
+        return part
+    return {key: value for key, value in part.items() if key in section.model_fields}
+
+
+def _read_rows(run_dir: RunDir) -> list[Row]:
+    """Returns one row a step; of rows that a resumed run wrote again, the later one."""
+    by_step: dict[int, Row] = {}
+    for number, row in enumerate(_objects(run_dir, "metrics"), 1):
+        step = row.get("step")
+        if not isinstance(step, int) or isinstance(step, bool):
+            raise RunDirError(f"{run_dir.metrics}, row {number}, has no step.", hint="Remove that line.")
+        by_step[step] = row
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def _read_samples(run_dir: RunDir) -> list[Sample]:
+    samples = []
+    for number, row in enumerate(_objects(run_dir, "samples"), 1):
+        try:
+            samples.append(sample_in(row))
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunDirError(f"{run_dir.samples}, row {number}, is no sample.", hint="Remove that line.") from error
+    return sorted(samples, key=lambda sample: sample.step)
+
+
+def _read_rollbacks(run_dir: RunDir) -> list[RollBack]:
+    rows = _objects(run_dir, "rollbacks")
+    try:
+        return [RollBack(int(row["step"]), int(row["to"])) for row in rows]
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunDirError(f"{run_dir.rollbacks} holds no roll-backs.", hint="Remove that file.") from error
+
+
+def sample_in(row: Row) -> Sample:
+    """Returns the sample in a row of samples.jsonl; a row that is none raises KeyError, TypeError or ValueError."""
+    key, prompt, answer, completion = (str(row[name]) for name in ("example_id", "prompt", "answer", "completion"))
+    return Sample(int(row["step"]), key, prompt, answer, completion, bool(row["truncated"]))
+
+
+def read_evaluations(run_dir: RunDir) -> list[Evaluation]:
+    """Returns the evaluation before training and the cheap ones of the first examples during it, by step."""
+    if not run_dir.evaluations.exists():
+        return []
+    told = read_json(run_dir.evaluations)
+    try:
+        found = [told["before"], *told.get("during", ()), told.get("after")]
+        return sorted((evaluation_in(one) for one in found if one is not None), key=lambda evaluation: evaluation.step)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RunDirError(f"{run_dir.evaluations} holds no evaluations.", hint="Remove that file.") from error
+
+
+def evaluation_in(told: Mapping[str, Any]) -> Evaluation:
+    """Returns the evaluation in a part of eval.json; another one raises KeyError, TypeError or ValueError."""
+    return Evaluation(
+        int(told["step"]),
+        float(told["pass_at_1"]),
+        int(told["num_examples"]),
+        float(told["completion_tokens"]),
+        next(numbers([told], "kl_nats"), None),
+    )
+
+
+def _objects(run_dir: RunDir, name: str) -> Sequence[Row]:
+    path = getattr(run_dir, name)
+    try:
+        rows = list(read_rows(path))
+    except (OSError, ValueError, RecursionError) as error:  # no text
+        raise RunDirError(f"{path} cannot be read: {error}.", hint="Is this a run directory?") from error
+    if not all(isinstance(row, dict) for row in rows):
+        raise RunDirError(f"{path} holds lines that are no rows.", hint="Remove those lines.")
+    return rows

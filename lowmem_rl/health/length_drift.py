@@ -1,0 +1,42 @@
+"""Length explosion or collapse: completions double or halve, and accuracy does not gain by it."""
+
+from lowmem_rl.health.detector import Finding, Needs, Symptom
+from lowmem_rl.health.history import Record
+from lowmem_rl.health.significance import START, SURELY_MOVED, WINDOW, confidence, shift
+
+GROWN, SHRUNK = 2.0, 0.5
+GAINED = 1.0
+"""Standard errors from which accuracy counts as rising; length that pays is learning."""
+RELIABILITY = 0.75
+
+
+def look_for_explosion(record: Record) -> Finding | None:
+    return _look(record, "length_explosion", is_more=True)
+
+
+def look_for_collapse(record: Record) -> Finding | None:
+    return _look(record, "length_collapse", is_more=False)
+
+
+def _look(record: Record, name: str, *, is_more: bool) -> Finding | None:
+    tokens = shift(record.first("completion_tokens", START), record.last("completion_tokens", WINDOW))
+    accuracy = shift(record.first("accuracy", START), record.last("accuracy", WINDOW))
+    moved = tokens.after >= GROWN * tokens.before if is_more else tokens.after <= SHRUNK * tokens.before
+    if not moved or abs(tokens.z) < SURELY_MOVED or accuracy.z >= GAINED:
+        return None
+    return Finding(
+        name,
+        "warning",
+        record.steps_of_last(WINDOW),
+        confidence(tokens.z, RELIABILITY),
+        f"Completions went from {tokens.before:.0f} to {tokens.after:.0f} tokens; accuracy did not gain by it "
+        f"({accuracy.before:.2f}, then {accuracy.after:.2f}).",
+        "Read the samples; against padding add --reward soft_overlong=0.5, or lower grpo.max_completion_tokens."
+        if is_more
+        else "Read the samples; look for a reward that a short completion earns more easily (lowmem-rl rewards check).",
+    )
+
+
+NEEDS = Needs(START + WINDOW, ("completion_tokens", "accuracy"), alike=True)
+EXPLOSION = Symptom("length_explosion", NEEDS, look_for_explosion)
+COLLAPSE = Symptom("length_collapse", NEEDS, look_for_collapse)

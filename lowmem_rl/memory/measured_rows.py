@@ -1,0 +1,232 @@
+"""Measured rows: what somebody ran, on which card, and what it took. Their schema, and the workload behind one."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from lowmem_rl.errors import ConfigError
+from lowmem_rl.memory.terms import STATE_BYTES
+from lowmem_rl.memory.workload import (
+    LINEAR_LAYERS,
+    Attention,
+    Checkpointing,
+    Layer,
+    Logits,
+    Loss,
+    Method,
+    Stack,
+    Workload,
+)
+from lowmem_rl.models.catalogue import find_shape
+from lowmem_rl.models.hardware import CARDS, Card
+from lowmem_rl.models.lookup import ModelShape
+
+LARGEST_FILE_BYTES = 64_000_000
+Bytes = Annotated[int, Field(gt=0, le=2**50)]
+Rows = Annotated[int, Field(ge=1, le=2**20)]
+Tokens = Annotated[int, Field(ge=0, le=2**24)]
+Share = Annotated[float, Field(gt=0, le=1)]
+OPTIMIZERS = (*STATE_BYTES, "adamw", "adamw_torch", "adamw_torch_fused")
+
+
+def _full_names(value: object) -> object:
+    """Lets q stand for q_proj, as reports write it."""
+    if not isinstance(value, list | tuple):
+        return value
+    return tuple(f"{name}_proj" if f"{name}_proj" in LINEAR_LAYERS else name for name in value)
+
+
+def _known_optimizer(name: str) -> str:
+    if name.partition(" ")[0] not in OPTIMIZERS:
+        raise ValueError(f"no formula for its states; known are {', '.join(OPTIMIZERS)}")
+    return name
+
+
+class Row(BaseModel):
+    """One run. Below `rollout_engine` everything is optional; unknown keys are carried along."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
+
+    id: Annotated[str, Field(min_length=1)]
+    source: str
+    gpu: str | None
+    stack: Stack
+    loss: Loss
+    method: Method
+    model: str
+    lora_rank: Annotated[int, Field(ge=0, le=65_536)] | None
+    lora_targets: Annotated[tuple[str, ...], BeforeValidator(_full_names)] | None
+    micro_batch: Rows
+    prompt_tokens: Tokens
+    completion_tokens: Tokens
+    group_size: Rows | None
+    rollout_rows: Rows | None
+    checkpointing: Checkpointing
+    optimizer: Annotated[str, AfterValidator(_known_optimizer)] | None
+    rollout_engine: Literal["lowmem", "generate", "vllm"] | None
+
+    peak_allocated_bytes: Bytes | None = None
+    peak_reserved_bytes: Bytes | None = None
+    process_bytes: Bytes | None = None
+    load_reserved_bytes: Bytes | None = None
+    """The pool before the first step."""
+    oom: bool = False
+    rounded_to_bytes: Annotated[int, Field(ge=0, le=2**40)] = 0
+    """The step to which the source rounds; an error within half of it is none."""
+    lengths_at_most: bool = False
+    """The lengths are limits, not what was run: the peak can only be bounded."""
+    left_out: str | None = None
+    """Why the row cannot be scored."""
+
+    layer: Layer | None = None
+    attention: Attention | None = None
+    logits: Logits | None = None
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    compute_bytes: Literal[2, 4] = 2
+    weight_bytes: Literal[2, 4] | None = None
+    residual_bytes: Literal[2, 4] | None = None
+    double_quantisation: bool | None = None
+    dynamic_checkpoint: bool = False
+    upcast_remainder: bool | None = None
+    accumulated: bool = True
+    standby: bool = False
+    vllm_utilisation: Share | None = None
+    reference_pass: bool = False
+    rollout_weights: Literal["quantized", "merged"] = "quantized"
+    """What our engine, `lowmem`, samples with."""
+    eval_rows: Annotated[int, Field(ge=0, le=2**20)] = 0
+    """Rows answered together in an evaluation that the peak holds; 0 without one."""
+    expandable_segments: bool = False
+
+    @model_validator(mode="after")
+    def _has_tokens(self) -> Self:
+        if not self.left_out and self.prompt_tokens + self.completion_tokens == 0:
+            raise ValueError("prompt_tokens and completion_tokens are both 0")
+        return self
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Reads a file of rows. Raises `ConfigError` naming the row's number, from 1, and the field."""
+    content = _read_json(path)
+    if not isinstance(content, list):
+        raise ConfigError(f"{path} holds {type(content).__name__}, not a list of rows.", hint="Wrap the rows in [ ].")
+    rows = [_read_row(row, f"{path.name}, row {number}") for number, row in enumerate(content, start=1)]
+    first: dict[str, int] = {}
+    for number, row in enumerate(rows, start=1):
+        if first.setdefault(row.id, number) != number:
+            what = f"{path.name}, row {number}: id is {row.id!r}, as in row {first[row.id]}."
+            raise ConfigError(what, hint="Give each row an id of its own.")
+    return rows
+
+
+def _read_json(path: Path) -> object:
+    """Reads a file that is one: a pipe would never end."""
+    try:
+        if path.exists() and not path.is_file():
+            raise ValueError("not a regular file")
+        if path.stat().st_size > LARGEST_FILE_BYTES:
+            raise ValueError(f"larger than {LARGEST_FILE_BYTES // 10**6} MB")
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except (OSError, ValueError, RecursionError) as error:
+        what = f"{path} cannot be read as JSON: {getattr(error, 'strerror', None) or error}."
+        raise ConfigError(what, hint="Give a file that holds a list of rows.") from error
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+def _read_row(content: object, where: str) -> Row:
+    try:
+        return Row.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field, rule = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        given = f"{field or 'the row'} is {repr(first['input'])[:60]}: {rule[:1].lower()}{rule[1:]}"
+        missing, whole = first["type"] == "missing", first["type"] == "value_error" and not field
+        what = f"{field} is missing" if missing else rule if whole else given
+        hint = "`Row` in lowmem_rl/memory/measured_rows.py lists the fields and what each may be."
+        raise ConfigError(f"{where}: {what}.", hint=hint) from error
+
+
+def card_of(gpu: str | None) -> Card | None:
+    """Returns the card behind a name as reports write it ("Tesla T4", "NVIDIA A100-SXM4-40GB"), or None."""
+    text = (gpu or "").lower()
+    for key, card in CARDS.items():
+        family, _, size = key.partition("-")
+        if re.search(rf"(?<![a-z0-9]){family}(?![0-9a-z])", text) and size in text:
+            return card
+    return None
+
+
+def shape_of(row: Row) -> ModelShape | None:
+    """Returns the model's shape from the catalogue, or None."""
+    return find_shape(row.model)
+
+
+def workload_of_row(row: Row, **changes: Any) -> Workload:
+    """Returns the workload of a row. What it does not say is what its stack does by default.
+
+    A supervised run on plain transformers has whole logits, float32 norms and embeddings after
+    `prepare_model_for_kbit_training`, and 4-bit constants that are not quantised again; GRPO on the
+    same stack is TRL's own trainer.
+    """
+    plain = row.stack == "trl"
+    card = card_of(row.gpu)
+    # All rows are older than torch 2.14: below Ampere no fused kernel took grouped queries, and keys were copied.
+    copies_keys = plain or (card is not None and card.compute_capability < (8, 0))
+    supervised = plain and row.loss == "sft"
+    defaults: dict[str, Any] = {
+        "layer": "plain" if plain else "unsloth",
+        "attention": "sdpa" if copies_keys else "flash",
+        "logits": "full" if supervised else "chunked",
+        "double_quantisation": not supervised,
+        "upcast_remainder": supervised and row.method == "qlora",
+    }
+    said = {name: getattr(row, name) for name in defaults if getattr(row, name) is not None}
+    return Workload(
+        loss=row.loss,
+        stack=row.stack,
+        method=row.method,
+        lora_rank=row.lora_rank or 0,
+        lora_targets=row.lora_targets or (LINEAR_LAYERS if row.method != "full" else ()),
+        micro_batch=row.micro_batch,
+        prompt_tokens=row.prompt_tokens,
+        completion_tokens=row.completion_tokens,
+        group_size=row.group_size or 1,
+        rollout_rows=row.rollout_rows or row.micro_batch,
+        checkpointing=row.checkpointing,
+        optimizer=_optimizer(row.optimizer),
+        rollout_engine=row.rollout_engine or "generate",
+        rollout_weights=row.rollout_weights,
+        eval_rows=row.eval_rows,
+        standby=row.standby,
+        vllm_utilisation=row.vllm_utilisation,
+        reference_pass=row.reference_pass,
+        old_logprob_pass=row.rollout_engine == "vllm",
+        dynamic_checkpoint=row.dynamic_checkpoint,
+        residual_bytes=row.residual_bytes,
+        weight_bytes=row.weight_bytes,
+        compute_bytes=row.compute_bytes,
+        lora_dropout=row.lora_dropout,
+        accumulated=row.accumulated,
+        expandable_segments=row.expandable_segments,
+        **(defaults | said | changes),
+    )
+
+
+def _optimizer(name: str | None) -> str:
+    return "adamw_torch" if name in (None, "adamw") else name.split()[0]
+
+
+MEASURED: Sequence[str] = ("allocated", "reserved", "process", "load")
+FIELDS = {
+    "allocated": "peak_allocated_bytes",
+    "reserved": "peak_reserved_bytes",
+    "process": "process_bytes",
+    "load": "load_reserved_bytes",
+}

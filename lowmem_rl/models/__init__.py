@@ -1,0 +1,1 @@
+"""Models and cards: what is known of them without loading one."""

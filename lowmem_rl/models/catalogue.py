@@ -1,0 +1,296 @@
+"""Known models, so that a run can be planned before a byte is fetched.
+
+A row's `source` is the evidence its numbers stand on: config.json itself; a public copy or transcription of it
+(repository@commit/path, compared in November 2026); or, said outright, less than that. What a transcription leaves out
+(tied embeddings, the width of a head) the exact count of weights settles, which the tests hold each family to.
+"""
+
+import re
+from dataclasses import replace
+
+from lowmem_rl.models.shape import LLAMA, MISTRAL, QWEN2, QWEN3, ModelShape, Quantised
+
+PHI3 = "Phi3ForCausalLM"
+
+_HUB = "config.json on the hub"
+
+_COPY = "config.json as copied in "
+_KVFIT = _COPY + "debaditc/kvfit@bd4ccab/src/kvfit/data/models.json"
+_LLM_PROF = _COPY + "citsjtu2020/LLM-Prof@8434c8d/sglang/Model_Config.md"
+_LLM_ENGINE = _COPY + "scaleapi/llm-engine@28edd64/model-engine/tests/unit/domain/test_llm_use_cases.py"
+_ONNX_TOOL = _COPY + "ThanatosShinji/onnx-tool@c58db71/onnx_tool/llm.py"
+_THUNDER_BLOCKS = _COPY + "kevinstephano/thunder_model_blocks@"
+
+_TRANSCRIPT = "config.json as transcribed in "
+_LITGPT = _TRANSCRIPT + "Lightning-AI/litgpt@0006c97/litgpt/config.py"
+_LLM_CLIENT = _TRANSCRIPT + "ShelbyJenkins/llm_client@82edb3e/llm_models/src/llm/local/gguf/generated/preset_models.rs"
+
+_QWEN2 = "Qwen2.5-7B's shape, as public code that cites its config.json repeats it; the file not read"
+_QWEN3_BASE = "the chat model's shape, Qwen3-8B-Base's longest sequence; config.json not read"
+_TULU = "Llama-3.1-8B's shape, vocabulary from the parameter total alone; config.json not read"
+_NEMO_BASE = _THUNDER_BLOCKS + (
+    "a23dd8f/thunder_model_blocks/mistral/mistral_config.py, but for its longest sequence: 128000 there, here as in "
+    "the later Mistral-Nemo-Instruct-2407"
+)
+_SMALL_2409 = _LLM_CLIENT + ", but for its longest sequence: 131072 there, here as on the card since its correction"
+_MAGISTRAL = f"text part of its sibling Mistral-Small-3.2-24B-Instruct-2506, whose {_KVFIT}; its own not read"
+
+
+def _decoder(
+    architecture: str,
+    layers: int,
+    hidden: int,
+    mlp: int,
+    heads: tuple[int, int],
+    vocab: int,
+    *,
+    tied: bool = False,
+    head: int | None = None,
+) -> ModelShape:
+    """Returns a row without its name; `heads` are those of queries and of keys, `head` their width where it is no
+    even share of the hidden size."""
+    return ModelShape(
+        key="",
+        architecture=architecture,
+        num_layers=layers,
+        hidden_size=hidden,
+        intermediate_size=mlp,
+        num_heads=heads[0],
+        num_kv_heads=heads[1],
+        head_dim=head or hidden // heads[0],
+        vocab_size=vocab,
+        tied_embeddings=tied,
+        attention_bias=architecture == QWEN2,
+        max_positions=1,
+        source="",
+        qk_norm=architecture == QWEN3,
+    )
+
+
+# Right: longest sequence and evidence by model; all else the members of a family share.
+_FAMILIES: tuple[tuple[ModelShape, dict[str, tuple[int, str]]], ...] = (
+    (
+        _decoder(QWEN2, 24, 896, 4864, (14, 2), 151_936, tied=True),
+        {"Qwen/Qwen2.5-0.5B": (32_768, _HUB), "Qwen/Qwen2.5-0.5B-Instruct": (32_768, _HUB)},
+    ),
+    (
+        _decoder(QWEN2, 28, 1536, 8960, (12, 2), 151_936, tied=True),
+        {
+            "Qwen/Qwen2.5-1.5B": (131_072, _HUB),
+            "Qwen/Qwen2.5-1.5B-Instruct": (32_768, _HUB),
+            "Qwen/Qwen2.5-Math-1.5B": (4096, _HUB),
+            "Qwen/Qwen2.5-Math-1.5B-Instruct": (4096, _HUB),
+        },
+    ),
+    (
+        _decoder(QWEN2, 36, 2048, 11_008, (16, 2), 151_936, tied=True),
+        {"Qwen/Qwen2.5-3B": (32_768, _LLM_PROF), "Qwen/Qwen2.5-3B-Instruct": (32_768, _LLM_CLIENT)},
+    ),
+    (
+        _decoder(QWEN2, 28, 3584, 18_944, (28, 4), 152_064),
+        {
+            "Qwen/Qwen2-7B": (131_072, _QWEN2),
+            "Qwen/Qwen2.5-7B": (131_072, _LLM_PROF),
+            "Qwen/Qwen2.5-7B-Instruct": (32_768, _KVFIT),
+            "Qwen/Qwen2.5-Coder-7B-Instruct": (32_768, _LITGPT),
+            "Qwen/Qwen2.5-Math-7B": (4096, _HUB),
+            "Qwen/Qwen2.5-Math-7B-Instruct": (4096, _HUB),
+        },
+    ),
+    (
+        _decoder(QWEN2, 48, 5120, 13_824, (40, 8), 152_064),
+        {
+            "Qwen/Qwen2.5-14B": (131_072, _LLM_PROF),
+            "Qwen/Qwen2.5-14B-Instruct": (32_768, _LLM_CLIENT),
+            "Qwen/Qwen2.5-Coder-14B-Instruct": (32_768, _LITGPT),
+        },
+    ),
+    (
+        _decoder(QWEN2, 64, 5120, 27_648, (40, 8), 152_064),
+        {"Qwen/Qwen2.5-32B": (131_072, _LLM_PROF), "Qwen/Qwen2.5-32B-Instruct": (32_768, _LLM_CLIENT)},
+    ),
+    (
+        _decoder(LLAMA, 32, 4096, 14_336, (32, 8), 128_256),
+        {
+            "meta-llama/Meta-Llama-3-8B": (8192, _KVFIT),
+            "meta-llama/Meta-Llama-3-8B-Instruct": (
+                8192,
+                _THUNDER_BLOCKS + "4b180c4/thunder_model_blocks/llama/llama_3_8B_Instruct_config.py",
+            ),
+            "meta-llama/Llama-3.1-8B": (131_072, _LLM_PROF),
+            "meta-llama/Llama-3.1-8B-Instruct": (131_072, _KVFIT),
+        },
+    ),
+    (
+        _decoder(LLAMA, 32, 4096, 14_336, (32, 8), 128_264),
+        {"allenai/Llama-3.1-Tulu-3-8B-SFT": (131_072, _TULU), "allenai/Llama-3.1-Tulu-3-8B": (131_072, _TULU)},
+    ),
+    (
+        _decoder(LLAMA, 16, 2048, 8192, (32, 8), 128_256, tied=True),
+        {"meta-llama/Llama-3.2-1B": (131_072, _HUB), "meta-llama/Llama-3.2-1B-Instruct": (131_072, _HUB)},
+    ),
+    (
+        _decoder(LLAMA, 28, 3072, 8192, (24, 8), 128_256, tied=True),
+        {"meta-llama/Llama-3.2-3B": (131_072, _LLM_PROF), "meta-llama/Llama-3.2-3B-Instruct": (131_072, _KVFIT)},
+    ),
+    (
+        _decoder(LLAMA, 30, 4096, 11_008, (32, 32), 102_400),
+        {
+            "deepseek-ai/deepseek-math-7b-base": (4096, _HUB),
+            "deepseek-ai/deepseek-math-7b-instruct": (4096, _HUB),
+            "deepseek-ai/deepseek-math-7b-rl": (4096, _HUB),
+        },
+    ),
+    (
+        _decoder(QWEN3, 28, 1024, 3072, (16, 8), 151_936, tied=True, head=128),
+        {"Qwen/Qwen3-0.6B": (40_960, _LITGPT), "Qwen/Qwen3-0.6B-Base": (32_768, _QWEN3_BASE)},
+    ),
+    (
+        _decoder(QWEN3, 28, 2048, 6144, (16, 8), 151_936, tied=True),
+        {
+            "Qwen/Qwen3-1.7B": (
+                40_960,
+                _COPY + "mephisto1484/Neko-LoRA-Build-Your-AI-Catgirl@1d5d023/Qwen3-1.7B/config.json",
+            ),
+            "Qwen/Qwen3-1.7B-Base": (32_768, _QWEN3_BASE),
+        },
+    ),
+    (
+        _decoder(QWEN3, 36, 2560, 9728, (32, 8), 151_936, tied=True, head=128),
+        {
+            "Qwen/Qwen3-4B": (40_960, _LLM_PROF),
+            "Qwen/Qwen3-4B-Base": (32_768, _QWEN3_BASE),
+            "Qwen/Qwen3-4B-Instruct-2507": (
+                262_144,
+                _COPY + "akougkas/warpio-cli@e84bac5/warpio-docs/ai-docs/model_cards/qwen3:4b.md",
+            ),
+        },
+    ),
+    (
+        _decoder(QWEN3, 36, 4096, 12_288, (32, 8), 151_936),
+        {
+            "Qwen/Qwen3-8B": (40_960, _LLM_PROF),
+            "Qwen/Qwen3-8B-Base": (32_768, _COPY + "Chen-Oliver/qwen3-8b-base@1e44ee1/config.json"),
+        },
+    ),
+    (
+        _decoder(QWEN3, 40, 5120, 17_408, (40, 8), 151_936),
+        {"Qwen/Qwen3-14B": (40_960, _LLM_PROF), "Qwen/Qwen3-14B-Base": (32_768, _QWEN3_BASE)},
+    ),
+    (
+        _decoder(QWEN3, 64, 5120, 25_600, (64, 8), 151_936, head=128),
+        {"Qwen/Qwen3-32B": (40_960, _LLM_PROF)},
+    ),
+    (
+        _decoder(LLAMA, 22, 2048, 5632, (32, 4), 32_000),
+        {
+            "TinyLlama/TinyLlama-1.1B-Chat-v1.0": (
+                2048,
+                _COPY + "swayam8624/nanoquant-private@0619c48/TinyLlama-1.1B-Chat-v1.0/config.json",
+            )
+        },
+    ),
+    (
+        _decoder(LLAMA, 32, 4096, 11_008, (32, 32), 32_000),
+        {"meta-llama/Llama-2-7b-hf": (4096, _KVFIT), "meta-llama/Llama-2-7b-chat-hf": (4096, _ONNX_TOOL)},
+    ),
+    (
+        _decoder(LLAMA, 40, 5120, 13_824, (40, 40), 32_000),
+        {"meta-llama/Llama-2-13b-hf": (4096, _KVFIT), "meta-llama/Llama-2-13b-chat-hf": (4096, _LITGPT)},
+    ),
+    (
+        _decoder(LLAMA, 80, 8192, 28_672, (64, 8), 32_000),
+        {"meta-llama/Llama-2-70b-hf": (4096, _LLM_ENGINE), "meta-llama/Llama-2-70b-chat-hf": (4096, _LITGPT)},
+    ),
+    (
+        _decoder(LLAMA, 80, 8192, 28_672, (64, 8), 128_256),
+        {
+            "meta-llama/Meta-Llama-3-70B": (8192, _KVFIT),
+            "meta-llama/Llama-3.1-70B": (131_072, _LITGPT),
+            "meta-llama/Llama-3.1-70B-Instruct": (131_072, _LITGPT),
+            "meta-llama/Llama-3.3-70B-Instruct": (131_072, _KVFIT),
+        },
+    ),
+    (
+        _decoder(MISTRAL, 32, 4096, 14_336, (32, 8), 32_000),
+        {"mistralai/Mistral-7B-v0.1": (32_768, _KVFIT), "mistralai/Mistral-7B-Instruct-v0.2": (32_768, _LITGPT)},
+    ),
+    (
+        _decoder(MISTRAL, 32, 4096, 14_336, (32, 8), 32_768),
+        {"mistralai/Mistral-7B-v0.3": (32_768, _LITGPT), "mistralai/Mistral-7B-Instruct-v0.3": (32_768, _KVFIT)},
+    ),
+    (
+        _decoder(MISTRAL, 40, 5120, 14_336, (32, 8), 131_072, head=128),
+        {
+            "mistralai/Mistral-Nemo-Base-2407": (131_072, _NEMO_BASE),
+            "mistralai/Mistral-Nemo-Instruct-2407": (131_072, _KVFIT),
+        },
+    ),
+    (
+        _decoder(MISTRAL, 56, 6144, 16_384, (48, 8), 32_768),
+        {"mistralai/Mistral-Small-Instruct-2409": (32_768, _SMALL_2409)},
+    ),
+    (
+        _decoder(MISTRAL, 40, 5120, 32_768, (32, 8), 131_072, head=128),
+        {
+            "mistralai/Mistral-Small-24B-Instruct-2501": (32_768, _LLM_CLIENT),
+            "mistralai/Magistral-Small-2509": (131_072, _MAGISTRAL),
+        },
+    ),
+    (
+        _decoder(PHI3, 32, 3072, 8192, (32, 32), 32_064),
+        {
+            "microsoft/Phi-3.5-mini-instruct": (131_072, _THUNDER_BLOCKS + "d84dd5c/hf_phi3/phi3_rope.py"),
+            "microsoft/Phi-3-mini-4k-instruct": (4096, _KVFIT),
+        },
+    ),
+    (
+        _decoder(PHI3, 40, 5120, 17_920, (40, 10), 32_064),
+        {"microsoft/Phi-3-medium-4k-instruct": (4096, _ONNX_TOOL)},
+    ),
+    (
+        _decoder(PHI3, 40, 5120, 17_920, (40, 10), 100_352),
+        {"microsoft/phi-4": (16_384, _KVFIT)},
+    ),
+)
+
+CATALOGUE: dict[str, ModelShape] = {
+    name: replace(shape, key=name, max_positions=longest, source=f"{name}: {evidence}")
+    for shape, members in _FAMILIES
+    for name, (longest, evidence) in members.items()
+}
+
+# What mirrors and quantised copies add to a model's own name.
+_COPIES = re.compile(r"(-unsloth)?(-bnb-4bit)?$|-hf$|-gptq$|-instruct$|-base$", re.IGNORECASE)
+
+
+def find_shape(name: str) -> ModelShape | None:
+    """Returns the row behind a name as reports write it ("Llama-2-7B", "unsloth/Qwen3-14B-bnb-4bit"), or None."""
+    return CATALOGUE.get(name) or _BY_BARE_NAME.get(_bare(name))
+
+
+def find_mirrored(name: str) -> ModelShape | None:
+    """Returns the row behind Unsloth's own copy of a model, whole or in 4 bit, or None.
+
+    Only the owner and what a 4-bit upload adds are taken away: a chat model may take fewer tokens than its base.
+    """
+    owner, _, copy = name.rpartition("/")
+    suffix = _FOUR_BIT.search(copy)
+    original = _BY_LAST_NAME.get(_FOUR_BIT.sub("", copy).lower()) if owner == "unsloth" else None
+    quantised: Quantised = "no" if suffix is None else "dynamic" if suffix[1] else "plain"
+    return original and replace(original, key=name, quantised=quantised, source=f"as {original.source}")
+
+
+_FOUR_BIT = re.compile(r"(-unsloth)?-bnb-4bit$")
+"""Unsloth's uploads in 4 bit; those with its own name in it are dynamic."""
+_BY_LAST_NAME = {name.rpartition("/")[2].lower(): shape for name, shape in CATALOGUE.items()}
+
+
+def _bare(name: str) -> str:
+    bare = name.rpartition("/")[2].lower().removeprefix("meta-")
+    while (shorter := _COPIES.sub("", bare)) != bare:
+        bare = shorter
+    return bare
+
+
+_BY_BARE_NAME = {_bare(name): shape for name, shape in reversed(CATALOGUE.items())}

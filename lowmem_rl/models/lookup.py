@@ -1,0 +1,318 @@
+"""Models: what config.json says of one, and where to read it without a download.
+
+A shape comes from a local directory, else from the hub's cache on this disk, else from the
+catalogue, so that a model can be planned for before a byte of it is fetched.
+Weights are never opened beyond their headers: whether they are all there, and how many bytes they hold.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lowmem_rl.errors import ConfigError, LowMemError, SetupError, UnknownName, near_names
+from lowmem_rl.models.catalogue import CATALOGUE as CATALOGUE
+from lowmem_rl.models.catalogue import find_mirrored
+from lowmem_rl.models.shape import QWEN2, QWEN3, Quantised
+from lowmem_rl.models.shape import ModelShape as ModelShape
+from lowmem_rl.models.weight_files import missing_weights, read_json, tensor_bytes
+
+TINY = "tiny"
+TINY_DIRECTORY = Path(__file__).parents[1] / "_assets" / "tiny-qwen2"
+
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+"""Files of which a tokenizer has at least one: the fast form, SentencePiece, byte-level BPE."""
+
+
+def load_shape(name: str, revision: str | None = None) -> ModelShape:
+    """Returns the shape of a directory, of `tiny` or of a hub model; no weights are fetched.
+
+    Raises `ConfigError` for a directory or a name that is none, and for a model that is no causal
+    decoder; `SetupError` for a hub model that is neither cached nor in the catalogue nor shown by the hub.
+    """
+    if directory := _local_directory(name):
+        return _read_shape(name, directory / "config.json")
+    if cached := _cached_config(name, revision):
+        return _read_shape(name, cached)
+    if known := CATALOGUE.get(name) or find_mirrored(name):
+        return known
+    return _fetched_shape(name, revision)
+
+
+def model_path(name: str) -> str:
+    """Returns what a loader takes: the directory behind `tiny` or a path, else the hub name as it is.
+
+    Raises `ConfigError` for a path that does not exist, `SetupError` for a directory that lacks weights.
+    """
+    directory = _local_directory(name)
+    if directory is None:
+        if not _looks_like_hub_name(name):
+            raise _unknown_model(name)
+        return name
+    for problem in missing_weights(directory):
+        raise SetupError(f"Model directory {directory}: {problem}.", hint="Fetch the missing files again, whole.")
+    return str(directory)
+
+
+def check_tokenizer(name: str, revision: str | None = None) -> None:
+    """Checks the tokenizer of a directory or of a whole cached model; what the hub still has to send is not known here.
+
+    Raises `SetupError` for one without files, `ConfigError` for a broken one and for one without a chat template.
+    """
+    directory = _local_directory(name)
+    if directory is None and _is_cached(name, revision):
+        directory = cached_snapshot(name, revision)
+    if directory is None:
+        return
+    if not _has_tokenizer(directory):
+        raise SetupError(
+            f"Model directory {directory} has no tokenizer ({' or '.join(TOKENIZERS)}).",
+            hint="Put the tokenizer's files beside the weights: tokenizer.save_pretrained writes them.",
+        )
+    if not _has_chat_template(directory):
+        raise ConfigError(
+            f"{name} has no chat template: neither chat_template.jinja nor one in tokenizer_config.json.",
+            hint="Use the model's instruct version, or put a chat_template.jinja into its directory.",
+        )
+
+
+def check_length(shape: ModelShape, prompt_tokens: int, completion_tokens: int) -> None:
+    """Raises `ConfigError` where prompt and completion together are longer than the model takes."""
+    total = prompt_tokens + completion_tokens
+    if total <= shape.max_positions:
+        return
+    room = shape.max_positions - prompt_tokens
+    raise ConfigError(
+        f"grpo.max_prompt_tokens {prompt_tokens} + grpo.max_completion_tokens {completion_tokens} = {total} tokens, "
+        f"but {shape.key} takes {shape.max_positions}.",
+        hint=f"grpo.max_completion_tokens={room} fits." if room > 0 else "Shorten grpo.max_prompt_tokens first.",
+    )
+
+
+def shape_from_config(config: Mapping[str, Any], key: str = "model", source: str = "config.json") -> ModelShape:
+    """Reads a config.json's content. Raises `ConfigError` for what is no dense causal decoder, or cannot be one."""
+    architecture = _causal_architecture(config, key)
+    heads = _number(config, "num_attention_heads", source)
+    kv_heads = _number(config, "num_key_value_heads", source, default=heads)
+    if heads % kv_heads:
+        what = f"{source}: num_key_value_heads {kv_heads} does not divide num_attention_heads {heads}."
+        raise ConfigError(what, hint="Fetch the file again.")
+    hidden = _number(config, "hidden_size", source)
+    return ModelShape(
+        key=key,
+        architecture=architecture,
+        num_layers=_number(config, "num_hidden_layers", source),
+        hidden_size=hidden,
+        intermediate_size=_number(config, "intermediate_size", source),
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        head_dim=_number(config, "head_dim", source, default=hidden // heads),
+        vocab_size=_number(config, "vocab_size", source),
+        tied_embeddings=_flag(config, "tie_word_embeddings", source),
+        # Qwen2's class has the bias without a key for it.
+        attention_bias=architecture == QWEN2 or _flag(config, "attention_bias", source),
+        max_positions=_number(config, "max_position_embeddings", source),
+        source=source,
+        qk_norm=architecture == QWEN3,
+        quantised=_quantised(config),
+    )
+
+
+def _quantised(config: Mapping[str, Any]) -> Quantised:
+    """Says what a checkpoint's own bitsandbytes settings say; what they skip inside layers makes it a dynamic one."""
+    settings = config.get("quantization_config")
+    if not isinstance(settings, dict) or not settings.get("load_in_4bit"):
+        return "no"
+    skipped = settings.get("llm_int8_skip_modules")
+    return "dynamic" if isinstance(skipped, list) and any("layers." in str(name) for name in skipped) else "plain"
+
+
+def hub_cache() -> Path:
+    """Returns the directory of the hub's cache, by the variables huggingface_hub itself obeys."""
+    if explicit := os.environ.get("HF_HUB_CACHE"):
+        return Path(explicit).expanduser()
+    caches = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return Path(os.environ.get("HF_HOME", f"{caches}/huggingface")).expanduser() / "hub"
+
+
+def cached_snapshot(repository: str, revision: str | None = None, kind: str = "models") -> Path | None:
+    """Returns the cached folder of a hub repository (`kind`: models or datasets), or None.
+
+    Layout: `models--org--name/refs/main` holds a hash, `snapshots/HASH/` the files.
+    """
+    root = hub_cache() / "--".join([kind, *repository.split("/")])
+    wanted = revision or "main"
+    reference = root / "refs" / wanted
+    commit = reference.read_text().strip() if reference.is_file() else wanted
+    snapshot = root / "snapshots" / commit
+    return snapshot if snapshot.is_dir() else None
+
+
+def check_fetched(name: str, revision: str | None = None) -> None:
+    """Raises `SetupError` for a hub model that is neither cached nor to be fetched now."""
+    if _local_directory(name) or _is_cached(name, revision) or (reason := why_no_hub()) is None:
+        return
+    raise SetupError(
+        f"{name} is not in {hub_cache()} (config.json, tokenizer, weights), and {reason}.",
+        hint=f"Fetch it where there is a network: hf download {name}   (or give a local folder as model.name)",
+    )
+
+
+def why_no_hub() -> str | None:
+    """Returns why nothing can be fetched from the hub now, or None.
+
+    Asked once with a short time limit: the hub's own client tries for over a minute.
+    """
+    # Here, as in `_fetched_shape`: only who asks the network pays for urllib's import.
+    import socket
+    from urllib.parse import urlsplit
+    from urllib.request import getproxies
+
+    if _is_offline():
+        return "HF_HUB_OFFLINE forbids to fetch it"
+    hub = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    if getproxies() or not hub.hostname:
+        return None  # a proxy decides
+    try:
+        socket.create_connection((hub.hostname, hub.port or 443), timeout=CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        return f"{hub.hostname} does not answer ({error.strerror or error})"
+    return None
+
+
+CONNECT_TIMEOUT_S = 5.0
+
+
+def _is_offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def _is_cached(name: str, revision: str | None) -> bool:
+    snapshot = cached_snapshot(name, revision)
+    return snapshot is not None and _has_tokenizer(snapshot) and not any(missing_weights(snapshot))
+
+
+def _local_directory(name: str) -> Path | None:
+    if name == TINY:
+        return TINY_DIRECTORY
+    path = Path(name).expanduser()
+    return path if path.is_dir() else None
+
+
+def _cached_config(name: str, revision: str | None) -> Path | None:
+    snapshot = cached_snapshot(name, revision) if _looks_like_hub_name(name) else None
+    config = snapshot / "config.json" if snapshot else None
+    return config if config and config.is_file() else None
+
+
+def _looks_like_hub_name(name: str) -> bool:
+    parts = name.split("/")
+    return len(parts) == 2 and all(parts) and not any(part.startswith((".", "~")) for part in parts)
+
+
+def _unknown_model(name: str) -> LowMemError:
+    if _looks_like_hub_name(name):
+        return SetupError(
+            f"The shape of {name} is not known: it is neither in {hub_cache()} nor in the catalogue.",
+            hint=f"Fetch it with: hf download {name} config.json. {near_names(name, CATALOGUE).partition('Known')[0]}",
+        )
+    if "/" in name or name.startswith((".", "~")):
+        return ConfigError(
+            f"There is no model directory {name!r}.", hint="A hub name has the form Qwen/Qwen2.5-1.5B; check the path."
+        )
+    return UnknownName("model", name, [TINY, *CATALOGUE])
+
+
+def _fetched_shape(name: str, revision: str | None) -> ModelShape:
+    if not _looks_like_hub_name(name) or _is_offline():
+        raise _unknown_model(name)
+    from lowmem_rl.models.hub_config import config_url, fetch_config
+
+    config = fetch_config(name, revision)
+    if config is None:
+        raise _unknown_model(name)
+    return shape_from_config(config, key=name, source=config_url(name, revision))
+
+
+def _read_shape(key: str, path: Path) -> ModelShape:
+    shape = shape_from_config(_read_config(path), key=key, source=str(path))
+    return replace(shape, file_bytes=tensor_bytes(path.parent))
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        adapter = (path.parent / "adapter_config.json").is_file()
+        raise ConfigError(
+            f"Model directory {path.parent} has no config.json" + (": it holds an adapter only." if adapter else "."),
+            hint="Name the base model instead." if adapter else "Name a directory that save_pretrained has written.",
+        )
+    config = read_json(path)
+    if not isinstance(config, dict):
+        raise ConfigError(f"{path} holds {type(config).__name__}, not an object.", hint="Fetch the file again.")
+    return config
+
+
+def _causal_architecture(config: Mapping[str, Any], key: str) -> str:
+    named = config.get("architectures")
+    names = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
+    experts = {"num_experts", "num_local_experts", "n_routed_experts"} & {k for k, value in config.items() if value}
+    causal = next((name for name in names if name.endswith("ForCausalLM")), None)
+    if causal is None:
+        what = ", ".join(names) or f"model type {config.get('model_type', 'unknown')!r} without an architecture"
+        raise ConfigError(f"{key} is no causal language model but {what}.", hint="Name a ...ForCausalLM model.")
+    if _has_state_space(config):
+        what = f"{key} ({causal}) has state-space layers, which no formula here knows."
+        raise ConfigError(what, hint="Name a model of attention layers alone, such as Qwen2.5.")
+    if experts:
+        raise ConfigError(f"{key} ({causal}) is a mixture of experts.", hint="Name a dense model, such as Qwen2.5.")
+    return causal
+
+
+def _number(config: Mapping[str, Any], name: str, source: str, default: int | None = None) -> int:
+    value = config.get(name)
+    value = default if value is None else value
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"{source}: {name} is {value!r}, not a positive integer.", hint="Fetch the file again.")
+    if value > (most := LARGEST.get(name, LARGEST_WIDTH)):
+        raise ConfigError(f"{source}: {name} is {value}; no model goes beyond {most}.", hint="Fetch the file again.")
+    return value
+
+
+LARGEST_WIDTH = 1_000_000
+LARGEST = {"num_hidden_layers": 1000, "vocab_size": 10_000_000, "max_position_embeddings": 1_000_000_000}
+"""Well beyond any model: what is larger is a damaged file."""
+
+
+def _flag(config: Mapping[str, Any], name: str, source: str) -> bool:
+    value = config.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise ConfigError(f"{source}: {name} is {value!r}, neither true nor false.", hint="Fetch the file again.")
+    return bool(value)
+
+
+STATE_SPACE = ("mamba", "rwkv", "jamba", "bamba", "zamba", "falcon_h1", "nemotron_h", "granitemoehybrid", "retnet")
+STATE_SPACE_KEYS = ("mamba_", "ssm_", "state_size", "linear_conv_kernel_dim", "linear_num_key_heads")
+
+
+def _has_state_space(config: Mapping[str, Any]) -> bool:
+    """Says whether layers keep a recurrent state instead of keys and values, all or some of them."""
+    kind = str(config.get("model_type", "")).lower()
+    return any(name in kind for name in STATE_SPACE) or any(
+        key.startswith(STATE_SPACE_KEYS) and value for key, value in config.items()
+    )
+
+
+def _has_tokenizer(directory: Path) -> bool:
+    return any((directory / name).is_file() for name in TOKENIZERS)
+
+
+def _has_chat_template(directory: Path) -> bool:
+    """Says whether a template stands where transformers looks for it. Raises `ConfigError` for broken files."""
+    if (directory / TOKENIZERS[0]).is_file():
+        read_json(directory / TOKENIZERS[0])
+    settings = directory / "tokenizer_config.json"
+    values = read_json(settings) if settings.is_file() else {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{settings} holds {type(values).__name__}, not an object.", hint="Fetch the file again.")
+    return bool(values.get("chat_template")) or (directory / "chat_template.jinja").is_file()

@@ -1,0 +1,130 @@
+"""How long a step and a run take: the work of `work.py` at a card's speed, between two efficiencies.
+
+A roofline with a floor: a part takes as long as the slowest of its multiplications, its bytes and the host
+that launches its kernels. The work is counted, the card's rates are its data sheet's, the share of them
+that is reached is assumed. The upper end has every prompt and completion at its limit, the lower one at half of it.
+Dead groups are spared where something is known of the pass rate; unknown, every group counts.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.models.hardware import Card
+from lowmem_rl.models.lookup import ModelShape
+from lowmem_rl.planning.speeds import TYPICAL, Speed, speed_of
+from lowmem_rl.planning.step_cost import LONGEST, Course, Work, evaluation_work, step_work
+
+GRADE = "assumed"
+"""Evidence of the weakest link, the efficiencies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Efficiency:
+    """What is reached of a card's peak rates, and what the host needs to launch one layer."""
+
+    bandwidth: float
+    flops: float
+    layer_s: float
+
+
+# Bandwidth: llama.cpp at batch 1 on an A6000 reaches 51 % with 4-bit and 76 % with 16-bit weights
+# (github.com/XiongjieDai/GPU-Benchmarks-on-LLM-Inference issue 2). Host: 4.5 ms a token for the 24 layers of
+# opt-1.3b (DeepSpeed#8271 on GitHub). The rest is assumed.
+AT_BEST = Efficiency(bandwidth=0.75, flops=0.60, layer_s=0.0002)
+AT_WORST = Efficiency(bandwidth=0.50, flops=0.35, layer_s=0.001)
+SHORT = 0.5
+"""Mean length over the limit, where a step is at its fastest; an assumption."""
+PEAK = Efficiency(bandwidth=1.0, flops=1.0, layer_s=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """A range of time."""
+
+    low: float
+    high: float
+
+    @property
+    def middle(self) -> float:
+        return (self.low + self.high) / 2
+
+    def to_json(self) -> dict[str, float]:
+        """Returns plain JSON data; tenths of a second are all the model knows."""
+        return {"low": round(self.low, 1), "high": round(self.high, 1)}
+
+
+@dataclass(frozen=True, slots=True)
+class StepTime:
+    """Seconds of one optimizer step, in all and by part, and of the whole run with its evaluations."""
+
+    step: Seconds
+    parts: dict[str, Seconds]
+    run: Seconds
+    grade: str = GRADE
+
+    @property
+    def low_s(self) -> float:
+        return self.step.low
+
+    @property
+    def high_s(self) -> float:
+        return self.step.high
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the step's range as plain JSON data."""
+        return self.step.to_json()
+
+
+def step_time(
+    config: RunConfig, shape: ModelShape, card: Card | None, informative_share: float = 1.0
+) -> StepTime | None:
+    """Returns the times of a resolved run, or None for a card of unknown speed and for a CPU."""
+    speed = speed_of(card)
+    return None if speed is None else time_at(config, shape, speed, informative_share)
+
+
+def relative_step_time(config: RunConfig, shape: ModelShape, card: Card | None) -> float:
+    """Returns a number that orders resolved runs by the time of a step; without a known card a typical one's."""
+    short, long = (step_work(config, shape, course) for course in _courses())
+    return _range(short, long, speed_of(card) or TYPICAL).middle
+
+
+def time_at(config: RunConfig, shape: ModelShape, speed: Speed, informative_share: float = 1.0) -> StepTime:
+    """Returns the times of a resolved run on a card of that speed; groups without signal cost no update."""
+    courses = _courses(informative_share)
+    short, long = (list(step_work(config, shape, course)) for course in courses)
+    short_ones, long_ones = (evaluation_work(config, shape, course) for course in courses)
+    step, evaluations = _range(short, long, speed), _range(short_ones, long_ones, speed)
+    steps = config.grpo.steps
+    return StepTime(
+        step=step,
+        parts={
+            name: _range(_named(short, name), _named(long, name), speed)
+            for name in dict.fromkeys(work.name for work in long)
+        },
+        run=Seconds(steps * step.low + evaluations.low, steps * step.high + evaluations.high),
+    )
+
+
+def _courses(informative_share: float = 1.0) -> tuple[Course, Course]:
+    """Returns the shortest step and the longest."""
+    return Course(SHORT, informative_share), replace(LONGEST, informative=informative_share)
+
+
+def _named(works: Iterable[Work], name: str) -> Iterator[Work]:
+    return (work for work in works if work.name == name)
+
+
+def seconds(work: Work, speed: Speed, efficiency: Efficiency) -> float:
+    """Returns how long a part takes: max(host, expanding + max(multiplying, moving)), as often as it is done."""
+    bytes_per_s = speed.bytes_per_s * efficiency.bandwidth
+    multiplying = work.flops / (speed.flops_per_s * efficiency.flops)
+    on_card = work.expanded_bytes / bytes_per_s + max(multiplying, work.bytes / bytes_per_s)
+    return work.times * max(on_card, work.layer_passes * efficiency.layer_s)
+
+
+def _range(short: Iterable[Work], long: Iterable[Work], speed: Speed) -> Seconds:
+    low = sum(seconds(work, speed, AT_BEST) for work in short)
+    return Seconds(low, sum(seconds(work, speed, AT_WORST) for work in long))

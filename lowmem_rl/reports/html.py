@@ -1,0 +1,148 @@
+"""The report: one HTML file that asks nobody for anything, opens from disk and shows hostile text as text."""
+
+from base64 import b64encode
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import cache
+from hashlib import sha256
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from lowmem_rl.errors import RunDirError
+from lowmem_rl.reports.escape import Fact, one_line
+from lowmem_rl.reports.run_record import RunRecord, part, read_record
+from lowmem_rl.reports.sections.charts import charts_of
+from lowmem_rl.reports.sections.completions import best_and_worst, fixed_prompts
+from lowmem_rl.reports.sections.findings import audit_of
+from lowmem_rl.reports.sections.memory import memory_of
+from lowmem_rl.reports.sections.reproduce import command_of, settings_of
+from lowmem_rl.reports.sections.results import tables_of
+from lowmem_rl.reports.sections.times import time_of
+from lowmem_rl.reports.sections.verdict import verdict_of
+from lowmem_rl.storage.run_dir import Row, RunDir
+
+
+def write_report(path: Path, out: Path | None = None) -> Path:
+    """Writes the report of a run directory, into report.html there unless `out` is set. Raises `RunDirError`."""
+    record = read_record(path)
+    return write_page(render(record), out or RunDir(path).report)
+
+
+def write_page(text: str, target: Path) -> Path:
+    """Writes a page and returns where it is. Raises `RunDirError`."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, "utf-8", errors="replace")
+    except OSError as error:
+        raise RunDirError(f"{target} cannot be written: {error.strerror}.", hint="Give another with --out.") from error
+    return target
+
+
+def render(record: RunRecord, *, followed: bool = False) -> str:
+    """Returns the page of a run; one that is followed asks the one who serves it for what is new."""
+    step, best, worst = best_and_worst(record)
+    return fill(
+        "page",
+        followed=followed,
+        title=one_line(record.name),
+        charts=[asdict(chart) for chart in charts_of(record)],
+        verdict=verdict_of(record),
+        about=list(_facts(record)),
+        audit=audit_of(record),
+        tables=tables_of(record),
+        memory=memory_of(record),
+        time=time_of(record),
+        prompts=fixed_prompts(record),
+        sampled_step=step,
+        best=best,
+        worst=worst,
+        command=command_of(record),
+        settings=settings_of(record),
+        versions=list(_versions(record)),
+    )
+
+
+def render_notice(title: str, headline: str, text: str) -> str:
+    """Returns a followed page of which there is nothing to show yet but a notice."""
+    return fill("notice", followed=True, title=one_line(title), charts=[], headline=headline, text=text)
+
+
+def policy(*, followed: bool) -> str:
+    """Returns a content security policy: this style, this script, and no request but to who serves a followed page."""
+    allowed = {"style-src": _style(), "script-src": _script(followed)}
+    named = [
+        f"{source} 'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for source, text in allowed.items()
+    ]
+    asks = ["connect-src 'self'"] if followed else []
+    return "; ".join(["default-src 'none'", "base-uri 'none'", "form-action 'none'", *asks, *named])
+
+
+def fill(template: str, *, followed: bool, **values: Any) -> str:
+    """Returns a template of this room with its values, style, script and policy."""
+    page = _templates().get_template(f"{template}.html.jinja")
+    safe = {"style": _style(), "script": _script(followed), "policy": policy(followed=followed)}
+    return str(page.render(followed=followed, **safe, **values))
+
+
+@cache
+def _templates() -> Any:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    loader = PackageLoader("lowmem_rl.reports", ".")
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
+def _style() -> str:
+    return _read("uplot/uPlot.min.css") + _read("page.css")
+
+
+def _script(followed: bool) -> str:
+    return _read("uplot/uPlot.iife.min.js") + _read("page.js") + (_read("follow.js") if followed else "")
+
+
+@cache
+def _read(name: str) -> str:
+    return (files("lowmem_rl.reports") / name).read_text("utf-8")
+
+
+def _facts(record: RunRecord) -> Iterator[Fact]:
+    setting = record.setting
+    rewards = part(record.config, "rewards")
+    steps = f"{record.last_step} of {record.planned_steps or '?'}"
+    card = record.machine.get("gpu") or (f"CPU, {record.machine['cores']} cores" if "cores" in record.machine else None)
+    told = {
+        "preset": record.preset,
+        "model": setting("model.name"),
+        "task": setting("task.name"),
+        "rewards": ", ".join(f"{name} × {weight}" for name, weight in rewards.items()),
+        "group size": setting("grpo.group_size"),
+        "prompts a step": setting("grpo.prompts_per_step"),
+        "steps": steps,
+        "prompt + completion tokens": _joined(setting("grpo.max_prompt_tokens"), setting("grpo.max_completion_tokens")),
+        "learning rate": setting("optimizer.learning_rate"),
+        "adapter rank": setting("adapter.rank"),
+        "seed": setting("seed"),
+        "machine": card,
+        "went on behind step": _listed(record.resumes),
+        "memory ran out in step": _listed([row for row in record.recoveries if row.get("cause") != "kernel"]),
+        "skipped by the gradient scaler, steps": _listed(
+            [row for row in record.metrics if row.get("optimizer_skipped")]
+        ),
+    }
+    yield from ((label, one_line(value, 200)) for label, value in told.items() if value not in (None, ""))
+
+
+def _listed(rows: Sequence[Row]) -> str:
+    """Returns the rows' steps, each with its phase where it has one."""
+    return ", ".join(f"{row['step']} ({row['phase']})" if "phase" in row else str(row["step"]) for row in rows)
+
+
+def _joined(prompt: object, completion: object) -> str | None:
+    return None if prompt is None else f"{prompt} + {completion}"
+
+
+def _versions(record: RunRecord) -> Iterator[Fact]:
+    about = {key: record.machine.get(key) for key in ("commit", "driver", "python", "platform", "device", "dtype")}
+    told = about | part(record.machine, "versions")
+    yield from ((one_line(name), one_line(value, 200)) for name, value in told.items() if value)

@@ -1,0 +1,58 @@
+"""A run as curves: by step, by tokens, by time."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lowmem_rl.reports.run_record import Evaluation, RunRecord, is_number
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Where a run stood behind a step; `seconds` are those of its steps, without evaluations."""
+
+    step: int
+    tokens: int | None
+    seconds: float
+    reward: float | None
+    accuracy: float | None
+    """Of the sampled completions, leniently."""
+    pass_at_1: float | None
+    """Of the held-out evaluation at this step, if there was one."""
+    strict_pass_at_1: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain JSON data."""
+        return asdict(self)
+
+
+def learning_curve(record: RunRecord) -> list[Point]:
+    """Returns a point for each step, and one for step 0 where the base model was evaluated."""
+    evaluated = {evaluation.step: evaluation for evaluation in record.evaluations}
+    start = [{"step": 0, "num_tokens": 0}] if 0 in evaluated else []
+    points, seconds = [], 0.0
+    for row in [*start, *record.metrics]:
+        seconds += number(row, "step_s") or 0.0
+        tokens, found = number(row, "num_tokens"), evaluated.get(row["step"])
+        points.append(
+            Point(
+                step=row["step"],
+                tokens=None if tokens is None else round(tokens),
+                seconds=seconds,
+                reward=number(row, "reward"),
+                accuracy=number(row, "accuracy"),
+                pass_at_1=_share(found, "pass_at_1"),
+                strict_pass_at_1=_share(found, "strict_pass_at_1"),
+            )
+        )
+    return points
+
+
+def number(row: Mapping[str, Any], key: str) -> float | None:
+    """Returns a figure of a row, None where it lacks one."""
+    value = row.get(key)
+    return float(value) if is_number(value) else None
+
+
+def _share(evaluation: Evaluation | None, key: str) -> float | None:
+    return number(evaluation.result, key) if evaluation else None

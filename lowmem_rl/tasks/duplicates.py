@@ -1,0 +1,35 @@
+"""Questions that stand twice: in one split, with different answers, or worst of all in both splits."""
+
+from collections.abc import Iterator, Sequence
+
+from lowmem_rl.example import Example
+from lowmem_rl.tasks.task import Split
+from lowmem_rl.tasks.task_finding import Finding, level_of
+from lowmem_rl.verify.equal import equal_answers
+
+
+def check_duplicates(examples: Sequence[Example], split: Split) -> Iterator[Finding]:
+    """Yields a finding for questions that stand more than once, and for those with different answers."""
+    first: dict[str, Example] = {}
+    twins = [(twin, e) for e in examples if (twin := first.setdefault(_words(e), e)) is not e]
+    conflicts = [(a, b) for a, b in twins if a.answer != b.answer and not equal_answers(b.answer, a.answer)]
+    for what, pairs in (("stand twice", twins), ("stand twice with different answers", conflicts)):
+        if pairs:
+            pair = f"such as {pairs[0][0].id!r} and {pairs[0][1].id!r}"
+            level = level_of(len(pairs), len(examples))
+            yield Finding(level, f"{len(pairs)} of {len(examples)} {split} questions {what}, {pair}", "Leave one out.")
+
+
+def check_leaks(train: Sequence[Example], test: Sequence[Example]) -> Iterator[Finding]:
+    """Yields an error for held-out questions that training could see."""
+    trained = {_words(example): example.id for example in train}
+    leaks = [(example.id, trained[words]) for example in test if (words := _words(example)) in trained]
+    if leaks:
+        pair = f"such as {leaks[0][0]!r}, which is {leaks[0][1]!r}"
+        what = f"{len(leaks)} of {len(test)} held-out questions stand among the training questions, {pair}"
+        yield Finding("error", what, "Take them out of one of the splits.")
+
+
+def _words(example: Example) -> str:
+    """Returns a question without the differences in spaces and capitals that change nothing."""
+    return " ".join(example.question.casefold().split())

@@ -1,0 +1,87 @@
+"""What a run tells while it runs. The command line draws these; a library user may listen too."""
+
+import contextlib
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lowmem_rl.evaluation.eval_result import EvalResult
+from lowmem_rl.health.detector import Finding
+from lowmem_rl.storage.run_dir import Row
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseBegan:
+    """A part of the run began, such as loading the model."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """Something the user should know: a value that was adjusted, prompts that were left out."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class EvalProgressed:
+    """`done` of `total` examples of an evaluation are answered."""
+
+    name: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class EvalEnded:
+    """An evaluation is complete."""
+
+    name: str
+    result: EvalResult
+
+
+@dataclass(frozen=True, slots=True)
+class StepEnded:
+    """One optimizer step is done; `row` is what metrics.jsonl got."""
+
+    row: Row
+    num_steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Something ails the run that was not told yet, or not as gravely."""
+
+    finding: Finding
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """The adapter was written."""
+
+    path: Path
+
+
+Event = PhaseBegan | Noted | EvalProgressed | EvalEnded | StepEnded | Found | Saved
+Listener = Callable[[Event], None]
+
+
+def undisturbed(listen: Listener) -> Listener:
+    """Returns a listener that never ends a run: that it failed is said once."""
+    failed = False
+
+    def listen_on(event: Event) -> None:
+        nonlocal failed
+        try:
+            listen(event)
+        except Exception as error:  # noqa: BLE001  # whatever draws may fail in any way
+            if not failed:
+                failed = True
+                traceback.print_exc(file=sys.stderr)
+                with contextlib.suppress(Exception):
+                    listen(Noted(f"what shows the run failed; the run goes on: {type(error).__name__}: {error}"))
+
+    return listen_on

@@ -1,0 +1,77 @@
+"""One flat row a step: TRL's log entries under our words, with units in the names."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lowmem_rl.health.history import is_only_skipped
+from lowmem_rl.storage.run_dir import Row
+from lowmem_rl.telemetry.step_timer import OTHER, PHASES
+
+MEASURED = (
+    "step_s",
+    *(f"{phase}_s" for phase in (*PHASES, OTHER)),
+    "completion_tokens_per_s",
+    "peak_bytes",
+)
+"""What the machine decides and not the seed: two runs of one seed differ in these alone."""
+NAMES = {
+    "loss": "loss",
+    "grad_norm": "grad_norm",
+    "learning_rate": "learning_rate",
+    "reward": "reward",
+    "reward_std": "reward_std",
+    "kl": "kl",
+    "entropy": "entropy",
+    "completions/mean_length": "completion_tokens",
+    "completions/max_length": "longest_completion_tokens",
+    "completions/clipped_ratio": "truncated_share",
+    "clip_ratio/region_mean": "clipped_share",
+    "num_tokens": "num_tokens",
+    "dead_rows": "dead_rows",
+    "rollout_gap": "rollout_gap_nats",
+    "sampler_fell_back": "sampler_fell_back",
+    "shortcuts_given_up": "shortcuts_given_up",
+    "optimizer_skipped": "optimizer_skipped",
+    "loss_scale": "loss_scale",
+}
+"""TRL's name -> ours. The last two are in the rows of a run that scales its loss (float16): 1 in a step whose gradient
+overflowed, and what the next step's loss is multiplied by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """What the round of sampling behind a step was like; `tokens` are those sampled for this step."""
+
+    accuracy: float
+    informative_share: float
+    tokens: int
+
+
+def metric_row(
+    logs: Mapping[str, Any], rollout: Rollout, *, step: int, seconds: Mapping[str, float], peak_bytes: int
+) -> Row:
+    """Returns a row of metrics.jsonl, null for what is no finite number; `seconds` are as a `StepClock` reads them."""
+    row: Row = {"step": step}
+    row |= {ours: _finite(logs[theirs]) for theirs, ours in NAMES.items() if theirs in logs}
+    row |= {
+        f"scores/{name.split('/')[1]}": _finite(value)
+        for name, value in logs.items()
+        if name.startswith("rewards/") and name.endswith("/mean")
+    }
+    row |= {"accuracy": rollout.accuracy, "informative_share": rollout.informative_share}
+    row |= seconds
+    row |= {"completion_tokens_per_s": rollout.tokens / seconds["step_s"], "peak_bytes": peak_bytes}
+    return row
+
+
+def diverged(row: Row) -> bool:
+    """True if the loss or the gradient is no finite number, unless the scaler has skipped the step for an overflow."""
+    watched = ("loss",) if is_only_skipped(row) else ("loss", "grad_norm")
+    return any(name in row and row[name] is None for name in watched)
+
+
+def _finite(value: Any) -> float | None:
+    number = math.nan if value is None else float(value)
+    return number if math.isfinite(number) else None

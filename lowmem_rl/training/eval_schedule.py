@@ -1,0 +1,212 @@
+"""The evaluations of one run: asked before, during and after; written to eval.json; the best one's adapter kept.
+
+All of it can be read back: a run that was stopped in the middle of an evaluation goes on there.
+"""
+
+import json
+import operator
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from hashlib import blake2b
+from re import sub
+from typing import Any
+
+from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.engine.sampler import Sampler
+from lowmem_rl.errors import RewardError, RunDirError
+from lowmem_rl.evaluation.eval_items import read_items
+from lowmem_rl.evaluation.eval_result import EvalResult
+from lowmem_rl.evaluation.eval_set import Questions
+from lowmem_rl.evaluation.evaluate import Files, evaluate
+from lowmem_rl.evaluation.prompt_limit import questions_with_room
+from lowmem_rl.evaluation.summary import compare
+from lowmem_rl.stats import wilson
+from lowmem_rl.storage.disk import write_folder
+from lowmem_rl.storage.lock import in_turn
+from lowmem_rl.storage.run_dir import Row, RunDir, read_json, write_json
+from lowmem_rl.telemetry.events import EvalEnded, EvalProgressed, Listener, Noted
+
+BEFORE, AFTER = "before", "after"
+OPTIMISTIC = "the highest of several figures on these items: what it promises on others is less"
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The evaluation whose adapter is kept, by lenient greedy accuracy on the items that all evaluations share.
+
+    Of equal ones it is the earlier: it has drifted less from the base model, and is in place already.
+    """
+
+    step: int
+    name: str
+    pass_at_1: float
+    num_examples: int
+    chosen_of: int
+    """Evaluations it was chosen from."""
+
+    def to_json(self) -> Row:
+        """Returns plain JSON data with the interval, and with the warning where there was a choice."""
+        interval = wilson(self.pass_at_1 * self.num_examples, self.num_examples)
+        told = asdict(self) | {"pass_at_1_interval": asdict(interval)}
+        return told | ({"note": OPTIMISTIC} if self.chosen_of > 1 else {})
+
+    @classmethod
+    def from_json(cls, told: Row) -> "Best":
+        """Returns what `to_json` has written. Raises KeyError or TypeError for anything else."""
+        return cls(**{name: told[name] for name in ("step", "name", "pass_at_1", "num_examples", "chosen_of")})
+
+
+class Evaluations:
+    """Asks a run's questions, and keeps eval.json and best/ up to what was answered."""
+
+    def __init__(
+        self,
+        run_dir: RunDir,
+        config: RunConfig,
+        sampler: Sampler,
+        own: Questions,
+        further: Sequence[Questions] = (),
+        listen: Listener = lambda event: None,
+    ) -> None:
+        self.run_dir, self.config, self.sampler, self.listen = run_dir, config, sampler, listen
+        self.own, *self.further = (
+            questions_with_room(sampler.policy, asked, lambda text: listen(Noted(text))) for asked in (own, *further)
+        )
+        self.told = read_told(run_dir)
+
+    @property
+    def best(self) -> Best | None:
+        """The best evaluation so far."""
+        return Best.from_json(self.told["best"]) if self.told["best"] else None
+
+    def before(self) -> EvalResult:
+        """Evaluates fully before training, where that is not done already.
+
+        Raises `RewardError` where rewards fail on more completions than health.max_reward_error_share.
+        """
+        if self.told[BEFORE]:
+            return EvalResult.from_json(self.told[BEFORE])
+        result = self._ask(self.own, BEFORE, step=0)
+        self._keep_the_best(BEFORE, 0)
+        self._ask_further(BEFORE, step=0)
+        self._write(before=result.to_json())  # last: it says that all of this is done
+        return result
+
+    def during(self, step: int) -> EvalResult:
+        """Evaluates cheaply between two steps."""
+        name = f"step-{step:06d}"
+        few = self.own.examples[: self.config.eval.quick_examples]
+        result = self._ask(replace(self.own, examples=few, samples=0), name, step=step)
+        earlier = [other for other in self.told["during"] if other["step"] != step]
+        self.told["during"] = sorted([*earlier, result.to_json()], key=lambda other: other["step"])
+        self._keep_the_best(name, step)  # it writes both: an evaluation that counts as done has had its say here
+        return result
+
+    def after(self) -> EvalResult:
+        """Evaluates fully after training, and says what was gained."""
+        step = self.config.grpo.steps
+        result = self._ask(self.own, AFTER, step=step)
+        gained = self._gained(EvalResult.from_json(self.told[BEFORE]), result)
+        self._keep_the_best(AFTER, step)
+        self._ask_further(AFTER, step=step)
+        self._write(after=result.to_json(), comparison=gained)  # last: it says that all of this is done
+        return result
+
+    def has(self, step: int) -> bool:
+        """Says whether the cheap evaluation of a step is done."""
+        return any(result["step"] == step for result in self.told["during"])
+
+    def forget_behind(self, step: int) -> None:
+        """Drops what was evaluated behind a step from which the run goes on; its files show what still counts."""
+        during = [result for result in self.told["during"] if result["step"] <= step]
+        further = {task: {BEFORE: found.get(BEFORE)} for task, found in self.told["out_of_domain"].items()}
+        self._write(during=during, out_of_domain=further, after=None, comparison=None)
+
+    def _ask(self, asked: Questions, name: str, *, step: int) -> EvalResult:
+        failed: list[RewardError] = []
+        result = evaluate(
+            self.sampler,
+            asked,
+            Files.of(self.run_dir, name),
+            step=step,
+            on_progress=lambda done: self.listen(EvalProgressed(name, done, asked.total)),
+            on_failure=failed.append,
+        )
+        self._tell_failures(failed, asked.total, is_first=step == 0)
+        self.listen(EvalEnded(name, result))
+        return result
+
+    def _tell_failures(self, failed: Sequence[RewardError], scored: int, *, is_first: bool) -> None:
+        """Notes rewards that failed. Too many stop a run before training; later they must not cost what was learnt."""
+        for error in failed:
+            self.listen(Noted(str(error)))
+        if is_first and len(failed) > self.config.health.max_reward_error_share * scored:
+            raise failed[-1]
+
+    def _ask_further(self, when: str, *, step: int) -> None:
+        for asked in self.further:
+            found: Row = dict(self.told["out_of_domain"].get(asked.task.name) or {})
+            if found.get(when):
+                continue
+            found[when] = (result := self._ask(asked, f"{when}-{file_name(asked.task.name)}", step=step)).to_json()
+            if when == AFTER and found.get(BEFORE):
+                found["comparison"] = self._gained(EvalResult.from_json(found[BEFORE]), result, asked.task.name)
+            self._write(out_of_domain=self.told["out_of_domain"] | {asked.task.name: found})
+
+    def _gained(self, before: EvalResult, after: EvalResult, task: str | None = None) -> Row:
+        behind = f"-{file_name(task)}" if task else ""
+        rows = (read_items(self.run_dir.eval_items(f"{when}{behind}")) for when in (BEFORE, AFTER))
+        return compare(before, after, *rows)
+
+    def _keep_the_best(self, name: str, step: int) -> None:
+        """Saves the adapter where this evaluation is better than all before it."""
+        share, total = self._share_of_the_few(name)
+        best, seen = self.best, 1 + len(self.told["during"]) + (name == AFTER)
+        if best is None or share > best.pass_at_1:
+            write_folder(self.run_dir.best, self.sampler.policy.save_adapter)
+            best = Best(step, name, share, total, seen)
+        self._write(best=replace(best, chosen_of=seen).to_json())
+
+    def _share_of_the_few(self, name: str) -> tuple[float, int]:
+        """Returns the lenient accuracy on the items of the cheap evaluations, and their number."""
+        few = {example.id for example in self.own.examples[: self.config.eval.quick_examples]}
+        right = [item.correct for item in read_items(self.run_dir.eval_items(name)) if item.example_id in few]
+        return sum(right) / len(right), len(right)
+
+    def _write(self, **parts: Any) -> None:
+        with in_turn(self.run_dir.path):  # what `lowmem-rl eval` has added in the meantime stays
+            later = read_told(self.run_dir).get("later")
+            self.told |= parts | ({"later": later} if later else {})
+            write_json(self.run_dir.evaluations, self.told)
+
+
+def read_told(run_dir: RunDir) -> Row:
+    """Returns what eval.json holds, with every part of a run's, empty where it lacks one. Raises `RunDirError`."""
+    empty: Row = {"before": None, "during": [], "after": None, "comparison": None, "best": None, "out_of_domain": {}}
+    written = read_json(run_dir.evaluations) if run_dir.evaluations.exists() else {}
+    cure = "Remove it, or take the run's own file."
+    if not isinstance(written, dict):
+        raise RunDirError(f"{run_dir.evaluations} holds no JSON object.", hint=cure)
+    told = empty | written
+    try:
+        _check(told)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise RunDirError(f"{run_dir.evaluations} holds no evaluations of a run.", hint=cure) from error
+    return told
+
+
+def _check(told: Row) -> None:
+    """Raises what comes of it where a part is not of the kind that this file reads without a look."""
+    for result in told["during"]:
+        operator.index(result["step"])
+    for found in told["out_of_domain"].values():
+        found.get(BEFORE)
+    if told["best"]:
+        Best.from_json(told["best"])
+    json.dumps(told, allow_nan=False)  # NaN and infinity can be read, and not be written again
+
+
+def file_name(task: str) -> str:
+    """Returns a task's name as a part of a file's; a user's own, FILE.py:CLASS, with a mark of its path."""
+    plain = sub(r"[^\w-]+", "_", task.rpartition(":")[2])
+    return plain if plain == task else f"{plain}-{blake2b(task.encode(), digest_size=3).hexdigest()}"

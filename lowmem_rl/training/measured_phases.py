@@ -1,0 +1,52 @@
+"""What a metered step took, phase by phase, beside what was predicted for the lengths that it met."""
+
+from dataclasses import asdict, replace
+from datetime import date
+from typing import Literal
+
+from lowmem_rl.memory.calibration import CPU, CalibrationRow, footprint
+from lowmem_rl.memory.estimate import MemoryEstimate, estimate
+from lowmem_rl.memory.workload import workload_of
+from lowmem_rl.models.hardware import this_machine
+from lowmem_rl.planning.plan import Plan
+from lowmem_rl.telemetry.environment import machine_record
+from lowmem_rl.telemetry.memory_profiler import OF_A_STEP, Lengths, PhaseMeter
+
+BEFORE_STATES = ("load", "rollout", "logprobs", "backward")
+"""Phases of a first step in which the optimizer has no states yet: they appear when it steps."""
+STATES = ("optimizer states", "paged optimizer states")
+
+
+def first_step_rows(
+    meter: PhaseMeter, plan: Plan, *, source: Literal["measure", "first step"] = "first step"
+) -> tuple[CalibrationRow, ...]:
+    """Returns what a meter has seen of a run's first step, each phase beside its prediction for the lengths met."""
+    predicted = _predicted(meter.lengths, plan)
+    # What a run loads and evaluates has other lengths than its first step.
+    measured = meter.phases if source == "measure" else {p: meter.phases[p] for p in OF_A_STEP if p in meter.phases}
+    machine, card = this_machine(), plan.target.card
+    versions = machine_record(machine, meter.device)["versions"]
+    return tuple(
+        CalibrationRow(
+            date=date.today(),
+            source=source,
+            card=card.key if card else CPU,
+            stack=predicted.workload.stack,
+            phase=phase,
+            predicted=footprint([one for one in parts if one.name not in STATES or phase not in BEFORE_STATES]),
+            measured=measured[phase],
+            model=asdict(predicted.shape),
+            workload=asdict(predicted.workload),
+            versions=versions,
+        )
+        for phase, parts in predicted.phases.items()
+        if phase in measured
+    )
+
+
+def _predicted(lengths: Lengths, plan: Plan) -> MemoryEstimate:
+    """Returns the prediction for what was really met, not for the limits."""
+    prompt, completion = lengths.prompt_tokens, lengths.completion_tokens
+    workload = workload_of(plan.config, plan.target.shape)
+    met = replace(workload, prompt_tokens=prompt, completion_tokens=completion)
+    return estimate(met, plan.target.shape, plan.target.card)

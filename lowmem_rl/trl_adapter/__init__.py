@@ -1,0 +1,1 @@
+"""The only files that touch private members of TRL and transformers."""

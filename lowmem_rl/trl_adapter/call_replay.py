@@ -1,0 +1,52 @@
+"""What a round of sampling has found so far: kept, so that work on it is repeated without sampling or scoring again.
+
+A reward may be slow, cost money or write something down, and completions that are sampled twice are other completions.
+When memory runs out after such a call, the round begins again from its first line, and each of these calls returns at
+once what it returned before.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any, TypeVar
+
+from lowmem_rl.engine.rng import put_back, random_states
+
+T = TypeVar("T")
+
+
+@dataclass
+class KeptCalls:
+    """The results of a round's calls, in their order, and the random states after each."""
+
+    results: list[tuple[Any, dict[str, Any]]] = field(default_factory=list)
+    repeated: int = 0
+    """Calls that this pass over the round has made."""
+    has_completions: bool = False
+
+    def run(self, call: Callable[[], T]) -> T:
+        """Returns what `call` returns; in a repeated round, what it returned, with the random numbers as after it."""
+        if self.repeated == len(self.results):
+            self.results.append((call(), random_states()))
+        else:
+            put_back(self.results[self.repeated][1])
+        self.repeated += 1
+        found: T = self.results[self.repeated - 1][0]
+        return found
+
+    def begin_again(self) -> None:
+        """Begins another pass over the same round."""
+        self.repeated = 0
+
+    def forget(self) -> None:
+        """Begins another round."""
+        self.results, self.repeated, self.has_completions = [], 0, False
+
+    def wrapped(self, function: Callable[..., T]) -> Callable[..., T]:
+        """Returns the function with its calls kept, under its own name, by which TRL names a reward's metrics."""
+
+        @wraps(function)
+        def run(*args: Any, **kwargs: Any) -> T:
+            return self.run(lambda: function(*args, **kwargs))
+
+        return run

@@ -1,0 +1,102 @@
+"""The exact fast path: are two answers equal, as rationals, sequences of them, words or algebraic expressions.
+
+It runs in the caller, is linear in a capped text, evaluates nothing, and knows what it does not know.
+"""
+
+import re
+from fractions import Fraction
+
+from lowmem_rl.verify.normalize import LONGEST_ANSWER, Normal, normal_form
+from lowmem_rl.verify.number_text import as_number, as_one_number
+from lowmem_rl.verify.relations import same_relation
+from lowmem_rl.verify.values import Items, same_value, value_of
+
+__all__ = ["LONGEST_ANSWER", "as_number", "compare_exactly", "equal_answers"]
+
+_DECIMAL = re.compile(r"(-?)\$?(\d{1,3}(?:,\d{3})+|\d{1,40})(?:\.(\d{1,40}))?", re.ASCII)
+_EQUALS = re.compile(r"(?<![<>!:\\=])=(?!=)|\\approx")
+_RELATION = re.compile(r"[=<>]|\\(?:[lg](?:eq?|t)|neq?|approx)(?![A-Za-z])")
+_VARIABLE = re.compile(r"\\?[A-Za-z]+(?:\s*_\s*(?:\w|\{\w+\}))?'?(?:\s*\(\s*[A-Za-z](?:\s*,\s*[A-Za-z])*\s*\))?")
+_MEMBER = re.compile(r"[A-Za-z]\s*\\in(?![A-Za-z])\s*")
+
+
+def equal_answers(given: str, gold: str) -> bool:
+    """Says whether `given` is the gold answer as far as exact comparison knows; the rest must be the same text."""
+    return compare_exactly(given, gold) or False
+
+
+def compare_exactly(given: str, gold: str) -> bool | None:
+    """Says whether `given` is the gold answer; None where only symbolic algebra could tell.
+
+    Empty and overlong answers equal nothing.
+    """
+    if (one := _DECIMAL.fullmatch(given)) and "$" not in gold and (other := _DECIMAL.fullmatch(gold)):
+        return _digits(one) == _digits(other)
+    left, right = normal_form(given), normal_form(gold)
+    if left is None or right is None or not _signs_agree(left, right):
+        return False
+    verdict = _compare(left, right)
+    if verdict is False and left.signs ^ right.signs == {"%"}:
+        return _is_hundredth(left, right)
+    return verdict
+
+
+def _digits(decimal: re.Match[str]) -> tuple[str, str, str]:
+    """Returns sign, whole part and places of a decimal, so that equal ones have equal parts."""
+    sign, whole, places = decimal.groups("")
+    whole, places = whole.replace(",", "").lstrip("0"), places.rstrip("0")
+    return sign if whole or places else "", whole, places
+
+
+def _signs_agree(given: Normal, gold: Normal) -> bool:
+    """A sign may be left out, but not be another one; beside a gold "$5" a unit could be another one: 5 cents."""
+    return not gold.signs or given.signs == gold.signs or not (given.signs or given.unit)
+
+
+def _compare(given: Normal, gold: Normal) -> bool | None:
+    if given.unit and gold.unit and given.unit != gold.unit:
+        return False
+    left, right = _without_names(given.text, gold.text)
+    if left == right:
+        return True
+    if _RELATION.search(left) or _RELATION.search(right):
+        return same_relation(left, right)
+    one, other = value_of(left), value_of(right)
+    verdict = same_value(one, other)
+    if verdict is False and isinstance(one, Items) and isinstance(other, Fraction):
+        return as_one_number(left) == other
+    return verdict
+
+
+def _without_names(given: str, gold: str) -> tuple[str, str]:
+    """Returns the values of assignments: `x = 5` is 5 unless the gold answer names another variable.
+
+    Two equations that are no assignments are left as they are.
+    """
+    given, gold = _MEMBER.sub("", given, count=1), _MEMBER.sub("", gold, count=1)
+    if not (_EQUALS.search(given) or _EQUALS.search(gold)):
+        return given, gold
+    (names, value), (gold_names, gold_value) = _names_and_values(given), _names_and_values(gold)
+    if not gold_names:
+        return value, gold
+    if all(_VARIABLE.fullmatch(name) for name in gold_names) and (not names or names == gold_names):
+        # Of several names the order of the values says which is whose; of one it says nothing.
+        return (f"({value})", f"({gold_value})") if len(gold_names) > 1 else (value, gold_value)
+    return given, gold
+
+
+def _names_and_values(text: str) -> tuple[tuple[str, ...], str]:
+    """Returns what is assigned to, once each, and the assigned values; of a chain `x = a = b` the last."""
+    parts = re.split(r"[,;]", text)
+    if len(parts) == 1 or not all(_EQUALS.search(part) for part in parts):
+        parts = [text]
+    split = [_EQUALS.split(part) for part in parts]
+    names = tuple(dict.fromkeys(sides[0].replace(" ", "") for sides in split if len(sides) > 1))
+    return names, ", ".join(sides[-1].strip() for sides in split)
+
+
+def _is_hundredth(given: Normal, gold: Normal) -> bool:
+    """Says whether a percentage is a number without the sign: 10 % is also 0.1, but 300 % for a gold 3 is a slip."""
+    percent, bare = (given, gold) if "%" in given.signs else (gold, given)
+    one, other = value_of(percent.text), value_of(bare.text)
+    return isinstance(one, Fraction) and isinstance(other, Fraction) and other.denominator > 1 and one == other * 100

@@ -1,0 +1,261 @@
+"""What an answer in normal form says: a number, a sequence, a word, or an expression; and when two are the same.
+
+Equality here has three values: True, False, and None where it takes more than this to tell.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from itertools import pairwise
+
+from lowmem_rl.verify.expression import same_expression
+from lowmem_rl.verify.number_text import as_number
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """Values between brackets: `()`, `[]`, `(]`, `[)`, `{}`, "" without any, `matrix`, `row` of one, or `union`."""
+
+    brackets: str
+    items: "tuple[Value, ...]"
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A text that is no mathematics, in lower case without spaces; also a number with its base, and an infinity."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """Anything else."""
+
+    text: str
+
+
+Value = Fraction | Items | Word | Expression
+
+_DEEPEST = 4
+_MOST_ITEMS = 100
+_PART = re.compile(r"\\[{}]|\\\\|[()\[\]{},;&]")
+_OPEN = {"(": "(", "[": "[", "{": "", "\\{": "{"}
+_CLOSE = {")": ")", "]": "]", "}": "", "\\}": "}"}
+_MATRIX = re.compile(
+    r"(?:\[|\()?\s*\\begin\{([pb]?matrix|array)\}(?:\{[lcr|]*\})?(.*)\\end\{\1\}\s*(?:\]|\))?", re.DOTALL
+)
+_INFINITY = re.compile(r"([-+]?)\s*(?:\\infty|\\infin|\\infinity|infinity|inf|oo)", re.IGNORECASE)
+_BASED = re.compile(r"([0-9A-Za-z]*\d[0-9A-Za-z]*)\s*_\s*\{?\s*(\d{1,2})\s*\}?")
+_CHOICE = re.compile(r"\(?([A-Z])[).:]?")
+_COMMAND = re.compile(r"\\(?:begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+")
+_LETTERS = re.compile(r"[A-Za-z]+(?:'[a-z]+)?")
+_NAMES = re.compile(
+    "arcsin|arccos|arctan|sinh|cosh|tanh|sqrt|infty|infinity|frac|theta|alpha|beta|gamma|delta|lambda|sigma|omega"
+)
+_SHORT_WORDS = re.compile("not?|yes|odd|even|day|all|dne|[ap]m|an|is|of|to|in|if|red|one|two|six|ten")
+_DOTTED = re.compile(r"\b[A-Za-z]\.\s?[A-Za-z]\b")
+_UNION = re.compile(r"\\cup|(?<=[\])}])\s*U\s*(?=[\[({\\])")
+_IMPROPER = re.compile(r"[-+]?\d+\s+\d+\s*/\s*\d+")
+"""`1 3/2`: no mixed number, and no product either."""
+_COLON = re.compile(r"[\d.]+(?:\s*:\s*[\d.]+)+")
+
+
+@lru_cache(maxsize=4096)
+def value_of(text: str) -> Value:
+    """Returns what a text in normal form says."""
+    return _value(text, 0)
+
+
+def same_value(given: Value, gold: Value) -> bool | None:
+    """Says whether two values are the same; None where it is not known here."""
+    if isinstance(given, Fraction) and isinstance(gold, Fraction):
+        return given == gold
+    if isinstance(given, Word) or isinstance(gold, Word):
+        return _same_word(given, gold)
+    if isinstance(given, Items) and isinstance(gold, Items):
+        return _same_items(given, gold)
+    if isinstance(given, Items) or isinstance(gold, Items):
+        # A list is no number; but ±3 is a list, and a matrix may be written as a sum.
+        return False if isinstance(given, Fraction) or isinstance(gold, Fraction) else None
+    return same_expression(_text(given), _text(gold))
+
+
+def _text(value: Fraction | Expression) -> str:
+    return value.text if isinstance(value, Expression) else f"({value.numerator})/({value.denominator})"
+
+
+def _value(text: str, depth: int) -> Value:
+    text = text.strip()
+    if (number := as_number(text)) is not None:
+        return number
+    if infinity := _INFINITY.fullmatch(text):
+        return Word("-∞" if infinity[1] == "-" else "∞")
+    if depth < _DEEPEST and (items := _items(text, depth)) is not None:
+        return items
+    return _word(text) or Expression(text)
+
+
+def _word(text: str) -> Word | None:
+    """Returns a text as a word where it is one: mathematics has neither long runs of letters nor clock times."""
+    if based := _BASED.fullmatch(text):
+        return Word(f"{based[1]}_{based[2]}".lower())
+    if choice := _CHOICE.fullmatch(text):
+        return Word(choice[1]) if len(text) > 1 else None
+    if (
+        _COLON.fullmatch(text)
+        or _IMPROPER.fullmatch(text)
+        or _DOTTED.search(text)
+        or any(_is_word(run) for run in _letters(text))
+    ):
+        return Word(re.sub(r"[\s.\"']", "", text).casefold())
+    return None
+
+
+def _letters(text: str) -> list[str]:
+    return _LETTERS.findall(_COMMAND.sub(" ", text))
+
+
+def _is_word(run: str) -> bool:
+    run = run.lower()
+    return (len(run) > 3 or "'" in run or _SHORT_WORDS.fullmatch(run) is not None) and not _NAMES.fullmatch(run)
+
+
+def _same_word(given: Value, gold: Value) -> bool:
+    """Words are equal by their letters; a choice also by its letter alone, a number in a base also without the base."""
+    one, other = (_spelled(value) for value in (given, gold))
+    return one == other or (isinstance(gold, Word) and "_" in other and one == other.partition("_")[0])
+
+
+def _spelled(value: Value) -> str:
+    if isinstance(value, Word):
+        return value.text
+    if isinstance(value, Fraction):
+        return str(value)
+    return value.text.replace(" ", "") if isinstance(value, Expression) else ""
+
+
+def _items(text: str, depth: int) -> Value | None:
+    """Returns the sequence that a text is, the value itself where one pair of brackets holds one value, or None."""
+    if "\\begin" in text:
+        return _matrix(text, depth)
+    if "\\cup" in text or "U" in text:
+        return _union(text, depth)
+    pieces = _split(text)
+    if pieces is None:
+        return None
+    brackets, parts = pieces
+    if len(parts) > _MOST_ITEMS or not all(part.strip() for part in parts):
+        return None
+    if len(parts) == 1:
+        return _value(parts[0], depth + 1) if brackets in {"()", "{}", "[]"} else None
+    if not brackets and _relations(parts):
+        return None
+    return Items(brackets, tuple(_value(part, depth + 1) for part in parts))
+
+
+def _relations(parts: Sequence[str]) -> bool:
+    """Says whether the parts are assignments, such as `x = 1, y = 2`: their names matter."""
+    return any(mark in part for part in parts for mark in ("=", "<", ">", "\\le", "\\ge", "\\ne"))
+
+
+def _split(text: str) -> tuple[str, list[str]] | None:
+    """Returns the brackets around the whole text and the parts between its commas; None where there is neither."""
+    scan = _scan(text)
+    if scan is None:
+        return None
+    first_pair_ends, commas = scan
+    opening = text[:2] if text.startswith("\\{") else text[:1]
+    if first_pair_ends != len(text) or opening not in _OPEN:
+        cuts = [at for at, depth in commas if depth == 0]
+        return ("", _cut(text, cuts)) if cuts else None
+    closing = text[-2:] if text.endswith("\\}") else text[-1:]
+    cuts = [at - len(opening) for at, depth in commas if depth == 1]
+    return _OPEN[opening] + _CLOSE[closing], _cut(text[len(opening) : len(text) - len(closing)], cuts)
+
+
+def _scan(text: str) -> tuple[int, list[tuple[int, int]]] | None:
+    """Returns where the pair that opens the text ends, or 0, and each comma with its depth; None for broken pairs.
+
+    A half-open interval's brackets differ, so any closing bracket closes any opening one.
+    """
+    stack: list[int] = []
+    commas: list[tuple[int, int]] = []
+    first_pair_ends = 0
+    for match in _PART.finditer(text):
+        if match[0] in _OPEN:
+            stack.append(match.start())
+        elif match[0] in {",", ";"}:
+            commas.append((match.start(), len(stack)))
+        elif match[0] in _CLOSE:
+            if not stack:
+                return None
+            if stack.pop() == 0:
+                first_pair_ends = match.end()
+    return None if stack else (first_pair_ends, commas)
+
+
+def _cut(text: str, cuts: list[int]) -> list[str]:
+    """Returns the parts between the cuts: at commas before a space alone, where the others group digits."""
+    parts = _between(text, cuts)
+    if len(parts) < 3 or ", " not in text:
+        return parts
+    wide = _between(text, [at for at in cuts if text[at + 1 : at + 2] == " "])
+    grouped = [part for part in wide if "," in part]
+    return wide if grouped and all(as_number(part.strip()) is not None for part in grouped) else parts
+
+
+def _between(text: str, cuts: Sequence[int]) -> list[str]:
+    edges = [-1, *cuts, len(text)]
+    return [text[start + 1 : end] for start, end in pairwise(edges)]
+
+
+def _matrix(text: str, depth: int) -> Items | None:
+    match = _MATRIX.fullmatch(text)
+    if match is None or "\\begin" in match[2]:
+        return None
+    rows = [row for row in match[2].split("\\\\") if row.strip()]
+    return Items("matrix", tuple(Items("row", tuple(_value(c, depth + 1) for c in row.split("&"))) for row in rows))
+
+
+def _union(text: str, depth: int) -> Items | None:
+    parts = _UNION.split(text)
+    values = [_value(part, depth + 1) for part in parts] if 1 < len(parts) <= _MOST_ITEMS else []
+    return Items("union", tuple(values)) if values and all(isinstance(v, Items) for v in values) else None
+
+
+def _same_items(given: Items, gold: Items) -> bool | None:
+    kinds = given.brackets, gold.brackets
+    if "union" in kinds:
+        # [1,2] and [2,3] may be one interval [1,3].
+        return _same_in_any_order(given.items, gold.items) or None
+    if "matrix" in kinds and kinds[0] != kinds[1]:
+        return None
+    if set(kinds) <= {"", "{}"}:
+        return _same_in_any_order(given.items, gold.items)
+    if kinds[0] != kinds[1] and "" not in kinds and (len(gold.items) == 2 or "{}" in kinds):
+        return False
+    return _same_in_order(given.items, gold.items)
+
+
+def _same_in_order(given: Sequence[Value], gold: Sequence[Value]) -> bool | None:
+    if len(given) != len(gold):
+        return False
+    return _all(same_value(one, other) for one, other in zip(given, gold, strict=True))
+
+
+def _same_in_any_order(given: Sequence[Value], gold: Sequence[Value]) -> bool | None:
+    """Says whether two collections hold the same values; one that is repeated counts once."""
+    both_ways = [_is_among(value, gold) for value in given] + [_is_among(value, given) for value in gold]
+    return _all(both_ways)
+
+
+def _is_among(value: Value, others: Sequence[Value]) -> bool | None:
+    verdicts = [same_value(value, other) for other in others]
+    return True if True in verdicts else None if None in verdicts else False
+
+
+def _all(verdicts: Iterable[bool | None]) -> bool | None:
+    seen = set(verdicts)
+    return False if False in seen else None if None in seen else True

@@ -1,0 +1,61 @@
+"""Who is measured: the stack that trains, with which settings of a run, and which of our savings is off."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.planning.overrides import changed
+
+Stack = Literal["ours", "trl", "unsloth"]
+Off = Literal[
+    "prompts read once", "prompts learnt from once", "finished rows leave", "sorted and trimmed", "dead rows out"
+]
+"""Savings of ours that no setting of a run turns off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One process of the benchmark."""
+
+    name: str
+    stack: Stack
+    about: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    off: Off | None = None
+
+    def configure(self, config: RunConfig) -> RunConfig:
+        """Returns the run that this arm trains."""
+        return changed(config, self.settings)
+
+
+TRL_MICRO_BATCH = 8
+"""`per_device_train_batch_size` where nobody sets it, in transformers, TRL and Unsloth's notebooks on GRPO."""
+DEFAULTS = {"memory.micro_batch": TRL_MICRO_BATCH, "memory.checkpointing": "plain"}
+FAIR = {"memory.checkpointing": "none"}
+
+OURS = Arm("ours", "ours", "lowmem-rl as `train` runs it")
+TRL = Arm("trl", "trl", "plain TRL at its defaults: micro-batches of 8, checkpointing on", DEFAULTS)
+TRL_FAIR = Arm("trl_fair", "trl", "plain TRL, checkpointing off and our micro-batch", FAIR)
+UNSLOTH = Arm(
+    "unsloth",
+    "unsloth",
+    "Unsloth at its defaults: micro-batches of 8, its checkpointing",
+    DEFAULTS | {"memory.checkpointing": "unsloth"},
+)
+UNSLOTH_FAIR = Arm("unsloth_fair", "unsloth", "Unsloth, checkpointing off and our micro-batch", FAIR)
+OTHERS = (TRL, TRL_FAIR, UNSLOTH, UNSLOTH_FAIR)
+
+ABLATIONS = (
+    Arm("dead_rows_kept", "ours", "rows without an advantage are trained on", off="dead rows out"),
+    Arm("trl_layout", "ours", "micro-batches neither sorted nor trimmed", off="sorted and trimmed"),
+    Arm("prompts_per_row_update", "ours", "each row's update reads its prompt", off="prompts learnt from once"),
+    Arm("prompts_per_row_rollout", "ours", "each row's rollout reads its prompt", off="prompts read once"),
+    Arm("finished_stay", "ours", "finished rows stay until the last one ends", off="finished rows leave"),
+    Arm("quantized", "ours", "rollouts on the 4-bit weights", {"rollout.weights": "quantized"}),
+    Arm("generate", "ours", "transformers' generate instead of our engine", {"rollout.engine": "generate"}),
+    Arm("checkpointing", "ours", "activations computed twice", {"memory.checkpointing": "plain"}),
+)
+"""Ours with one saving off at a time."""
+
+ARMS = {arm.name: arm for arm in (OURS, *OTHERS, *ABLATIONS)}

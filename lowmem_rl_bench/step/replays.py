@@ -1,0 +1,171 @@
+"""Replays: every arm takes the same tokens and rewards, in turns; what their times and their gradients say."""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lowmem_rl.config.compose import Composed
+from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.engine.device import Device
+from lowmem_rl.engine.policy import render
+from lowmem_rl.entrypoints.preflight import prepare
+from lowmem_rl.example import Example, Message
+from lowmem_rl.models.lookup import model_path
+from lowmem_rl.planning.overrides import changed, divisors
+from lowmem_rl_bench.step.arm_worker import Task
+from lowmem_rl_bench.step.arms import OTHERS, OURS, TRL_FAIR, Arm
+from lowmem_rl_bench.step.bench_workload import Shape, Workload, make_workload
+from lowmem_rl_bench.step.ratios import clock_of, distance, ratio_of, summary
+from lowmem_rl_bench.step.round_robin import Ended, Process, alive, take_turns
+
+Tell = Callable[[str], None]
+
+SETS: Mapping[str, Mapping[str, Any]] = {"skewed": {}, "equal": {"mean_share": 1.0, "dead_share": 0.0}}
+"""Replays, as changes to `Shape`: lengths and dead groups as training meets them, and the worst case for us."""
+FP32 = {"model.bits": 16, "model.dtype": "float32"}
+UNCLIPPED = 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """How much is measured."""
+
+    others: tuple[Arm, ...] = OTHERS
+    precisions: tuple[str, ...] = ("preset", "fp32")
+    sets: tuple[str, ...] = tuple(SETS)
+    warmup: int = 2
+    rounds: int = 8
+    """Timed steps; with the warm-up there are ten, after which the weights are compared."""
+    shape: Mapping[str, Any] = field(default_factory=dict)
+    """Changes to the shape of the replayed step."""
+    seed: int = 0
+
+    @property
+    def steps(self) -> int:
+        return self.warmup + self.rounds
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What every part of the benchmark stands on."""
+
+    config: RunConfig
+    device: Device
+    examples: tuple[Example, ...]
+    shape: Shape
+    folder: Path
+    tell: Tell
+
+    def workload(self, shape: Shape, name: str, seed: int = 0) -> tuple[Workload, Path]:
+        """Makes a workload and writes it where the arms read it."""
+        tokenizer = _tokenizer(self.config)
+        stop = {tokenizer.eos_token_id, *tokenizer.all_special_ids}
+        made = make_workload(
+            shape,
+            self.examples,
+            lambda messages: _tokenize(tokenizer, messages),
+            vocabulary=[i for i in range(len(tokenizer)) if i not in stop],
+            stop_id=tokenizer.eos_token_id,
+            seed=seed,
+        )
+        path = self.folder / f"{name}.workload.json"
+        made.write(path)
+        return made, path
+
+
+@contextmanager
+def opened(composed: Composed, protocol: Protocol, tell: Tell = lambda text: None) -> Iterator[Bench]:
+    """Yields what the parts stand on, in a folder that lives as long. Raises what `preflight.prepare` raises."""
+    inputs = prepare(composed, force=True)
+    config = inputs.plan.config
+    with tempfile.TemporaryDirectory(prefix="lowmem-rl-bench-") as folder:
+        shape = shape_of(config, inputs.device, protocol)
+        yield Bench(config, inputs.device, inputs.train, shape, Path(folder), tell)
+
+
+def shape_of(config: RunConfig, device: Device, protocol: Protocol) -> Shape:
+    """Returns the replayed step: on a CPU short, on a GPU as long as the run's completions may be."""
+    prompt, completion = (200, config.grpo.max_completion_tokens) if device.is_gpu else (48, 96)
+    shape = Shape(config.grpo.prompts_per_step, config.grpo.group_size, prompt, completion)
+    return replace(shape, **protocol.shape)
+
+
+def replay_config(config: RunConfig, shape: Shape, steps: int, precision: str = "preset") -> RunConfig:
+    """Returns the run that replays a shape: recorded rewards, no dropout, gradients not clipped."""
+    settings = {
+        "grpo.prompts_per_step": shape.prompts,
+        "grpo.group_size": shape.group_size,
+        "grpo.max_prompt_tokens": max(config.grpo.max_prompt_tokens, 2 * shape.prompt_tokens),
+        "grpo.max_completion_tokens": shape.completion_tokens,
+        "grpo.steps": steps,
+        "grpo.steps_per_rollout": 1,
+        "grpo.passes_per_rollout": 1,
+        "adapter.dropout": 0.0,
+        "optimizer.max_grad_norm": UNCLIPPED,
+        "memory.micro_batch": divisors(shape.prompts * shape.group_size, config.micro_batch)[-1],
+        "logging.report_to": (),
+    }
+    settings |= FP32 if precision == "fp32" else {}
+    return changed(config, settings).model_copy(update={"rewards": {"recorded": 1.0}})
+
+
+def replays(bench: Bench, protocol: Protocol, arms: Sequence[Arm], precision: str) -> dict[str, Any]:
+    """Returns each set's results in one precision: all arms alive, one computing."""
+    config, device = replay_config(bench.config, bench.shape, protocol.steps, precision), bench.device
+    if precision == "fp32":
+        device = replace(device, dtype="float32")
+    bench.tell(f"{precision}: loading {', '.join(arm.name for arm in arms)}")
+    results = {}
+    with alive(arms, config, device, bench.folder) as processes:
+        for name in protocol.sets:
+            bench.tell(f"{precision}, {name}: {protocol.steps} steps of {len(arms)} arms in turns")
+            shape = replace(bench.shape, **SETS[name])
+            workload, path = bench.workload(shape, f"{precision}-{name}", protocol.seed)
+            ended = take_turns(processes, _tasks(arms, path), protocol.steps)
+            found = compare(ended, protocol.warmup, is_gpu=device.is_gpu)
+            if TRL_FAIR in arms:
+                found["row_order_error"] = _row_order_error(processes, ended, path)
+            results[name] = {"workload": workload.to_json()} | found
+    return results
+
+
+def _tasks(arms: Sequence[Arm], workload: Path) -> dict[str, Task]:
+    return {arm.name: Task(str(workload.with_name(arm.name)), {}, workload=str(workload)) for arm in arms}
+
+
+def _row_order_error(processes: Mapping[str, Process], ended: Mapping[str, Ended], workload: Path) -> float:
+    """Returns how far plain TRL's first gradient is from its own with the rows in another order."""
+    task = Task(str(workload.with_name("reordered")), {}, seed=1, workload=str(workload))
+    again = take_turns(processes, {TRL_FAIR.name: task}, 1)[TRL_FAIR.name]
+    return distance(again.gradients, ended[TRL_FAIR.name].gradients)
+
+
+def compare(ended: Mapping[str, Ended], warmup: int, *, is_gpu: bool) -> dict[str, Any]:
+    """Returns what each arm took, its ratio to ours, and how far its gradient and weights are from ours."""
+    timed = {name: arm.steps[warmup:] for name, arm in ended.items()}
+    clock, ours = clock_of(timed, is_gpu=is_gpu), ended[OURS.name]
+    others = [name for name in ended if name != OURS.name]
+    return {
+        "clock": clock,
+        "arms": {name: summary(arm, warmup, clock) for name, arm in ended.items()},
+        "ratios": {
+            name: {kind: ratio_of(timed[name], timed[OURS.name], kind).to_json() for kind in ("wall", "cpu")}
+            for name in others
+        },
+        "gradient_errors": {name: distance(ours.gradients, ended[name].gradients) for name in others},
+        "weight_errors": {name: distance(ours.weights, ended[name].weights) for name in others},
+    }
+
+
+def _tokenizer(config: RunConfig) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(model_path(config.model.name), revision=config.model.revision)
+
+
+def _tokenize(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+    ids: list[int] = tokenizer(render(tokenizer, messages), add_special_tokens=False)["input_ids"]
+    return ids

@@ -1,0 +1,154 @@
+"""Policy and trainer of each stack, as that stack makes them.
+
+Importing Unsloth rebinds TRL's classes, so the plain arm never does: it loads with transformers, bitsandbytes and
+PEFT. On a CPU it needs one mend, without which TRL 1.15 does not run there at all: the log-prob kernel is Triton's, and
+`unsloth_zoo` has it in PyTorch. That one file is loaded by its path, and with it nothing else of Unsloth.
+"""
+
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.engine.device import Device
+from lowmem_rl.engine.policy import Policy, load_policy, render
+from lowmem_rl.engine.row_length import reading_answers
+from lowmem_rl.example import Example
+from lowmem_rl.grpo.train_dataset import to_dataset, tokens_of
+from lowmem_rl.models.lookup import model_path
+from lowmem_rl.prompts import prefill_of
+from lowmem_rl.trl_adapter.trainer import make_trainer, trainer_arguments
+from lowmem_rl_bench.step.arms import Arm
+
+B_SPREAD = 0.02
+"""Standard deviation of LoRA's B in replays: at its usual zero A has no gradient to compare."""
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What a trainer is made of besides its arm."""
+
+    config: RunConfig
+    examples: Mapping[str, Example]
+    reward_functions: Sequence[Callable[..., list[float | None]]]
+    callbacks: Sequence[Any]
+    out: Path
+
+
+def load(arm: Arm, config: RunConfig, device: Device) -> Policy:
+    """Returns the arm's policy. Raises `SetupError` where the weights cannot be had."""
+    if arm.stack == "trl":
+        return _load_plain(config, device)
+    return load_policy(config, device, [reading_answers(config, ())])  # the examples come later
+
+
+def _load_plain(config: RunConfig, device: Device) -> Policy:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+    dtype = getattr(torch, device.dtype)
+    four_bit = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+    path = model_path(config.model.name)
+    model = AutoModelForCausalLM.from_pretrained(
+        path,
+        revision=config.model.revision,
+        dtype=dtype,
+        quantization_config=four_bit if config.model.bits == 4 else None,
+        device_map={"": 0} if device.is_gpu else "cpu",
+    )
+    tokenizer = AutoTokenizer.from_pretrained(path, revision=config.model.revision)
+    lora = LoraConfig(
+        r=config.adapter.rank,
+        lora_alpha=config.adapter.alpha,
+        target_modules=list(config.adapter.targets),
+        task_type="CAUSAL_LM",
+    )
+    if not device.is_gpu:
+        _mend_head()
+    prefill = prefill_of(render(tokenizer, [{"role": "user", "content": ""}]))
+    return Policy(get_peft_model(model, lora), tokenizer, device, prefill)
+
+
+def _mend_head() -> None:
+    package = importlib.util.find_spec("unsloth_zoo")
+    assert package is not None
+    assert package.origin is not None
+    path = Path(package.origin).parent / "cpu" / "ops.py"
+    spec = importlib.util.spec_from_file_location("unsloth_zoo_cpu_ops", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not module.patch_trl_fused_lm_head():
+        raise RuntimeError("TRL has no fused head where unsloth_zoo mends it")
+
+
+def build(arm: Arm, policy: Policy, sampler: Any, training: Training) -> Any:
+    """Returns the arm's trainer; `sampler` is for ours alone."""
+    if arm.stack == "ours":
+        trainer = make_trainer(
+            policy,
+            training.config,
+            sampler=sampler,
+            dataset=to_dataset(list(training.examples.values())),
+            prompt_tokens=tokens_of(policy, training.examples),
+            reward_functions=training.reward_functions,
+            callbacks=training.callbacks,
+            on_scored=lambda batch: None,
+            out=training.out,
+        )
+    else:
+        trainer = _build_theirs(policy, training)
+    _check_apart(arm, trainer)
+    return trainer
+
+
+def _build_theirs(policy: Policy, training: Training) -> Any:
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer
+
+    rows = [{"prompt": list(one.prompt), "example_id": one.id} for one in training.examples.values()]
+    trainer = GRPOTrainer(
+        model=policy.model,
+        processing_class=policy.tokenizer,
+        args=GRPOConfig(**trainer_arguments(training.config, policy.device, training.out)),
+        train_dataset=Dataset.from_list(rows),
+        reward_funcs=list(training.reward_functions),
+        callbacks=list(training.callbacks),
+    )
+    for parameter in policy.model.parameters():
+        if parameter.requires_grad:  # TRL casts a quantised model's adapter to bfloat16: the same type as ours
+            parameter.data = parameter.data.float()
+    return trainer
+
+
+def _check_apart(arm: Arm, trainer: Any) -> None:
+    if arm.stack == "trl" and "unsloth" in sys.modules:
+        raise RuntimeError("Unsloth is loaded in an arm of plain TRL")
+
+
+def fill_adapter(model: Any, seed: int, b_spread: float) -> None:
+    """Gives the adapter weights that depend on their names and the seed alone: A as PEFT draws it, B normal."""
+    for name, parameter in adapter_of(model).items():
+        digest = blake2b(f"{seed}/{name}".encode(), digest_size=7).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest, "big"))
+        drawn = torch.empty(parameter.shape)
+        if "lora_A" in name:
+            limit = drawn.shape[1] ** -0.5
+            drawn.uniform_(-limit, limit, generator=generator)
+        else:
+            drawn.normal_(0.0, b_spread, generator=generator) if b_spread else drawn.zero_()
+        parameter.data.copy_(drawn)
+
+
+def adapter_of(model: Any) -> dict[str, Any]:
+    """Returns the weights that learn, by the name that all stacks give them."""
+    return {name: parameter for name, parameter in sorted(model.named_parameters()) if parameter.requires_grad}
