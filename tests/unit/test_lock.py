@@ -10,7 +10,7 @@ from lowmem_rl.storage.lock import locked
 HOLDER = """
 import sys, time
 from pathlib import Path
-from lowmem_rl.lock import locked
+from lowmem_rl.storage.lock import locked
 with locked(Path(sys.argv[1]), print):
     print("held", flush=True)
     time.sleep(100)
@@ -46,7 +46,7 @@ def test_a_lock_that_is_a_link_is_refused_and_what_it_leads_to_stays(tmp_path) -
 ADDER = """
 import sys
 from pathlib import Path
-from lowmem_rl.lock import in_turn
+from lowmem_rl.storage.lock import in_turn
 folder = Path(sys.argv[1])
 for _ in range(200):
     with in_turn(folder):

@@ -153,7 +153,7 @@ def test_without_math_verify_the_rest_is_compared_as_text() -> None:
     program = r"""
 import sys
 sys.modules["math_verify"] = None
-from lowmem_rl.rewards.verify import verify
+from lowmem_rl.verify import verify
 assert verify("1/2", "0.5") and verify(r"\sec^2 x", r"\sec^2 x")
 assert not verify(r"\sec^2 x", r"\tan^2 x + 1")
 """
