@@ -31,7 +31,7 @@ from lowmem_rl.engine.hf_generate import Completion
 from lowmem_rl.engine.policy import Policy, load_policy, prepare_process
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.engine.sampling import GREEDY
-from lowmem_rl.evaluation.eval_set import Questions, held_out
+from lowmem_rl.evaluation.eval_set import EvalSet, held_out
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.telemetry.environment import machine_record
 
@@ -62,7 +62,7 @@ def main() -> None:
     options.out.write_text(json.dumps(record, indent=2) + "\n")
 
 
-def measure(samplers: dict[str, Sampler], asked: Questions, batch: int, rounds: int, policy: Policy) -> dict[str, Any]:
+def measure(samplers: dict[str, Sampler], asked: EvalSet, batch: int, rounds: int, policy: Policy) -> dict[str, Any]:
     """Returns each arm's tokens a second, the ratios to `generate` within a round, and what differs in text."""
     speeds: dict[str, list[float]] = {arm: [] for arm in samplers}
     work: dict[str, list[float]] = {arm: [] for arm in samplers}
@@ -96,14 +96,14 @@ def measure(samplers: dict[str, Sampler], asked: Questions, batch: int, rounds: 
     return row
 
 
-def answered(sampler: Sampler, asked: Questions, batch: int) -> Answers:
+def answered(sampler: Sampler, asked: EvalSet, batch: int) -> Answers:
     """Returns the greedy completions in the order of the examples."""
     prompts = [example.prompt for example in asked.examples]
     found = sampler.answers(prompts, GREEDY, max_tokens=asked.max_tokens, batch=batch)
     return [completion for _, completion in sorted(found, key=lambda pair: pair[0])]
 
 
-def products_s_a_token(sampler: Sampler, asked: Questions, batch: int) -> float:
+def products_s_a_token(sampler: Sampler, asked: EvalSet, batch: int) -> float:
     """Returns the seconds in which matrices are multiplied and attention is paid, over a few batches."""
     from torch.profiler import ProfilerActivity, profile
 
@@ -124,7 +124,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {name: round(of(values), 3) for name, of in (("median", median), ("min", min), ("max", max))}
 
 
-def differences(policy: Policy, asked: Questions, first: Answers, second: Answers) -> list[dict[str, Any]]:
+def differences(policy: Policy, asked: EvalSet, first: Answers, second: Answers) -> list[dict[str, Any]]:
     """Returns the items with different text, and how near the two likeliest tokens are where they part."""
     pairs = zip(asked.examples, first, second, strict=True)
     return [

@@ -25,17 +25,17 @@ from typing import Any
 
 from benchmarks.health_cases import FAILURES, HEALTHY, ROLL_BACK, Case
 from benchmarks.learning_curves import TASK_OPTIONS, base_of
-from lowmem_rl.config.compose import Composed, read_assignments, resolve
+from lowmem_rl.config.compose import ResolvedConfig, read_assignments, resolve
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import cache_dir
 from lowmem_rl.errors import Interrupted, LowMemError
-from lowmem_rl.health.history import Record, read_record
+from lowmem_rl.health.history import RunHistory, read_record
 from lowmem_rl.health.incremental_audit import replay
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.models.lookup import TINY, TINY_DIRECTORY
 from lowmem_rl.storage.run_dir import RunDir, read_json, read_rows, write_json
 from lowmem_rl.telemetry.environment import machine_record
-from lowmem_rl.telemetry.events import Event, Found, StepEnded
+from lowmem_rl.telemetry.events import Event, FindingReported, StepEnded
 
 WITHIN = 20
 """Steps from the onset in which a failure must have its name."""
@@ -108,11 +108,11 @@ class Live:
         """Takes in an event; a finding follows the row of its step."""
         if isinstance(event, StepEnded):
             self.step = event.row["step"]
-        elif isinstance(event, Found):
+        elif isinstance(event, FindingReported):
             self.told.append((self.step, event.finding.name, event.finding.severity))
 
 
-def composed(case: Case, seed: int, out: RunDir, bases: Path) -> Composed:
+def composed(case: Case, seed: int, out: RunDir, bases: Path) -> ResolvedConfig:
     """Returns the configuration of a case's run."""
     model = base_of(case.task, bases)
     if case.spoil:
@@ -172,7 +172,7 @@ def gone_back(out: RunDir) -> dict[str, Any]:
     }
 
 
-def ends(found: Record) -> list[float]:
+def ends(found: RunHistory) -> list[float]:
     """Returns the mean accuracy of the first and of the last steps' completions."""
     values = [row["accuracy"] for row in found.rows]
     return [round(fmean(part), 3) for part in (values[:3], values[-3:])]

@@ -37,8 +37,8 @@ from lowmem_rl.engine import continuous_batching, decoder
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import Policy, load_policy, prepare_process
 from lowmem_rl.engine.sampler import Sampler
-from lowmem_rl.grpo.oom_policy import Phase, Recovery
-from lowmem_rl.grpo.oom_retry import Snapshot
+from lowmem_rl.grpo.oom_policy import OomPolicy, Phase
+from lowmem_rl.grpo.oom_retry import OptimizerSnapshot
 from lowmem_rl.grpo.train_dataset import to_dataset, tokens_of
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.storage.run_dir import read_rows
@@ -165,9 +165,9 @@ def snapshot_cost(weights: int = 40_370_176, tensors: int = 392) -> dict[str, fl
     optimizer = torch.optim.SGD(parameters)
     for parameter in parameters:
         optimizer.state[parameter] = {name: torch.zeros(len(parameter), dtype=torch.uint8) for name in ("m", "v")}
-    Snapshot.of(optimizer)
+    OptimizerSnapshot.of(optimizer)
     began = time.perf_counter()
-    Snapshot.of(optimizer)
+    OptimizerSnapshot.of(optimizer)
     return {"bytes": 6 * weights, "host_seconds": round(time.perf_counter() - began, 3)}
 
 
@@ -206,7 +206,7 @@ def policy() -> Policy:
 def train(settings: Mapping[str, Any], out: Path, fault: Fault | None = None) -> Trained:
     """Trains in `out`, which gets recoveries.jsonl, with memory short where `fault` says."""
     config, trained = config_of(settings), Trained()
-    recovery = Recovery(
+    recovery = OomPolicy(
         config, out / "recoveries.jsonl", trained.notes.append, lambda phase, found: f"cure of {found} in {phase}"
     )
     trainer = _trainer(config, recovery, trained, out)
@@ -218,7 +218,7 @@ def train(settings: Mapping[str, Any], out: Path, fault: Fault | None = None) ->
     return trained
 
 
-def _trainer(config: RunConfig, recovery: Recovery, trained: Trained, out: Path) -> Any:
+def _trainer(config: RunConfig, recovery: OomPolicy, trained: Trained, out: Path) -> Any:
     from transformers import TrainerCallback
 
     class Weights(TrainerCallback):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class TestedVersion:
     """The version a package was tried in, and the range that may work: lowest <= version < below."""
 
     version: str
@@ -20,16 +20,16 @@ class Tried:
 
 # Tried together in November 2026 on Python 3.11; the ranges are those of the extra `train`.
 TRIED = {
-    "torch": Tried("2.14.1", "2.9", "2.15"),
-    "torchvision": Tried("0.29.2", "0.24"),
-    "unsloth": Tried("2026.10.9", "2026.10.9"),
-    "unsloth_zoo": Tried("2026.10.9", "2026.10.9"),
-    "transformers": Tried("5.17.0", "5.2", "5.17.1"),
-    "trl": Tried("1.15.0", "1.10", "1.15.1"),
-    "peft": Tried("0.21.2", "0.18"),
-    "bitsandbytes": Tried("0.50.2", "0.50.2"),
-    "datasets": Tried("4.8.5", "4.3", "5"),
-    "accelerate": Tried("1.15.0", "1.10"),
+    "torch": TestedVersion("2.14.1", "2.9", "2.15"),
+    "torchvision": TestedVersion("0.29.2", "0.24"),
+    "unsloth": TestedVersion("2026.10.9", "2026.10.9"),
+    "unsloth_zoo": TestedVersion("2026.10.9", "2026.10.9"),
+    "transformers": TestedVersion("5.17.0", "5.2", "5.17.1"),
+    "trl": TestedVersion("1.15.0", "1.10", "1.15.1"),
+    "peft": TestedVersion("0.21.2", "0.18"),
+    "bitsandbytes": TestedVersion("0.50.2", "0.50.2"),
+    "datasets": TestedVersion("4.8.5", "4.3", "5"),
+    "accelerate": TestedVersion("1.15.0", "1.10"),
 }
 
 

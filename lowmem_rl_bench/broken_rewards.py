@@ -12,29 +12,29 @@ from fractions import Fraction
 from typing import Any
 
 from lowmem_rl.example import Example
-from lowmem_rl.rewards.adversarial_cases import COUNTDOWN_TRIALS, PREFILL, Trial, general_trials
+from lowmem_rl.rewards.adversarial_cases import COUNTDOWN_TRIALS, PREFILL, RewardCase, general_trials
 from lowmem_rl.rewards.expressions import compute, parse
 from lowmem_rl.rewards.reward import Reward
 from lowmem_rl.rewards.reward_check import check_reward
-from lowmem_rl.rewards.reward_finding import Finding
+from lowmem_rl.rewards.reward_finding import RewardFinding
 
-ZOO: list["Broken"] = []
+ZOO: list["BrokenReward"] = []
 ZOO_LIMIT_S = 1.0
 """For one score: what hangs here hangs for good."""
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
+class BrokenReward:
     """A broken reward, where it was seen, and what it is tried on."""
 
     reward: Reward
     story: str
     source: str
-    trials: tuple[Trial, ...]
+    trials: tuple[RewardCase, ...]
     prefill: str
 
 
-def check_zoo() -> list[tuple[Broken, list[Finding]]]:
+def check_zoo() -> list[tuple[BrokenReward, list[RewardFinding]]]:
     """Returns every reward of the zoo with what `check_reward` finds in it."""
     return [(b, check_reward(b.reward, b.trials, b.prefill, limit_s=ZOO_LIMIT_S)) for b in ZOO]
 
@@ -43,7 +43,7 @@ Score = Callable[[str, Example], Any]
 
 
 def _broken(
-    source: str, *, trials: tuple[Trial, ...] | None = None, prefill: str = "", hangs: bool = False
+    source: str, *, trials: tuple[RewardCase, ...] | None = None, prefill: str = "", hangs: bool = False
 ) -> Callable[[Score], Score]:
     """Puts a function into the zoo; its docstring is its story. One that hangs is tried as a user's file is."""
 
@@ -52,7 +52,7 @@ def _broken(
         file = f"{__file__}:{score.__name__}" if hangs else ""
         reward = Reward(name, score, low=-float("inf"), high=float("inf"), source=file)
         story = " ".join((score.__doc__ or "").split())
-        ZOO.append(Broken(reward, story, source, general_trials() if trials is None else trials, prefill))
+        ZOO.append(BrokenReward(reward, story, source, general_trials() if trials is None else trials, prefill))
         return score
 
     return put

@@ -10,7 +10,7 @@ from fractions import Fraction
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class AnswerPair:
     """A given answer, the gold one, whether they are equal, and which kind of pair this is."""
 
     given: str
@@ -68,22 +68,22 @@ def spell_decimal(value: Fraction, rng: random.Random) -> str:
     return rng.choice(ways if whole else [*ways, f"{sign}.{text}"])
 
 
-def rational_pairs(count: int, seed: int = 0) -> list[Pair]:
+def rational_pairs(count: int, seed: int = 0) -> list[AnswerPair]:
     """Returns pairs of spellings, half of them of the same number, half of one that is nearly the same."""
     rng = random.Random(seed)
     return [_rational_pair(rng, index) for index in range(count)]
 
 
-def _rational_pair(rng: random.Random, index: int) -> Pair:
+def _rational_pair(rng: random.Random, index: int) -> AnswerPair:
     kind = rng.choice([*_SPELLINGS, "rounded"])
     value = _draw(kind, rng)
     if kind == "rounded":
         given = f"{float(value):.{rng.choice([6, 7])}f}"
-        return Pair(given, spell_fraction(value, rng), Fraction(given) == value, kind)
+        return AnswerPair(given, spell_fraction(value, rng), Fraction(given) == value, kind)
     equal = index % 2 == 0
     other = value if equal else value + rng.choice(_steps(kind, value))
     given, gold = (rng.choice(_SPELLINGS[kind])(number, rng) for number in (other, value))
-    return Pair(given, _bare(gold), equal, kind)
+    return AnswerPair(given, _bare(gold), equal, kind)
 
 
 def _draw(kind: str, rng: random.Random) -> Fraction:
@@ -115,21 +115,21 @@ _SPELLINGS: dict[str, list[Spell]] = {
 }
 
 
-def near_misses(count: int, seed: int = 0) -> list[Pair]:
+def near_misses(count: int, seed: int = 0) -> list[AnswerPair]:
     """Returns nearly right answers: off by one, another sign, reordered or extra digits, another denominator."""
     rng = random.Random(seed)
     return [_near_miss(rng) for _ in range(count)]
 
 
-def _near_miss(rng: random.Random) -> Pair:
+def _near_miss(rng: random.Random) -> AnswerPair:
     n = rng.choice([1, -1]) * rng.randint(2, 10 ** rng.randint(1, 6))
     kind = rng.choice(["off by one", "sign", "reordered digits", "extra digit", "denominator"])
     if kind == "denominator":
         below = rng.randint(2, 99)
         value, wrong = Fraction(n, below), Fraction(n, below + rng.choice([1, 10, -below + 1]))
-        return Pair(spell_fraction(wrong, rng), spell_fraction(value, rng), wrong == value, kind)
+        return AnswerPair(spell_fraction(wrong, rng), spell_fraction(value, rng), wrong == value, kind)
     wrong = Fraction(_misread(n, kind, rng))
-    return Pair(spell_integer(wrong, rng), str(n), wrong == n, kind)
+    return AnswerPair(spell_integer(wrong, rng), str(n), wrong == n, kind)
 
 
 def _misread(n: int, kind: str, rng: random.Random) -> int:
@@ -144,7 +144,7 @@ def _misread(n: int, kind: str, rng: random.Random) -> int:
     return swapped if kind == "reordered digits" and swapped != n else n + rng.choice([1, -1])
 
 
-def gsm8k_pairs(count: int, seed: int = 0) -> list[Pair]:
+def gsm8k_pairs(count: int, seed: int = 0) -> list[AnswerPair]:
     """Returns integers as GSM8K's completions give them, half of them wrong."""
     rng = random.Random(seed)
     pairs = []
@@ -152,17 +152,17 @@ def gsm8k_pairs(count: int, seed: int = 0) -> list[Pair]:
         n = rng.randint(1, 10 ** rng.randint(1, 5))
         given = n if index % 2 == 0 else n + rng.randint(1, 9)
         text = rng.choice([f"{given}", f"{given:,}", f"${given}", f"${given:,}.00", f"{given} apples", f"{given}%"])
-        pairs.append(Pair(text, str(n), given == n, "gsm8k"))
+        pairs.append(AnswerPair(text, str(n), given == n, "gsm8k"))
     return pairs
 
 
-def sequence_pairs(count: int, seed: int = 0) -> list[Pair]:
+def sequence_pairs(count: int, seed: int = 0) -> list[AnswerPair]:
     """Returns tuples, intervals and sets, half of them wrong."""
     rng = random.Random(seed)
     return [_sequence_pair(rng, index % 2 == 0) for index in range(count)]
 
 
-def _sequence_pair(rng: random.Random, equal: bool) -> Pair:
+def _sequence_pair(rng: random.Random, equal: bool) -> AnswerPair:
     opening, closing = rng.choice(["()", "[]", "[)", "(]", ("\\{", "\\}")])
     low = rng.randint(-99, 99)
     numbers = [Fraction(low), Fraction(low + rng.randint(1, 99), rng.choice([1, 1, 3]))]
@@ -175,16 +175,16 @@ def _sequence_pair(rng: random.Random, equal: bool) -> Pair:
         + closing
         for row in (others, numbers)
     )
-    return Pair(given, gold, equal, "sequence")
+    return AnswerPair(given, gold, equal, "sequence")
 
 
-def symbolic_pairs(count: int, seed: int = 0) -> list[Pair]:
+def symbolic_pairs(count: int, seed: int = 0) -> list[AnswerPair]:
     """Returns algebraic expressions, functions and equations, half of them wrong."""
     rng = random.Random(seed)
     return [_symbolic_pair(rng, index % 2 == 0) for index in range(count)]
 
 
-def _symbolic_pair(rng: random.Random, equal: bool) -> Pair:
+def _symbolic_pair(rng: random.Random, equal: bool) -> AnswerPair:
     a, b, c = rng.randint(2, 12), rng.randint(2, 12), rng.randint(2, 12)
     off = 0 if equal else 1
     given, gold = rng.choice(
@@ -201,10 +201,10 @@ def _symbolic_pair(rng: random.Random, equal: bool) -> Pair:
             (f"{a}e^{{{b}x}}", f"{a + off}e^{{{b}x}}"),
         ]
     )
-    return Pair(given, gold, equal, "symbolic")
+    return AnswerPair(given, gold, equal, "symbolic")
 
 
-def mixed_pairs(count: int, seed: int = 0) -> list[Pair]:
+def mixed_pairs(count: int, seed: int = 0) -> list[AnswerPair]:
     """Returns the fixed mix: 60 % integers and decimals, 20 % fractions, 10 % tuples and intervals, 10 % symbolic."""
     rng = random.Random(seed)
     rationals = rational_pairs(5 * count, seed)

@@ -70,7 +70,7 @@ class Kill:
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class ResumeProof:
     """What came out; `differences` is empty where both runs ended alike."""
 
     steps: int
@@ -89,7 +89,7 @@ class Proof:
         return asdict(self) | {"is_exact": self.is_exact}
 
 
-def verify_resume(kills: int, folder: Path, tell: Tell, seed: int = 0) -> Proof:
+def verify_resume(kills: int, folder: Path, tell: Tell, seed: int = 0) -> ResumeProof:
     """Trains twice in `folder`, the second time killed `kills` times, and compares. Raises `TrainingError`."""
     began, steps = time.monotonic(), STEPS_A_KILL * (kills + 1)
     start = _starter((*SETTINGS, f"grpo.steps={steps}"))
@@ -100,7 +100,7 @@ def verify_resume(kills: int, folder: Path, tell: Tell, seed: int = 0) -> Proof:
     found = tuple(_killed(kills, steps, killed, start, tell, random.Random(seed)))
     _end(start(killed.path, is_first=not found))
     seconds = tuple(row["seconds"] for row in read_rows(killed.resumes))
-    return Proof(steps, found, tuple(differences(undisturbed, killed)), seconds, time.monotonic() - began)
+    return ResumeProof(steps, found, tuple(differences(undisturbed, killed)), seconds, time.monotonic() - began)
 
 
 def _starter(settings: tuple[str, ...]) -> Callable[..., BaseProcess]:

@@ -23,7 +23,7 @@ from lowmem_rl.verify.extract import lenient_answer
 from lowmem_rl.verify.pool import is_available
 from lowmem_rl_bench import verify_pairs
 from lowmem_rl_bench.verify_cases import CASES
-from lowmem_rl_bench.verify_pairs import Pair
+from lowmem_rl_bench.verify_pairs import AnswerPair
 
 Judge = Callable[[str, str], bool]
 """Says of (given, gold) whether they are equal."""
@@ -61,7 +61,7 @@ def math_verify_judge() -> Judge:
     return judge
 
 
-def agreement(pairs: Sequence[Pair], theirs: Judge) -> dict[str, Any]:
+def agreement(pairs: Sequence[AnswerPair], theirs: Judge) -> dict[str, Any]:
     """Returns how often fast path and Math-Verify agree with exact arithmetic, and each pair on which they differ."""
     rows = [(pair, compare_exactly(pair.given, pair.gold), _ask(theirs, pair)) for pair in pairs]
     return {
@@ -79,7 +79,7 @@ def agreement(pairs: Sequence[Pair], theirs: Judge) -> dict[str, Any]:
     }
 
 
-def near_misses(pairs: Sequence[Pair]) -> dict[str, Any]:
+def near_misses(pairs: Sequence[AnswerPair]) -> dict[str, Any]:
     """Returns how many near-misses are paid in any of six forms, of each kind; the few that are right are left out."""
     wrong = [pair for pair in pairs if not pair.equal]
     paid = [(pair, form) for pair in wrong for form in completions(pair.given) if is_paid(form, pair.gold)]
@@ -140,11 +140,11 @@ def throughputs(count: int, theirs: Judge) -> dict[str, Any]:
     return {name: _side_by_side(_distinct(pairs), theirs) for name, pairs in samples.items()}
 
 
-def _needs_worker(pair: Pair) -> bool:
+def _needs_worker(pair: AnswerPair) -> bool:
     return compare_exactly(pair.given, pair.gold) is None
 
 
-def _side_by_side(pairs: Sequence[Pair], theirs: Judge) -> dict[str, Any]:
+def _side_by_side(pairs: Sequence[AnswerPair], theirs: Judge) -> dict[str, Any]:
     ours_us, ours = _timed(verify, pairs)
     theirs_us, others = _timed(lambda given, gold: theirs(_in_math(given), _in_math(gold)), pairs)
     return {
@@ -157,17 +157,17 @@ def _side_by_side(pairs: Sequence[Pair], theirs: Judge) -> dict[str, Any]:
     }
 
 
-def _timed(judge: Judge, pairs: Sequence[Pair]) -> tuple[float, list[bool]]:
+def _timed(judge: Judge, pairs: Sequence[AnswerPair]) -> tuple[float, list[bool]]:
     began = time.perf_counter()
     verdicts = [judge(pair.given, pair.gold) for pair in pairs]
     return (time.perf_counter() - began) / len(pairs) * 1e6, verdicts
 
 
-def _distinct(pairs: Sequence[Pair]) -> list[Pair]:
+def _distinct(pairs: Sequence[AnswerPair]) -> list[AnswerPair]:
     return list({(pair.given, pair.gold): pair for pair in pairs}.values())
 
 
-def _ask(theirs: Judge, pair: Pair) -> bool:
+def _ask(theirs: Judge, pair: AnswerPair) -> bool:
     return theirs(_in_math(pair.given), _in_math(pair.gold))
 
 
@@ -184,7 +184,7 @@ def _counts(rows: Sequence[tuple[bool, bool]]) -> dict[str, int]:
     }
 
 
-def _who(pair: Pair, ours: bool | None, theirs: bool) -> str:
+def _who(pair: AnswerPair, ours: bool | None, theirs: bool) -> str:
     if ours is pair.equal:
         return "both are" if theirs is pair.equal else "ours is"
     return "Math-Verify is" if theirs is pair.equal else "neither is"

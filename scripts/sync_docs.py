@@ -56,10 +56,10 @@ def cli_block() -> str:
 
 def health_block() -> str:
     """Returns what the audit looks for, each with the least evidence on which it speaks."""
-    from lowmem_rl.health.audit import SYMPTOMS
+    from lowmem_rl.health.audit import DETECTORS
 
     rows = [("finding", "least evidence", "what it is"), ("---",) * 3]
-    rows += [(f"`{symptom.name}`", str(symptom.needs), _first_paragraph(symptom.look)) for symptom in SYMPTOMS]
+    rows += [(f"`{symptom.name}`", str(symptom.needs), _first_paragraph(symptom.look)) for symptom in DETECTORS]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

@@ -54,20 +54,22 @@ def _prompt(policy: Policy, tokens: int) -> list[int]:
 def _ways(policy: Policy, prompt: list[int], places: int) -> tuple[dict[str, Way], dict[str, str]]:
     """Returns what samples, and why what cannot be had cannot."""
     from lowmem_rl.engine.backend import build
-    from lowmem_rl.engine.continuous_batching import Limits, sample
-    from lowmem_rl.engine.oom import OutOfMemory, tried
+    from lowmem_rl.engine.continuous_batching import StoppingCriteria, sample
+    from lowmem_rl.engine.oom import OutOfMemory, catch_oom
     from lowmem_rl.engine.sampling import GREEDY, names_of
 
     ways: dict[str, Way] = {}
     left_out = {}
     for weights in OURS:
-        decoder = tried(lambda weights=weights: build(policy, weights, places))
+        decoder = catch_oom(lambda weights=weights: build(policy, weights, places))
         if isinstance(decoder, OutOfMemory):
             left_out[weights] = decoder.why
             continue
 
         def ours(rows: int, tokens: int, decoder: Any = decoder) -> None:
-            sample(decoder, [prompt] * rows, names_of("speed", rows), GREEDY, Limits(frozenset(), tokens, rows))
+            sample(
+                decoder, [prompt] * rows, names_of("speed", rows), GREEDY, StoppingCriteria(frozenset(), tokens, rows)
+            )
 
         ways[weights] = ours
     ways[THEIRS] = _generate(policy, prompt)
@@ -106,13 +108,13 @@ def in_turns(
 
     The first round, which compiles and fills buffers, is thrown away.
     """
-    from lowmem_rl.engine.oom import OutOfMemory, tried
+    from lowmem_rl.engine.oom import OutOfMemory, catch_oom
 
     times: dict[str, list[float]] = {name: [] for name in ways}
     too_large: dict[str, str] = {}
     for number in range(order["rounds"] + 1):
         for name in [*times]:
-            spent = tried(partial(_token_ms, ways[name], rows, order["tokens"]))
+            spent = catch_oom(partial(_token_ms, ways[name], rows, order["tokens"]))
             if isinstance(spent, OutOfMemory):
                 too_large[name] = spent.why
                 del times[name]

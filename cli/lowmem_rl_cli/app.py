@@ -305,7 +305,7 @@ def samples(
     as_json: JsonOption = False,
 ) -> None:
     """Show what the model wrote in training, the latest first; with --prompt, what it says now."""
-    from lowmem_rl.reports.sample_filter import Wanted, read_condition, read_steps
+    from lowmem_rl.reports.sample_filter import SampleFilter, read_condition, read_steps
     from lowmem_rl_cli.samples_command import prompt_command, samples_command
 
     if prompt is not None:
@@ -318,7 +318,7 @@ def samples(
         raise typer.BadParameter("--sampled is about --prompt, which is missing")
 
     conditions = tuple(read_condition(text) for text in score or ())
-    wanted = Wanted(conditions, None if step is None else read_steps(step), truncated)
+    wanted = SampleFilter(conditions, None if step is None else read_steps(step), truncated)
     samples_command(run, wanted, limit=limit, side_by_side=side_by_side, as_json=as_json)
 
 

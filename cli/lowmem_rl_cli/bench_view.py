@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lowmem_rl.models.hardware import GIB
-from lowmem_rl_cli.text_page import BOLD, DIM, GREEN, RED, YELLOW, Page
+from lowmem_rl_cli.text_page import BOLD, DIM, GREEN, RED, YELLOW, TextPage
 
 Record = Mapping[str, Any]
 
@@ -13,12 +13,12 @@ PHASES = ("rollout", "scoring", "update", "optimizer", "other")
 PHASE_HEAD = ("seconds", *PHASES, "other")
 
 
-def render(record: Record, page: Page) -> str:
+def render(record: Record, page: TextPage) -> str:
     """Returns the page."""
     return "\n".join(_lines(record, page))
 
 
-def _lines(record: Record, page: Page) -> Iterator[str]:
+def _lines(record: Record, page: TextPage) -> Iterator[str]:
     yield page.ink(_headline(record), BOLD, GREEN if record["is_valid"] else RED)
     for precision, sets in record["replay"].items():
         for name, found in sets.items():
@@ -44,7 +44,7 @@ def _headline(record: Record) -> str:
     )
 
 
-def _replay(title: str, found: Record, page: Page) -> Iterator[str]:
+def _replay(title: str, found: Record, page: TextPage) -> Iterator[str]:
     work = found["workload"]
     size = f"{work['prompts']} x {work['group_size']} completions of {work['mean_completion_tokens']:.0f} tokens, "
     limits = f"at most {work['completion_tokens']}; prompts of {work['mean_prompt_tokens']:.0f}; "
@@ -84,7 +84,7 @@ def _clock(clock: str) -> str:
     return "By CPU time: something else took the core from the arms for more than a tenth of the time."
 
 
-def _exactness(record: Record, page: Page) -> Iterator[str]:
+def _exactness(record: Record, page: TextPage) -> Iterator[str]:
     yield from page.heading("Same learning", "max |g - g'| / max |g'| over all LoRA weights, ours and theirs")
     arms = list(record["ratios"])
     head = ("", *arms, "TRL, reordered")
@@ -102,7 +102,7 @@ def _exactness(record: Record, page: Page) -> Iterator[str]:
     yield from page.fold(f"Judged: {'; '.join(judged)}.", "  ", "", GREEN if record["is_valid"] else RED)
 
 
-def _ablations(found: Record, page: Page) -> Iterator[str]:
+def _ablations(found: Record, page: TextPage) -> Iterator[str]:
     yield from page.heading("One saving off at a time", "times as long as ours")
     head = ("", "step", "95 % interval", "phase", "measured", "predicted")
     rows = []
@@ -116,7 +116,7 @@ def _ablations(found: Record, page: Page) -> Iterator[str]:
     yield from page.table(rows, "lrrlrr", head)
 
 
-def _sweep(found: Record, page: Page) -> Iterator[str]:
+def _sweep(found: Record, page: TextPage) -> Iterator[str]:
     yield from page.heading("Growth", "seconds of sampling and learning, measured and by the fitted law")
     head = ("", "", "ours", "by law", "trl_fair", "by law", "ratio", "by law", "GiB, ours")
     rows = []
@@ -132,7 +132,7 @@ def _sweep(found: Record, page: Page) -> Iterator[str]:
             yield from page.fold(f"{arm} {phase} = {terms}   (R^2 {law['r2']:.3f})")
 
 
-def _live(found: Record, page: Page) -> Iterator[str]:
+def _live(found: Record, page: TextPage) -> Iterator[str]:
     limit = f"a reward of {found['target']:.2f}, mean of {found['window']} steps, at most {found['most_steps']} steps"
     yield from page.heading("Time to a reward", limit)
     head = ("", *(f"seed {seed}" for seed in found["seeds"]), "reached", "ratio", "95 % interval")
@@ -145,7 +145,7 @@ def _live(found: Record, page: Page) -> Iterator[str]:
     yield from page.table(rows, "l" + "r" * (len(head) - 1), head, bold=0)
 
 
-def _same_noise(found: Record, page: Page) -> Iterator[str]:
+def _same_noise(found: Record, page: TextPage) -> Iterator[str]:
     steps = len(next(iter(found["curves"].values())))
     alike = f"{found['steps_alike']} of {steps} steps; largest difference of a step's reward "
     verdict = "coincide" if found["coincide"] else "part"

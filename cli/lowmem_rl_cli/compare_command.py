@@ -6,12 +6,12 @@ from pathlib import Path
 
 from lowmem_rl.reports.compare import UNSET, Comparison, RunPair, compare_runs
 from lowmem_rl.reports.escape import one_line, p_text, percent, points
-from lowmem_rl.reports.sections.curves import Point, learning_curve
+from lowmem_rl.reports.sections.curves import CurvePoint, learning_curve
 from lowmem_rl.reports.sections.results import share
 from lowmem_rl.stats import PairedDifference
 from lowmem_rl.storage.run_dir import Row
 from lowmem_rl_cli import console
-from lowmem_rl_cli.text_page import BOLD, DIM, GREEN, RED, Page, this_page
+from lowmem_rl_cli.text_page import BOLD, DIM, GREEN, RED, TextPage, this_page
 
 LONGEST_VALUE = 40
 
@@ -29,7 +29,7 @@ def compare_command(runs: Sequence[Path], out: Path | None, *, as_json: bool) ->
         console.show("\n".join(_lines(comparison, this_page())))
 
 
-def _lines(told: Comparison, page: Page) -> Iterator[str]:
+def _lines(told: Comparison, page: TextPage) -> Iterator[str]:
     result = told.evaluations[0].result
     yield from page.fold(f"{one_line(result.get('task'))}, {one_line(result.get('split'))} items, greedy", "", "", BOLD)
     yield from page.heading("Results", "each run's last evaluation, with 95 % intervals")
@@ -49,7 +49,7 @@ def _result_row(name: str, result: Row) -> tuple[str, ...]:
     return (name, str(result["step"]), one_line(result.get("num_examples", "-")), *shares)
 
 
-def _pair_lines(pair: RunPair, steps: Mapping[str, int], page: Page) -> Iterator[str]:
+def _pair_lines(pair: RunPair, steps: Mapping[str, int], page: TextPage) -> Iterator[str]:
     colour = DIM if not pair.is_distinguishable else GREEN if pair.lenient.gain > 0 else RED
     apart = steps[pair.first] != steps[pair.second]
     first, second = (f"{run} at step {steps[run]}" if apart else run for run in (pair.first, pair.second))
@@ -69,7 +69,7 @@ def _difference(found: PairedDifference, p_value: float) -> str:
     return f"{points(found)}, {p_text(p_value)}; {counts}"
 
 
-def _curve_lines(told: Comparison, page: Page) -> Iterator[str]:
+def _curve_lines(told: Comparison, page: TextPage) -> Iterator[str]:
     """Yields where each run stood at its evaluations; every step is in the JSON."""
     yield from page.heading("On the way", "held-out accuracy by step, tokens and time in training")
     rows = [
@@ -81,11 +81,11 @@ def _curve_lines(told: Comparison, page: Page) -> Iterator[str]:
     yield from page.table(rows, "lrrrrr", ("run", "step", "tokens", "minutes", "answer anywhere", "asked form"))
 
 
-def _point_shares(point: Point) -> tuple[str, str]:
+def _point_shares(point: CurvePoint) -> tuple[str, str]:
     return percent(point.pass_at_1), percent(point.strict_pass_at_1)
 
 
-def _difference_lines(told: Comparison, page: Page) -> Iterator[str]:
+def _difference_lines(told: Comparison, page: TextPage) -> Iterator[str]:
     if not told.differences:
         yield from page.heading("Settings", "the same in all")
         return

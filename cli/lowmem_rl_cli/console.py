@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lowmem_rl.config.compose import Composed
+    from lowmem_rl.config.compose import ResolvedConfig
 
 GAP = "  "
 
@@ -69,7 +69,7 @@ def _aligned(column: Sequence[str]) -> list[str]:
     return [cell.rjust(size) if is_number else cell.ljust(size) for cell in column]
 
 
-def config_text(composed: "Composed") -> str:
+def config_text(composed: "ResolvedConfig") -> str:
     """Returns the resolved configuration as TOML, the origin of each value beside it as a comment."""
     tables = composed.config.model_dump()
     lines = [

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lowmem_rl.entrypoints.doctor import Check, check_machine, is_ready
+from lowmem_rl.entrypoints.doctor import MachineCheck, check_machine, is_ready
 from lowmem_rl.errors import SetupError
 
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
@@ -28,7 +28,7 @@ def doctor_command(as_json: bool) -> None:
         raise typer.Exit(SetupError.exit_code)
 
 
-def as_table(checks: list[Check]) -> Table:
+def as_table(checks: list[MachineCheck]) -> Table:
     table = Table("check", "", "found", "what it means", box=None, pad_edge=False)
     for check in checks:
         meaning = " ".join(filter(None, [check.message, check.cure]))
@@ -36,5 +36,5 @@ def as_table(checks: list[Check]) -> Table:
     return table
 
 
-def as_line(check: Check) -> str:
+def as_line(check: MachineCheck) -> str:
     return " · ".join(filter(None, [f"{check.status:4} {check.name}", check.found, check.message, check.cure]))

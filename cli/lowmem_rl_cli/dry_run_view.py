@@ -4,14 +4,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lowmem_rl.config.compose import Composed
+from lowmem_rl.config.compose import ResolvedConfig
 from lowmem_rl.entrypoints.dry_run import DryRun, dry_run
 from lowmem_rl.signal.pass_rate import PassRate
 from lowmem_rl_cli import console
 from lowmem_rl_cli.profile_view import verdict_sentence
 
 
-def print_dry_run(composed: Composed, out: Path, pass_rate: PassRate | None = None, *, as_json: bool) -> None:
+def print_dry_run(composed: ResolvedConfig, out: Path, pass_rate: PassRate | None = None, *, as_json: bool) -> None:
     """Prints a dry run for a person, or as JSON for a program."""
     plan = dry_run(composed, out, pass_rate)
     if as_json:

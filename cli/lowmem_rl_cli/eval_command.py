@@ -10,7 +10,7 @@ from lowmem_rl.evaluation.eval_result import EvalResult
 from lowmem_rl.stats import Interval
 from lowmem_rl.storage.run_dir import RunDir
 from lowmem_rl_cli import console
-from lowmem_rl_cli.text_page import BOLD, Page, this_page
+from lowmem_rl_cli.text_page import BOLD, TextPage, this_page
 
 GREEDY_HEAD = ("task", "domain", "items", "answer anywhere", "asked form", "tokens", "cut off")
 SAMPLED_HEAD = ("k", "pass@k", "maj@k", "pass@k, asked form", "maj@k, asked form")
@@ -51,7 +51,7 @@ def eval_command(
         console.show("\n".join(_lines(name, done.path, list(done.results.values()), this_page())))
 
 
-def _lines(name: str, path: Path, results: Sequence[EvalResult], page: Page) -> Iterator[str]:
+def _lines(name: str, path: Path, results: Sequence[EvalResult], page: TextPage) -> Iterator[str]:
     yield from page.fold(f"{name}: held-out problems, with 95 % intervals", "", "", BOLD)
     yield from page.heading("Greedy")
     yield from page.table([_greedy_row(result) for result in results], "llrllrr", GREEDY_HEAD)

@@ -13,19 +13,19 @@ from rich.text import Text
 
 from lowmem_rl.storage.run_dir import Row
 from lowmem_rl.telemetry.events import (
+    AdapterSaved,
     EvalEnded,
     EvalProgressed,
     Event,
-    Found,
-    Noted,
-    PhaseBegan,
-    Saved,
+    FindingReported,
+    Note,
+    PhaseStarted,
     StepEnded,
 )
 from lowmem_rl_cli.metric_text import clock, figures, plain_line, sparkline
 
 
-class View(Protocol):
+class EventView(Protocol):
     """Shows events, and is closed when the run is over, however it ended."""
 
     def show(self, event: Event) -> None: ...
@@ -33,20 +33,20 @@ class View(Protocol):
     def close(self) -> None: ...
 
 
-def view_for(console: Console, title: str, *, live: bool) -> View:
+def view_for(console: Console, title: str, *, live: bool) -> EventView:
     """Returns the live panel where a person watches, else plain lines."""
-    return Undisturbing(LiveView(console, title) if live else PlainView(console))
+    return PipeSafeView(LiveView(console, title) if live else PlainView(console))
 
 
 GONE = (OSError, SystemExit)
 """How a terminal or a pipe that is gone shows; rich turns a broken pipe into the end of the process."""
 
 
-class Undisturbing:
+class PipeSafeView:
     """Shows until the terminal or the pipe is gone, then nothing: a closed window must not end a run."""
 
-    def __init__(self, view: View) -> None:
-        self.view: View | None = view
+    def __init__(self, view: EventView) -> None:
+        self.view: EventView | None = view
 
     def show(self, event: Event) -> None:
         """Shows the event while there is somebody to show it to."""
@@ -63,7 +63,7 @@ class Undisturbing:
                 self.view.close()
 
 
-class Pace:
+class EtaEstimator:
     """Time left, from the steps so far; evaluations in between are not counted."""
 
     def __init__(self) -> None:
@@ -82,7 +82,7 @@ class PlainView:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.pace = Pace()
+        self.pace = EtaEstimator()
 
     def show(self, event: Event) -> None:
         """Prints the event, unless it is mere progress."""
@@ -105,7 +105,7 @@ class LiveView:
 
     def __init__(self, console: Console, title: str) -> None:
         self.title = title
-        self.pace = Pace()
+        self.pace = EtaEstimator()
         self.phase = "starting"
         self.done, self.total, self.left_s = 0, 1, 0.0
         self.row: Row | None = None
@@ -119,7 +119,7 @@ class LiveView:
             self._take_step(event)
         elif isinstance(event, EvalProgressed):
             self.phase, self.done, self.total = f"evaluating ({event.name})", event.done, event.total
-        elif isinstance(event, PhaseBegan):
+        elif isinstance(event, PhaseStarted):
             self.phase, self.done, self.total = event.name, 0, 1
         else:
             self.live.console.print(Text(describe(event)))
@@ -166,11 +166,11 @@ class LiveView:
 def describe(event: Event) -> str:
     """Returns an event as one line of words."""
     match event:
-        case PhaseBegan(name):
+        case PhaseStarted(name):
             return name
-        case Noted(text):
+        case Note(text):
             return f"note: {text}"
-        case Found(finding):
+        case FindingReported(finding):
             return str(finding)
         case EvalEnded(name, result):
             low, high = result.pass_at_1_interval.low, result.pass_at_1_interval.high
@@ -178,7 +178,7 @@ def describe(event: Event) -> str:
                 f"{name}: pass@1 {result.pass_at_1:.3f} [{low:.3f}, {high:.3f}] "
                 f"on {result.num_examples} held-out examples, {result.seconds:.1f} s"
             )
-        case Saved(path):
+        case AdapterSaved(path):
             return f"saved {path}"
         case EvalProgressed(name, done, total):
             return f"{name}: {done}/{total}"

@@ -10,7 +10,7 @@ from lowmem_rl.memory.calibration import Calibration, Footprint, calibration_pat
 from lowmem_rl.models.hardware import GIB
 from lowmem_rl_cli import console
 from lowmem_rl_cli.options import RunRequest
-from lowmem_rl_cli.text_page import Page, this_page
+from lowmem_rl_cli.text_page import TextPage, this_page
 
 KINDS = {
     "allocated": "allocated_bytes",
@@ -37,7 +37,7 @@ def measure_command(request: RunRequest, as_json: bool) -> None:
         console.show("\n".join(_lines(measured, composed.preset, this_page())))
 
 
-def _lines(measured: Measurement, preset: str, page: Page) -> Iterator[str]:
+def _lines(measured: Measurement, preset: str, page: TextPage) -> Iterator[str]:
     yield from page.heading(f"{preset}: the longest step, on {measured.where}; peaks in GiB")
     yield from page.fold(_lengths(measured))
     yield ""

@@ -9,7 +9,7 @@ import typer
 from lowmem_rl_cli import console
 
 if TYPE_CHECKING:
-    from lowmem_rl.config.compose import Composed, Layer
+    from lowmem_rl.config.compose import ConfigLayer, ResolvedConfig
     from lowmem_rl.signal.pass_rate import PassRate
 
 PresetOption = Annotated[
@@ -93,7 +93,7 @@ class RunRequest:
 
         return None if self.pass_rate is None else read_pass_rate(self.pass_rate)
 
-    def resolve(self, fallback: str | None = None) -> "Composed":
+    def resolve(self, fallback: str | None = None) -> "ResolvedConfig":
         """Returns the run's configuration; without a preset the `fallback`, or else the one for this machine's card.
 
         Raises `ConfigError`, also for code that a file names without --allow-code.
@@ -116,7 +116,7 @@ class RunRequest:
         check_allowed(composed.named_origins, allow_code=self.allow_code)
         return composed
 
-    def resolve_resumed(self, out: Path) -> "Composed":
+    def resolve_resumed(self, out: Path) -> "ResolvedConfig":
         """Returns the configuration of the run in `out`, with what was named beside it.
 
         Raises `RunDirError` where there is none, `ConfigError` for what would make it another run.
@@ -133,9 +133,9 @@ class RunRequest:
         check_allowed(composed.named_origins, allow_code=self.allow_code)
         return composed
 
-    def flag_layers(self) -> "list[Layer]":
+    def flag_layers(self) -> "list[ConfigLayer]":
         """Returns one layer for each named flag that was given."""
-        from lowmem_rl.config.compose import Layer, read_assignments
+        from lowmem_rl.config.compose import ConfigLayer, read_assignments
 
         named = {
             "--model": ("model.name", self.model),
@@ -143,7 +143,7 @@ class RunRequest:
             "--steps": ("grpo.steps", self.steps),
             "--seed": ("seed", self.seed),
         }
-        layers = [Layer(flag, {key: value}) for flag, (key, value) in named.items() if value is not None]
+        layers = [ConfigLayer(flag, {key: value}) for flag, (key, value) in named.items() if value is not None]
         if self.rewards:
             layers.append(read_assignments("--reward", self.rewards, prefix="rewards.", replaces_rewards=True))
         return layers

@@ -10,7 +10,7 @@ from lowmem_rl_cli import console
 from lowmem_rl_cli.options import JsonOption, command_group
 
 if TYPE_CHECKING:
-    from lowmem_rl.config.keys import Key
+    from lowmem_rl.config.keys import SettingKey
     from lowmem_rl.config.presets import Preset
 
 app = command_group("List, show, explain and copy presets.")
@@ -106,11 +106,11 @@ def _about(preset: "Preset") -> str:
     return "\n".join(f"# {line}" for line in lines)
 
 
-def _in_one_line(key: "Key") -> str:
+def _in_one_line(key: "SettingKey") -> str:
     return f"{key.name:<31}  {key.takes}"
 
 
-def _in_full(key: "Key") -> str:
+def _in_full(key: "SettingKey") -> str:
     facts = [("takes", key.takes), ("default", "unset" if key.default is None else console.toml_value(key.default))]
     presets = [(name, console.toml_value(value)) for name, value in _setters(key.name)]
     blocks = ["\n".join(f"  {line}" for line in key.doc.splitlines()), _indented(facts)]

@@ -8,7 +8,7 @@ from shlex import join
 
 from rich.console import Console
 
-from lowmem_rl.evaluation.pass_rate_probe import Probe
+from lowmem_rl.evaluation.pass_rate_probe import PassRateProbe
 from lowmem_rl.signal.signal_report import RECOMMENDATION, SignalReport
 from lowmem_rl.storage.run_dir import default_probe_path
 from lowmem_rl_cli import console
@@ -39,7 +39,7 @@ def probe_command(request: RunRequest, *, examples: int, samples: int, out: Path
         console.show("\n".join(told))
 
 
-def _counts(probe: Probe) -> Iterator[str]:
+def _counts(probe: PassRateProbe) -> Iterator[str]:
     low, high = probe.interval.low, probe.interval.high
     yield f"{probe.model} on {probe.task}: {probe.pass_rate:.3f} right [{low:.3f}, {high:.3f}]"
     yield f"{len(probe.examples)} examples, {probe.samples} samples each; {100 * probe.truncated_share:.1f} % cut off"

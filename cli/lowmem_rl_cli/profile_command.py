@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from lowmem_rl.config.compose import Composed
+from lowmem_rl.config.compose import ResolvedConfig
 from lowmem_rl.config.presets import default_preset
 from lowmem_rl.engine.device import device_of
 from lowmem_rl.memory.calibration import calibration_for
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.models.lookup import check_length, load_shape
-from lowmem_rl.planning.budget_input import Place, asked_place, nearest_card, place_here, place_of
+from lowmem_rl.planning.budget_input import Budget, asked_place, nearest_card, place_here, place_of
 from lowmem_rl.planning.plan import plan
 from lowmem_rl_cli import console
 from lowmem_rl_cli.options import RunRequest
@@ -41,7 +41,7 @@ def profile_command(
     console.show(render(planned, composed.preset, place.name, this_page(), verbose=verbose))
 
 
-def _resolve(request: RunRequest, asked: Place | None) -> tuple[Composed, Place]:
+def _resolve(request: RunRequest, asked: Budget | None) -> tuple[ResolvedConfig, Budget]:
     """Returns the run and what it is planned for: the place asked for, else the preset's card, else this machine.
 
     The driver is asked only where neither is named: loading its library takes a tenth of the time there is.

@@ -6,10 +6,10 @@ from lowmem_rl.memory.estimate import MemoryEstimate, Verdict, verdict
 from lowmem_rl.models.hardware import GIB
 from lowmem_rl.planning.advice import Advice
 from lowmem_rl.planning.plan import Plan
-from lowmem_rl.planning.step_time import Seconds
+from lowmem_rl.planning.step_time import SecondsRange
 from lowmem_rl.signal.groups import MAX_GROUP_SIZE, MEANINGFUL_SHARE
-from lowmem_rl.signal.signal_report import RECOMMENDATION, Finding
-from lowmem_rl_cli.text_page import BOLD, DIM, GREEN, RED, YELLOW, Page
+from lowmem_rl.signal.signal_report import RECOMMENDATION, SignalFinding
+from lowmem_rl_cli.text_page import BOLD, DIM, GREEN, RED, YELLOW, TextPage
 
 COLOURS = {
     "fits": GREEN,
@@ -26,12 +26,12 @@ BARS_BESIDE = 60
 WORDS = {"fits": "fits", "tight": "tight", "does-not-fit": "does not fit"}
 
 
-def render(plan: Plan, preset: str, place: str, page: Page, *, verbose: bool = False) -> str:
+def render(plan: Plan, preset: str, place: str, page: TextPage, *, verbose: bool = False) -> str:
     """Returns the page; `verbose` shows the terms of every phase with their formulas."""
     return "\n".join(_lines(plan, preset, place, page, verbose))
 
 
-def _lines(plan: Plan, preset: str, place: str, page: Page, verbose: bool) -> Iterator[str]:
+def _lines(plan: Plan, preset: str, place: str, page: TextPage, verbose: bool) -> Iterator[str]:
     colour = max(COLOURS[plan.memory_verdict], COLOURS[plan.signal.verdict], key=SEVERITY.index)
     yield from page.fold(verdict_sentence(plan), "", "", BOLD, colour)
     yield from page.fold(_refusal(plan), "", "")
@@ -104,7 +104,7 @@ def _wave(plan: Plan) -> str:
     return f"{config.rollout_rows} a wave{refilled}, {config.rollout_weights} weights"
 
 
-def _phases(plan: Plan, page: Page) -> Iterator[str]:
+def _phases(plan: Plan, page: TextPage) -> Iterator[str]:
     """Yields a bar for each phase, all to one scale, with the edge of the budget marked."""
     needed, budget = plan.estimate, plan.target.budget_bytes
     sizes = {phase: (needed.phase_bytes(phase), _upper(needed, phase)) for phase in needed.phases}
@@ -127,7 +127,7 @@ def _phases(plan: Plan, page: Page) -> Iterator[str]:
         yield page.ink(f"{figures}{mark}{gap}{bar}" if is_narrow else f"{figures}{gap}{bar}{mark}", *codes)
 
 
-def _terms(plan: Plan, phase: str, page: Page, verbose: bool) -> Iterator[str]:
+def _terms(plan: Plan, phase: str, page: TextPage, verbose: bool) -> Iterator[str]:
     needed, parts = plan.estimate, plan.estimate.phases[phase]
     yield from page.heading(phase.capitalize(), "the peak, GiB" if phase == needed.peak_phase else "GiB")
     head, rows = ("", "expected", "upper", "formula; evidence" if verbose else "evidence"), []
@@ -141,7 +141,7 @@ def _terms(plan: Plan, phase: str, page: Page, verbose: bool) -> Iterator[str]:
         yield from page.fold(f"{gib2(elastic)} GiB of it are given back under pressure.", "  ", "", DIM)
 
 
-def _signal(plan: Plan, page: Page) -> Iterator[str]:
+def _signal(plan: Plan, page: TextPage) -> Iterator[str]:
     signal = plan.signal
     known = "every rate from 0 to 1 counts alike" if signal.pass_rate.kind == "unknown" else ""
     yield from page.heading("Signal", "; ".join(filter(None, [f"{signal.pass_rate} of {signal.judged_by}", known])))
@@ -163,11 +163,11 @@ def _signal(plan: Plan, page: Page) -> Iterator[str]:
         yield from page.fold(f"note: {caveat}.", "  ", "  ", DIM)
 
 
-def _finding(finding: Finding) -> str:
+def _finding(finding: SignalFinding) -> str:
     return f"{finding.level}: {finding.what}. Cure: {finding.cure.text}."
 
 
-def _frontier(plan: Plan, page: Page) -> Iterator[str]:
+def _frontier(plan: Plan, page: TextPage) -> Iterator[str]:
     yield from page.heading("Group size", "at the same micro-batch and wave, as far as its rows fill them; GiB")
     head, rows = ("group", "expected", "upper", "informative", "step time", ""), []
     chosen = [point.group_size for point in plan.frontier].index(plan.config.grpo.group_size)
@@ -178,7 +178,7 @@ def _frontier(plan: Plan, page: Page) -> Iterator[str]:
     yield from page.table(rows, "rrrrrl", head, bold=chosen)
 
 
-def _time(plan: Plan, page: Page) -> Iterator[str]:
+def _time(plan: Plan, page: TextPage) -> Iterator[str]:
     if plan.time is None:
         yield from page.heading("Time", _why_no_time(plan))
         return
@@ -195,7 +195,7 @@ def _why_no_time(plan: Plan) -> str:
     return "not predicted for a card of unknown speed" if plan.target.card else "not predicted on a CPU"
 
 
-def _otherwise(plan: Plan, page: Page) -> Iterator[str]:
+def _otherwise(plan: Plan, page: TextPage) -> Iterator[str]:
     """Yields the same run done otherwise, and what is needed beside the card."""
     yield from page.heading("Done otherwise", "the same run, GiB")
     this, needed, budget = "QLoRA" if plan.config.model.bits == 4 else "LoRA", plan.estimate, plan.target.budget_bytes
@@ -210,7 +210,7 @@ def _otherwise(plan: Plan, page: Page) -> Iterator[str]:
     yield from page.fold(f"Beside that: {host}{amount(needed.disk_bytes)} of disk.")
 
 
-def _advice(plan: Plan, page: Page) -> Iterator[str]:
+def _advice(plan: Plan, page: TextPage) -> Iterator[str]:
     if not plan.advice:
         return
     yield from page.heading("Advice", "the best first; the group is never cut")
@@ -254,7 +254,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %" if 0 < share < 0.095 else f"{100 * share:.0f} %"
 
 
-def span(time: Seconds) -> str:
+def span(time: SecondsRange) -> str:
     """Returns a range in the unit that suits its end."""
     units = (("h", 3600), ("min", 60), ("s", 1))
     unit, seconds = next((unit for unit in units if time.high >= 2 * unit[1]), units[-1])

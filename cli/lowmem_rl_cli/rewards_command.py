@@ -17,9 +17,9 @@ from lowmem_rl_cli.options import JsonOption, RunRequest, command_group
 
 if TYPE_CHECKING:
     from lowmem_rl.config.run_config import RunConfig
-    from lowmem_rl.rewards.adversarial_cases import Trial
+    from lowmem_rl.rewards.adversarial_cases import RewardCase
     from lowmem_rl.rewards.reward import Reward, RewardSet
-    from lowmem_rl.rewards.reward_finding import Finding
+    from lowmem_rl.rewards.reward_finding import RewardFinding
 
 app = command_group("List, check and apply rewards.")
 
@@ -68,11 +68,11 @@ def score_rows(
     reward: Annotated[str, typer.Option("--reward", help="Reward to apply, or FILE.py:NAME.", metavar="NAME")],
 ) -> None:
     """Score a file of completions: each row again, with its score."""
-    from lowmem_rl.rewards.isolated import apart
+    from lowmem_rl.rewards.isolated import isolated
     from lowmem_rl.rewards.reward_registry import load_reward_set
     from lowmem_rl.rewards.score_rows import read_lines, score_lines
 
-    with apart(load_reward_set({reward: 1.0})) as loaded, _opened(rows) as file:
+    with isolated(load_reward_set({reward: 1.0})) as loaded, _opened(rows) as file:
         for row in score_lines(read_lines(file), loaded.rewards[0], "stdin" if str(rows) == "-" else rows.name):
             # Escaped: the line is JSON whatever the terminal's encoding is.
             console.show(json.dumps(row))
@@ -120,9 +120,9 @@ def _check_preset(preset: str, names: list[str], *, as_json: bool) -> None:
     _report(rewards.rewards, _first(check_rewards(rewards, trials, opening) for opening in prefills), as_json=as_json)
 
 
-def _trials(config: "RunConfig") -> "tuple[Trial, ...]":
+def _trials(config: "RunConfig") -> "tuple[RewardCase, ...]":
     from lowmem_rl.errors import SetupError
-    from lowmem_rl.rewards.adversarial_cases import Trial, general_trials
+    from lowmem_rl.rewards.adversarial_cases import RewardCase, general_trials
     from lowmem_rl.tasks.select import draw_examples, gold_completion_of
     from lowmem_rl.tasks.task import Selection
     from lowmem_rl.tasks.task_registry import load_task
@@ -130,7 +130,7 @@ def _trials(config: "RunConfig") -> "tuple[Trial, ...]":
     try:
         task = load_task(config.task)
         examples = draw_examples(task, Selection("train", levels=config.task.levels, seed=config.seed), TRIED_EXAMPLES)
-        return tuple(Trial(example, gold_completion_of(task, example)) for example in examples)
+        return tuple(RewardCase(example, gold_completion_of(task, example)) for example in examples)
     except SetupError as error:
         console.say(f"{error} Checked on built-in problems instead.")
         return general_trials()
@@ -151,12 +151,12 @@ def _weighed(names: list[str]) -> "RewardSet":
     return RewardSet(tuple(load_reward(name) for name, _, _ in pairs), weights)
 
 
-def _first(checks: "Iterator[list[Finding]]") -> "list[Finding]":
+def _first(checks: "Iterator[list[RewardFinding]]") -> "list[RewardFinding]":
     """Returns the findings of the first check that has any: the same fault is told once."""
     return next((found for found in checks if found), [])
 
 
-def _report(rewards: "tuple[Reward, ...]", findings: "list[Finding]", *, as_json: bool) -> None:
+def _report(rewards: "tuple[Reward, ...]", findings: "list[RewardFinding]", *, as_json: bool) -> None:
     """Prints a verdict for each reward. Raises `RewardError` for findings, after they are printed."""
     from lowmem_rl.errors import RewardError
 
@@ -171,7 +171,7 @@ def _report(rewards: "tuple[Reward, ...]", findings: "list[Finding]", *, as_json
         raise RewardError(f"{findings[0]} Faults in: {', '.join(broken)}.", hint=findings[0].hint)
 
 
-def _verdict(name: str, findings: "list[Finding]", reward: "Reward | None") -> str:
+def _verdict(name: str, findings: "list[RewardFinding]", reward: "Reward | None") -> str:
     own = _told([finding for finding in findings if finding.reward == name])
     if own:
         return f"{name:<22}  {'; '.join(own)}"
@@ -211,7 +211,7 @@ def _show_zoo(*, as_json: bool) -> None:
     console.show(f"{caught} of {len(zoo)} caught; {flagged} of ours flagged")
 
 
-def _told(findings: "list[Finding]") -> list[str]:
+def _told(findings: "list[RewardFinding]") -> list[str]:
     return [f"{finding.fault}: {finding.what}" for finding in findings]
 
 

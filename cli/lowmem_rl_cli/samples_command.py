@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 from lowmem_rl.reports.escape import one_line, shown
 from lowmem_rl.reports.run_record import read_record
-from lowmem_rl.reports.sample_filter import Wanted, best_beside_worst, pick
+from lowmem_rl.reports.sample_filter import SampleFilter, best_beside_worst, pick
 from lowmem_rl.reports.sections.completions import scores_text
 from lowmem_rl.storage.run_dir import Row
 from lowmem_rl_cli import console
-from lowmem_rl_cli.text_page import BOLD, DIM, INDENT, YELLOW, Page, this_page
+from lowmem_rl_cli.text_page import BOLD, DIM, INDENT, YELLOW, TextPage, this_page
 
 if TYPE_CHECKING:
     from lowmem_rl.engine.hf_generate import Completion
-    from lowmem_rl.entrypoints.generate import Told
+    from lowmem_rl.entrypoints.generate import PromptAnswers
 
 NARROWEST_BESIDE = 60
 """Columns below which two completions stand below each other."""
@@ -25,7 +25,7 @@ BETWEEN = " │ "
 LONGEST = 2000
 
 
-def samples_command(run: Path, wanted: Wanted, *, limit: int, side_by_side: bool, as_json: bool) -> None:
+def samples_command(run: Path, wanted: SampleFilter, *, limit: int, side_by_side: bool, as_json: bool) -> None:
     """Prints the samples that are wanted, the latest step first."""
     rows = pick(read_record(run), wanted)
     if as_json:
@@ -59,7 +59,7 @@ def prompt_command(run: Path, prompt: str, *, samples: int | None, as_json: bool
         console.show("\n".join(_told(told, this_page())))
 
 
-def _told(told: "Told", page: Page) -> Iterator[str]:
+def _told(told: "PromptAnswers", page: TextPage) -> Iterator[str]:
     yield from page.fold(shown(told.prompt, 400), "", "", BOLD)
     how = "greedy" if told.greedy else "sampled as in training"
     for name, completions in (("base model", told.base), ("trained", told.trained)):
@@ -73,14 +73,14 @@ def _about_completion(completion: "Completion", how: str) -> str:
     return " · ".join([how, f"{completion.tokens} tokens", *cut])
 
 
-def alone(row: Row, page: Page) -> Iterator[str]:
+def alone(row: Row, page: TextPage) -> Iterator[str]:
     """Yields the lines of one sample."""
     yield from _asked(row, page)
     yield from _about(row, page)
     yield from (INDENT + line for line in _lines(row, page.columns - len(INDENT)))
 
 
-def beside(best: Row, worst: Row, page: Page) -> Iterator[str]:
+def beside(best: Row, worst: Row, page: TextPage) -> Iterator[str]:
     """Yields the lines of two samples of one prompt, side by side where there is room."""
     yield from _asked(best, page)
     if page.columns < NARROWEST_BESIDE:
@@ -95,14 +95,14 @@ def beside(best: Row, worst: Row, page: Page) -> Iterator[str]:
         yield f"{INDENT}{left:<{width}}{edge}{right}".rstrip()
 
 
-def _asked(row: Row, page: Page) -> Iterator[str]:
+def _asked(row: Row, page: TextPage) -> Iterator[str]:
     yield from page.heading(f"step {row['step']}", one_line(row.get("example_id", "")))
     yield from page.fold(one_line(row.get("prompt", ""), 400), INDENT, "", BOLD)
     if row.get("answer"):
         yield from page.fold(f"answer: {one_line(row['answer'], 200)}", INDENT, "", DIM)
 
 
-def _about(row: Row, page: Page) -> Iterator[str]:
+def _about(row: Row, page: TextPage) -> Iterator[str]:
     yield from page.fold(_about_text(row), INDENT, "", YELLOW if row.get("truncated") else DIM)
 
 

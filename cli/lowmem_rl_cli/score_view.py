@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lowmem_rl.memory.accuracy import TOLERATED_UNDER, Score
-from lowmem_rl_cli.text_page import BOLD, GREEN, NARROWEST_CELL, RED, YELLOW, Page
+from lowmem_rl.memory.accuracy import TOLERATED_UNDER, AccuracyScore
+from lowmem_rl_cli.text_page import BOLD, GREEN, NARROWEST_CELL, RED, YELLOW, TextPage
 
 HEAD = ("measured", "rows", "mean", "worst", "under", "worst row")
 FIGURES = 62
@@ -12,12 +12,12 @@ FIGURES = 62
 GROUPS = {"by_stack": "By stack, loss and method", "by_card": "By card", "by_source": "By source"}
 
 
-def render(score: Score, page: Page) -> str:
+def render(score: AccuracyScore, page: TextPage) -> str:
     """Returns the page."""
     return "\n".join(_lines(score.summary, page))
 
 
-def _lines(summary: Mapping[str, Any], page: Page) -> Iterator[str]:
+def _lines(summary: Mapping[str, Any], page: TextPage) -> Iterator[str]:
     wrong = summary["out_of_memory"]["called_fits"] or summary["verdicts"]["completed"]["does-not-fit"]
     colour = RED if wrong else YELLOW if _under(summary["errors"]) else GREEN
     yield from page.fold(_verdict(summary), "", "", BOLD, colour)
@@ -51,7 +51,7 @@ def _rows(name: str, errors: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
         name = ""
 
 
-def _failed(summary: Mapping[str, Any], page: Page) -> Iterator[str]:
+def _failed(summary: Mapping[str, Any], page: TextPage) -> Iterator[str]:
     verdicts, bounded = summary["verdicts"], summary["bounded"]
     yield from page.heading("Verdicts", "rows by what became of the run and what is said of it")
     counts = [(end, *(str(len(rows)) for rows in said.values())) for end, said in verdicts.items()]
@@ -66,7 +66,7 @@ def _failed(summary: Mapping[str, Any], page: Page) -> Iterator[str]:
     yield from _named("outside the bounds", bounded["outside"], page, none="all inside the bounds")
 
 
-def _left_out(left_out: Mapping[str, str], page: Page) -> Iterator[str]:
+def _left_out(left_out: Mapping[str, str], page: TextPage) -> Iterator[str]:
     """Yields each reason with the rows it holds for."""
     if not left_out:
         return
@@ -75,7 +75,7 @@ def _left_out(left_out: Mapping[str, str], page: Page) -> Iterator[str]:
         yield from _named(reason, [row for row, why in left_out.items() if why == reason], page)
 
 
-def _named(what: str, rows: Sequence[str], page: Page, none: str = "") -> Iterator[str]:
+def _named(what: str, rows: Sequence[str], page: TextPage, none: str = "") -> Iterator[str]:
     yield from page.fold(f"{what} ({len(rows)}): {', '.join(rows)}" if rows else none, "  ", "  ")
 
 
@@ -83,7 +83,7 @@ def _under(errors: Mapping[str, Any]) -> list[str]:
     return sorted({row for found in errors.values() for row in found["under_predicted"]})
 
 
-def _shortened(source: str, page: Page) -> str:
+def _shortened(source: str, page: TextPage) -> str:
     """Returns an address without what most share; one too long for the table keeps its owner and its last part."""
     text, room = (
         source.removeprefix("https://").removeprefix("github.com/"),

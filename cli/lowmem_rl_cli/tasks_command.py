@@ -71,14 +71,14 @@ def check_task(
     """
     from lowmem_rl.rewards.reward_registry import load_reward_set
     from lowmem_rl.tasks.lengths import estimate_tokens, exact_counter
-    from lowmem_rl.tasks.task_check import Limits, check_task
+    from lowmem_rl.tasks.task_check import CheckLimits, check_task
     from lowmem_rl.tasks.task_registry import load_task
 
     files, settings, rewards = tuple(config or ()), tuple(setting or ()), tuple(reward or ())
     request = RunRequest(preset, files, settings, name, rewards, allow_code=allow_code)
     run, model = _as_asked(request)
     count = exact_counter(model, run.model.revision) if model else None
-    limits = Limits(examples, run.grpo.max_prompt_tokens, run.task.levels, run.seed)
+    limits = CheckLimits(examples, run.grpo.max_prompt_tokens, run.task.levels, run.seed)
     paid, counter = load_reward_set(run.rewards), count or estimate_tokens
     report = check_task(load_task(run.task), paid, limits, counter, exact=count is not None)
     if as_json:
@@ -103,7 +103,7 @@ def _as_asked(request: RunRequest) -> "tuple[RunConfig, str | None]":
 
     Without a preset that is the defaults with the task's own prompt and rewards, under what files and options set.
     """
-    from lowmem_rl.config.compose import Layer, defaults, merge, read_assignments, read_config_file, validate
+    from lowmem_rl.config.compose import ConfigLayer, defaults, merge, read_assignments, read_config_file, validate
     from lowmem_rl.config.user_code import check_allowed
 
     if request.preset is not None:
@@ -113,7 +113,7 @@ def _as_asked(request: RunRequest) -> "tuple[RunConfig, str | None]":
     layers = [*files, read_assignments("--set", request.settings), *request.flag_layers()]
     own = _facts(str(request.task))
     wanted = {"task.prompt": own["prompt"]} | {f"rewards.{name}": 1.0 for name in own["rewards"]}
-    fitting = Layer("the task", wanted, replaces_rewards=bool(own["rewards"]))
+    fitting = ConfigLayer("the task", wanted, replaces_rewards=bool(own["rewards"]))
     merged = merge([defaults(), fitting, *layers])
     run = validate(merged, [mistake for layer in layers for mistake in layer.mistakes])
     check_allowed({name: merged[f"rewards.{name}"].origin for name in run.rewards}, allow_code=request.allow_code)

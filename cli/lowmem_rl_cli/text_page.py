@@ -20,7 +20,7 @@ NARROWEST_CELL = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class TextPage:
     """What a page may use."""
 
     columns: int = PIPED
@@ -94,10 +94,10 @@ class Page:
         return cells[:at] + mark + cells[at + 1 :]
 
 
-def this_page() -> Page:
+def this_page() -> TextPage:
     """Returns the page of standard output: as wide as the terminal, 40 to 120 columns, or 100 where there is none."""
     columns = shutil.get_terminal_size((PIPED, 24)).columns
-    return Page(max(NARROWEST, min(columns, WIDEST)), _shows_colours(), _encodes("".join(BLOCKS)))
+    return TextPage(max(NARROWEST, min(columns, WIDEST)), _shows_colours(), _encodes("".join(BLOCKS)))
 
 
 def _shows_colours() -> bool:

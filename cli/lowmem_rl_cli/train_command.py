@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from lowmem_rl.config.compose import Composed
+from lowmem_rl.config.compose import ResolvedConfig
 from lowmem_rl.evaluation.eval_result import EvalResult
 from lowmem_rl.reports.escape import p_text
 from lowmem_rl.signal.pass_rate import PassRate
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lowmem_rl.entrypoints.controls import Controls
     from lowmem_rl.entrypoints.train import RunResult
     from lowmem_rl.telemetry.events import Listener
-    from lowmem_rl.training.eval_schedule import Best
+    from lowmem_rl.training.eval_schedule import BestCheckpoint
 
 
 def train_command(
@@ -53,7 +53,7 @@ def resume_command(
 
 
 def _train(
-    composed: Composed, out: Path, pass_rate: PassRate | None, *, as_json: bool, force: bool, controls: bool
+    composed: ResolvedConfig, out: Path, pass_rate: PassRate | None, *, as_json: bool, force: bool, controls: bool
 ) -> None:
     from lowmem_rl.entrypoints.train import run
 
@@ -64,7 +64,7 @@ def _train(
 
 
 def _watch(
-    composed: Composed,
+    composed: ResolvedConfig,
     go: "Callable[[Listener], RunResult | None]",
     out: Path,
     *,
@@ -102,7 +102,7 @@ def _as_json(result: "RunResult") -> dict[str, Any]:
     return {"run": str(result.path), **told, "best": result.best.to_json()}
 
 
-def _run_controls(composed: Composed, out: Path, talk: Console, watched: bool, *, force: bool) -> "Controls":
+def _run_controls(composed: ResolvedConfig, out: Path, talk: Console, watched: bool, *, force: bool) -> "Controls":
     """Trains the controls after the run's own result was shown: whoever stops them has lost nothing."""
     from lowmem_rl.entrypoints.controls import run_controls
     from lowmem_rl_cli.live_view import view_for
@@ -159,7 +159,7 @@ def paired_verdict(comparison: Mapping[str, Any]) -> str:
     return f"{verdict}: {found}, {p_text(paired['p_value'])}; {counts}."
 
 
-def _best(best: "Best", path: Path) -> str:
+def _best(best: "BestCheckpoint", path: Path) -> str:
     if best.step == 0:
         return f"No evaluation since was better on the {best.num_examples} problems that all of them share."
     hedge = f", the highest of {best.chosen_of}: on other problems expect less" if best.chosen_of > 1 else ""

@@ -11,7 +11,7 @@ from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.device import device_on
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.telemetry.environment import machine_record
-from lowmem_rl_bench.verify_resume import Kill, Proof, verify_resume
+from lowmem_rl_bench.verify_resume import Kill, ResumeProof, verify_resume
 from lowmem_rl_cli import console
 
 
@@ -34,7 +34,7 @@ def verify_resume_command(kills: int, seed: int, *, as_json: bool, out: Path | N
     return proof.is_exact
 
 
-def to_record(proof: Proof, kills: int, seed: int) -> dict[str, Any]:
+def to_record(proof: ResumeProof, kills: int, seed: int) -> dict[str, Any]:
     """Returns what came out, with when and on what."""
     machine = this_machine()
     return {
@@ -45,7 +45,7 @@ def to_record(proof: Proof, kills: int, seed: int) -> dict[str, Any]:
     }
 
 
-def render(proof: Proof) -> str:
+def render(proof: ResumeProof) -> str:
     """Returns the kills by their moments, what was compared, and the verdict."""
     moments = dict.fromkeys(kill.moment for kill in proof.kills)
     head = ("killed", "times", "steps done again", "checkpoints lost")
@@ -70,7 +70,7 @@ def _range(seconds: tuple[float, ...]) -> str:
     return f"{min(seconds):.2f} to {max(seconds):.2f} s" if seconds else "no time"
 
 
-def _verdict(proof: Proof) -> str:
+def _verdict(proof: ResumeProof) -> str:
     if not proof.is_exact:
         return f"NOT exact: {len(proof.differences)} differences from the undisturbed run of {proof.steps} steps."
     return (

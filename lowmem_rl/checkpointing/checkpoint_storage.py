@@ -36,7 +36,7 @@ class Checkpoint:
         return dict(read_json(self.path / COUNTS))
 
 
-class Damaged(Exception):
+class DamagedCheckpoint(Exception):
     """A checkpoint that is not what was written, and why."""
 
 
@@ -64,7 +64,7 @@ def newest(run_dir: RunDir, tell: Callable[[str], None], before: float = inf) ->
     for step, path in ((step, path) for step, path in _folders(run_dir) if step < before):
         try:
             _check(path, step)
-        except Damaged as why:
+        except DamagedCheckpoint as why:
             damaged += 1
             tell(f"{path} is damaged and passed over: {why}")
         else:
@@ -115,13 +115,13 @@ def _seal(content: dict[str, Any]) -> str:
 
 
 def _check(path: Path, step: int) -> None:
-    """Raises `Damaged`, or `RunDirError` for a format that this version does not read."""
+    """Raises `DamagedCheckpoint`, or `RunDirError` for a format that this version does not read."""
     try:
         _compare(path, step, _read_manifest(path))
     except OSError as error:
-        raise Damaged(f"{Path(error.filename or path).name} cannot be read: {error.strerror}") from error
+        raise DamagedCheckpoint(f"{Path(error.filename or path).name} cannot be read: {error.strerror}") from error
     except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
-        raise Damaged(f"{MANIFEST} cannot be read") from error
+        raise DamagedCheckpoint(f"{MANIFEST} cannot be read") from error
 
 
 def _compare(path: Path, step: int, manifest: dict[str, Any]) -> None:
@@ -132,21 +132,21 @@ def _compare(path: Path, step: int, manifest: dict[str, Any]) -> None:
             hint="Go on with the version that wrote it, or start the run anew in another directory.",
         )
     if manifest["step"] != step:
-        raise Damaged(f"it holds step {manifest['step']}")
+        raise DamagedCheckpoint(f"it holds step {manifest['step']}")
     present = dict(_files(path))
     for name, wanted in manifest["files"].items():
         if name not in present:
-            raise Damaged(f"{name} is missing")
+            raise DamagedCheckpoint(f"{name} is missing")
         if (size := present[name].stat().st_size) != wanted["bytes"]:
-            raise Damaged(f"{name} has {size} bytes instead of {wanted['bytes']}")
+            raise DamagedCheckpoint(f"{name} has {size} bytes instead of {wanted['bytes']}")
         if _sha256(present[name]) != wanted["sha256"]:
-            raise Damaged(f"{name} has changed since it was written")
+            raise DamagedCheckpoint(f"{name} has changed since it was written")
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     if not (path / MANIFEST).exists():
-        raise Damaged(f"{MANIFEST} is missing")
+        raise DamagedCheckpoint(f"{MANIFEST} is missing")
     manifest: dict[str, Any] = json.loads((path / MANIFEST).read_bytes())
     if manifest.pop("seal") != _seal(manifest):
-        raise Damaged(f"{MANIFEST} has changed since it was written")
+        raise DamagedCheckpoint(f"{MANIFEST} has changed since it was written")
     return manifest

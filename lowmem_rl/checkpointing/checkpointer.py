@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from lowmem_rl.checkpointing.checkpoint_storage import write_checkpoint
-from lowmem_rl.checkpointing.trainer_state import Border, border_of, write_border
+from lowmem_rl.checkpointing.trainer_state import TrainerSnapshot, save_snapshot, take_snapshot
 from lowmem_rl.config.run_config import LoggingConfig
 from lowmem_rl.engine.policy import Policy
 from lowmem_rl.storage.disk import waiting_for_room
@@ -18,7 +18,7 @@ whatever a step takes. The cheapest interval is sqrt(2 x cost of one x time betw
 1974): were one written in 3 s and a machine lost every twelve hours, eight and a half minutes."""
 
 
-class Keeper:
+class Checkpointer:
     """Takes each border of a training, and writes those that are to last. `counts` gives what we count ourselves."""
 
     def __init__(
@@ -31,14 +31,14 @@ class Keeper:
     ) -> None:
         self.run_dir, self.logging, self.policy, self.counts, self.tell = run_dir, logging, policy, counts, tell
         self.trainer: Any = None
-        self.border: Border | None = None
+        self.border: TrainerSnapshot | None = None
         self.written: int | None = None
         """The step of the last checkpoint of this process."""
         self.last_s = time.monotonic()
 
     def take(self, trainer: Any) -> None:
         """Takes the present border."""
-        self.trainer, self.border = trainer, border_of(trainer, self.counts())
+        self.trainer, self.border = trainer, take_snapshot(trainer, self.counts())
 
     def write_if_due(self, step: int, *, is_last: bool) -> None:
         """Writes the border that was taken last, if it is time; a disk that fails is told of and costs no training."""
@@ -57,7 +57,7 @@ class Keeper:
         if border is None:
             return False
         if border.step != self.written:
-            fill = partial(write_border, border, self.trainer, self.policy)
+            fill = partial(save_snapshot, border, self.trainer, self.policy)
             try:
                 write_checkpoint(self.run_dir, border.step, fill, self.logging.keep_checkpoints)
             except Exception as error:  # noqa: BLE001  # whatever keeps it from the disk, what was learnt is still here

@@ -10,13 +10,22 @@ from typing import Any
 from pydantic import ValidationError
 
 from lowmem_rl.checkpointing.checkpoint_storage import Checkpoint, newest
-from lowmem_rl.config.compose import Composed, Entry, Layer, Mistake, as_one_error, flatten, merge, validate
+from lowmem_rl.config.compose import (
+    ConfigLayer,
+    ConfigProblem,
+    ResolvedConfig,
+    SettingEntry,
+    as_one_error,
+    flatten,
+    merge,
+    validate,
+)
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.device import Device
 from lowmem_rl.errors import ConfigError, RunDirError, SetupError, TaskError
 from lowmem_rl.evaluation.eval_result import EvalResult
 from lowmem_rl.example import Example
-from lowmem_rl.health.audit import SYMPTOMS
+from lowmem_rl.health.audit import DETECTORS
 from lowmem_rl.storage.disk import clear_up
 from lowmem_rl.storage.run_dir import RunDir, drop_rows_after, drop_torn_row, read_json, read_rows, write_json
 
@@ -26,7 +35,7 @@ ANEW = "Put it back, or start the run anew in another directory."
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ResumeState:
     """How far a run had come."""
 
     checkpoint: Checkpoint | None = None
@@ -45,7 +54,7 @@ class Standing:
         return self.checkpoint.step if self.checkpoint else 0
 
 
-def read_composed(run_dir: RunDir) -> Composed:
+def read_composed(run_dir: RunDir) -> ResolvedConfig:
     """Returns the configuration of a run from its directory. Raises `RunDirError`.
 
     Every value's origin is the file: what stands in it was not named by whoever goes on with the run.
@@ -60,13 +69,13 @@ def read_composed(run_dir: RunDir) -> Composed:
         preset, card = str(found["preset"]), str(found.get("card", "cpu"))
     except (ValidationError, LookupError, TypeError, AttributeError) as error:
         raise RunDirError(f"{run_dir.config} is no configuration of this version.", hint=ANEW) from error
-    return Composed(config, dict.fromkeys(flatten(config.model_dump()), str(run_dir.config)), preset, card)
+    return ResolvedConfig(config, dict.fromkeys(flatten(config.model_dump()), str(run_dir.config)), preset, card)
 
 
-def with_changes(saved: Composed, layers: Sequence[Layer]) -> Composed:
+def with_changes(saved: ResolvedConfig, layers: Sequence[ConfigLayer]) -> ResolvedConfig:
     """Returns the configuration a run goes on with. Raises `ConfigError` for changes that would make it another run."""
     old = flatten(saved.config.model_dump())
-    merged = merge([Layer(saved.origins["seed"], old), *layers])
+    merged = merge([ConfigLayer(saved.origins["seed"], old), *layers])
     # What the planner chose once stays chosen.
     chosen = {key: entry._replace(value=old[key]) for key, entry in merged.items() if entry.value == "auto"}
     config = validate(merged | chosen, [mistake for layer in layers for mistake in layer.mistakes])
@@ -76,15 +85,15 @@ def with_changes(saved: Composed, layers: Sequence[Layer]) -> Composed:
     if refused:
         cure = f"Leave it out, or start another run. These may change: {', '.join(MAY_CHANGE)}"
         raise ConfigError(str(as_one_error(refused)), hint=cure)
-    return Composed(config, {key: merged[key].origin for key in new}, saved.preset, saved.card)
+    return ResolvedConfig(config, {key: merged[key].origin for key in new}, saved.preset, saved.card)
 
 
-def _refusal(key: str, old: Mapping[str, object], merged: Mapping[str, Entry]) -> Mistake:
+def _refusal(key: str, old: Mapping[str, object], merged: Mapping[str, SettingEntry]) -> ConfigProblem:
     given = f"{merged[key].value!r} was given by {merged[key].origin}" if key in merged else "none was given"
-    return Mistake(f"{key} is {old.get(key)!r} in this run, and {given}", "It would be another run.")
+    return ConfigProblem(f"{key} is {old.get(key)!r} in this run, and {given}", "It would be another run.")
 
 
-def keep_changes(run_dir: RunDir, composed: Composed) -> None:
+def keep_changes(run_dir: RunDir, composed: ResolvedConfig) -> None:
     """Writes down what the run goes on with in other values."""
     found, now = _read(run_dir.config), composed.config.model_dump(mode="json")
     if found["config"] == now:
@@ -130,7 +139,7 @@ def ailing_notes(run_dir: RunDir) -> list[str]:
         return []
     found = [one for one in findings if isinstance(one, dict)] if isinstance(findings, list) else []
     grave = [one.get("name") for one in found if (one.get("severity"), one.get("lasts")) == ("critical", True)]
-    named = [symptom.name for symptom in SYMPTOMS if symptom.name in grave]
+    named = [symptom.name for symptom in DETECTORS if symptom.name in grave]
     return (
         [f"its last audit found {', '.join(named)}: it may come to that again (lowmem-rl doctor RUN)"] if named else []
     )
@@ -141,7 +150,7 @@ def was_forced(run_dir: RunDir) -> bool:
     return bool(_read(run_dir.estimate).get("forced"))
 
 
-def take_back(run_dir: RunDir, config: RunConfig, tell: Callable[[str], None]) -> Standing:
+def take_back(run_dir: RunDir, config: RunConfig, tell: Callable[[str], None]) -> ResumeState:
     """Takes the directory back to its newest whole checkpoint, or to its beginning; returns how far the run is then.
 
     Raises `RunDirError` where no checkpoint is whole, or the rows that lead to it are missing.
@@ -156,7 +165,7 @@ def take_back(run_dir: RunDir, config: RunConfig, tell: Callable[[str], None]) -
     drop_torn_row(run_dir.resumes)
     _check_rows(run_dir, step, order_moves=config.curriculum.how == "window")
     _check_evaluations(run_dir, step)
-    return Standing(
+    return ResumeState(
         checkpoint,
         checkpoint.read_counts() if checkpoint else {},
         max(
@@ -186,7 +195,7 @@ def digest_of(examples: Sequence[Example]) -> str:
     return digest.hexdigest()
 
 
-def check_examples(standing: Standing, examples: Sequence[Example]) -> None:
+def check_examples(standing: ResumeState, examples: Sequence[Example]) -> None:
     """Raises `TaskError` where the task gives other examples than when the run began."""
     if standing.counts and standing.counts.get("examples") != digest_of(examples):
         raise TaskError(

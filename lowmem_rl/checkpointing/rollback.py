@@ -15,8 +15,8 @@ from lowmem_rl.config.run_config import LoggingConfig, RunConfig
 from lowmem_rl.engine.adapter import load_adapter
 from lowmem_rl.engine.policy import Policy
 from lowmem_rl.errors import RunDirError, TrainingError
-from lowmem_rl.health.detector import Finding
-from lowmem_rl.health.history import RollBack
+from lowmem_rl.health.detector import HealthFinding
+from lowmem_rl.health.history import RollbackRecord
 from lowmem_rl.storage.run_dir import RunDir, append_row, read_rows
 
 MOST_ROLLBACKS = 3
@@ -39,7 +39,7 @@ def with_old_checkpoints(config: RunConfig) -> LoggingConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class WayBack:
+class Rollback:
     """What a run goes back with."""
 
     run_dir: RunDir
@@ -47,7 +47,7 @@ class WayBack:
     trainer: Any
     tell: Callable[[str], None]
 
-    def go(self, ailing: Sequence[Finding], step: int) -> RollBack:
+    def go(self, ailing: Sequence[HealthFinding], step: int) -> RollbackRecord:
         """Puts back the last checkpoint from before anything ailed, slows the run down, and writes that down.
 
         Later checkpoints are removed: a run that is taken up again must not begin at a collapsed one. Raises
@@ -65,7 +65,7 @@ class WayBack:
             raise stopped(ailing[0], step, f"After {before} roll-backs the run ends, with the weights of step {to}.")
         rate = slow_down(self.trainer)
         append_row(self.run_dir.rollbacks, {"step": step, "to": to, "finding": ailing[0].name, "learning_rate": rate})
-        return RollBack(step, to)
+        return RollbackRecord(step, to)
 
     def _checkpoint_before(self, step: int) -> Checkpoint | None:
         try:
@@ -74,7 +74,7 @@ class WayBack:
             return None
 
 
-def stopped(finding: Finding, step: int, what_now: str) -> TrainingError:
+def stopped(finding: HealthFinding, step: int, what_now: str) -> TrainingError:
     """Returns what a run ends with that a finding has stopped."""
     first, last = finding.steps
     return TrainingError(

@@ -22,7 +22,7 @@ from lowmem_rl.engine.adapter import load_adapter
 from lowmem_rl.engine.policy import Policy
 from lowmem_rl.engine.rng import random_states
 from lowmem_rl.engine.unsloth_shortcuts import given_up, note_again, noted
-from lowmem_rl.grpo.micro_batches import Batch, Layout
+from lowmem_rl.grpo.micro_batches import Batch, BatchPlan
 from lowmem_rl.storage.run_dir import write_json
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ CUT_FINER = ("cuts_each_into", "keeps_groups")
 
 
 @dataclass(frozen=True, slots=True)
-class Border:
+class TrainerSnapshot:
     """What is taken at the border behind `step`."""
 
     step: int
@@ -53,14 +53,14 @@ class Border:
     """What we count ourselves, as plain JSON data."""
 
 
-def border_of(trainer: Any, counts: dict[str, Any]) -> Border:
+def take_snapshot(trainer: Any, counts: dict[str, Any]) -> TrainerSnapshot:
     """Returns the present border of the trainer's steps."""
     state = copy.copy(trainer.state)
     state.log_history = []  # it grows with the run, and metrics.jsonl has it
-    return Border(state.global_step, random_states(), state, trainer.rollout_state(), counts)
+    return TrainerSnapshot(state.global_step, random_states(), state, trainer.rollout_state(), counts)
 
 
-def write_border(border: Border, trainer: Any, policy: Policy, folder: Path) -> None:
+def save_snapshot(border: TrainerSnapshot, trainer: Any, policy: Policy, folder: Path) -> None:
     """Writes the run as it was at the border into an empty folder, which is an adapter's folder, too."""
     policy.save_adapter(folder)
     trainer._save_optimizer_and_scheduler(str(folder))
@@ -71,10 +71,10 @@ def write_border(border: Border, trainer: Any, policy: Policy, folder: Path) -> 
     write_json(folder / COUNTS, border.counts)
 
 
-class Borders(TrlTrainer):
+class StepBoundaryMixin(TrlTrainer):
     """A trainer that tells of each border, and that can begin at one."""
 
-    layout: Layout
+    layout: BatchPlan
     rollout: Batch
     sampled_after: int
     given_up: frozenset[str]

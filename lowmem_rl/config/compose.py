@@ -27,7 +27,7 @@ TASK_DATA = ("task.levels", "task.path", "task.hub", "task.subset", "task.column
 """Keys that mean something only together with the task."""
 
 
-class Mistake(NamedTuple):
+class ConfigProblem(NamedTuple):
     """What is wrong, and the cure."""
 
     what: str
@@ -35,18 +35,18 @@ class Mistake(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class ConfigLayer:
     """Raw values by dotted key, from one place; `mistakes` are what could not even be read."""
 
     origin: str
     values: Mapping[str, object]
     replaces_rewards: bool = False
     """Drops the rewards below instead of merging with them by name."""
-    mistakes: tuple[Mistake, ...] = ()
+    mistakes: tuple[ConfigProblem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Composed:
+class ResolvedConfig:
     """A run's configuration and where each value of it came from."""
 
     config: RunConfig
@@ -65,7 +65,7 @@ class Composed:
         return {self.config.task.name: self.origins["task.name"]} | further | rewards
 
 
-class Entry(NamedTuple):
+class SettingEntry(NamedTuple):
     """A raw value and its origin."""
 
     value: object
@@ -73,20 +73,20 @@ class Entry(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
+class BaseConfig:
     """What a run starts from: a preset, or a config file with a `[preset]` table."""
 
     name: str
     card: str
-    layers: tuple[Layer, ...] = ()
+    layers: tuple[ConfigLayer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
     """One `--config` file. With a `[preset]` table (a copied preset) it can be what a run starts from."""
 
-    layer: Layer
-    base: Base | None
+    layer: ConfigLayer
+    base: BaseConfig | None
 
 
 def resolve(
@@ -95,8 +95,8 @@ def resolve(
     fallback: str = "tiny-cpu",
     config_files: Sequence[Path] = (),
     settings: Sequence[str] = (),
-    flags: Sequence[Layer] = (),
-) -> Composed:
+    flags: Sequence[ConfigLayer] = (),
+) -> ResolvedConfig:
     """Returns the configuration that all layers make together.
 
     Without `preset`, a config file with a `[preset]` table (a copied preset) is the start, else
@@ -108,7 +108,7 @@ def resolve(
     merged = merge([defaults(), *layers])
     config = validate(merged, [mistake for layer in layers for mistake in layer.mistakes])
     origins = {key: merged[key].origin for key in flatten(config.model_dump())}
-    return Composed(config, origins, base.name, base.card)
+    return ResolvedConfig(config, origins, base.name, base.card)
 
 
 def named_layers(
@@ -116,17 +116,17 @@ def named_layers(
     preset: str | None = None,
     config_files: Sequence[Path] = (),
     settings: Sequence[str] = (),
-    flags: Sequence[Layer] = (),
-) -> list[Layer]:
+    flags: Sequence[ConfigLayer] = (),
+) -> list[ConfigLayer]:
     """Returns the layers that were named, and no others: what is asked of a configuration that is there already."""
     files = [read_config_file(path) for path in config_files]
     base = _base(preset, "", files).layers if preset is not None else ()
     return [*base, *(file.layer for file in files), read_assignments("--set", settings), *flags]
 
 
-def defaults() -> Layer:
+def defaults() -> ConfigLayer:
     """Returns the lowest layer: every key with its default."""
-    return Layer("default", flatten(RunConfig().model_dump()))
+    return ConfigLayer("default", flatten(RunConfig().model_dump()))
 
 
 def flatten(tables: Mapping[str, object]) -> dict[str, object]:
@@ -137,17 +137,17 @@ def flatten(tables: Mapping[str, object]) -> dict[str, object]:
     return flat
 
 
-def merge(layers: Iterable[Layer]) -> dict[str, Entry]:
+def merge(layers: Iterable[ConfigLayer]) -> dict[str, SettingEntry]:
     """Returns the last value of each key with its origin; rewards merge by name unless a layer replaces them."""
-    merged: dict[str, Entry] = {}
+    merged: dict[str, SettingEntry] = {}
     for layer in _with_fresh_task_data(layers):
         if layer.replaces_rewards:
             merged = {key: entry for key, entry in merged.items() if not key.startswith(f"{REWARDS}.")}
-        merged |= {key: Entry(value, layer.origin) for key, value in layer.values.items()}
+        merged |= {key: SettingEntry(value, layer.origin) for key, value in layer.values.items()}
     return merged
 
 
-def _with_fresh_task_data(layers: Iterable[Layer]) -> Iterator[Layer]:
+def _with_fresh_task_data(layers: Iterable[ConfigLayer]) -> Iterator[ConfigLayer]:
     """Yields the layers; before one that names another task, the defaults of what belonged to the old task's data.
 
     That is what was set up to the layer that named the old task. What a layer above it set without
@@ -160,7 +160,7 @@ def _with_fresh_task_data(layers: Iterable[Layer]) -> Iterator[Layer]:
         else:
             if task not in (None, named):
                 default = defaults()
-                yield Layer(default.origin, {key: default.values[key] for key in TASK_DATA if key not in later})
+                yield ConfigLayer(default.origin, {key: default.values[key] for key in TASK_DATA if key not in later})
             task, later = named, set()
         yield layer
 
@@ -183,8 +183,8 @@ def read_config_file(path: Path) -> ConfigFile:
         ) from error
     base = None
     if isinstance(tables.get("preset"), dict):
-        base = Base(path.stem, _known_card(tables.pop("preset").get("card"), shown))
-    return ConfigFile(Layer(shown, flatten(tables)), base)
+        base = BaseConfig(path.stem, _known_card(tables.pop("preset").get("card"), shown))
+    return ConfigFile(ConfigLayer(shown, flatten(tables)), base)
 
 
 def _known_card(card: object, file: str) -> str:
@@ -195,23 +195,25 @@ def _known_card(card: object, file: str) -> str:
     return card
 
 
-def read_assignments(origin: str, texts: Iterable[str], *, prefix: str = "", replaces_rewards: bool = False) -> Layer:
+def read_assignments(
+    origin: str, texts: Iterable[str], *, prefix: str = "", replaces_rewards: bool = False
+) -> ConfigLayer:
     """Returns the layer of a repeated `KEY=VALUE` option; `prefix` stands before each key."""
     values: dict[str, object] = {}
-    mistakes: list[Mistake] = []
+    mistakes: list[ConfigProblem] = []
     for text in texts:
         key, equals, value = text.partition("=")
         if not (equals and key.strip()):
-            mistakes.append(Mistake(f"{origin} {_shown(text)} is not KEY=VALUE", f"Write {origin} KEY=VALUE."))
+            mistakes.append(ConfigProblem(f"{origin} {_shown(text)} is not KEY=VALUE", f"Write {origin} KEY=VALUE."))
             continue
         parsed = flatten({prefix + key.strip(): parse_value(value)})
         mistakes += [
-            Mistake(f"{_shown_key(name)} is given twice by {origin}", "Give it once.")
+            ConfigProblem(f"{_shown_key(name)} is given twice by {origin}", "Give it once.")
             for name in parsed
             if name in values
         ]
         values |= parsed
-    return Layer(origin, values, replaces_rewards, tuple(mistakes))
+    return ConfigLayer(origin, values, replaces_rewards, tuple(mistakes))
 
 
 def parse_value(text: str) -> object:
@@ -224,7 +226,7 @@ def parse_value(text: str) -> object:
     return parsed["value"] if parsed.keys() == {"value"} else text
 
 
-def validate(merged: Mapping[str, Entry], mistakes: Sequence[Mistake] = ()) -> RunConfig:
+def validate(merged: Mapping[str, SettingEntry], mistakes: Sequence[ConfigProblem] = ()) -> RunConfig:
     """Returns the configuration. Raises one `ConfigError` with `mistakes` and all that is wrong in `merged`."""
     refused = {key: mistake for key, entry in merged.items() if (mistake := _refuse(key, entry))}
     usable = {key: entry for key, entry in merged.items() if key not in refused}
@@ -239,7 +241,7 @@ def validate(merged: Mapping[str, Entry], mistakes: Sequence[Mistake] = ()) -> R
     return config
 
 
-def as_one_error(mistakes: Sequence[Mistake]) -> ConfigError:
+def as_one_error(mistakes: Sequence[ConfigProblem]) -> ConfigError:
     """Returns one error: a single mistake with its cure as the hint, several as a list."""
     if len(mistakes) == 1:
         return ConfigError(_sentence(mistakes[0].what), hint=_sentence(mistakes[0].cure))
@@ -250,15 +252,15 @@ def as_one_error(mistakes: Sequence[Mistake]) -> ConfigError:
     )
 
 
-def _base(preset: str | None, fallback: str, files: Sequence[ConfigFile]) -> Base:
+def _base(preset: str | None, fallback: str, files: Sequence[ConfigFile]) -> BaseConfig:
     own = [file.base for file in files if file.base is not None]
     if own and preset is None:
         return own[0]
     found = load_preset(fallback if preset is None else preset)
-    return Base(found.name, found.card, (Layer(f"preset {found.name}", flatten(found.values)),))
+    return BaseConfig(found.name, found.card, (ConfigLayer(f"preset {found.name}", flatten(found.values)),))
 
 
-def _nest(entries: Mapping[str, Entry]) -> dict[str, object]:
+def _nest(entries: Mapping[str, SettingEntry]) -> dict[str, object]:
     """Returns tables of values, as pydantic takes them."""
     tables: dict[str, Any] = {}
     for key, entry in entries.items():
@@ -270,7 +272,7 @@ def _nest(entries: Mapping[str, Entry]) -> dict[str, object]:
     return tables
 
 
-def _refuse(key: str, entry: Entry) -> Mistake | None:
+def _refuse(key: str, entry: SettingEntry) -> ConfigProblem | None:
     """Returns why a value may not even be validated, if so."""
     if key in (*sections(), REWARDS):
         example = f"{key}.boxed_answer" if key == REWARDS else sections()[key][0]
@@ -293,7 +295,7 @@ def _is_hostile(value: object) -> bool:
     )
 
 
-def _field_mistakes(error: ValidationError, merged: Mapping[str, Entry]) -> Iterator[Mistake]:
+def _field_mistakes(error: ValidationError, merged: Mapping[str, SettingEntry]) -> Iterator[ConfigProblem]:
     for detail in error.errors(include_url=False, include_context=False):
         key = ".".join(map(str, detail["loc"][:2]))
         what = detail["msg"].replace("Input should be", "must be").partition(", unable to")[0]
@@ -307,16 +309,16 @@ def _cure_for_value(key: str, problem: str) -> str:
     return f"It takes {known.takes}" if known and not key.startswith(f"{REWARDS}.") else "It takes a number"
 
 
-def _rule_mistakes(config: RunConfig, merged: Mapping[str, Entry]) -> Iterator[Mistake]:
+def _rule_mistakes(config: RunConfig, merged: Mapping[str, SettingEntry]) -> Iterator[ConfigProblem]:
     for rule in broken_rules(config):
         if rule.key in merged:
             yield _mistake(rule.key, merged[rule.key], rule.what, _capital(rule.cure))
         else:
-            yield Mistake(f"{rule.key}: {rule.what}", _capital(rule.cure))
+            yield ConfigProblem(f"{rule.key}: {rule.what}", _capital(rule.cure))
 
 
-def _mistake(key: str, entry: Entry, what: str, cure: str) -> Mistake:
-    return Mistake(f"{_shown_key(key)} = {_shown(entry.value)} (from {entry.origin}): {what}", cure)
+def _mistake(key: str, entry: SettingEntry, what: str, cure: str) -> ConfigProblem:
+    return ConfigProblem(f"{_shown_key(key)} = {_shown(entry.value)} (from {entry.origin}): {what}", cure)
 
 
 _SHORT = reprlib.Repr()

@@ -20,7 +20,7 @@ BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at mos
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class SettingKey:
     """One setting: what it means and what it takes."""
 
     name: str
@@ -30,10 +30,10 @@ class Key:
 
 
 @cache
-def known_keys() -> dict[str, Key]:
+def known_keys() -> dict[str, SettingKey]:
     """Returns every key by its dotted name, in the order of the sections; `rewards` stands for its table."""
     schema = RunConfig.model_json_schema()
-    keys: dict[str, Key] = {}
+    keys: dict[str, SettingKey] = {}
     for name, node in schema["properties"].items():
         section = schema["$defs"].get(node.get("$ref", "").rpartition("/")[2])
         fields = {f"{name}.{field}": part for field, part in section["properties"].items()} if section else {name: node}
@@ -60,7 +60,7 @@ def is_known(name: str) -> bool:
     return name != REWARDS and name in RunConfig.model_fields and name not in sections()
 
 
-def find_key(name: str) -> Key | None:
+def find_key(name: str) -> SettingKey | None:
     """Returns the key of that name; each reward shares the key `rewards`."""
     return known_keys().get(REWARDS if name.startswith(f"{REWARDS}.") else name)
 
@@ -90,8 +90,8 @@ def _last_part(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def _key(name: str, node: Mapping[str, Any]) -> Key:
-    return Key(name, node.get("description", ""), _takes(node), node.get("default"))
+def _key(name: str, node: Mapping[str, Any]) -> SettingKey:
+    return SettingKey(name, node.get("description", ""), _takes(node), node.get("default"))
 
 
 def _takes(node: Mapping[str, Any]) -> str:

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from lowmem_rl.config.run_config import RunConfig
-from lowmem_rl.engine.continuous_batching import Limits, Sampled, sample
+from lowmem_rl.engine.continuous_batching import SampledCompletion, StoppingCriteria, sample
 from lowmem_rl.engine.decoder import Decoder
-from lowmem_rl.engine.decoder_weights import UnknownModel, merged, quantized
+from lowmem_rl.engine.decoder_weights import UnsupportedModel, merged, quantized
 from lowmem_rl.engine.hf_generate import answer
 from lowmem_rl.engine.logprobs import completion_log_probs
 from lowmem_rl.engine.policy import Policy
@@ -27,7 +27,7 @@ MAX_GAP_FP32, MAX_GAP_16BIT = 1e-3, 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class SamplingBackend:
     """What samples, and why; `tokens_per_s` of each engine where they were tried against each other."""
 
     engine: Literal["lowmem", "generate", "vllm"]
@@ -44,28 +44,28 @@ class Choice:
         return asdict(self)
 
 
-def choose(policy: Policy, config: RunConfig) -> Choice:
+def choose(policy: Policy, config: RunConfig) -> SamplingBackend:
     """Returns what samples in a run of `config`."""
     wanted = config.rollout.engine
     if wanted == "vllm" or wanted == "generate":
-        return Choice(wanted, None, "named in the config")
+        return SamplingBackend(wanted, None, "named in the config")
     try:
         with policy.without_dropout():
             found = _tried(policy, config, config.rollout_weights)
             # As in a run: where the copy is off, the model's own weights may still be right.
             is_off = found.engine == "generate" and not found.tokens_per_s
             return _tried(policy, config, "quantized") if is_off and config.rollout_weights == "merged" else found
-    except UnknownModel as error:
-        return Choice("generate", None, f"our engine does not know this model: {error}")
+    except UnsupportedModel as error:
+        return SamplingBackend("generate", None, f"our engine does not know this model: {error}")
 
 
 def build(policy: Policy, weights: Weights | None, places: int) -> Decoder:
-    """Returns the decoder over the policy's present weights for rows of `places` tokens. Raises `UnknownModel`."""
+    """Returns the decoder over the policy's present weights for rows of `places` tokens. Raises `UnsupportedModel`."""
     return merged(policy.model, places) if weights == "merged" else quantized(policy.model, places)
 
 
 def gap_of(
-    policy: Policy, prompts: Sequence[Sequence[int]], sampled: Sequence[Sampled], temperature: float = 1.0
+    policy: Policy, prompts: Sequence[Sequence[int]], sampled: Sequence[SampledCompletion], temperature: float = 1.0
 ) -> float:
     """Returns the mean distance of the sampled tokens' log-probabilities from those under the training weights."""
     rows = [(prompt, row.ids) for prompt, row in zip(prompts, sampled, strict=True)]
@@ -81,15 +81,15 @@ def max_gap(policy: Policy) -> float:
     return MAX_GAP_FP32 if policy.device.dtype == "float32" else MAX_GAP_16BIT
 
 
-def _tried(policy: Policy, config: RunConfig, weights: Weights) -> Choice:
-    """Returns our engine if it is right with these weights and, where it must be, the faster. Raises `UnknownModel`."""
+def _tried(policy: Policy, config: RunConfig, weights: Weights) -> SamplingBackend:
+    """Returns our engine if it is right with these weights and, if it must be, faster. Raises `UnsupportedModel`."""
     decoder, rows = build(policy, weights, training_row(config)), config.grpo.group_size
     prompts = [policy.tokenize(TRIAL)] * rows
-    limits = Limits(frozenset(), TRIAL_TOKENS, rows)
+    limits = StoppingCriteria(frozenset(), TRIAL_TOKENS, rows)
     gap = gap_of(policy, prompts[:1], sample(decoder, prompts[:1], ["trial"], GREEDY, limits))
     if not gap <= max_gap(policy):  # NaN too
-        return Choice("generate", None, f"our engine's log-probs lie {gap:.2g} nats from the model's own")
-    ours = Choice("lowmem", weights, f"log-probs lie {gap:.1g} nats from the model's own")
+        return SamplingBackend("generate", None, f"our engine's log-probs lie {gap:.2g} nats from the model's own")
+    ours = SamplingBackend("lowmem", weights, f"log-probs lie {gap:.1g} nats from the model's own")
     if config.rollout.engine == "lowmem" or not policy.device.is_gpu:
         return ours
     sample(decoder, prompts, ["trial"] * rows, GREEDY, limits)
@@ -99,11 +99,11 @@ def _tried(policy: Policy, config: RunConfig, weights: Weights) -> Choice:
     return _faster(ours, our_speed, _tokens_per_s_of_generate(policy, rows))
 
 
-def _faster(ours: Choice, our_speed: float, other_speed: float) -> Choice:
+def _faster(ours: SamplingBackend, our_speed: float, other_speed: float) -> SamplingBackend:
     speeds = {"lowmem": our_speed, "generate": other_speed}
     if our_speed >= other_speed:
         return replace(ours, tokens_per_s=speeds)
-    return Choice("generate", None, "faster than our engine on this card", speeds)
+    return SamplingBackend("generate", None, "faster than our engine on this card", speeds)
 
 
 def _tokens_per_s_of_generate(policy: Policy, rows: int) -> float:

@@ -14,9 +14,9 @@ from itertools import takewhile
 import torch
 from torch import Tensor
 
-from lowmem_rl.engine.decoder import Decoder, KeyValues, prefill, step
+from lowmem_rl.engine.decoder import Decoder, KVCache, prefill, step
 from lowmem_rl.engine.repetition_stop import LONGEST_PERIOD, WINDOW, is_looping
-from lowmem_rl.engine.sampling import Picking, pick, row_noise
+from lowmem_rl.engine.sampling import SamplingParams, pick, row_noise
 from lowmem_rl.engine.upload import upload
 
 PREFILL_TOKENS = 8192
@@ -35,7 +35,7 @@ Key = tuple[tuple[int, ...], int]
 
 
 @dataclass(frozen=True, slots=True)
-class Sampled:
+class SampledCompletion:
     """A completion: its ids, a stop id last unless the limit cut it off, and the log-probability of each."""
 
     ids: list[int]
@@ -43,7 +43,7 @@ class Sampled:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class StoppingCriteria:
     """What ends a completion, and how many rows may stand in memory together."""
 
     stop_ids: frozenset[int]
@@ -64,15 +64,15 @@ def sample(
     decoder: Decoder,
     prompts: Sequence[Sequence[int]],
     names: Sequence[str],
-    picking: Picking,
-    limits: Limits,
+    params: SamplingParams,
+    limits: StoppingCriteria,
     forced: Sequence[Sequence[int]] | None = None,
-) -> list[Sampled]:
+) -> list[SampledCompletion]:
     """Returns one completion a prompt, in order; `names` seed the rows' random streams. No prompt is empty.
 
     `forced` completions, which end in a stop id or at the limit, are read as if they were sampled: a replay.
     """
-    found = dict(sampled_as_they_end(decoder, prompts, names, picking, limits, forced))
+    found = dict(sampled_as_they_end(decoder, prompts, names, params, limits, forced))
     return [found[row] for row in range(len(prompts))]
 
 
@@ -81,15 +81,15 @@ def sampled_as_they_end(
     decoder: Decoder,
     prompts: Sequence[Sequence[int]],
     names: Sequence[str],
-    picking: Picking,
-    limits: Limits,
+    params: SamplingParams,
+    limits: StoppingCriteria,
     forced: Sequence[Sequence[int]] | None = None,
-) -> Iterator[tuple[int, Sampled]]:
+) -> Iterator[tuple[int, SampledCompletion]]:
     """Yields each prompt's number and completion, as `sample` returns them, when its row leaves."""
-    yield from _Wave(decoder, prompts, names, picking, limits, forced).run()
+    yield from _ContinuousBatch(decoder, prompts, names, params, limits, forced).run()
 
 
-class _Wave:
+class _ContinuousBatch:
     """The rows that are alive, in the first slots of a cache, and those that wait for a slot."""
 
     def __init__(
@@ -97,22 +97,22 @@ class _Wave:
         decoder: Decoder,
         prompts: Sequence[Sequence[int]],
         names: Sequence[str],
-        picking: Picking,
-        limits: Limits,
+        params: SamplingParams,
+        limits: StoppingCriteria,
         forced: Sequence[Sequence[int]] | None,
     ) -> None:
-        self.decoder, self.prompts, self.picking, self.limits = decoder, prompts, picking, limits
+        self.decoder, self.prompts, self.params, self.limits = decoder, prompts, params, limits
         device = decoder.device
         self.check_every = GPU_CHECK_EVERY if device.type == "cuda" else CPU_CHECK_EVERY
         width = limits.max_tokens + self.check_every  # a finished row goes on until someone looks
         self.keys = [(tuple(prompt), 0 if limits.reads_once else row) for row, prompt in enumerate(prompts)]
         self.waiting = _grouped(self.keys)
         self.slots = min(limits.rows, len(prompts))
-        self.cache = KeyValues(decoder, self.slots, max(map(len, prompts)) + width)
+        self.cache = KVCache(decoder, self.slots, max(map(len, prompts)) + width)
         self.noise = upload(row_noise(names, width), device)
         self.forced = None if forced is None else upload(_padded(forced, width), device)
         self.stop = upload(torch.tensor(sorted(limits.stop_ids)), device)
-        self.seen = None if picking.repetition_penalty == 1.0 else upload(_seen_so_far(prompts, width), device)
+        self.seen = None if params.repetition_penalty == 1.0 else upload(_seen_so_far(prompts, width), device)
         self.ids = torch.zeros(len(prompts), width, dtype=torch.long, device=device)
         self.log_probs = torch.zeros(len(prompts), width, device=device)
         self.cut_at: dict[int, int] = {}
@@ -127,7 +127,7 @@ class _Wave:
         self.read: dict[Key, tuple[Tensor, Tensor]] = {}
         """Logits and keys and values of prompts of which rows still wait."""
 
-    def run(self) -> Iterator[tuple[int, Sampled]]:
+    def run(self) -> Iterator[tuple[int, SampledCompletion]]:
         self._fill()
         steps = 0
         while self.rows:
@@ -148,7 +148,7 @@ class _Wave:
         rows, counts, places = self.on_device[:, slots]
         forced = None if self.forced is None else self.forced[rows, counts]
         seen = None if self.seen is None else self.seen[rows, : self._longest(range(len(self.rows))[slots])]
-        tokens, log_probs = pick(logits, self.noise[rows, counts], self.picking, seen, forced)
+        tokens, log_probs = pick(logits, self.noise[rows, counts], self.params, seen, forced)
         self.ids[rows, counts], self.log_probs[rows, counts] = tokens, log_probs
         if self.seen is not None:
             self.seen[rows, places + 1] = tokens
@@ -260,7 +260,7 @@ class _Wave:
                 self.read[key] = logits[i].clone(), kept[:, i, :, : len(prompts[i])].clone()
             del logits, kept  # or they live beside the next forward
 
-    def _results(self, rows: list[int]) -> Iterator[tuple[int, Sampled]]:
+    def _results(self, rows: list[int]) -> Iterator[tuple[int, SampledCompletion]]:
         if not rows:
             return
         stop, limit, chosen = self.limits.stop_ids, self.limits.max_tokens, self._on_device(rows)
@@ -268,7 +268,7 @@ class _Wave:
         found = torch.stack((self.ids[chosen].int(), self.log_probs[chosen].view(torch.int32))).cpu()
         for row, ids, probs in zip(rows, found[0].tolist(), found[1].view(torch.float32).tolist(), strict=True):
             end = _end(ids, stop, self.cut_at.get(row, limit))
-            yield row, Sampled(ids[:end], probs[:end])
+            yield row, SampledCompletion(ids[:end], probs[:end])
 
     def _on_device(self, numbers: Sequence[int] | Sequence[Sequence[int]]) -> Tensor:
         return upload(torch.tensor(numbers), self.decoder.device)

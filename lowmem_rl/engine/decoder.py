@@ -56,7 +56,7 @@ class Decoder:
         return self.inverse_frequencies.device
 
 
-class KeyValues:
+class KVCache:
     """Keys and values of `slots` rows of at most `places` tokens: (layers, slots, 2 kv_heads, places, head_dim)."""
 
     def __init__(self, decoder: Decoder, slots: int, places: int) -> None:
@@ -97,7 +97,7 @@ def prefill(decoder: Decoder, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Ten
     return decoder.head(decoder.norm(x)).float(), torch.stack(kept)
 
 
-def step(decoder: Decoder, tokens: Tensor, places: Tensor, cache: KeyValues, longest: int) -> Tensor:
+def step(decoder: Decoder, tokens: Tensor, places: Tensor, cache: KVCache, longest: int) -> Tensor:
     """Reads one token a row at its place and returns the logits behind it (rows, vocabulary) in float32.
 
     Row i stands in slot i; `longest` is above every place and bounds what attention reads.

@@ -22,19 +22,19 @@ KNOWN_ROTARY = frozenset({"default", "linear", "llama3", "yarn"})
 """Rotary embeddings whose frequencies do not change with the length."""
 
 
-class UnknownModel(Exception):
+class UnsupportedModel(Exception):
     """This model is none that `decoder` can compute; the text says why."""
 
 
 def quantized(model: Any, places: int) -> Decoder:
-    """Returns the decoder made of the model's own modules. Raises `UnknownModel`; `places` is the longest row."""
+    """Returns the decoder made of the model's own modules. Raises `UnsupportedModel`; `places` is the longest row."""
     return _decoder(model, places, _side_by_side, lambda norm: norm)
 
 
 def merged(model: Any, places: int) -> Decoder:
     """Returns the decoder on a copy of the weights, expanded and joined where they read the same input.
 
-    Raises `UnknownModel`. The copy lives as long as the decoder.
+    Raises `UnsupportedModel`. The copy lives as long as the decoder.
     """
     with torch.inference_mode():
         return _decoder(model, places, _joined, _norm)
@@ -135,7 +135,7 @@ def _adapter(module: Any) -> tuple[Tensor, Tensor, float] | None:
     if not names or module.disable_adapters:
         return None
     if len(names) > 1 or module.merged or getattr(module, "use_dora", {}).get(names[0]):
-        raise UnknownModel("its adapter is no single plain LoRA")
+        raise UnsupportedModel("its adapter is no single plain LoRA")
     return module.lora_A[names[0]].weight, module.lora_B[names[0]].weight, module.scaling[names[0]]
 
 
@@ -169,24 +169,24 @@ def _compute_dtype(module: Any) -> torch.dtype:
 def _base_of(model: Any) -> Any:
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     if not hasattr(base, "model") or not hasattr(base, "lm_head"):
-        raise UnknownModel(f"{type(base).__name__} is no decoder with a language head")
+        raise UnsupportedModel(f"{type(base).__name__} is no decoder with a language head")
     return base
 
 
 def _check_known(config: Any, places: int) -> None:
     if config.model_type not in SAMPLED_BY_US:
-        raise UnknownModel(f"model type {config.model_type!r} is none of {', '.join(SAMPLED_BY_US)}")
+        raise UnsupportedModel(f"model type {config.model_type!r} is none of {', '.join(SAMPLED_BY_US)}")
     if config.hidden_act != "silu":
-        raise UnknownModel(f"its activation is {config.hidden_act}")
+        raise UnsupportedModel(f"its activation is {config.hidden_act}")
     if _rotary_type(config) not in KNOWN_ROTARY:
-        raise UnknownModel(f"its rotary embedding {_rotary_type(config)!r} changes with the length")
+        raise UnsupportedModel(f"its rotary embedding {_rotary_type(config)!r} changes with the length")
     window = getattr(config, "sliding_window", None)
     if (
         window
         and window < places
         and "sliding_attention" in (getattr(config, "layer_types", None) or ["sliding_attention"])
     ):
-        raise UnknownModel(f"its attention slides over {window} tokens, and rows grow to {places}")
+        raise UnsupportedModel(f"its attention slides over {window} tokens, and rows grow to {places}")
 
 
 def _rotary_type(config: Any) -> str:

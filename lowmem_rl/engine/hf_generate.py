@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lowmem_rl.engine.policy import Policy
-from lowmem_rl.engine.sampling import Picking
+from lowmem_rl.engine.sampling import SamplingParams
 from lowmem_rl.example import Message
 
 
@@ -19,23 +19,23 @@ class Completion:
 
 
 def answer(
-    policy: Policy, prompts: Sequence[Sequence[Message]], picking: Picking, *, max_tokens: int, batch: int
+    policy: Policy, prompts: Sequence[Sequence[Message]], params: SamplingParams, *, max_tokens: int, batch: int
 ) -> Iterator[Completion]:
     """Yields one completion a prompt, in order. Raises `ConfigError` for rows longer than the model was loaded for."""
-    settings = settings_of(picking) | {"max_new_tokens": max_tokens}
+    settings = settings_of(params) | {"max_new_tokens": max_tokens}
     with policy.inference() as model:
         for start in range(0, len(prompts), batch):
             yield from _answer_batch(policy, model, prompts[start : start + batch], settings)
 
 
-def settings_of(picking: Picking) -> dict[str, Any]:
+def settings_of(params: SamplingParams) -> dict[str, Any]:
     """Returns all of `generate`'s settings: what is left out comes from the model's generation_config, where
     Qwen2.5-Instruct ships a repetition penalty of 1.05 to 1.1 that training does not have."""
-    common = {"num_beams": 1, "no_repeat_ngram_size": 0, "repetition_penalty": picking.repetition_penalty}
-    if picking.greedy:
+    common = {"num_beams": 1, "no_repeat_ngram_size": 0, "repetition_penalty": params.repetition_penalty}
+    if params.greedy:
         return common | {"do_sample": False, "temperature": None, "top_p": None, "top_k": None, "min_p": None}
     chosen = ("temperature", "top_p", "top_k", "min_p")
-    return common | {"do_sample": True} | {name: getattr(picking, name) for name in chosen}
+    return common | {"do_sample": True} | {name: getattr(params, name) for name in chosen}
 
 
 def _answer_batch(

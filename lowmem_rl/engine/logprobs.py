@@ -19,7 +19,7 @@ from lowmem_rl.engine.upload import upload
 from lowmem_rl.errors import ConfigError, RewardError
 from lowmem_rl.example import Message
 from lowmem_rl.prompts import THINK_OPEN
-from lowmem_rl.rewards.model_reward import AnswerRow, ModelView
+from lowmem_rl.rewards.model_reward import AnswerRow, ModelAccess
 
 HEAD_PLACES = 128
 """Places whose logits are held at once: 80 MB in float32 for 152,000 words, 1.2 GB for a completion of 2048 tokens."""
@@ -28,7 +28,7 @@ Encoded = tuple[Sequence[int], Sequence[int]]
 """Ids that are given, and those behind them that are asked about."""
 
 
-def view_of(policy: Policy, config: RunConfig, limit: RowLimit | None = None) -> ModelView:
+def view_of(policy: Policy, config: RunConfig, limit: RowLimit | None = None) -> ModelAccess:
     """Returns what rewards may ask of the policy; the training micro-batch is what should fit in one forward.
 
     With a `limit`, fewer rows are tried where it does not.
@@ -39,7 +39,7 @@ def view_of(policy: Policy, config: RunConfig, limit: RowLimit | None = None) ->
             return answer_nll(policy, rows, batch=config.micro_batch)
         return limit.run(lambda batch: answer_nll(policy, rows, batch=batch), config.micro_batch)
 
-    return ModelView(
+    return ModelAccess(
         count_tokens=partial(count_tokens, policy),
         max_completion_tokens=config.grpo.max_completion_tokens,
         answer_nll=nll,

@@ -49,7 +49,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in SIGNS)
 
 
-def tried(call: Callable[[], T]) -> T | OutOfMemory:
+def catch_oom(call: Callable[[], T]) -> T | OutOfMemory:
     """Returns what `call` returns, or why its memory ran out, once all that it held is free again.
 
     Any other exception passes.
@@ -91,7 +91,7 @@ class RowLimit:
         """Returns `call` of the rows that may stand together, `rows` at most, again until they fit."""
         while True:
             together = min(rows, self.rows or rows)
-            found = tried(partial(call, together))
+            found = catch_oom(partial(call, together))
             if not isinstance(found, OutOfMemory):
                 return found
             self.rows = self.shrink(together, found.why)

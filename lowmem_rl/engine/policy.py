@@ -14,7 +14,7 @@ from typing import Any
 
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.device import Device
-from lowmem_rl.engine.row_length import Use, longest_row, training_row, uses_of
+from lowmem_rl.engine.row_length import SequenceUse, longest_row, training_row, uses_of
 from lowmem_rl.errors import ConfigError, LowMemError, SetupError
 from lowmem_rl.example import Message
 from lowmem_rl.models.lookup import load_shape, model_path
@@ -157,7 +157,7 @@ def import_unsloth() -> None:
         raise SetupError(f"Unsloth does not load here: {_first_line(error)}", hint="Run `lowmem-rl doctor`.") from error
 
 
-def load_policy(config: RunConfig, device: Device, uses: Sequence[Use] = ()) -> Policy:
+def load_policy(config: RunConfig, device: Device, uses: Sequence[SequenceUse] = ()) -> Policy:
     """Loads model and tokenizer through Unsloth and adds a fresh LoRA adapter.
 
     `uses` say what is read besides the rows of training. Raises `SetupError` for weights that cannot be had, and on
@@ -191,7 +191,7 @@ def load_policy(config: RunConfig, device: Device, uses: Sequence[Use] = ()) -> 
     return _with_room(Policy(model, tokenizer, device, prefill), (*uses_of(config), *uses))
 
 
-def _with_room(policy: Policy, uses: Sequence[Use]) -> Policy:
+def _with_room(policy: Policy, uses: Sequence[SequenceUse]) -> Policy:
     """Returns the policy, on a GPU able to read the rows of all uses; on a CPU nothing cuts rows.
 
     They are known once there is a tokenizer. Loading itself is given the rows of training alone: by that number

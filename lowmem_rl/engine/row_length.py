@@ -22,7 +22,7 @@ Encode = Callable[[str], Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
+class SequenceUse:
     """One use of the model: its longest row has the longest of `prompts` and of `answers`, and `tokens` besides.
 
     `again` is room for a completion's text that is encoded again: that may take more tokens than were sampled, for a
@@ -47,14 +47,16 @@ def training_row(config: RunConfig) -> int:
     return config.grpo.max_prompt_tokens + config.grpo.max_completion_tokens
 
 
-def uses_of(config: RunConfig) -> tuple[Use, ...]:
+def uses_of(config: RunConfig) -> tuple[SequenceUse, ...]:
     """Returns what every run reads: the rows of training, and the sampler's trial at loading."""
-    return Use("training", training_row(config)), Use("the sampler's trial", TRIAL_TOKENS, prompts=[TRIAL])
+    return SequenceUse("training", training_row(config)), SequenceUse(
+        "the sampler's trial", TRIAL_TOKENS, prompts=[TRIAL]
+    )
 
 
-def reading_answers(config: RunConfig, answers: Sequence[str]) -> Use:
+def reading_answers(config: RunConfig, answers: Sequence[str]) -> SequenceUse:
     """Returns the use of rewards that read `answers` after a completion."""
-    return Use(
+    return SequenceUse(
         "a reward that reads answers",
         training_row(config),
         answers=answers,
@@ -62,15 +64,15 @@ def reading_answers(config: RunConfig, answers: Sequence[str]) -> Use:
     )
 
 
-def asking(what: str, prompts: Sequence[Sequence[Message]], max_tokens: int) -> Use:
+def asking(what: str, prompts: Sequence[Sequence[Message]], max_tokens: int) -> SequenceUse:
     """Returns the use of an evaluation: completions of `prompts`, whose text may be encoded and read again.
 
     It asks only those prompts for which `Policy.has_room`.
     """
-    return Use(what, max_tokens, prompts=prompts, again=max_tokens)
+    return SequenceUse(what, max_tokens, prompts=prompts, again=max_tokens)
 
 
-def longest_row(uses: Iterable[Use], tokenize: Tokenize, encode: Encode, positions: int) -> int:
+def longest_row(uses: Iterable[SequenceUse], tokenize: Tokenize, encode: Encode, positions: int) -> int:
     """Returns the tokens of the longest row of all uses, the model's `positions` at most.
 
     A longer prompt or answer is left out by who reads it. Raises `ConfigError` for a use that has no room even without

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lowmem_rl.engine.sampling_params import GREEDY as GREEDY
-from lowmem_rl.engine.sampling_params import Picking as Picking
+from lowmem_rl.engine.sampling_params import SamplingParams as SamplingParams
 
 
 def names_of(what: object, rows: int) -> list[str]:
@@ -43,25 +43,25 @@ def _seed(name: str) -> int:
 
 
 def pick(
-    logits: Tensor, noise: Tensor, picking: Picking, seen: Tensor | None = None, forced: Tensor | None = None
+    logits: Tensor, noise: Tensor, params: SamplingParams, seen: Tensor | None = None, forced: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Returns each row's token and its log-probability under the temperature alone, both (rows,).
 
     `logits` (rows, vocabulary) in float32, `noise` (rows,). `seen` (rows, tokens) holds the ids that the repetition
     penalty counts; only then it is needed. `forced` (rows,) are taken instead of what was picked.
     """
-    log_probs = _log_probs(logits, picking)
+    log_probs = _log_probs(logits, params)
     scores, likely = logits, log_probs
-    if picking.repetition_penalty != 1.0:
-        scores = _penalised(logits, picking.repetition_penalty, seen)
-        likely = _log_probs(scores, picking)
-    tokens = scores.argmax(-1) if picking.greedy else _inverse_cdf(_filtered(likely, picking), noise)
+    if params.repetition_penalty != 1.0:
+        scores = _penalised(logits, params.repetition_penalty, seen)
+        likely = _log_probs(scores, params)
+    tokens = scores.argmax(-1) if params.greedy else _inverse_cdf(_filtered(likely, params), noise)
     tokens = tokens if forced is None else forced
     return tokens, log_probs.gather(-1, tokens[:, None])[:, 0]
 
 
-def _log_probs(logits: Tensor, picking: Picking) -> Tensor:
-    return (logits / picking.temperature).log_softmax(-1)
+def _log_probs(logits: Tensor, params: SamplingParams) -> Tensor:
+    return (logits / params.temperature).log_softmax(-1)
 
 
 def _inverse_cdf(log_probs: Tensor, noise: Tensor) -> Tensor:
@@ -72,16 +72,16 @@ def _inverse_cdf(log_probs: Tensor, noise: Tensor) -> Tensor:
     return torch.searchsorted(cumulative, targets, right=True)[:, 0].clamp(max=log_probs.shape[-1] - 1)
 
 
-def _filtered(scores: Tensor, picking: Picking) -> Tensor:
+def _filtered(scores: Tensor, params: SamplingParams) -> Tensor:
     from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
     # transformers' order: each one sees what the one before has left.
-    if picking.top_k:
-        scores = TopKLogitsWarper(picking.top_k)(None, scores)
-    if picking.top_p < 1.0:
-        scores = TopPLogitsWarper(picking.top_p)(None, scores)
-    if picking.min_p is not None:
-        scores = MinPLogitsWarper(picking.min_p)(None, scores)
+    if params.top_k:
+        scores = TopKLogitsWarper(params.top_k)(None, scores)
+    if params.top_p < 1.0:
+        scores = TopPLogitsWarper(params.top_p)(None, scores)
+    if params.min_p is not None:
+        scores = MinPLogitsWarper(params.min_p)(None, scores)
     return scores
 
 

@@ -6,7 +6,7 @@ from lowmem_rl.config.run_config import RolloutConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Picking:
+class SamplingParams:
     """How a token is chosen: transformers' settings under transformers' meaning. `greedy` overrides the others."""
 
     greedy: bool = False
@@ -17,9 +17,9 @@ class Picking:
     repetition_penalty: float = 1.0
 
     @classmethod
-    def of(cls, rollout: RolloutConfig) -> "Picking":
+    def of(cls, rollout: RolloutConfig) -> "SamplingParams":
         """Returns what a run samples with."""
         return cls(False, rollout.temperature, rollout.top_p, rollout.top_k, rollout.min_p, rollout.repetition_penalty)
 
 
-GREEDY = Picking(greedy=True)
+GREEDY = SamplingParams(greedy=True)

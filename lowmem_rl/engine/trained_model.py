@@ -4,19 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lowmem_rl.config.compose import Layer, defaults, flatten, merge, validate
+from lowmem_rl.config.compose import ConfigLayer, defaults, flatten, merge, validate
 from lowmem_rl.config.keys import is_known
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.adapter import WEIGHTS, load_adapter
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import Policy, load_policy
-from lowmem_rl.engine.row_length import Use
+from lowmem_rl.engine.row_length import SequenceUse
 from lowmem_rl.errors import ConfigError, RunDirError
 from lowmem_rl.storage.run_dir import RunDir, read_json
 
 
 @dataclass(frozen=True, slots=True)
-class Learnt:
+class TrainedAdapter:
     """What a run has learnt: its last adapter, or that of its best evaluation."""
 
     run: RunDir
@@ -42,26 +42,26 @@ def config_of(run: RunDir) -> RunConfig:
         ) from error
 
 
-def written_in(run: RunDir) -> Layer:
+def written_in(run: RunDir) -> ConfigLayer:
     """Returns the settings of a run's config.json; keys that this version does not know are left out.
 
     Raises KeyError, TypeError or AttributeError for a file that holds none.
     """
     settings = flatten(read_json(run.config)["config"])
     known = {key: value for key, value in settings.items() if is_known(key)}
-    return Layer(str(run.config), known, replaces_rewards=True)
+    return ConfigLayer(str(run.config), known, replaces_rewards=True)
 
 
-def find_learnt(path: Path) -> Learnt:
+def find_learnt(path: Path) -> TrainedAdapter:
     """Returns what a run has learnt; `path` is the run's directory, or in it `best` or `adapter`."""
     whole = path.resolve()
     names_one = whole.name in ("best", "adapter") and not (path / "config.json").exists()
     if names_one and (whole.parent / "config.json").is_file():
-        return Learnt(RunDir(whole.parent), whole)
-    return Learnt(RunDir(path), RunDir(path).adapter)
+        return TrainedAdapter(RunDir(whole.parent), whole)
+    return TrainedAdapter(RunDir(path), RunDir(path).adapter)
 
 
-def check_adapter(learnt: Learnt) -> None:
+def check_adapter(learnt: TrainedAdapter) -> None:
     """Raises `RunDirError` where nothing was learnt."""
     if not (learnt.adapter / WEIGHTS).is_file():
         raise RunDirError(
@@ -70,7 +70,7 @@ def check_adapter(learnt: Learnt) -> None:
         )
 
 
-def load_trained(learnt: Learnt, config: RunConfig, device: Device, uses: Sequence[Use] = ()) -> Policy:
+def load_trained(learnt: TrainedAdapter, config: RunConfig, device: Device, uses: Sequence[SequenceUse] = ()) -> Policy:
     """Loads a run's model as training had it, its adapter filled with what was learnt, for the rows of `uses`.
 
     Raises `RunDirError` for an adapter that is damaged or another model's, and what `load_policy` raises.

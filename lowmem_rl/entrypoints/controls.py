@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from lowmem_rl.checkpointing.resume import read_composed
-from lowmem_rl.config.compose import Composed
+from lowmem_rl.config.compose import ResolvedConfig
 from lowmem_rl.config.keys import REWARDS
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.oom import free_memory
@@ -34,8 +34,8 @@ from lowmem_rl.rewards.random_control import RANDOM
 from lowmem_rl.rewards.think_format import ANSWER_TAGS, TAG_COUNT, THINK_FORMAT
 from lowmem_rl.stats import PairedDifference
 from lowmem_rl.storage.run_dir import RunDir, write_json
-from lowmem_rl.telemetry.events import Listener, Noted, PhaseBegan
-from lowmem_rl.training.final_report import look_back
+from lowmem_rl.telemetry.events import Listener, Note, PhaseStarted
+from lowmem_rl.training.final_report import write_final_report
 
 FORMATS = (THINK_FORMAT.name, ANSWER_TAGS.name, TAG_COUNT.name)
 """Rewards that read the form alone."""
@@ -45,7 +45,7 @@ PAID_BY = {"random": "a random reward", "format": "the format alone"}
 
 
 @dataclass(frozen=True, slots=True)
-class Control:
+class ControlResult:
     """What a control gained, and how far the run is beyond it; both are paired on the same items."""
 
     name: str
@@ -65,7 +65,7 @@ class Controls:
     control_steps: int
     gain: PairedDifference
     strict_gain: PairedDifference
-    controls: tuple[Control, ...]
+    controls: tuple[ControlResult, ...]
     left_out: Mapping[str, str]
 
     @property
@@ -80,7 +80,7 @@ class Controls:
 
 
 def run_controls(
-    composed: Composed, run_path: Path, listen: Listener = lambda event: None, *, force: bool = False
+    composed: ResolvedConfig, run_path: Path, listen: Listener = lambda event: None, *, force: bool = False
 ) -> Controls:
     """Trains the controls of a finished run and writes controls.json; what fails of them is left out, and said.
 
@@ -93,21 +93,21 @@ def run_controls(
     for name, rewards in paid.items():
         free_memory()  # what the run before has left
         try:
-            listen(PhaseBegan(f"control: {steps} steps paid by {PAID_BY[name]}"))
+            listen(PhaseStarted(f"control: {steps} steps paid by {PAID_BY[name]}"))
             _train(_control(composed, config, rewards, steps), main.control(name), listen, force=force)
         except (Interrupted, KeyboardInterrupt) as error:
             cure = f"The controls go on with: lowmem-rl train --resume --controls --out {run_path}"
             raise Interrupted("Stopped in a control; the run itself was finished.", hint=cure) from error
         except LowMemError as error:
             left_out |= {name: str(error)}
-            listen(Noted(f"control {name!r} is left out: {error}"))
+            listen(Note(f"control {name!r} is left out: {error}"))
     told = weigh(run_path, {name: paid[name] for name in paid if name not in left_out}, left_out)
     write_json(main.controls, told.to_json())
-    look_back(main, lambda text: None)  # the page is written again; what ails the run was told
+    write_final_report(main, lambda text: None)  # the page is written again; what ails the run was told
     return told
 
 
-def _train(composed: Composed, out: Path, listen: Listener, *, force: bool) -> None:
+def _train(composed: ResolvedConfig, out: Path, listen: Listener, *, force: bool) -> None:
     """Trains a control, or goes on with one that was stopped; one that is finished stays as it is."""
     if not RunDir(out).config.exists():
         run(composed, out, listen, force=force)
@@ -142,7 +142,7 @@ def weigh(run_path: Path, paid: Mapping[str, Mapping[str, float]], left_out: Map
     main = read_record(run_path)
     found = {name: read_record(RunDir(run_path).control(name)) for name in paid}
     controls = tuple(
-        Control(
+        ControlResult(
             name,
             dict(paid[name]),
             record.last_step,
@@ -157,7 +157,7 @@ def weigh(run_path: Path, paid: Mapping[str, Mapping[str, float]], left_out: Map
     return Controls(main.last_step, steps, _gain(main, LENIENT), _gain(main, STRICT), controls, dict(left_out))
 
 
-def _control(composed: Composed, config: RunConfig, rewards: Mapping[str, float], steps: int) -> Composed:
+def _control(composed: ResolvedConfig, config: RunConfig, rewards: Mapping[str, float], steps: int) -> ResolvedConfig:
     """Returns a run's resolved configuration with other rewards and fewer steps, evaluated at both ends alone."""
     values = config.model_dump()
     values[REWARDS] = dict(rewards)
@@ -206,7 +206,7 @@ def _words(told: Controls) -> Iterator[str]:
         yield f"No control with {PAID_BY[name]}: {why.rstrip('.')}."
 
 
-def _gained(control: Control) -> str:
+def _gained(control: ControlResult) -> str:
     """Says what came with a control's reward, and whether chance explains it."""
     by = PAID_BY[control.name]
     if control.gain.is_distinguishable:
@@ -214,7 +214,7 @@ def _gained(control: Control) -> str:
     return f"no difference can be told with {by} ({points(control.gain)})"
 
 
-def _beyond_words(control: Control) -> str:
+def _beyond_words(control: ControlResult) -> str:
     beyond, by = control.beyond, PAID_BY[control.name]
     if not beyond.is_distinguishable:
         return f"Beyond {by} nothing can be told of the run: {points(beyond)}. Its gain may need no right answers."

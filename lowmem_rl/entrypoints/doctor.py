@@ -17,13 +17,13 @@ from typing import Literal
 
 from lowmem_rl.models.hardware import GIB, Machine, this_machine
 from lowmem_rl.models.lookup import hub_cache
-from lowmem_rl.stack import TRIED, Tried
+from lowmem_rl.stack import TRIED, TestedVersion
 
 Status = Literal["ok", "warn", "fail"]
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class MachineCheck:
     """One question about the machine: `found` is the short answer, `cure` what to do about it."""
 
     name: str
@@ -48,7 +48,7 @@ ROOM_FOR_A_RUN = 1 * GIB
 PROBE_TIMEOUT_S = 60
 
 
-def check_machine(*, probe_xformers: bool = True) -> list[Check]:
+def check_machine(*, probe_xformers: bool = True) -> list[MachineCheck]:
     """Asks everything. Takes well under a second without the xformers probe, some ten with it."""
     machine = this_machine()
     checks = [check_python(sys.version_info[:2]), check_card(machine)]
@@ -60,52 +60,60 @@ def check_machine(*, probe_xformers: bool = True) -> list[Check]:
     return [*checks, *check_disk(), check_network()]
 
 
-def is_ready(checks: list[Check]) -> bool:
+def is_ready(checks: list[MachineCheck]) -> bool:
     return all(check.status != "fail" for check in checks)
 
 
-def check_python(found: tuple[int, ...]) -> Check:
+def check_python(found: tuple[int, ...]) -> MachineCheck:
     lowest, below = PYTHONS
     name = platform.python_version() if found == sys.version_info[:2] else ".".join(map(str, found))
     if lowest <= found < below:
-        return Check("python", "ok", name)
-    return Check("python", "fail", name, "Python 3.11, 3.12 or 3.13 is needed.", "uv venv --python 3.12")
+        return MachineCheck("python", "ok", name)
+    return MachineCheck("python", "fail", name, "Python 3.11, 3.12 or 3.13 is needed.", "uv venv --python 3.12")
 
 
-def check_card(machine: Machine) -> Check:
+def check_card(machine: Machine) -> MachineCheck:
     if machine.card is None:
         ram = f"{machine.ram_bytes / GIB:.1f} GiB of RAM free"
-        return Check("card", "warn", "no GPU", f"The preset tiny-cpu trains on the CPU ({ram}, {machine.cores} cores).")
+        return MachineCheck(
+            "card", "warn", "no GPU", f"The preset tiny-cpu trains on the CPU ({ram}, {machine.cores} cores)."
+        )
     found = f"{machine.name}, {machine.free_bytes / GIB:.1f} of {machine.total_bytes / GIB:.1f} GiB free"
     if machine.card.compute_capability < SMALLEST_CAPABILITY:
         old = ".".join(map(str, machine.card.compute_capability))
-        return Check("card", "fail", found, f"Compute capability {old}; Unsloth needs 7.0.", "Take a T4 or newer.")
+        return MachineCheck(
+            "card", "fail", found, f"Compute capability {old}; Unsloth needs 7.0.", "Take a T4 or newer."
+        )
     if machine.free_bytes < 0.9 * machine.total_bytes:
-        return Check("card", "warn", found, "Another process holds memory on it.", "Look who with: nvidia-smi")
-    return Check("card", "ok", found, f"Driver {machine.driver}.")
+        return MachineCheck("card", "warn", found, "Another process holds memory on it.", "Look who with: nvidia-smi")
+    return MachineCheck("card", "ok", found, f"Driver {machine.driver}.")
 
 
-def check_gpu_count(machine: Machine) -> Check:
+def check_gpu_count(machine: Machine) -> MachineCheck:
     cure = "Choose one with CUDA_VISIBLE_DEVICES."
-    return Check("gpus", "ok", f"{machine.num_gpus} GPUs", "A run uses the first, and only that.", cure)
+    return MachineCheck("gpus", "ok", f"{machine.num_gpus} GPUs", "A run uses the first, and only that.", cure)
 
 
-def check_package(name: str, found: str | None, tried: Tried, machine: Machine) -> Check:
+def check_package(name: str, found: str | None, tried: TestedVersion, machine: Machine) -> MachineCheck:
     """Missing or outside the range fails; inside it but not the tried version is worth a warning."""
     if found is None:
-        return Check(name, "fail", "not installed", "The extra `train` brings it.", INSTALL)
+        return MachineCheck(name, "fail", "not installed", "The extra `train` brings it.", INSTALL)
     if name == "unsloth" and not machine.has_gpu and _parts(found) < _parts(tried.lowest):
         message = f"The CPU backend began with {tried.lowest}."
-        return Check(name, "fail", found, message, f"{OVERRIDE} 'unsloth>={tried.lowest}'")
+        return MachineCheck(name, "fail", found, message, f"{OVERRIDE} 'unsloth>={tried.lowest}'")
     if _parts(found) < _parts(tried.lowest) or (tried.below and _parts(found) >= _parts(tried.below)):
         wanted = f">={tried.lowest}" + (f",<{tried.below}" if tried.below else "")
-        return Check(name, "fail", found, f"{name}{wanted} is needed.", f"uv pip install '{name}=={tried.version}'")
+        return MachineCheck(
+            name, "fail", found, f"{name}{wanted} is needed.", f"uv pip install '{name}=={tried.version}'"
+        )
     if _parts(found) != _parts(tried.version):
-        return Check(name, "warn", found, f"Tried with {tried.version}.", f"uv pip install '{name}=={tried.version}'")
-    return Check(name, "ok", found)
+        return MachineCheck(
+            name, "warn", found, f"Tried with {tried.version}.", f"uv pip install '{name}=={tried.version}'"
+        )
+    return MachineCheck(name, "ok", found)
 
 
-def check_xformers(found: str) -> Check:
+def check_xformers(found: str) -> MachineCheck:
     """Loads the kernels elsewhere. Without them Unsloth takes PyTorch's attention: slower, never wrong."""
     try:
         probe = subprocess.run(
@@ -116,35 +124,35 @@ def check_xformers(found: str) -> Check:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return Check("xformers", "warn", found, f"Its kernels did not load within {PROBE_TIMEOUT_S} s.")
+        return MachineCheck("xformers", "warn", found, f"Its kernels did not load within {PROBE_TIMEOUT_S} s.")
     if probe.returncode == 0:
-        return Check("xformers", "ok", found)
+        return MachineCheck("xformers", "ok", found)
     message = "Its kernels do not load with this torch; Unsloth takes PyTorch's attention instead."
-    return Check("xformers", "warn", found, message)
+    return MachineCheck("xformers", "warn", found, message)
 
 
-def check_disk() -> Iterator[Check]:
+def check_disk() -> Iterator[MachineCheck]:
     yield _disk_check("disk: hub cache", hub_cache(), ROOM_FOR_MODELS)
     yield _disk_check("disk: runs", Path.cwd(), ROOM_FOR_A_RUN)
 
 
-def _disk_check(name: str, path: Path, wanted_bytes: int) -> Check:
+def _disk_check(name: str, path: Path, wanted_bytes: int) -> MachineCheck:
     place = next(place for place in (path, *path.absolute().parents) if place.exists())
     free = shutil.disk_usage(place).free
     found = f"{free / GIB:.1f} GiB free in {path}"
     if not os.access(place, os.W_OK):
-        return Check(name, "fail", found, f"{place} cannot be written.", "Set HF_HOME, or change directory.")
+        return MachineCheck(name, "fail", found, f"{place} cannot be written.", "Set HF_HOME, or change directory.")
     if free < wanted_bytes:
         message = f"{wanted_bytes / GIB:.0f} GiB give room to work."
-        return Check(name, "warn", found, message, "Free some space, or set HF_HOME to a larger disk.")
-    return Check(name, "ok", found)
+        return MachineCheck(name, "warn", found, message, "Free some space, or set HF_HOME to a larger disk.")
+    return MachineCheck(name, "ok", found)
 
 
-def check_network() -> Check:
+def check_network() -> MachineCheck:
     """Says what the hub's client was told; it does not call out."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        return Check("hub", "ok", "offline (HF_HUB_OFFLINE)", "Models and data come from the cache only.")
-    return Check("hub", "ok", os.environ.get("HF_ENDPOINT", "huggingface.co"), "Downloads are allowed.")
+        return MachineCheck("hub", "ok", "offline (HF_HUB_OFFLINE)", "Models and data come from the cache only.")
+    return MachineCheck("hub", "ok", os.environ.get("HF_ENDPOINT", "huggingface.co"), "Downloads are allowed.")
 
 
 def installed(name: str) -> str | None:

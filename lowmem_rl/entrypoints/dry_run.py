@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lowmem_rl.config.compose import Composed
+from lowmem_rl.config.compose import ResolvedConfig
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.device import Device, device_of, device_on
 from lowmem_rl.engine.policy import adapter_arguments, load_arguments
@@ -61,7 +61,7 @@ class DryRun:
         }
 
 
-def dry_run(composed: Composed, out: Path, pass_rate: PassRate | None = None) -> DryRun:
+def dry_run(composed: ResolvedConfig, out: Path, pass_rate: PassRate | None = None) -> DryRun:
     """Returns what `train` would do into `out`; the gate only tells.
 
     Raises `ConfigError` as `train` would, and `TaskError` for the curriculum's pass rates, the one file that is read.
@@ -87,7 +87,7 @@ def dry_run(composed: Composed, out: Path, pass_rate: PassRate | None = None) ->
     )
 
 
-def planned_device(composed: Composed) -> Device:
+def planned_device(composed: ResolvedConfig) -> Device:
     """Returns this machine's device, or the preset's card where this machine has none."""
     machine = this_machine()
     if machine.card is None and composed.card != "cpu":

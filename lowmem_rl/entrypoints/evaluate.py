@@ -17,21 +17,21 @@ from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.entrypoints.preflight import check_weights, plan_here
 from lowmem_rl.errors import Interrupted, RewardError, RunDirError
 from lowmem_rl.evaluation.eval_result import EvalResult
-from lowmem_rl.evaluation.eval_set import Questions, held_out
-from lowmem_rl.evaluation.eval_target import Target
-from lowmem_rl.evaluation.evaluate import Files, evaluate
+from lowmem_rl.evaluation.eval_set import EvalSet, held_out
+from lowmem_rl.evaluation.eval_target import EvalTarget
+from lowmem_rl.evaluation.evaluate import EvalFiles, evaluate
 from lowmem_rl.evaluation.prompt_limit import questions_with_room
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.models.lookup import check_length, load_shape
 from lowmem_rl.storage.lock import in_turn, locked
 from lowmem_rl.storage.run_dir import Row, RunDir, default_path, read_json, write_json
-from lowmem_rl.telemetry.events import EvalEnded, EvalProgressed, Listener, Noted, PhaseBegan
+from lowmem_rl.telemetry.events import EvalEnded, EvalProgressed, Listener, Note, PhaseStarted
 from lowmem_rl.telemetry.output_capture import library_talk_to
 from lowmem_rl.training.eval_schedule import file_name, read_told
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluated:
+class EvalOutput:
     """Where the answers lie, and what they come to: one result a task, each with its name in eval.json."""
 
     path: Path
@@ -39,13 +39,13 @@ class Evaluated:
 
 
 def run_eval(
-    target: Target,
+    target: EvalTarget,
     tasks: Sequence[str],
     out: Path | None = None,
     listen: Listener = lambda event: None,
     *,
     allow_code: bool = False,
-) -> Evaluated:
+) -> EvalOutput:
     """Evaluates `target` on `tasks`, on its own and its configuration's further ones where none is named.
 
     Raises `ConfigError`, `TaskError`, `RunDirError` or `SetupError` before the model is loaded, `Interrupted` after
@@ -60,41 +60,43 @@ def run_eval(
     check_length(shape, config.grpo.max_prompt_tokens, config.grpo.max_completion_tokens)
     check_weights(config)
     run_dir = _place(target, config, out)
-    one_alone = locked(run_dir.eval_lock, lambda text: listen(Noted(text)))
+    one_alone = locked(run_dir.eval_lock, lambda text: listen(Note(text)))
     with one_alone, library_talk_to(run_dir.log), _told_if_interrupted(run_dir):
         read_told(run_dir)  # what cannot be added to is refused before anything is asked
-        listen(PhaseBegan(f"loading {target.name}"))
+        listen(PhaseStarted(f"loading {target.name}"))
         device = device_on(machine, config)
         prepare_process(config, device)
         policy = load_policy(config, device, [questions.use for questions in asked])
         if target.adapter:
             load_adapter(policy.model, target.adapter.path)
-        return Evaluated(run_dir.path, _ask_all(target, policy, config, asked, run_dir, listen))
+        return EvalOutput(run_dir.path, _ask_all(target, policy, config, asked, run_dir, listen))
 
 
-def _questions(target: Target, config: RunConfig, task: str) -> Questions:
+def _questions(target: EvalTarget, config: RunConfig, task: str) -> EvalSet:
     asked = held_out(config, target.asked(task))
     return asked if target.run_dir else replace(asked, in_domain=None)
 
 
 def _ask_all(
-    target: Target, policy: Policy, config: RunConfig, asked: Sequence[Questions], run_dir: RunDir, listen: Listener
+    target: EvalTarget, policy: Policy, config: RunConfig, asked: Sequence[EvalSet], run_dir: RunDir, listen: Listener
 ) -> dict[str, EvalResult]:
     """Asks one task after the other; each result is written as soon as it is there."""
 
     def note(text: str) -> None:
-        listen(Noted(text))
+        listen(Note(text))
 
     sampler = Sampler(policy, config, note)
     results: dict[str, EvalResult] = {}
     for questions in [questions_with_room(policy, questions, note) for questions in asked]:
         name = _name(target, questions.task.name)
-        results[name] = _ask(target, sampler, questions, Files.of(run_dir, name), name, listen)
+        results[name] = _ask(target, sampler, questions, EvalFiles.of(run_dir, name), name, listen)
         _write(run_dir, name, target, results[name])
     return results
 
 
-def _ask(target: Target, sampler: Sampler, asked: Questions, files: Files, name: str, listen: Listener) -> EvalResult:
+def _ask(
+    target: EvalTarget, sampler: Sampler, asked: EvalSet, files: EvalFiles, name: str, listen: Listener
+) -> EvalResult:
     failed: list[RewardError] = []
     result = evaluate(
         sampler,
@@ -106,19 +108,19 @@ def _ask(target: Target, sampler: Sampler, asked: Questions, files: Files, name:
         on_failure=failed.append,
     )
     for error in failed:
-        listen(Noted(str(error)))
+        listen(Note(str(error)))
     listen(EvalEnded(name, result))
     return result
 
 
-def _name(target: Target, task: str) -> str:
+def _name(target: EvalTarget, task: str) -> str:
     """Returns what the evaluation is called: in a run's directory others lie beside it."""
     if target.run_dir is None or target.adapter is None:
         return file_name(task)
     return f"later-{file_name(target.adapter.path.resolve().name)}-{file_name(task)}"
 
 
-def _write(run_dir: RunDir, name: str, target: Target, result: EvalResult) -> None:
+def _write(run_dir: RunDir, name: str, target: EvalTarget, result: EvalResult) -> None:
     entry: Row = {"name": name, "target": target.name, **result.to_json()}
     with in_turn(run_dir.path):  # a training may be writing there
         told = read_told(run_dir)
@@ -126,7 +128,7 @@ def _write(run_dir: RunDir, name: str, target: Target, result: EvalResult) -> No
         write_json(run_dir.evaluations, told | {"later": [*others, entry]})
 
 
-def _place(target: Target, config: RunConfig, out: Path | None) -> RunDir:
+def _place(target: EvalTarget, config: RunConfig, out: Path | None) -> RunDir:
     """Returns the run's own directory, else `out` or the folder in which the same model was evaluated before.
 
     Raises `RunDirError` for a folder that holds something else.
@@ -157,7 +159,7 @@ def _writable(run_dir: RunDir) -> RunDir:
     return run_dir
 
 
-def _earlier(target: Target) -> list[Path]:
+def _earlier(target: EvalTarget) -> list[Path]:
     """Returns the folders of earlier evaluations, the latest first."""
     return sorted(Path("runs").glob(f"eval-{_slug(target)}-*"), reverse=True)
 
@@ -167,7 +169,7 @@ def _evaluated(path: Path) -> Any:
     return read_json(file) if file.is_file() else None
 
 
-def _slug(target: Target) -> str:
+def _slug(target: EvalTarget) -> str:
     return sub(r"[^\w.-]+", "-", Path(target.name).name) or "model"
 
 

@@ -10,19 +10,19 @@ from lowmem_rl.engine.device import device_on
 from lowmem_rl.engine.hf_generate import Completion
 from lowmem_rl.engine.policy import Policy, prepare_process
 from lowmem_rl.engine.sampler import Sampler
-from lowmem_rl.engine.sampling import GREEDY, Picking, names_of
+from lowmem_rl.engine.sampling import GREEDY, SamplingParams, names_of
 from lowmem_rl.engine.trained_model import check_adapter, config_of, find_learnt, load_trained
 from lowmem_rl.entrypoints.preflight import check_weights
 from lowmem_rl.errors import ConfigError
 from lowmem_rl.example import Message
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.prompts import conversation
-from lowmem_rl.telemetry.events import Listener, PhaseBegan
+from lowmem_rl.telemetry.events import Listener, PhaseStarted
 from lowmem_rl.telemetry.output_capture import library_talk_to
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class PromptAnswers:
     """What a run's base model and its trained model say to one prompt; greedily once, or as often as was sampled."""
 
     prompt: str
@@ -35,7 +35,9 @@ class Told:
         return asdict(self)
 
 
-def ask(run_path: Path, prompt: str, *, samples: int | None = None, listen: Listener = lambda event: None) -> Told:
+def ask(
+    run_path: Path, prompt: str, *, samples: int | None = None, listen: Listener = lambda event: None
+) -> PromptAnswers:
     """Asks a run's model as its training asked, greedily or `samples` times with its sampling settings.
 
     `run_path` is a run's directory, or in it `best`. Raises `RunDirError` for a run without an adapter, `ConfigError`
@@ -47,7 +49,7 @@ def ask(run_path: Path, prompt: str, *, samples: int | None = None, listen: List
     messages = conversation(_checked(prompt), config.task.prompt)
     check_weights(config)
     with library_talk_to(learnt.run.log):
-        listen(PhaseBegan(f"loading {config.model.name} with the adapter"))
+        listen(PhaseStarted(f"loading {config.model.name} with the adapter"))
         device = device_on(this_machine(), config)
         prepare_process(config, device)
         policy = load_trained(learnt, config, device)
@@ -55,15 +57,15 @@ def ask(run_path: Path, prompt: str, *, samples: int | None = None, listen: List
         sampler = Sampler(policy, config)
         with policy.model.disable_adapter():
             base = _answers(sampler, messages, samples)
-        return Told(prompt, samples is None, base, _answers(sampler, messages, samples))
+        return PromptAnswers(prompt, samples is None, base, _answers(sampler, messages, samples))
 
 
 def _answers(sampler: Sampler, messages: tuple[Message, ...], samples: int | None) -> tuple[Completion, ...]:
     config, rows = sampler.config, samples or 1
-    picking = GREEDY if samples is None else Picking.of(config.rollout)
+    params = GREEDY if samples is None else SamplingParams.of(config.rollout)
     answered = sampler.answers(
         [messages] * rows,
-        picking,
+        params,
         max_tokens=config.grpo.max_completion_tokens,
         batch=min(rows, config.eval.batch),
         names=names_of(f"prompt {config.seed}", rows),

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from lowmem_rl.config.run_config import RunConfig
-from lowmem_rl.engine.continuous_batching import GPU_CHECK_EVERY, Limits, Sampled
+from lowmem_rl.engine.continuous_batching import GPU_CHECK_EVERY, SampledCompletion, StoppingCriteria
 from lowmem_rl.engine.decoder import Decoder
 from lowmem_rl.engine.hf_generate import Completion
 from lowmem_rl.engine.policy import Policy
 from lowmem_rl.engine.sampler import Sampler
-from lowmem_rl.engine.sampling import Picking
+from lowmem_rl.engine.sampling import SamplingParams
 from lowmem_rl.example import Example
-from lowmem_rl.grpo.micro_batches import Batch, Cut
-from lowmem_rl.grpo.oom_retry import make_whole
+from lowmem_rl.grpo.micro_batches import Batch, MicroBatches
+from lowmem_rl.grpo.oom_retry import make_step_atomic
 from lowmem_rl.grpo.train_dataset import to_dataset, tokens_of
-from lowmem_rl.planning.overrides import changed
+from lowmem_rl.planning.overrides import with_overrides
 from lowmem_rl.trl_adapter.trainer import SampledBatch, make_trainer
 
 LAST_TOKENS = GPU_CHECK_EVERY
@@ -34,30 +34,37 @@ class LastTokens(Sampler):
     """
 
     def sample(
-        self, prompts: Sequence[Sequence[int]], names: Sequence[str], picking: Picking, limits: Limits
-    ) -> list[Sampled]:
+        self, prompts: Sequence[Sequence[int]], names: Sequence[str], params: SamplingParams, limits: StoppingCriteria
+    ) -> list[SampledCompletion]:
         """Returns one completion a prompt, of full length."""
         limits = last_tokens_of(limits)
-        return [_filled(row, limits.skipped) for row in super().sample(prompts, names, picking, limits)]
+        return [_filled(row, limits.skipped) for row in super().sample(prompts, names, params, limits)]
 
     def _as_they_end(
-        self, decoder: Decoder, ids: Sequence[Sequence[int]], names: Sequence[str], picking: Picking, limits: Limits
+        self,
+        decoder: Decoder,
+        ids: Sequence[Sequence[int]],
+        names: Sequence[str],
+        params: SamplingParams,
+        limits: StoppingCriteria,
     ) -> Iterator[tuple[int, Completion]]:
-        return super()._as_they_end(decoder, ids, names, picking, last_tokens_of(limits))
+        return super()._as_they_end(decoder, ids, names, params, last_tokens_of(limits))
 
-    def _gap(self, prompts: Sequence[Sequence[int]], sampled: Sequence[Sampled], picking: Picking) -> None:
+    def _gap(
+        self, prompts: Sequence[Sequence[int]], sampled: Sequence[SampledCompletion], params: SamplingParams
+    ) -> None:
         """Takes the memory of the comparison, whose result says nothing: tokens were left out."""
-        super()._gap(prompts, sampled, picking)
+        super()._gap(prompts, sampled, params)
 
 
-def last_tokens_of(limits: Limits) -> Limits:
+def last_tokens_of(limits: StoppingCriteria) -> StoppingCriteria:
     """Returns the limits of rows that begin shortly before their end."""
     return replace(limits, skipped=max(limits.max_tokens - LAST_TOKENS, 0))
 
 
-def _filled(row: Sampled, skipped: int) -> Sampled:
+def _filled(row: SampledCompletion, skipped: int) -> SampledCompletion:
     """Puts a sampled id in the place of those left out: the zeros there may be the padding's, which would be cut."""
-    return Sampled([row.ids[skipped]] * skipped + row.ids[skipped:], row.log_probs)
+    return SampledCompletion([row.ids[skipped]] * skipped + row.ids[skipped:], row.log_probs)
 
 
 def sampler_up_to_the_limit(policy: Policy, config: RunConfig, kind: type[Sampler] = LastTokens) -> Sampler:
@@ -65,7 +72,7 @@ def sampler_up_to_the_limit(policy: Policy, config: RunConfig, kind: type[Sample
 
     vLLM takes its cache at once, whatever the lengths: there the step is as long as the answers happen to be.
     """
-    sampler = kind(policy, changed(config, {"rollout.stop_loops": False}))
+    sampler = kind(policy, with_overrides(config, {"rollout.stop_loops": False}))
     sampler.stop_ids = frozenset()
     policy.model.generation_config.min_new_tokens = config.grpo.max_completion_tokens
     return sampler
@@ -77,7 +84,7 @@ def _undo_as_in_a_run(trainer: Any) -> None:
 
     def create_whole(*args: Any) -> Any:
         optimizer = create(*args)
-        make_whole(optimizer, _raise)
+        make_step_atomic(optimizer, _raise)
         return optimizer
 
     trainer.create_optimizer = create_whole
@@ -107,8 +114,8 @@ def learn_from_the_largest(trainer: Any) -> None:
     """Leaves two micro-batches of the step: the second, the largest, meets the gradients of the first."""
     lay_out = trainer.lay_out
 
-    def lay_out_two(rollout: Batch, sampled_after: int) -> Cut:
-        found: Cut = lay_out(rollout, sampled_after)
+    def lay_out_two(rollout: Batch, sampled_after: int) -> MicroBatches:
+        found: MicroBatches = lay_out(rollout, sampled_after)
         slots = list(found.slots)
         of_a_step = len(slots) // trainer.layout.steps
         kept = sorted(filter(None, slots[:of_a_step]), key=_tokens)[-2:]
@@ -124,7 +131,7 @@ def _tokens(batch: Batch) -> int:
 
 
 def trainer_of(sampler: Sampler, examples: Sequence[Example], rewards: int, out: Path) -> Any:
-    """Returns a trainer over the examples; as many of its rewards as the run has are `Alternating`."""
+    """Returns a trainer over the examples; as many of its rewards as the run has are `AlternatingReward`."""
     policy = sampler.policy
     trainer = make_trainer(
         policy,
@@ -132,7 +139,7 @@ def trainer_of(sampler: Sampler, examples: Sequence[Example], rewards: int, out:
         sampler=sampler,
         dataset=to_dataset(examples),
         prompt_tokens=tokens_of(policy, {example.id: example for example in examples}),
-        reward_functions=[Alternating() for _ in range(rewards)],
+        reward_functions=[AlternatingReward() for _ in range(rewards)],
         callbacks=[],
         on_scored=lambda batch: None,
         out=out,
@@ -141,7 +148,7 @@ def trainer_of(sampler: Sampler, examples: Sequence[Example], rewards: int, out:
     return trainer
 
 
-class Alternating:
+class AlternatingReward:
     """Pays every second completion: every group is informative, whatever the model says."""
 
     __name__ = "alternating"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lowmem_rl.config.compose import Composed
+from lowmem_rl.config.compose import ResolvedConfig
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.policy import Policy, import_unsloth, load_policy, prepare_process
 from lowmem_rl.engine.sampler import Sampler
@@ -22,16 +22,16 @@ from lowmem_rl.entrypoints.longest_step import (
     sampler_up_to_the_limit,
     trainer_of,
 )
-from lowmem_rl.entrypoints.preflight import Inputs, prepare
+from lowmem_rl.entrypoints.preflight import PreparedRun, prepare
 from lowmem_rl.errors import DoesNotFit
 from lowmem_rl.example import Example
-from lowmem_rl.grpo.train_dataset import check_enough, prompts_needed, short_enough
+from lowmem_rl.grpo.train_dataset import check_enough, prompts_needed, within_prompt_limit
 from lowmem_rl.memory.calibration import CPU, Calibration, CalibrationRow, calibration_for, store
 from lowmem_rl.models.hardware import GIB
-from lowmem_rl.planning.overrides import changed
+from lowmem_rl.planning.overrides import with_overrides
 from lowmem_rl.planning.plan import Plan
-from lowmem_rl.telemetry.events import Listener, Noted, PhaseBegan
-from lowmem_rl.telemetry.memory_profiler import Lengths, PhaseMeter, measures_phases_apart
+from lowmem_rl.telemetry.events import Listener, Note, PhaseStarted
+from lowmem_rl.telemetry.memory_profiler import MemoryProfiler, StepLengths, measures_phases_apart
 from lowmem_rl.telemetry.output_capture import library_talk_to
 from lowmem_rl.training.measured_phases import first_step_rows
 
@@ -41,8 +41,8 @@ class Measurement:
     """A measured step: a row a phase, in the order in which they came."""
 
     rows: tuple[CalibrationRow, ...]
-    lengths: Lengths
-    limits: Lengths
+    lengths: StepLengths
+    limits: StepLengths
     apart: bool
     """Each phase has its own peak; else a phase shows the highest so far."""
     calibration: Calibration | None
@@ -70,7 +70,9 @@ class Measurement:
         }
 
 
-def measure(composed: Composed, listen: Listener = lambda event: None, *, repeats_nothing: bool = True) -> Measurement:
+def measure(
+    composed: ResolvedConfig, listen: Listener = lambda event: None, *, repeats_nothing: bool = True
+) -> Measurement:
     """Takes one step, stores what it took, and leaves nothing else behind.
 
     A run that is predicted not to fit is measured all the same: that is a prediction. What only repeats an allocation
@@ -83,11 +85,11 @@ def measure(composed: Composed, listen: Listener = lambda event: None, *, repeat
         meter = _measured_step(inputs, Path(out), listen, repeats_nothing)
     rows = first_step_rows(meter, inputs.plan, source="measure")
     grpo, target = inputs.plan.config.grpo, inputs.plan.target
-    store(rows, tell := lambda line: listen(Noted(line)))
+    store(rows, tell := lambda line: listen(Note(line)))
     return Measurement(
         rows=rows,
         lengths=meter.lengths,
-        limits=Lengths(grpo.max_prompt_tokens, grpo.max_completion_tokens),
+        limits=StepLengths(grpo.max_prompt_tokens, grpo.max_completion_tokens),
         apart=measures_phases_apart(inputs.device),
         calibration=calibration_for(target.card, inputs.plan.estimate.workload.stack, tell),
     )
@@ -95,7 +97,7 @@ def measure(composed: Composed, listen: Listener = lambda event: None, *, repeat
 
 def single_step(config: RunConfig) -> RunConfig:
     """Returns the run cut to one step, without trackers."""
-    return changed(config, {"grpo.steps": 1, "logging.report_to": ()})
+    return with_overrides(config, {"grpo.steps": 1, "logging.report_to": ()})
 
 
 def longest(policy: Policy, examples: Sequence[Example]) -> list[Example]:
@@ -103,7 +105,7 @@ def longest(policy: Policy, examples: Sequence[Example]) -> list[Example]:
     return sorted(examples, key=lambda example: len(policy.tokenize(example.prompt)), reverse=True)
 
 
-def out_of_memory(meter: PhaseMeter, plan: Plan) -> DoesNotFit:
+def out_of_memory(meter: MemoryProfiler, plan: Plan) -> DoesNotFit:
     """Returns the refusal that a card has given itself, in the first phase that is not measured."""
     phase = next((name for name in plan.estimate.phases if name not in meter.phases), "save")
     predicted = plan.estimate.phase_bytes(phase) / GIB
@@ -114,13 +116,13 @@ def out_of_memory(meter: PhaseMeter, plan: Plan) -> DoesNotFit:
     )
 
 
-def _measured_step(inputs: Inputs, out: Path, listen: Listener, repeats_nothing: bool) -> PhaseMeter:
+def _measured_step(inputs: PreparedRun, out: Path, listen: Listener, repeats_nothing: bool) -> MemoryProfiler:
     config, device = inputs.plan.config, inputs.device
     prepare_process(config, device)
     import_unsloth()  # before torch, which the meter asks
     import torch
 
-    meter = PhaseMeter(device)
+    meter = MemoryProfiler(device)
     try:
         _take_phases(meter, inputs, out, listen, repeats_nothing)
     except torch.OutOfMemoryError as error:
@@ -128,17 +130,19 @@ def _measured_step(inputs: Inputs, out: Path, listen: Listener, repeats_nothing:
     return meter
 
 
-def _take_phases(meter: PhaseMeter, inputs: Inputs, out: Path, listen: Listener, repeats_nothing: bool) -> None:
+def _take_phases(
+    meter: MemoryProfiler, inputs: PreparedRun, out: Path, listen: Listener, repeats_nothing: bool
+) -> None:
     config = inputs.plan.config
-    listen(PhaseBegan(f"loading {config.model.name}"))
+    listen(PhaseStarted(f"loading {config.model.name}"))
     meter.begin()
     policy = load_policy(config, inputs.device)
     meter.end("load")
-    usable = short_enough(policy, inputs.train, config.grpo.max_prompt_tokens)
+    usable = within_prompt_limit(policy, inputs.train, config.grpo.max_prompt_tokens)
     check_enough(usable, config, overlong=len(inputs.train) - len(usable))
     by_length = longest(policy, usable)
     examples = by_length[: prompts_needed(config)]
-    listen(PhaseBegan("one step, the longest the run can meet"))
+    listen(PhaseStarted("one step, the longest the run can meet"))
     sampler = sampler_up_to_the_limit(policy, config, LastTokens if repeats_nothing else Sampler)
     trainer = trainer_of(sampler, examples, len(inputs.rewards.rewards), out)
     if repeats_nothing:
@@ -146,13 +150,13 @@ def _take_phases(meter: PhaseMeter, inputs: Inputs, out: Path, listen: Listener,
         learn_from_the_largest(trainer)
     meter.attach(trainer)
     trainer.train()
-    listen(PhaseBegan("evaluating"))
+    listen(PhaseStarted("evaluating"))
     _evaluate_once(meter, sampler, by_length)
     policy.save_adapter(out / "adapter")
     meter.end("save")
 
 
-def _evaluate_once(meter: PhaseMeter, sampler: Sampler, examples: Sequence[Example]) -> None:
+def _evaluate_once(meter: MemoryProfiler, sampler: Sampler, examples: Sequence[Example]) -> None:
     """Answers two waves with our engine, which reads prompts of the second while the first is at work; else one."""
     rows, limit = sampler.config.eval.batch, sampler.config.grpo.max_completion_tokens
     asked = itertools.islice(itertools.cycle(examples), 2 * rows if sampler.is_ours else rows)

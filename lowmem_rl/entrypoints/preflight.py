@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lowmem_rl.config.compose import Composed
+from lowmem_rl.config.compose import ResolvedConfig
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.device import Device, device_on
 from lowmem_rl.errors import LowMemError, SetupError, TaskError
-from lowmem_rl.evaluation.eval_set import Questions, another_task, held_out, held_out_examples
-from lowmem_rl.evaluation.grader import Judge, judge_of
+from lowmem_rl.evaluation.eval_set import EvalSet, another_task, held_out, held_out_examples
+from lowmem_rl.evaluation.grader import Grader, judge_of
 from lowmem_rl.example import Example
 from lowmem_rl.grpo.prompt_order import examples_to_draw, rates_of
 from lowmem_rl.grpo.train_dataset import check_enough
@@ -18,7 +18,7 @@ from lowmem_rl.models.hardware import Machine, find_card, this_machine
 from lowmem_rl.models.lookup import check_fetched, check_length, check_tokenizer, load_shape, model_path
 from lowmem_rl.planning.gate import gate
 from lowmem_rl.planning.plan import Plan, plan
-from lowmem_rl.rewards.adversarial_cases import Trial
+from lowmem_rl.rewards.adversarial_cases import RewardCase
 from lowmem_rl.rewards.chat_template import prefill_of_model
 from lowmem_rl.rewards.model_reward import without_model
 from lowmem_rl.rewards.reward import RewardSet
@@ -39,7 +39,7 @@ TRIED_GOLDS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
+class PreparedRun:
     """What a run works with, checked. `plan.config` is the run's config with every "auto" chosen."""
 
     plan: Plan
@@ -47,18 +47,18 @@ class Inputs:
     """Refusals that --force has overridden."""
     device: Device
     rewards: RewardSet
-    judge: Judge
+    judge: Grader
     rates: Rates
     """Pass rates that the order of the prompts begins with."""
     train: tuple[Example, ...]
     test: tuple[Example, ...]
-    further: tuple[Questions, ...]
+    further: tuple[EvalSet, ...]
     """What is asked of the tasks of eval.tasks."""
     notes: tuple[str, ...]
     """What the user should know, and what keeps nothing from starting."""
 
 
-def prepare(composed: Composed, *, force: bool = False, pass_rate: PassRate | None = None) -> Inputs:
+def prepare(composed: ResolvedConfig, *, force: bool = False, pass_rate: PassRate | None = None) -> PreparedRun:
     """Returns what the run needs besides the model; `pass_rate` is what is known of it, for the gate.
 
     Raises `ConfigError`, `TaskError`, `RewardError`, `SetupError`, `DoesNotFit` or `NoSignal`, in the
@@ -80,7 +80,7 @@ def prepare(composed: Composed, *, force: bool = False, pass_rate: PassRate | No
     overridden += _overridable(lambda: check_sample(config, rewards, task, train, test), force=force)
     notes = [*check_order(config, train, rates), *other_model_notes(config), *control_notes(rewards, task, train)]
     examples = (tuple(train), tuple(test), further)
-    return Inputs(planned, overridden, device, rewards, judge, rates, *examples, tuple(notes))
+    return PreparedRun(planned, overridden, device, rewards, judge, rates, *examples, tuple(notes))
 
 
 def _overridable(check: Callable[[], None], *, force: bool) -> tuple[LowMemError, ...]:
@@ -119,7 +119,7 @@ def check_scoring(config: RunConfig, rewards: RewardSet, task: Task, train: Sequ
     Raises `RewardError` for a reward that fails, cannot be earned under the chat template, or pays a degenerate
     completion more than a perfect one.
     """
-    trials = [Trial(example, gold_completion_of(task, example)) for example in train[:TRIED_GOLDS]]
+    trials = [RewardCase(example, gold_completion_of(task, example)) for example in train[:TRIED_GOLDS]]
     prefill = prefill_of_model(config.model.name, config.model.revision) or ""
     refuse(check_rewards(rewards, trials, prefill))
 
@@ -169,7 +169,7 @@ def plan_here(config: RunConfig, machine: Machine, pass_rate: PassRate | None = 
     return plan(config, shape, machine.card, budget, pass_rate, known)
 
 
-def plan_anywhere(composed: Composed, pass_rate: PassRate | None = None) -> Plan:
+def plan_anywhere(composed: ResolvedConfig, pass_rate: PassRate | None = None) -> Plan:
     """Returns the plan on this machine's card, or on the preset's where this machine has none."""
     machine, config = this_machine(), composed.config
     if machine.has_gpu or composed.card == "cpu":
@@ -186,7 +186,7 @@ def check_weights(config: RunConfig) -> None:
     check_tokenizer(config.model.name, config.model.revision)
 
 
-def check_card(composed: Composed, machine: Machine) -> None:
+def check_card(composed: ResolvedConfig, machine: Machine) -> None:
     """Raises `SetupError` for a preset that is made for a GPU on a machine without one."""
     if composed.card == "cpu" or machine.has_gpu:
         return
@@ -196,7 +196,7 @@ def check_card(composed: Composed, machine: Machine) -> None:
     )
 
 
-def further_questions(config: RunConfig) -> tuple[Questions, ...]:
+def further_questions(config: RunConfig) -> tuple[EvalSet, ...]:
     """Returns what is asked of each further task, the run's own left out. Raises as `held_out` does."""
     names = [name for name in dict.fromkeys(config.eval.tasks) if name != config.task.name]
     return tuple(held_out(config, another_task(config, name)) for name in names)

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from lowmem_rl.config.compose import Composed
+from lowmem_rl.config.compose import ResolvedConfig
 from lowmem_rl.engine.device import device_on
 from lowmem_rl.engine.policy import load_policy, prepare_process
 from lowmem_rl.engine.row_length import asking
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.entrypoints.preflight import check_card, check_settings, check_weights, plan_here
 from lowmem_rl.evaluation.grader import judge_of
-from lowmem_rl.evaluation.pass_rate_probe import Probe, probe
+from lowmem_rl.evaluation.pass_rate_probe import PassRateProbe, probe
 from lowmem_rl.evaluation.prompt_limit import examples_with_room
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.planning.frontier import signal_of
@@ -19,7 +19,7 @@ from lowmem_rl.signal.signal_report import SignalReport
 from lowmem_rl.storage.run_dir import write_json
 from lowmem_rl.tasks.select import draw_examples
 from lowmem_rl.tasks.task import Selection
-from lowmem_rl.telemetry.events import EvalProgressed, Listener, Noted, PhaseBegan
+from lowmem_rl.telemetry.events import EvalProgressed, Listener, Note, PhaseStarted
 from lowmem_rl.telemetry.output_capture import library_talk_to
 
 
@@ -27,13 +27,13 @@ from lowmem_rl.telemetry.output_capture import library_talk_to
 class ProbeResult:
     """What was counted, what groups of the run's size would carry, and where the counts lie."""
 
-    probe: Probe
+    probe: PassRateProbe
     signal: SignalReport
     path: Path
 
 
 def run_probe(
-    composed: Composed, *, num_examples: int, samples: int, path: Path, listen: Listener = lambda event: None
+    composed: ResolvedConfig, *, num_examples: int, samples: int, path: Path, listen: Listener = lambda event: None
 ) -> ProbeResult:
     """Samples each of `num_examples` training examples `samples` times and writes the counts to `path`.
 
@@ -47,14 +47,14 @@ def run_probe(
     config = plan_here(composed.config, machine).config
     check_weights(config)
     examples = draw_examples(task, Selection("train", num_examples, config.task.levels, config.seed), num_examples)
-    listen(PhaseBegan(f"loading {config.model.name}"))
+    listen(PhaseStarted(f"loading {config.model.name}"))
     with library_talk_to(path.with_suffix(".log")):
         device = device_on(machine, config)
         prepare_process(config, device)
         prompts, limit = [example.prompt for example in examples], config.grpo.max_completion_tokens
         policy = load_policy(config, device, [asking("the probe", prompts, limit)])
-        examples = examples_with_room(policy, examples, limit, lambda text: listen(Noted(text)))
-        listen(PhaseBegan("sampling"))
+        examples = examples_with_room(policy, examples, limit, lambda text: listen(Note(text)))
+        listen(PhaseStarted("sampling"))
         total = len(examples) * samples
         counted = probe(
             Sampler(policy, config),

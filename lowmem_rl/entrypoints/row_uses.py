@@ -1,11 +1,11 @@
 """What a run reads besides the rows of training: held-out prompts, and gold answers after completions."""
 
-from lowmem_rl.engine.row_length import Use, asking, reading_answers
-from lowmem_rl.entrypoints.preflight import Inputs
+from lowmem_rl.engine.row_length import SequenceUse, asking, reading_answers
+from lowmem_rl.entrypoints.preflight import PreparedRun
 from lowmem_rl.rewards.perplexity import answer_text
 
 
-def uses_of_a_run(inputs: Inputs) -> tuple[Use, ...]:
+def uses_of_a_run(inputs: PreparedRun) -> tuple[SequenceUse, ...]:
     """Returns what loading is given."""
     config = inputs.plan.config
     held_out = [example.prompt for example in inputs.test]

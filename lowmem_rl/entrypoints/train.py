@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lowmem_rl.checkpointing.checkpointer import Keeper
+from lowmem_rl.checkpointing.checkpointer import Checkpointer
 from lowmem_rl.checkpointing.resume import (
-    Standing,
+    ResumeState,
     ailing_notes,
     check_device,
     check_examples,
@@ -20,46 +20,46 @@ from lowmem_rl.checkpointing.resume import (
     take_back,
     was_forced,
 )
-from lowmem_rl.checkpointing.rollback import WayBack, with_old_checkpoints
-from lowmem_rl.config.compose import Composed
+from lowmem_rl.checkpointing.rollback import Rollback, with_old_checkpoints
+from lowmem_rl.config.compose import ResolvedConfig
 from lowmem_rl.engine.adapter import load_adapter
-from lowmem_rl.engine.backend import Choice
+from lowmem_rl.engine.backend import SamplingBackend
 from lowmem_rl.engine.logprobs import view_of
-from lowmem_rl.engine.oom import OutOfMemory, tried
+from lowmem_rl.engine.oom import OutOfMemory, catch_oom
 from lowmem_rl.engine.policy import Policy, load_policy, prepare_process, shares_prompts
 from lowmem_rl.engine.rng import random_states_kept
 from lowmem_rl.engine.sampler import Sampler
-from lowmem_rl.entrypoints.preflight import Inputs, prepare
+from lowmem_rl.entrypoints.preflight import PreparedRun, prepare
 from lowmem_rl.entrypoints.row_uses import uses_of_a_run
 from lowmem_rl.errors import DoesNotFit, RunDirError
 from lowmem_rl.evaluation.eval_result import EvalResult
 from lowmem_rl.evaluation.eval_set import questions_of
-from lowmem_rl.grpo.oom_policy import Recovery
+from lowmem_rl.grpo.oom_policy import OomPolicy
 from lowmem_rl.grpo.prompt_order import arranged, order_of
-from lowmem_rl.grpo.train_dataset import check_enough, short_enough, to_dataset, tokens_of
+from lowmem_rl.grpo.train_dataset import check_enough, to_dataset, tokens_of, within_prompt_limit
 from lowmem_rl.models.hardware import GIB, this_machine
 from lowmem_rl.planning.oom_advice import cure
 from lowmem_rl.planning.overrides import planner_origins
-from lowmem_rl.rewards.isolated import apart
+from lowmem_rl.rewards.isolated import isolated
 from lowmem_rl.rewards.model_reward import bind_rewards, without_model
 from lowmem_rl.signal.pass_rate import PassRate
-from lowmem_rl.storage.disk import Patience, waiting_for_room, write_folder
+from lowmem_rl.storage.disk import DiskFullRetry, waiting_for_room, write_folder
 from lowmem_rl.storage.lock import locked
 from lowmem_rl.storage.run_dir import RunDir, append_row, read_rows, write_json
-from lowmem_rl.tasks.curriculum import Drawn, read_order
+from lowmem_rl.tasks.curriculum import RolloutOutcome, read_order
 from lowmem_rl.telemetry.environment import machine_record
-from lowmem_rl.telemetry.events import Listener, Noted, PhaseBegan, Saved, StepEnded, undisturbed
+from lowmem_rl.telemetry.events import AdapterSaved, Listener, Note, PhaseStarted, StepEnded, undisturbed
 from lowmem_rl.telemetry.output_capture import library_talk_to
 from lowmem_rl.telemetry.trackers import attach_trackers, tell_trackers, trackers_in
-from lowmem_rl.training.eval_schedule import Best, Evaluations
-from lowmem_rl.training.final_report import look_back
-from lowmem_rl.training.health_monitor import Watch
-from lowmem_rl.training.peak_memory import Peaks
+from lowmem_rl.training.eval_schedule import BestCheckpoint, EvalSchedule
+from lowmem_rl.training.final_report import write_final_report
+from lowmem_rl.training.health_monitor import HealthMonitor
+from lowmem_rl.training.peak_memory import PeakMemory
 from lowmem_rl.training.recorder import Recorder, step_callback
-from lowmem_rl.training.shutdown import Endings
-from lowmem_rl.training.signals import stoppable
+from lowmem_rl.training.shutdown import ShutdownPolicy
+from lowmem_rl.training.signals import handle_stop_signals
 from lowmem_rl.trl_adapter.grpo_args import adjustments
-from lowmem_rl.trl_adapter.reward_funcs import FailureCount, TrlReward
+from lowmem_rl.trl_adapter.reward_funcs import RewardErrorCounter, TrlReward
 from lowmem_rl.trl_adapter.trainer import make_trainer
 
 
@@ -72,11 +72,11 @@ class RunResult:
     after: EvalResult
     comparison: Mapping[str, Any]
     """What was gained, as eval.json holds it."""
-    best: Best
+    best: BestCheckpoint
 
 
 def run(
-    composed: Composed,
+    composed: ResolvedConfig,
     out: Path,
     listen: Listener = lambda event: None,
     *,
@@ -91,14 +91,14 @@ def run(
     """
     inputs = prepare(composed, force=force, pass_rate=pass_rate)
     run_dir, listen = RunDir.create(out), undisturbed(listen)
-    with locked(run_dir.lock, lambda text: listen(Noted(text))):
+    with locked(run_dir.lock, lambda text: listen(Note(text))):
         begin(run_dir, composed, inputs)  # not before: of two that begin here at once, one alone may write
         with library_talk_to(run_dir.log):
             return Run(run_dir, inputs, listen).go()
 
 
 def resume(
-    composed: Composed, out: Path, listen: Listener = lambda event: None, *, force: bool = False
+    composed: ResolvedConfig, out: Path, listen: Listener = lambda event: None, *, force: bool = False
 ) -> RunResult | None:
     """Goes on with the run in `out`, exactly, and returns what it was worth; None where it is finished already.
 
@@ -106,7 +106,7 @@ def resume(
     that is in use, damaged, or of another version.
     """
     run_dir, listen = RunDir(out), undisturbed(listen)
-    with locked(run_dir.lock, lambda text: listen(Noted(text))):
+    with locked(run_dir.lock, lambda text: listen(Note(text))):
         if is_finished(run_dir):
             return None
         inputs = prepare(composed, force=True)  # the gate was passed when the run began
@@ -116,7 +116,7 @@ def resume(
         check_device(run_dir, inputs.device)
         notes = other_machine_notes(run_dir, machine_record(this_machine(), inputs.device))
         inputs = replace(inputs, overridden=(), notes=(*inputs.notes, *notes, *ailing_notes(run_dir)))
-        standing = take_back(run_dir, composed.config, lambda text: listen(Noted(text)))
+        standing = take_back(run_dir, composed.config, lambda text: listen(Note(text)))
         try:
             keep_changes(run_dir, composed)
         except OSError as error:
@@ -127,7 +127,7 @@ def resume(
             return Run(run_dir, inputs, listen, standing).go()
 
 
-def begin(run_dir: RunDir, composed: Composed, inputs: Inputs) -> None:
+def begin(run_dir: RunDir, composed: ResolvedConfig, inputs: PreparedRun) -> None:
     """Writes what is known before the run."""
     resolved = inputs.plan.config.model_dump(mode="json")
     origins = dict(composed.origins) | planner_origins(composed.config)
@@ -146,7 +146,9 @@ def begin(run_dir: RunDir, composed: Composed, inputs: Inputs) -> None:
 class Run:
     """The state of one run between its parts; it begins where it is `standing`, or anew."""
 
-    def __init__(self, run_dir: RunDir, inputs: Inputs, listen: Listener, standing: Standing | None = None) -> None:
+    def __init__(
+        self, run_dir: RunDir, inputs: PreparedRun, listen: Listener, standing: ResumeState | None = None
+    ) -> None:
         self.config = inputs.plan.config
         self.plan = inputs.plan
         self.overridden = inputs.overridden
@@ -161,27 +163,27 @@ class Run:
         self.further = inputs.further
         self.uses = uses_of_a_run(inputs)
         self.listen = listen
-        self.standing = standing or Standing()
+        self.standing = standing or ResumeState()
         self.is_new, self.is_put_back = standing is None, self.standing.checkpoint is None
-        self.peaks = Peaks(run_dir, inputs.device, inputs.plan, self.standing)
-        self.recovery = Recovery(
+        self.peaks = PeakMemory(run_dir, inputs.device, inputs.plan, self.standing)
+        self.recovery = OomPolicy(
             self.config, run_dir.recoveries, self._note, partial(cure, self.config, self.plan.target)
         )
         self.recovery.step = self.standing.step
 
     def go(self) -> RunResult:
         """Loads, evaluates, trains, evaluates, saves."""
-        with stoppable() as self.stop, waiting_for_room(Patience(self._note, self.stop.sleep)):
-            self.endings = Endings(self.run_dir, self.stop, self._note, is_new=self.is_new)
+        with handle_stop_signals() as self.stop, waiting_for_room(DiskFullRetry(self._note, self.stop.sleep)):
+            self.endings = ShutdownPolicy(self.run_dir, self.stop, self._note, is_new=self.is_new)
             with (
-                apart(self.rewards) as self.rewards,  # a reward of the user's that hangs costs one completion
-                self.endings.looked_back_on(lambda: look_back(self.run_dir, self._note)),
+                isolated(self.rewards) as self.rewards,  # a reward of the user's that hangs costs one completion
+                self.endings.looked_back_on(lambda: write_final_report(self.run_dir, self._note)),
                 trackers_in(self.run_dir.trackers, self.config.logging.report_to),
             ):
                 return self._go()
 
     def _note(self, text: str) -> None:
-        self.listen(Noted(text))
+        self.listen(Note(text))
 
     def _go(self) -> RunResult:
         with self.endings.undone_if_it_fails(), self.recovery.stopped("evaluation", lambda: "Before the first step"):
@@ -206,28 +208,28 @@ class Run:
     def _load(self) -> Policy:
         self._tell_plan()
         for adjustment in adjustments(self.config, self.device):
-            self.listen(Noted(str(adjustment)))
-        self.listen(PhaseBegan(f"loading {self.config.model.name}"))
+            self.listen(Note(str(adjustment)))
+        self.listen(PhaseStarted(f"loading {self.config.model.name}"))
         prepare_process(self.config, self.device)
         policy = load_policy(self.config, self.device, self.uses)
         self.peaks.meter.end("load")
         text_rewards = without_model(self.rewards)
         self.rewards = bind_rewards(self.rewards, view_of(policy, self.config, self.recovery.logprobs))
-        usable = short_enough(policy, self.train_examples, self.config.grpo.max_prompt_tokens)
+        usable = within_prompt_limit(policy, self.train_examples, self.config.grpo.max_prompt_tokens)
         overlong = len(self.train_examples) - len(usable)
         check_enough(usable, self.config, overlong=overlong)
         if overlong:
             limit = self.config.grpo.max_prompt_tokens
-            self.listen(Noted(f"{overlong} prompts of over {limit} tokens are left out (grpo.max_prompt_tokens)"))
+            self.listen(Note(f"{overlong} prompts of over {limit} tokens are left out (grpo.max_prompt_tokens)"))
         self.train_examples = arranged(usable, self.config, self.rates)
         check_examples(self.standing, self.train_examples)
         chosen = self.standing.counts.get("sampling")
-        self.sampler = Sampler(policy, self.config, self._note, chosen and Choice(**chosen))
+        self.sampler = Sampler(policy, self.config, self._note, chosen and SamplingBackend(**chosen))
         self.sampler.rollout_limit, self.sampler.answer_limit = self.recovery.rollout, self.recovery.evaluation
-        self.listen(Noted(f"sampling: {self.sampler.choice}"))
+        self.listen(Note(f"sampling: {self.sampler.choice}"))
         self._write_engine(policy)
         asked = questions_of(self.config, self.config.task, self.test_examples, self.judge, text_rewards)
-        self.evaluations = Evaluations(self.run_dir, self.config, self.sampler, asked, self.further, self.listen)
+        self.evaluations = EvalSchedule(self.run_dir, self.config, self.sampler, asked, self.further, self.listen)
         if not self.is_new:
             self.evaluations.forget_behind(self.standing.step)
         return policy
@@ -242,21 +244,21 @@ class Run:
         memory, signal = self.plan.memory_verdict, self.plan.signal.verdict
         expected, upper = self.plan.estimate.expected_bytes / GIB, self.plan.estimate.upper_bytes / GIB
         budget = self.plan.target.budget_bytes / GIB
-        self.listen(Noted(f"memory {memory}: {expected:.1f} to {upper:.1f} GiB of {budget:.1f}; signal {signal}"))
+        self.listen(Note(f"memory {memory}: {expected:.1f} to {upper:.1f} GiB of {budget:.1f}; signal {signal}"))
         for refusal in self.overridden:
-            self.listen(Noted(f"overridden by --force: {refusal}"))
+            self.listen(Note(f"overridden by --force: {refusal}"))
         for note in self.notes:
-            self.listen(Noted(note))
+            self.listen(Note(note))
 
     def _train(self, policy: Policy) -> None:
-        self.listen(PhaseBegan("training"))
+        self.listen(PhaseStarted("training"))
         by_id = {example.id: example for example in self.train_examples}
         order = order_of(self.train_examples, self.config, self.rates, self._drawn())
-        watch = Watch(self.run_dir, self.config, self.listen)
+        watch = HealthMonitor(self.run_dir, self.config, self.listen)
         recorder = Recorder(
             self.run_dir, self.config, self.rewards, self.judge, by_id, policy, order.note, watch.on_kept
         )
-        failures = FailureCount(self.config.health.max_reward_error_share, self._note)
+        failures = RewardErrorCounter(self.config.health.max_reward_error_share, self._note)
 
         def after_step(logs: Mapping[str, Any], step: int) -> None:
             row = recorder.on_logs(logs, step, self.peaks.highest_bytes)
@@ -266,7 +268,7 @@ class Run:
             tell_trackers(trainer, {f"health/{found.name}": found.confidence for found in watch.look(row)})
 
         def at_border() -> None:
-            watch.act(WayBack(self.run_dir, policy, trainer, self._note).go)
+            watch.act(Rollback(self.run_dir, policy, trainer, self._note).go)
             keeper.take(trainer)
             self.stop.release()
             watch.end_if_asked()
@@ -276,7 +278,7 @@ class Run:
             recorder.restart_clock()
 
         counts = partial(self._counts, recorder, failures, digest_of(self.train_examples))
-        keeper = Keeper(self.run_dir, with_old_checkpoints(self.config), policy, counts, self._note)
+        keeper = Checkpointer(self.run_dir, with_old_checkpoints(self.config), policy, counts, self._note)
         trainer = make_trainer(
             policy,
             self.config,
@@ -303,7 +305,7 @@ class Run:
             self._run_steps(policy, trainer)
         self._write_engine(policy)  # what samples may have fallen back
 
-    def _counts(self, recorder: Recorder, failures: FailureCount, digest: str) -> dict[str, Any]:
+    def _counts(self, recorder: Recorder, failures: RewardErrorCounter, digest: str) -> dict[str, Any]:
         """Returns what a run that goes on has to know besides the trainer's state."""
         return {
             "recorder": recorder.counts(),
@@ -325,16 +327,16 @@ class Run:
             return
         self._write_adapter(policy)
         self.peaks.write()
-        self.listen(Saved(self.run_dir.adapter))
+        self.listen(AdapterSaved(self.run_dir.adapter))
 
     def _write_adapter(self, policy: Policy) -> None:
         """A 4-bit model's `state_dict` packs its quantisation's constants on the card: that may need a second try."""
-        found = tried(lambda: write_folder(self.run_dir.adapter, policy.save_adapter))
+        found = catch_oom(lambda: write_folder(self.run_dir.adapter, policy.save_adapter))
         if isinstance(found, OutOfMemory):
             with self.recovery.stopped("between", lambda: "While the adapter was saved"):
                 write_folder(self.run_dir.adapter, policy.save_adapter)
 
-    def _drawn(self) -> list[Drawn]:
+    def _drawn(self) -> list[RolloutOutcome]:
         """Returns the rounds of sampling that the run has done."""
         return read_order(self.run_dir.order) if self.standing.checkpoint else []
 

@@ -9,7 +9,7 @@ from lowmem_rl.storage.run_dir import Row
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
+class LevelResult:
     """The greedy answers to the examples of one level."""
 
     num_examples: int
@@ -52,7 +52,7 @@ class EvalResult:
     strict_maj_at_k_intervals: dict[str, Interval] = field(default_factory=dict)
     sampled_truncated_share: float | None = None
     """Of the samples; `truncated_share` is of the greedy completions."""
-    by_level: dict[str, Level] = field(default_factory=dict)
+    by_level: dict[str, LevelResult] = field(default_factory=dict)
     in_domain: bool | None = None
     """The task is the one that the run learns; None where none was learnt."""
     kl_nats: float | None = None
@@ -79,8 +79,8 @@ def _intervals(told: dict[str, Row]) -> dict[str, Interval]:
     return {k: _interval(row) for k, row in told.items()}
 
 
-def _levels(told: dict[str, Row]) -> dict[str, Level]:
-    return {level: Level(**_read(row)) for level, row in told.items()}
+def _levels(told: dict[str, Row]) -> dict[str, LevelResult]:
+    return {level: LevelResult(**_read(row)) for level, row in told.items()}
 
 
 def _read(told: Row) -> Row:

@@ -1,4 +1,4 @@
-"""`Questions`: what an evaluation asks of a model, and who judges the answers."""
+"""`EvalSet`: what an evaluation asks of a model, and who judges the answers."""
 
 import json
 from collections.abc import Sequence
@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from hashlib import blake2b
 
 from lowmem_rl.config.run_config import RunConfig, TaskConfig
-from lowmem_rl.engine.row_length import Use, asking
-from lowmem_rl.engine.sampling_params import GREEDY, Picking
+from lowmem_rl.engine.row_length import SequenceUse, asking
+from lowmem_rl.engine.sampling_params import GREEDY, SamplingParams
 from lowmem_rl.errors import TaskError
 from lowmem_rl.evaluation.eval_items import Key
-from lowmem_rl.evaluation.grader import Judge, judge_of
+from lowmem_rl.evaluation.grader import Grader, judge_of
 from lowmem_rl.example import Example
 from lowmem_rl.rewards.reward import RewardSet
 from lowmem_rl.tasks.select import draw_examples
@@ -21,16 +21,16 @@ NO_REWARDS = RewardSet((), ())
 
 
 @dataclass(frozen=True, slots=True)
-class Questions:
+class EvalSet:
     """Held-out examples of one task, each to be answered greedily and `samples` times besides."""
 
     task: TaskConfig
     examples: Sequence[Example]
-    judge: Judge
+    judge: Grader
     max_tokens: int
     batch: int
     samples: int = 0
-    picking: Picking = GREEDY
+    params: SamplingParams = GREEDY
     """How the samples are picked."""
     seed: int = 0
     rewards: RewardSet = NO_REWARDS
@@ -52,40 +52,40 @@ class Questions:
         return [(example.id, number) for example in self.examples for number in range(1, self.samples + 1)]
 
     @property
-    def use(self) -> Use:
+    def use(self) -> SequenceUse:
         """What the model reads for it."""
         prompts = [example.prompt for example in self.examples]
         return asking(f"the evaluation on {self.task.name}", prompts, self.max_tokens)
 
-    def settings(self, picking: Picking) -> str:
+    def settings(self, params: SamplingParams) -> str:
         """Returns all that decides an answer besides the weights and the example's own question, as one text."""
         scored = [reward.name for reward in self.rewards.rewards]
-        return json.dumps([self.task.model_dump(mode="json"), self.max_tokens, self.seed, asdict(picking), scored])
+        return json.dumps([self.task.model_dump(mode="json"), self.max_tokens, self.seed, asdict(params), scored])
 
-    def digest(self, weights: str, picking: Picking) -> str:
+    def digest(self, weights: str, params: SamplingParams) -> str:
         """Returns what answers that may stand side by side share."""
-        return blake2b(f"{weights} {self.settings(picking)}".encode(), digest_size=8).hexdigest()
+        return blake2b(f"{weights} {self.settings(params)}".encode(), digest_size=8).hexdigest()
 
 
 def questions_of(
-    config: RunConfig, task: TaskConfig, examples: Sequence[Example], judge: Judge, rewards: RewardSet = NO_REWARDS
-) -> Questions:
+    config: RunConfig, task: TaskConfig, examples: Sequence[Example], judge: Grader, rewards: RewardSet = NO_REWARDS
+) -> EvalSet:
     """Returns what a run's full evaluation asks of a task."""
-    return Questions(
+    return EvalSet(
         task=task,
         examples=examples,
         judge=judge,
         max_tokens=config.grpo.max_completion_tokens,
         batch=config.eval.batch,
         samples=config.eval.samples,
-        picking=Picking.of(config.rollout),
+        params=SamplingParams.of(config.rollout),
         seed=config.seed,
         rewards=rewards,
         in_domain=task.name == config.task.name,
     )
 
 
-def held_out(config: RunConfig, task_config: TaskConfig) -> Questions:
+def held_out(config: RunConfig, task_config: TaskConfig) -> EvalSet:
     """Returns what is asked of a task's held-out examples. Raises `UnknownName`, `TaskError`, `SetupError`."""
     task = load_task(task_config)
     judge = judge_of(task)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lowmem_rl.config.compose import Entry, Layer, defaults, flatten, merge, read_assignments, validate
+from lowmem_rl.config.compose import ConfigLayer, SettingEntry, defaults, flatten, merge, read_assignments, validate
 from lowmem_rl.config.presets import load_preset
 from lowmem_rl.config.run_config import RunConfig, TaskConfig
 from lowmem_rl.engine.adapter import CONFIG, SavedAdapter, read_adapter
@@ -17,12 +17,12 @@ SETTINGS = "--set"
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class EvalTarget:
     """A model to be evaluated: its configuration before "auto" is resolved, and the adapter over it."""
 
     name: str
     """As the user named it."""
-    layers: tuple[Layer, ...]
+    layers: tuple[ConfigLayer, ...]
     """What its configuration is made of; the settings of the command line come last."""
     adapter: SavedAdapter | None = None
     run_dir: RunDir | None = None
@@ -43,14 +43,14 @@ class Target:
 
     def asked(self, task: str) -> TaskConfig:
         """Returns the settings under which a task is asked; another one's than its own has its own data and levels."""
-        return self._merged(Layer("--task", {"task.name": task}))[0].task
+        return self._merged(ConfigLayer("--task", {"task.name": task}))[0].task
 
-    def _merged(self, *above: Layer) -> tuple[RunConfig, dict[str, Entry]]:
+    def _merged(self, *above: ConfigLayer) -> tuple[RunConfig, dict[str, SettingEntry]]:
         merged = merge([*self.layers, *above])
         return validate(merged, self.layers[-1].mistakes), merged
 
 
-def find_target(name: str, preset: str, settings: Sequence[str]) -> Target:
+def find_target(name: str, preset: str, settings: Sequence[str]) -> EvalTarget:
     """Returns what `name` is: a run's directory, one of its adapters, an adapter, or a model under `preset`.
 
     Raises `RunDirError` for a run or an adapter that cannot be used, `ConfigError` or `SetupError` for a model.
@@ -68,7 +68,7 @@ def find_target(name: str, preset: str, settings: Sequence[str]) -> Target:
         _check_model_folder(path)
     elif path.parent.is_dir() and path.parent != Path() and not (name in CATALOGUE or cached_snapshot(name)):
         raise RunDirError(f"There is no {path}.", hint="Name a run directory, an adapter, or a model's folder or name.")
-    return Target(name, (*_over_preset(preset, {"model.name": name}), given))
+    return EvalTarget(name, (*_over_preset(preset, {"model.name": name}), given))
 
 
 def _is_run(path: Path) -> bool:
@@ -87,9 +87,9 @@ def _adapter_of(run: RunDir) -> Path:
     raise RunDirError(f"Run {run.path} has no adapter.", hint=hint)
 
 
-def _of_run(name: str, run: RunDir, adapter: Path, given: Layer) -> Target:
+def _of_run(name: str, run: RunDir, adapter: Path, given: ConfigLayer) -> EvalTarget:
     saved = read_adapter(adapter)
-    return Target(
+    return EvalTarget(
         name, (defaults(), written_in(run), _shape(saved), given), saved, run, _step_of(run, adapter.resolve().name)
     )
 
@@ -103,10 +103,10 @@ def _step_of(run: RunDir, adapter: str) -> int:
     return step if isinstance(step, int) else 0
 
 
-def _of_adapter(name: str, path: Path, preset: str, given: Layer) -> Target:
+def _of_adapter(name: str, path: Path, preset: str, given: ConfigLayer) -> EvalTarget:
     saved = read_adapter(path)
     layers = (*_over_preset(preset, {"model.name": _here(saved.base)}), _shape(saved), given)
-    target = Target(name, layers, saved)
+    target = EvalTarget(name, layers, saved)
     base = target.config.model
     try:
         load_shape(base.name, base.revision)
@@ -131,11 +131,11 @@ def _check_model_folder(path: Path) -> None:
         )
 
 
-def _shape(saved: SavedAdapter) -> Layer:
+def _shape(saved: SavedAdapter) -> ConfigLayer:
     values = {f"adapter.{key}": getattr(saved.config, key) for key in ("rank", "alpha", "targets")}
-    return Layer(str(saved.path), values)
+    return ConfigLayer(str(saved.path), values)
 
 
-def _over_preset(preset: str, values: dict[str, object]) -> tuple[Layer, ...]:
-    below = Layer(f"preset {preset}", flatten(load_preset(preset).values))
-    return defaults(), below, Layer("the model", values)
+def _over_preset(preset: str, values: dict[str, object]) -> tuple[ConfigLayer, ...]:
+    below = ConfigLayer(f"preset {preset}", flatten(load_preset(preset).values))
+    return defaults(), below, ConfigLayer("the model", values)

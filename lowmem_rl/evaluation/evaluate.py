@@ -14,11 +14,11 @@ from lowmem_rl.engine.hf_generate import Completion
 from lowmem_rl.engine.logprobs import encode_turn, kl_from_base
 from lowmem_rl.engine.policy import Policy
 from lowmem_rl.engine.sampler import Sampler
-from lowmem_rl.engine.sampling import GREEDY, Picking
+from lowmem_rl.engine.sampling import GREEDY, SamplingParams
 from lowmem_rl.evaluation.eval_items import Item, ItemFile, Key
 from lowmem_rl.evaluation.eval_result import EvalResult
-from lowmem_rl.evaluation.eval_set import Questions
-from lowmem_rl.evaluation.grader import Judge
+from lowmem_rl.evaluation.eval_set import EvalSet
+from lowmem_rl.evaluation.grader import Grader
 from lowmem_rl.evaluation.majority_vote import vote_of
 from lowmem_rl.evaluation.summary import summarise
 from lowmem_rl.example import Example
@@ -30,22 +30,22 @@ KL_COMPLETIONS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Files:
+class EvalFiles:
     """Where an evaluation keeps its rows: one an item, and one a sample."""
 
     items: Path
     sampled: Path
 
     @classmethod
-    def of(cls, run_dir: RunDir, name: str) -> "Files":
+    def of(cls, run_dir: RunDir, name: str) -> "EvalFiles":
         """Returns the files of a run's evaluation."""
         return cls(run_dir.eval_items(name), run_dir.eval_samples(name))
 
 
 def evaluate(
     sampler: Sampler,
-    asked: Questions,
-    files: Files,
+    asked: EvalSet,
+    files: EvalFiles,
     *,
     step: int,
     measures_kl: bool = True,
@@ -65,7 +65,7 @@ def evaluate(
     if asked.samples:
         behind = len(items)
         sampled = answered(
-            asked.sampled, files.sampled, asked.picking, on_progress=lambda done: on_progress(behind + done)
+            asked.sampled, files.sampled, asked.params, on_progress=lambda done: on_progress(behind + done)
         )
     kl_nats = _kl_nats(sampler.policy, items, asked.examples) if measures_kl else None
     return summarise(asked, items, sampled, step=step, seconds=time.monotonic() - began, kl_nats=kl_nats)
@@ -73,10 +73,10 @@ def evaluate(
 
 def _answered(
     sampler: Sampler,
-    asked: Questions,
+    asked: EvalSet,
     keys: Sequence[Key],
     path: Path,
-    picking: Picking,
+    params: SamplingParams,
     *,
     weights: str,
     on_progress: Callable[[int], None],
@@ -84,14 +84,14 @@ def _answered(
 ) -> list[Item]:
     """Returns the items of `keys`, asking for those that the file lacks."""
     by_id = {example.id: example for example in asked.examples}
-    by = asked.digest(weights, picking)
+    by = asked.digest(weights, params)
     file = ItemFile(path, by)
     open_keys = [key for key in keys if not (key in file.items and file.items[key].answers(by_id[key[0]]))]
     done = len(keys) - len(open_keys)
     on_progress(done)
     prompts = [by_id[example_id].prompt for example_id, _ in open_keys]
     names = [f"eval {asked.seed}/{example_id}/{sample}" for example_id, sample in open_keys]
-    answers = sampler.answers(prompts, picking, max_tokens=asked.max_tokens, batch=asked.batch, names=names)
+    answers = sampler.answers(prompts, params, max_tokens=asked.max_tokens, batch=asked.batch, names=names)
     for number, completion in answers:
         example_id, sample = open_keys[number]
         item = judged(completion, by_id[example_id], asked.judge, asked.rewards, on_failure, sample=sample, by=by)
@@ -104,7 +104,7 @@ def _answered(
 def judged(
     completion: Completion,
     example: Example,
-    judge: Judge,
+    judge: Grader,
     rewards: RewardSet,
     on_failure: OnFailure | None = None,
     *,

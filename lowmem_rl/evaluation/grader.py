@@ -35,7 +35,7 @@ Find = Callable[[str], str | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Judge:
+class Grader:
     """Right is what one of `lenient` pays in full; strictly right is what each of `strict` does."""
 
     lenient: tuple[Reward, ...]
@@ -56,17 +56,17 @@ class Judge:
         return all(_paid_in_full(self.strict, completion, example, on_failure))
 
 
-def judge_of(task: Task) -> Judge:
+def judge_of(task: Task) -> Grader:
     """Returns what judges a task's answers. Raises `UnknownName` or `TaskError` for judges that are none."""
     names: Sequence[str] = getattr(task, "rewards", ())
     judges = tuple(load_reward(name) for name in names)
     if judges and all(isinstance(judge, ModelReward) for judge in judges):
-        return Judge((NEAREST_CHOICE,), (WORD_FOR_WORD,), _stated_or_all, stated_answer)
+        return Grader((NEAREST_CHOICE,), (WORD_FOR_WORD,), _stated_or_all, stated_answer)
     # What a user's plain function pays at most is not known.
     readers = tuple(judge for judge in judges if not isinstance(judge, ModelReward) and judge.high < math.inf)
     if readers and not VERIFIED & set(names):
-        return Judge(readers, readers, _stated_or_all, _stated_or_all)
-    return Judge((ANY_ANSWER,), (BOXED_ANSWER,), lenient_answer, strict_answer)
+        return Grader(readers, readers, _stated_or_all, _stated_or_all)
+    return Grader((ANY_ANSWER,), (BOXED_ANSWER,), lenient_answer, strict_answer)
 
 
 def score_nearest_choice(completion: str, example: Example) -> float:

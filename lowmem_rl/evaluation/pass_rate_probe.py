@@ -6,8 +6,8 @@ from typing import Any
 
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.sampler import Sampler
-from lowmem_rl.engine.sampling import Picking
-from lowmem_rl.evaluation.grader import Judge
+from lowmem_rl.engine.sampling import SamplingParams
+from lowmem_rl.evaluation.grader import Grader
 from lowmem_rl.example import Example
 from lowmem_rl.stats import Interval, clustered_share, wilson
 
@@ -23,7 +23,7 @@ class ExampleRate:
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class PassRateProbe:
     """Pass rates of a base model on training examples; the interval takes the example as the unit."""
 
     model: str
@@ -48,18 +48,18 @@ def probe(
     sampler: Sampler,
     config: RunConfig,
     examples: Sequence[Example],
-    judge: Judge,
+    judge: Grader,
     *,
     samples: int,
     on_progress: Callable[[int], None] = lambda done: None,
-) -> Probe:
+) -> PassRateProbe:
     """Samples each example `samples` times as training would, and counts the right answers."""
     prompts = [example.prompt for example in examples for _ in range(samples)]
     names = [f"probe {config.seed}/{example.id}/{number}" for example in examples for number in range(samples)]
     passed, truncated = [0] * len(examples), 0
     batch = config.eval.batch
-    picking, limit = Picking.of(config.rollout), config.grpo.max_completion_tokens
-    answers = sampler.answers(prompts, picking, max_tokens=limit, batch=batch, names=names)
+    params, limit = SamplingParams.of(config.rollout), config.grpo.max_completion_tokens
+    answers = sampler.answers(prompts, params, max_tokens=limit, batch=batch, names=names)
     for number, (row, completion) in enumerate(answers, start=1):
         index = row // samples
         passed[index] += judge.is_right(completion.text, examples[index])
@@ -71,11 +71,11 @@ def probe(
 
 def summarise_probe(
     config: RunConfig, examples: Sequence[Example], passed: Sequence[int], samples: int, truncated_share: float
-) -> Probe:
+) -> PassRateProbe:
     """Returns the rates with their intervals. `examples` is not empty."""
     rate, interval = clustered_share(passed, samples)
     rows = (
         ExampleRate(example.id, count, samples, wilson(count, samples))
         for example, count in zip(examples, passed, strict=True)
     )
-    return Probe(config.model.name, config.task.name, samples, rate, interval, truncated_share, tuple(rows))
+    return PassRateProbe(config.model.name, config.task.name, samples, rate, interval, truncated_share, tuple(rows))

@@ -8,13 +8,13 @@ from dataclasses import replace
 
 from lowmem_rl.engine.policy import Policy
 from lowmem_rl.errors import TaskError
-from lowmem_rl.evaluation.eval_set import Questions
+from lowmem_rl.evaluation.eval_set import EvalSet
 from lowmem_rl.example import Example
 
 Note = Callable[[str], None]
 
 
-def questions_with_room(policy: Policy, asked: Questions, note: Note) -> Questions:
+def questions_with_room(policy: Policy, asked: EvalSet, note: Note) -> EvalSet:
     """Returns the questions that the model reads whole. Raises as `examples_with_room` does."""
     examples = examples_with_room(
         policy, asked.examples, asked.max_tokens, lambda text: note(f"{asked.task.name}: {text}")

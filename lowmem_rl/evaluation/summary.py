@@ -6,8 +6,8 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 from lowmem_rl.evaluation.eval_items import Item
-from lowmem_rl.evaluation.eval_result import EvalResult, Level
-from lowmem_rl.evaluation.eval_set import Questions
+from lowmem_rl.evaluation.eval_result import EvalResult, LevelResult
+from lowmem_rl.evaluation.eval_set import EvalSet
 from lowmem_rl.stats import Interval, PairedDifference, clustered_mean, compare_shared, maj_at_k, pass_at_k, wilson
 
 Rated = tuple[dict[str, float], dict[str, Interval]]
@@ -15,7 +15,7 @@ Rated = tuple[dict[str, float], dict[str, Interval]]
 
 
 def summarise(
-    asked: Questions,
+    asked: EvalSet,
     items: Sequence[Item],
     sampled: Sequence[Item],
     *,
@@ -95,15 +95,15 @@ def _rated(by_example: Mapping[str, Sequence[Item]], rate: Callable[[Sequence[It
     return {k: share for k, (share, _) in found.items()}, {k: interval for k, (_, interval) in found.items()}
 
 
-def _by_level(items: Sequence[Item]) -> dict[str, Level]:
+def _by_level(items: Sequence[Item]) -> dict[str, LevelResult]:
     """Returns the levels in ascending order; nothing where no example has one."""
     levels = grouped([item for item in items if item.level is not None], lambda item: item.level or 0)
     return {str(level): _level(levels[level]) for level in sorted(levels)}
 
 
-def _level(items: Sequence[Item]) -> Level:
+def _level(items: Sequence[Item]) -> LevelResult:
     total, correct, strict = len(items), sum(i.correct for i in items), sum(i.strict for i in items)
-    return Level(total, correct / total, wilson(correct, total), strict / total, wilson(strict, total))
+    return LevelResult(total, correct / total, wilson(correct, total), strict / total, wilson(strict, total))
 
 
 T = TypeVar("T")

@@ -10,25 +10,25 @@ from typing import Any
 
 from lowmem_rl.config.user_code import check_allowed
 from lowmem_rl.engine.device import device_on
-from lowmem_rl.engine.trained_model import Learnt, check_adapter, config_of, find_learnt
+from lowmem_rl.engine.trained_model import TrainedAdapter, check_adapter, config_of, find_learnt
 from lowmem_rl.entrypoints.preflight import check_weights
 from lowmem_rl.errors import ConfigError, RunDirError
 from lowmem_rl.evaluation.eval_set import held_out_examples
-from lowmem_rl.evaluation.grader import Judge, judge_of
-from lowmem_rl.export.export_spec import Form, form_of
+from lowmem_rl.evaluation.grader import Grader, judge_of
+from lowmem_rl.export.export_spec import ExportSpec, form_of
 from lowmem_rl.export.gguf import FILE, LlamaCpp, convert, find_llama_cpp, hear_gguf
 from lowmem_rl.export.model_answers import Answer
 from lowmem_rl.export.model_card import card_of
-from lowmem_rl.export.plain_loader import Base
-from lowmem_rl.export.proof import AccuracyCheck, Heard, Proof, check_accuracy, check_tokens
-from lowmem_rl.export.reference_answers import Trained, hear_trained
-from lowmem_rl.export.subprocess_job import Failed, do_apart
+from lowmem_rl.export.plain_loader import BaseModelSpec
+from lowmem_rl.export.proof import AccuracyCheck, ModelAnswers, Proof, check_accuracy, check_tokens
+from lowmem_rl.export.reference_answers import ReferenceAnswers, hear_trained
+from lowmem_rl.export.subprocess_job import JobFailed, do_apart
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.models.lookup import model_path
 from lowmem_rl.reports.run_record import read_record
 from lowmem_rl.storage.run_dir import RunDir, read_json, write_json
 from lowmem_rl.tasks.task_registry import load_task
-from lowmem_rl.telemetry.events import Listener, PhaseBegan
+from lowmem_rl.telemetry.events import Listener, PhaseStarted
 from lowmem_rl.telemetry.output_capture import library_talk_to
 
 ITEMS = {"tokens": 64, "accuracy": 200}
@@ -47,7 +47,7 @@ class Export:
     """Where an export lies, what it is, and what it was accepted for."""
 
     path: Path
-    form: Form
+    form: ExportSpec
     proof: Proof
 
 
@@ -79,15 +79,15 @@ def export(
     asked, judge = held_out_examples(task, config.task, examples or ITEMS[form.kind]), judge_of(task)
     check_weights(config)
     with library_talk_to(run.log):
-        listen(PhaseBegan(f"loading {config.model.name} with the adapter"))
+        listen(PhaseStarted(f"loading {config.model.name} with the adapter"))
         trained = hear_trained(learnt, config, device, asked, listen)
         with _written_aside(path) as aside:
-            listen(PhaseBegan(f"writing {form.to} files"))
+            listen(PhaseStarted(f"writing {form.to} files"))
             write(form, learnt, trained, aside)
             if llama_cpp:
                 proof = _as_gguf(llama_cpp, run, trained, aside, judge, listen)
             else:
-                listen(PhaseBegan("loading it again with transformers and peft alone, and asking the same"))
+                listen(PhaseStarted("loading it again with transformers and peft alone, and asking the same"))
                 proof = compared(form, trained, do_apart("receiver", question(form, trained, aside), run.log), judge)
             _accept(proof, form, learnt, path, aside)
     return Export(path, form, proof)
@@ -107,13 +107,13 @@ def free_folder(path: Path) -> Path:
     return path
 
 
-def write(form: Form, learnt: Learnt, trained: Trained, folder: Path) -> None:
-    """Writes the files of an export. Raises `ConfigError` for an original that is none, `Failed`, `OSError`."""
+def write(form: ExportSpec, learnt: TrainedAdapter, trained: ReferenceAnswers, folder: Path) -> None:
+    """Writes the files of an export. Raises `ConfigError` for an original that is none, `JobFailed`, `OSError`."""
     if form.to == "adapter":
         _copy_adapter(learnt.adapter, folder, trained.base)
         return
     original = form.base == "16bit"
-    base = Base(model_path(form.base_name), trained.base.revision, None, "auto") if original else trained.base
+    base = BaseModelSpec(model_path(form.base_name), trained.base.revision, None, "auto") if original else trained.base
     order = {"base": base.to_json(), "adapter": str(learnt.adapter.resolve()), "folder": str(folder)}
     if do_apart("merge", order, learnt.run.log)["was_quantised"] and original:
         raise ConfigError(
@@ -121,7 +121,7 @@ def write(form: Form, learnt: Learnt, trained: Trained, folder: Path) -> None:
         )
 
 
-def question(form: Form, trained: Trained, folder: Path) -> dict[str, Any]:
+def question(form: ExportSpec, trained: ReferenceAnswers, folder: Path) -> dict[str, Any]:
     """Returns the order that puts the trained model's questions to the files in `folder`."""
     return {
         "folder": str(folder),
@@ -133,14 +133,14 @@ def question(form: Form, trained: Trained, folder: Path) -> dict[str, Any]:
     }
 
 
-def compared(form: Form, trained: Trained, said: Mapping[str, Any], judge: Judge) -> Proof:
+def compared(form: ExportSpec, trained: ReferenceAnswers, said: Mapping[str, Any], judge: Grader) -> Proof:
     """Returns the proof from what the exported files have said."""
-    heard = Heard(said["prompts"], [Answer(**answer) for answer in said["answers"]], said["read_own"])
+    heard = ModelAnswers(said["prompts"], [Answer(**answer) for answer in said["answers"]], said["read_own"])
     tokens = check_tokens(trained.heard, heard, said["read_trained"], form.compute_dtype)
     return Proof(form.kind, tokens, _right(trained, said["texts"], judge))
 
 
-def _right(trained: Trained, texts: Sequence[str], judge: Judge) -> AccuracyCheck:
+def _right(trained: ReferenceAnswers, texts: Sequence[str], judge: Grader) -> AccuracyCheck:
     """Judges what both models have said."""
     return check_accuracy(
         *(
@@ -150,18 +150,20 @@ def _right(trained: Trained, texts: Sequence[str], judge: Judge) -> AccuracyChec
     )
 
 
-def _as_gguf(llama_cpp: LlamaCpp, run: RunDir, trained: Trained, folder: Path, judge: Judge, listen: Listener) -> Proof:
-    """Turns the merged model in `folder` into one file of llama.cpp's, and hears that. Raises `Failed`."""
+def _as_gguf(
+    llama_cpp: LlamaCpp, run: RunDir, trained: ReferenceAnswers, folder: Path, judge: Grader, listen: Listener
+) -> Proof:
+    """Turns the merged model in `folder` into one file of llama.cpp's, and hears that. Raises `JobFailed`."""
     merged, file = sorted(folder.iterdir()), folder / FILE
     convert(llama_cpp, folder, file, run.log)
     for path in merged:
         path.unlink()
-    listen(PhaseBegan("loading it again with llama.cpp, and asking the same"))
+    listen(PhaseStarted("loading it again with llama.cpp, and asking the same"))
     texts = [trained.prefill + text for text in hear_gguf(llama_cpp, file, trained.asked, run.log)]
     return Proof("accuracy", None, _right(trained, texts, judge))
 
 
-def _accept(proof: Proof, form: Form, learnt: Learnt, path: Path, folder: Path) -> None:
+def _accept(proof: Proof, form: ExportSpec, learnt: TrainedAdapter, path: Path, folder: Path) -> None:
     """Writes proof and card beside accepted files. Raises `ExportRefused`, leaving the proof alone, for others."""
     content = {"what": form.what, "loaded_by": form.loaded_by} | proof.to_json()
     refused = path.with_name(f"{path.name}.refused.json")
@@ -178,13 +180,13 @@ def _accept(proof: Proof, form: Form, learnt: Learnt, path: Path, folder: Path) 
     refused.unlink(missing_ok=True)
 
 
-def _other_way(form: Form) -> str:
+def _other_way(form: ExportSpec) -> str:
     if form.kind == "accuracy":
         return "--examples asks more items; --to adapter stands on the weights that were trained."
     return "Is the adapter the run's own?" if form.to == "adapter" else "--to adapter changes no weight."
 
 
-def _copy_adapter(adapter: Path, folder: Path, base: Base) -> None:
+def _copy_adapter(adapter: Path, folder: Path, base: BaseModelSpec) -> None:
     """Copies adapter and tokenizer, and names the base as it was loaded."""
     for file in adapter.iterdir():
         if file.is_file() and not file.is_symlink() and file.suffix not in UNSAFE and file.name != CARD:
@@ -203,7 +205,7 @@ def _written_aside(path: Path) -> Iterator[Path]:
         aside.mkdir()
         yield aside
         aside.replace(path)
-    except Failed as error:
+    except JobFailed as error:
         raise ExportRefused(
             f"Refused: the export cannot be made, or not be loaded again: {error}.", hint=error.hint
         ) from error

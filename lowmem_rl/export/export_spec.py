@@ -19,7 +19,7 @@ BaseKind = Literal["dequantised", "16bit"]
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class ExportSpec:
     """One export's format; `base` is what the adapter is folded into, None where it stays apart."""
 
     to: Format
@@ -79,7 +79,7 @@ class Form:
             yield "The base is no model of a hub: take the folder that the run was trained from."
 
 
-def form_of(config: RunConfig, device: Device, to: str, base: str | None) -> Form:
+def form_of(config: RunConfig, device: Device, to: str, base: str | None) -> ExportSpec:
     """Returns the form that is asked for. Raises `UnknownName`, or `ConfigError` for a base that cannot be."""
     if to not in get_args(Format):
         raise UnknownName("export format", to, get_args(Format))
@@ -93,10 +93,10 @@ def form_of(config: RunConfig, device: Device, to: str, base: str | None) -> For
         raise ConfigError(what, hint="Leave --base out.")
     chosen = base or ("dequantised" if bits == 4 else "16bit")
     folded = None if to == "adapter" else chosen
-    return Form(to, folded, config.model.name, bits, device.dtype, config.task.prompt)  # type: ignore[arg-type]  # checked
+    return ExportSpec(to, folded, config.model.name, bits, device.dtype, config.task.prompt)  # type: ignore[arg-type]  # checked
 
 
-def _adapter_lines(form: Form) -> Iterator[str]:
+def _adapter_lines(form: ExportSpec) -> Iterator[str]:
     yield "import torch"
     yield "from peft import PeftModel"
     yield "from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig"
@@ -121,7 +121,7 @@ def _merged_lines() -> Iterator[str]:
     yield 'model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")'
 
 
-def _asking_lines(form: Form) -> Iterator[str]:
+def _asking_lines(form: ExportSpec) -> Iterator[str]:
     yield "tokenizer = AutoTokenizer.from_pretrained(folder)"
     yield f"prompt = {json.dumps(conversation('...', form.convention))}"
     yield "ids = tokenizer.apply_chat_template("

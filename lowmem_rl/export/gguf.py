@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from lowmem_rl.errors import SetupError
-from lowmem_rl.export.model_answers import Questions
-from lowmem_rl.export.subprocess_job import Failed
+from lowmem_rl.export.model_answers import ExportPrompts
+from lowmem_rl.export.subprocess_job import JobFailed
 
 CONVERTER, SERVER, FILE = "convert_hf_to_gguf.py", "llama-server", "model.gguf"
 FOLDERS = (".", "build/bin", "bin")
@@ -49,16 +49,16 @@ def find_llama_cpp() -> LlamaCpp:
 
 
 def convert(found: LlamaCpp, merged: Path, file: Path, log: Path) -> None:
-    """Writes a merged model's folder as one file in its 16-bit format. Raises `Failed`."""
+    """Writes a merged model's folder as one file in its 16-bit format. Raises `JobFailed`."""
     command = [sys.executable, str(found.converter), str(merged), "--outfile", str(file), "--outtype", "auto"]
     with log.open("a", encoding="utf-8") as talk:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=talk, stderr=subprocess.STDOUT, check=False)
     if done.returncode or not file.is_file():
-        raise Failed(f"{CONVERTER} ended with {done.returncode}", hint=f"What it said is in {log}.")
+        raise JobFailed(f"{CONVERTER} ended with {done.returncode}", hint=f"What it said is in {log}.")
 
 
-def hear_gguf(found: LlamaCpp, file: Path, asked: Questions, log: Path) -> list[str]:
-    """Returns what the file answers to the prompts, greedily: a text each. Raises `Failed`."""
+def hear_gguf(found: LlamaCpp, file: Path, asked: ExportPrompts, log: Path) -> list[str]:
+    """Returns what the file answers to the prompts, greedily: a text each. Raises `JobFailed`."""
     places = max(map(len, asked.prompts)) + asked.max_tokens
     with _serving(found, file, places, log) as address:
         return [_answer(address, prompt, asked.max_tokens) for prompt in asked.prompts]
@@ -86,7 +86,7 @@ def _wait(server: "subprocess.Popen[bytes]", address: str, log: Path) -> None:
             _get(f"{address}/health")
             return
         time.sleep(0.2)
-    raise Failed(f"{SERVER} does not serve the file", hint=f"What it said is in {log}.")
+    raise JobFailed(f"{SERVER} does not serve the file", hint=f"What it said is in {log}.")
 
 
 def _answer(address: str, prompt: Sequence[int], max_tokens: int) -> str:
@@ -95,7 +95,7 @@ def _answer(address: str, prompt: Sequence[int], max_tokens: int) -> str:
         answer = _get(f"{address}/completion", wanted | {"cache_prompt": False})
         return str(answer["content"])
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise Failed(f"{SERVER} does not answer: {error}") from error
+        raise JobFailed(f"{SERVER} does not answer: {error}") from error
 
 
 def _get(address: str, content: Any = None) -> Any:

@@ -7,7 +7,7 @@ that was learnt. Here 4-bit weights are expanded first.
 from collections.abc import Mapping
 from typing import Any
 
-from lowmem_rl.export.plain_loader import Base, load_plain
+from lowmem_rl.export.plain_loader import BaseModelSpec, load_plain
 from lowmem_rl.export.subprocess_job import serve
 
 
@@ -16,7 +16,7 @@ def merge(order: Mapping[str, Any]) -> dict[str, Any]:
     from peft import PeftModel
     from transformers import AutoTokenizer
 
-    model = load_plain(Base(**order["base"]))
+    model = load_plain(BaseModelSpec(**order["base"]))
     was_quantised = bool(getattr(model, "is_quantized", False))
     if was_quantised:
         model = model.dequantize()

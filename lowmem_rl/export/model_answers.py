@@ -12,7 +12,7 @@ NEAR = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Questions:
+class ExportPrompts:
     """Prompts as token ids, and how they are answered: `batch` at once, up to a stop id or `max_tokens`."""
 
     prompts: list[list[int]]
@@ -42,7 +42,7 @@ class Answer:
         return asdict(self)
 
 
-def answer_greedily(model: Any, asked: Questions) -> Iterator[Answer]:
+def answer_greedily(model: Any, asked: ExportPrompts) -> Iterator[Answer]:
     """Yields one answer a prompt, in order, through transformers' `generate`."""
     for start in range(0, len(asked.prompts), asked.batch):
         yield from _answer_batch(model, asked.prompts[start : start + asked.batch], asked)
@@ -73,7 +73,7 @@ class _Noting(LogitsProcessor):
         return scores
 
 
-def _answer_batch(model: Any, prompts: Sequence[Sequence[int]], asked: Questions) -> Iterator[Answer]:
+def _answer_batch(model: Any, prompts: Sequence[Sequence[int]], asked: ExportPrompts) -> Iterator[Answer]:
     ids, mask = _padded(prompts, asked.pad_id)
     noting = _Noting()
     with torch.inference_mode():

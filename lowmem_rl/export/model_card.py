@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from lowmem_rl._version import __version__
-from lowmem_rl.export.export_spec import Form
+from lowmem_rl.export.export_spec import ExportSpec
 from lowmem_rl.export.proof import MOST_LOST, Proof
 from lowmem_rl.reports.compare import paired_difference
 from lowmem_rl.reports.escape import one_line, p_text, percent, points
-from lowmem_rl.reports.run_record import LENIENT, STRICT, Evaluation, RunRecord
+from lowmem_rl.reports.run_record import LENIENT, STRICT, EvalRecord, RunRecord
 from lowmem_rl.reports.sections.reproduce import command_of
 
 FACTS = {
@@ -31,7 +31,7 @@ CHOSEN = "These weights were chosen as the best of several evaluations: on other
 UNTRAINED = "No evaluation was better than the one before training: these weights answer as the base model does."
 
 
-def card_of(record: RunRecord, form: Form, proof: Proof, *, of_best: bool = False) -> str:
+def card_of(record: RunRecord, form: ExportSpec, proof: Proof, *, of_best: bool = False) -> str:
     """Returns the card of a run's last adapter, or of its best. What a run says is shown as text, never as markup."""
     evaluation = record.best if of_best else record.latest
     return "\n".join(
@@ -46,7 +46,7 @@ def card_of(record: RunRecord, form: Form, proof: Proof, *, of_best: bool = Fals
     )
 
 
-def _head(form: Form) -> Iterator[str]:
+def _head(form: ExportSpec) -> Iterator[str]:
     """Yields the front matter that model hubs read; its values are JSON, which is YAML."""
     yield "---"
     if form.hub_name:
@@ -57,13 +57,13 @@ def _head(form: Form) -> Iterator[str]:
     yield "---"
 
 
-def _title(record: RunRecord, form: Form) -> Iterator[str]:
+def _title(record: RunRecord, form: ExportSpec) -> Iterator[str]:
     yield f"# {code(form.base_name)} trained on {code(record.setting('task.name'))} with GRPO"
     yield ""
     yield f"{form.what}. Trained by lowmem-rl {__version__}."
 
 
-def _results(record: RunRecord, latest: Evaluation | None, *, of_best: bool) -> Iterator[str]:
+def _results(record: RunRecord, latest: EvalRecord | None, *, of_best: bool) -> Iterator[str]:
     yield from ("", "## Results", "")
     before = record.before
     if latest is None:
@@ -87,7 +87,7 @@ def _results(record: RunRecord, latest: Evaluation | None, *, of_best: bool) -> 
             yield "Chance alone makes such differences."
 
 
-def _row(evaluation: Evaluation) -> str:
+def _row(evaluation: EvalRecord) -> str:
     result = evaluation.result
     name = "before" if evaluation.name == "before" else "after"
     shares = (_share(result, key) for key in ("pass_at_1", "strict_pass_at_1"))
@@ -99,7 +99,7 @@ def _share(result: dict[str, Any], key: str) -> str:
     return f"{percent(result.get(key))} [{percent(interval.get('low'))}, {percent(interval.get('high'))}]"
 
 
-def _proof(form: Form, proof: Proof) -> Iterator[str]:
+def _proof(form: ExportSpec, proof: Proof) -> Iterator[str]:
     yield from ("", "## Proof", "")
     yield f"These files were loaded again from disk by {form.loaded_by}, and asked what the trained model was asked."
     yield from ("", f"- {proof.agreement}", f"- {proof.rightness}", "")
@@ -113,12 +113,12 @@ def _proof(form: Form, proof: Proof) -> Iterator[str]:
     yield "`proof.json` holds the figures."
 
 
-def _use(form: Form) -> Iterator[str]:
+def _use(form: ExportSpec) -> Iterator[str]:
     yield from ("", "## Use", "")
     yield from form.usage
 
 
-def _training(record: RunRecord, chosen: Evaluation | None) -> Iterator[str]:
+def _training(record: RunRecord, chosen: EvalRecord | None) -> Iterator[str]:
     yield from ("", "## Training", "", "| | |", "|---|---|")
     for label, key in FACTS.items():
         value = record.setting(key)

@@ -7,7 +7,7 @@ import torch
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
+class BaseModelSpec:
     """What an adapter stands on. `quantization` is bitsandbytes' configuration for weights that are not quantised yet.
 
     `dtype` is "auto" for the one in which the weights are stored.
@@ -23,7 +23,7 @@ class Base:
         return asdict(self)
 
 
-def load_plain(base: Base) -> Any:
+def load_plain(base: BaseModelSpec) -> Any:
     """Loads a causal language model ready to answer, on the GPU where there is one."""
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -36,7 +36,7 @@ def load_plain(base: Base) -> Any:
     return model
 
 
-def load_adapted(base: Base, folder: str) -> Any:
+def load_adapted(base: BaseModelSpec, folder: str) -> Any:
     """Loads a base with the adapter in `folder` on it."""
     from peft import PeftModel
 

@@ -38,7 +38,7 @@ MOST_LOST = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class ModelAnswers:
     """What one model said: the prompts (items, tokens) as its tokenizer reads them, its answers, and these read again.
 
     `read_own` (items, tokens, NEAR) are the log-probabilities of its answers' near tokens, read whole and alone.
@@ -165,7 +165,9 @@ class Proof:
         }
 
 
-def check_tokens(trained: Heard, exported: Heard, read_trained: Sequence[list[list[float]]], dtype: str) -> TokenCheck:
+def check_tokens(
+    trained: ModelAnswers, exported: ModelAnswers, read_trained: Sequence[list[list[float]]], dtype: str
+) -> TokenCheck:
     """Compares answers; `read_trained` is what the exported model says of the trained one's answers."""
     own, others = trained.distances, exported.distances
     tie_nats = 2 * max(*own, *others)

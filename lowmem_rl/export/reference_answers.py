@@ -10,31 +10,31 @@ from lowmem_rl.engine.hf_generate import completion_of
 from lowmem_rl.engine.oom import free_memory
 from lowmem_rl.engine.policy import Policy, prepare_process
 from lowmem_rl.engine.row_length import asking
-from lowmem_rl.engine.trained_model import Learnt, load_trained
+from lowmem_rl.engine.trained_model import TrainedAdapter, load_trained
 from lowmem_rl.evaluation.prompt_limit import examples_with_room
 from lowmem_rl.example import Example
-from lowmem_rl.export.model_answers import Questions, answer_greedily, read_again
-from lowmem_rl.export.plain_loader import Base
-from lowmem_rl.export.proof import Heard
+from lowmem_rl.export.model_answers import ExportPrompts, answer_greedily, read_again
+from lowmem_rl.export.plain_loader import BaseModelSpec
+from lowmem_rl.export.proof import ModelAnswers
 from lowmem_rl.models.lookup import model_path
-from lowmem_rl.telemetry.events import Listener, Noted, PhaseBegan
+from lowmem_rl.telemetry.events import Listener, Note, PhaseStarted
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class ReferenceAnswers:
     """What the trained model says to held-out items, and what a receiver puts the adapter on."""
 
     examples: tuple[Example, ...]
-    asked: Questions
-    heard: Heard
+    asked: ExportPrompts
+    heard: ModelAnswers
     texts: tuple[str, ...]
     prefill: str
-    base: Base
+    base: BaseModelSpec
 
 
 def hear_trained(
-    learnt: Learnt, config: RunConfig, device: Device, examples: Sequence[Example], listen: Listener
-) -> Trained:
+    learnt: TrainedAdapter, config: RunConfig, device: Device, examples: Sequence[Example], listen: Listener
+) -> ReferenceAnswers:
     """Asks the model as training has it, and lets go of it.
 
     Raises `TaskError` if it has room for none of the prompts.
@@ -42,26 +42,26 @@ def hear_trained(
     prepare_process(config, device)
     prompts, tokens = [example.prompt for example in examples], config.grpo.max_completion_tokens
     policy = load_trained(learnt, config, device, [asking("the export's proof", prompts, tokens)])
-    examples = examples_with_room(policy, examples, tokens, lambda text: listen(Noted(text)))
-    asked = Questions(
+    examples = examples_with_room(policy, examples, tokens, lambda text: listen(Note(text)))
+    asked = ExportPrompts(
         prompts=[policy.tokenize(example.prompt) for example in examples],
         stop_ids=sorted(policy.stop_ids),
         pad_id=policy.tokenizer.pad_token_id,
         max_tokens=tokens,
         batch=config.eval.batch,
     )
-    listen(PhaseBegan(f"asking the trained model {len(examples)} held-out items"))
+    listen(PhaseStarted(f"asking the trained model {len(examples)} held-out items"))
     with policy.inference() as model:
         answers = list(answer_greedily(model, asked))
         read = [read_again(model, prompt, answer) for prompt, answer in zip(asked.prompts, answers, strict=True)]
-    heard, base = Heard(asked.prompts, answers, read), _base_of(policy, config)
+    heard, base = ModelAnswers(asked.prompts, answers, read), _base_of(policy, config)
     texts, prefill = tuple(completion_of(policy, answer.ids).text for answer in answers), policy.prefill
     del policy, model
     free_memory()
-    return Trained(tuple(examples), asked, heard, texts, prefill, base)
+    return ReferenceAnswers(tuple(examples), asked, heard, texts, prefill, base)
 
 
-def _base_of(policy: Policy, config: RunConfig) -> Base:
+def _base_of(policy: Policy, config: RunConfig) -> BaseModelSpec:
     """Returns what the adapter stands on: on a GPU Unsloth may have taken its own upload of the named model."""
     from transformers import BitsAndBytesConfig
 
@@ -72,4 +72,4 @@ def _base_of(policy: Policy, config: RunConfig) -> Base:
     settings = None if quantization is None else json.loads(quantization.to_json_string(use_diff=False))
     swapped = config.model.checkpoint == "dynamic" and config.model.bits == 4
     name = loaded._name_or_path if swapped else model_path(config.model.name)
-    return Base(name, None if swapped else config.model.revision, settings, policy.device.dtype)
+    return BaseModelSpec(name, None if swapped else config.model.revision, settings, policy.device.dtype)

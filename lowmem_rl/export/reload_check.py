@@ -6,8 +6,8 @@ Unsloth rewrites the classes of both when it is imported, so the process that tr
 from collections.abc import Mapping
 from typing import Any
 
-from lowmem_rl.export.model_answers import Answer, Questions, answer_greedily, read_again
-from lowmem_rl.export.plain_loader import Base, load_adapted, load_plain
+from lowmem_rl.export.model_answers import Answer, ExportPrompts, answer_greedily, read_again
+from lowmem_rl.export.plain_loader import BaseModelSpec, load_adapted, load_plain
 from lowmem_rl.export.subprocess_job import serve
 
 
@@ -21,8 +21,10 @@ def receive(order: Mapping[str, Any]) -> dict[str, Any]:
     folder, base = order["folder"], order["base"]
     tokenizer = AutoTokenizer.from_pretrained(folder)
     prompts = [_tokenize(tokenizer, messages) for messages in order["messages"]]
-    model = load_adapted(Base(**base), folder) if base else load_plain(Base(folder, None, None, "auto"))
-    answers = list(answer_greedily(model, Questions(**order["asked"] | {"prompts": prompts})))
+    model = (
+        load_adapted(BaseModelSpec(**base), folder) if base else load_plain(BaseModelSpec(folder, None, None, "auto"))
+    )
+    answers = list(answer_greedily(model, ExportPrompts(**order["asked"] | {"prompts": prompts})))
     trained = [Answer(**answer) for answer in order["trained"]]
     return {
         "prompts": prompts,

@@ -12,12 +12,12 @@ from lowmem_rl.errors import LowMemError
 from lowmem_rl.storage.run_dir import read_json
 
 
-class Failed(LowMemError):
+class JobFailed(LowMemError):
     """The work did not end well; the message is the last line of what it said."""
 
 
 def do_apart(work: str, order: Mapping[str, Any], log: Path) -> Any:
-    """Returns the answer of `lowmem_rl.export.<work>`; what libraries say goes to `log`. Raises `Failed`."""
+    """Returns the answer of `lowmem_rl.export.<work>`; what libraries say goes to `log`. Raises `JobFailed`."""
     with tempfile.TemporaryDirectory() as folder, log.open("a+", encoding="utf-8", errors="replace") as talk:
         answer = Path(folder, "answer.json")
         command = [sys.executable, "-m", f"lowmem_rl.export.{work}", str(answer)]
@@ -25,7 +25,7 @@ def do_apart(work: str, order: Mapping[str, Any], log: Path) -> Any:
             command, input=json.dumps(order), stdout=talk, stderr=subprocess.STDOUT, text=True, check=False
         )
         if done.returncode or not answer.exists():
-            raise Failed(_last_line(log) or f"the process ended with {done.returncode}")
+            raise JobFailed(_last_line(log) or f"the process ended with {done.returncode}")
         return read_json(answer)
 
 

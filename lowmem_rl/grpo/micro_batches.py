@@ -24,7 +24,7 @@ Batch = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class BatchPlan:
     """How a rollout is cut."""
 
     group_size: int
@@ -52,13 +52,13 @@ class Layout:
         """Rows of the longest allowed length that may stand in memory together; one always may."""
         return max(self.micro_batch // self.cuts_each_into, 1)
 
-    def finer(self, rows: int) -> "Layout":
+    def finer(self, rows: int) -> "BatchPlan":
         """Leaves `rows` together, a divisor of the micro-batch; half the room where they are no fewer than now."""
         cuts = self.micro_batch // rows if rows < self.rows_together else 2 * self.cuts_each_into
         keeps_groups = self.keeps_groups and rows % self.group_size == 0
         return replace(self, cuts_each_into=cuts, keeps_groups=keeps_groups)
 
-    def after_sharing(self) -> "Layout":
+    def after_sharing(self) -> "BatchPlan":
         """Returns what may fit if whole groups, their prompts shared, did not: fewer of them.
 
         Of a single group, rows: so many that with a prompt each they take fewer tokens than the group did.
@@ -76,7 +76,7 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class MicroBatches:
     """The micro-batches of a rollout, None where a slot stays empty, and how many rows were left out."""
 
     slots: tuple[Batch | None, ...]
@@ -84,7 +84,7 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class RowCost:
     """What decides where a row goes. `is_dead`: it moves no weight."""
 
     number: int
@@ -99,7 +99,7 @@ MICRO_BATCH_TOKENS = 150
 x86 core (2026-11-20). It moves cuts, never a gradient."""
 
 
-def cut(batch: Batch, layout: Layout, seed: int) -> Cut:
+def cut(batch: Batch, layout: BatchPlan, seed: int) -> MicroBatches:
     """Returns the micro-batches of a rollout whose rows lie group by group; `seed` orders the groups.
 
     There are `cuts_each_into` slots for each that TRL makes.
@@ -111,19 +111,19 @@ def cut(batch: Batch, layout: Layout, seed: int) -> Cut:
         kept += sum(len(part) for part, _ in parts)
         slots += [_take(batch, part, weight, layout) for part, weight in parts]
         slots += [None] * (layout.slots_for(len(rows)) - len(parts))
-    return Cut(tuple(slots), len(batch["advantages"]) - kept)
+    return MicroBatches(tuple(slots), len(batch["advantages"]) - kept)
 
 
-def _rows_of(batch: Batch, layout: Layout) -> list[Row]:
+def _rows_of(batch: Batch, layout: BatchPlan) -> list[RowCost]:
     """Reads lengths and advantages in one transfer."""
     lengths = torch.stack((batch["prompt_mask"].sum(1), batch["completion_mask"].sum(1)))
     prompts, completions, advantages = torch.cat((lengths, batch["advantages"][None]), dim=0).tolist()
     dead = _dead(advantages, completions, layout) if layout.drops_dead_rows else [False] * len(advantages)
     rows = zip(prompts, completions, dead, strict=True)
-    return [Row(i, i // layout.group_size, int(p), int(c), d) for i, (p, c, d) in enumerate(rows)]
+    return [RowCost(i, i // layout.group_size, int(p), int(c), d) for i, (p, c, d) in enumerate(rows)]
 
 
-def _dead(advantages: Sequence[float], completions: Sequence[float], layout: Layout) -> list[bool]:
+def _dead(advantages: Sequence[float], completions: Sequence[float], layout: BatchPlan) -> list[bool]:
     """Says of each row whether it moves no weight: no advantage, no token in the loss, or a group all alike."""
     rows = [a == 0.0 or c == 0 for a, c in zip(advantages, completions, strict=True)]
     for start in range(0, len(rows), layout.group_size):
@@ -144,7 +144,7 @@ def is_noise(advantages: Sequence[float]) -> bool:
     return len(set(advantages)) == 1
 
 
-def _optimizer_steps(rows: Sequence[Row], layout: Layout, seed: int) -> Iterator[list[Row]]:
+def _optimizer_steps(rows: Sequence[RowCost], layout: BatchPlan, seed: int) -> Iterator[list[RowCost]]:
     """Yields the rows of each optimizer step, groups whole and shuffled; for bnpo the rows in them are shuffled too."""
     generator = torch.Generator().manual_seed(seed)
     groups = torch.randperm(len(rows) // layout.group_size, generator=generator).tolist()
@@ -155,7 +155,7 @@ def _optimizer_steps(rows: Sequence[Row], layout: Layout, seed: int) -> Iterator
         yield [step[i] for i in torch.randperm(size, generator=generator).tolist()] if layout.loss == "bnpo" else step
 
 
-Part = tuple[list[Row], float]
+Part = tuple[list[RowCost], float]
 """The rows of a micro-batch, and the factor on their loss that keeps each row's weight in the step."""
 
 SHARE = "share"
@@ -165,7 +165,7 @@ TOKENS = "tokens"
 """Key of a batch's completion tokens: a number that is known here, and that nobody then has to wait for."""
 
 
-def _parts(rows: list[Row], layout: Layout) -> Iterator[Part]:
+def _parts(rows: list[RowCost], layout: BatchPlan) -> Iterator[Part]:
     """Yields the micro-batches of one optimizer step, at least one.
 
     Where no row moves a weight the shortest stays: its gradient is zero, and with it the optimizer takes the step
@@ -183,14 +183,14 @@ def _parts(rows: list[Row], layout: Layout) -> Iterator[Part]:
             yield part, len(part) / layout.micro_batch
 
 
-def _by_width(live: list[Row], layout: Layout) -> list[Row]:
+def _by_width(live: list[RowCost], layout: BatchPlan) -> list[RowCost]:
     """Returns the rows, the shortest first; in whole groups where these stay together."""
     if layout.keeps_groups:
         return [row for unit in reversed(_units(live, layout)) for row in unit.rows]
     return sorted(live, key=_width)
 
 
-def _fixed_parts(rows: list[Row], live: set[int], layout: Layout) -> Iterator[Part]:
+def _fixed_parts(rows: list[RowCost], live: set[int], layout: BatchPlan) -> Iterator[Part]:
     """Yields bnpo's micro-batches: its loss divides by the tokens of each, dead rows' too."""
     for chunk in _chunks(rows, layout.micro_batch):
         tokens = sum(row.completion_tokens for row in chunk)
@@ -199,16 +199,16 @@ def _fixed_parts(rows: list[Row], live: set[int], layout: Layout) -> Iterator[Pa
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
+class RowBlock:
     """Rows that may not be torn apart, and what they cost a micro-batch."""
 
-    rows: list[Row]
+    rows: list[RowCost]
     groups: frozenset[int]
     prompt_tokens: int
     completion_tokens: int
 
     @classmethod
-    def of(cls, rows: list[Row]) -> "Unit":
+    def of(cls, rows: list[RowCost]) -> "RowBlock":
         """Measures the rows."""
         longest = max(row.prompt_tokens for row in rows), max(row.completion_tokens for row in rows)
         return cls(rows, frozenset(row.group for row in rows), *longest)
@@ -218,18 +218,18 @@ class Unit:
         return self.prompt_tokens + self.completion_tokens
 
 
-def _units(live: list[Row], layout: Layout) -> list[Unit]:
+def _units(live: list[RowCost], layout: BatchPlan) -> list[RowBlock]:
     """Returns rows, or groups where they stay whole, the longest first: those that share prompts by their answers."""
     if layout.keeps_groups:
-        groups: dict[int, list[Row]] = {}
+        groups: dict[int, list[RowCost]] = {}
         for row in live:
             groups.setdefault(row.group, []).append(row)
-        return sorted(map(Unit.of, groups.values()), key=lambda unit: unit.tokens, reverse=True)
-    units = [Unit.of([row]) for row in live]
+        return sorted(map(RowBlock.of, groups.values()), key=lambda unit: unit.tokens, reverse=True)
+    units = [RowBlock.of([row]) for row in live]
     return sorted(units, key=lambda u: u.completion_tokens if layout.shares_prompts else u.tokens, reverse=True)
 
 
-def _cheapest(units: list[Unit], layout: Layout, most: int) -> list[list[Row]]:
+def _cheapest(units: list[RowBlock], layout: BatchPlan, most: int) -> list[list[RowCost]]:
     """Returns the cheapest cut of `units`, in their order, into at most `most` micro-batches.
 
     Such a cut exists: a micro-batch holds `rows_together` rows of any length.
@@ -240,7 +240,7 @@ def _cheapest(units: list[Unit], layout: Layout, most: int) -> list[list[Row]]:
     return parts
 
 
-def _cut_with(units: list[Unit], layout: Layout, overhead: int) -> list[list[Row]]:
+def _cut_with(units: list[RowBlock], layout: BatchPlan, overhead: int) -> list[list[RowCost]]:
     """Minimises padded tokens and `overhead` for each micro-batch, by dynamic programming over the first units."""
     best: list[tuple[float, int]] = [(0.0, 0)]
     for end in range(1, len(units) + 1):
@@ -254,7 +254,7 @@ def _cut_with(units: list[Unit], layout: Layout, overhead: int) -> list[list[Row
 
 
 def _endings(
-    units: list[Unit], end: int, layout: Layout, best: Sequence[tuple[float, int]], overhead: int
+    units: list[RowBlock], end: int, layout: BatchPlan, best: Sequence[tuple[float, int]], overhead: int
 ) -> Iterator[tuple[float, int]]:
     """Yields the cost of the first `end` units and the start of the last micro-batch, for each start that fits."""
     rows = prompt = completion = 0
@@ -270,7 +270,7 @@ def _endings(
         yield best[start][0] + prompts * prompt + rows * completion + overhead, start
 
 
-def _fits(rows: int, prompt: int, completion: int, layout: Layout) -> bool:
+def _fits(rows: int, prompt: int, completion: int, layout: BatchPlan) -> bool:
     """Says whether a micro-batch needs no more than the planned one: its tokens bound the activations, those of its
     completions the logits."""
     most = layout.micro_batch * layout.max_completion_tokens / layout.cuts_each_into
@@ -278,7 +278,7 @@ def _fits(rows: int, prompt: int, completion: int, layout: Layout) -> bool:
     return rows * completion <= most and rows * (prompt + completion) <= most + prompts
 
 
-def _take(batch: Batch, part: Sequence[Row], weight: float, layout: Layout) -> Batch:
+def _take(batch: Batch, part: Sequence[RowCost], weight: float, layout: BatchPlan) -> Batch:
     """Returns the part's rows with their `weight`, without columns that are padding in all of them."""
     numbers = torch.tensor([row.number for row in part])  # on the CPU: Unsloth leaves `max_left_pad` there
     total = len(batch["advantages"])
@@ -318,10 +318,10 @@ def _trimmed(batch: Batch, prompt: int, completion: int) -> Batch:
     return trimmed
 
 
-def _width(row: Row) -> int:
+def _width(row: RowCost) -> int:
     return row.prompt_tokens + row.completion_tokens
 
 
-def _chunks(rows: Sequence[Row], size: int) -> Iterator[list[Row]]:
+def _chunks(rows: Sequence[RowCost], size: int) -> Iterator[list[RowCost]]:
     for start in range(0, len(rows), size):
         yield list(rows[start : start + size])

@@ -31,7 +31,7 @@ KEYS: dict[Phase, str] = {
 """What says in the config how many rows stand together."""
 
 
-class Recovery:
+class OomPolicy:
     """The rows that may stand together in each phase of a run, and how they came to be fewer."""
 
     def __init__(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lowmem_rl.engine.oom import OutOfMemory, tried
+from lowmem_rl.engine.oom import OutOfMemory, catch_oom
 from lowmem_rl.engine.rng import put_back, random_states
 
 TOKEN_MEANS = ("entropy", "kl", "clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean")
@@ -16,7 +16,7 @@ TOKEN_MEANS = ("entropy", "kl", "clip_ratio/low_mean", "clip_ratio/high_mean", "
 
 
 @dataclass
-class StepStart:
+class StepSnapshot:
     """What a step changes besides gradients, as it was before."""
 
     random: Mapping[str, Any]
@@ -29,7 +29,7 @@ class StepStart:
     """Completion tokens of the micro-batches since."""
 
     @classmethod
-    def of(cls, metrics: Mapping[str, list[float]]) -> "StepStart":
+    def of(cls, metrics: Mapping[str, list[float]]) -> "StepSnapshot":
         """Remembers the present state; TRL's `metrics` are those of training."""
         return cls(random_states(), {name: len(values) for name, values in metrics.items()})
 
@@ -56,7 +56,7 @@ class StepStart:
         self.tokens += tokens
 
 
-def make_whole(optimizer: Any, again: Callable[[str], None]) -> None:
+def make_step_atomic(optimizer: Any, again: Callable[[str], None]) -> None:
     """Makes the optimizer's `step` happen once or not at all, and again after its memory ran out.
 
     A step that fails has changed what came before the failure: states allocated for some weights and none for others,
@@ -65,9 +65,9 @@ def make_whole(optimizer: Any, again: Callable[[str], None]) -> None:
     step = optimizer.step.__func__
 
     def whole_step(self: Any, closure: Any = None) -> Any:
-        while isinstance(before := tried(lambda: Snapshot.of(self)), OutOfMemory):
+        while isinstance(before := catch_oom(lambda: OptimizerSnapshot.of(self)), OutOfMemory):
             again(before.why)
-        while isinstance(found := tried(lambda: step(self, closure)), OutOfMemory):
+        while isinstance(found := catch_oom(lambda: step(self, closure)), OutOfMemory):
             before.restore(self)  # from then on it is as good as a new one
             again(found.why)
         return found
@@ -76,7 +76,7 @@ def make_whole(optimizer: Any, again: Callable[[str], None]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class OptimizerSnapshot:
     """Trainable weights and the optimizer's state of each, copied where they are, for as long as a step takes.
 
     The alternatives: in host RAM the adapter and the 8-bit states of a 7B model, rank 16, are 1,600 blocking copies
@@ -92,7 +92,7 @@ class Snapshot:
     """Each weight, and what the optimizer held for it: the very tensors, whose numbers are in `copies`."""
 
     @classmethod
-    def of(cls, optimizer: Any) -> "Snapshot":
+    def of(cls, optimizer: Any) -> "OptimizerSnapshot":
         """Copies the present state."""
         weights = [weight for group in optimizer.param_groups for weight in group["params"]]
         states = [(weight, dict(optimizer.state[weight]) if weight in optimizer.state else None) for weight in weights]

@@ -11,7 +11,7 @@ from pathlib import Path
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.example import Example
 from lowmem_rl.grpo.train_dataset import Prompt, prompts_needed, prompts_of_a_rollout, to_prompt
-from lowmem_rl.tasks.curriculum import Drawn, Rates, Window, arrange, read_rates
+from lowmem_rl.tasks.curriculum import Rates, RolloutOutcome, SignalWindow, arrange, read_rates
 
 SPARE = 2
 """Examples that are drawn for each prompt of a run without a window: overlong prompts are left out."""
@@ -51,26 +51,26 @@ def arranged(examples: Sequence[Example], config: RunConfig, rates: Rates) -> li
     return arrange(examples[: prompts_asked(config)], by, how, config.seed, rates)
 
 
-class Order:
+class PromptOrder:
     """The fixed order: that of the data set's rows."""
 
     def choose(self, prompts: Sequence[Prompt], step: int) -> list[Prompt]:
         """Returns the rows of the round of sampling before `step`, each prompt as often as its group is large."""
         return list(prompts)
 
-    def note(self, drawn: Drawn) -> None:
+    def note(self, drawn: RolloutOutcome) -> None:
         """Takes in what came out of a round of sampling."""
 
 
-class MovingOrder(Order):
+class AdaptiveOrder(PromptOrder):
     """A window over the run's examples, and what has been seen of them; `steps` are those of a run that goes on."""
 
     def __init__(
-        self, examples: Sequence[Example], config: RunConfig, rates: Rates, steps: Iterable[Drawn] = ()
+        self, examples: Sequence[Example], config: RunConfig, rates: Rates, steps: Iterable[RolloutOutcome] = ()
     ) -> None:
         self.examples = {example.id: example for example in examples}
         self.group_size = config.grpo.group_size
-        self.window = Window(seed=config.seed)
+        self.window = SignalWindow(seed=config.seed)
         self.seen = self.window.replay(steps, rates)
 
     def choose(self, prompts: Sequence[Prompt], step: int) -> list[Prompt]:
@@ -78,10 +78,12 @@ class MovingOrder(Order):
         drawn = self.window.draw(list(self.examples), self.seen, step, count)
         return [to_prompt(self.examples[key]) for key in drawn for _ in range(self.group_size)]
 
-    def note(self, drawn: Drawn) -> None:
+    def note(self, drawn: RolloutOutcome) -> None:
         self.seen = self.window.note(self.seen, drawn)
 
 
-def order_of(examples: Sequence[Example], config: RunConfig, rates: Rates, steps: Iterable[Drawn] = ()) -> Order:
+def order_of(
+    examples: Sequence[Example], config: RunConfig, rates: Rates, steps: Iterable[RolloutOutcome] = ()
+) -> PromptOrder:
     """Returns the order in which a run asks its arranged examples, behind the `steps` it has done."""
-    return MovingOrder(examples, config, rates, steps) if config.curriculum.how == "window" else Order()
+    return AdaptiveOrder(examples, config, rates, steps) if config.curriculum.how == "window" else PromptOrder()

@@ -25,7 +25,7 @@ def prompts_needed(config: RunConfig) -> int:
     return rollouts * prompts_of_a_rollout(config)
 
 
-def short_enough(policy: Policy, examples: Sequence[Example], max_prompt_tokens: int) -> list[Example]:
+def within_prompt_limit(policy: Policy, examples: Sequence[Example], max_prompt_tokens: int) -> list[Example]:
     """Returns the examples whose prompt keeps the limit. An overlong prompt is left out, never cut."""
     return [example for example in examples if len(policy.tokenize(example.prompt)) <= max_prompt_tokens]
 

@@ -21,10 +21,10 @@ from lowmem_rl.health import (
     template_mismatch,
     truncation,
 )
-from lowmem_rl.health.detector import SEVERITIES, Finding, Symptom
-from lowmem_rl.health.history import Record
+from lowmem_rl.health.detector import SEVERITIES, Detector, HealthFinding
+from lowmem_rl.health.history import RunHistory
 
-SYMPTOMS: tuple[Symptom, ...] = (
+DETECTORS: tuple[Detector, ...] = (
     nan.SYMPTOM,
     truncation.SYMPTOM,
     dead_reward.SYMPTOM,
@@ -52,7 +52,7 @@ class HealthReport:
     """What ails a run, the worst first, and what could not be looked at."""
 
     step: int
-    findings: tuple[Finding, ...]
+    findings: tuple[HealthFinding, ...]
     not_judged: Mapping[str, str]
     """By symptom, the least evidence that it needs and the run does not hold."""
 
@@ -73,37 +73,37 @@ class HealthReport:
         return "\n".join([*lines, DISCLAIMER])
 
 
-def watch(record: Record) -> tuple[Finding, ...]:
+def watch(record: RunHistory) -> tuple[HealthFinding, ...]:
     """Returns what ails a run now, the worst first; meant to be asked after each step."""
     if not record.rows:
         return ()
-    found = (symptom.look(record) for symptom in SYMPTOMS if symptom.needs.met_by(record))
+    found = (symptom.look(record) for symptom in DETECTORS if symptom.needs.met_by(record))
     return _sorted(finding for finding in found if finding is not None)
 
 
-def examine(record: Record) -> HealthReport:
+def examine(record: RunHistory) -> HealthReport:
     """Audits a whole run: what `watch` would have said after each step, each name once, at its worst.
 
     A note that no longer holds is left out.
     """
-    worst: dict[str, Finding] = {}
+    worst: dict[str, HealthFinding] = {}
     for moment in _moments(record):
         now = {finding.name: finding for finding in watch(moment)}
         past = {name: replace(finding, lasts=False) for name, finding in worst.items()}
         worst = past | {name: _merged(past.get(name), finding) for name, finding in now.items()}
-    missing = {s.name: str(s.needs) for s in SYMPTOMS if not record.rows or not s.needs.met_by(record)}
+    missing = {s.name: str(s.needs) for s in DETECTORS if not record.rows or not s.needs.met_by(record)}
     told = (finding for finding in worst.values() if finding.lasts or finding.severity != "note")
     return HealthReport(record.step, _sorted(told), MappingProxyType(missing))
 
 
-def _moments(record: Record) -> Iterator[Record]:
+def _moments(record: RunHistory) -> Iterator[RunHistory]:
     """Yields what counted after each row, then all that stands in the end: the last evaluation follows the last row."""
     for row in record.rows:
         yield record.until(row["step"])
     yield record.lasting()
 
 
-def _merged(past: Finding | None, now: Finding) -> Finding:
+def _merged(past: HealthFinding | None, now: HealthFinding) -> HealthFinding:
     """Returns the worse of two findings of one name, the later where they are alike, over the steps of both."""
     if past is None:
         return now
@@ -111,7 +111,7 @@ def _merged(past: Finding | None, now: Finding) -> Finding:
     return replace(graver, steps=(min(past.steps[0], now.steps[0]), max(past.steps[1], now.steps[1])), lasts=True)
 
 
-def _sorted(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+def _sorted(findings: Iterable[HealthFinding]) -> tuple[HealthFinding, ...]:
     return tuple(sorted(findings, key=lambda finding: (SEVERITIES.index(finding.severity), finding.steps)))
 
 

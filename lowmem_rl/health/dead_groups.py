@@ -7,8 +7,8 @@ for very uneven prompts, Beta(p/2, (1-p)/2): more dead groups than these are not
 from math import exp, lgamma
 from statistics import fmean
 
-from lowmem_rl.health.detector import Finding, Needs, Symptom
-from lowmem_rl.health.history import Group, Record
+from lowmem_rl.health.detector import Detector, HealthFinding, Requirements
+from lowmem_rl.health.history import Group, RunHistory
 from lowmem_rl.health.significance import SOLVED, SURE, WINDOW, confidence, errors_above
 
 NAME = "dead_groups"
@@ -20,7 +20,7 @@ WASTEFUL, HOPELESS = 0.5, 0.25
 RELIABILITY = 0.85
 
 
-def look(record: Record) -> Finding | None:
+def look(record: RunHistory) -> HealthFinding | None:
     shares = record.last("informative_share", LONG_WINDOW)
     share, groups = fmean(shares), len(shares) * record.prompts_per_round
     pass_rate = fmean(record.last("accuracy", LONG_WINDOW))
@@ -32,7 +32,7 @@ def look(record: Record) -> Finding | None:
     if max(beyond, hopeless) < SURE:
         return None
     counted = f"Only {share:.0%} of {groups} groups hold rewards that differ"
-    return Finding(
+    return HealthFinding(
         NAME,
         "warning",
         record.steps_of_last(LONG_WINDOW),
@@ -57,7 +57,7 @@ def _log_beta(a: float, b: float) -> float:
     return lgamma(a) + lgamma(b) - lgamma(a + b)
 
 
-def _cure(record: Record, *, is_beyond: bool) -> str:
+def _cure(record: RunHistory, *, is_beyond: bool) -> str:
     group_size = record.config.grpo.group_size
     if not is_beyond:
         return f"Set grpo.group_size to {2 * group_size}, or choose prompts by lowmem-rl probe (curriculum.how=window)."
@@ -72,4 +72,4 @@ def _is_one_text(group: Group) -> bool:
     return len({sample.completion for sample in group}) == 1
 
 
-SYMPTOM = Symptom(NAME, Needs(WINDOW, ("informative_share", "accuracy")), look)
+SYMPTOM = Detector(NAME, Requirements(WINDOW, ("informative_share", "accuracy")), look)

@@ -6,8 +6,8 @@ By the rule of three, none of n leaves at most 3/n at 95 %: 150 completions with
 from collections.abc import Sequence
 from math import ceil
 
-from lowmem_rl.health.detector import Finding, Needs, Symptom
-from lowmem_rl.health.history import Record
+from lowmem_rl.health.detector import Detector, HealthFinding, Requirements
+from lowmem_rl.health.history import RunHistory
 from lowmem_rl.health.significance import WINDOW
 
 NAME = "dead_reward"
@@ -16,14 +16,14 @@ PENALTIES = ("repetition", "soft_overlong")
 """Rewards of ours of which 0 is the best."""
 
 
-def look(record: Record) -> Finding | None:
+def look(record: RunHistory) -> HealthFinding | None:
     rounds = rounds_to_tell(record)
     if len(record.rounds) < rounds:
         return None
     return _nothing_paid(record, rounds) or _never_right(record, rounds) or _silent_score(record, rounds)
 
 
-def rounds_to_tell(record: Record) -> int:
+def rounds_to_tell(record: RunHistory) -> int:
     """Returns the rounds that hold enough completions to call a score dead."""
     return max(WINDOW, ceil(FEWEST_COMPLETIONS / record.completions_per_round))
 
@@ -32,10 +32,10 @@ def is_dead(scores: Sequence[float], rounds: int) -> bool:
     return len(scores) == rounds and not any(scores)
 
 
-def _nothing_paid(record: Record, rounds: int) -> Finding | None:
+def _nothing_paid(record: RunHistory, rounds: int) -> HealthFinding | None:
     if not is_dead(record.last("reward", rounds), rounds) or any(record.last("reward_std", rounds)):
         return None
-    return Finding(
+    return HealthFinding(
         NAME,
         "critical",
         record.steps_of_last(rounds),
@@ -45,10 +45,10 @@ def _nothing_paid(record: Record, rounds: int) -> Finding | None:
     )
 
 
-def _never_right(record: Record, rounds: int) -> Finding | None:
+def _never_right(record: RunHistory, rounds: int) -> HealthFinding | None:
     if not is_dead(record.last("accuracy", rounds), rounds):
         return None
-    return Finding(
+    return HealthFinding(
         NAME,
         "warning",
         record.steps_of_last(rounds),
@@ -58,13 +58,13 @@ def _never_right(record: Record, rounds: int) -> Finding | None:
     )
 
 
-def _silent_score(record: Record, rounds: int) -> Finding | None:
+def _silent_score(record: RunHistory, rounds: int) -> HealthFinding | None:
     paying = [name for name, weight in record.config.rewards.items() if weight > 0 and name not in PENALTIES]
     dead = [name for name in paying if is_dead(record.last_scores(name, rounds), rounds)]
     if not dead:
         return None
     completions = rounds * record.completions_per_round
-    return Finding(
+    return HealthFinding(
         NAME,
         "note",
         record.steps_of_last(rounds),
@@ -74,4 +74,4 @@ def _silent_score(record: Record, rounds: int) -> Finding | None:
     )
 
 
-SYMPTOM = Symptom(NAME, Needs(WINDOW, ("accuracy",)), look)
+SYMPTOM = Detector(NAME, Requirements(WINDOW, ("accuracy",)), look)

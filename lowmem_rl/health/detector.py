@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from lowmem_rl.health.history import Record
+from lowmem_rl.health.history import RunHistory
 from lowmem_rl.health.significance import START
 
 AGO = 200
@@ -16,7 +16,7 @@ SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "note")
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class HealthFinding:
     """One thing that ails a run."""
 
     name: str
@@ -42,7 +42,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Needs:
+class Requirements:
     """The least evidence of which a symptom may say something."""
 
     rounds: int = 0
@@ -55,7 +55,7 @@ class Needs:
     evaluated: str = ""
     """What evaluations may hold in the metrics' stead."""
 
-    def met_by(self, record: Record) -> bool:
+    def met_by(self, record: RunHistory) -> bool:
         return (
             len(record.rounds) >= self.rounds
             and (all(self._stands_in(record, name) for name in self.metrics) or self._is_evaluated(record))
@@ -63,13 +63,13 @@ class Needs:
             and (record.draws_alike or not self.alike)
         )
 
-    def _stands_in(self, record: Record, name: str) -> bool:
+    def _stands_in(self, record: RunHistory, name: str) -> bool:
         if not self.rounds:
             return any(name in row for row in reversed(record.rows[-AGO:]))
         first, last = record.first(name, START), record.last(name, self.rounds)
         return len(first) >= min(START, self.rounds) and len(last) == self.rounds
 
-    def _is_evaluated(self, record: Record) -> bool:
+    def _is_evaluated(self, record: RunHistory) -> bool:
         return bool(self.evaluated) and any(getattr(one, self.evaluated) is not None for one in record.evaluations)
 
     def __str__(self) -> str:
@@ -85,9 +85,9 @@ class Needs:
 
 
 @dataclass(frozen=True, slots=True)
-class Symptom:
+class Detector:
     """A name, what it needs, and a look at the record's end: `look` is asked only where the needs are met."""
 
     name: str
-    needs: Needs
-    look: Callable[[Record], Finding | None]
+    needs: Requirements
+    look: Callable[[RunHistory], HealthFinding | None]

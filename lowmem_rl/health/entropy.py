@@ -6,8 +6,8 @@ accuracy leaves room and the groups hold no differences (0.01 nats is axolotl's 
 
 from statistics import fmean
 
-from lowmem_rl.health.detector import Finding, Needs, Symptom
-from lowmem_rl.health.history import Record
+from lowmem_rl.health.detector import Detector, HealthFinding, Requirements
+from lowmem_rl.health.history import RunHistory
 from lowmem_rl.health.significance import SOLVED, START, SURE, WINDOW, confidence, errors_above
 
 NAME = "entropy_collapse"
@@ -17,7 +17,7 @@ MOST_INFORMATIVE = 0.5
 RELIABILITY = 0.8
 
 
-def look(record: Record) -> Finding | None:
+def look(record: RunHistory) -> HealthFinding | None:
     entropy, start = fmean(record.last("entropy", WINDOW)), fmean(record.first("entropy", START))
     if entropy > max(COLLAPSED_NATS, COLLAPSED_SHARE * start):
         return None
@@ -26,7 +26,7 @@ def look(record: Record) -> Finding | None:
     errors = -errors_above(informative, MOST_INFORMATIVE, groups)
     if min(errors, -errors_above(accuracy, SOLVED, groups)) < SURE:
         return None
-    return Finding(
+    return HealthFinding(
         NAME,
         "warning",
         record.steps_of_last(WINDOW),
@@ -36,4 +36,4 @@ def look(record: Record) -> Finding | None:
     )
 
 
-SYMPTOM = Symptom(NAME, Needs(START + WINDOW, ("entropy", "informative_share", "accuracy")), look)
+SYMPTOM = Detector(NAME, Requirements(START + WINDOW, ("entropy", "informative_share", "accuracy")), look)

@@ -1,8 +1,8 @@
 """Format up while accuracy falls: the form is the easier part of the reward (open-r1 #255). Form alone is a note."""
 
-from lowmem_rl.health.detector import Finding, Needs, Symptom
+from lowmem_rl.health.detector import Detector, HealthFinding, Requirements
 from lowmem_rl.health.format_rewards import form_scores
-from lowmem_rl.health.history import Record
+from lowmem_rl.health.history import RunHistory
 from lowmem_rl.health.significance import START, SURE, SURELY_MOVED, WINDOW, Shift, confidence, shift
 
 NAME = "format_gain"
@@ -11,7 +11,7 @@ LARGE_RISE, NO_GAIN = 0.2, 0.05
 RELIABILITY = 0.85
 
 
-def look(record: Record) -> Finding | None:
+def look(record: RunHistory) -> HealthFinding | None:
     accuracy = shift(record.first("accuracy", START), record.last("accuracy", WINDOW))
     for name in form_scores(record):
         before, after = record.first_scores(name, START), record.last_scores(name, WINDOW)
@@ -20,14 +20,14 @@ def look(record: Record) -> Finding | None:
     return None
 
 
-def _compare(record: Record, name: str, form: Shift, accuracy: Shift) -> Finding | None:
+def _compare(record: RunHistory, name: str, form: Shift, accuracy: Shift) -> HealthFinding | None:
     if form.z < SURELY_MOVED or form.change < RISE:
         return None
     falls = accuracy.z <= -SURE and accuracy.change <= -FALL
     is_alone = form.change >= LARGE_RISE and accuracy.change < NO_GAIN and accuracy.z < 1
     if not (falls or is_alone):
         return None
-    return Finding(
+    return HealthFinding(
         NAME,
         "warning" if falls else "note",
         record.steps_of_last(WINDOW),
@@ -38,4 +38,4 @@ def _compare(record: Record, name: str, form: Shift, accuracy: Shift) -> Finding
     )
 
 
-SYMPTOM = Symptom(NAME, Needs(START + WINDOW, ("accuracy",), alike=True), look)
+SYMPTOM = Detector(NAME, Requirements(START + WINDOW, ("accuracy",), alike=True), look)

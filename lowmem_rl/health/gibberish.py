@@ -6,8 +6,8 @@ Whether the policy's own text became improbable is asked of entropy, under `lear
 from collections.abc import Callable
 from statistics import fmean
 
-from lowmem_rl.health.detector import Finding, Needs, Symptom
-from lowmem_rl.health.history import Record, Sample
+from lowmem_rl.health.detector import Detector, HealthFinding, Requirements
+from lowmem_rl.health.history import RunHistory, Sample
 from lowmem_rl.health.significance import SURE, confidence, errors_above
 from lowmem_rl.health.text_quality import ALIEN_SHARE, alien_share, is_broken, scripts_of
 
@@ -20,7 +20,7 @@ CLEAR = 2.0
 RELIABILITY = 0.9
 
 
-def look(record: Record) -> Finding | None:
+def look(record: RunHistory) -> HealthFinding | None:
     groups = record.recent_groups(FEWEST_PROMPTS)
     is_gibberish = _judge(record)
     share = fmean(fmean(map(is_gibberish, group)) for group in groups)
@@ -28,7 +28,7 @@ def look(record: Record) -> Finding | None:
     if errors < SURE:
         return None
     steps = [group[0].step for group in groups]
-    return Finding(
+    return HealthFinding(
         NAME,
         "critical" if errors_above(share, MOST, len(groups)) >= CLEAR else "warning",
         (min(steps), max(steps)),
@@ -38,17 +38,17 @@ def look(record: Record) -> Finding | None:
     )
 
 
-def _judge(record: Record) -> Callable[[Sample], bool]:
+def _judge(record: RunHistory) -> Callable[[Sample], bool]:
     start = [sample for sample in record.samples if sample.step == record.samples[0].step]
     known = scripts_of(tuple(text for sample in start for text in (sample.prompt, sample.completion)))
     return lambda sample: is_broken(sample.completion) or alien_share(sample.completion, known) > ALIEN_SHARE
 
 
-def _cure(record: Record) -> str:
+def _cure(record: RunHistory) -> str:
     """From the first step on it is not training's doing."""
     if record.step <= 1 or record.samples[0].step == record.samples[-1].step:
         return "Try the model untrained (lowmem-rl probe): its chat template, its weights or the sampler are wrong."
     return f"Lower optimizer.learning_rate to {record.config.optimizer.learning_rate / 10:g} and start before it."
 
 
-SYMPTOM = Symptom(NAME, Needs(prompts=FEWEST_PROMPTS), look)
+SYMPTOM = Detector(NAME, Requirements(prompts=FEWEST_PROMPTS), look)

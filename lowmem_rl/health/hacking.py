@@ -4,9 +4,9 @@ Paid is the reward without the scores for form, as a share of what can be earned
 sampled completions, judged by nobody who pays, and greedy accuracy on held-out examples.
 """
 
-from lowmem_rl.health.detector import Finding, Needs, Symptom
+from lowmem_rl.health.detector import Detector, HealthFinding, Requirements
 from lowmem_rl.health.format_rewards import form_scores
-from lowmem_rl.health.history import Evaluation, Record, numbers, score_in
+from lowmem_rl.health.history import EvalPoint, RunHistory, numbers, score_in
 from lowmem_rl.health.significance import (
     START,
     SURE,
@@ -27,7 +27,7 @@ FALL = 0.05
 RELIABILITY = 0.8
 
 
-def look(record: Record) -> Finding | None:
+def look(record: RunHistory) -> HealthFinding | None:
     if (paid := _paid(record)) is None or paid.z < SURELY_MOVED or paid.change < RISE:
         return None
     accuracy = shift(record.first("accuracy", START), record.last("accuracy", WINDOW))
@@ -39,7 +39,7 @@ def look(record: Record) -> Finding | None:
             return None
         before, after = fallen
         falls, beside = True, f"held-out accuracy fell from {before.pass_at_1:.2f} to {after.pass_at_1:.2f}"
-    return Finding(
+    return HealthFinding(
         NAME,
         "critical" if falls else "warning",
         record.steps_of_last(WINDOW),
@@ -49,7 +49,7 @@ def look(record: Record) -> Finding | None:
     )
 
 
-def _paid(record: Record) -> Shift | None:
+def _paid(record: RunHistory) -> Shift | None:
     weights, forms = record.config.rewards, form_scores(record)
     earnable = sum(weight for name, weight in weights.items() if weight > 0 and name not in forms)
     if not earnable:
@@ -62,7 +62,7 @@ def _paid(record: Record) -> Shift | None:
     return shift([paid(row) for row in record.rounds[:START]], [paid(row) for row in record.rounds[-WINDOW:]])
 
 
-def _held_out_fall(record: Record) -> tuple[Evaluation, Evaluation] | None:
+def _held_out_fall(record: RunHistory) -> tuple[EvalPoint, EvalPoint] | None:
     """Returns the first and the last evaluation where the last is surely worse."""
     if len(record.evaluations) < 2:
         return None
@@ -71,4 +71,4 @@ def _held_out_fall(record: Record) -> tuple[Evaluation, Evaluation] | None:
     return (before, after) if z <= -SURE and after.pass_at_1 <= before.pass_at_1 - FALL else None
 
 
-SYMPTOM = Symptom(NAME, Needs(START + WINDOW, ("reward", "accuracy")), look)
+SYMPTOM = Detector(NAME, Requirements(START + WINDOW, ("reward", "accuracy")), look)

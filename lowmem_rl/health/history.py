@@ -1,4 +1,4 @@
-"""`Record`: what a run has written so far, in the form in which the symptoms look at it.
+"""`RunHistory`: what a run has written so far, in the form in which the symptoms look at it.
 
 A step's row holds what its rollout was like only where a rollout was sampled for it, so rows with a `reward` are
 rounds of sampling. The prompt is the unit of evidence: completions of one prompt resemble each other.
@@ -33,7 +33,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class EvalPoint:
     """One greedy evaluation on held-out examples."""
 
     step: int
@@ -45,7 +45,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
-class RollBack:
+class RollbackRecord:
     """After step `step` the run took up the weights that it had after step `to`; what lay between counts no more."""
 
     step: int
@@ -57,14 +57,14 @@ Group = tuple[Sample, ...]
 
 
 @dataclass(frozen=True)
-class Record:
+class RunHistory:
     """The rows of a run, by ascending step."""
 
     config: RunConfig
     rows: tuple[Row, ...]
     samples: tuple[Sample, ...] = ()
-    evaluations: tuple[Evaluation, ...] = ()
-    rollbacks: tuple[RollBack, ...] = ()
+    evaluations: tuple[EvalPoint, ...] = ()
+    rollbacks: tuple[RollbackRecord, ...] = ()
 
     @cached_property
     def rounds(self) -> tuple[Row, ...]:
@@ -98,7 +98,7 @@ class Record:
         """Returns a reward's mean scores in the last rounds."""
         return self.last(_metric(reward), rounds)
 
-    def until(self, step: int) -> "Record":
+    def until(self, step: int) -> "RunHistory":
         """Returns what counted when the row of `step` was written: an evaluation or roll-back at `step` follows it."""
         past = replace(
             self,
@@ -111,11 +111,11 @@ class Record:
         past.__dict__["rounds"] = self.rounds[: bisect_right(self.rounds, step, key=_step_of)]
         return past.lasting()
 
-    def lasting(self) -> "Record":
+    def lasting(self) -> "RunHistory":
         """Returns what counts still: what no roll-back has undone."""
-        return reduce(Record.without, self.rollbacks, self)
+        return reduce(RunHistory.without, self.rollbacks, self)
 
-    def without(self, undone: RollBack) -> "Record":
+    def without(self, undone: RollbackRecord) -> "RunHistory":
         """Returns the record without what a roll-back has undone."""
 
         def lasts(step: int) -> bool:
@@ -131,8 +131,8 @@ class Record:
         )
 
     def plus(
-        self, rows: Sequence[Row] = (), samples: Sequence[Sample] = (), evaluations: Sequence[Evaluation] = ()
-    ) -> "Record":
+        self, rows: Sequence[Row] = (), samples: Sequence[Sample] = (), evaluations: Sequence[EvalPoint] = ()
+    ) -> "RunHistory":
         """Returns the record with what came after it."""
         return replace(
             self,
@@ -186,9 +186,9 @@ def score_in(row: Row, reward: str) -> float:
     return next(numbers([row], _metric(reward)), 0.0)
 
 
-def read_record(run_dir: RunDir) -> Record:
+def read_record(run_dir: RunDir) -> RunHistory:
     """Reads what the audit needs. Raises `RunDirError` for a directory or a file that is none of a run's."""
-    return Record(
+    return RunHistory(
         _read_config(run_dir),
         tuple(_read_rows(run_dir)),
         tuple(_read_samples(run_dir)),
@@ -255,10 +255,10 @@ def _read_samples(run_dir: RunDir) -> list[Sample]:
     return sorted(samples, key=lambda sample: sample.step)
 
 
-def _read_rollbacks(run_dir: RunDir) -> list[RollBack]:
+def _read_rollbacks(run_dir: RunDir) -> list[RollbackRecord]:
     rows = _objects(run_dir, "rollbacks")
     try:
-        return [RollBack(int(row["step"]), int(row["to"])) for row in rows]
+        return [RollbackRecord(int(row["step"]), int(row["to"])) for row in rows]
     except (KeyError, TypeError, ValueError) as error:
         raise RunDirError(f"{run_dir.rollbacks} holds no roll-backs.", hint="Remove that file.") from error
 
@@ -269,7 +269,7 @@ def sample_in(row: Row) -> Sample:
     return Sample(int(row["step"]), key, prompt, answer, completion, bool(row["truncated"]))
 
 
-def read_evaluations(run_dir: RunDir) -> list[Evaluation]:
+def read_evaluations(run_dir: RunDir) -> list[EvalPoint]:
     """Returns the evaluation before training and the cheap ones of the first examples during it, by step."""
     if not run_dir.evaluations.exists():
         return []
@@ -281,9 +281,9 @@ def read_evaluations(run_dir: RunDir) -> list[Evaluation]:
         raise RunDirError(f"{run_dir.evaluations} holds no evaluations.", hint="Remove that file.") from error
 
 
-def evaluation_in(told: Mapping[str, Any]) -> Evaluation:
+def evaluation_in(told: Mapping[str, Any]) -> EvalPoint:
     """Returns the evaluation in a part of eval.json; another one raises KeyError, TypeError or ValueError."""
-    return Evaluation(
+    return EvalPoint(
         int(told["step"]),
         float(told["pass_at_1"]),
         int(told["num_examples"]),

@@ -5,8 +5,8 @@ Only completions that agree to the letter count; a template with the question's 
 
 from collections import Counter
 
-from lowmem_rl.health.detector import Finding, Needs, Symptom
-from lowmem_rl.health.history import Record
+from lowmem_rl.health.detector import Detector, HealthFinding, Requirements
+from lowmem_rl.health.history import RunHistory
 from lowmem_rl.health.significance import confidence, errors_above
 
 NAME = "input_agnostic"
@@ -18,7 +18,7 @@ SURE_OF_EIGHT = 2.8
 RELIABILITY = 0.85
 
 
-def look(record: Record) -> Finding | None:
+def look(record: RunHistory) -> HealthFinding | None:
     groups = record.recent_groups(FEWEST_PROMPTS)
     if len({group[0].answer for group in groups}) < FEWEST_ANSWERS:
         return None
@@ -28,7 +28,7 @@ def look(record: Record) -> Finding | None:
     if errors < SURE_OF_EIGHT:
         return None
     steps = [group[0].step for group in groups]
-    return Finding(
+    return HealthFinding(
         NAME,
         "warning",
         (min(steps), max(steps)),
@@ -42,4 +42,4 @@ def _short(text: str) -> str:
     return repr(text if len(text) <= 40 else text[:37] + "...")
 
 
-SYMPTOM = Symptom(NAME, Needs(prompts=FEWEST_PROMPTS), look)
+SYMPTOM = Detector(NAME, Requirements(prompts=FEWEST_PROMPTS), look)

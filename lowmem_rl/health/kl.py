@@ -6,8 +6,8 @@ Rows hold it where the loss has a KL term, evaluations measure it against the ba
 from itertools import islice
 from statistics import median
 
-from lowmem_rl.health.detector import AGO, Finding, Needs, Symptom
-from lowmem_rl.health.history import Record, numbers
+from lowmem_rl.health.detector import AGO, Detector, HealthFinding, Requirements
+from lowmem_rl.health.history import RunHistory, numbers
 
 NAME = "kl_blowup"
 FAR_NATS, LOST_NATS = 2.0, 10.0
@@ -16,13 +16,13 @@ FEWEST = 3
 """Values of rows, whose median counts: the estimator (k3) has heavy tails."""
 
 
-def look(record: Record) -> Finding | None:
+def look(record: RunHistory) -> HealthFinding | None:
     measured = distance(record)
     if measured is None or (kl := measured[0]) < FAR_NATS:
         return None
     config = record.config
     beta = f"raise grpo.beta ({config.grpo.beta:g})" if config.grpo.beta else "set grpo.beta=0.01"
-    return Finding(
+    return HealthFinding(
         NAME,
         "critical" if kl >= LOST_NATS else "warning",
         measured[1],
@@ -32,19 +32,19 @@ def look(record: Record) -> Finding | None:
     )
 
 
-def distance(record: Record) -> tuple[float, tuple[int, int]] | None:
+def distance(record: RunHistory) -> tuple[float, tuple[int, int]] | None:
     """Returns how far the policy is from the base model, in nats a token, and between which steps that was measured."""
     return _in_rows(record) or _in_evaluations(record)
 
 
-def _in_rows(record: Record) -> tuple[float, tuple[int, int]] | None:
+def _in_rows(record: RunHistory) -> tuple[float, tuple[int, int]] | None:
     """Returns the last rows' median, and the first and the last of their steps."""
     rows = list(islice((row for row in reversed(record.rows[-AGO:]) if "kl" in row), FEWEST))
     values = list(numbers(rows, "kl"))
     return (median(values), (rows[-1]["step"], rows[0]["step"])) if len(values) == FEWEST else None
 
 
-def _in_evaluations(record: Record) -> tuple[float, tuple[int, int]] | None:
+def _in_evaluations(record: RunHistory) -> tuple[float, tuple[int, int]] | None:
     """One is enough: it is a mean over all its completions."""
     for evaluation in reversed(record.evaluations):
         if evaluation.kl_nats is not None:
@@ -52,4 +52,4 @@ def _in_evaluations(record: Record) -> tuple[float, tuple[int, int]] | None:
     return None
 
 
-SYMPTOM = Symptom(NAME, Needs(metrics=("kl",), evaluated="kl_nats"), look)
+SYMPTOM = Detector(NAME, Requirements(metrics=("kl",), evaluated="kl_nats"), look)

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from statistics import fmean, median
 
-from lowmem_rl.health.detector import Finding, Needs, Symptom
-from lowmem_rl.health.history import Record, numbers
+from lowmem_rl.health.detector import Detector, HealthFinding, Requirements
+from lowmem_rl.health.history import RunHistory, numbers
 from lowmem_rl.health.kl import FAR_NATS, distance
 from lowmem_rl.health.significance import SOLVED, SURELY_MOVED, WINDOW, confidence, errors_between, shift
 from lowmem_rl.storage.run_dir import Row
@@ -31,7 +31,7 @@ STILL_SHARE, STILL_ERRORS = 0.15, 2.0
 FEWEST_INFORMATIVE = 0.2
 
 
-def look_too_high(record: Record) -> Finding | None:
+def look_too_high(record: RunHistory) -> HealthFinding | None:
     rounds, now = record.rounds, record.rounds[HEAD:][-WINDOW:]
     # A collapse is sudden: what was before it stands at the very start, or a window ago.
     pairs = [
@@ -43,7 +43,7 @@ def look_too_high(record: Record) -> Finding | None:
     return next(filter(None, found), None) or _wear(record)
 
 
-def _collapse(record: Record, before: tuple[Row, ...], now: tuple[Row, ...]) -> Finding | None:
+def _collapse(record: RunHistory, before: tuple[Row, ...], now: tuple[Row, ...]) -> HealthFinding | None:
     was, is_now = _mean(before, "accuracy"), _mean(now, "accuracy")
     if was is None or is_now is None or is_now > FALLEN * was:
         return None
@@ -53,7 +53,7 @@ def _collapse(record: Record, before: tuple[Row, ...], now: tuple[Row, ...]) -> 
     enough = HARDLY if _leaps(before, now) else SURELY_MOVED
     if errors > -enough or not jump:
         return None
-    return Finding(
+    return HealthFinding(
         "learning_rate_too_high",
         "critical",
         (now[0]["step"], record.step),
@@ -63,7 +63,7 @@ def _collapse(record: Record, before: tuple[Row, ...], now: tuple[Row, ...]) -> 
     )
 
 
-def _wear(record: Record) -> Finding | None:
+def _wear(record: RunHistory) -> HealthFinding | None:
     """Finds accuracy that was reached and is lost again, with nothing leaping; another ill, where reward rises."""
     rounds = [row for row in record.rounds if isinstance(row.get("accuracy"), float)]
     values = [row["accuracy"] for row in rounds]
@@ -79,7 +79,7 @@ def _wear(record: Record) -> Finding | None:
         return None
     broke_down = change.after <= FALLEN * change.before and errors <= -SURELY_MOVED
     since = f"{change.before:.2f} in the {WINDOW} rounds from step {rounds[best]['step']} on"
-    return Finding(
+    return HealthFinding(
         "learning_rate_too_high",
         "critical" if broke_down else "warning",
         (rounds[best + WINDOW]["step"], record.step),
@@ -112,11 +112,11 @@ def _mean(rows: Sequence[Row], name: str) -> float | None:
     return fmean(values) if values else None
 
 
-def look_too_low(record: Record) -> Finding | None:
+def look_too_low(record: RunHistory) -> HealthFinding | None:
     return _unmoved(record) or (_still(record) if len(record.rounds) >= LONG else None)
 
 
-def _unmoved(record: Record) -> Finding | None:
+def _unmoved(record: RunHistory) -> HealthFinding | None:
     """Finds a policy that is its base model still; steps of a warm-up, and those that were skipped, do not count."""
     measured = distance(record)
     warmup = record.config.optimizer.warmup_steps
@@ -126,7 +126,7 @@ def _unmoved(record: Record) -> Finding | None:
     if fmean(record.last("informative_share", SOON)) < FEWEST_INFORMATIVE:
         return None
     rate = record.config.optimizer.learning_rate
-    return Finding(
+    return HealthFinding(
         "learning_rate_too_low",
         "warning",
         (rounds[0]["step"], record.step),
@@ -136,7 +136,7 @@ def _unmoved(record: Record) -> Finding | None:
     )
 
 
-def _still(record: Record) -> Finding | None:
+def _still(record: RunHistory) -> HealthFinding | None:
     accuracy = fmean(record.last("accuracy", PART))
     informative = fmean(record.last("informative_share", LONG))
     moves = ("accuracy", "reward", "entropy", "completion_tokens")
@@ -144,7 +144,7 @@ def _still(record: Record) -> Finding | None:
         return None
     frozen = _greedy_is_frozen(record)
     rate = record.config.optimizer.learning_rate
-    return Finding(
+    return HealthFinding(
         "learning_rate_too_low",
         "warning" if frozen else "note",
         (record.rounds[0]["step"], record.step),
@@ -154,12 +154,12 @@ def _still(record: Record) -> Finding | None:
     )
 
 
-def _is_still(record: Record, name: str) -> bool:
+def _is_still(record: RunHistory, name: str) -> bool:
     moved = shift(record.first(name, PART), record.last(name, PART))
     return abs(moved.z) < STILL_ERRORS and abs(moved.change) <= STILL_SHARE * abs(moved.before)
 
 
-def _greedy_is_frozen(record: Record) -> bool:
+def _greedy_is_frozen(record: RunHistory) -> bool:
     """Says whether evaluations of the same examples came out the same to the digit."""
     told: dict[int, set[tuple[float, float]]] = {}
     for evaluation in record.evaluations[1:]:
@@ -168,5 +168,5 @@ def _greedy_is_frozen(record: Record) -> bool:
 
 
 MOVES = ("accuracy", "informative_share", "reward", "entropy", "completion_tokens")
-TOO_HIGH = Symptom("learning_rate_too_high", Needs(HEAD + 5, ("accuracy",), alike=True), look_too_high)
-TOO_LOW = Symptom("learning_rate_too_low", Needs(SOON, MOVES), look_too_low)
+TOO_HIGH = Detector("learning_rate_too_high", Requirements(HEAD + 5, ("accuracy",), alike=True), look_too_high)
+TOO_LOW = Detector("learning_rate_too_low", Requirements(SOON, MOVES), look_too_low)

@@ -1,7 +1,7 @@
 """Length explosion or collapse: completions double or halve, and accuracy does not gain by it."""
 
-from lowmem_rl.health.detector import Finding, Needs, Symptom
-from lowmem_rl.health.history import Record
+from lowmem_rl.health.detector import Detector, HealthFinding, Requirements
+from lowmem_rl.health.history import RunHistory
 from lowmem_rl.health.significance import START, SURELY_MOVED, WINDOW, confidence, shift
 
 GROWN, SHRUNK = 2.0, 0.5
@@ -10,21 +10,21 @@ GAINED = 1.0
 RELIABILITY = 0.75
 
 
-def look_for_explosion(record: Record) -> Finding | None:
+def look_for_explosion(record: RunHistory) -> HealthFinding | None:
     return _look(record, "length_explosion", is_more=True)
 
 
-def look_for_collapse(record: Record) -> Finding | None:
+def look_for_collapse(record: RunHistory) -> HealthFinding | None:
     return _look(record, "length_collapse", is_more=False)
 
 
-def _look(record: Record, name: str, *, is_more: bool) -> Finding | None:
+def _look(record: RunHistory, name: str, *, is_more: bool) -> HealthFinding | None:
     tokens = shift(record.first("completion_tokens", START), record.last("completion_tokens", WINDOW))
     accuracy = shift(record.first("accuracy", START), record.last("accuracy", WINDOW))
     moved = tokens.after >= GROWN * tokens.before if is_more else tokens.after <= SHRUNK * tokens.before
     if not moved or abs(tokens.z) < SURELY_MOVED or accuracy.z >= GAINED:
         return None
-    return Finding(
+    return HealthFinding(
         name,
         "warning",
         record.steps_of_last(WINDOW),
@@ -37,6 +37,6 @@ def _look(record: Record, name: str, *, is_more: bool) -> Finding | None:
     )
 
 
-NEEDS = Needs(START + WINDOW, ("completion_tokens", "accuracy"), alike=True)
-EXPLOSION = Symptom("length_explosion", NEEDS, look_for_explosion)
-COLLAPSE = Symptom("length_collapse", NEEDS, look_for_collapse)
+NEEDS = Requirements(START + WINDOW, ("completion_tokens", "accuracy"), alike=True)
+EXPLOSION = Detector("length_explosion", NEEDS, look_for_explosion)
+COLLAPSE = Detector("length_collapse", NEEDS, look_for_collapse)

@@ -1,20 +1,20 @@
 """NaN: loss or gradient is no finite number, which metric rows hold as null; float16's skipped steps are none."""
 
-from lowmem_rl.health.detector import Finding, Needs, Symptom
-from lowmem_rl.health.history import Record, is_only_skipped, numbers
+from lowmem_rl.health.detector import Detector, HealthFinding, Requirements
+from lowmem_rl.health.history import RunHistory, is_only_skipped, numbers
 from lowmem_rl.storage.run_dir import Row
 
 NAME = "not_a_number"
 WATCHED = ("loss", "grad_norm", "reward")
 
 
-def look(record: Record) -> Finding | None:
+def look(record: RunHistory) -> HealthFinding | None:
     row = record.rows[-1]
     watched = [name for name in WATCHED if name in row and not (name == "grad_norm" and is_only_skipped(row))]
     broken = [name for name in watched if not list(numbers([row], name))]
     if not broken:
         return None
-    return Finding(
+    return HealthFinding(
         NAME,
         "critical",
         (record.step, record.step),
@@ -31,7 +31,7 @@ def _scaled(row: Row) -> str:
     return ""
 
 
-def _cure(record: Record, broken: list[str]) -> str:
+def _cure(record: RunHistory, broken: list[str]) -> str:
     if broken == ["reward"]:
         return "Look for a score that is too large for float32 once it is weighted (rewards)."
     if broken == ["grad_norm"] and record.rows[-1].get("optimizer_skipped"):
@@ -39,4 +39,4 @@ def _cure(record: Record, broken: list[str]) -> str:
     return f"Lower optimizer.learning_rate to {record.config.optimizer.learning_rate / 10:g} and go on from before it."
 
 
-SYMPTOM = Symptom(NAME, Needs(), look)
+SYMPTOM = Detector(NAME, Requirements(), look)

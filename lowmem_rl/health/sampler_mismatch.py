@@ -4,20 +4,20 @@ The sampler compares itself with the trainer in each rollout and falls back wher
 rows hold `sampler_fell_back` then. vLLM and `generate` are not compared.
 """
 
-from lowmem_rl.health.detector import Finding, Needs, Symptom
-from lowmem_rl.health.history import Record, numbers
+from lowmem_rl.health.detector import Detector, HealthFinding, Requirements
+from lowmem_rl.health.history import RunHistory, numbers
 
 NAME = "sampler_mismatch"
 
 
-def look(record: Record) -> Finding | None:
+def look(record: RunHistory) -> HealthFinding | None:
     """Looks at the last round alone: a fall-back mends the next one, and a run may go back behind it."""
     last = record.rounds[-1:]
     if not any(row.get("sampler_fell_back") for row in last):
         return None
     gap = next(numbers(last, "rollout_gap_nats"), None)
     steps = record.steps_of_last(1)
-    return Finding(
+    return HealthFinding(
         NAME,
         "warning",
         steps,
@@ -29,4 +29,4 @@ def look(record: Record) -> Finding | None:
     )
 
 
-SYMPTOM = Symptom(NAME, Needs(metrics=("rollout_gap_nats",)), look)
+SYMPTOM = Detector(NAME, Requirements(metrics=("rollout_gap_nats",)), look)

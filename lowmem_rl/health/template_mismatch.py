@@ -8,9 +8,9 @@ from collections.abc import Callable
 from statistics import fmean
 
 from lowmem_rl.health.dead_reward import is_dead, rounds_to_tell
-from lowmem_rl.health.detector import Finding, Needs, Symptom
+from lowmem_rl.health.detector import Detector, HealthFinding, Requirements
 from lowmem_rl.health.format_rewards import form_scores
-from lowmem_rl.health.history import Record, Sample
+from lowmem_rl.health.history import RunHistory, Sample
 from lowmem_rl.health.significance import SURE, confidence, errors_above
 
 NAME = "template_mismatch"
@@ -23,11 +23,11 @@ ANSWERED = ("\\boxed{", "</answer>", "####")
 RELIABILITY = 0.85
 
 
-def look(record: Record) -> Finding | None:
+def look(record: RunHistory) -> HealthFinding | None:
     return _unpaid_tags(record) or _strange_voice(record) or _no_stop(record)
 
 
-def _unpaid_tags(record: Record) -> Finding | None:
+def _unpaid_tags(record: RunHistory) -> HealthFinding | None:
     rounds = rounds_to_tell(record)
     for name in form_scores(record):
         if is_dead(record.last_scores(name, rounds), rounds):
@@ -37,13 +37,13 @@ def _unpaid_tags(record: Record) -> Finding | None:
     return None
 
 
-def _strange_voice(record: Record) -> Finding | None:
+def _strange_voice(record: RunHistory) -> HealthFinding | None:
     what = "{share:.0%} of the completions kept go on as another speaker."
     cure = "The model's end of turn is not among its stop tokens: take the model's own chat template and tokenizer."
     return _if_common(record, lambda sample: any(role in sample.completion for role in ROLES), what, cure)
 
 
-def _no_stop(record: Record) -> Finding | None:
+def _no_stop(record: RunHistory) -> HealthFinding | None:
     what = "{share:.0%} of the completions kept have answered, and run on to the limit."
     cure = "The model does not end its turn: take its own chat template, or its instruct version."
     return _if_common(record, _runs_on, what, cure)
@@ -60,14 +60,14 @@ def _runs_on(sample: Sample) -> bool:
     return sample.truncated and any(mark in before for mark in ANSWERED)
 
 
-def _if_common(record: Record, has_it: Callable[[Sample], bool], what: str, cure: str) -> Finding | None:
+def _if_common(record: RunHistory, has_it: Callable[[Sample], bool], what: str, cure: str) -> HealthFinding | None:
     groups = record.recent_groups(FEWEST_PROMPTS)
     share = fmean(fmean(map(has_it, group)) for group in groups)
     errors = errors_above(share, USUAL, len(groups))
     if errors < SURE:
         return None
     steps = [group[0].step for group in groups]
-    return Finding(
+    return HealthFinding(
         NAME,
         "warning",
         (min(steps), record.step),
@@ -77,4 +77,4 @@ def _if_common(record: Record, has_it: Callable[[Sample], bool], what: str, cure
     )
 
 
-SYMPTOM = Symptom(NAME, Needs(prompts=FEWEST_PROMPTS), look)
+SYMPTOM = Detector(NAME, Requirements(prompts=FEWEST_PROMPTS), look)

@@ -5,8 +5,8 @@ Axolotl's guide calls a clipped ratio below 0.3 healthy and one above 0.8 a red 
 
 from statistics import fmean
 
-from lowmem_rl.health.detector import Finding, Needs, Symptom
-from lowmem_rl.health.history import Record
+from lowmem_rl.health.detector import Detector, HealthFinding, Requirements
+from lowmem_rl.health.history import RunHistory
 from lowmem_rl.health.significance import SURE, WINDOW, confidence, errors_above
 
 NAME = "truncation_wall"
@@ -15,14 +15,14 @@ RELIABILITY = 0.95
 FEWEST = 5
 
 
-def look(record: Record) -> Finding | None:
+def look(record: RunHistory) -> HealthFinding | None:
     shares = record.last("truncated_share", WINDOW)
     share, prompts = fmean(shares), len(shares) * record.prompts_per_round
     errors = errors_above(share, COMMON, prompts)
     if errors < SURE:
         return None
     limit = record.config.grpo.max_completion_tokens
-    return Finding(
+    return HealthFinding(
         NAME,
         "critical" if errors_above(share, NEARLY_ALL, prompts) >= SURE else "warning",
         record.steps_of_last(WINDOW),
@@ -32,4 +32,4 @@ def look(record: Record) -> Finding | None:
     )
 
 
-SYMPTOM = Symptom(NAME, Needs(FEWEST, ("truncated_share",)), look)
+SYMPTOM = Detector(NAME, Requirements(FEWEST, ("truncated_share",)), look)

@@ -10,7 +10,7 @@ from typing import Any
 
 from lowmem_rl.memory.driver_overhead import CONTEXT
 from lowmem_rl.memory.estimate import UNVALIDATED, MemoryEstimate, Verdict, estimate
-from lowmem_rl.memory.measured_rows import FIELDS, MEASURED, Row, card_of, shape_of, workload_of_row
+from lowmem_rl.memory.measured_rows import FIELDS, MEASURED, MeasuredRow, card_of, shape_of, workload_of_row
 from lowmem_rl.models.hardware import Card
 
 TOLERATED_UNDER = 0.10
@@ -23,7 +23,7 @@ UNKNOWN_CARD = Card("unknown", "", 2**50, (8, 0), "the row does not name one: a 
 class ScoredRow:
     """A row with what was predicted for it, or why nothing was."""
 
-    row: Row
+    row: MeasuredRow
     predicted: dict[str, int] | None = None
     """Bytes by what was measured (`allocated`, `reserved`, `process`, `load`), and `upper` of the process."""
     verdict: str | None = None
@@ -65,7 +65,7 @@ class ScoredRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class AccuracyScore:
     """All rows, and what they add up to."""
 
     rows: tuple[ScoredRow, ...]
@@ -117,9 +117,9 @@ class Score:
         return {"rows": [one.to_json() for one in self.rows], "summary": self.summary}
 
 
-def score(rows: Iterable[Row]) -> Score:
+def score(rows: Iterable[MeasuredRow]) -> AccuracyScore:
     """Returns every row with a prediction or a reason."""
-    return Score(tuple(map(_score, rows)))
+    return AccuracyScore(tuple(map(_score, rows)))
 
 
 def errors(rows: Sequence[ScoredRow]) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def _errors_of(measured: str, rows: Sequence[ScoredRow]) -> dict[str, Any] | Non
     }
 
 
-def _score(row: Row) -> ScoredRow:
+def _score(row: MeasuredRow) -> ScoredRow:
     if row.left_out:
         return ScoredRow(row, left_out=row.left_out)
     if not row.oom and not any(getattr(row, field) for field in FIELDS.values()):
@@ -170,14 +170,14 @@ def _predicted(found: MemoryEstimate) -> dict[str, int]:
     }
 
 
-def _is_inside(row: Row, empty: MemoryEstimate, full: MemoryEstimate) -> bool | None:
+def _is_inside(row: MeasuredRow, empty: MemoryEstimate, full: MemoryEstimate) -> bool | None:
     peak = row.peak_reserved_bytes or row.process_bytes
     if peak is None:
         return None
     return (1 - TOLERATED_UNDER) * empty.reserved_bytes <= peak <= full.upper_bytes
 
 
-def _card(row: Row) -> Card:
+def _card(row: MeasuredRow) -> Card:
     return card_of(row.gpu) or UNKNOWN_CARD
 
 

@@ -86,7 +86,7 @@ def prompt_scores(workload: Workload, shape: ModelShape, prompts: int) -> Term:
 def picker(workload: Workload, shape: ModelShape, rows: int) -> Term:
     """The logits of a token for each row, and what is made of them to pick one."""
     each = FILTERED_PICK_BYTES if workload.filters_words else PICK_BYTES
-    return term("picking words", rows * shape.vocab_size * each, "read from source", f"rows V x {each}")
+    return term("sampling logits", rows * shape.vocab_size * each, "read from source", f"rows V x {each}")
 
 
 MOVED_SHARE = 1 / 16

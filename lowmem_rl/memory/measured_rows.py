@@ -46,7 +46,7 @@ def _known_optimizer(name: str) -> str:
     return name
 
 
-class Row(BaseModel):
+class MeasuredRow(BaseModel):
     """One run. Below `rollout_engine` everything is optional; unknown keys are carried along."""
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
@@ -109,7 +109,7 @@ class Row(BaseModel):
         return self
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path) -> list[MeasuredRow]:
     """Reads a file of rows. Raises `ConfigError` naming the row's number, from 1, and the field."""
     content = _read_json(path)
     if not isinstance(content, list):
@@ -140,16 +140,16 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no number of JSON")
 
 
-def _read_row(content: object, where: str) -> Row:
+def _read_row(content: object, where: str) -> MeasuredRow:
     try:
-        return Row.model_validate(content)
+        return MeasuredRow.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         field, rule = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
         given = f"{field or 'the row'} is {repr(first['input'])[:60]}: {rule[:1].lower()}{rule[1:]}"
         missing, whole = first["type"] == "missing", first["type"] == "value_error" and not field
         what = f"{field} is missing" if missing else rule if whole else given
-        hint = "`Row` in lowmem_rl/memory/measured_rows.py lists the fields and what each may be."
+        hint = "`MeasuredRow` in lowmem_rl/memory/measured_rows.py lists the fields and what each may be."
         raise ConfigError(f"{where}: {what}.", hint=hint) from error
 
 
@@ -163,12 +163,12 @@ def card_of(gpu: str | None) -> Card | None:
     return None
 
 
-def shape_of(row: Row) -> ModelShape | None:
+def shape_of(row: MeasuredRow) -> ModelShape | None:
     """Returns the model's shape from the catalogue, or None."""
     return find_shape(row.model)
 
 
-def workload_of_row(row: Row, **changes: Any) -> Workload:
+def workload_of_row(row: MeasuredRow, **changes: Any) -> Workload:
     """Returns the workload of a row. What it does not say is what its stack does by default.
 
     A supervised run on plain transformers has whole logits, float32 norms and embeddings after

@@ -13,14 +13,14 @@ from lowmem_rl.planning.frontier import held, signal_of, with_group
 from lowmem_rl.planning.overrides import (
     Settings,
     as_text,
-    changed,
     differences,
     divisors,
     new_to,
     pinned,
     planned,
+    with_overrides,
 )
-from lowmem_rl.planning.search import Target, choose
+from lowmem_rl.planning.search import PlanTarget, choose
 from lowmem_rl.signal.groups import MAX_GROUP_SIZE, MEANINGFUL_SHARE
 from lowmem_rl.signal.pass_rate import PassRate
 from lowmem_rl.signal.signal_report import SignalReport
@@ -57,7 +57,7 @@ class Advice:
 
 
 @dataclass(frozen=True, slots=True)
-class Lever:
+class MemoryOption:
     """A setting that may need less memory, and what it costs besides the time of a step."""
 
     settings: Settings
@@ -65,19 +65,19 @@ class Lever:
     costs_learning: bool = False
 
 
-def advice(written: RunConfig, config: RunConfig, target: Target, pass_rate: PassRate) -> tuple[Advice, ...]:
+def advice(written: RunConfig, config: RunConfig, target: PlanTarget, pass_rate: PassRate) -> tuple[Advice, ...]:
     """Returns what to change in a run as it was written, the best first; `config` is the same run resolved."""
     return tuple(_as_written(item, written, config, target) for item in _advice(config, target, pass_rate))
 
 
-def _as_written(item: Advice, written: RunConfig, config: RunConfig, target: Target) -> Advice:
+def _as_written(item: Advice, written: RunConfig, config: RunConfig, target: PlanTarget) -> Advice:
     """Returns the advice for the run as its user wrote it, where a change lets what is "auto" be chosen anew.
 
     Where the run then fits at last, that is what it brings; elsewhere what would be chosen otherwise is pinned.
     """
     alone = new_to(written, item.settings)
-    again = choose(changed(written, alone), target)
-    if planned(again) == planned(changed(config, item.settings)):
+    again = choose(with_overrides(written, alone), target)
+    if planned(again) == planned(with_overrides(config, item.settings)):
         return replace(item, settings=alone)
     if not target.fits(again) or target.fits(config):
         return replace(item, settings=new_to(written, pinned(item.settings, config)))
@@ -86,7 +86,7 @@ def _as_written(item: Advice, written: RunConfig, config: RunConfig, target: Tar
     return replace(item, settings=alone, saves_bytes=saved, costs=costs)
 
 
-def _advice(config: RunConfig, target: Target, pass_rate: PassRate) -> tuple[Advice, ...]:
+def _advice(config: RunConfig, target: PlanTarget, pass_rate: PassRate) -> tuple[Advice, ...]:
     """Returns what to change in a resolved run: what it lacks, then the rest."""
     saving, learning = tuple(savings(config, target)), tuple(cures(config, target, pass_rate))
     if not target.fits(config):
@@ -94,7 +94,7 @@ def _advice(config: RunConfig, target: Target, pass_rate: PassRate) -> tuple[Adv
     return (*learning, *_replanned(config, target), *saving)
 
 
-def savings(config: RunConfig, target: Target) -> Iterator[Advice]:
+def savings(config: RunConfig, target: PlanTarget) -> Iterator[Advice]:
     """Yields what saves memory, each key once, by saving per cost.
 
     What costs learning comes last, and is not offered where the run fits. Where it does not, the cheapest change
@@ -103,7 +103,7 @@ def savings(config: RunConfig, target: Target) -> Iterator[Advice]:
     upper, step, fits = target.upper_bytes(config), target.relative_step_time(config), target.fits(config)
     priced = []
     for lever in _levers(config, target):
-        run = changed(config, lever.settings)
+        run = with_overrides(config, lever.settings)
         needed, ratio = target.upper_bytes(run), target.relative_step_time(run) / step
         if upper - needed >= SMALL_SAVING and not (fits and lever.costs_learning):
             cost, is_enough = max(ratio - 1, LEAST_COST), not fits and needed <= target.budget_bytes
@@ -116,7 +116,7 @@ def savings(config: RunConfig, target: Target) -> Iterator[Advice]:
     yield from (item for item in ranked if best[tuple(item.settings)] is item)
 
 
-def cures(config: RunConfig, target: Target, pass_rate: PassRate) -> Iterator[Advice]:
+def cures(config: RunConfig, target: PlanTarget, pass_rate: PassRate) -> Iterator[Advice]:
     """Yields what makes groups teach more: the findings' cures, and a group twice as large where it pays."""
     report, wanted = signal_of(config, pass_rate), dict[str, int]()
     for finding in report.findings:
@@ -128,11 +128,11 @@ def cures(config: RunConfig, target: Target, pass_rate: PassRate) -> Iterator[Ad
         yield _price({key: wanted[key]}, config, target, pass_rate)
 
 
-def _price(settings: Settings, config: RunConfig, target: Target, pass_rate: PassRate) -> Advice:
+def _price(settings: Settings, config: RunConfig, target: PlanTarget, pass_rate: PassRate) -> Advice:
     """Returns a cure with its price while micro-batch and wave stay."""
-    grpo = changed(config, settings).grpo
+    grpo = with_overrides(config, settings).grpo
     kept = held(config, grpo.group_size, grpo.prompts_per_step)
-    run = changed(config, {**settings, **kept})
+    run = with_overrides(config, {**settings, **kept})
     saved = target.upper_bytes(config) - target.upper_bytes(run)
     ratio = _ratio(run, config, target)
     gain = _gain(signal_of(config, pass_rate), signal_of(run, pass_rate))
@@ -153,12 +153,12 @@ def _pays(report: SignalReport, larger: SignalReport) -> bool:
     return report.informative_share < MEANINGFUL_SHARE and gain >= WORTH_A_DOUBLING
 
 
-def _replanned(config: RunConfig, target: Target) -> Iterator[Advice]:
+def _replanned(config: RunConfig, target: PlanTarget) -> Iterator[Advice]:
     """Yields the settings of the fastest plan, where the run as it stands does not fit or is slower."""
     free = {"memory.rollout_rows": "auto", "memory.checkpointing": "auto", "rollout.weights": "auto"}
     if _is_free(config):
         free["memory.micro_batch"] = "auto"
-    run = choose(changed(config, free), target)
+    run = choose(with_overrides(config, free), target)
     ratio = _ratio(run, config, target)
     settings = differences(config, run)
     if settings and (ratio < WORTH_A_CHANGE or not target.fits(config)):
@@ -166,33 +166,33 @@ def _replanned(config: RunConfig, target: Target) -> Iterator[Advice]:
         yield Advice(settings, saved, _time(ratio) if saved > 0 else f"{_more(saved)}: {_time(ratio)}")
 
 
-def _levers(config: RunConfig, target: Target) -> Iterator[Lever]:
+def _levers(config: RunConfig, target: PlanTarget) -> Iterator[MemoryOption]:
     if _is_free(config):
         yield from _halved("memory.micro_batch", config.micro_batch, config.rows_per_step)
     yield from _halved("memory.rollout_rows", config.rollout_rows, config.rows_per_rollout)
     if config.rollout_weights == "merged":
-        yield Lever({"rollout.weights": "quantized"})
+        yield MemoryOption({"rollout.weights": "quantized"})
     yield from _halved("eval.batch", config.eval.batch, config.eval.batch, "evaluations take longer")
     modes = ("none", "plain", "unsloth") if target.card else ("none", "plain")
     if (mode := config.checkpointing) in modes[:-1]:
-        yield Lever({"memory.checkpointing": modes[modes.index(mode) + 1]})
+        yield MemoryOption({"memory.checkpointing": modes[modes.index(mode) + 1]})
     if config.optimizer.name.startswith("adamw_torch") and target.card:
-        yield Lever({"optimizer.name": "adamw_8bit"})
+        yield MemoryOption({"optimizer.name": "adamw_8bit"})
     yield from _learning_levers(config)
 
 
-def _learning_levers(config: RunConfig) -> Iterator[Lever]:
+def _learning_levers(config: RunConfig) -> Iterator[MemoryOption]:
     """Yields what saves memory at the cost of what is learnt, or how well."""
     if config.model.bits == 16:
-        yield Lever({"model.bits": 4}, "QLoRA instead of LoRA: frozen weights in 4 bit", costs_learning=True)
+        yield MemoryOption({"model.bits": 4}, "QLoRA instead of LoRA: frozen weights in 4 bit", costs_learning=True)
     elif config.model.checkpoint == "dynamic":
-        yield Lever({"model.checkpoint": "plain"}, "sensitive layers in 4 bit too", costs_learning=True)
+        yield MemoryOption({"model.checkpoint": "plain"}, "sensitive layers in 4 bit too", costs_learning=True)
     longest = config.grpo.max_completion_tokens
     for shorter in filter(None, (longest * 3 // 4, longest // 2)):
         settings = {"grpo.max_completion_tokens": shorter}
-        yield Lever(settings, f"completions end at {shorter} tokens", costs_learning=True)
+        yield MemoryOption(settings, f"completions end at {shorter} tokens", costs_learning=True)
     if rank := config.adapter.rank // 2:
-        yield Lever({"adapter.rank": rank}, "half as many weights learn", costs_learning=True)
+        yield MemoryOption({"adapter.rank": rank}, "half as many weights learn", costs_learning=True)
 
 
 def _is_free(config: RunConfig) -> bool:
@@ -200,11 +200,11 @@ def _is_free(config: RunConfig) -> bool:
     return config.grpo.loss != "bnpo"
 
 
-def _halved(key: str, value: int, rows: int, costs: str = "") -> Iterator[Lever]:
+def _halved(key: str, value: int, rows: int, costs: str = "") -> Iterator[MemoryOption]:
     """Yields about a half, a quarter, an eighth ... of a number of rows."""
     while value > 1:
         value = divisors(rows, value // 2)[-1]
-        yield Lever({key: value}, costs)
+        yield MemoryOption({key: value}, costs)
 
 
 def _more(saved: int) -> str:
@@ -212,7 +212,7 @@ def _more(saved: int) -> str:
     return f"{max(-saved, 0) / GIB:.1f}".removesuffix(".0") + " GiB more"
 
 
-def _ratio(run: RunConfig, config: RunConfig, target: Target) -> float:
+def _ratio(run: RunConfig, config: RunConfig, target: PlanTarget) -> float:
     return target.relative_step_time(run) / target.relative_step_time(config)
 
 

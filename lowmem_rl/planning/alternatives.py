@@ -8,9 +8,9 @@ from lowmem_rl.memory.estimate import MemoryEstimate, estimate
 from lowmem_rl.memory.terms import ppo_extra_bytes
 from lowmem_rl.memory.workload import on_plain_trl, workload_of
 from lowmem_rl.models.hardware import GIB
-from lowmem_rl.planning.overrides import changed
-from lowmem_rl.planning.search import Target
-from lowmem_rl.planning.step_time import Seconds, step_time
+from lowmem_rl.planning.overrides import with_overrides
+from lowmem_rl.planning.search import PlanTarget
+from lowmem_rl.planning.step_time import SecondsRange, step_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +20,14 @@ class Alternative:
     name: str
     expected_bytes: int
     upper_bytes: int
-    run: Seconds | None
+    run: SecondsRange | None
 
     def __str__(self) -> str:
         hours = "" if self.run is None else f", {self.run.low / 3600:.1f} to {self.run.high / 3600:.1f} hours"
         return f"{self.name}: {self.expected_bytes / GIB:.1f} GiB, up to {self.upper_bytes / GIB:.1f}{hours}"
 
 
-def alternatives(config: RunConfig, target: Target, informative_share: float = 1.0) -> tuple[Alternative, ...]:
+def alternatives(config: RunConfig, target: PlanTarget, informative_share: float = 1.0) -> tuple[Alternative, ...]:
     """Returns QLoRA, LoRA, plain TRL and PPO at a resolved run's own settings.
 
     No hours are known of the last two.
@@ -35,17 +35,17 @@ def alternatives(config: RunConfig, target: Target, informative_share: float = 1
     return tuple(_alternatives(config, target, informative_share))
 
 
-def _alternatives(config: RunConfig, target: Target, informative_share: float) -> Iterator[Alternative]:
+def _alternatives(config: RunConfig, target: PlanTarget, informative_share: float) -> Iterator[Alternative]:
     # What is in 16 bit already needs no expanded copy.
     for name, settings in (("QLoRA", {"model.bits": 4}), ("LoRA", {"model.bits": 16, "rollout.weights": "quantized"})):
-        run = changed(config, settings)
+        run = with_overrides(config, settings)
         time = step_time(run, target.shape, target.card, informative_share)
         yield _alternative(name, target.estimate(run), time.run if time else None)
     yield from _on_plain_trl(config, target)
     yield _as_ppo(target.estimate(config))
 
 
-def _on_plain_trl(config: RunConfig, target: Target) -> Iterator[Alternative]:
+def _on_plain_trl(config: RunConfig, target: PlanTarget) -> Iterator[Alternative]:
     """Yields TRL with this run's wave, and with all rows of a rollout at once, as TRL itself samples them."""
     work, wave, rows = on_plain_trl(workload_of(config, target.shape)), config.rollout_rows, config.rows_per_rollout
     if wave < rows:
@@ -60,5 +60,5 @@ def _as_ppo(needed: MemoryEstimate) -> Alternative:
     return Alternative("PPO, with its value model", needed.expected_bytes + extra, needed.upper_bytes + extra, None)
 
 
-def _alternative(name: str, needed: MemoryEstimate, run: Seconds | None = None) -> Alternative:
+def _alternative(name: str, needed: MemoryEstimate, run: SecondsRange | None = None) -> Alternative:
     return Alternative(name, needed.expected_bytes, needed.upper_bytes, run)

@@ -25,7 +25,7 @@ MOST_SAMPLES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Budget:
     """Where a run is planned for."""
 
     card: Card | None
@@ -34,7 +34,7 @@ class Place:
     name: str
 
 
-def asked_place(card: str | None, vram: str | None) -> Place | None:
+def asked_place(card: str | None, vram: str | None) -> Budget | None:
     """Returns the place that `--card` or `--vram` names, None without either.
 
     Raises `ConfigError` for both at once and for a number that is none, `UnknownName` for the card.
@@ -49,22 +49,22 @@ def asked_place(card: str | None, vram: str | None) -> Place | None:
     return None if vram is None else _unnamed_place(read_bytes(vram))
 
 
-def place_of(key: str) -> Place:
+def place_of(key: str) -> Budget:
     """Returns a card with all it offers, or for `cpu` this machine's free memory. Raises `UnknownName`."""
     if key.strip().lower() == CPU:
-        return Place(None, free_ram_bytes(), "this machine's CPU")
+        return Budget(None, free_ram_bytes(), "this machine's CPU")
     card = find_card(key, besides=[CPU])
-    return Place(card, card.offered_bytes, card.name)
+    return Budget(card, card.offered_bytes, card.name)
 
 
-def place_here(machine: Machine) -> Place:
+def place_here(machine: Machine) -> Budget:
     """Returns this machine: what is free on its card now, or in its RAM."""
     if machine.has_gpu:
-        return Place(machine.card, machine.free_bytes, f"this machine's {machine.name}")
-    return Place(None, machine.ram_bytes, "this machine's CPU")
+        return Budget(machine.card, machine.free_bytes, f"this machine's {machine.name}")
+    return Budget(None, machine.ram_bytes, "this machine's CPU")
 
 
-def nearest_card(place: Place) -> str | None:
+def nearest_card(place: Budget) -> str | None:
     """Returns the key of the listed card a preset is chosen by: the place's own, else the largest that offers no more.
 
     None for a CPU. Cards of one size differ by up to a tenth in what they offer.
@@ -103,9 +103,9 @@ def read_pass_rate(text: str) -> PassRate:
     return outcomes(numbers) if others else first
 
 
-def _unnamed_place(size: int) -> Place:
+def _unnamed_place(size: int) -> Budget:
     name = f"a card with {size / GIB:.1f} GiB"
-    return Place(Card(UNNAMED, name, size, (8, 0), "--vram"), size, name)
+    return Budget(Card(UNNAMED, name, size, (8, 0), "--vram"), size, name)
 
 
 def _read_counts(file: str) -> list[tuple[int, int]]:

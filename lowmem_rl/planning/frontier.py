@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lowmem_rl.config.run_config import RunConfig
-from lowmem_rl.planning.overrides import Settings, changed, divisors
-from lowmem_rl.planning.search import Target
+from lowmem_rl.planning.overrides import Settings, divisors, with_overrides
+from lowmem_rl.planning.search import PlanTarget
 from lowmem_rl.signal.pass_rate import PassRate
 from lowmem_rl.signal.signal_report import SignalReport, signal_report
 
@@ -43,7 +43,7 @@ class FrontierPoint:
         return self.signal.informative_share
 
 
-def frontier(config: RunConfig, target: Target, pass_rate: PassRate) -> tuple[FrontierPoint, ...]:
+def frontier(config: RunConfig, target: PlanTarget, pass_rate: PassRate) -> tuple[FrontierPoint, ...]:
     """Returns the usual group sizes and the wanted one, from the smallest up; the config is resolved."""
     wanted = target.relative_step_time(config)
     return tuple(_points(config, target, pass_rate, wanted))
@@ -51,7 +51,9 @@ def frontier(config: RunConfig, target: Target, pass_rate: PassRate) -> tuple[Fr
 
 def with_group(config: RunConfig, group_size: int) -> RunConfig:
     """Returns the run with another group, micro-batch and wave held as far as they divide its rows."""
-    return changed(config, {"grpo.group_size": group_size, **held(config, group_size, config.grpo.prompts_per_step)})
+    return with_overrides(
+        config, {"grpo.group_size": group_size, **held(config, group_size, config.grpo.prompts_per_step)}
+    )
 
 
 def held(config: RunConfig, group_size: int, prompts_per_step: int) -> Settings:
@@ -81,7 +83,7 @@ def signal_of(config: RunConfig, pass_rate: PassRate) -> SignalReport:
     )
 
 
-def _points(config: RunConfig, target: Target, pass_rate: PassRate, wanted: float) -> Iterator[FrontierPoint]:
+def _points(config: RunConfig, target: PlanTarget, pass_rate: PassRate, wanted: float) -> Iterator[FrontierPoint]:
     for group_size in sorted({*GROUP_SIZES, config.grpo.group_size}):
         run = with_group(config, group_size)
         needed = target.estimate(run)

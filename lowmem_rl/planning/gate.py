@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from lowmem_rl.errors import DoesNotFit, LowMemError, NoSignal
 from lowmem_rl.models.hardware import GIB
 from lowmem_rl.planning.plan import Plan
-from lowmem_rl.signal.signal_report import Finding
+from lowmem_rl.signal.signal_report import SignalFinding
 
 CHEAPEST = 3
 
@@ -37,7 +37,7 @@ def _teaches(plan: Plan) -> str:
     )
 
 
-def _cure(finding: Finding) -> str:
+def _cure(finding: SignalFinding) -> str:
     text = finding.cure.text
     return f"Set {text}." if finding.cure.settings else f"{text.capitalize()}."
 

@@ -6,16 +6,16 @@ from typing import Any
 
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.memory.estimate import MemoryEstimate
-from lowmem_rl.planning.overrides import PLANNED, Settings, as_text, changed, new_to, pinned
-from lowmem_rl.planning.search import Target, choose
+from lowmem_rl.planning.overrides import PLANNED, Settings, as_text, new_to, pinned, with_overrides
+from lowmem_rl.planning.search import PlanTarget, choose
 
 HOLD_LITTLE = frozenset({"advantages", "optimizer", "between"})
 """Parts of a run that need less memory than the rollout or the update: no setting that is searched makes it less."""
 
 
-def cure(config: RunConfig, target: Target, phase: str, settings: Settings) -> str:
+def cure(config: RunConfig, target: PlanTarget, phase: str, settings: Settings) -> str:
     """Returns a hint for a resolved run that did not get through a phase even with `settings`."""
-    failed = changed(config, settings)
+    failed = with_overrides(config, settings)
     found = fitting(failed, lacking(failed, target, phase))
     if found is not None:
         return f"This fits what was there: --set {as_text(new_to(config, found))}"
@@ -31,7 +31,7 @@ def _has_fitted(estimate: MemoryEstimate, phase: str) -> bool:
     )
 
 
-def lacking(failed: RunConfig, target: Target, phase: str) -> Target:
+def lacking(failed: RunConfig, target: PlanTarget, phase: str) -> PlanTarget:
     """Returns the target with less memory than `failed` is expected to need in the phase: there was no more.
 
     What is no phase of the estimate holds no more than what is there between two steps.
@@ -41,10 +41,10 @@ def lacking(failed: RunConfig, target: Target, phase: str) -> Target:
     return replace(target, budget_bytes=min(target.budget_bytes, needed - 1))
 
 
-def fitting(failed: RunConfig, target: Target) -> dict[str, Any] | None:
+def fitting(failed: RunConfig, target: PlanTarget) -> dict[str, Any] | None:
     """Returns settings with which the run fits, those first that cost no learning; None where none are known."""
     for settings in _ever_smaller(failed):
-        run = choose(changed(failed, settings), target)
+        run = choose(with_overrides(failed, settings), target)
         if target.fits(run):
             return pinned({key: value for key, value in settings.items() if key not in PLANNED}, run)
     return None

@@ -8,7 +8,7 @@ from lowmem_rl.config.run_config import RunConfig
 Settings = Mapping[str, Any]
 
 
-def changed(config: RunConfig, settings: Settings) -> RunConfig:
+def with_overrides(config: RunConfig, settings: Settings) -> RunConfig:
     """Returns the configuration with these values, which the planner knows to be allowed."""
     sections: dict[str, dict[str, Any]] = {}
     for key, value in settings.items():

@@ -14,7 +14,7 @@ from lowmem_rl.models.lookup import ModelShape
 from lowmem_rl.planning.advice import Advice, advice
 from lowmem_rl.planning.alternatives import Alternative, alternatives
 from lowmem_rl.planning.frontier import FrontierPoint, frontier, signal_of
-from lowmem_rl.planning.search import Target, choose
+from lowmem_rl.planning.search import PlanTarget, choose
 from lowmem_rl.planning.step_time import StepTime, step_time
 from lowmem_rl.signal.pass_rate import PassRate, unknown
 from lowmem_rl.signal.signal_report import SignalReport
@@ -25,7 +25,7 @@ class Plan:
     """A run that is decided: `config` holds no "auto"."""
 
     config: RunConfig
-    target: Target
+    target: PlanTarget
     estimate: MemoryEstimate
     signal: SignalReport
     time: StepTime | None
@@ -82,7 +82,7 @@ def plan(
     """
     if budget_bytes is None:
         budget_bytes = card.offered_bytes if card else free_ram_bytes()
-    rate, target = pass_rate or unknown(), Target(shape, card, budget_bytes, calibration)
+    rate, target = pass_rate or unknown(), PlanTarget(shape, card, budget_bytes, calibration)
     resolved = choose(config, target)
     signal = signal_of(resolved, rate)
     learnt = 1.0 if rate.kind == "unknown" else signal.informative_share

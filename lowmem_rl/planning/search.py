@@ -18,7 +18,7 @@ from lowmem_rl.memory.estimate import MemoryEstimate, estimate
 from lowmem_rl.memory.workload import Workload, engine_of, workload_of
 from lowmem_rl.models.hardware import Card
 from lowmem_rl.models.lookup import ModelShape
-from lowmem_rl.planning.overrides import changed, divisors
+from lowmem_rl.planning.overrides import divisors, with_overrides
 from lowmem_rl.planning.step_time import relative_step_time
 
 AS_FAST = 1.02
@@ -31,7 +31,7 @@ Choice = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class PlanTarget:
     """What a run is planned for: a model, a card (None is a CPU) and the bytes it may use."""
 
     shape: ModelShape
@@ -67,27 +67,27 @@ def _estimate_of(workload: Workload, shape: ModelShape, card: Card | None) -> Me
 
 def resolve_auto(config: RunConfig, shape: ModelShape, budget_bytes: int, card: Card | None) -> RunConfig:
     """Returns the run with every "auto" chosen: the fastest that fits, else the one that needs least."""
-    return choose(config, Target(shape, card, budget_bytes))
+    return choose(config, PlanTarget(shape, card, budget_bytes))
 
 
-def choose(config: RunConfig, target: Target) -> RunConfig:
+def choose(config: RunConfig, target: PlanTarget) -> RunConfig:
     """Returns the run with every "auto" chosen for the target; the same input gives the same choice."""
     halves = (_choices(_rollouts(config, target)), _choices(_updates(config, target)))
-    frugal, fast = (changed(config, halves[0][end] | halves[1][end]) for end in (0, -1))
+    frugal, fast = (with_overrides(config, halves[0][end] | halves[1][end]) for end in (0, -1))
     if frugal == fast or not target.fits(frugal):
         return frugal
     best = [_best(half, frugal, fast, target) for half in halves]
-    together = changed(config, best[0] | best[1])
+    together = with_overrides(config, best[0] | best[1])
     if target.fits(together):
         return together
-    runs = (changed(config, rollout | update) for rollout, update in product(*halves))
+    runs = (with_overrides(config, rollout | update) for rollout, update in product(*halves))
     return next(run for run in sorted(runs, key=target.relative_step_time) if target.fits(run))
 
 
-def _best(half: Sequence[Choice], frugal: RunConfig, fast: RunConfig, target: Target) -> Choice:
+def _best(half: Sequence[Choice], frugal: RunConfig, fast: RunConfig, target: PlanTarget) -> Choice:
     """Returns the choice for one half; the other half is frugal in memory and fast in time."""
-    uppers = [target.upper_bytes(changed(frugal, choice)) for choice in half]
-    times = [target.relative_step_time(changed(fast, choice)) for choice in half]
+    uppers = [target.upper_bytes(with_overrides(frugal, choice)) for choice in half]
+    times = [target.relative_step_time(with_overrides(fast, choice)) for choice in half]
     fitting = [i for i, upper in enumerate(uppers) if upper <= target.budget_bytes]
     limit = AS_FAST * min(times[i] for i in fitting)
     return half[min((i for i in fitting if times[i] <= limit), key=lambda i: (uppers[i], times[i]))]
@@ -97,7 +97,7 @@ def _choices(options: dict[str, Sequence[Any]]) -> list[Choice]:
     return [dict(zip(options, values, strict=True)) for values in product(*options.values())]
 
 
-def _rollouts(config: RunConfig, target: Target) -> dict[str, Sequence[Any]]:
+def _rollouts(config: RunConfig, target: PlanTarget) -> dict[str, Sequence[Any]]:
     """Values for wave and weights where they are "auto", the most frugal first."""
     options: dict[str, Sequence[Any]] = {}
     if config.rollout.weights == "auto":
@@ -107,13 +107,13 @@ def _rollouts(config: RunConfig, target: Target) -> dict[str, Sequence[Any]]:
     return options
 
 
-def _weights(config: RunConfig, target: Target) -> Sequence[str]:
+def _weights(config: RunConfig, target: PlanTarget) -> Sequence[str]:
     """In 16 bit nothing has to be expanded; other engines use the weights as they are."""
     can_merge = config.model.bits == 4 and engine_of(config, target.shape) == "lowmem"
     return ("quantized", "merged") if can_merge else ("quantized",)
 
 
-def _updates(config: RunConfig, target: Target) -> dict[str, Sequence[Any]]:
+def _updates(config: RunConfig, target: PlanTarget) -> dict[str, Sequence[Any]]:
     """Values for micro-batch and checkpointing where they are "auto", the most frugal first."""
     options: dict[str, Sequence[Any]] = {}
     if config.memory.micro_batch == "auto":

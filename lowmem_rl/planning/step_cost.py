@@ -1,7 +1,8 @@
 """What a GRPO step asks of a card, part by part: multiplications, bytes moved, kernels launched.
 
 Counts alone, no speed. N is the number of weights in the linear layers, V x H that of the head, which works on
-completion tokens only. A `Course` says how long sequences are against their limits and how many groups are learnt from.
+completion tokens only. A `Scenario` says how long sequences are against their limits, and how many groups are
+learnt from.
 Our engine reads each distinct prompt once, and a waiting row takes the slot of a finished one; `generate` gives every
 row its own copy of the prompt and decodes until the last row of a wave has ended. In the update every row has its own
 copy of the prompt, micro-batches are filled with tokens whatever the rows, and dead groups cost nothing.
@@ -34,7 +35,7 @@ WeightPath = Literal["fused", "expand", "copy"]
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class StepCost:
     """One part of a step, done `times` over. Multiplications overlap with `bytes`, expanding with nothing."""
 
     name: str
@@ -48,7 +49,7 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class Scenario:
     """How a step goes that nobody knows beforehand."""
 
     filled: float = 1.0
@@ -57,10 +58,10 @@ class Course:
     """Share of the groups whose rewards differ."""
 
 
-LONGEST = Course()
+LONGEST = Scenario()
 
 
-def step_work(config: RunConfig, shape: ModelShape, course: Course = LONGEST) -> Iterator[Work]:
+def step_work(config: RunConfig, shape: ModelShape, course: Scenario = LONGEST) -> Iterator[StepCost]:
     """Yields what one optimizer step of a resolved run takes; a rollout that serves several steps counts in part."""
     grpo, rows = config.grpo, config.rows_per_rollout
     steps_a_rollout = grpo.steps_per_rollout * grpo.passes_per_rollout
@@ -76,7 +77,7 @@ def step_work(config: RunConfig, shape: ModelShape, course: Course = LONGEST) ->
     yield replace(work, times=max(1.0, micro_batches * course.filled * live))
 
 
-def evaluation_work(config: RunConfig, shape: ModelShape, course: Course = LONGEST) -> Iterator[Work]:
+def evaluation_work(config: RunConfig, shape: ModelShape, course: Scenario = LONGEST) -> Iterator[StepCost]:
     """Yields what all evaluations of a run take: the full one at both ends, the cheap ones in between."""
     full, quick = config.eval.examples, min(config.eval.quick_examples, config.eval.examples)
     between = (config.grpo.steps - 1) // config.eval.every if config.eval.every else 0
@@ -129,11 +130,13 @@ def attention_flops(shape: ModelShape, rows: int, tokens: float) -> float:
     return 2.0 * shape.num_layers * shape.query_size * rows * tokens**2
 
 
-def decode(shape: ModelShape, path: WeightPath, adapter: int, rows: float, prompt_tokens: float, steps: float) -> Work:
+def decode(
+    shape: ModelShape, path: WeightPath, adapter: int, rows: float, prompt_tokens: float, steps: float
+) -> StepCost:
     """`steps` tokens for each of `rows` rows; the KV cache counts at its mean length, `adapter` is its weights."""
     context = prompt_tokens + steps / 2
     fixed = weight_bytes(shape, path) + LOW_BYTES * (head_params(shape) + adapter)
-    return Work(
+    return StepCost(
         name="decode",
         times=steps,
         flops=2.0 * (shape.linear_params + head_params(shape)) * rows,
@@ -143,15 +146,17 @@ def decode(shape: ModelShape, path: WeightPath, adapter: int, rows: float, promp
     )
 
 
-def prefill(shape: ModelShape, path: WeightPath, rows: int, prompt_tokens: int) -> Work:
+def prefill(shape: ModelShape, path: WeightPath, rows: int, prompt_tokens: int) -> StepCost:
     """One forward over the prompts of a wave: 2N a token."""
     return log_probs("prefill", shape, path, rows, rows * prompt_tokens, completion_tokens=0)
 
 
-def log_probs(name: str, shape: ModelShape, path: WeightPath, rows: int, tokens: int, completion_tokens: int) -> Work:
+def log_probs(
+    name: str, shape: ModelShape, path: WeightPath, rows: int, tokens: int, completion_tokens: int
+) -> StepCost:
     """One forward without gradients over `rows` rows with `tokens` tokens in all: 2N a token."""
     head = 2.0 * head_params(shape) * completion_tokens
-    return Work(
+    return StepCost(
         name=name,
         times=1,
         flops=2.0 * shape.linear_params * tokens + head + attention_flops(shape, rows, tokens / rows),
@@ -169,7 +174,7 @@ def update(
     completion_tokens: int,
     *,
     checkpointing: Literal["unsloth", "plain", "none"],
-) -> Work:
+) -> StepCost:
     """Forward and backward of a micro-batch: 4N a token, 6N where activations are recomputed.
 
     2N forward and 2N for the gradient of the activations: the base is frozen and gets none of its own.
@@ -179,7 +184,7 @@ def update(
     slower = OFFLOAD_SLOWDOWN if checkpointing == "unsloth" else 1.0
     attention = (passes + 1.5) * attention_flops(shape, rows, tokens / rows)
     linear, head = 2.0 * passes * shape.linear_params * tokens, 4.0 * head_params(shape) * completion_tokens
-    return Work(
+    return StepCost(
         name="update",
         times=1,
         flops=slower * (linear + head + attention),
@@ -190,8 +195,8 @@ def update(
 
 
 def _sampling(
-    config: RunConfig, shape: ModelShape, course: Course, rows: int, wave: int, prompts: int
-) -> Iterator[Work]:
+    config: RunConfig, shape: ModelShape, course: Scenario, rows: int, wave: int, prompts: int
+) -> Iterator[StepCost]:
     if engine_of(config, shape) == "lowmem":
         yield from _ours(config, shape, course, rows, wave, prompts)
         return
@@ -202,7 +207,9 @@ def _sampling(
         yield replace(decoded, times=waves * decoded.times)
 
 
-def _ours(config: RunConfig, shape: ModelShape, course: Course, rows: int, wave: int, prompts: int) -> Iterator[Work]:
+def _ours(
+    config: RunConfig, shape: ModelShape, course: Scenario, rows: int, wave: int, prompts: int
+) -> Iterator[StepCost]:
     """Full waves for as long as rows wait, then one whose rows leave until the longest ends."""
     merged, adapter = config.rollout_weights == "merged", _adapter(config, shape)
     launches = OWN_LAYERS_LAUNCHES if config.model.bits == 4 and not merged else 1.0
@@ -219,10 +226,10 @@ def _ours(config: RunConfig, shape: ModelShape, course: Course, rows: int, wave:
         yield replace(decoded, times=times * decoded.times, layer_passes=launches * decoded.layer_passes)
 
 
-def merging(config: RunConfig, shape: ModelShape) -> Work:
+def merging(config: RunConfig, shape: ModelShape) -> StepCost:
     """The copy of a rollout: every weight expanded once, then read and written once more where layers are joined."""
     moved = 2.0 * LOW_BYTES * shape.linear_params
-    return Work("merge", 1, 0.0, moved, expanded_bytes(shape, update_path(config)), 1.0 * shape.num_layers)
+    return StepCost("merge", 1, 0.0, moved, expanded_bytes(shape, update_path(config)), 1.0 * shape.num_layers)
 
 
 def _adapter(config: RunConfig, shape: ModelShape) -> int:

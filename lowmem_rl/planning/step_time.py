@@ -14,7 +14,7 @@ from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.models.hardware import Card
 from lowmem_rl.models.lookup import ModelShape
 from lowmem_rl.planning.speeds import TYPICAL, Speed, speed_of
-from lowmem_rl.planning.step_cost import LONGEST, Course, Work, evaluation_work, step_work
+from lowmem_rl.planning.step_cost import LONGEST, Scenario, StepCost, evaluation_work, step_work
 
 GRADE = "assumed"
 """Evidence of the weakest link, the efficiencies."""
@@ -40,7 +40,7 @@ PEAK = Efficiency(bandwidth=1.0, flops=1.0, layer_s=0.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Seconds:
+class SecondsRange:
     """A range of time."""
 
     low: float
@@ -59,9 +59,9 @@ class Seconds:
 class StepTime:
     """Seconds of one optimizer step, in all and by part, and of the whole run with its evaluations."""
 
-    step: Seconds
-    parts: dict[str, Seconds]
-    run: Seconds
+    step: SecondsRange
+    parts: dict[str, SecondsRange]
+    run: SecondsRange
     grade: str = GRADE
 
     @property
@@ -104,20 +104,20 @@ def time_at(config: RunConfig, shape: ModelShape, speed: Speed, informative_shar
             name: _range(_named(short, name), _named(long, name), speed)
             for name in dict.fromkeys(work.name for work in long)
         },
-        run=Seconds(steps * step.low + evaluations.low, steps * step.high + evaluations.high),
+        run=SecondsRange(steps * step.low + evaluations.low, steps * step.high + evaluations.high),
     )
 
 
-def _courses(informative_share: float = 1.0) -> tuple[Course, Course]:
+def _courses(informative_share: float = 1.0) -> tuple[Scenario, Scenario]:
     """Returns the shortest step and the longest."""
-    return Course(SHORT, informative_share), replace(LONGEST, informative=informative_share)
+    return Scenario(SHORT, informative_share), replace(LONGEST, informative=informative_share)
 
 
-def _named(works: Iterable[Work], name: str) -> Iterator[Work]:
+def _named(works: Iterable[StepCost], name: str) -> Iterator[StepCost]:
     return (work for work in works if work.name == name)
 
 
-def seconds(work: Work, speed: Speed, efficiency: Efficiency) -> float:
+def seconds(work: StepCost, speed: Speed, efficiency: Efficiency) -> float:
     """Returns how long a part takes: max(host, expanding + max(multiplying, moving)), as often as it is done."""
     bytes_per_s = speed.bytes_per_s * efficiency.bandwidth
     multiplying = work.flops / (speed.flops_per_s * efficiency.flops)
@@ -125,6 +125,6 @@ def seconds(work: Work, speed: Speed, efficiency: Efficiency) -> float:
     return work.times * max(on_card, work.layer_passes * efficiency.layer_s)
 
 
-def _range(short: Iterable[Work], long: Iterable[Work], speed: Speed) -> Seconds:
+def _range(short: Iterable[StepCost], long: Iterable[StepCost], speed: Speed) -> SecondsRange:
     low = sum(seconds(work, speed, AT_BEST) for work in short)
-    return Seconds(low, sum(seconds(work, speed, AT_WORST) for work in long))
+    return SecondsRange(low, sum(seconds(work, speed, AT_WORST) for work in long))

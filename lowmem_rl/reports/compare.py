@@ -8,7 +8,7 @@ from typing import Any
 from lowmem_rl.config.compose import flatten
 from lowmem_rl.errors import ConfigError, RunDirError
 from lowmem_rl.reports.escape import one_line
-from lowmem_rl.reports.run_record import LENIENT, STRICT, Evaluation, RunRecord, read_record
+from lowmem_rl.reports.run_record import LENIENT, STRICT, EvalRecord, RunRecord, read_record
 from lowmem_rl.reports.sections.curves import learning_curve
 from lowmem_rl.stats import SIGNIFICANT, PairedDifference, compare_shared, holm
 
@@ -42,7 +42,7 @@ class Comparison:
 
     names: tuple[str, ...]
     records: tuple[RunRecord, ...]
-    evaluations: tuple[Evaluation, ...]
+    evaluations: tuple[EvalRecord, ...]
     pairs: tuple[RunPair, ...]
     differences: dict[str, tuple[Any, ...]]
     """The settings that are not the same in all, a value a run."""
@@ -88,7 +88,7 @@ def config_differences(configs: Sequence[dict[str, Any]]) -> dict[str, tuple[Any
     return {key: values for key, values in found.items() if any(value != values[0] for value in values)}
 
 
-def _judged_by(record: RunRecord) -> Evaluation:
+def _judged_by(record: RunRecord) -> EvalRecord:
     evaluation = record.latest
     if evaluation is None:
         raise RunDirError(
@@ -103,7 +103,7 @@ def _judged_by(record: RunRecord) -> Evaluation:
     return evaluation
 
 
-def _check_same_task(first: RunRecord, first_eval: Evaluation, other: RunRecord, other_eval: Evaluation) -> None:
+def _check_same_task(first: RunRecord, first_eval: EvalRecord, other: RunRecord, other_eval: EvalRecord) -> None:
     held_out = [
         {key: record.setting(f"task.{key}") for key in TASK_DATA}
         | {key: evaluation.result.get(key) for key in ("task", "split")}
@@ -117,7 +117,7 @@ def _check_same_task(first: RunRecord, first_eval: Evaluation, other: RunRecord,
 
 
 def _pairs(
-    names: Sequence[str], records: Sequence[RunRecord], evaluations: Sequence[Evaluation]
+    names: Sequence[str], records: Sequence[RunRecord], evaluations: Sequence[EvalRecord]
 ) -> tuple[RunPair, ...]:
     base, *others = evaluations
     found = [
@@ -130,7 +130,7 @@ def _pairs(
 
 
 def _paired(
-    first: RunRecord, first_eval: Evaluation, other: RunRecord, other_eval: Evaluation, judged: str
+    first: RunRecord, first_eval: EvalRecord, other: RunRecord, other_eval: EvalRecord, judged: str
 ) -> PairedDifference:
     told = paired_difference(first_eval, other_eval, judged)
     if told is None:
@@ -141,7 +141,7 @@ def _paired(
     return told
 
 
-def paired_difference(first: Evaluation, second: Evaluation, judged: str) -> PairedDifference | None:
+def paired_difference(first: EvalRecord, second: EvalRecord, judged: str) -> PairedDifference | None:
     """Returns how much better the second is on the items both have, None where there are none."""
     return compare_shared(first.shares(judged), second.shares(judged))
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from lowmem_rl.reports.compare import UNSET, Comparison, RunPair
 from lowmem_rl.reports.escape import one_line, p_text, points
 from lowmem_rl.reports.html import fill, write_page
-from lowmem_rl.reports.page_table import Cells, Table
+from lowmem_rl.reports.page_table import Cells, PageTable
 from lowmem_rl.reports.sections.charts import Chart, Series, rounded, thinned
-from lowmem_rl.reports.sections.curves import Point, learning_curve
+from lowmem_rl.reports.sections.curves import CurvePoint, learning_curve
 from lowmem_rl.reports.sections.results import share
 
-ALONG: dict[str, Callable[[Point], float | None]] = {
+ALONG: dict[str, Callable[[CurvePoint], float | None]] = {
     "step": lambda point: point.step,
     "tokens": lambda point: point.tokens,
     "minutes": lambda point: round(point.seconds / 60, 4),
@@ -51,7 +51,7 @@ def headline(told: Comparison) -> str:
     return "; ".join(found) or "Not distinguishable"
 
 
-def _results(told: Comparison, names: Sequence[str]) -> Table:
+def _results(told: Comparison, names: Sequence[str]) -> PageTable:
     rows = tuple(
         (
             name,
@@ -64,14 +64,14 @@ def _results(told: Comparison, names: Sequence[str]) -> Table:
     )
     first = told.evaluations[0].result
     note = f"Each run's last evaluation on {one_line(first.get('task'), 60)}, greedy, with 95 % intervals."
-    return Table("Results", note, ("run", "step", "items", "answer anywhere", "asked form"), rows)
+    return PageTable("Results", note, ("run", "step", "items", "answer anywhere", "asked form"), rows)
 
 
-def _pairs(told: Comparison) -> Table:
+def _pairs(told: Comparison) -> PageTable:
     adjusted = f" P-values are adjusted for {len(told.pairs)} comparisons." if len(told.pairs) > 1 else ""
     note = f"The same items, paired; a difference counts where chance alone makes it in less than one of 20.{adjusted}"
     head = (f"against {one_line(told.names[0], 40)}", "", "answer anywhere", "asked form", "items won and lost")
-    return Table("Against the first", note, head, tuple(map(_pair, told.pairs)))
+    return PageTable("Against the first", note, head, tuple(map(_pair, told.pairs)))
 
 
 def _pair(pair: RunPair) -> Cells:
@@ -85,12 +85,12 @@ def _pair(pair: RunPair) -> Cells:
     )
 
 
-def _settings(told: Comparison, names: Sequence[str]) -> Table:
+def _settings(told: Comparison, names: Sequence[str]) -> PageTable:
     rows = tuple(
         (one_line(key, 60), *("unset" if value is UNSET else one_line(value, 200) for value in values))
         for key, values in told.differences.items()
     )
-    return Table("Settings that differ", "", ("key", *names), rows)
+    return PageTable("Settings that differ", "", ("key", *names), rows)
 
 
 def _charts(told: Comparison, names: Sequence[str]) -> Iterator[Chart]:
@@ -108,8 +108,8 @@ def _chart(
     note: str,
     along: str,
     names: Sequence[str],
-    curves: Sequence[Sequence[Point]],
-    value: Callable[[Point], float | None],
+    curves: Sequence[Sequence[CurvePoint]],
+    value: Callable[[CurvePoint], float | None],
     *,
     are_points: bool = False,
 ) -> Chart:

@@ -41,7 +41,7 @@ Audit = Callable[[RunRecord], RunRecord]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class PageState:
     """A page, what names its state, and whether it is the run's last."""
 
     body: bytes
@@ -56,10 +56,10 @@ class Follower:
         self.run = RunDir(path)
         self.audited = audited
         self.lock = Lock()
-        self.answer = Answer(b"", "", False)
+        self.answer = PageState(b"", "", False)
         self.rests_until = 0.0
 
-    def page(self) -> Answer:
+    def page(self) -> PageState:
         """Returns the page as it is now, or as it was a moment ago."""
         with self.lock:
             began = time.monotonic()
@@ -67,7 +67,7 @@ class Follower:
             if began >= self.rests_until or has_ended:
                 tag = f'"{self._state()}"'
                 if tag != self.answer.tag:
-                    self.answer = Answer(self._rendered().encode("utf-8", "replace"), tag, has_ended)
+                    self.answer = PageState(self._rendered().encode("utf-8", "replace"), tag, has_ended)
                     self.rests_until = began + (1 + REST) * (time.monotonic() - began)
             return self.answer
 
@@ -121,23 +121,23 @@ def follow(
         server.server_close()
 
 
-def _server(follower: Follower, port: int | None) -> "Server":
+def _server(follower: Follower, port: int | None) -> "LiveServer":
     reason = ""
     for number in [port] if port is not None else [*range(FIRST_PORT, FIRST_PORT + PORTS_TRIED), 0]:
         try:
-            return Server(follower, number)
+            return LiveServer(follower, number)
         except OSError as error:
             reason = error.strerror or str(error)
     raise SetupError(f"Port {port} cannot be used: {reason}.", hint="Give another with --port, or leave it out.")
 
 
-class Server(ThreadingHTTPServer):
+class LiveServer(ThreadingHTTPServer):
     """Listens on loopback; asks for no host's name, and is silent about readers who left."""
 
     server_bind = TCPServer.server_bind
 
     def __init__(self, follower: Follower, port: int) -> None:
-        super().__init__((LOOPBACK, port), Handler)
+        super().__init__((LOOPBACK, port), PageHandler)
         self.follower = follower
         self.names = {f"{host}:{self.server_address[1]}" for host in (LOOPBACK, "localhost")}
 
@@ -146,10 +146,10 @@ class Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-class Handler(BaseHTTPRequestHandler):
+class PageHandler(BaseHTTPRequestHandler):
     """Answers with the page, and with nothing else."""
 
-    server: Server
+    server: LiveServer
     timeout = MOST_WAITING_S
     server_version, sys_version = "lowmem-rl", ""
 
@@ -162,7 +162,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self._send_page(self.server.follower.page())
 
-    def _send_page(self, answer: Answer) -> None:
+    def _send_page(self, answer: PageState) -> None:
         about = {"ETag": answer.tag, "X-Run-Ended": "yes" if answer.is_last else "no"}
         if self.headers.get("If-None-Match") == answer.tag:
             self._send(304, b"", {}, **about)

@@ -6,7 +6,7 @@ Cells = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class PageTable:
     """All rows are as long as the head; the note stands above it."""
 
     title: str

@@ -18,7 +18,7 @@ ITEM = {"example_id": str, LENIENT: bool, STRICT: bool}
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class EvalRecord:
     """One evaluation: its entry in eval.json and its rows, which may be missing."""
 
     name: str
@@ -56,7 +56,7 @@ class RunRecord:
     metrics: tuple[Row, ...]
     """One row a step, in order; where a step was run again after a resume, its last row."""
     samples: tuple[Row, ...]
-    evaluations: tuple[Evaluation, ...]
+    evaluations: tuple[EvalRecord, ...]
     """In the order of their steps."""
     told: Row
     """eval.json, whole."""
@@ -87,16 +87,16 @@ class RunRecord:
         return any(evaluation.name == "after" for evaluation in self.evaluations)
 
     @property
-    def before(self) -> Evaluation | None:
+    def before(self) -> EvalRecord | None:
         return next((e for e in self.evaluations if e.name == "before"), None)
 
     @property
-    def latest(self) -> Evaluation | None:
+    def latest(self) -> EvalRecord | None:
         """The last evaluation behind a step of training."""
         return next((e for e in reversed(self.evaluations) if e.name != "before"), None)
 
     @property
-    def best(self) -> Evaluation | None:
+    def best(self) -> EvalRecord | None:
         """The evaluation whose adapter is in `best`."""
         name = part(self.told, "best").get("name")
         return next((e for e in self.evaluations if e.name == name), None)
@@ -167,12 +167,12 @@ def rows_in(row: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
 
-def _evaluations(run: RunDir, told: Row) -> list[Evaluation]:
+def _evaluations(run: RunDir, told: Row) -> list[EvalRecord]:
     ends = {name: part(told, name) for name in ("before", "after")}
     during = [result for result in rows_in(told, "during") if isinstance(result.get("step"), int)]
     named = [("before", ends["before"]), *((f"step-{e['step']:06d}", e) for e in during), ("after", ends["after"])]
     return [
-        Evaluation(name, result, tuple(_rows(run.eval_items(name), **ITEM)))
+        EvalRecord(name, result, tuple(_rows(run.eval_items(name), **ITEM)))
         for name, result in named
         if is_number(result.get("step"))
     ]

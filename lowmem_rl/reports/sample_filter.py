@@ -37,7 +37,7 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class SampleFilter:
     """What a completion must be to be shown."""
 
     conditions: tuple[Condition, ...] = ()
@@ -51,7 +51,7 @@ class Wanted:
         return in_steps and as_cut and all(condition.holds(row) for condition in self.conditions)
 
 
-def pick(record: RunRecord, wanted: Wanted) -> list[Row]:
+def pick(record: RunRecord, wanted: SampleFilter) -> list[Row]:
     """Returns the samples that are wanted, the latest step first. Raises `ConfigError` for a score that none has."""
     names = {REWARD, *(name for row in record.samples for name in row.get("scores") or {})}
     for condition in wanted.conditions:

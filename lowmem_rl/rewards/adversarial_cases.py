@@ -25,7 +25,7 @@ MOST_MISSES = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class RewardCase:
     """An example, the completion that earns everything, and some that are wrong in this task's own ways."""
 
     example: Example
@@ -38,7 +38,7 @@ Worth = Literal["wrong", "worthless", "right"]
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class Variant:
     """A completion that is not the perfect one, what it is, and what it is worth."""
 
     what: str
@@ -46,23 +46,23 @@ class Probe:
     worth: Worth
 
 
-def probes_of(trial: Trial) -> Iterator[Probe]:
+def probes_of(trial: RewardCase) -> Iterator[Variant]:
     """Yields what a policy may write instead of the perfect completion."""
     answer = trial.example.answer
     misses = list(near_misses(answer))
     for miss in misses:
         if wrong := with_answer(trial, miss):
-            yield Probe(f"the answer {miss!r} for {answer!r}", wrong, "wrong")
-            yield Probe(f"the answer only thought, and {miss!r} said", _only_thought(answer, wrong), "wrong")
+            yield Variant(f"the answer {miss!r} for {answer!r}", wrong, "wrong")
+            yield Variant(f"the answer only thought, and {miss!r} said", _only_thought(answer, wrong), "wrong")
     for wrong in trial.wrong:
-        yield Probe(f"the completion {wrong[-60:]!r}", wrong, "wrong")
+        yield Variant(f"the completion {wrong[-60:]!r}", wrong, "wrong")
     yield from _worthless(trial.example, misses)
-    yield Probe("the box in the thoughts", f"<think>\\boxed{{{answer}}}</think>", "right")
-    yield Probe("the boxed answer without work", f"\\boxed{{{answer}}}", "right")
-    yield Probe("the bare answer", answer, "right")
+    yield Variant("the box in the thoughts", f"<think>\\boxed{{{answer}}}</think>", "right")
+    yield Variant("the boxed answer without work", f"\\boxed{{{answer}}}", "right")
+    yield Variant("the bare answer", answer, "right")
 
 
-def hedges_of(trial: Trial) -> tuple[str, ...]:
+def hedges_of(trial: RewardCase) -> tuple[str, ...]:
     """Returns a wrong answer before the right one, and behind it: at most one of them deserves the full score."""
     thoughts, close, right = trial.perfect.rpartition(CLOSE)
     wrongs = (with_answer(trial, miss) for miss in near_misses(trial.example.answer))
@@ -83,7 +83,7 @@ def as_sampled(completion: str, prefill: str, *, closed: bool = True) -> str:
     return f"{prefill}{CLOSE if closed else ''}{completion}"
 
 
-def with_answer(trial: Trial, answer: str) -> str | None:
+def with_answer(trial: RewardCase, answer: str) -> str | None:
     """Returns the perfect completion with another answer where it states its own, None where that is not found."""
     thoughts, close, visible = trial.perfect.rpartition(CLOSE)
     # An expression or a matrix may be stated in other words than the example's answer.
@@ -107,26 +107,26 @@ def _only_thought(answer: str, wrong: str) -> str:
     return f"<think>It is {answer} = {answer}.</think>{wrong.rpartition(CLOSE)[2]}"
 
 
-def _worthless(example: Example, misses: list[str]) -> Iterator[Probe]:
-    yield Probe("nothing", "", "worthless")
-    yield Probe("white space", " \n\n ", "worthless")
-    yield Probe("padding", "<|endoftext|>" * 16, "worthless")
-    yield Probe("one token again and again", "!" * 64, "worthless")
+def _worthless(example: Example, misses: list[str]) -> Iterator[Variant]:
+    yield Variant("nothing", "", "worthless")
+    yield Variant("white space", " \n\n ", "worthless")
+    yield Variant("padding", "<|endoftext|>" * 16, "worthless")
+    yield Variant("one token again and again", "!" * 64, "worthless")
     if not _states(example.question, example.answer):
-        yield Probe("the copied question", example.question, "worthless")
-    yield Probe("an empty form", "<think></think><answer></answer>\\boxed{}", "worthless")
+        yield Variant("the copied question", example.question, "worthless")
+    yield Variant("an empty form", "<think></think><answer></answer>\\boxed{}", "worthless")
     behind = (f"{miss}0" for miss in misses if not equal_answers(f"{miss}0", example.answer))
     options = ", ".join([*misses, example.answer, *behind])
-    yield Probe("every option listed", options, "worthless")
+    yield Variant("every option listed", options, "worthless")
     yield from _bait()
-    yield Probe("every option in one box", f"<think></think><answer>\\boxed{{{options}}}</answer>", "worthless")
+    yield Variant("every option in one box", f"<think></think><answer>\\boxed{{{options}}}</answer>", "worthless")
 
 
-def _bait() -> Iterator[Probe]:
+def _bait() -> Iterator[Variant]:
     """Yields what a reward can choke on: a pattern that tries every split, a power that is worked out."""
     for what, bait in (("a number that is none", f"{'1' * 64}x"), ("a tower of powers", "9**9**9**9")):
-        yield Probe(what, f"<think></think><answer>\\boxed{{{bait}}}</answer>", "worthless")
-    yield Probe("tags that never close", "<think><answer>" * 500, "worthless")
+        yield Variant(what, f"<think></think><answer>\\boxed{{{bait}}}</answer>", "worthless")
+    yield Variant("tags that never close", "<think><answer>" * 500, "worthless")
 
 
 def _states(question: str, answer: str) -> bool:
@@ -192,15 +192,15 @@ def think_layout(work: str, answer: str) -> str:
     return f"<think>\n{work}\n</think>\n<answer>\n\\boxed{{{answer}}}\n</answer>"
 
 
-def general_trials(layout: Layout = think_layout) -> tuple[Trial, ...]:
+def general_trials(layout: Layout = think_layout) -> tuple[RewardCase, ...]:
     """Returns problems whose answers are written in the ways that mathematics data sets write them."""
     return tuple(
-        Trial(_example(f"general/{i}", question, answer), layout(work, answer))
+        RewardCase(_example(f"general/{i}", question, answer), layout(work, answer))
         for i, (question, work, answer) in enumerate(_GENERAL)
     )
 
 
-def trials_for(reward: str) -> tuple[Trial, ...]:
+def trials_for(reward: str) -> tuple[RewardCase, ...]:
     """Returns the built-in trials for a reward: its own task's where it needs one."""
     if reward.startswith("matrix_"):
         return MATRIX_TRIALS
@@ -224,7 +224,7 @@ _GENERAL = (
 )
 
 COUNTDOWN_TRIALS = tuple(
-    Trial(
+    RewardCase(
         _example(f"countdown/{target}", f"Reach {target} with {numbers}.", answer, numbers=numbers, target=target),
         f"<think>\nTry some.\n</think>\n<answer>{answer}</answer>",
         tuple(f"<think>\nTry some.\n</think>\n<answer>{text}</answer>" for text in wrong),
@@ -238,7 +238,7 @@ COUNTDOWN_TRIALS = tuple(
 )  # fmt: skip
 
 PROGRAM_TRIALS = tuple(
-    Trial(
+    RewardCase(
         _example(
             f"program/{rule}", f"f(1), f(2), f(3) are {values[:3]}. Give f(n).", rule,
             points=[[n, values[n - 1]] for n in (1, 2, 3)], unseen=[[n, values[n - 1]] for n in (4, 5)],
@@ -254,7 +254,7 @@ PROGRAM_TRIALS = tuple(
 )  # fmt: skip
 
 MATRIX_TRIALS = tuple(
-    Trial(
+    RewardCase(
         _example(f"matrix/{answer}", f"What is the inverse of {matrix}?", answer, matrix=matrix),
         f"<think>\nSwap, negate, divide.\n</think>\n<answer>{answer}</answer>",
         tuple(f"<think>\nSwap.\n</think>\n<answer>{text}</answer>" for text in wrong),

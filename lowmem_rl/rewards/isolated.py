@@ -23,7 +23,7 @@ LIMIT_S = 20.0
 
 
 @contextmanager
-def apart(rewards: RewardSet, limit_s: float = LIMIT_S) -> Iterator[RewardSet]:
+def isolated(rewards: RewardSet, limit_s: float = LIMIT_S) -> Iterator[RewardSet]:
     """Yields the same rewards, those of a user's file each in a process of its own, which ends with the block."""
     with ExitStack() as ends:
         yield replace(rewards, rewards=tuple(_apart(reward, limit_s, ends) for reward in rewards.rewards))
@@ -32,12 +32,12 @@ def apart(rewards: RewardSet, limit_s: float = LIMIT_S) -> Iterator[RewardSet]:
 def _apart(reward: Reward, limit_s: float, ends: ExitStack) -> Reward:
     if not reward.source or isinstance(reward, ModelReward):
         return reward
-    process = Process(reward, limit_s)
+    process = RewardWorker(reward, limit_s)
     ends.callback(process.end)
     return replace(reward, score=process.score, source="")
 
 
-class Process:
+class RewardWorker:
     """The process of one reward, for one score at a time. The first score starts it, also after it has ended."""
 
     def __init__(self, reward: Reward, limit_s: float) -> None:

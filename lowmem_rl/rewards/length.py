@@ -8,7 +8,7 @@ import math
 
 from lowmem_rl.example import Example
 from lowmem_rl.rewards.boxed import score_boxed
-from lowmem_rl.rewards.model_reward import ModelView, model_reward
+from lowmem_rl.rewards.model_reward import ModelAccess, model_reward
 from lowmem_rl.rewards.reward import Reward
 
 SOFT_SHARE = 0.2
@@ -30,7 +30,7 @@ def cosine_score(tokens: int, limit: int, *, right: bool) -> float:
     return long + (short - long) * (1 + math.cos(math.pi * min(1.0, tokens / limit))) / 2
 
 
-def _bind_overlong(view: ModelView) -> Reward:
+def _bind_overlong(view: ModelAccess) -> Reward:
     """0 up to four fifths of the token limit, from there down to -1 at the limit."""
 
     def score(completion: str, example: Example) -> float:
@@ -39,7 +39,7 @@ def _bind_overlong(view: ModelView) -> Reward:
     return Reward("soft_overlong", score, low=-1.0, high=0.0, kind="cost")
 
 
-def _bind_cosine(view: ModelView) -> Reward:
+def _bind_cosine(view: ModelAccess) -> Reward:
     """Right answers from 1 (short) to 0.5 (long), wrong ones from -1 (short) to -0.5 (long), in tokens."""
 
     def score(completion: str, example: Example) -> float:

@@ -1,7 +1,7 @@
 """Rewards that need the model at work: its tokens, its limit, or what it thinks of an answer.
 
 They are named, listed and weighed like all others; `bind_rewards` gives them the model once
-that is loaded. This room never imports the engine: `ModelView` is what the engine fills in.
+that is loaded. This room never imports the engine: `ModelAccess` is what the engine fills in.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ that is too long for the model, the error that says so."""
 
 
 @dataclass(frozen=True, slots=True)
-class ModelView:
+class ModelAccess:
     """What a reward may ask of the model; `engine.logprobs.view_of` makes one of a policy."""
 
     count_tokens: Callable[[str], int]
@@ -40,10 +40,12 @@ class ModelView:
 class ModelReward(Reward):
     """A reward without its model. Scoring raises `RewardError` until `bind` has made a `Reward` of it."""
 
-    bind: Callable[[ModelView], Reward] = field(kw_only=True)
+    bind: Callable[[ModelAccess], Reward] = field(kw_only=True)
 
 
-def model_reward(name: str, bind: Callable[[ModelView], Reward], *, low: float, high: float, kind: Kind) -> ModelReward:
+def model_reward(
+    name: str, bind: Callable[[ModelAccess], Reward], *, low: float, high: float, kind: Kind
+) -> ModelReward:
     """Returns a reward that can be named now and scores once it is bound; `bind` returns it with its range."""
 
     def score(completion: str, example: Example) -> float:
@@ -55,7 +57,7 @@ def model_reward(name: str, bind: Callable[[ModelView], Reward], *, low: float, 
     return ModelReward(name, score, low, high, kind, bind=bind)
 
 
-def bind_rewards(rewards: RewardSet, view: ModelView) -> RewardSet:
+def bind_rewards(rewards: RewardSet, view: ModelAccess) -> RewardSet:
     """Returns the same rewards, each able to score."""
     bound = (reward.bind(view) if isinstance(reward, ModelReward) else reward for reward in rewards.rewards)
     return replace(rewards, rewards=tuple(bound))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from lowmem_rl.errors import RewardError
 from lowmem_rl.example import Example
-from lowmem_rl.rewards.model_reward import AnswerRow, ModelReward, ModelView, model_reward
+from lowmem_rl.rewards.model_reward import AnswerRow, ModelAccess, ModelReward, model_reward
 from lowmem_rl.rewards.reward import Reward
 from lowmem_rl.rewards.think_format import ANSWER_OPEN, CLOSE, OPEN
 
@@ -32,7 +32,7 @@ def relative_drop(nll: float, nll_without: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class PayTerms:
     """What a drop is paid: at least `low`; nothing under `threshold`; plus `absolute` / PPL(y|x,a)."""
 
     low: float = 0.0
@@ -51,9 +51,9 @@ def perplexity_reward(
     """Returns the reward. `low` is 0, where a bad chain is worth nothing, or -1, where it costs."""
     if low not in (0.0, -1.0):
         raise ValueError(f"low must be 0 or -1, not {low}")
-    terms, high = Terms(low, threshold, absolute), 1.0 + absolute
+    terms, high = PayTerms(low, threshold, absolute), 1.0 + absolute
 
-    def bind(view: ModelView) -> Reward:
+    def bind(view: ModelAccess) -> Reward:
         """How much less perplexed the base model is by the gold answer behind the completion's reasoning."""
         scorer = Scorer(view, terms)
         return Reward(name, scorer.score, low, high, "model", scorer.score_batch)
@@ -64,7 +64,7 @@ def perplexity_reward(
 class Scorer:
     """A bound reward: one row a completion, and one an example, which is read once a run."""
 
-    def __init__(self, view: ModelView, terms: Terms) -> None:
+    def __init__(self, view: ModelAccess, terms: PayTerms) -> None:
         self.view = view
         self.terms = terms
         # By example; the base weights are frozen, so this holds for the whole run.

@@ -19,7 +19,7 @@ Fault = Literal[
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class RewardFinding:
     """One fault of one reward, or of all together."""
 
     reward: str

@@ -34,7 +34,7 @@ class Beta:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcomes:
+class Categorical:
     """Prompts on which each value of the reward has the same probability; right and wrong are two values."""
 
     probabilities: tuple[float, ...]
@@ -54,7 +54,7 @@ class PassRate:
     """A mixture of kinds of prompts, each with its weight; the weights sum to 1."""
 
     kind: Literal["unknown", "given", "measured"]
-    parts: tuple[tuple[float, Beta | Outcomes], ...]
+    parts: tuple[tuple[float, Beta | Categorical], ...]
 
     @property
     def mean(self) -> float:
@@ -83,7 +83,7 @@ def given(mean: float) -> PassRate:
     """Returns the same pass rate for every prompt. Raises `ConfigError` outside 0 to 1."""
     if not 0 <= mean <= 1:
         raise ConfigError(f"The pass rate {mean} is outside 0 to 1.", hint="Give a share: 0.35 for 35 %.")
-    return PassRate("given", ((1.0, Outcomes((mean, 1 - mean))),))
+    return PassRate("given", ((1.0, Categorical((mean, 1 - mean))),))
 
 
 def outcomes(probabilities: Sequence[float]) -> PassRate:
@@ -94,7 +94,7 @@ def outcomes(probabilities: Sequence[float]) -> PassRate:
     # Said as what must hold: no comparison holds for a NaN.
     if not all(0 <= p <= 1 for p in probabilities) or not abs(fsum(probabilities) - 1) <= 1e-6:
         raise ConfigError(f"{list(probabilities)} are no probabilities.", hint="Each is at least 0, their sum 1.")
-    return PassRate("given", ((1.0, Outcomes(tuple(probabilities))),))
+    return PassRate("given", ((1.0, Categorical(tuple(probabilities))),))
 
 
 def measured(counts: Iterable[tuple[int, int]]) -> PassRate:

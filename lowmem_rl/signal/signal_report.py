@@ -43,7 +43,7 @@ OTHER_DATA = "train on prompts that are solved in 0.2 to 0.8 of the samples, or 
 
 
 @dataclass(frozen=True, slots=True)
-class Cure:
+class Fix:
     """What to do, in words, and as settings where settings do it."""
 
     text: str
@@ -52,16 +52,16 @@ class Cure:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class SignalFinding:
     """One thing that is wrong with the groups, how badly, and its cheapest cure."""
 
     level: Verdict
     what: str
-    cure: Cure
+    cure: Fix
 
 
 @dataclass(frozen=True, slots=True)
-class Groups:
+class StepGroups:
     """The groups of a step, and how likely their prompts are solved."""
 
     group_size: int
@@ -109,7 +109,7 @@ class SignalReport:
     smallest_group_size: int | None
     """The smallest group with an informative share of 0.8; None where none up to 256 has it."""
     baseline_efficiency: float
-    findings: tuple[Finding, ...]
+    findings: tuple[SignalFinding, ...]
     """The worst first."""
     judged_by: str = ""
     """The reward whose pass rate it is."""
@@ -153,7 +153,7 @@ def signal_report(
 
     `judged_by` names the reward for them, `paid_besides` those for anything else, such as a format.
     """
-    groups = Groups(group_size, prompts_per_step, pass_rate, scale_rewards, pairwise)
+    groups = StepGroups(group_size, prompts_per_step, pass_rate, scale_rewards, pairwise)
     findings = sorted(_findings(groups), key=lambda finding: -VERDICTS.index(finding.level))
     is_unknown = pass_rate.kind == "unknown"
     return SignalReport(
@@ -172,24 +172,24 @@ def signal_report(
     )
 
 
-def _findings(groups: Groups) -> Iterator[Finding]:
+def _findings(groups: StepGroups) -> Iterator[SignalFinding]:
     for look in (_small_group, _rare_difference, _thin_steps, _costly_baseline):
         if (finding := look(groups)) is not None:
             yield finding
 
 
-def _small_group(groups: Groups) -> Finding | None:
+def _small_group(groups: StepGroups) -> SignalFinding | None:
     """Groups of 2 and 3 hold no magnitude: scaled by the group, a mixed pair always gives +0.71 and -0.71."""
     if groups.group_size >= SMALLEST_RANKING_GROUP:
         return None
     if groups.compare_well:
         what = f"groups of {groups.group_size} only compare; accepted as asked (grpo.pairwise, arXiv 2510.00977)"
-        return Finding("warning", what, _larger_group(DEFAULT_GROUP_SIZE))
+        return SignalFinding("warning", what, _larger_group(DEFAULT_GROUP_SIZE))
     what = f"a group of {groups.group_size} can only say which completions were better, not by how much"
-    return Finding("too-small", what, _larger_group(DEFAULT_GROUP_SIZE, f"; {PAIRS}"))
+    return SignalFinding("too-small", what, _larger_group(DEFAULT_GROUP_SIZE, f"; {PAIRS}"))
 
 
-def _rare_difference(groups: Groups) -> Finding | None:
+def _rare_difference(groups: StepGroups) -> SignalFinding | None:
     share = groups.informative_share
     if share >= WASTEFUL_SHARE:
         return None
@@ -197,32 +197,32 @@ def _rare_difference(groups: Groups) -> Finding | None:
     enough = smallest_group_size(groups.pass_rate.informative_share, WASTEFUL_SHARE)
     # A cure must not itself be too small.
     larger = None if enough is None else max(enough, SMALLEST_RANKING_GROUP)
-    cure = Cure(OTHER_DATA) if larger is None else _larger_group(larger, f"; or {OTHER_DATA}")
-    return Finding("too-small" if share < HOPELESS_SHARE else "warning", what, cure)
+    cure = Fix(OTHER_DATA) if larger is None else _larger_group(larger, f"; or {OTHER_DATA}")
+    return SignalFinding("too-small" if share < HOPELESS_SHARE else "warning", what, cure)
 
 
-def _thin_steps(groups: Groups) -> Finding | None:
+def _thin_steps(groups: StepGroups) -> SignalFinding | None:
     dead, informative = groups.dead_step_probability, groups.informative_groups_per_step
     if dead <= RARE_DEAD_STEPS and informative >= FEWEST_INFORMATIVE_GROUPS:
         return None
     what = f"{informative:.1f} informative groups a step, none at all in {_percent(dead)} of steps"
-    return Finding("too-small" if dead > COMMON_DEAD_STEPS else "warning", what, _more_prompts(groups))
+    return SignalFinding("too-small" if dead > COMMON_DEAD_STEPS else "warning", what, _more_prompts(groups))
 
 
-def _costly_baseline(groups: Groups) -> Finding | None:
+def _costly_baseline(groups: StepGroups) -> SignalFinding | None:
     if groups.group_size not in (4, 5):
         return None
     share = 1 - baseline_efficiency(groups.group_size)
     what = f"{_percent(share)} of the rollouts pay for the baseline; {DEFAULT_GROUP_SIZE} is the usual group"
-    return Finding("note", what, _larger_group(DEFAULT_GROUP_SIZE))
+    return SignalFinding("note", what, _larger_group(DEFAULT_GROUP_SIZE))
 
 
-def _more_prompts(groups: Groups) -> Cure:
+def _more_prompts(groups: StepGroups) -> Fix:
     """More prompts a step cost time alone: neither a micro-batch nor a wave grows with them."""
     if (enough := _prompts_needed(groups.informative_share)) is None:
-        return Cure(OTHER_DATA)
+        return Fix(OTHER_DATA)
     prompts = max(enough, groups.prompts_per_step + 1)
-    return Cure(f"grpo.prompts_per_step={prompts}", {"grpo.prompts_per_step": prompts})
+    return Fix(f"grpo.prompts_per_step={prompts}", {"grpo.prompts_per_step": prompts})
 
 
 def _prompts_needed(share: float) -> int | None:
@@ -235,8 +235,8 @@ def _prompts_needed(share: float) -> int | None:
     return prompts if prompts <= MOST_PROMPTS else None
 
 
-def _larger_group(group_size: int, more: str = "") -> Cure:
-    return Cure(f"grpo.group_size={group_size}{more}", {"grpo.group_size": group_size})
+def _larger_group(group_size: int, more: str = "") -> Fix:
+    return Fix(f"grpo.group_size={group_size}{more}", {"grpo.group_size": group_size})
 
 
 def _caveats(paid_besides: Sequence[str]) -> Iterator[str]:

@@ -25,7 +25,7 @@ NOTHING_LEFT_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class DiskFullRetry:
     """How a full disk is waited for."""
 
     tell: Callable[[str], None]
@@ -33,11 +33,11 @@ class Patience:
     """May raise, where the run is to stop: then the wait is over."""
 
 
-_patience: ContextVar[Patience | None] = ContextVar("patience", default=None)
+_patience: ContextVar[DiskFullRetry | None] = ContextVar("patience", default=None)
 
 
 @contextlib.contextmanager
-def waiting_for_room(patience: Patience | None) -> Iterator[None]:
+def waiting_for_room(patience: DiskFullRetry | None) -> Iterator[None]:
     """Lets writes in this context wait for room on a full disk, as long as it takes; with None they fail at once."""
     token = _patience.set(patience)
     try:

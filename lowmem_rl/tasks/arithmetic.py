@@ -16,7 +16,7 @@ from lowmem_rl.tasks.task import Selection, check_levels
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class Sum:
     """`left operator right`, with integers of any size."""
 
     left: int
@@ -38,11 +38,11 @@ class Problem:
         return is_held_out(f"{operands[0]}{self.operator}{operands[1]}", TEST_SHARE)
 
 
-def _between(operators: str, left: tuple[int, int], right: tuple[int, int]) -> Callable[[random.Random], Problem]:
-    return lambda rng: Problem(rng.randint(*left), rng.choice(operators), rng.randint(*right))
+def _between(operators: str, left: tuple[int, int], right: tuple[int, int]) -> Callable[[random.Random], Sum]:
+    return lambda rng: Sum(rng.randint(*left), rng.choice(operators), rng.randint(*right))
 
 
-LEVELS: dict[int, Callable[[random.Random], Problem]] = {
+LEVELS: dict[int, Callable[[random.Random], Sum]] = {
     1: _between("+-", (0, 99), (0, 99)),
     2: _between("*", (10, 99), (2, 9)),
     3: _between("*", (100, 999), (2, 9)),

@@ -14,8 +14,8 @@ from lowmem_rl.errors import TaskError
 from lowmem_rl.example import Example
 from lowmem_rl.tasks.hub_task import DataSet, Problem
 from lowmem_rl.tasks.loaders import HubData
-from lowmem_rl.tasks.procedural import Generated, Puzzle
-from lowmem_rl.tasks.source_row import Row
+from lowmem_rl.tasks.procedural import GeneratedProblem, ProceduralTask
+from lowmem_rl.tasks.source_row import SourceRow
 
 LARGEST_NUMBER = 99
 LARGEST_TARGET = 99
@@ -77,11 +77,11 @@ def gold_expression(example: Example) -> str:
     return expression
 
 
-def _of_size(count: int) -> Callable[[random.Random], Puzzle]:
+def _of_size(count: int) -> Callable[[random.Random], GeneratedProblem]:
     return lambda rng: _puzzle(rng, count)
 
 
-def _puzzle(rng: random.Random, count: int) -> Puzzle:
+def _puzzle(rng: random.Random, count: int) -> GeneratedProblem:
     """Draws numbers until an operation after another makes a target of them: a solution is sure to exist."""
     while True:
         numbers = tuple(rng.randint(1, LARGEST_NUMBER) for _ in range(count))
@@ -91,7 +91,7 @@ def _puzzle(rng: random.Random, count: int) -> Puzzle:
         if value.denominator == 1 and 1 <= value <= LARGEST_TARGET:
             break
     shown = tuple(rng.sample(numbers, count))
-    return Puzzle(
+    return GeneratedProblem(
         text=f"{' '.join(map(str, shown))} = {value}",
         group=_group(shown, int(value)),
         question=question_of(shown, int(value)),
@@ -105,7 +105,7 @@ def _group(numbers: Sequence[int], target: int) -> str:
     return f"{' '.join(map(str, sorted(numbers)))} = {target}"
 
 
-def read_row(row: Row) -> Problem:
+def read_row(row: SourceRow) -> Problem:
     """Returns a row's problem. Raises `TaskError`."""
     numbers, target = tuple(row.items("nums", int)), row.integer("target")
     if len(numbers) > MOST_NUMBERS:
@@ -115,7 +115,7 @@ def read_row(row: Row) -> Problem:
     return Problem(question, str(target), level=len(numbers), extra=extra, group=_group(numbers, target))
 
 
-COUNTDOWN = Generated(
+COUNTDOWN = ProceduralTask(
     name="countdown",
     summary="reach a target with two to four numbers, each used once",
     makers={count: _of_size(count) for count in (2, 3, 4)},

@@ -1,7 +1,7 @@
 """In which order a run meets its examples: the easy ones first, all kinds mixed, or those that can still teach.
 
 A fixed order is a pure function of examples, difficulties and seed. A moving one is a pure function of what the
-run has seen so far: `Window.draw` chooses the next prompts from `Seen` counts, `Window.note` adds a step's
+run has seen so far: `SignalWindow.draw` chooses the next prompts from `PassCounts`, `SignalWindow.note` adds a step's
 outcomes to them. A resumed run reads its own record (`replay`) and goes on exactly.
 
 A group whose completions are all right or all wrong has no gradient, so a prompt teaches while its pass rate
@@ -103,7 +103,7 @@ def _reason(error: Exception) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class PassCounts:
     """What completions of one example did: right and sampled ones, counted at `step`."""
 
     right: float
@@ -112,7 +112,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class RolloutOutcome:
     """One step of a run: the examples it took, and how many completions of each were right of how many."""
 
     step: int
@@ -126,7 +126,7 @@ class Drawn:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class SignalWindow:
     """Keeps to prompts that the policy gets right sometimes, and asks the others again in time.
 
     What was counted `half_life_steps` ago counts half. So an old certainty fades towards one half, and a prompt
@@ -139,7 +139,7 @@ class Window:
     half_life_steps: float = 50.0
     seed: int = 0
 
-    def draw(self, pool: Sequence[str], seen: Mapping[str, Seen], step: int, count: int) -> list[str]:
+    def draw(self, pool: Sequence[str], seen: Mapping[str, PassCounts], step: int, count: int) -> list[str]:
         """Returns the ids for one step: within the window those that waited longest, then the nearest outside."""
 
         def key(example_id: str) -> tuple[float, int, bytes]:
@@ -148,26 +148,26 @@ class Window:
 
         return sorted(pool, key=key)[:count]
 
-    def rate(self, seen: Seen | None, step: int) -> float:
+    def rate(self, seen: PassCounts | None, step: int) -> float:
         """Returns how likely a completion is right now, as far as old counts tell."""
         if seen is None:
             return smoothed(0, 0)
         weight = self._weight(step - seen.step)
         return smoothed(seen.right * weight, seen.sampled * weight)
 
-    def note(self, seen: Mapping[str, Seen], drawn: Drawn) -> dict[str, Seen]:
+    def note(self, seen: Mapping[str, PassCounts], drawn: RolloutOutcome) -> dict[str, PassCounts]:
         """Returns the counts with a step's outcomes added."""
         now = dict(seen)
         for example_id, right in zip(drawn.examples, drawn.right, strict=True):
-            old = now.get(example_id, Seen(0.0, 0.0, drawn.step))
+            old = now.get(example_id, PassCounts(0.0, 0.0, drawn.step))
             weight = self._weight(drawn.step - old.step)
-            now[example_id] = Seen(old.right * weight + right, old.sampled * weight + drawn.sampled, drawn.step)
+            now[example_id] = PassCounts(old.right * weight + right, old.sampled * weight + drawn.sampled, drawn.step)
         return now
 
-    def replay(self, rows: Iterable[Drawn], rates: Rates | None = None) -> dict[str, Seen]:
+    def replay(self, rows: Iterable[RolloutOutcome], rates: Rates | None = None) -> dict[str, PassCounts]:
         """Returns the counts after a run's recorded steps, from a probe's before its first one."""
         # Step -1: measured, but not yet asked in this run.
-        seen = {example_id: Seen(right, sampled, -1) for example_id, (right, sampled) in (rates or {}).items()}
+        seen = {example_id: PassCounts(right, sampled, -1) for example_id, (right, sampled) in (rates or {}).items()}
         for drawn in rows:
             seen = self.note(seen, drawn)
         return seen
@@ -182,7 +182,7 @@ class Window:
         return blake2b(f"{self.seed}/{step}/{example_id}".encode(), digest_size=8).digest()
 
 
-def read_order(path: Path) -> list[Drawn]:
+def read_order(path: Path) -> list[RolloutOutcome]:
     """Returns the steps of a run's record; a last line that is half written is left out.
 
     Raises `RunDirError` for any other line that is none.
@@ -191,7 +191,7 @@ def read_order(path: Path) -> list[Drawn]:
     for number, row in enumerate(read_rows(path), start=1):
         try:
             right = dict(zip(map(str, row["examples"]), map(int, row["right"]), strict=True))
-            steps.append(Drawn(int(row["step"]), tuple(right), tuple(right.values()), int(row["sampled"])))
+            steps.append(RolloutOutcome(int(row["step"]), tuple(right), tuple(right.values()), int(row["sampled"])))
         except (ValueError, LookupError, TypeError, OverflowError) as error:
             what = f"{path}, line {number}, is no step: {error}."
             raise RunDirError(what, hint="Resume from an earlier checkpoint, or start the run anew.") from error

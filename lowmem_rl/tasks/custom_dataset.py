@@ -17,13 +17,13 @@ from lowmem_rl.errors import ConfigError
 from lowmem_rl.tasks.hub_task import DataSet, Problem
 from lowmem_rl.tasks.loaders import HubData
 from lowmem_rl.tasks.rlvr import read_turns
-from lowmem_rl.tasks.source_row import Row
+from lowmem_rl.tasks.source_row import SourceRow
 
 LOCAL = "local files"
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class CustomDataset:
     """Makes the task over a table. Raises `ConfigError` where the table or its columns are not said."""
 
     name: ClassVar[str] = "table"
@@ -47,7 +47,7 @@ class Table:
         )
 
 
-TABLE = Table()
+TABLE = CustomDataset()
 
 
 def _check(path: str | None, hub: str | None, columns: Sequence[str], splits: Sequence[str]) -> None:
@@ -64,7 +64,7 @@ def _check(path: str | None, hub: str | None, columns: Sequence[str], splits: Se
         raise ConfigError(f"task.splits names {len(splits)} splits.", hint='It takes 1 or 2: ["train", "validation"].')
 
 
-def _read_row(row: Row, question: str, answer: str, level: str | None = None) -> Problem:
+def _read_row(row: SourceRow, question: str, answer: str, level: str | None = None) -> Problem:
     number = row.integer(level) if level else None
     if isinstance(row.value(question), list):
         turns = read_turns(row, question)

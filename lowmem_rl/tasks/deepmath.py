@@ -7,19 +7,19 @@ import math
 
 from lowmem_rl.tasks.hub_task import SCRAPED_BAD_SHARE, DataSet, Problem
 from lowmem_rl.tasks.loaders import HubData
-from lowmem_rl.tasks.source_row import Row
+from lowmem_rl.tasks.source_row import SourceRow
 
 LEVELS = tuple(range(11))
 """Difficulties, rounded down."""
 
 
-def read_row(row: Row) -> Problem:
+def read_row(row: SourceRow) -> Problem:
     """Returns a row's problem. Raises `TaskError`."""
     extra = {"subject": row.values.get("topic")}
     return Problem(row.text("question").strip(), row.answer("final_answer"), level=_level(row), extra=extra)
 
 
-def _level(row: Row) -> int | None:
+def _level(row: SourceRow) -> int | None:
     """Returns 7 for 7.5; None where the difficulty is unknown (-1)."""
     difficulty = row.value("difficulty")
     is_number = isinstance(difficulty, int | float) and math.isfinite(difficulty)

@@ -5,10 +5,10 @@ A row is `problem`, `answer`, `solution`; four of five solutions are empty.
 
 from lowmem_rl.tasks.hub_task import SCRAPED_BAD_SHARE, DataSet, Problem
 from lowmem_rl.tasks.loaders import HubData
-from lowmem_rl.tasks.source_row import Row
+from lowmem_rl.tasks.source_row import SourceRow
 
 
-def read_row(row: Row) -> Problem:
+def read_row(row: SourceRow) -> Problem:
     """Returns a row's problem. Raises `TaskError`."""
     return Problem(row.text("problem").strip(), row.answer("answer"), str(row.values.get("solution") or "").strip())
 

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 
 from lowmem_rl.example import Example
 from lowmem_rl.tasks.task import Split
-from lowmem_rl.tasks.task_finding import Finding, level_of
+from lowmem_rl.tasks.task_finding import TaskFinding, level_of
 from lowmem_rl.verify.equal import equal_answers
 
 
-def check_duplicates(examples: Sequence[Example], split: Split) -> Iterator[Finding]:
+def check_duplicates(examples: Sequence[Example], split: Split) -> Iterator[TaskFinding]:
     """Yields a finding for questions that stand more than once, and for those with different answers."""
     first: dict[str, Example] = {}
     twins = [(twin, e) for e in examples if (twin := first.setdefault(_words(e), e)) is not e]
@@ -17,17 +17,19 @@ def check_duplicates(examples: Sequence[Example], split: Split) -> Iterator[Find
         if pairs:
             pair = f"such as {pairs[0][0].id!r} and {pairs[0][1].id!r}"
             level = level_of(len(pairs), len(examples))
-            yield Finding(level, f"{len(pairs)} of {len(examples)} {split} questions {what}, {pair}", "Leave one out.")
+            yield TaskFinding(
+                level, f"{len(pairs)} of {len(examples)} {split} questions {what}, {pair}", "Leave one out."
+            )
 
 
-def check_leaks(train: Sequence[Example], test: Sequence[Example]) -> Iterator[Finding]:
+def check_leaks(train: Sequence[Example], test: Sequence[Example]) -> Iterator[TaskFinding]:
     """Yields an error for held-out questions that training could see."""
     trained = {_words(example): example.id for example in train}
     leaks = [(example.id, trained[words]) for example in test if (words := _words(example)) in trained]
     if leaks:
         pair = f"such as {leaks[0][0]!r}, which is {leaks[0][1]!r}"
         what = f"{len(leaks)} of {len(test)} held-out questions stand among the training questions, {pair}"
-        yield Finding("error", what, "Take them out of one of the splits.")
+        yield TaskFinding("error", what, "Take them out of one of the splits.")
 
 
 def _words(example: Example) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lowmem_rl.errors import SetupError, TaskError
-from lowmem_rl.tasks.source_row import Row
+from lowmem_rl.tasks.source_row import SourceRow
 
 LONGEST_LINE = 1_000_000
 """Characters of one JSON line; a longer one is no problem with its answer."""
@@ -18,7 +18,7 @@ LARGEST_JSON_BYTES = 256 * 2**20
 _ONE_A_LINE = 'One object a line: {"question": "...", "answer": "..."}.'
 
 
-def read_files(files: Iterable[Path], columns: Collection[str] = ()) -> Iterator[Row]:
+def read_files(files: Iterable[Path], columns: Collection[str] = ()) -> Iterator[SourceRow]:
     """Yields the rows of files; of parquet only `columns` are read, where given. Raises `TaskError`, `SetupError`."""
     for file in files:
         if file.suffix not in READERS:
@@ -26,16 +26,16 @@ def read_files(files: Iterable[Path], columns: Collection[str] = ()) -> Iterator
         yield from READERS[file.suffix](file, columns)
 
 
-def numbered(records: Iterable[Mapping[str, Any]], name: str) -> Iterator[Row]:
+def numbered(records: Iterable[Mapping[str, Any]], name: str) -> Iterator[SourceRow]:
     """Yields records as rows, counted from 1 as the viewers of data sets do not: a person counts so."""
-    return (Row(f"{name} row {number}", record) for number, record in enumerate(records, start=1))
+    return (SourceRow(f"{name} row {number}", record) for number, record in enumerate(records, start=1))
 
 
-def _read_json_lines(file: Path, columns: Collection[str]) -> Iterator[Row]:
+def _read_json_lines(file: Path, columns: Collection[str]) -> Iterator[SourceRow]:
     for number, line in enumerate(_lines(file), start=1):
         if line.strip():
             where = f"{file.name} line {number}"
-            yield Row(where, _record(_parse(line, where), where))
+            yield SourceRow(where, _record(_parse(line, where), where))
 
 
 def _lines(file: Path) -> Iterator[str]:
@@ -63,7 +63,7 @@ def _record(value: Any, where: str) -> Mapping[str, Any]:
     return value
 
 
-def _read_json(file: Path, columns: Collection[str]) -> Iterator[Row]:
+def _read_json(file: Path, columns: Collection[str]) -> Iterator[SourceRow]:
     if file.stat().st_size > LARGEST_JSON_BYTES:
         raise TaskError(f"{file} is too large to be read whole.", hint="Save it as JSON Lines, one object a line.")
     records = _parse(_whole(file), file.name)
@@ -71,7 +71,7 @@ def _read_json(file: Path, columns: Collection[str]) -> Iterator[Row]:
         raise TaskError(f"{file.name} holds no list of rows.", hint="A .json file is a list of objects.")
     for number, record in enumerate(records, start=1):
         where = f"{file.name} row {number}"
-        yield Row(where, _record(record, where))
+        yield SourceRow(where, _record(record, where))
 
 
 def _whole(file: Path) -> str:
@@ -81,19 +81,19 @@ def _whole(file: Path) -> str:
         raise TaskError(f"{file} cannot be read as text: {error}.", hint="Save it as UTF-8.") from error
 
 
-def _read_csv(file: Path, columns: Collection[str]) -> Iterator[Row]:
+def _read_csv(file: Path, columns: Collection[str]) -> Iterator[SourceRow]:
     reader = csv.DictReader(_lines(file), strict=True)
     try:
         for number, record in enumerate(reader, start=1):
             where = f"{file.name} row {number}"
             if None in record:
                 raise TaskError(f"{where} has more fields than the header.", hint="Quote fields that hold commas.")
-            yield Row(where, record)
+            yield SourceRow(where, record)
     except csv.Error as error:
         raise TaskError(f"{file.name} line {reader.line_num} is not CSV: {error}.", hint="Check its quotes.") from error
 
 
-def _read_parquet(file: Path, columns: Collection[str]) -> Iterator[Row]:
+def _read_parquet(file: Path, columns: Collection[str]) -> Iterator[SourceRow]:
     """Reads batch by batch: some sets carry gigabytes of solutions beside the two columns that are used."""
     try:
         parquet = import_module("pyarrow.parquet")
@@ -114,7 +114,7 @@ def _read_parquet(file: Path, columns: Collection[str]) -> Iterator[Row]:
         ) from error
 
 
-READERS: dict[str, Callable[[Path, Collection[str]], Iterator[Row]]] = {
+READERS: dict[str, Callable[[Path, Collection[str]], Iterator[SourceRow]]] = {
     ".jsonl": _read_json_lines,
     ".json": _read_json,
     ".csv": _read_csv,

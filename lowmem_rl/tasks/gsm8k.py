@@ -8,21 +8,21 @@ import re
 
 from lowmem_rl.tasks.hub_task import DataSet, Problem
 from lowmem_rl.tasks.loaders import HubData
-from lowmem_rl.tasks.source_row import Row
+from lowmem_rl.tasks.source_row import SourceRow
 
 GOLD_MARK = "####"
 
 _CALCULATOR_NOTE = re.compile(r"<<[^<>]*>>")
 
 
-def read_row(row: Row) -> Problem:
+def read_row(row: SourceRow) -> Problem:
     """Returns a row's problem, its reasoning without calculator notes. Raises `TaskError`."""
     question = row.text("question").strip()
     reasoning, answer = _split_answer(row)
     return Problem(question, answer, _CALCULATOR_NOTE.sub("", reasoning).strip())
 
 
-def _split_answer(row: Row) -> tuple[str, str]:
+def _split_answer(row: SourceRow) -> tuple[str, str]:
     """Returns a row's reasoning, and its gold answer without commas."""
     parts = row.text("answer").split(GOLD_MARK)
     answer = parts[-1].strip().replace(",", "")

@@ -12,12 +12,12 @@ from string import ascii_uppercase
 
 from lowmem_rl.tasks.hub_task import DataSet, Problem
 from lowmem_rl.tasks.loaders import HubData
-from lowmem_rl.tasks.source_row import Row
+from lowmem_rl.tasks.source_row import SourceRow
 
 _BRACKETS = re.compile(r"\[[^\[\]]*\]")
 
 
-def read_choice(row: Row) -> Problem:
+def read_choice(row: SourceRow) -> Problem:
     """Returns the question with lettered endings; the answer is a letter. Raises `TaskError`."""
     endings, label = _endings(row)
     choices = "\n".join(f"{letter}. {ending}" for letter, ending in zip(ascii_uppercase, endings, strict=False))
@@ -25,13 +25,13 @@ def read_choice(row: Row) -> Problem:
     return Problem(question, ascii_uppercase[label], extra={"choices": tuple(endings)})
 
 
-def read_free(row: Row) -> Problem:
+def read_free(row: SourceRow) -> Problem:
     """Returns the question without endings; the answer is the right one's text. Raises `TaskError`."""
     endings, label = _endings(row)
     return Problem(f"How does this go on?\n\n{_scene(row)} ...", endings[label], extra={"choices": tuple(endings)})
 
 
-def _endings(row: Row) -> tuple[list[str], int]:
+def _endings(row: SourceRow) -> tuple[list[str], int]:
     endings = [_clean(ending) for ending in row.items("endings", str)]
     label = row.integer("label")
     if not all(endings) or not 0 <= label < len(endings) <= len(ascii_uppercase):
@@ -41,7 +41,7 @@ def _endings(row: Row) -> tuple[list[str], int]:
     return endings, label
 
 
-def _scene(row: Row) -> str:
+def _scene(row: SourceRow) -> str:
     """Returns the scene behind its activity, with the second part's first letter capital (as verl and lm-eval do)."""
     if "ctx_a" not in row.values or "ctx_b" not in row.values:
         return _clean(row.text("ctx"))

@@ -13,7 +13,7 @@ from lowmem_rl.errors import TaskError
 from lowmem_rl.example import Example, Message
 from lowmem_rl.prompts import instructions, perfect_completion
 from lowmem_rl.tasks.loaders import HubData, has_test_split, load_rows
-from lowmem_rl.tasks.source_row import Row
+from lowmem_rl.tasks.source_row import SourceRow
 from lowmem_rl.tasks.splits import is_held_out, place_of
 from lowmem_rl.tasks.task import Selection, Split, check_levels
 from lowmem_rl.verify import check_gold
@@ -48,7 +48,7 @@ class DataSet:
     name: str
     summary: str
     data: HubData
-    read: Callable[[Row], Problem | None]
+    read: Callable[[SourceRow], Problem | None]
     """Returns a row's problem, None for a row of another kind. Raises `TaskError` for one that is unusable."""
     test_data: HubData | None = None
     """Where the test split lies in a repository of its own."""
@@ -130,7 +130,7 @@ class DataSet:
             problems.sort(key=lambda numbered: place_of(numbered[1].question))
         return problems, mistakes
 
-    def _problem(self, row: Row) -> Problem | None:
+    def _problem(self, row: SourceRow) -> Problem | None:
         problem = self.read(row)
         if problem and VERIFIED & set(self.rewards):
             try:

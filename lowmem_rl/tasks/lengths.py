@@ -14,11 +14,11 @@ from typing import Any
 from lowmem_rl.errors import LowMemError
 from lowmem_rl.example import Example, Message
 from lowmem_rl.models.lookup import cached_snapshot, model_path
-from lowmem_rl.tasks.task_finding import Finding, level_of
+from lowmem_rl.tasks.task_finding import TaskFinding, level_of
 
 
 @dataclass(frozen=True, slots=True)
-class Lengths:
+class PromptLengths:
     """Tokens of a task's prompts."""
 
     median: int
@@ -58,18 +58,18 @@ def exact_counter(model: str, revision: str | None = None) -> CountTokens | None
     return lambda prompt: len(tokenizer.encode(render(prompt), add_special_tokens=False).ids)
 
 
-def measure_lengths(examples: Sequence[Example], limit: int, count: CountTokens, *, exact: bool) -> Lengths:
+def measure_lengths(examples: Sequence[Example], limit: int, count: CountTokens, *, exact: bool) -> PromptLengths:
     """Returns how long prompts are. `examples` may be empty."""
     tokens = sorted(count(example.prompt) for example in examples) or [0]
     over = sum(number > limit for number in tokens)
-    return Lengths(tokens[len(tokens) // 2], tokens[-1], limit, over, exact)
+    return PromptLengths(tokens[len(tokens) // 2], tokens[-1], limit, over, exact)
 
 
-def check_lengths(lengths: Lengths, total: int) -> Iterator[Finding]:
+def check_lengths(lengths: PromptLengths, total: int) -> Iterator[TaskFinding]:
     """Yields a finding for prompts that training would leave out."""
     if lengths.over_limit:
         about = "" if lengths.exact else "about "
-        yield Finding(
+        yield TaskFinding(
             level_of(lengths.over_limit, total),
             f"{about}{lengths.over_limit} of {total} prompts are longer than {lengths.limit} tokens and would be left "
             f"out; the longest has {about}{lengths.longest}",

@@ -7,10 +7,10 @@ import random
 from collections.abc import Callable
 from fractions import Fraction
 
-from lowmem_rl.tasks.procedural import Generated, Puzzle
+from lowmem_rl.tasks.procedural import GeneratedProblem, ProceduralTask
 
 Matrix = tuple[tuple[Fraction, ...], ...]
-Maker = Callable[[random.Random], Puzzle]
+Maker = Callable[[random.Random], GeneratedProblem]
 
 
 def row_echelon(matrix: Matrix) -> Matrix:
@@ -83,9 +83,9 @@ def _sheared(rng: random.Random, size: int, largest: int) -> Matrix:
             return _frozen(rows)
 
 
-def _puzzle(matrix: Matrix, question: str, solution: Matrix) -> Puzzle:
+def _puzzle(matrix: Matrix, question: str, solution: Matrix) -> GeneratedProblem:
     text = text_of(matrix)
-    return Puzzle(text, text, f"{question}\nA = {text}", text_of(solution))
+    return GeneratedProblem(text, text, f"{question}\nA = {text}", text_of(solution))
 
 
 FORM = "Write the answer as rows in brackets with exact fractions, such as [[1/2, 0], [-3, 1]]."
@@ -94,7 +94,7 @@ FORM = "Write the answer as rows in brackets with exact fractions, such as [[1/2
 def _invertible(draw: Callable[[random.Random, int, int], Matrix], size: int, largest: int) -> Maker:
     """Returns a maker of square matrices that have an inverse, with entries up to `largest`."""
 
-    def make(rng: random.Random) -> Puzzle:
+    def make(rng: random.Random) -> GeneratedProblem:
         while True:
             matrix = draw(rng, size, largest)
             solution = inverse(matrix)
@@ -107,7 +107,7 @@ def _invertible(draw: Callable[[random.Random, int, int], Matrix], size: int, la
 def _reducible(rows: int, columns: int, rank: int) -> Maker:
     """Returns a maker of matrices of a rank, as products of two factors with small entries."""
 
-    def make(rng: random.Random) -> Puzzle:
+    def make(rng: random.Random) -> GeneratedProblem:
         while True:
             matrix = product(_drawn(rng, rows, rank, 3), _drawn(rng, rank, columns, 3))
             solution = row_echelon(matrix)
@@ -119,7 +119,7 @@ def _reducible(rows: int, columns: int, rank: int) -> Maker:
 
 JUDGES = ("boxed_answer", "matrix_rows", "matrix_frobenius", "matrix_l1")
 
-MATRIX_INVERSE = Generated(
+MATRIX_INVERSE = ProceduralTask(
     name="matrix_inverse",
     summary="inverses of 2x2 and 3x3 matrices, in integers, then in fractions",
     makers={
@@ -131,7 +131,7 @@ MATRIX_INVERSE = Generated(
     rewards=JUDGES,
 )
 
-RREF = Generated(
+RREF = ProceduralTask(
     name="rref",
     summary="reduced row echelon forms of 2x3 to 4x5 matrices, also with dependent rows",
     makers={1: _reducible(2, 3, 2), 2: _reducible(3, 3, 2), 3: _reducible(3, 4, 3), 4: _reducible(4, 5, 3)},

@@ -9,7 +9,7 @@ from typing import Any
 from lowmem_rl.errors import LowMemError, SetupError, TaskError
 from lowmem_rl.models.lookup import cached_snapshot, why_no_hub
 from lowmem_rl.tasks.files import READERS, numbered, read_files
-from lowmem_rl.tasks.source_row import Row
+from lowmem_rl.tasks.source_row import SourceRow
 from lowmem_rl.tasks.task import Split
 
 
@@ -37,7 +37,7 @@ class HubData:
         return tuple(dict.fromkeys(name for name in (self.split_name(split), split) if name))
 
 
-def load_rows(data: HubData, split: Split, path: str | None = None) -> Iterator[Row]:
+def load_rows(data: HubData, split: Split, path: str | None = None) -> Iterator[SourceRow]:
     """Yields all rows of a split: from `path` where given, else from the cache, else from the hub.
 
     Raises `TaskError` for data that cannot be used, `SetupError` for data that cannot be fetched.
@@ -55,7 +55,7 @@ def has_test_split(data: HubData, path: str | None = None) -> bool:
     return data.test is not None or (path is not None and bool(_split_files(Path(path).expanduser(), data, "test")))
 
 
-def _local_rows(path: Path, data: HubData, split: Split) -> Iterator[Row]:
+def _local_rows(path: Path, data: HubData, split: Split) -> Iterator[SourceRow]:
     if not path.exists():
         raise TaskError(f"task.path {str(path)!r} does not exist.", hint="Name a file, or a folder with train.jsonl.")
     files = _split_files(path, data, split)
@@ -97,7 +97,7 @@ def _split_of(file: Path, data: HubData) -> Split:
     return "test" if file.stem in data.file_names("test") else "train"
 
 
-def _hub_rows(data: HubData, split: Split) -> Iterator[Row]:
+def _hub_rows(data: HubData, split: Split) -> Iterator[SourceRow]:
     """Reads what `hf download` left in the cache; `datasets` itself does not look there when offline."""
     snapshot = cached_snapshot(data.repository, kind="datasets")
     if snapshot and (files := _split_files(snapshot, data, split)):

@@ -9,7 +9,7 @@ import re
 
 from lowmem_rl.tasks.hub_task import DataSet, Problem
 from lowmem_rl.tasks.loaders import HubData
-from lowmem_rl.tasks.source_row import Row
+from lowmem_rl.tasks.source_row import SourceRow
 from lowmem_rl.verify.extract import last_box
 
 LEVELS = (1, 2, 3, 4, 5)
@@ -19,7 +19,7 @@ EMPTY_BOX_SHARE = 0.001
 _BARE_BOX = re.compile(r"\\boxed\s+([^\s$\\.{}]+)")
 
 
-def read_row(row: Row) -> Problem:
+def read_row(row: SourceRow) -> Problem:
     """Returns a row's problem with its level, if it has one of the five. Raises `TaskError`."""
     question, solution = row.text("problem").strip(), row.text("solution").strip()
     answer = row.answer("answer") if row.values.get("answer") is not None else boxed_gold(row, solution)
@@ -28,7 +28,7 @@ def read_row(row: Row) -> Problem:
     )
 
 
-def boxed_gold(row: Row, solution: str) -> str:
+def boxed_gold(row: SourceRow, solution: str) -> str:
     """Returns the answer that a solution boxes last, also in the form `\\boxed 5`. Raises `TaskError` for none."""
     bare = _BARE_BOX.findall(solution)
     answer = last_box(solution) or (bare[-1] if bare else "")
@@ -37,7 +37,7 @@ def boxed_gold(row: Row, solution: str) -> str:
     return answer
 
 
-def _level(row: Row) -> int | None:
+def _level(row: SourceRow) -> int | None:
     """Returns 3 for 3 and "Level 3"; None for the two rows of "Level ?"."""
     level = str(row.value("level")).removeprefix("Level ")
     return int(level) if level in map(str, LEVELS) else None

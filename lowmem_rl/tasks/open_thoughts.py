@@ -6,11 +6,11 @@ Only mathematics is taken, and of it only what has such an answer.
 
 from lowmem_rl.tasks.hub_task import SCRAPED_BAD_SHARE, DataSet, Problem
 from lowmem_rl.tasks.loaders import HubData
-from lowmem_rl.tasks.source_row import Row
+from lowmem_rl.tasks.source_row import SourceRow
 from lowmem_rl.verify.extract import last_box
 
 
-def read_row(row: Row) -> Problem | None:
+def read_row(row: SourceRow) -> Problem | None:
     """Returns a row's problem, None for code, science and problems to prove. Raises `TaskError`."""
     solution = row.value("ground_truth_solution")
     if row.value("domain") != "math" or not solution:

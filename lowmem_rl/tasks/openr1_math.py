@@ -6,14 +6,14 @@ left aside: their answers are a word or a letter. Some proofs are marked as word
 
 from lowmem_rl.tasks.hub_task import SCRAPED_BAD_SHARE, DataSet, Problem
 from lowmem_rl.tasks.loaders import HubData
-from lowmem_rl.tasks.source_row import Row
+from lowmem_rl.tasks.source_row import SourceRow
 
 KIND = "math-word-problem"
 NO_ANSWERS = ("proof", "MCQ", "notfound")
 """What NuminaMath-1.5 writes where a problem has no answer of its own (AI-MO/NuminaMath-1.5, discussion 1)."""
 
 
-def read_row(row: Row) -> Problem | None:
+def read_row(row: SourceRow) -> Problem | None:
     """Returns a row's problem, None for a proof or a choice. Raises `TaskError`."""
     if row.value("question_type") != KIND or row.value("answer") in NO_ANSWERS:
         return None

@@ -19,7 +19,7 @@ MOST_REPEATS = 1000
 """Draws without a new problem after which the levels count as used up."""
 
 
-class Made(Protocol):
+class MadeProblem(Protocol):
     """What a maker makes."""
 
     @property
@@ -33,7 +33,7 @@ class Made(Protocol):
         ...
 
 
-M = TypeVar("M", bound=Made)
+M = TypeVar("M", bound=MadeProblem)
 
 
 def distinct(
@@ -55,7 +55,7 @@ def distinct(
 
 
 @dataclass(frozen=True, slots=True)
-class Puzzle:
+class GeneratedProblem:
     """A made problem. `group` is what its variants share: all of them are in one split."""
 
     text: str
@@ -70,12 +70,12 @@ class Puzzle:
 
 
 @dataclass(frozen=True, slots=True)
-class Generated:
+class ProceduralTask:
     """A task over makers, one a level. Called with a convention it returns itself with that."""
 
     name: str
     summary: str
-    makers: Mapping[int, Callable[[random.Random], Puzzle]]
+    makers: Mapping[int, Callable[[random.Random], GeneratedProblem]]
     rewards: tuple[str, ...]
     """Names of the rewards that judge the answers."""
     solve: Callable[[Example], str] = lambda example: example.answer
@@ -85,7 +85,7 @@ class Generated:
     has_data: ClassVar[bool] = False
     held_out: ClassVar[str] = HELD_OUT
 
-    def __call__(self, convention: str) -> "Generated":
+    def __call__(self, convention: str) -> "ProceduralTask":
         return replace(self, convention=convention)
 
     @property

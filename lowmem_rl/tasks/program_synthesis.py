@@ -7,7 +7,7 @@ The answer is judged by what it does: `extra` holds the `points` that the questi
 import random
 from collections.abc import Callable
 
-from lowmem_rl.tasks.procedural import Generated, Puzzle
+from lowmem_rl.tasks.procedural import GeneratedProblem, ProceduralTask
 
 NUM_SHOWN = 6
 UNSEEN = (7, 8, 10, 13)
@@ -35,10 +35,10 @@ def _value(terms: list[Term], n: int) -> int:
     return sum(coefficient * powers[what] for coefficient, what in terms)
 
 
-def _sequences(*parts: tuple[str, int]) -> Callable[[random.Random], Puzzle]:
+def _sequences(*parts: tuple[str, int]) -> Callable[[random.Random], GeneratedProblem]:
     """Returns a maker of sums of these parts, each with a coefficient up to a size; the first is never 0."""
 
-    def make(rng: random.Random) -> Puzzle:
+    def make(rng: random.Random) -> GeneratedProblem:
         terms = [(rng.randint(-largest, largest), what) for what, largest in parts]
         lead, what = terms[0]
         return _puzzle([(lead or 1, what), *terms[1:]])
@@ -46,16 +46,16 @@ def _sequences(*parts: tuple[str, int]) -> Callable[[random.Random], Puzzle]:
     return make
 
 
-def _puzzle(terms: list[Term]) -> Puzzle:
+def _puzzle(terms: list[Term]) -> GeneratedProblem:
     text = expression(terms)
     points = tuple((n, _value(terms, n)) for n in range(1, NUM_SHOWN + 1))
     values = ", ".join(f"f({n}) = {value}" for n, value in points)
     question = f"A function of the positive integers begins with {values}. Give f(n) as an expression in n."
     unseen = tuple((n, _value(terms, n)) for n in UNSEEN)
-    return Puzzle(text, values, question, text, {"points": points, "unseen": unseen})
+    return GeneratedProblem(text, values, question, text, {"points": points, "unseen": unseen})
 
 
-PROGRAM_SYNTHESIS = Generated(
+PROGRAM_SYNTHESIS = ProceduralTask(
     name="program_synthesis",
     summary="a formula for an integer sequence from its first six values",
     makers={

@@ -12,16 +12,16 @@ from typing import Any
 from lowmem_rl.example import Message
 from lowmem_rl.tasks.hub_task import DataSet, Problem
 from lowmem_rl.tasks.loaders import HubData
-from lowmem_rl.tasks.source_row import Row
+from lowmem_rl.tasks.source_row import SourceRow
 from lowmem_rl.tasks.task import ROLES
 
 COLUMNS = ("messages", "ground_truth", "dataset")
 
 
-def rows_of(source: str) -> Callable[[Row], Problem | None]:
+def rows_of(source: str) -> Callable[[SourceRow], Problem | None]:
     """Returns a reader of the rows of one source: the mixed sets hold others beside them."""
 
-    def read_row(row: Row) -> Problem | None:
+    def read_row(row: SourceRow) -> Problem | None:
         named = row.value("dataset")
         if source not in [str(name).lower() for name in (named if isinstance(named, list) else [named])]:
             return None
@@ -31,7 +31,7 @@ def rows_of(source: str) -> Callable[[Row], Problem | None]:
     return read_row
 
 
-def read_turns(row: Row, column: str) -> tuple[Message, ...]:
+def read_turns(row: SourceRow, column: str) -> tuple[Message, ...]:
     """Returns a column's conversation, which ends with the user's turn. Raises `TaskError`."""
     turns = tuple(_turn(row, message) for message in row.items(column, dict))
     if turns[-1]["role"] != "user":
@@ -39,7 +39,7 @@ def read_turns(row: Row, column: str) -> tuple[Message, ...]:
     return turns
 
 
-def _turn(row: Row, message: Mapping[str, Any]) -> Message:
+def _turn(row: SourceRow, message: Mapping[str, Any]) -> Message:
     role, content = message.get("role"), message.get("content")
     if role not in ROLES or not isinstance(content, str) or not content.strip():
         raise row.unusable(f"{message!r:.80} is no message", 'A message is {"role": "user", "content": "..."}.')

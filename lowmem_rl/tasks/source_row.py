@@ -9,7 +9,7 @@ from lowmem_rl.errors import TaskError
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SourceRow:
     """One record and where it stands: `train.jsonl line 3`."""
 
     where: str
@@ -34,7 +34,7 @@ class Row:
             value = value[0]
         if isinstance(value, int | float) and not isinstance(value, bool):
             return self._number_as_text(column, value)
-        return Row(self.where, {column: value}).text(column).strip()
+        return SourceRow(self.where, {column: value}).text(column).strip()
 
     def items(self, column: str, kind: type[Any]) -> list[Any]:
         """Returns a column's list. Raises `TaskError` where it is no list of `kind` with at least one."""

@@ -13,14 +13,14 @@ from itertools import islice
 from typing import Any
 
 from lowmem_rl.example import Example
-from lowmem_rl.rewards.isolated import apart
+from lowmem_rl.rewards.isolated import isolated
 from lowmem_rl.rewards.reward import Reward, RewardSet, score_with
 from lowmem_rl.rewards.reward_registry import REWARDS
 from lowmem_rl.tasks.duplicates import check_duplicates, check_leaks
-from lowmem_rl.tasks.lengths import CountTokens, Lengths, check_lengths, measure_lengths
+from lowmem_rl.tasks.lengths import CountTokens, PromptLengths, check_lengths, measure_lengths
 from lowmem_rl.tasks.select import draw_examples, gold_completion_of
 from lowmem_rl.tasks.task import Selection, Split, Task
-from lowmem_rl.tasks.task_finding import TOLERATED_SHARE, Finding
+from lowmem_rl.tasks.task_finding import TOLERATED_SHARE, TaskFinding
 from lowmem_rl.verify.equal import equal_answers
 
 MOST_EXAMPLES = 1_000_000
@@ -43,11 +43,11 @@ class TaskReport:
     """Training examples of each level."""
     commonest_answer: tuple[str, float]
     """What a model would answer that knows nothing, and how often it would be right on the held-out examples."""
-    lengths: Lengths
-    findings: tuple[Finding, ...]
+    lengths: PromptLengths
+    findings: tuple[TaskFinding, ...]
 
     @property
-    def errors(self) -> list[Finding]:
+    def errors(self) -> list[TaskFinding]:
         return [finding for finding in self.findings if finding.level == "error"]
 
     def to_json(self) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class TaskReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class CheckLimits:
     """How much is looked at, and how long a prompt may be."""
 
     golds: int = 1000
@@ -66,7 +66,7 @@ class Limits:
 
 
 def check_task(
-    task: Task, rewards: RewardSet, limits: Limits, count_tokens: CountTokens, *, exact: bool = False
+    task: Task, rewards: RewardSet, limits: CheckLimits, count_tokens: CountTokens, *, exact: bool = False
 ) -> TaskReport:
     """Returns what is found. Raises `TaskError` or `SetupError` for data that cannot even be read."""
     train, test = (_drawn(task, split, limits) for split in ("train", "test"))
@@ -90,10 +90,10 @@ def check_task(
 
 def check_examples(
     task: Task, rewards: RewardSet, train: Sequence[Example], test: Sequence[Example], golds: int
-) -> list[Finding]:
+) -> list[TaskFinding]:
     """Returns what is found in examples that are already drawn; of each split up to `golds` are scored."""
     sample = [*_spread(train, golds), *_spread(test, golds)]
-    with apart(rewards) as tried:
+    with isolated(rewards) as tried:
         scored = [*check_golds(task, tried, sample), *check_spoiled(task, tried, sample)]
     return [
         *check_splits(train, test),
@@ -106,7 +106,7 @@ def check_examples(
     ]
 
 
-def _drawn(task: Task, split: Split, limits: Limits) -> list[Example]:
+def _drawn(task: Task, split: Split, limits: CheckLimits) -> list[Example]:
     """Returns all examples of a split; of a task that makes its own, as many as are scored."""
     most = MOST_EXAMPLES if getattr(task, "has_data", False) else limits.golds
     return draw_examples(task, Selection(split, None, limits.levels, limits.seed), most)
@@ -117,34 +117,34 @@ def _spread(examples: Sequence[Example], most: int) -> list[Example]:
     return list(islice(examples, 0, None, max(1, math.ceil(len(examples) / most))))
 
 
-def check_splits(train: Sequence[Example], test: Sequence[Example]) -> Iterator[Finding]:
+def check_splits(train: Sequence[Example], test: Sequence[Example]) -> Iterator[TaskFinding]:
     """Yields an error for a split without examples."""
     for split, examples in (("train", train), ("test", test)):
         if not examples:
-            yield Finding(
+            yield TaskFinding(
                 "error",
                 f"there are no {split} examples",
                 "Choose other levels, or give more data: a file of held-out rows, or a longer one.",
             )
 
 
-def check_variety(examples: Sequence[Example]) -> Iterator[Finding]:
+def check_variety(examples: Sequence[Example]) -> Iterator[TaskFinding]:
     """Yields an error where every answer is the same: it is learnt without reading the question."""
     if len(examples) > 1 and len({example.answer for example in examples}) == 1:
         what = f"each of {len(examples)} train answers is {examples[0].answer!r:.60}"
-        yield Finding("error", what, "Name the column that holds the answers, or choose other rows.")
+        yield TaskFinding("error", what, "Name the column that holds the answers, or choose other rows.")
 
 
-def check_judges(task: Task, rewards: RewardSet) -> Iterator[Finding]:
+def check_judges(task: Task, rewards: RewardSet) -> Iterator[TaskFinding]:
     """Yields an error where none of the rewards is one that judges this task's answers."""
     judges: Sequence[str] = getattr(task, "rewards", ())
     used = {reward.name for reward in rewards.rewards}
     if judges and used <= REWARDS.keys() and not used & set(judges):  # a user's own reward may do it
         what = f"none of the rewards judges the answers: {', '.join(sorted(used)) or 'none'}"
-        yield Finding("error", what, f"Pay {' or '.join(judges)}: --reward {judges[0]}=1")
+        yield TaskFinding("error", what, f"Pay {' or '.join(judges)}: --reward {judges[0]}=1")
 
 
-def check_golds(task: Task, rewards: RewardSet, examples: Sequence[Example]) -> Iterator[Finding]:
+def check_golds(task: Task, rewards: RewardSet, examples: Sequence[Example]) -> Iterator[TaskFinding]:
     """Yields an error for each reward that does not pay every perfect completion in full."""
     golds = [(gold_completion_of(task, example), example) for example in examples]
     for reward in _merits(rewards):
@@ -152,7 +152,7 @@ def check_golds(task: Task, rewards: RewardSet, examples: Sequence[Example]) -> 
         if unpaid:
             gold, example = unpaid[0]
             paid = score_with(reward, gold, example)
-            yield Finding(
+            yield TaskFinding(
                 "error",
                 f"{reward.name} pays {paid} instead of {reward.high:g} for {len(unpaid)} of {len(golds)} gold answers, "
                 f"such as {example.answer!r:.60} of {example.id!r}, completed as {gold[-80:]!r}",
@@ -165,7 +165,7 @@ def _is_full(score: float | None, reward: Reward) -> bool:
     return score is None or reward.high == math.inf or score >= reward.high - CLOSE_TO
 
 
-def check_spoiled(task: Task, rewards: RewardSet, examples: Sequence[Example]) -> Iterator[Finding]:
+def check_spoiled(task: Task, rewards: RewardSet, examples: Sequence[Example]) -> Iterator[TaskFinding]:
     """Yields an error for each way to spoil a perfect completion that costs nothing."""
     merits = _merits(rewards)
     golds = {example.id: gold_completion_of(task, example) for example in examples}
@@ -180,7 +180,9 @@ def check_spoiled(task: Task, rewards: RewardSet, examples: Sequence[Example]) -
         equal = [e for e, text in spoiled if _total(merits, text, e) >= _total(merits, golds[e.id], e) - CLOSE_TO]
         if len(equal) > tolerated * len(spoiled):
             share = f"for {len(equal)} of {len(spoiled)} examples, such as {equal[0].id!r}"
-            yield Finding("error", f"{name} earns as much as a perfect one {share}", "Pay a reward that reads answers.")
+            yield TaskFinding(
+                "error", f"{name} earns as much as a perfect one {share}", "Pay a reward that reads answers."
+            )
 
 
 def _merits(rewards: RewardSet) -> list[Reward]:
@@ -215,12 +217,12 @@ def cut_off(completion: str) -> str:
     return thoughts + close + visible[: len(visible) // 2]
 
 
-def _left_out(task: Task) -> Iterator[Finding]:
+def _left_out(task: Task) -> Iterator[TaskFinding]:
     for split in ("train", "test"):
         mistakes: list[str] = task.left_out(split) if hasattr(task, "left_out") else []
         if mistakes:
             what = f"{len(mistakes)} {split} rows cannot be used and are left out: {mistakes[0]}"
-            yield Finding("note", what.rstrip("."), "Nothing, while they are few.")
+            yield TaskFinding("note", what.rstrip("."), "Nothing, while they are few.")
 
 
 def _commonest(examples: Sequence[Example]) -> tuple[str, float]:

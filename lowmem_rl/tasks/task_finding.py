@@ -13,7 +13,7 @@ Level = Literal["error", "note"]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class TaskFinding:
     """What is wrong with a task, and the cure. Notes are worth knowing, errors keep it from being learnt."""
 
     level: Level
@@ -26,7 +26,7 @@ def level_of(count: int, total: int) -> Level:
     return "note" if count <= TOLERATED_SHARE * total else "error"
 
 
-def refuse(task: str, findings: Sequence[Finding]) -> None:
+def refuse(task: str, findings: Sequence[TaskFinding]) -> None:
     """Raises `TaskError` for the first error among the findings, if there is one."""
     errors = [finding for finding in findings if finding.level == "error"]
     if errors:

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lowmem_rl.evaluation.eval_result import EvalResult
-from lowmem_rl.health.detector import Finding
+from lowmem_rl.health.detector import HealthFinding
 from lowmem_rl.storage.run_dir import Row
 
 
 @dataclass(frozen=True, slots=True)
-class PhaseBegan:
+class PhaseStarted:
     """A part of the run began, such as loading the model."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
-class Noted:
+class Note:
     """Something the user should know: a value that was adjusted, prompts that were left out."""
 
     text: str
@@ -52,20 +52,20 @@ class StepEnded:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FindingReported:
     """Something ails the run that was not told yet, or not as gravely."""
 
-    finding: Finding
+    finding: HealthFinding
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
+class AdapterSaved:
     """The adapter was written."""
 
     path: Path
 
 
-Event = PhaseBegan | Noted | EvalProgressed | EvalEnded | StepEnded | Found | Saved
+Event = PhaseStarted | Note | EvalProgressed | EvalEnded | StepEnded | FindingReported | AdapterSaved
 Listener = Callable[[Event], None]
 
 
@@ -82,6 +82,6 @@ def undisturbed(listen: Listener) -> Listener:
                 failed = True
                 traceback.print_exc(file=sys.stderr)
                 with contextlib.suppress(Exception):
-                    listen(Noted(f"what shows the run failed; the run goes on: {type(error).__name__}: {error}"))
+                    listen(Note(f"what shows the run failed; the run goes on: {type(error).__name__}: {error}"))
 
     return listen_on

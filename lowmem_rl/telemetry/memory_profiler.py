@@ -20,23 +20,25 @@ OF_A_STEP = ("rollout", "logprobs", "backward", "optimizer")
 
 
 @dataclass(frozen=True, slots=True)
-class Lengths:
+class StepLengths:
     """Tokens of the longest prompt and the longest completion that were met."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
-    def with_rollout(self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]) -> "Lengths":
-        return Lengths(max(self.prompt_tokens, *map(len, prompts)), max(self.completion_tokens, *map(len, completions)))
+    def with_rollout(self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]) -> "StepLengths":
+        return StepLengths(
+            max(self.prompt_tokens, *map(len, prompts)), max(self.completion_tokens, *map(len, completions))
+        )
 
 
-class PhaseMeter:
+class MemoryProfiler:
     """Measures phases between `begin` and `end`, or those of a trainer's next step once it is attached to one."""
 
     def __init__(self, device: Device) -> None:
         self.device = device
         self.phases: dict[str, Footprint] = {}
-        self.lengths = Lengths()
+        self.lengths = StepLengths()
         self.highest_bytes = 0
         """The most the process held until the last boundary, in any phase or none: there its counters begin anew."""
         self.is_attached = False

@@ -21,7 +21,7 @@ Mark = Any
 """A moment: seconds, or a CUDA event."""
 
 
-class StepClock:
+class StepTimer:
     """The step that runs now; `restart` begins the next. Phases within phases are counted once, as the inner one."""
 
     def __init__(self, device: Device) -> None:

@@ -16,22 +16,22 @@ from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.errors import RewardError, RunDirError
 from lowmem_rl.evaluation.eval_items import read_items
 from lowmem_rl.evaluation.eval_result import EvalResult
-from lowmem_rl.evaluation.eval_set import Questions
-from lowmem_rl.evaluation.evaluate import Files, evaluate
+from lowmem_rl.evaluation.eval_set import EvalSet
+from lowmem_rl.evaluation.evaluate import EvalFiles, evaluate
 from lowmem_rl.evaluation.prompt_limit import questions_with_room
 from lowmem_rl.evaluation.summary import compare
 from lowmem_rl.stats import wilson
 from lowmem_rl.storage.disk import write_folder
 from lowmem_rl.storage.lock import in_turn
 from lowmem_rl.storage.run_dir import Row, RunDir, read_json, write_json
-from lowmem_rl.telemetry.events import EvalEnded, EvalProgressed, Listener, Noted
+from lowmem_rl.telemetry.events import EvalEnded, EvalProgressed, Listener, Note
 
 BEFORE, AFTER = "before", "after"
 OPTIMISTIC = "the highest of several figures on these items: what it promises on others is less"
 
 
 @dataclass(frozen=True, slots=True)
-class Best:
+class BestCheckpoint:
     """The evaluation whose adapter is kept, by lenient greedy accuracy on the items that all evaluations share.
 
     Of equal ones it is the earlier: it has drifted less from the base model, and is in place already.
@@ -51,12 +51,12 @@ class Best:
         return told | ({"note": OPTIMISTIC} if self.chosen_of > 1 else {})
 
     @classmethod
-    def from_json(cls, told: Row) -> "Best":
+    def from_json(cls, told: Row) -> "BestCheckpoint":
         """Returns what `to_json` has written. Raises KeyError or TypeError for anything else."""
         return cls(**{name: told[name] for name in ("step", "name", "pass_at_1", "num_examples", "chosen_of")})
 
 
-class Evaluations:
+class EvalSchedule:
     """Asks a run's questions, and keeps eval.json and best/ up to what was answered."""
 
     def __init__(
@@ -64,20 +64,20 @@ class Evaluations:
         run_dir: RunDir,
         config: RunConfig,
         sampler: Sampler,
-        own: Questions,
-        further: Sequence[Questions] = (),
+        own: EvalSet,
+        further: Sequence[EvalSet] = (),
         listen: Listener = lambda event: None,
     ) -> None:
         self.run_dir, self.config, self.sampler, self.listen = run_dir, config, sampler, listen
         self.own, *self.further = (
-            questions_with_room(sampler.policy, asked, lambda text: listen(Noted(text))) for asked in (own, *further)
+            questions_with_room(sampler.policy, asked, lambda text: listen(Note(text))) for asked in (own, *further)
         )
         self.told = read_told(run_dir)
 
     @property
-    def best(self) -> Best | None:
+    def best(self) -> BestCheckpoint | None:
         """The best evaluation so far."""
-        return Best.from_json(self.told["best"]) if self.told["best"] else None
+        return BestCheckpoint.from_json(self.told["best"]) if self.told["best"] else None
 
     def before(self) -> EvalResult:
         """Evaluates fully before training, where that is not done already.
@@ -122,12 +122,12 @@ class Evaluations:
         further = {task: {BEFORE: found.get(BEFORE)} for task, found in self.told["out_of_domain"].items()}
         self._write(during=during, out_of_domain=further, after=None, comparison=None)
 
-    def _ask(self, asked: Questions, name: str, *, step: int) -> EvalResult:
+    def _ask(self, asked: EvalSet, name: str, *, step: int) -> EvalResult:
         failed: list[RewardError] = []
         result = evaluate(
             self.sampler,
             asked,
-            Files.of(self.run_dir, name),
+            EvalFiles.of(self.run_dir, name),
             step=step,
             on_progress=lambda done: self.listen(EvalProgressed(name, done, asked.total)),
             on_failure=failed.append,
@@ -139,7 +139,7 @@ class Evaluations:
     def _tell_failures(self, failed: Sequence[RewardError], scored: int, *, is_first: bool) -> None:
         """Notes rewards that failed. Too many stop a run before training; later they must not cost what was learnt."""
         for error in failed:
-            self.listen(Noted(str(error)))
+            self.listen(Note(str(error)))
         if is_first and len(failed) > self.config.health.max_reward_error_share * scored:
             raise failed[-1]
 
@@ -164,7 +164,7 @@ class Evaluations:
         best, seen = self.best, 1 + len(self.told["during"]) + (name == AFTER)
         if best is None or share > best.pass_at_1:
             write_folder(self.run_dir.best, self.sampler.policy.save_adapter)
-            best = Best(step, name, share, total, seen)
+            best = BestCheckpoint(step, name, share, total, seen)
         self._write(best=replace(best, chosen_of=seen).to_json())
 
     def _share_of_the_few(self, name: str) -> tuple[float, int]:
@@ -202,7 +202,7 @@ def _check(told: Row) -> None:
     for found in told["out_of_domain"].values():
         found.get(BEFORE)
     if told["best"]:
-        Best.from_json(told["best"])
+        BestCheckpoint.from_json(told["best"])
     json.dumps(told, allow_nan=False)  # NaN and infinity can be read, and not be written again
 
 

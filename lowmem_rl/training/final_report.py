@@ -8,7 +8,7 @@ from lowmem_rl.reports.html import write_report
 from lowmem_rl.storage.run_dir import RunDir, write_json
 
 
-def look_back(run_dir: RunDir, tell: Callable[[str], None]) -> None:
+def write_final_report(run_dir: RunDir, tell: Callable[[str], None]) -> None:
     """Writes health.json and report.html, and tells what ails the run; without a step there is nothing to say."""
     if not run_dir.metrics.exists():
         return

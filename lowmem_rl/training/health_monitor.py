@@ -6,35 +6,35 @@ from lowmem_rl.checkpointing.rollback import stopped
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.errors import TrainingError
 from lowmem_rl.health import nan
-from lowmem_rl.health.detector import Finding
-from lowmem_rl.health.history import RollBack, read_evaluations, read_record, sample_in
-from lowmem_rl.health.incremental_audit import Watcher
+from lowmem_rl.health.detector import HealthFinding
+from lowmem_rl.health.history import RollbackRecord, read_evaluations, read_record, sample_in
+from lowmem_rl.health.incremental_audit import IncrementalAudit
 from lowmem_rl.storage.run_dir import Row, RunDir
-from lowmem_rl.telemetry.events import Found, Listener, Noted
+from lowmem_rl.telemetry.events import FindingReported, Listener, Note
 from lowmem_rl.telemetry.metrics import diverged
 
 MENDED = "learning_rate_too_high"
 """What going back mends, and so does not wait until it is critical."""
-GoBack = Callable[[tuple[Finding, ...], int], RollBack]
+GoBack = Callable[[tuple[HealthFinding, ...], int], RollbackRecord]
 
 
-class Watch:
+class HealthMonitor:
     """Begins with what the run's directory holds: a run that is taken up again goes on being watched."""
 
     def __init__(self, run_dir: RunDir, config: RunConfig, listen: Listener) -> None:
         self.run_dir, self.config, self.listen = run_dir, config, listen
         record = read_record(run_dir)
-        self.watcher = Watcher(record)
+        self.watcher = IncrementalAudit(record)
         self.evaluations = len(record.evaluations)
         self.works = True
         self.row: Row = {}
-        self.news: tuple[Finding, ...] = ()
+        self.news: tuple[HealthFinding, ...] = ()
 
     def on_kept(self, rows: Iterable[Row]) -> None:
         """Takes in completions as samples.jsonl keeps them."""
         self._unless_it_fails(lambda: self.watcher.on_samples(map(sample_in, rows)))
 
-    def look(self, row: Row) -> tuple[Finding, ...]:
+    def look(self, row: Row) -> tuple[HealthFinding, ...]:
         """Takes in the row of a step; tells what was not told before, and returns it."""
         self.row, self.news = row, ()
         self._unless_it_fails(self._look)
@@ -49,7 +49,7 @@ class Watch:
         if self.config.health.action == "roll_back" and is_ill:
             undone = go_back(self._ailing, self.watcher.record.step)
             self.watcher.on_rollback(undone)
-            self.listen(Noted(f"back to the weights of step {undone.to}, and on at a third of the learning rate"))
+            self.listen(Note(f"back to the weights of step {undone.to}, and on at a third of the learning rate"))
         elif diverged(self.row):
             raise TrainingError(
                 f"Step {self.row['step']}: the loss or the gradient is no finite number. The run stopped.",
@@ -71,11 +71,11 @@ class Watch:
         return next(found, f"Lower optimizer.learning_rate (now {self.config.optimizer.learning_rate:g}).")
 
     @property
-    def _ailing(self) -> tuple[Finding, ...]:
+    def _ailing(self) -> tuple[HealthFinding, ...]:
         return self.watcher.ailing if self.works else ()
 
     @property
-    def _critical(self) -> list[Finding]:
+    def _critical(self) -> list[HealthFinding]:
         return [finding for finding in self._ailing if finding.severity == "critical"]
 
     def _look(self) -> None:
@@ -84,7 +84,7 @@ class Watch:
         self.evaluations = len(found)
         self.news = self.watcher.on_row(self.row)
         for finding in self.news:
-            self.listen(Found(finding))
+            self.listen(FindingReported(finding))
 
     def _unless_it_fails(self, look: Callable[[], None]) -> None:
         """An audit that fails must not cost the run."""
@@ -94,4 +94,4 @@ class Watch:
             look()
         except Exception as error:  # noqa: BLE001
             self.works = False
-            self.listen(Noted(f"the run is no longer watched: {type(error).__name__}: {error}"))
+            self.listen(Note(f"the run is no longer watched: {type(error).__name__}: {error}"))

@@ -10,7 +10,7 @@ from lowmem_rl.memory.workload import workload_of
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.planning.plan import Plan
 from lowmem_rl.telemetry.environment import machine_record
-from lowmem_rl.telemetry.memory_profiler import OF_A_STEP, Lengths, PhaseMeter
+from lowmem_rl.telemetry.memory_profiler import OF_A_STEP, MemoryProfiler, StepLengths
 
 BEFORE_STATES = ("load", "rollout", "logprobs", "backward")
 """Phases of a first step in which the optimizer has no states yet: they appear when it steps."""
@@ -18,7 +18,7 @@ STATES = ("optimizer states", "paged optimizer states")
 
 
 def first_step_rows(
-    meter: PhaseMeter, plan: Plan, *, source: Literal["measure", "first step"] = "first step"
+    meter: MemoryProfiler, plan: Plan, *, source: Literal["measure", "first step"] = "first step"
 ) -> tuple[CalibrationRow, ...]:
     """Returns what a meter has seen of a run's first step, each phase beside its prediction for the lengths met."""
     predicted = _predicted(meter.lengths, plan)
@@ -44,7 +44,7 @@ def first_step_rows(
     )
 
 
-def _predicted(lengths: Lengths, plan: Plan) -> MemoryEstimate:
+def _predicted(lengths: StepLengths, plan: Plan) -> MemoryEstimate:
     """Returns the prediction for what was really met, not for the limits."""
     prompt, completion = lengths.prompt_tokens, lengths.completion_tokens
     workload = workload_of(plan.config, plan.target.shape)

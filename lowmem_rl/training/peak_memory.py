@@ -3,22 +3,22 @@
 from collections.abc import Callable
 from typing import Any
 
-from lowmem_rl.checkpointing.resume import Standing
+from lowmem_rl.checkpointing.resume import ResumeState
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.device_memory import peak_bytes
 from lowmem_rl.memory.calibration import store
 from lowmem_rl.planning.plan import Plan
 from lowmem_rl.storage.run_dir import RunDir, write_json
-from lowmem_rl.telemetry.memory_profiler import PhaseMeter, measures_phases_apart
+from lowmem_rl.telemetry.memory_profiler import MemoryProfiler, measures_phases_apart
 from lowmem_rl.training.measured_phases import first_step_rows
 
 
-class Peaks:
+class PeakMemory:
     """Keeps peak.json; a run that goes on keeps what its first process metered."""
 
-    def __init__(self, run_dir: RunDir, device: Device, plan: Plan, standing: Standing) -> None:
+    def __init__(self, run_dir: RunDir, device: Device, plan: Plan, standing: ResumeState) -> None:
         self.run_dir, self.device, self.plan, self.standing = run_dir, device, plan, standing
-        self.meter = PhaseMeter(device)
+        self.meter = MemoryProfiler(device)
         self.are_apart = measures_phases_apart(device)
 
     def attach(self, trainer: Any) -> None:

@@ -7,14 +7,14 @@ from typing import Any
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.policy import Policy
 from lowmem_rl.errors import TrainingError
-from lowmem_rl.evaluation.grader import Judge
+from lowmem_rl.evaluation.grader import Grader
 from lowmem_rl.example import Example
 from lowmem_rl.rewards.reward import RewardSet
 from lowmem_rl.signal.groups import informative_share
 from lowmem_rl.storage.run_dir import Row, RunDir, append_row
-from lowmem_rl.tasks.curriculum import Drawn
+from lowmem_rl.tasks.curriculum import RolloutOutcome
 from lowmem_rl.telemetry.metrics import Rollout, metric_row
-from lowmem_rl.telemetry.step_timer import StepClock
+from lowmem_rl.telemetry.step_timer import StepTimer
 from lowmem_rl.trl_adapter.trainer import ScoredBatch
 
 
@@ -26,10 +26,10 @@ class Recorder:
         run_dir: RunDir,
         config: RunConfig,
         rewards: RewardSet,
-        judge: Judge,
+        judge: Grader,
         examples: Mapping[str, Example],
         policy: Policy,
-        on_drawn: Callable[[Drawn], None],
+        on_drawn: Callable[[RolloutOutcome], None],
         on_kept: Callable[[list[Row]], None] = lambda rows: None,
     ) -> None:
         self.run_dir = run_dir
@@ -44,7 +44,7 @@ class Recorder:
         self.rows: list[Row] = []
         """What was sampled since the last step, in one round or, where dead groups are replaced, in several."""
         self.right = 0
-        self.clock = StepClock(policy.device)
+        self.clock = StepTimer(policy.device)
 
     def on_scored(self, batch: ScoredBatch) -> None:
         """Keeps what was asked and what came out, and now and then the completions."""
@@ -91,14 +91,14 @@ class Recorder:
         """Begins a step's time now: what lies between two steps belongs to neither."""
         self.clock.restart()
 
-    def _drawn(self, rows: Sequence[Row]) -> Drawn:
+    def _drawn(self, rows: Sequence[Row]) -> RolloutOutcome:
         right: dict[str, int] = {}
         for row in rows:
             key = row["example_id"]
             # A judge that fails has been told of where it is a reward, too; here its completion is not right.
             is_right = self.judge.is_right(row["completion"], self.examples[key], on_failure=lambda error: None)
             right[key] = right.get(key, 0) + is_right
-        return Drawn(self.step + 1, tuple(right), tuple(right.values()), self.config.grpo.group_size)
+        return RolloutOutcome(self.step + 1, tuple(right), tuple(right.values()), self.config.grpo.group_size)
 
     def _sample_rows(self, batch: ScoredBatch) -> Iterator[Row]:
         names = [reward.name for reward in self.rewards.rewards]

@@ -3,17 +3,17 @@
 import contextlib
 from collections.abc import Callable, Iterator
 
-from lowmem_rl.checkpointing.checkpointer import Keeper
+from lowmem_rl.checkpointing.checkpointer import Checkpointer
 from lowmem_rl.errors import Interrupted, LowMemError, RunDirError, TrainingError
 from lowmem_rl.storage.disk import waiting_for_room
 from lowmem_rl.storage.run_dir import RunDir
-from lowmem_rl.training.signals import Stop
+from lowmem_rl.training.signals import StopSignal
 
 
-class Endings:
+class ShutdownPolicy:
     """The endings of one run in one process; a run that `is_new` may leave nothing behind."""
 
-    def __init__(self, run_dir: RunDir, stop: Stop, tell: Callable[[str], None], *, is_new: bool) -> None:
+    def __init__(self, run_dir: RunDir, stop: StopSignal, tell: Callable[[str], None], *, is_new: bool) -> None:
         self.run_dir, self.stop, self.tell, self.is_new = run_dir, stop, tell, is_new
 
     @contextlib.contextmanager
@@ -71,7 +71,7 @@ class Endings:
                 self.tell(f"the adapter is not saved: {str(error) or 'the disk is full'}")
 
     @contextlib.contextmanager
-    def kept(self, keeper: Keeper) -> Iterator[None]:
+    def kept(self, keeper: Checkpointer) -> Iterator[None]:
         """Writes the last border of a training that ends early, unless a step has moved the weights beyond it."""
         try:
             yield

@@ -18,7 +18,7 @@ ECHO_S = 1.0
 """One Ctrl-C may come twice within, from the terminal and through a program that started this one."""
 
 
-class Stop:
+class StopSignal:
     """Whether the run was asked to stop, by which signal, and whether it may be torn away from where it is."""
 
     def __init__(self) -> None:
@@ -68,9 +68,9 @@ class Stop:
 
 
 @contextlib.contextmanager
-def stoppable() -> Iterator[Stop]:
+def handle_stop_signals() -> Iterator[StopSignal]:
     """Yields what hears the signals, in the main thread; elsewhere they are the caller's affair."""
-    stop = Stop()
+    stop = StopSignal()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 @dataclass
-class KeptCalls:
+class ReplayedCalls:
     """The results of a round's calls, in their order, and the random states after each."""
 
     results: list[tuple[Any, dict[str, Any]]] = field(default_factory=list)

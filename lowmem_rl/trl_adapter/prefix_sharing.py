@@ -19,7 +19,7 @@ LogProbs = tuple[Tensor, Tensor | None, Tensor | None]
 """Log-probs and entropies of the completions' tokens (rows, completion tokens), and no auxiliary loss."""
 
 
-class SharedPrompt(TrlTrainer):
+class PrefixSharingMixin(TrlTrainer):
     """Puts the shared forward in the place of TRL's where it saves tokens."""
 
     def _get_per_token_logps_and_entropies(

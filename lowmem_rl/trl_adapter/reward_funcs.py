@@ -16,7 +16,7 @@ Complete = Callable[[Sequence[int]], str]
 """Turns sampled ids into the assistant's whole turn."""
 
 
-class FailureCount:
+class RewardErrorCounter:
     """Completions that were scored and scorings that failed, over all rewards of a run."""
 
     def __init__(self, max_share: float, on_failure: Callable[[str], None]) -> None:
@@ -49,7 +49,7 @@ class TrlReward:
     """One reward as TRL calls it; TRL names its metrics by `__name__`."""
 
     def __init__(
-        self, reward: Reward, examples: Mapping[str, Example], complete: Complete, failures: FailureCount
+        self, reward: Reward, examples: Mapping[str, Example], complete: Complete, failures: RewardErrorCounter
     ) -> None:
         self.__name__ = reward.name
         self.reward = reward

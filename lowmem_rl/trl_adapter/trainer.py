@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from lowmem_rl.checkpointing.trainer_state import Borders
+from lowmem_rl.checkpointing.trainer_state import StepBoundaryMixin
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import Policy, import_unsloth
@@ -23,14 +23,14 @@ from lowmem_rl.engine.sampling import names_of
 from lowmem_rl.engine.unsloth_shortcuts import given_up
 from lowmem_rl.grpo.dynamic_sampling import dead_groups, other_prompts, replaced
 from lowmem_rl.grpo.lr_schedule import multistep_factor
-from lowmem_rl.grpo.micro_batches import Batch, Layout
-from lowmem_rl.grpo.oom_policy import Recovery
+from lowmem_rl.grpo.micro_batches import Batch, BatchPlan
+from lowmem_rl.grpo.oom_policy import OomPolicy
 from lowmem_rl.grpo.rollout_downsampling import down_sampled
 from lowmem_rl.grpo.train_dataset import Prompt
-from lowmem_rl.trl_adapter.call_replay import KeptCalls
+from lowmem_rl.trl_adapter.call_replay import ReplayedCalls
 from lowmem_rl.trl_adapter.grpo_args import grpo_arguments, unsloth_arguments
-from lowmem_rl.trl_adapter.prefix_sharing import SharedPrompt
-from lowmem_rl.trl_adapter.update import Learning
+from lowmem_rl.trl_adapter.prefix_sharing import PrefixSharingMixin
+from lowmem_rl.trl_adapter.update import UpdateMixin
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def make_trainer(
     on_scored: Callable[[ScoredBatch], None],
     out: Path,
     choose: Callable[[Sequence[Prompt]], list[Prompt]] = list,
-    recovery: Recovery | None = None,
+    recovery: OomPolicy | None = None,
 ) -> Any:
     """Returns a trainer over the policy, ready for `train()`.
 
@@ -88,7 +88,7 @@ def make_trainer(
     trainer.config, trainer.on_scored, trainer.choose = config, on_scored, choose
     trainer.prompt_tokens = prompt_tokens
     trainer.sampler, trainer.layout = sampler, layout_of(config, policy.device)
-    trainer.recovery, trainer.kept, trainer.given_up = recovery, KeptCalls(), given_up(policy.model)
+    trainer.recovery, trainer.kept, trainer.given_up = recovery, ReplayedCalls(), given_up(policy.model)
     trainer.reward_funcs = [trainer.kept.wrapped(function) for function in trainer.reward_funcs]
     for weight, data in learning:
         weight.data = data.to(weight.device, torch.float32)
@@ -120,10 +120,10 @@ def trainer_arguments(config: RunConfig, device: Device, out: Path) -> dict[str,
     return grpo_arguments(config, device, out) | unsloth_arguments(config, device)
 
 
-def layout_of(config: RunConfig, device: Device) -> Layout:
+def layout_of(config: RunConfig, device: Device) -> BatchPlan:
     """Returns how the run's rollouts are cut into micro-batches."""
     grpo = config.grpo
-    return Layout(
+    return BatchPlan(
         group_size=grpo.group_size,
         micro_batch=config.micro_batch,
         steps=grpo.steps_per_rollout,
@@ -142,11 +142,11 @@ def trainer_class() -> type:
 
     # Unsloth's rewriting has a log-prob method of its own, with kernels that share prompts.
     plain = GRPOTrainer.__module__.startswith("trl.")
-    ours = (Overrides, Borders, SharedPrompt) if plain else (Overrides, Borders)
+    ours = (SamplingMixin, StepBoundaryMixin, PrefixSharingMixin) if plain else (SamplingMixin, StepBoundaryMixin)
     return type("LowMemTrainer", (*ours, GRPOTrainer), {})
 
 
-class Overrides(Learning):
+class SamplingMixin(UpdateMixin):
     """What is ours."""
 
     config: RunConfig

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
-from lowmem_rl.engine.oom import OutOfMemory, tried
+from lowmem_rl.engine.oom import OutOfMemory, catch_oom
 from lowmem_rl.engine.unsloth_shortcuts import failed_allocations, given_up, unshared_groups
-from lowmem_rl.grpo.micro_batches import SHARE, TOKENS, Batch, Cut, Layout, cut
-from lowmem_rl.grpo.oom_policy import Recovery
-from lowmem_rl.grpo.oom_retry import StepStart, make_whole
-from lowmem_rl.trl_adapter.call_replay import KeptCalls
+from lowmem_rl.grpo.micro_batches import SHARE, TOKENS, Batch, BatchPlan, MicroBatches, cut
+from lowmem_rl.grpo.oom_policy import OomPolicy
+from lowmem_rl.grpo.oom_retry import StepSnapshot, make_step_atomic
+from lowmem_rl.trl_adapter.call_replay import ReplayedCalls
 
 if TYPE_CHECKING:
     from trl import GRPOTrainer as TrlTrainer
@@ -36,29 +36,29 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Learnt:
+class SlotLoss:
     """Loss of what was learnt from: what is new to the trainer, and all that it will have been given in the step."""
 
     loss: Tensor
     given: Tensor
 
 
-class Learning(TrlTrainer):
+class UpdateMixin(TrlTrainer):
     """What the trainer does with a rollout. Without a `recovery` an error for lack of memory passes."""
 
-    layout: Layout
-    recovery: Recovery | None
-    kept: KeptCalls
+    layout: BatchPlan
+    recovery: OomPolicy | None
+    kept: ReplayedCalls
     rollout: Batch
     """What was sampled last, all rows of it: cut into `_buffered_inputs`."""
     sampled_after: int
     """Optimizer steps that were done when it was: the seed of its shuffle."""
-    step_start: StepStart
+    step_start: StepSnapshot
     given_up: frozenset[str]
     """What Unsloth no longer does, as far as is known (`shortcuts`)."""
     shortages_caught = 0
     """Allocations of the present step that failed inside Unsloth, which helped itself."""
-    learn_again: Callable[[], Learnt]
+    learn_again: Callable[[], SlotLoss]
     """Takes the gradient of the present step once more, from its first slot to the last one that was learnt from."""
     _step: int
     _globalstep_last_logged: int
@@ -78,7 +78,7 @@ class Learning(TrlTrainer):
         self._sample_if_due(inputs)
         slot, first = self._step, self._step - self._step % self.args.gradient_accumulation_steps
         if slot == first:
-            self.step_start = StepStart.of(self._metrics["train"])
+            self.step_start = StepSnapshot.of(self._metrics["train"])
         self.learn_again = partial(self._learnt, model, range(first, slot + 1), num_items_in_batch, is_again=True)
         found = self._learnt(model, range(slot, slot + 1), num_items_in_batch)
         self.step_start.given = found.given
@@ -91,7 +91,7 @@ class Learning(TrlTrainer):
     def whole_round(self, sample: Callable[[], T]) -> T:
         """Returns what `sample` returns; if memory runs out it begins again, with what was sampled and scored."""
         self.kept.forget()
-        before, seen = StepStart.of(self._metrics["train"]), self.state.num_input_tokens_seen
+        before, seen = StepSnapshot.of(self._metrics["train"]), self.state.num_input_tokens_seen
         while isinstance(found := self._tried(sample), OutOfMemory):
             assert self.recovery is not None
             self.recovery.again("advantages" if self.kept.has_completions else "rollout", found.why)
@@ -101,7 +101,7 @@ class Learning(TrlTrainer):
         self.kept.forget()
         return found
 
-    def lay_out(self, rollout: Batch, sampled_after: int) -> Cut:
+    def lay_out(self, rollout: Batch, sampled_after: int) -> MicroBatches:
         """Cuts a rollout for the slots that come, in the same way each time."""
         self.rollout, self.sampled_after = rollout, sampled_after
         found = cut(rollout, self.layout, seed=sampled_after)
@@ -109,9 +109,9 @@ class Learning(TrlTrainer):
         return found
 
     def _tried(self, call: Callable[[], T]) -> T | OutOfMemory:
-        return call() if self.recovery is None else tried(call)
+        return call() if self.recovery is None else catch_oom(call)
 
-    def _learnt(self, model: Any, slots: range, num_items_in_batch: Any, *, is_again: bool = False) -> Learnt:
+    def _learnt(self, model: Any, slots: range, num_items_in_batch: Any, *, is_again: bool = False) -> SlotLoss:
         """Adds the gradients of `slots`; if memory runs out, those of the whole step, with fewer rows together."""
         first = slots.stop - 1 - (slots.stop - 1) % self.args.gradient_accumulation_steps
         learn = partial(self._learn, model, slots, num_items_in_batch)
@@ -124,14 +124,14 @@ class Learning(TrlTrainer):
             found = self._tried(again)
         return found
 
-    def _learn_from_the_start(self, model: Any, slots: range, num_items_in_batch: Any) -> Learnt:
+    def _learn_from_the_start(self, model: Any, slots: range, num_items_in_batch: Any) -> SlotLoss:
         """Goes back to the beginning of the step, whose slots are cut as the layout says now."""
         model.zero_grad()
         self.lay_out(self.rollout, self.sampled_after)
         self.step_start.restore(self._metrics["train"])
         return self._learn(model, slots, num_items_in_batch)
 
-    def _learn(self, model: Any, slots: range, num_items_in_batch: Any) -> Learnt:
+    def _learn(self, model: Any, slots: range, num_items_in_batch: Any) -> SlotLoss:
         """Adds the gradients of the micro-batches in the slots."""
         loss, step = torch.zeros((), device=self.accelerator.device), self._step
         accumulated = self.current_gradient_accumulation_steps
@@ -148,12 +148,12 @@ class Learning(TrlTrainer):
             self.current_gradient_accumulation_steps = accumulated
         return self._learnt_of(loss, is_whole=slots.start % self.args.gradient_accumulation_steps == 0)
 
-    def _learnt_of(self, loss: Tensor, *, is_whole: bool) -> Learnt:
+    def _learnt_of(self, loss: Tensor, *, is_whole: bool) -> SlotLoss:
         """Says what of the loss the trainer does not have yet; `is_whole` is that of all slots of the step so far."""
         given = self.step_start.given
         if given is None:
-            return Learnt(loss, loss)
-        return Learnt(loss - given, loss) if is_whole else Learnt(loss, given + loss)
+            return SlotLoss(loss, loss)
+        return SlotLoss(loss - given, loss) if is_whole else SlotLoss(loss, given + loss)
 
     def _with_shortages_counted(self, call: Callable[[], T]) -> T:
         """Returns what `call` returns, and counts the failed allocations that it has caught."""
@@ -261,7 +261,7 @@ class Learning(TrlTrainer):
         """Makes its step happen once or not at all if memory runs out."""
         optimizer = super().create_optimizer(model)
         if self.recovery is not None:
-            make_whole(optimizer, partial(self.recovery.again, "optimizer"))
+            make_step_atomic(optimizer, partial(self.recovery.again, "optimizer"))
         if self.accelerator.scaler is not None:
             # It makes its two numbers with the first loss: between them memory must not run out.
             self.accelerator.scaler.scale(torch.zeros((), device=self.accelerator.device))

@@ -6,10 +6,10 @@ It runs in the caller, is linear in a capped text, evaluates nothing, and knows 
 import re
 from fractions import Fraction
 
-from lowmem_rl.verify.normalize import LONGEST_ANSWER, Normal, normal_form
+from lowmem_rl.verify.normalize import LONGEST_ANSWER, NormalizedAnswer, normal_form
 from lowmem_rl.verify.number_text import as_number, as_one_number
 from lowmem_rl.verify.relations import same_relation
-from lowmem_rl.verify.values import Items, same_value, value_of
+from lowmem_rl.verify.values import Bracketed, same_value, value_of
 
 __all__ = ["LONGEST_ANSWER", "as_number", "compare_exactly", "equal_answers"]
 
@@ -48,12 +48,12 @@ def _digits(decimal: re.Match[str]) -> tuple[str, str, str]:
     return sign if whole or places else "", whole, places
 
 
-def _signs_agree(given: Normal, gold: Normal) -> bool:
+def _signs_agree(given: NormalizedAnswer, gold: NormalizedAnswer) -> bool:
     """A sign may be left out, but not be another one; beside a gold "$5" a unit could be another one: 5 cents."""
     return not gold.signs or given.signs == gold.signs or not (given.signs or given.unit)
 
 
-def _compare(given: Normal, gold: Normal) -> bool | None:
+def _compare(given: NormalizedAnswer, gold: NormalizedAnswer) -> bool | None:
     if given.unit and gold.unit and given.unit != gold.unit:
         return False
     left, right = _without_names(given.text, gold.text)
@@ -63,7 +63,7 @@ def _compare(given: Normal, gold: Normal) -> bool | None:
         return same_relation(left, right)
     one, other = value_of(left), value_of(right)
     verdict = same_value(one, other)
-    if verdict is False and isinstance(one, Items) and isinstance(other, Fraction):
+    if verdict is False and isinstance(one, Bracketed) and isinstance(other, Fraction):
         return as_one_number(left) == other
     return verdict
 
@@ -95,7 +95,7 @@ def _names_and_values(text: str) -> tuple[tuple[str, ...], str]:
     return names, ", ".join(sides[-1].strip() for sides in split)
 
 
-def _is_hundredth(given: Normal, gold: Normal) -> bool:
+def _is_hundredth(given: NormalizedAnswer, gold: NormalizedAnswer) -> bool:
     """Says whether a percentage is a number without the sign: 10 % is also 0.1, but 300 % for a gold 3 is a slip."""
     percent, bare = (given, gold) if "%" in given.signs else (gold, given)
     one, other = value_of(percent.text), value_of(bare.text)

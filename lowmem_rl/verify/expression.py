@@ -10,7 +10,7 @@ from functools import lru_cache
 from math import comb, factorial
 
 from lowmem_rl.verify import finite_field
-from lowmem_rl.verify.finite_field import Image, UnknownImage
+from lowmem_rl.verify.finite_field import Residue, UnknownImage
 
 _DEEPEST = 30
 _LARGEST_FACTORIAL = 40
@@ -36,7 +36,7 @@ def same_expression(left: str, right: str) -> bool | None:
 
 
 @lru_cache(maxsize=4096)
-def image_of(text: str, fixed: tuple[str, int] | None = None) -> Image | None:
+def image_of(text: str, fixed: tuple[str, int] | None = None) -> Residue | None:
     """Returns an expression's image, None where it has none; `fixed` is a variable and the residue in its place."""
     try:
         reader = _Reader(_tokens(text), fixed)
@@ -94,7 +94,7 @@ class _Reader:
         self.at += 1
         return token
 
-    def sum(self, depth: int) -> Image:
+    def sum(self, depth: int) -> Residue:
         if depth > _DEEPEST:
             raise UnknownImage
         total = self.product(depth)
@@ -103,7 +103,7 @@ class _Reader:
             total = finite_field.add(total, term if sign == "+" else finite_field.negate(term))
         return total
 
-    def product(self, depth: int) -> Image:
+    def product(self, depth: int) -> Residue:
         value, divided = self.signed(depth), False
         while token := self.peek():
             if token in _TIMES:
@@ -125,7 +125,7 @@ class _Reader:
         """Says whether a number stands right behind another one: `2\\frac{1}{2}` may be a sum, `2 3` is anything."""
         return self.tokens[self.at - 1][-1].isdigit() and (token == "\\frac" or token[0].isdigit() or token[0] == ".")
 
-    def signed(self, depth: int) -> Image:
+    def signed(self, depth: int) -> Residue:
         if depth > _DEEPEST:
             raise UnknownImage
         if self.peek() in {"+", "-"}:
@@ -133,18 +133,18 @@ class _Reader:
             return value if sign == "+" else finite_field.negate(value)
         return self.power(depth)
 
-    def power(self, depth: int) -> Image:
+    def power(self, depth: int) -> Residue:
         value = self.atom(depth)
         while self.peek() == "!":
             self.take()
             value = _factorial(value)
         return finite_field.power(value, self.exponent(depth)) if self.peek() in {"^", "**"} else value
 
-    def exponent(self, depth: int) -> Image:
+    def exponent(self, depth: int) -> Residue:
         self.take()
         return self.atom(depth) if self.peek() == "{" else self.signed(depth + 1)
 
-    def atom(self, depth: int) -> Image:
+    def atom(self, depth: int) -> Residue:
         token = self.take()
         if token in _CLOSING:
             return self.inside(token, depth)
@@ -159,18 +159,18 @@ class _Reader:
             return self.function(token[1:], depth)
         return self.symbol(token)
 
-    def inside(self, opening: str, depth: int) -> Image:
+    def inside(self, opening: str, depth: int) -> Residue:
         value = self.sum(depth + 1)
         self.take(_CLOSING[opening])
         return value
 
-    def root(self, depth: int) -> Image:
+    def root(self, depth: int) -> Residue:
         if self.peek() != "[":
             return finite_field.root(self.argument(depth))
         degree = self.inside(self.take(), depth)
         return finite_field.power(self.argument(depth), finite_field.divide(finite_field.rational(Fraction(1)), degree))
 
-    def function(self, name: str, depth: int) -> Image:
+    def function(self, name: str, depth: int) -> Residue:
         """Reads `\\sin^2 (x)`, `\\sin 2x` and `\\log_2 8`; an argument without brackets ends at the next function."""
         base = exponent = None
         if name == "log" and self.peek() == "_":
@@ -184,7 +184,7 @@ class _Reader:
         value = finite_field.function(name, argument) if base is None else _logarithm(argument, base)
         return value if exponent is None else finite_field.power(value, exponent)
 
-    def bare_argument(self, depth: int) -> Image:
+    def bare_argument(self, depth: int) -> Residue:
         if depth > _DEEPEST:
             raise UnknownImage
         value = self.power(depth)
@@ -194,7 +194,7 @@ class _Reader:
             value = finite_field.multiply(value, self.power(depth))
         return value
 
-    def argument(self, depth: int) -> Image:
+    def argument(self, depth: int) -> Residue:
         """Reads what a command takes: a group, or a single digit or letter."""
         token = self.peek()
         if token in {"{", "("}:
@@ -205,7 +205,7 @@ class _Reader:
             return self.symbol(self.take())
         raise UnknownImage
 
-    def digit(self) -> Image:
+    def digit(self) -> Residue:
         """Reads one digit, and leaves the number's others for the next argument: `\\frac12`, but `\\sqrt 13`."""
         token = self.take()
         if self.tokens[self.at - 2] == "\\sqrt" or len(token) == 1:
@@ -214,7 +214,7 @@ class _Reader:
         self.tokens[self.at] = token[1:]
         return finite_field.rational(Fraction(token[0]))
 
-    def symbol(self, token: str) -> Image:
+    def symbol(self, token: str) -> Residue:
         name = token.removeprefix("\\")
         if not (len(token) == 1 and token.isalpha()) and not (token != name and _GREEK.fullmatch(name)):
             raise UnknownImage
@@ -240,20 +240,20 @@ def _starts_factor(token: str) -> bool:
     return token[0].isalnum() or token[0] in ".({[" or (token[0] == "\\" and token not in _TIMES | _OVER)
 
 
-def _logarithm(argument: Image, base: Image) -> Image:
+def _logarithm(argument: Residue, base: Residue) -> Residue:
     return finite_field.divide(finite_field.function("ln", argument), finite_field.function("ln", base))
 
 
-def _natural(value: Image) -> int:
+def _natural(value: Residue) -> int:
     number = value.rational
     if number is None or number.denominator > 1 or not 0 <= number <= _LARGEST_FACTORIAL:
         raise UnknownImage
     return int(number)
 
 
-def _factorial(value: Image) -> Image:
+def _factorial(value: Residue) -> Residue:
     return finite_field.rational(Fraction(factorial(_natural(value))))
 
 
-def _binomial(above: Image, below: Image) -> Image:
+def _binomial(above: Residue, below: Residue) -> Residue:
     return finite_field.rational(Fraction(comb(_natural(above), _natural(below))))

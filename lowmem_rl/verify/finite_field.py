@@ -77,7 +77,7 @@ class Approximation:
 
 
 @dataclass(frozen=True, slots=True)
-class Image:
+class Residue:
     """A residue; the rational it stands for where it is one of reasonable size; an approximation where there is one."""
 
     residue: int
@@ -86,7 +86,7 @@ class Image:
     opaque: bool = False
 
 
-def same_image(one: Image, other: Image) -> bool | None:
+def same_image(one: Residue, other: Residue) -> bool | None:
     """Says whether two images are of the same value; None where they do not tell."""
     if one.rational is not None and other.rational is not None:
         return one.rational == other.rational
@@ -98,45 +98,45 @@ def same_image(one: Image, other: Image) -> bool | None:
     return False if not (one.opaque or other.opaque) or _clearly_apart(one, other) else None
 
 
-def rational(value: Fraction) -> Image:
+def rational(value: Fraction) -> Residue:
     """Returns the image of a rational number."""
     below = value.denominator % PRIME
     if not below:
         raise UnknownImage
     image = value.numerator % PRIME * pow(below, -1, PRIME) % PRIME
-    return Image(image, value if _bits(value) <= MOST_BITS else None, _near_rational(value))
+    return Residue(image, value if _bits(value) <= MOST_BITS else None, _near_rational(value))
 
 
-def residue(number: int) -> Image:
+def residue(number: int) -> Residue:
     """Returns the image of a point of the field; a small one is the integer itself."""
-    return rational(Fraction(number)) if number < 2 else Image(number)
+    return rational(Fraction(number)) if number < 2 else Residue(number)
 
 
-def symbol(name: str) -> Image:
+def symbol(name: str) -> Residue:
     """Returns the image of a variable, of `pi`, of Euler's `e` or of the imaginary `i`."""
     if name == "i":
-        return Image(ROOTS[-1], None, Approximation(1j, 1))
+        return Residue(ROOTS[-1], None, Approximation(1j, 1))
     point = _CONSTANTS.get(name) or 1.1 + _hashed("at", name) / PRIME
-    return Image(_hashed("symbol", name), None, Approximation(point, abs(point)))
+    return Residue(_hashed("symbol", name), None, Approximation(point, abs(point)))
 
 
-def negate(value: Image) -> Image:
+def negate(value: Residue) -> Residue:
     return multiply(rational(Fraction(-1)), value)
 
 
-def add(left: Image, right: Image) -> Image:
+def add(left: Residue, right: Residue) -> Residue:
     exact = left.rational + right.rational if left.rational is not None and right.rational is not None else None
     near = _near(left.near.value + right.near.value, left, right) if left.near and right.near else None
-    return Image((left.residue + right.residue) % PRIME, _kept(exact), near, left.opaque or right.opaque)
+    return Residue((left.residue + right.residue) % PRIME, _kept(exact), near, left.opaque or right.opaque)
 
 
-def multiply(left: Image, right: Image) -> Image:
+def multiply(left: Residue, right: Residue) -> Residue:
     exact = left.rational * right.rational if left.rational is not None and right.rational is not None else None
     near = _near(left.near.value * right.near.value, left, right) if left.near and right.near else None
-    return Image(left.residue * right.residue % PRIME, _kept(exact), near, left.opaque or right.opaque)
+    return Residue(left.residue * right.residue % PRIME, _kept(exact), near, left.opaque or right.opaque)
 
 
-def divide(left: Image, right: Image) -> Image:
+def divide(left: Residue, right: Residue) -> Residue:
     """Returns a quotient. Raises `UnknownImage` for a division by zero."""
     if not right.residue:
         raise UnknownImage
@@ -144,10 +144,10 @@ def divide(left: Image, right: Image) -> Image:
     if right.near and abs(right.near.value) > _CLEARLY * right.near.largest:
         near = Approximation(1 / right.near.value, max(right.near.largest, 1 / abs(right.near.value)))
     inverse = 1 / right.rational if right.rational else None
-    return multiply(left, Image(pow(right.residue, -1, PRIME), inverse, near, right.opaque))
+    return multiply(left, Residue(pow(right.residue, -1, PRIME), inverse, near, right.opaque))
 
 
-def power(base: Image, exponent: Image) -> Image:
+def power(base: Residue, exponent: Residue) -> Residue:
     """Returns a power: exact for an integer or a half, a residue of its own for any other exponent."""
     number = exponent.rational
     if number is None or number.denominator > 2 or abs(number) > PRIME:
@@ -158,10 +158,10 @@ def power(base: Image, exponent: Image) -> Image:
         raise UnknownImage
     small = base.rational is not None and abs(number) * max(1, _bits(base.rational)) <= MOST_BITS
     exact = base.rational ** int(number) if small and base.rational is not None else None
-    return Image(pow(base.residue, int(number), PRIME), exact, _near_power(base, exponent), base.opaque)
+    return Residue(pow(base.residue, int(number), PRIME), exact, _near_power(base, exponent), base.opaque)
 
 
-def root(value: Image) -> Image:
+def root(value: Residue) -> Residue:
     """Returns the square root: of a rational a/b as √(ab)/b, prime by prime; else a residue of its own."""
     number = value.rational
     parts = None if number is None else _square_and_rest(abs(number.numerator) * number.denominator)
@@ -170,26 +170,26 @@ def root(value: Image) -> Image:
     outside, primes = parts
     residue = math.prod((ROOTS[prime] for prime in primes), start=ROOTS[-1] if number < 0 else 1) % PRIME
     exact = rational(Fraction(outside, number.denominator))
-    image = multiply(exact, Image(residue, None if primes or number < 0 else Fraction(1)))
+    image = multiply(exact, Residue(residue, None if primes or number < 0 else Fraction(1)))
     near = cmath.sqrt(float(number)) if _bits(number) <= MOST_BITS else None
-    return Image(image.residue, image.rational, Approximation(near, abs(near)) if near is not None else None)
+    return Residue(image.residue, image.rational, Approximation(near, abs(near)) if near is not None else None)
 
 
-def function(name: str, argument: Image) -> Image:
+def function(name: str, argument: Residue) -> Residue:
     """Returns a function's value: a residue of its own, and an approximation where name and branch are beyond doubt."""
     compute, near = FUNCTIONS[name], None
     if compute and argument.near and _is_tame(name, argument.near.value):
         with_value = _computed(compute, argument.near.value)
         near = _near(with_value, argument) if with_value is not None else None
-    return Image(_hashed(name, argument.residue), None, near, opaque=True)
+    return Residue(_hashed(name, argument.residue), None, near, opaque=True)
 
 
-def _opaque_power(base: Image, exponent: Image) -> Image:
+def _opaque_power(base: Residue, exponent: Residue) -> Residue:
     residue = _hashed("power", base.residue, exponent.residue)
-    return Image(residue, None, _near_power(base, exponent), opaque=True)
+    return Residue(residue, None, _near_power(base, exponent), opaque=True)
 
 
-def _near_power(base: Image, exponent: Image) -> Approximation | None:
+def _near_power(base: Residue, exponent: Residue) -> Approximation | None:
     if base.near is None or exponent.near is None:
         return None
     value, by = base.near.value, exponent.near.value
@@ -214,7 +214,7 @@ def _is_tame(name: str, value: complex) -> bool:
     return abs(value) < 50 and (name != "ln" or (value.imag == 0 and value.real > _CLEARLY))
 
 
-def _near(value: complex, *parts: Image) -> Approximation | None:
+def _near(value: complex, *parts: Residue) -> Approximation | None:
     largest = max(abs(value), *(part.near.largest for part in parts if part.near))
     return Approximation(value, largest) if largest < 1e100 else None
 
@@ -229,7 +229,7 @@ def _near_rational(value: Fraction) -> Approximation | None:
     return Approximation(complex(float(value)), abs(float(value)))
 
 
-def _clearly_apart(one: Image, other: Image) -> bool:
+def _clearly_apart(one: Residue, other: Residue) -> bool:
     if one.near is None or other.near is None:
         return False
     return abs(one.near.value - other.near.value) > _CLEARLY * max(one.near.largest, other.near.largest)

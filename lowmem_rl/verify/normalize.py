@@ -84,7 +84,7 @@ _NO_UNIT = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Normal:
+class NormalizedAnswer:
     """An answer's text in normal form, the signs that stood in it (`$`, `%`, `°`), and its unit or ""."""
 
     text: str
@@ -93,7 +93,7 @@ class Normal:
 
 
 @lru_cache(maxsize=4096)
-def normal_form(answer: str) -> Normal | None:
+def normal_form(answer: str) -> NormalizedAnswer | None:
     """Returns the answer's normal form, None where nothing is left of it or it is too long."""
     if len(answer) > LONGEST_ANSWER:
         return None
@@ -104,7 +104,7 @@ def normal_form(answer: str) -> Normal | None:
         text = _SIGN.sub("", text)
     text, unit = _without_unit(text.strip().rstrip(".,;").strip())
     text = " ".join(text.replace(TEXT, " ").split())
-    return Normal(text, signs, unit) if text else None
+    return NormalizedAnswer(text, signs, unit) if text else None
 
 
 def _unwrapped(text: str) -> str:

@@ -64,7 +64,7 @@ class Worker:
         self.connection.close()
 
 
-class Nursery:
+class ForkServer:
     """The process that forks workers. `hatch` waits until Math-Verify is imported there."""
 
     def __init__(self) -> None:
@@ -115,7 +115,7 @@ class Pool:
         self._slots = threading.BoundedSemaphore(NUM_WORKERS)
         self._lock = threading.Lock()
         self._idle: deque[Worker] = deque()
-        self._nursery = Nursery()
+        self._nursery = ForkServer()
         atexit.register(self.close)
 
     def same(self, gold: str, given: str) -> bool:
@@ -151,7 +151,7 @@ class Pool:
                     return self._nursery.hatch()
                 except OSError:  # the kernel may have taken it when memory ran short
                     self._nursery.close()
-                    self._nursery = Nursery()
+                    self._nursery = ForkServer()
         raise SetupError(
             "The symbolic workers do not start.",
             hint="`python -c 'import math_verify'` tells why; reinstall math-verify.",

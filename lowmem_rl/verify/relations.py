@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from lowmem_rl.verify import finite_field
 from lowmem_rl.verify.expression import image_of, variables
-from lowmem_rl.verify.finite_field import PRIME, Image
+from lowmem_rl.verify.finite_field import PRIME, Residue
 
 _RELATION = re.compile(r"<=|>=|\\leq?(?![A-Za-z])|\\geq?(?![A-Za-z])|\\lt(?![A-Za-z])|\\gt(?![A-Za-z])|[<>=]")
 _DIRECTION = {"<": -1, "\\lt": -1, "\\le": -1, "\\leq": -1, "<=": -1, "=": 0}
@@ -29,7 +29,7 @@ class Relation:
     direction: int
     strict: bool
 
-    def at(self, variable: str, residue: int) -> Image | None:
+    def at(self, variable: str, residue: int) -> Residue | None:
         """Returns the image of `left - right` with a residue in a variable's place."""
         left, right = image_of(self.left, (variable, residue)), image_of(self.right, (variable, residue))
         return None if left is None or right is None else finite_field.add(left, finite_field.negate(right))
@@ -39,7 +39,7 @@ class Relation:
 class Line:
     """A difference that is linear in a variable: its slope and its root."""
 
-    slope: Image
+    slope: Residue
     root: int
 
 

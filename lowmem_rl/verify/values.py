@@ -15,7 +15,7 @@ from lowmem_rl.verify.number_text import as_number
 
 
 @dataclass(frozen=True, slots=True)
-class Items:
+class Bracketed:
     """Values between brackets: `()`, `[]`, `(]`, `[)`, `{}`, "" without any, `matrix`, `row` of one, or `union`."""
 
     brackets: str
@@ -36,7 +36,7 @@ class Expression:
     text: str
 
 
-Value = Fraction | Items | Word | Expression
+Value = Fraction | Bracketed | Word | Expression
 
 _DEEPEST = 4
 _MOST_ITEMS = 100
@@ -74,9 +74,9 @@ def same_value(given: Value, gold: Value) -> bool | None:
         return given == gold
     if isinstance(given, Word) or isinstance(gold, Word):
         return _same_word(given, gold)
-    if isinstance(given, Items) and isinstance(gold, Items):
+    if isinstance(given, Bracketed) and isinstance(gold, Bracketed):
         return _same_items(given, gold)
-    if isinstance(given, Items) or isinstance(gold, Items):
+    if isinstance(given, Bracketed) or isinstance(gold, Bracketed):
         # A list is no number; but ±3 is a list, and a matrix may be written as a sum.
         return False if isinstance(given, Fraction) or isinstance(gold, Fraction) else None
     return same_expression(_text(given), _text(gold))
@@ -152,7 +152,7 @@ def _items(text: str, depth: int) -> Value | None:
         return _value(parts[0], depth + 1) if brackets in {"()", "{}", "[]"} else None
     if not brackets and _relations(parts):
         return None
-    return Items(brackets, tuple(_value(part, depth + 1) for part in parts))
+    return Bracketed(brackets, tuple(_value(part, depth + 1) for part in parts))
 
 
 def _relations(parts: Sequence[str]) -> bool:
@@ -211,21 +211,23 @@ def _between(text: str, cuts: Sequence[int]) -> list[str]:
     return [text[start + 1 : end] for start, end in pairwise(edges)]
 
 
-def _matrix(text: str, depth: int) -> Items | None:
+def _matrix(text: str, depth: int) -> Bracketed | None:
     match = _MATRIX.fullmatch(text)
     if match is None or "\\begin" in match[2]:
         return None
     rows = [row for row in match[2].split("\\\\") if row.strip()]
-    return Items("matrix", tuple(Items("row", tuple(_value(c, depth + 1) for c in row.split("&"))) for row in rows))
+    return Bracketed(
+        "matrix", tuple(Bracketed("row", tuple(_value(c, depth + 1) for c in row.split("&"))) for row in rows)
+    )
 
 
-def _union(text: str, depth: int) -> Items | None:
+def _union(text: str, depth: int) -> Bracketed | None:
     parts = _UNION.split(text)
     values = [_value(part, depth + 1) for part in parts] if 1 < len(parts) <= _MOST_ITEMS else []
-    return Items("union", tuple(values)) if values and all(isinstance(v, Items) for v in values) else None
+    return Bracketed("union", tuple(values)) if values and all(isinstance(v, Bracketed) for v in values) else None
 
 
-def _same_items(given: Items, gold: Items) -> bool | None:
+def _same_items(given: Bracketed, gold: Bracketed) -> bool | None:
     kinds = given.brackets, gold.brackets
     if "union" in kinds:
         # [1,2] and [2,3] may be one interval [1,3].

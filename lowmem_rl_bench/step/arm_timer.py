@@ -14,31 +14,31 @@ import torch
 from transformers import TrainerCallback
 
 from lowmem_rl.engine import continuous_batching
-from lowmem_rl_bench.step.token_replay import Counts
+from lowmem_rl_bench.step.token_replay import SamplingCounts
 
 PHASES = ("rollout", "scoring", "update", "optimizer")
 """`update` is forward and backward; what is in none of them is "other"."""
 
 
 @dataclass(slots=True)
-class Seconds:
+class ArmSeconds:
     """Time by the wall clock, and by this process's CPU clock."""
 
     wall: float = 0.0
     cpu: float = 0.0
 
     @classmethod
-    def now(cls) -> "Seconds":
+    def now(cls) -> "ArmSeconds":
         return cls(time.perf_counter(), time.process_time())
 
-    def add_since(self, began: "Seconds") -> None:
-        now = Seconds.now()
+    def add_since(self, began: "ArmSeconds") -> None:
+        now = ArmSeconds.now()
         self.wall += now.wall - began.wall
         self.cpu += now.cpu - began.cpu
 
 
 @dataclass(slots=True)
-class Updates:
+class UpdateCounts:
     """Work that the forward and backward passes of one step did."""
 
     micro_batches: int = 0
@@ -52,29 +52,29 @@ class Updates:
 
 
 @dataclass
-class StepClock:
+class ArmTimer:
     """The step that runs now; `restart` begins the next."""
 
     is_gpu: bool
-    began: Seconds = field(default_factory=Seconds.now)
-    phases: dict[str, Seconds] = field(default_factory=dict)
-    counts: Counts = field(default_factory=Counts)
-    updates: Updates = field(default_factory=Updates)
+    began: ArmSeconds = field(default_factory=ArmSeconds.now)
+    phases: dict[str, ArmSeconds] = field(default_factory=dict)
+    counts: SamplingCounts = field(default_factory=SamplingCounts)
+    updates: UpdateCounts = field(default_factory=UpdateCounts)
     useful_tokens: int = 0
     reward: float = 0.0
     """Mean reward of the completions of the step."""
 
     def restart(self) -> None:
-        self.phases = {name: Seconds() for name in PHASES}
-        self.updates, self.useful_tokens = Updates(), 0
+        self.phases = {name: ArmSeconds() for name in PHASES}
+        self.updates, self.useful_tokens = UpdateCounts(), 0
         self.counts.restart()  # those who count hold this very object
         self._drain()
-        self.began = Seconds.now()
+        self.began = ArmSeconds.now()
 
     def read(self) -> dict[str, Any]:
         """Returns the step as JSON data."""
         self._drain()
-        whole = Seconds()
+        whole = ArmSeconds()
         whole.add_since(self.began)
         phases = {name: asdict(spent) for name, spent in self.phases.items()}
         for clock in ("wall", "cpu"):
@@ -93,7 +93,7 @@ class StepClock:
     def phase(self, name: str) -> Iterator[None]:
         """Adds what runs inside to a phase."""
         self._drain()
-        began = Seconds.now()
+        began = ArmSeconds.now()
         yield
         self._drain()
         self.phases[name].add_since(began)
@@ -159,8 +159,8 @@ def _pairs(inputs: Any, tokens: int) -> int:
     return completion_tokens * (prompt + completion) + (tokens - completion_tokens) * prompt
 
 
-def _optimizer_callback(clock: StepClock) -> Any:
-    began = Seconds()
+def _optimizer_callback(clock: ArmTimer) -> Any:
+    began = ArmSeconds()
 
     def begins(*args: Any, **kwargs: Any) -> None:
         clock._drain()
@@ -173,7 +173,7 @@ def _optimizer_callback(clock: StepClock) -> Any:
     return type("OptimizerClock", (TrainerCallback,), {"on_pre_optimizer_step": begins, "on_optimizer_step": ends})()
 
 
-def count_engine(counts: Counts) -> None:
+def count_engine(counts: SamplingCounts) -> None:
     """Counts what our engine reads and picks in this process."""
     engine: Any = continuous_batching
     pick, prefill, step = engine.pick, engine.prefill, engine.step

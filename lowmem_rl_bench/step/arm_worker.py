@@ -20,7 +20,7 @@ from lowmem_rl_bench.step.arms import ARMS
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class ArmTask:
     """What an arm is to train, as it is ordered.
 
     The file `out`.gradients.npz gets a replay's first gradient, `out`.weights.npz the last adapter.
@@ -62,13 +62,13 @@ def _serve(orders: TextIO, answers: TextIO) -> None:
     if arm.stack != "trl":
         import_unsloth()
     from lowmem_rl_bench.step import stacks
-    from lowmem_rl_bench.step.session import Session
+    from lowmem_rl_bench.step.session import ArmSession
 
     policy = stacks.load(arm, config, device)
     _send(answers, {"loaded": arm.name})
-    session = Session(arm, config, policy, partial(_order, orders), partial(_send, answers))
+    session = ArmSession(arm, config, policy, partial(_order, orders), partial(_send, answers))
     while order := _order(orders):
-        session.run(Task(**order["begin"]))
+        session.run(ArmTask(**order["begin"]))
 
 
 def _order(orders: TextIO) -> dict[str, Any]:

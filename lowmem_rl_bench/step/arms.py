@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lowmem_rl.config.run_config import RunConfig
-from lowmem_rl.planning.overrides import changed
+from lowmem_rl.planning.overrides import with_overrides
 
 Stack = Literal["ours", "trl", "unsloth"]
 Off = Literal[
@@ -26,7 +26,7 @@ class Arm:
 
     def configure(self, config: RunConfig) -> RunConfig:
         """Returns the run that this arm trains."""
-        return changed(config, self.settings)
+        return with_overrides(config, self.settings)
 
 
 TRL_MICRO_BATCH = 8

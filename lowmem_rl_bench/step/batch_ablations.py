@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
-from lowmem_rl.grpo.micro_batches import Batch, Cut, Layout, cut
+from lowmem_rl.grpo.micro_batches import Batch, BatchPlan, MicroBatches, cut
 from lowmem_rl.trl_adapter import trainer as trainer_module
-from lowmem_rl.trl_adapter.prefix_sharing import SharedPrompt
+from lowmem_rl.trl_adapter.prefix_sharing import PrefixSharingMixin
 
 
 def use_layout(trainer: Any, off: str | None) -> None:
@@ -18,10 +18,12 @@ def use_layout(trainer: Any, off: str | None) -> None:
         trainer.layout = replace(trainer.layout, drops_dead_rows=False)
     if off == "prompts learnt from once":
         trainer.layout = replace(trainer.layout, shares_prompts=False)
-        trainer._get_per_token_logps_and_entropies = super(SharedPrompt, trainer)._get_per_token_logps_and_entropies
+        trainer._get_per_token_logps_and_entropies = super(
+            PrefixSharingMixin, trainer
+        )._get_per_token_logps_and_entropies
 
 
-def untrimmed_cut(batch: Batch, layout: Layout, seed: int) -> Cut:
+def untrimmed_cut(batch: Batch, layout: BatchPlan, seed: int) -> MicroBatches:
     """Cuts live rows as TRL cuts all: shuffled, `micro_batch` at a time, each as wide as the longest of the rollout.
 
     For one optimizer step and the loss `dapo`, whose sum over rows does not depend on the cut.
@@ -30,7 +32,7 @@ def untrimmed_cut(batch: Batch, layout: Layout, seed: int) -> Cut:
     live = batch["advantages"].nonzero()[:, 0]
     live = live[torch.randperm(len(live), generator=torch.Generator().manual_seed(seed))]
     slots: list[Batch | None] = [_rows(batch, live[start : start + size]) for start in range(0, len(live), size)]
-    return Cut((*slots, *[None] * (rows // size - len(slots))), rows - len(live))
+    return MicroBatches((*slots, *[None] * (rows // size - len(slots))), rows - len(live))
 
 
 def _rows(batch: Batch, numbers: torch.Tensor) -> Batch:

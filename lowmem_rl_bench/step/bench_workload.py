@@ -23,7 +23,7 @@ PROMPT_SPREAD = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class WorkloadShape:
     """Size and spread of a replayed step."""
 
     prompts: int
@@ -39,7 +39,7 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class PromptGroup:
     """A prompt with its completions, each ending in a stop id, and their rewards."""
 
     id: str
@@ -54,19 +54,19 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Workload:
+class BenchWorkload:
     """The groups of a step, the same in every step and arm."""
 
-    shape: Shape
-    groups: tuple[Group, ...]
+    shape: WorkloadShape
+    groups: tuple[PromptGroup, ...]
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self)), encoding="utf-8")
 
     @classmethod
-    def read(cls, path: Path) -> "Workload":
+    def read(cls, path: Path) -> "BenchWorkload":
         found = json.loads(path.read_text(encoding="utf-8"))
-        return cls(Shape(**found["shape"]), tuple(_group(row) for row in found["groups"]))
+        return cls(WorkloadShape(**found["shape"]), tuple(_group(row) for row in found["groups"]))
 
     @property
     def completion_lengths(self) -> list[int]:
@@ -89,15 +89,20 @@ class Workload:
         }
 
 
-def _group(row: dict[str, Any]) -> Group:
+def _group(row: dict[str, Any]) -> PromptGroup:
     completions = tuple(tuple(ids) for ids in row["completions"])
     messages = tuple(row["messages"])
-    return Group(row["id"], messages, tuple(row["prompt_ids"]), completions, tuple(row["rewards"]))
+    return PromptGroup(row["id"], messages, tuple(row["prompt_ids"]), completions, tuple(row["rewards"]))
 
 
 def make_workload(
-    shape: Shape, examples: Sequence[Example], tokenize: Tokenize, vocabulary: Sequence[int], stop_id: int, seed: int
-) -> Workload:
+    shape: WorkloadShape,
+    examples: Sequence[Example],
+    tokenize: Tokenize,
+    vocabulary: Sequence[int],
+    stop_id: int,
+    seed: int,
+) -> BenchWorkload:
     """Returns the workload of a seed. `vocabulary` are the ids that end nothing; prompts are examples, padded by text.
 
     There must be as many examples as prompts. A prompt that is longer than wished stays so.
@@ -111,7 +116,7 @@ def make_workload(
         padded = _padded(example, tokenize, wished[number])
         own = lengths[number * shape.group_size : (number + 1) * shape.group_size]
         groups.append(
-            Group(
+            PromptGroup(
                 id=padded.id,
                 messages=padded.prompt,
                 prompt_ids=tuple(tokenize(padded.prompt)),
@@ -119,7 +124,7 @@ def make_workload(
                 rewards=_rewards(shape.group_size, rng, is_dead=number in dead),
             )
         )
-    return Workload(shape, tuple(groups))
+    return BenchWorkload(shape, tuple(groups))
 
 
 def _rewards(size: int, rng: random.Random, *, is_dead: bool) -> tuple[float, ...]:
@@ -129,7 +134,7 @@ def _rewards(size: int, rng: random.Random, *, is_dead: bool) -> tuple[float, ..
     return (DEAD_REWARD,) * size if is_dead else tuple(rewards)
 
 
-def _lengths(shape: Shape, rng: random.Random) -> list[int]:
+def _lengths(shape: WorkloadShape, rng: random.Random) -> list[int]:
     """Returns the completion lengths, at the quantiles of their distribution: few rows have its mean too."""
     rows, limit = shape.prompts * shape.group_size, shape.completion_tokens
     if shape.mean_share >= 1:
@@ -151,7 +156,7 @@ def _exponential_scale(mean_share: float) -> float:
     return low
 
 
-def _prompt_lengths(shape: Shape, rng: random.Random) -> list[int]:
+def _prompt_lengths(shape: WorkloadShape, rng: random.Random) -> list[int]:
     if shape.mean_share >= 1:
         return [shape.prompt_tokens] * shape.prompts  # the worst case for whoever trims
     spread = PROMPT_SPREAD * shape.prompt_tokens

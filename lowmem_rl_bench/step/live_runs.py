@@ -12,12 +12,12 @@ from statistics import fmean
 from typing import Any
 
 from lowmem_rl.config.run_config import RunConfig
-from lowmem_rl.planning.overrides import changed
-from lowmem_rl_bench.step.arm_worker import Task
+from lowmem_rl.planning.overrides import with_overrides
+from lowmem_rl_bench.step.arm_worker import ArmTask
 from lowmem_rl_bench.step.arms import OURS, TRL, TRL_FAIR, Arm
 from lowmem_rl_bench.step.ratios import Clock, Ratio, clock_of
 from lowmem_rl_bench.step.replays import FP32, Bench
-from lowmem_rl_bench.step.round_robin import Ended, Step, alive, take_turns
+from lowmem_rl_bench.step.round_robin import ArmResult, Step, alive, take_turns
 
 SEEDS = (0, 1, 2, 3, 4)
 TARGET_SHARE = 0.75
@@ -30,7 +30,7 @@ OTHERS = (TRL_FAIR, TRL)
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class LearningCurve:
     """How an arm learnt with one seed: the step that met the target, or None, and what its steps took."""
 
     step: int | None
@@ -56,7 +56,7 @@ def live(bench: Bench, seeds: Sequence[int] = SEEDS) -> dict[str, Any]:
     """Returns the time to the target by arm and seed, and its ratio to ours."""
     target, arms = target_of(bench.config), (OURS, *OTHERS)
     config, examples = live_config(bench.config), _write_examples(bench)
-    courses: dict[str, list[Course]] = {arm.name: [] for arm in arms}
+    courses: dict[str, list[LearningCurve]] = {arm.name: [] for arm in arms}
     steps: dict[str, list[Step]] = {arm.name: [] for arm in arms}
     with alive(arms, config, bench.device, bench.folder) as processes:
         for seed in seeds:
@@ -83,7 +83,7 @@ def live(bench: Bench, seeds: Sequence[int] = SEEDS) -> dict[str, Any]:
     }
 
 
-def sooner(other: Sequence[Course], ours: Sequence[Course], clock: Clock) -> dict[str, Any] | None:
+def sooner(other: Sequence[LearningCurve], ours: Sequence[LearningCurve], clock: Clock) -> dict[str, Any] | None:
     """Returns how many times as long the other takes to the target, over the seeds where ours reaches it.
 
     An arm that never does counts with the time it was given: its ratio is at least that. None where ours never does.
@@ -96,7 +96,7 @@ def sooner(other: Sequence[Course], ours: Sequence[Course], clock: Clock) -> dic
 def same_noise(bench: Bench, seed: int = 0) -> dict[str, Any]:
     """Returns the reward curves of ours and of plain TRL in float32, both with our engine's random numbers."""
     arms = (OURS, TRL_FAIR)
-    config, examples = changed(live_config(bench.config), FP32), _write_examples(bench)
+    config, examples = with_overrides(live_config(bench.config), FP32), _write_examples(bench)
     bench.tell(f"live in float32 with the same noise: {config.grpo.steps} steps")
     with alive(arms, config, replace(bench.device, dtype="float32"), bench.folder) as processes:
         ended = take_turns(processes, _tasks(arms, examples, seed, noise=True), config.grpo.steps)
@@ -112,7 +112,7 @@ def same_noise(bench: Bench, seed: int = 0) -> dict[str, Any]:
 
 def live_config(config: RunConfig) -> RunConfig:
     """Returns the run as the preset has it, without what would part the arms."""
-    return changed(config, {"adapter.dropout": 0.0, "logging.report_to": ()})
+    return with_overrides(config, {"adapter.dropout": 0.0, "logging.report_to": ()})
 
 
 def _write_examples(bench: Bench) -> Path:
@@ -121,17 +121,18 @@ def _write_examples(bench: Bench) -> Path:
     return path
 
 
-def _tasks(arms: Sequence[Arm], examples: Path, seed: int, *, noise: bool = False) -> dict[str, Task]:
+def _tasks(arms: Sequence[Arm], examples: Path, seed: int, *, noise: bool = False) -> dict[str, ArmTask]:
     written = str(examples)
     return {
-        arm.name: Task(str(examples.with_name(arm.name)), {}, seed=seed, examples=written, noise=noise) for arm in arms
+        arm.name: ArmTask(str(examples.with_name(arm.name)), {}, seed=seed, examples=written, noise=noise)
+        for arm in arms
     }
 
 
-def _course(ended: Ended, target: float) -> Course:
+def _course(ended: ArmResult, target: float) -> LearningCurve:
     rewards = tuple(step["reward"] for step in ended.steps)
     seconds: dict[Clock, float] = {
         "wall": sum(step["wall"] for step in ended.steps),
         "cpu": sum(step["cpu"] for step in ended.steps),
     }
-    return Course(len(rewards) if has_reached(rewards, target) else None, seconds, rewards)
+    return LearningCurve(len(rewards) if has_reached(rewards, target) else None, seconds, rewards)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy
 
 from lowmem_rl.stats import Interval, bootstrap_median
-from lowmem_rl_bench.step.round_robin import Ended, Step, Weights
+from lowmem_rl_bench.step.round_robin import ArmResult, Step, Weights
 
 Clock = Literal["wall", "cpu"]
 
@@ -58,7 +58,7 @@ def distance(found: Weights, reference: Weights) -> float:
     return difference / max(float(numpy.abs(part).max()) for part in reference.values())
 
 
-def summary(ended: Ended, warmup: int, clock: Clock) -> dict[str, Any]:
+def summary(ended: ArmResult, warmup: int, clock: Clock) -> dict[str, Any]:
     """Returns an arm's timed steps as medians, and all of them."""
     steps = ended.steps[warmup:]
     seconds = median(step[clock] for step in steps)

@@ -7,24 +7,24 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lowmem_rl.config.compose import Composed
+from lowmem_rl.config.compose import ResolvedConfig
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import render
 from lowmem_rl.entrypoints.preflight import prepare
 from lowmem_rl.example import Example, Message
 from lowmem_rl.models.lookup import model_path
-from lowmem_rl.planning.overrides import changed, divisors
-from lowmem_rl_bench.step.arm_worker import Task
+from lowmem_rl.planning.overrides import divisors, with_overrides
+from lowmem_rl_bench.step.arm_worker import ArmTask
 from lowmem_rl_bench.step.arms import OTHERS, OURS, TRL_FAIR, Arm
-from lowmem_rl_bench.step.bench_workload import Shape, Workload, make_workload
+from lowmem_rl_bench.step.bench_workload import BenchWorkload, WorkloadShape, make_workload
 from lowmem_rl_bench.step.ratios import clock_of, distance, ratio_of, summary
-from lowmem_rl_bench.step.round_robin import Ended, Process, alive, take_turns
+from lowmem_rl_bench.step.round_robin import ArmProcess, ArmResult, alive, take_turns
 
 Tell = Callable[[str], None]
 
 SETS: Mapping[str, Mapping[str, Any]] = {"skewed": {}, "equal": {"mean_share": 1.0, "dead_share": 0.0}}
-"""Replays, as changes to `Shape`: lengths and dead groups as training meets them, and the worst case for us."""
+"""Replays, as changes to `WorkloadShape`: lengths and dead groups as training meets them, and the worst case for us."""
 FP32 = {"model.bits": 16, "model.dtype": "float32"}
 UNCLIPPED = 1e9
 
@@ -55,11 +55,11 @@ class Bench:
     config: RunConfig
     device: Device
     examples: tuple[Example, ...]
-    shape: Shape
+    shape: WorkloadShape
     folder: Path
     tell: Tell
 
-    def workload(self, shape: Shape, name: str, seed: int = 0) -> tuple[Workload, Path]:
+    def workload(self, shape: WorkloadShape, name: str, seed: int = 0) -> tuple[BenchWorkload, Path]:
         """Makes a workload and writes it where the arms read it."""
         tokenizer = _tokenizer(self.config)
         stop = {tokenizer.eos_token_id, *tokenizer.all_special_ids}
@@ -77,7 +77,7 @@ class Bench:
 
 
 @contextmanager
-def opened(composed: Composed, protocol: Protocol, tell: Tell = lambda text: None) -> Iterator[Bench]:
+def opened(composed: ResolvedConfig, protocol: Protocol, tell: Tell = lambda text: None) -> Iterator[Bench]:
     """Yields what the parts stand on, in a folder that lives as long. Raises what `preflight.prepare` raises."""
     inputs = prepare(composed, force=True)
     config = inputs.plan.config
@@ -86,14 +86,14 @@ def opened(composed: Composed, protocol: Protocol, tell: Tell = lambda text: Non
         yield Bench(config, inputs.device, inputs.train, shape, Path(folder), tell)
 
 
-def shape_of(config: RunConfig, device: Device, protocol: Protocol) -> Shape:
+def shape_of(config: RunConfig, device: Device, protocol: Protocol) -> WorkloadShape:
     """Returns the replayed step: on a CPU short, on a GPU as long as the run's completions may be."""
     prompt, completion = (200, config.grpo.max_completion_tokens) if device.is_gpu else (48, 96)
-    shape = Shape(config.grpo.prompts_per_step, config.grpo.group_size, prompt, completion)
+    shape = WorkloadShape(config.grpo.prompts_per_step, config.grpo.group_size, prompt, completion)
     return replace(shape, **protocol.shape)
 
 
-def replay_config(config: RunConfig, shape: Shape, steps: int, precision: str = "preset") -> RunConfig:
+def replay_config(config: RunConfig, shape: WorkloadShape, steps: int, precision: str = "preset") -> RunConfig:
     """Returns the run that replays a shape: recorded rewards, no dropout, gradients not clipped."""
     settings = {
         "grpo.prompts_per_step": shape.prompts,
@@ -109,7 +109,7 @@ def replay_config(config: RunConfig, shape: Shape, steps: int, precision: str = 
         "logging.report_to": (),
     }
     settings |= FP32 if precision == "fp32" else {}
-    return changed(config, settings).model_copy(update={"rewards": {"recorded": 1.0}})
+    return with_overrides(config, settings).model_copy(update={"rewards": {"recorded": 1.0}})
 
 
 def replays(bench: Bench, protocol: Protocol, arms: Sequence[Arm], precision: str) -> dict[str, Any]:
@@ -132,18 +132,18 @@ def replays(bench: Bench, protocol: Protocol, arms: Sequence[Arm], precision: st
     return results
 
 
-def _tasks(arms: Sequence[Arm], workload: Path) -> dict[str, Task]:
-    return {arm.name: Task(str(workload.with_name(arm.name)), {}, workload=str(workload)) for arm in arms}
+def _tasks(arms: Sequence[Arm], workload: Path) -> dict[str, ArmTask]:
+    return {arm.name: ArmTask(str(workload.with_name(arm.name)), {}, workload=str(workload)) for arm in arms}
 
 
-def _row_order_error(processes: Mapping[str, Process], ended: Mapping[str, Ended], workload: Path) -> float:
+def _row_order_error(processes: Mapping[str, ArmProcess], ended: Mapping[str, ArmResult], workload: Path) -> float:
     """Returns how far plain TRL's first gradient is from its own with the rows in another order."""
-    task = Task(str(workload.with_name("reordered")), {}, seed=1, workload=str(workload))
+    task = ArmTask(str(workload.with_name("reordered")), {}, seed=1, workload=str(workload))
     again = take_turns(processes, {TRL_FAIR.name: task}, 1)[TRL_FAIR.name]
     return distance(again.gradients, ended[TRL_FAIR.name].gradients)
 
 
-def compare(ended: Mapping[str, Ended], warmup: int, *, is_gpu: bool) -> dict[str, Any]:
+def compare(ended: Mapping[str, ArmResult], warmup: int, *, is_gpu: bool) -> dict[str, Any]:
     """Returns what each arm took, its ratio to ours, and how far its gradient and weights are from ours."""
     timed = {name: arm.steps[warmup:] for name, arm in ended.items()}
     clock, ours = clock_of(timed, is_gpu=is_gpu), ended[OURS.name]

@@ -16,7 +16,7 @@ import numpy
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.device import Device
 from lowmem_rl.errors import LowMemError, SetupError
-from lowmem_rl_bench.step.arm_worker import Task
+from lowmem_rl_bench.step.arm_worker import ArmTask
 from lowmem_rl_bench.step.arms import Arm
 
 Step = dict[str, Any]
@@ -32,7 +32,7 @@ LAST_LINES = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class ArmResult:
     """A task as an arm left it."""
 
     steps: tuple[Step, ...]
@@ -43,7 +43,7 @@ class Ended:
     weights: Weights
 
 
-class Process:
+class ArmProcess:
     """An arm that is alive. Every method raises `LowMemError` with its last lines where it has died."""
 
     def __init__(self, arm: Arm, config: RunConfig, device: Device, folder: Path) -> None:
@@ -111,12 +111,12 @@ class Process:
 
 
 @contextmanager
-def alive(arms: Sequence[Arm], config: RunConfig, device: Device, folder: Path) -> Iterator[dict[str, Process]]:
+def alive(arms: Sequence[Arm], config: RunConfig, device: Device, folder: Path) -> Iterator[dict[str, ArmProcess]]:
     """Yields a loaded process for each arm, by name; all are ended at the end."""
     with ExitStack() as stack:
         processes = {}
         for arm in arms:  # loading is not measured: side by side
-            processes[arm.name] = process = Process(arm, config, device, folder)
+            processes[arm.name] = process = ArmProcess(arm, config, device, folder)
             stack.callback(process.close)
         for process in processes.values():
             process.answer()
@@ -124,8 +124,8 @@ def alive(arms: Sequence[Arm], config: RunConfig, device: Device, folder: Path) 
 
 
 def take_turns(
-    processes: Mapping[str, Process], tasks: Mapping[str, Task], most_steps: int, *, until: Until | None = None
-) -> dict[str, Ended]:
+    processes: Mapping[str, ArmProcess], tasks: Mapping[str, ArmTask], most_steps: int, *, until: Until | None = None
+) -> dict[str, ArmResult]:
     """Lets every process train its task in turns, a step each: A B C, A B C, ...; returns what they did, by name.
 
     `until` sees an arm's steps so far and may end it early.
@@ -143,10 +143,12 @@ def take_turns(
     return {name: ended[name] for name in tasks}
 
 
-def _end(process: Process, task: Task, steps: list[Step]) -> Ended:
+def _end(process: ArmProcess, task: ArmTask, steps: list[Step]) -> ArmResult:
     said = process.ask({"end": True})
     gradients = _read(Path(f"{task.out}.gradients.npz"))
-    return Ended(tuple(steps), said["peak_bytes"], said["engine"], gradients, _read(Path(f"{task.out}.weights.npz")))
+    return ArmResult(
+        tuple(steps), said["peak_bytes"], said["engine"], gradients, _read(Path(f"{task.out}.weights.npz"))
+    )
 
 
 def _read(path: Path) -> Weights:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
-from lowmem_rl.config.compose import Composed
+from lowmem_rl.config.compose import ResolvedConfig
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.telemetry.environment import machine_record
 from lowmem_rl_bench.step.ablations import ablations
@@ -25,7 +25,7 @@ SHIM = (
 
 
 def measure(
-    composed: Composed,
+    composed: ResolvedConfig,
     protocol: Protocol,
     tell: Tell = lambda text: None,
     *,

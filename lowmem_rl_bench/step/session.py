@@ -15,45 +15,45 @@ from transformers import TrainerCallback
 
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.backend import build
-from lowmem_rl.engine.continuous_batching import Limits, Sampled, sample
+from lowmem_rl.engine.continuous_batching import SampledCompletion, StoppingCriteria, sample
 from lowmem_rl.engine.logprobs import view_of
 from lowmem_rl.engine.policy import Policy
 from lowmem_rl.engine.row_length import training_row
 from lowmem_rl.engine.sampler import Sampler
-from lowmem_rl.engine.sampling import Picking, names_of, pick, row_noise
+from lowmem_rl.engine.sampling import SamplingParams, names_of, pick, row_noise
 from lowmem_rl.example import Example
-from lowmem_rl.planning.overrides import changed
+from lowmem_rl.planning.overrides import with_overrides
 from lowmem_rl.rewards.model_reward import bind_rewards
 from lowmem_rl.rewards.reward_registry import load_reward_set
-from lowmem_rl.telemetry.memory_profiler import PhaseMeter
-from lowmem_rl.trl_adapter.reward_funcs import FailureCount, TrlReward
+from lowmem_rl.telemetry.memory_profiler import MemoryProfiler
+from lowmem_rl.trl_adapter.reward_funcs import RewardErrorCounter, TrlReward
 from lowmem_rl_bench.step import stacks
-from lowmem_rl_bench.step.arm_timer import StepClock, count_engine
-from lowmem_rl_bench.step.arm_worker import Task
+from lowmem_rl_bench.step.arm_timer import ArmTimer, count_engine
+from lowmem_rl_bench.step.arm_worker import ArmTask
 from lowmem_rl_bench.step.arms import Arm
 from lowmem_rl_bench.step.batch_ablations import use_layout
-from lowmem_rl_bench.step.bench_workload import Workload
-from lowmem_rl_bench.step.token_replay import Choose, Recorded, recorded_choice, replace_in_generate
+from lowmem_rl_bench.step.bench_workload import BenchWorkload
+from lowmem_rl_bench.step.token_replay import Choose, RecordedCompletions, recorded_choice, replace_in_generate
 
 Order = Callable[[], Mapping[str, Any]]
 Answer = Callable[[Mapping[str, Any]], None]
 
 
-class Session:
+class ArmSession:
     """An arm and its policy; `order` waits for what to do next, `answer` says what came of it."""
 
     def __init__(self, arm: Arm, config: RunConfig, policy: Policy, order: Order, answer: Answer) -> None:
         self.arm, self.config, self.policy, self.order, self.answer = arm, config, policy, order, answer
-        self.clock = StepClock(policy.device.is_gpu)
+        self.clock = ArmTimer(policy.device.is_gpu)
         self.clock.count_tokens(policy.model)
         self.generate = policy.model.generate
         if arm.stack == "ours":
             count_engine(self.clock.counts)
 
-    def run(self, task: Task) -> None:
+    def run(self, task: ArmTask) -> None:
         """Trains a task, a step an order, until it is told to end."""
-        config = changed(self.config, task.settings).model_copy(update={"seed": task.seed})
-        recorded = Recorded(Workload.read(Path(task.workload))) if task.workload else None
+        config = with_overrides(self.config, task.settings).model_copy(update={"seed": task.seed})
+        recorded = RecordedCompletions(BenchWorkload.read(Path(task.workload))) if task.workload else None
         trainer = self._trainer(task, config, recorded)
         self._replace_picks(task, config, recorded, trainer)
         if self.arm.stack == "ours":
@@ -61,40 +61,44 @@ class Session:
         # A replay starts from one adapter whatever orders its rows; a live run from its seed's, as training does.
         stacks.fill_adapter(self.policy.model, *((0, stacks.B_SPREAD) if recorded else (task.seed, 0.0)))
         self.clock.watch(trainer)
-        meter = PhaseMeter(self.policy.device)
+        meter = MemoryProfiler(self.policy.device)
         meter.begin()
         trainer.train()
         meter.end("task")
         _save(f"{task.out}.weights.npz", stacks.adapter_of(self.policy.model))
         self.answer({"peak_bytes": meter.phases["task"].process_bytes, "engine": self._engine(trainer)})
 
-    def _trainer(self, task: Task, config: RunConfig, recorded: Recorded | None) -> Any:
+    def _trainer(self, task: ArmTask, config: RunConfig, recorded: RecordedCompletions | None) -> Any:
         examples = _live_examples(task) if recorded is None else recorded.examples
         rewards = self._rewards(config, examples) if recorded is None else [recorded]
         sampler = self._sampler(config, recorded) if self.arm.stack == "ours" else None
         callbacks = [_turns(self, task, has_gradients=recorded is not None)]
-        training = stacks.Training(config, examples, rewards, callbacks, Path(f"{task.out}.trainer"))
+        training = stacks.TrainerSpec(config, examples, rewards, callbacks, Path(f"{task.out}.trainer"))
         return stacks.build(self.arm, self.policy, sampler, training)
 
     def _rewards(self, config: RunConfig, examples: Mapping[str, Example]) -> list[TrlReward]:
         rewards = bind_rewards(load_reward_set(config.rewards), view_of(self.policy, config))
-        failures = FailureCount(config.health.max_reward_error_share, lambda text: None)
+        failures = RewardErrorCounter(config.health.max_reward_error_share, lambda text: None)
         return [TrlReward(reward, examples, self.policy.complete, failures) for reward in rewards.rewards]
 
-    def _sampler(self, config: RunConfig, recorded: Recorded | None) -> Sampler:
+    def _sampler(self, config: RunConfig, recorded: RecordedCompletions | None) -> Sampler:
         """Returns our sampler, with the recorded tokens and with the savings of the arm."""
         sampler, off = Sampler(self.policy, config), self.arm.off
 
-        def replayed(prompts: Any, names: Any, picking: Picking, limits: Limits) -> list[Sampled]:
+        def replayed(
+            prompts: Any, names: Any, params: SamplingParams, limits: StoppingCriteria
+        ) -> list[SampledCompletion]:
             limits = replace(limits, reads_once=off != "prompts read once", leaves_early=off != "finished rows leave")
             decoder = build(self.policy, sampler.choice.weights, training_row(config))
             forced = None if recorded is None else recorded.completions(prompts)
-            return sample(decoder, prompts, names, picking, limits, forced)
+            return sample(decoder, prompts, names, params, limits, forced)
 
         sampler.sample = replayed  # type: ignore[method-assign]
         return sampler
 
-    def _replace_picks(self, task: Task, config: RunConfig, recorded: Recorded | None, trainer: Any) -> None:
+    def _replace_picks(
+        self, task: ArmTask, config: RunConfig, recorded: RecordedCompletions | None, trainer: Any
+    ) -> None:
         """Lets `generate`, where it samples, take the recorded tokens, or those of our engine's random streams."""
         chooser: Callable[[list[list[int]]], Choose] | None = None
         if recorded is not None:
@@ -110,7 +114,7 @@ class Session:
         return {"engine": "generate", "weights": None, "reason": f"as {type(trainer).__module__} samples"}
 
 
-def _live_examples(task: Task) -> dict[str, Example]:
+def _live_examples(task: ArmTask) -> dict[str, Example]:
     rows = json.loads(Path(str(task.examples)).read_text(encoding="utf-8"))
     return {row["id"]: Example(**row | {"prompt": tuple(row["prompt"])}) for row in rows}
 
@@ -119,11 +123,11 @@ def _noisy_choice(config: RunConfig, trainer: Any, prompts: list[list[int]]) -> 
     """Picks as our engine does: with the noise that belongs to the row's number in the step."""
     names = names_of(f"{config.seed}/{trainer.state.global_step}/0", len(prompts))
     noise = row_noise(names, config.grpo.max_completion_tokens)
-    picking = replace(Picking.of(config.rollout), repetition_penalty=1.0)  # `generate` has applied it
-    return lambda scores, number: pick(scores.float(), noise[:, number].to(scores.device), picking)[0]
+    params = replace(SamplingParams.of(config.rollout), repetition_penalty=1.0)  # `generate` has applied it
+    return lambda scores, number: pick(scores.float(), noise[:, number].to(scores.device), params)[0]
 
 
-def _turns(session: Session, task: Task, *, has_gradients: bool) -> TrainerCallback:
+def _turns(session: ArmSession, task: ArmTask, *, has_gradients: bool) -> TrainerCallback:
     """Returns the callback that waits for an order before each step and answers behind it."""
 
     def wait(control: Any) -> None:

@@ -31,7 +31,7 @@ B_SPREAD = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Training:
+class TrainerSpec:
     """What a trainer is made of besides its arm."""
 
     config: RunConfig
@@ -91,7 +91,7 @@ def _mend_head() -> None:
         raise RuntimeError("TRL has no fused head where unsloth_zoo mends it")
 
 
-def build(arm: Arm, policy: Policy, sampler: Any, training: Training) -> Any:
+def build(arm: Arm, policy: Policy, sampler: Any, training: TrainerSpec) -> Any:
     """Returns the arm's trainer; `sampler` is for ours alone."""
     if arm.stack == "ours":
         trainer = make_trainer(
@@ -111,7 +111,7 @@ def build(arm: Arm, policy: Policy, sampler: Any, training: Training) -> Any:
     return trainer
 
 
-def _build_theirs(policy: Policy, training: Training) -> Any:
+def _build_theirs(policy: Policy, training: TrainerSpec) -> Any:
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 

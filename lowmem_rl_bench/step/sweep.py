@@ -13,12 +13,12 @@ from typing import Any
 import numpy
 
 from lowmem_rl.planning.overrides import divisors
-from lowmem_rl_bench.step.arm_worker import Task
+from lowmem_rl_bench.step.arm_worker import ArmTask
 from lowmem_rl_bench.step.arms import OURS, TRL_FAIR, Arm
-from lowmem_rl_bench.step.bench_workload import Shape
+from lowmem_rl_bench.step.bench_workload import WorkloadShape
 from lowmem_rl_bench.step.ratios import Clock, clock_of
 from lowmem_rl_bench.step.replays import Bench, Protocol, replay_config
-from lowmem_rl_bench.step.round_robin import Ended, Process, Step, alive, take_turns
+from lowmem_rl_bench.step.round_robin import ArmProcess, ArmResult, Step, alive, take_turns
 
 FACTORS: Mapping[str, Sequence[Any]] = {
     "group_size": (4, 8, 16, 32),
@@ -40,20 +40,20 @@ LAW = {
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class SweepPoint:
     """One shape of the sweep."""
 
     factor: str
     value: float
-    shape: Shape
+    shape: WorkloadShape
 
 
-def points(base: Shape) -> Iterator[Point]:
+def points(base: WorkloadShape) -> Iterator[SweepPoint]:
     """Yields the shapes, one factor at a time."""
     for factor, values in FACTORS.items():
         for value in values:
             scaled = round(getattr(base, factor) * value) if factor.endswith("_tokens") else value
-            yield Point(factor, scaled, replace(base, **{factor: scaled}))
+            yield SweepPoint(factor, scaled, replace(base, **{factor: scaled}))
 
 
 def sweep(bench: Bench, protocol: Protocol) -> dict[str, Any]:
@@ -77,15 +77,15 @@ def sweep(bench: Bench, protocol: Protocol) -> dict[str, Any]:
     return {"clock": clock, "laws": laws, "points": rows}
 
 
-def _visit(bench: Bench, processes: Mapping[str, Process], point: Point, seed: int) -> dict[str, Ended]:
+def _visit(bench: Bench, processes: Mapping[str, ArmProcess], point: SweepPoint, seed: int) -> dict[str, ArmResult]:
     bench.tell(f"sweep: {point.factor} = {point.value:g}")
     _, path = bench.workload(point.shape, f"sweep-{point.factor}-{point.value:g}", seed)
     settings = _settings(bench, point.shape)
-    tasks = {name: Task(str(path.with_name(name)), settings, workload=str(path)) for name in processes}
+    tasks = {name: ArmTask(str(path.with_name(name)), settings, workload=str(path)) for name in processes}
     return take_turns(processes, tasks, WARMUP + ROUNDS)
 
 
-def _settings(bench: Bench, shape: Shape) -> dict[str, Any]:
+def _settings(bench: Bench, shape: WorkloadShape) -> dict[str, Any]:
     rows, base = shape.prompts * shape.group_size, bench.shape.prompts * bench.shape.group_size
     return {
         "grpo.group_size": shape.group_size,
@@ -96,7 +96,7 @@ def _settings(bench: Bench, shape: Shape) -> dict[str, Any]:
     }
 
 
-def _timed(visits: Sequence[Mapping[str, Ended]], arm: Arm) -> tuple[list[Step], int]:
+def _timed(visits: Sequence[Mapping[str, ArmResult]], arm: Arm) -> tuple[list[Step], int]:
     """Returns an arm's timed steps of one point, and the most memory it held there."""
     ended = [visit[arm.name] for visit in visits]
     return [step for one in ended for step in one.steps[WARMUP:]], max(one.peak_bytes for one in ended)
@@ -129,7 +129,7 @@ def _non_negative(counts: numpy.ndarray, seconds: numpy.ndarray) -> numpy.ndarra
         used.remove(int(factors.argmin()))
 
 
-def _row(point: Point, steps: Mapping[str, Step], laws: Mapping[str, Any], clock: Clock) -> dict[str, Any]:
+def _row(point: SweepPoint, steps: Mapping[str, Step], laws: Mapping[str, Any], clock: Clock) -> dict[str, Any]:
     arms = {name: _figures(step, laws[name], clock) for name, step in steps.items()}
     ours, theirs = arms[OURS.name], arms[TRL_FAIR.name]
     return {

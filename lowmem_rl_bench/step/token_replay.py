@@ -9,14 +9,14 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from lowmem_rl.example import Example
-from lowmem_rl_bench.step.bench_workload import Ids, Workload
+from lowmem_rl_bench.step.bench_workload import BenchWorkload, Ids
 
 Choose = Callable[[Tensor, int], Tensor]
 """(logits (rows, vocabulary), number of the token in its row) -> the token of each row."""
 
 
 @dataclass
-class Counts:
+class SamplingCounts:
     """Work that sampling did in one step."""
 
     row_steps: int = 0
@@ -36,10 +36,10 @@ class Counts:
 
 
 @dataclass
-class Recorded:
+class RecordedCompletions:
     """The completions and rewards of a workload, found by prompt or by example, each in the rows' order."""
 
-    workload: Workload
+    workload: BenchWorkload
     by_prompt: dict[Ids, Sequence[Ids]] = field(init=False)
     by_example: dict[str, Any] = field(init=False)
 
@@ -80,10 +80,10 @@ class Recorded:
         return rewards
 
 
-class Replaced(LogitsProcessor):
+class ForcedToken(LogitsProcessor):
     """Leaves one token to pick at each row."""
 
-    def __init__(self, choose: Choose, counts: Counts, width: int) -> None:
+    def __init__(self, choose: Choose, counts: SamplingCounts, width: int) -> None:
         self.choose, self.counts, self.width = choose, counts, width
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -93,7 +93,9 @@ class Replaced(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter_(1, tokens[:, None], 0.0)
 
 
-def replace_in_generate(model: Any, chooser: Callable[[list[list[int]]], Choose] | None, counts: Counts) -> None:
+def replace_in_generate(
+    model: Any, chooser: Callable[[list[list[int]]], Choose] | None, counts: SamplingCounts
+) -> None:
     """Wraps the model's `generate`: `chooser` gets the prompts and says who picks; None leaves the picks alone."""
     generate = model.generate
 
@@ -102,13 +104,13 @@ def replace_in_generate(model: Any, chooser: Callable[[list[list[int]]], Choose]
         counts.prefill_tokens += ids.numel()
         if chooser is not None:
             prompts = [row[keep.bool()].tolist() for row, keep in zip(ids, mask, strict=True)]
-            kwargs["logits_processor"] = [Replaced(chooser(prompts), counts, ids.shape[1])]
+            kwargs["logits_processor"] = [ForcedToken(chooser(prompts), counts, ids.shape[1])]
         return generate(*args, **kwargs)
 
     model.generate = replaced
 
 
-def recorded_choice(recorded: Recorded, prompts: list[list[int]], device: Any) -> Choose:
+def recorded_choice(recorded: RecordedCompletions, prompts: list[list[int]], device: Any) -> Choose:
     """Returns the choice of the recorded tokens; a finished row gets its stop id again."""
     rows = recorded.completions(prompts)
     longest = max(map(len, rows))

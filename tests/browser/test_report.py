@@ -8,7 +8,7 @@ from threading import Thread
 import pytest
 
 from lowmem_rl.reports.html import write_report
-from lowmem_rl.reports.live_server import Follower, Server
+from lowmem_rl.reports.live_server import Follower, LiveServer
 from lowmem_rl.storage.run_dir import append_row, read_json, write_json
 from tests.run_maker import make_run, metric_row
 
@@ -98,7 +98,7 @@ def test_a_followed_page_renews_itself_and_keeps_what_the_reader_chose(browser, 
     run = make_run(tmp_path / "run", steps=5)
     evaluations = read_json(run / "eval.json")
     write_json(run / "eval.json", {"before": evaluations["before"]})
-    server = Server(Follower(run), 0)
+    server = LiveServer(Follower(run), 0)
     Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_address[1]}/"
     page = listening(browser)

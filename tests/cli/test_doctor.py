@@ -10,12 +10,12 @@ import pytest
 from lowmem_rl_cli.doctor_command import as_line, as_table
 from rich.console import Console
 
-from lowmem_rl.entrypoints.doctor import Check
+from lowmem_rl.entrypoints.doctor import MachineCheck
 from tests.unit.simulated_runs import Policy, simulate, write_run
 
 Cli = Callable[..., Any]
 
-MISSING = Check("torch", "fail", "not installed", "The extra brings it.", "uv pip install 'lowmem-rl[train]'")
+MISSING = MachineCheck("torch", "fail", "not installed", "The extra brings it.", "uv pip install 'lowmem-rl[train]'")
 
 
 def test_doctor_json_tells_every_check_and_the_exit_code_agrees(cli: Cli) -> None:
@@ -29,7 +29,7 @@ def test_doctor_json_tells_every_check_and_the_exit_code_agrees(cli: Cli) -> Non
 
 def test_a_plain_line_says_status_finding_and_cure() -> None:
     assert as_line(MISSING) == ("fail torch · not installed · The extra brings it. · uv pip install 'lowmem-rl[train]'")
-    assert as_line(Check("python", "ok", "3.12.1")) == "ok   python · 3.12.1"
+    assert as_line(MachineCheck("python", "ok", "3.12.1")) == "ok   python · 3.12.1"
 
 
 def test_the_table_shows_square_brackets_as_they_are() -> None:

@@ -9,7 +9,7 @@ from lowmem_rl_cli.profile_view import percent, span
 from lowmem_rl.config.presets import load_presets
 from lowmem_rl.models.catalogue import CATALOGUE
 from lowmem_rl.models.hardware import CARDS, GIB
-from lowmem_rl.planning.step_time import Seconds
+from lowmem_rl.planning.step_time import SecondsRange
 
 PRESETS = [preset.name for preset in load_presets()]
 PHASES = {"load", "rollout", "logprobs", "backward", "optimizer", "evaluation", "save"}
@@ -389,7 +389,7 @@ def test_shares_are_0_or_100_per_cent_only_where_they_are():
     [(14, 24, "14 to 24 s"), (0.5, 1.5, "0.5 to 1.5 s"), (314, 509, "5.2 to 8.5 min"), (33515, 54146, "9.3 to 15.0 h")],
 )
 def test_a_range_of_time_has_the_unit_of_its_end(low, high, text):
-    assert span(Seconds(low, high)) == text
+    assert span(SecondsRange(low, high)) == text
 
 
 def test_every_catalogued_model_can_be_profiled(cli_here):

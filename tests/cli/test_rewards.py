@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lowmem_rl.config.run_config import TaskConfig
-from lowmem_rl.rewards.adversarial_cases import Trial
+from lowmem_rl.rewards.adversarial_cases import RewardCase
 from lowmem_rl.rewards.reward import Reward
 from lowmem_rl.rewards.reward_check import check_rewards
 from lowmem_rl.rewards.reward_registry import REWARDS, load_reward_set
@@ -80,7 +80,7 @@ def test_the_rewards_of_the_examples_pass(cli_here, name: str, options: list[str
 @pytest.mark.parametrize("name", REWARDS_OF_EXAMPLES)
 def test_the_rewards_of_the_examples_pass_on_word_problems(name: str) -> None:
     task = load_task(TaskConfig(name="gsm8k", path=str(DATA / "gsm8k")))
-    trials = [Trial(e, task.gold_completion(e)) for e in task.examples(Selection("train", 8))]
+    trials = [RewardCase(e, task.gold_completion(e)) for e in task.examples(Selection("train", 8))]
     assert check_rewards(load_reward_set({name: 1.0}), trials) == []
 
 

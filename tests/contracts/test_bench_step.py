@@ -9,7 +9,7 @@ from lowmem_rl.engine.device import Device
 from lowmem_rl.errors import LowMemError
 from lowmem_rl_bench.step.arms import TRL_FAIR, Arm
 from lowmem_rl_bench.step.replays import Protocol
-from lowmem_rl_bench.step.round_robin import Process
+from lowmem_rl_bench.step.round_robin import ArmProcess
 from lowmem_rl_bench.step.run_bench import measure
 
 TINY = Protocol(
@@ -49,7 +49,7 @@ def test_a_record_names_a_ratio_for_each_arm_and_set(record) -> None:
 
 def test_an_arm_that_dies_says_its_last_lines(tmp_path) -> None:
     config, cpu = RunRequest(preset="tiny-cpu").resolve().config, Device("cpu", "float32")
-    process = Process(Arm("nobody", "trl", "an arm that no process knows"), config, cpu, tmp_path)
+    process = ArmProcess(Arm("nobody", "trl", "an arm that no process knows"), config, cpu, tmp_path)
     with pytest.raises(LowMemError, match=r"Arm nobody ended with code 1. It said last:[\s\S]*KeyError: 'nobody'"):
         process.answer()
     process.close()

@@ -57,5 +57,5 @@ def test_profile_loads_nothing_that_is_slow_and_not_needed():
 
 def test_importing_the_library_loads_nothing_but_itself():
     modules = modules_after("import sys, lowmem_rl; print(*sys.modules)")
-    assert {name for name in modules if name.startswith("lowmem_rl")} == {"lowmem_rl"}
+    assert {name for name in modules if name.startswith("lowmem_rl")} == {"lowmem_rl", "lowmem_rl._version"}
     assert not (HEAVY | {"pydantic", "typer", "rich"}) & modules

@@ -7,7 +7,7 @@ from statistics import fmean
 import pytest
 
 from lowmem_rl.memory import driver_overhead
-from lowmem_rl.memory.accuracy import Score, score
+from lowmem_rl.memory.accuracy import AccuracyScore, score
 from lowmem_rl.memory.measured_rows import read_rows
 
 ROWS = Path(__file__).parents[2] / "benchmarks" / "records" / "memory_rows.json"
@@ -19,11 +19,11 @@ NOT_COUNTED = ("GPTQ", "a mixture of experts", "GPT-BigCode")
 
 
 @pytest.fixture(scope="module")
-def measured() -> Score:
+def measured() -> AccuracyScore:
     return score(read_rows(ROWS))
 
 
-def test_tensors_come_within_five_per_cent_and_processes_within_ten(measured: Score) -> None:
+def test_tensors_come_within_five_per_cent_and_processes_within_ten(measured: AccuracyScore) -> None:
     errors = measured.summary["errors"]
     assert errors["allocated"]["rows"] >= 49
     assert errors["allocated"]["mean_error"] <= 0.05
@@ -31,22 +31,24 @@ def test_tensors_come_within_five_per_cent_and_processes_within_ten(measured: Sc
     assert errors["reserved"]["mean_error"] <= 0.10
 
 
-def test_no_peak_is_under_predicted_by_more_than_a_tenth(measured: Score) -> None:
+def test_no_peak_is_under_predicted_by_more_than_a_tenth(measured: AccuracyScore) -> None:
     errors = measured.summary["errors"]
     under = {row for kind in ("allocated", "reserved", "process") for row in errors[kind]["under_predicted"]}
     assert under <= KNOWN_UNDER_PREDICTIONS
 
 
-def test_no_failed_run_is_called_fitting(measured: Score) -> None:
+def test_no_failed_run_is_called_fitting(measured: AccuracyScore) -> None:
     assert measured.summary["out_of_memory"] == {"rows": 4, "called_fits": []}
 
 
-def test_of_completed_runs_two_are_called_not_fitting_and_two_took_more_than_their_bound(measured: Score) -> None:
+def test_of_completed_runs_two_are_called_not_fitting_and_two_took_more_than_their_bound(
+    measured: AccuracyScore,
+) -> None:
     assert set(measured.summary["verdicts"]["completed"]["does-not-fit"]) <= KNOWN_REFUSALS
     assert set(measured.summary["above_upper"]) <= KNOWN_UNDER_PREDICTIONS
 
 
-def test_nine_in_ten_dense_rows_are_scored_and_the_others_say_why(measured: Score) -> None:
+def test_nine_in_ten_dense_rows_are_scored_and_the_others_say_why(measured: AccuracyScore) -> None:
     left_out = {row: why for row, why in measured.left_out.items() if not why.startswith(NOT_COUNTED)}
     assert all(measured.left_out.values())
     assert len(measured.scored) / (len(measured.scored) + len(left_out)) >= 0.9
@@ -59,7 +61,7 @@ Errors = dict[str, list[float]]
 
 
 @pytest.fixture(scope="module")
-def fits(measured: Score) -> dict[Fit, Errors]:
+def fits(measured: AccuracyScore) -> dict[Fit, Errors]:
     """Absolute errors of the process by source, for every choice of constants."""
     rows = [one.row for one in measured.scored if one.error("process") is not None]
     found: dict[Fit, Errors] = {}
@@ -88,5 +90,5 @@ def test_constants_refitted_without_a_source_hold_on_it(fits: dict[Fit, Errors])
     assert fmean(held_out.values()) <= 0.05
 
 
-def test_every_row_names_a_source(measured: Score) -> None:
+def test_every_row_names_a_source(measured: AccuracyScore) -> None:
     assert all(one.row.source.startswith("https://") for one in measured.rows)

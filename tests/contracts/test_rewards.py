@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from lowmem_rl.config.run_config import TaskConfig
-from lowmem_rl.rewards.adversarial_cases import PREFILL, Trial, trials_for
-from lowmem_rl.rewards.model_reward import ModelReward, ModelView
+from lowmem_rl.rewards.adversarial_cases import PREFILL, RewardCase, trials_for
+from lowmem_rl.rewards.model_reward import ModelAccess, ModelReward
 from lowmem_rl.rewards.reward_check import check_reward, check_rewards
 from lowmem_rl.rewards.reward_registry import REWARDS, load_reward, load_reward_set
 from lowmem_rl.tasks.task import Selection
@@ -54,7 +54,7 @@ def test_every_reward_of_the_zoo_tells_where_it_was_seen() -> None:
 def test_none_of_ours_is_flagged(name: str, prefill: str) -> None:
     reward = load_reward(name)
     if isinstance(reward, ModelReward):
-        view = ModelView(lambda text: len(text) // 4, 256, lambda rows: [1.0 + len(row.lead) % 3 for row in rows])
+        view = ModelAccess(lambda text: len(text) // 4, 256, lambda rows: [1.0 + len(row.lead) % 3 for row in rows])
         reward = reward.bind(view)
     assert check_reward(reward, trials_for(name), prefill) == []
 
@@ -72,7 +72,7 @@ def test_none_of_ours_is_flagged(name: str, prefill: str) -> None:
 def test_the_rewards_of_our_tasks_pass_on_them(task: str, weights: dict[str, float]) -> None:
     convention = "r1_zero" if "answer_tags" in weights else "think_boxed"
     made = load_task(TaskConfig(name=task, prompt=convention))
-    trials = [Trial(e, made.gold_completion(e)) for e in made.examples(Selection("train", limit=24))]
+    trials = [RewardCase(e, made.gold_completion(e)) for e in made.examples(Selection("train", limit=24))]
     for prefill in ("", PREFILL):
         assert check_rewards(load_reward_set(weights), trials, prefill) == []
 

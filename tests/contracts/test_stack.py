@@ -44,7 +44,7 @@ def source(cls):
 theirs = dir(trl.GRPOTrainer)
 plain, plain_source = parameters(trl.GRPOTrainer), source(trl.GRPOTrainer)
 _patch_trl_rl_trainers("grpo_trainer")
-from lowmem_rl.config import MemoryConfig, RunConfig
+from lowmem_rl.config.run_config import MemoryConfig, RunConfig
 from lowmem_rl.engine.device import Device
 from lowmem_rl.trl_adapter import trainer
 from pathlib import Path

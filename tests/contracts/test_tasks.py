@@ -11,7 +11,7 @@ from lowmem_rl.prompts import CONVENTIONS
 from lowmem_rl.rewards.reward_registry import REWARDS, load_reward_set
 from lowmem_rl.tasks.lengths import estimate_tokens
 from lowmem_rl.tasks.task import Selection, Split
-from lowmem_rl.tasks.task_check import Limits, check_task
+from lowmem_rl.tasks.task_check import CheckLimits, check_task
 from lowmem_rl.tasks.task_registry import TASKS, load_task, load_task_class
 
 DATA = Path(__file__).parents[1] / "data"
@@ -59,7 +59,7 @@ def test_it_says_what_it_is_and_names_rewards_and_a_convention_that_exist(name: 
 @every_task
 def test_it_passes_its_own_check(name: str) -> None:
     rewards = load_reward_set(dict.fromkeys(task_of(name).rewards, 1.0))
-    report = check_task(task_of(name), rewards, Limits(60), estimate_tokens)
+    report = check_task(task_of(name), rewards, CheckLimits(60), estimate_tokens)
     assert report.findings == ()
     assert set(report.levels) <= set(getattr(load_task_class(name), "levels", ())) or name == "table"
 

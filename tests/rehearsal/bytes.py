@@ -149,21 +149,21 @@ def agree() -> None:
 
 def note_blocks(most: int) -> dict[str, tuple[tuple[int, int, str], ...]]:
     """Returns a table that fills with the blocks of each phase's peak; of a phase that comes again, the highest."""
-    from lowmem_rl.telemetry.memory_profiler import PhaseMeter
+    from lowmem_rl.telemetry.memory_profiler import MemoryProfiler
 
     found: dict[str, tuple[tuple[int, int, str], ...]] = {}
     if not most:
         return found
     live_blocks.begin()
-    plain = PhaseMeter.end
+    plain = MemoryProfiler.end
 
-    def end(self: PhaseMeter, phase: str) -> None:
+    def end(self: MemoryProfiler, phase: str) -> None:
         held = live_blocks.at_peak()
         if sum(size for size, *_ in held) > sum(size for size, *_ in found.get(phase, ())):
             found[phase] = tuple(held)
         plain(self, phase)
 
-    PhaseMeter.end = end  # type: ignore[method-assign]
+    MemoryProfiler.end = end  # type: ignore[method-assign]
     return found
 
 

@@ -104,7 +104,7 @@ def marks_of(training: Training, out: str) -> dict[str, int]:
     from transformers.trainer_callback import CallbackHandler
 
     from lowmem_rl.training.recorder import Recorder
-    from lowmem_rl.trl_adapter.update import Learning
+    from lowmem_rl.trl_adapter.update import UpdateMixin
     from tests.rehearsal.card.state import STATE
     from tests.rehearsal.child import lowmem
 
@@ -124,10 +124,10 @@ def marks_of(training: Training, out: str) -> dict[str, int]:
         setattr(owner, name, run)
 
     marked(Recorder, "on_scored", "sampled and scored")
-    marked(Learning, "_learnt", "advantages")
-    marked(Learning, "_clip_grad_norm", "gradient", "clipping")
+    marked(UpdateMixin, "_learnt", "advantages")
+    marked(UpdateMixin, "_clip_grad_norm", "gradient", "clipping")
     marked(CallbackHandler, "on_optimizer_step", "optimizer")
-    marked(Learning, "write_row", after="row")
+    marked(UpdateMixin, "write_row", after="row")
     assert lowmem(*training.command, "--out", out) == 0, "the undisturbed training fails"
     return marks
 
@@ -179,9 +179,9 @@ def _train(training: Training, out: Path, allocations: Sequence[int], results: P
 
 
 def _end_with_the_last_row(steps: int, write_down: Callable[[int], None]) -> None:
-    from lowmem_rl.trl_adapter.update import Learning
+    from lowmem_rl.trl_adapter.update import UpdateMixin
 
-    plain = Learning.write_row
+    plain = UpdateMixin.write_row
 
     def write_row(self: Any, write: Callable[[], None]) -> None:
         plain(self, write)
@@ -189,7 +189,7 @@ def _end_with_the_last_row(steps: int, write_down: Callable[[int], None]) -> Non
             write_down(0)
             os._exit(0)
 
-    Learning.write_row = write_row  # type: ignore[method-assign]
+    UpdateMixin.write_row = write_row  # type: ignore[method-assign]
 
 
 def _fork_for_each(out: Path, allocations: Sequence[int], results: Path, forks: list[Any]) -> None:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lowmem_rl.config.run_config import RunConfig
     from lowmem_rl.engine.policy import Policy
-    from lowmem_rl.engine.row_length import Use
+    from lowmem_rl.engine.row_length import SequenceUse
 
 CHOSEN = {"memory.checkpointing": "none", "rollout.engine": "lowmem", "rollout.weights": "merged"}
 
 
-def load(settings: Mapping[str, object] | None = None, uses: Sequence[Use] = ()) -> tuple[RunConfig, Policy]:
+def load(settings: Mapping[str, object] | None = None, uses: Sequence[SequenceUse] = ()) -> tuple[RunConfig, Policy]:
     """Returns config and policy of the tiny preset; the policy has learnt something."""
     from lowmem_rl.config.compose import resolve
     from lowmem_rl.engine.device import device_on

@@ -19,8 +19,8 @@ import numpy
 if TYPE_CHECKING:
     from lowmem_rl.config.run_config import RunConfig
     from lowmem_rl.engine.policy import Policy
-    from lowmem_rl_bench.step.bench_workload import Workload
-    from lowmem_rl_bench.step.token_replay import Recorded
+    from lowmem_rl_bench.step.bench_workload import BenchWorkload
+    from lowmem_rl_bench.step.token_replay import RecordedCompletions
 
 Numbers = numpy.ndarray[Any, numpy.dtype[numpy.float32]]
 Update = Literal["prefix", "packed", "padded"]
@@ -51,7 +51,7 @@ class Case:
 class Computed:
     """What one side computed."""
 
-    workload: Workload
+    workload: BenchWorkload
     log_probs: Mapping[str, Numbers]
     """In nats a token: `sampled` by our engine, `training` as the model gives them, `reference` as the KL term does."""
     advantages: Numbers
@@ -74,7 +74,7 @@ def compute(cases: Sequence[Case]) -> list[Computed]:
 def _computed(case: Case) -> Computed:
     from lowmem_rl.engine.policy import load_policy, prepare_process
     from lowmem_rl_bench.step import stacks
-    from lowmem_rl_bench.step.token_replay import Recorded
+    from lowmem_rl_bench.step.token_replay import RecordedCompletions
 
     config, device = _config_of(case), _device()
     prepare_process(config, device)
@@ -87,7 +87,7 @@ def _computed(case: Case) -> Computed:
         workload = _workload(config, policy)
         kept: list[Numbers] = []
         stacks.fill_adapter(policy.model, 0, 0.0 if case.beta else B_SPREAD)
-        trainer, sampler = _trainer(config, policy, Recorded(workload), kept, Path(folder))
+        trainer, sampler = _trainer(config, policy, RecordedCompletions(workload), kept, Path(folder))
         if case.beta:  # TRL's reference is the adapter it is built over, Unsloth's the base: the same before this one
             stacks.fill_adapter(policy.model, 0, B_SPREAD)
         start, training = _flat(stacks.adapter_of(policy.model)), _training_log_probs(policy, workload)
@@ -106,8 +106,8 @@ def _computed(case: Case) -> Computed:
 
 def _config_of(case: Case) -> RunConfig:
     from lowmem_rl.config.compose import resolve
-    from lowmem_rl.planning.overrides import changed
-    from lowmem_rl_bench.step.bench_workload import Shape
+    from lowmem_rl.planning.overrides import with_overrides
+    from lowmem_rl_bench.step.bench_workload import WorkloadShape
     from lowmem_rl_bench.step.replays import replay_config
 
     settings = {
@@ -126,8 +126,8 @@ def _config_of(case: Case) -> RunConfig:
         "optimizer.schedule": "constant",
         "optimizer.warmup_steps": 0,
     }
-    shape = Shape(PROMPTS, GROUP, PROMPT_TOKENS, COMPLETION_TOKENS)
-    return replay_config(changed(resolve(preset="tiny-cpu").config, settings), shape, STEPS)
+    shape = WorkloadShape(PROMPTS, GROUP, PROMPT_TOKENS, COMPLETION_TOKENS)
+    return replay_config(with_overrides(resolve(preset="tiny-cpu").config, settings), shape, STEPS)
 
 
 def _device() -> Any:
@@ -162,19 +162,21 @@ def _offloads() -> int:
     return int(getattr(gradient_checkpointing, "OFFLOAD_GENERATION", None) or 0)
 
 
-def _workload(config: RunConfig, policy: Policy) -> Workload:
+def _workload(config: RunConfig, policy: Policy) -> BenchWorkload:
     from lowmem_rl.entrypoints.preflight import load_examples
     from lowmem_rl.tasks.task_registry import load_task
-    from lowmem_rl_bench.step.bench_workload import Shape, make_workload
+    from lowmem_rl_bench.step.bench_workload import WorkloadShape, make_workload
 
-    shape = Shape(PROMPTS, GROUP, PROMPT_TOKENS, COMPLETION_TOKENS, dead_share=0.25)
+    shape = WorkloadShape(PROMPTS, GROUP, PROMPT_TOKENS, COMPLETION_TOKENS, dead_share=0.25)
     examples, _ = load_examples(config, load_task(config.task), {})
     stop = policy.stop_ids | set(policy.tokenizer.all_special_ids)
     words = [i for i in range(len(policy.tokenizer)) if i not in stop]
     return make_workload(shape, examples, policy.tokenize, words, policy.tokenizer.eos_token_id, seed=0)
 
 
-def _trainer(config: RunConfig, policy: Policy, recorded: Recorded, kept: list[Numbers], out: Path) -> tuple[Any, Any]:
+def _trainer(
+    config: RunConfig, policy: Policy, recorded: RecordedCompletions, kept: list[Numbers], out: Path
+) -> tuple[Any, Any]:
     """Returns the trainer, which appends each step's gradients to `kept`, and its sampler."""
     from transformers import TrainerCallback
 
@@ -186,12 +188,12 @@ def _trainer(config: RunConfig, policy: Policy, recorded: Recorded, kept: list[N
             kept.append(_flat({name: weight.grad for name, weight in stacks.adapter_of(policy.model).items()}))
 
     sampler = _replay(config, policy, recorded)
-    training = stacks.Training(config, recorded.examples, [recorded], [Keeps()], out)
+    training = stacks.TrainerSpec(config, recorded.examples, [recorded], [Keeps()], out)
     return stacks.build(OURS, policy, sampler, training), sampler
 
 
-def _replay(config: RunConfig, policy: Policy, recorded: Recorded) -> Any:
-    from lowmem_rl.engine.backend import Choice, build
+def _replay(config: RunConfig, policy: Policy, recorded: RecordedCompletions) -> Any:
+    from lowmem_rl.engine.backend import SamplingBackend, build
     from lowmem_rl.engine.continuous_batching import sample
     from lowmem_rl.engine.row_length import training_row
     from lowmem_rl.engine.sampler import Sampler
@@ -201,16 +203,16 @@ def _replay(config: RunConfig, policy: Policy, recorded: Recorded) -> Any:
 
         log_probs: Numbers
 
-        def sample(self, prompts: Any, names: Any, picking: Any, limits: Any) -> Any:
+        def sample(self, prompts: Any, names: Any, params: Any, limits: Any) -> Any:
             decoder = build(self.policy, self.choice.weights, training_row(self.config))
-            found = sample(decoder, prompts, names, picking, limits, recorded.completions(prompts))
+            found = sample(decoder, prompts, names, params, limits, recorded.completions(prompts))
             self.log_probs = numpy.array([one for row in found for one in row.log_probs], dtype=numpy.float32)
             return found
 
-    return Replay(policy, config, choice=Choice("lowmem", "quantized", "replayed"))
+    return Replay(policy, config, choice=SamplingBackend("lowmem", "quantized", "replayed"))
 
 
-def _training_log_probs(policy: Policy, workload: Workload) -> Numbers:
+def _training_log_probs(policy: Policy, workload: BenchWorkload) -> Numbers:
     from lowmem_rl.engine.logprobs import completion_log_probs
 
     rows = [(group.prompt_ids, ids) for group in workload.groups for ids in group.completions]

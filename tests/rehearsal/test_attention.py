@@ -14,7 +14,7 @@ COPYING = (PADDED, CONVERTED, CONVERTED_AND_PADDED)
 def samples() -> dict[str, int]:
     """Returns how often each kernel of attention was taken while twelve rows in six slots were sampled."""
     from lowmem_rl.engine.backend import build
-    from lowmem_rl.engine.continuous_batching import Limits, sample
+    from lowmem_rl.engine.continuous_batching import StoppingCriteria, sample
     from lowmem_rl.engine.sampling import GREEDY
     from tests.rehearsal.card.state import STATE
     from tests.rehearsal.policies import load
@@ -23,7 +23,7 @@ def samples() -> dict[str, int]:
     decoder = build(policy, "merged", 192)
     prompts = [policy.tokenize([{"role": "user", "content": f"What is {41 + 9**i} * 6?"}]) for i in range(12)]
     STATE.attention.clear()
-    sample(decoder, prompts, [str(i) for i in range(12)], GREEDY, Limits(policy.stop_ids, 40, rows=6))
+    sample(decoder, prompts, [str(i) for i in range(12)], GREEDY, StoppingCriteria(policy.stop_ids, 40, rows=6))
     return dict(STATE.attention)
 
 

@@ -11,13 +11,13 @@ from lowmem_rl.config.compose import resolve
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import load_policy, prepare_process
 from lowmem_rl.engine.sampler import Sampler
-from lowmem_rl.grpo.micro_batches import Batch, Layout, cut
-from lowmem_rl.trl_adapter.prefix_sharing import SharedPrompt
+from lowmem_rl.grpo.micro_batches import Batch, BatchPlan, cut
+from lowmem_rl.trl_adapter.prefix_sharing import PrefixSharingMixin
 from lowmem_rl.trl_adapter.trainer import layout_of, make_trainer
 
 GROUPS, SIZE, PROMPT, COMPLETION = 6, 4, 12, 20
 ROWS = GROUPS * SIZE
-LAYOUT = Layout(
+LAYOUT = BatchPlan(
     group_size=SIZE,
     micro_batch=6,
     steps=1,
@@ -316,9 +316,9 @@ def test_reading_a_prompt_once_gives_its_rows_the_same_log_probs_and_gradient(
     trainer = trainer_of(policy, tmp_path)
     batch = rollout(dead_groups=0)
     batch["prompt_mask"][: SIZE * 2, : PROMPT - shortest] = 0
-    assert "SharedPrompt" in {base.__name__ for base in type(trainer).__mro__}
+    assert "PrefixSharingMixin" in {base.__name__ for base in type(trainer).__mro__}
     shared = gradient(trainer, [batch])
-    monkeypatch.delattr(SharedPrompt, "_get_per_token_logps_and_entropies")
+    monkeypatch.delattr(PrefixSharingMixin, "_get_per_token_logps_and_entropies")
     apart = gradient(trainer, [batch])
     torch.testing.assert_close(shared, apart, atol=1e-5 * float(apart.abs().max()), rtol=0)
 

@@ -10,7 +10,7 @@ from lowmem_rl.entrypoints.controls import control_steps, rewards_of_controls, r
 from lowmem_rl.errors import Interrupted
 from lowmem_rl.reports.compare import compare_runs
 from lowmem_rl.storage.run_dir import RunDir, read_json, write_json
-from lowmem_rl.telemetry.events import PhaseBegan
+from lowmem_rl.telemetry.events import PhaseStarted
 from tests.run_maker import make_run
 
 SMALL = ("--preset=tiny-cpu", "--set=grpo.prompts_per_step=2", "--set=memory.micro_batch=16", "--set=eval.examples=8")
@@ -100,7 +100,7 @@ def test_stopping_a_control_leaves_the_run_as_it_was(controlled, tmp_path) -> No
     before = sorted(path.name for path in (tmp_path / "run").iterdir())
 
     def stop(event: object) -> None:
-        if isinstance(event, PhaseBegan) and event.name.startswith("loading"):
+        if isinstance(event, PhaseStarted) and event.name.startswith("loading"):
             raise KeyboardInterrupt
 
     with pytest.raises(Interrupted, match="the run itself was finished"):

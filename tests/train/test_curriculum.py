@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from lowmem_rl.config.compose import Composed, resolve
+from lowmem_rl.config.compose import ResolvedConfig, resolve
 from lowmem_rl.entrypoints.preflight import other_model_notes, prepare
-from lowmem_rl.grpo.prompt_order import MovingOrder
+from lowmem_rl.grpo.prompt_order import AdaptiveOrder
 from lowmem_rl.storage.run_dir import RunDir, read_rows
-from lowmem_rl.tasks.curriculum import Drawn, read_order
+from lowmem_rl.tasks.curriculum import RolloutOutcome, read_order
 
 SETTINGS = {
     "eval.examples": 8,
@@ -22,11 +22,11 @@ SMALL = ("--preset=tiny-cpu", *(f"--set={key}={value}" for key, value in SETTING
 WINDOW = ("--set=curriculum.by=pass_rate", "--set=curriculum.how=window")
 
 
-def recorded(run: Path) -> list[Drawn]:
+def recorded(run: Path) -> list[RolloutOutcome]:
     return read_order(RunDir(run).order)
 
 
-def composed(*options: str) -> Composed:
+def composed(*options: str) -> ResolvedConfig:
     return resolve(preset="tiny-cpu", settings=[option.removeprefix("--set=") for option in (*SMALL[1:], *options)])
 
 
@@ -60,7 +60,7 @@ def test_each_step_is_drawn_from_what_came_out_up_to_the_one_before(moved) -> No
     inputs = prepare(composed(*WINDOW, "--set=grpo.steps=6"))
     config, steps = inputs.plan.config, recorded(moved)
     for number, drawn in enumerate(steps):
-        order = MovingOrder(inputs.train, config, {}, steps[:number])
+        order = AdaptiveOrder(inputs.train, config, {}, steps[:number])
         rows = order.choose([{}] * config.rows_per_rollout, drawn.step)
         assert [row["example_id"] for row in rows] == [key for key in drawn.examples for _ in range(drawn.sampled)]
     asked = [key for drawn in steps for key in drawn.examples]

@@ -8,7 +8,7 @@ import torch
 
 from lowmem_rl.config.compose import resolve
 from lowmem_rl.engine import continuous_batching, decoder_weights
-from lowmem_rl.engine.decoder import KeyValues, prefill
+from lowmem_rl.engine.decoder import KVCache, prefill
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import Policy, load_policy
 from lowmem_rl.engine.sampling import GREEDY
@@ -52,7 +52,7 @@ def test_the_copy_has_the_counted_size(policy, workload):
 
 def test_the_cache_has_the_counted_size(policy, workload):
     decoder = decoder_weights.merged(policy.model, workload.row_tokens)
-    cache = KeyValues(decoder, 3, workload.row_tokens + lowmem_sampler.CHECK_EVERY)
+    cache = KVCache(decoder, 3, workload.row_tokens + lowmem_sampler.CHECK_EVERY)
     assert cache.buffer.nbytes == lowmem_sampler.cache(workload, TINY, 3).expected_bytes
     assert cache.buffer.dtype == torch.float32
 
@@ -68,6 +68,6 @@ def test_prompts_that_are_read_are_gone_before_the_next_are(policy, monkeypatch)
 
     monkeypatch.setattr(continuous_batching, "prefill", watched)
     monkeypatch.setattr(continuous_batching, "PREFILL_TOKENS", 4)  # one prompt in each forward
-    limits = continuous_batching.Limits(frozenset(), max_tokens=2, rows=3)
+    limits = continuous_batching.StoppingCriteria(frozenset(), max_tokens=2, rows=3)
     continuous_batching.sample(decoder, [[5, 6, 7], [5, 6, 8], [5, 6, 9]], ["a", "b", "c"], GREEDY, limits)
     assert len(read) == 3

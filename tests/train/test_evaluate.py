@@ -17,10 +17,10 @@ from lowmem_rl.engine.sampling import GREEDY
 from lowmem_rl.errors import RunDirError
 from lowmem_rl.evaluation.eval_items import read_items
 from lowmem_rl.evaluation.eval_result import EvalResult
-from lowmem_rl.evaluation.eval_set import Questions, held_out
-from lowmem_rl.evaluation.evaluate import Files, evaluate
+from lowmem_rl.evaluation.eval_set import EvalSet, held_out
+from lowmem_rl.evaluation.evaluate import EvalFiles, evaluate
 from lowmem_rl.storage.run_dir import RunDir, read_json, write_json
-from lowmem_rl.training.eval_schedule import AFTER, BEFORE, Evaluations, file_name
+from lowmem_rl.training.eval_schedule import AFTER, BEFORE, EvalSchedule, file_name
 
 SETTINGS = ("memory.checkpointing=none", "eval.examples=24", "eval.quick_examples=4", "eval.batch=8")
 
@@ -48,7 +48,7 @@ def moved(policy: Policy) -> Iterator[Policy]:
         parameter.data = torch.zeros_like(parameter)
 
 
-def asked(samples: int = 0) -> Questions:
+def asked(samples: int = 0) -> EvalSet:
     config = config_of(f"eval.samples={samples}")
     return held_out(config, config.task)
 
@@ -57,8 +57,8 @@ def steady(result: EvalResult) -> EvalResult:
     return replace(result, seconds=0.0)
 
 
-def files_in(path: Path) -> Files:
-    return Files.of(RunDir(path), "x")
+def files_in(path: Path) -> EvalFiles:
+    return EvalFiles.of(RunDir(path), "x")
 
 
 def test_on_a_cpu_a_prompt_of_any_length_is_asked(tmp_path) -> None:
@@ -66,7 +66,7 @@ def test_on_a_cpu_a_prompt_of_any_length_is_asked(tmp_path) -> None:
     long = replace(long, prompt=({"role": "user", "content": "7" * 1100},))  # the model has 1,024 positions
     questions = replace(asked(), examples=[long, *others[:3]])
     policy = load_policy(config_of(), Device("cpu", "float32"), [questions.use])
-    evaluations = Evaluations(RunDir(tmp_path), config_of(), Sampler(policy, config_of()), questions)
+    evaluations = EvalSchedule(RunDir(tmp_path), config_of(), Sampler(policy, config_of()), questions)
     assert evaluations.own.examples == questions.examples
 
 
@@ -169,9 +169,9 @@ def run_dir(tmp_path: Path) -> RunDir:
     return RunDir(tmp_path / "run")
 
 
-def evaluations_of(policy: Policy, run_dir: RunDir, *settings: str) -> Evaluations:
+def evaluations_of(policy: Policy, run_dir: RunDir, *settings: str) -> EvalSchedule:
     config = config_of("grpo.steps=4", *settings)
-    return Evaluations(run_dir, config, Sampler(policy, config), held_out(config, config.task))
+    return EvalSchedule(run_dir, config, Sampler(policy, config), held_out(config, config.task))
 
 
 def judge_as(run_dir: RunDir, name: str, right: int) -> None:

@@ -17,7 +17,7 @@ from lowmem_rl.export.export import compared, export, question, write
 from lowmem_rl.export.export_spec import form_of
 from lowmem_rl.export.model_answers import Answer
 from lowmem_rl.export.model_card import card_of
-from lowmem_rl.export.proof import Heard, Proof, check_accuracy, check_tokens
+from lowmem_rl.export.proof import ModelAnswers, Proof, check_accuracy, check_tokens
 from lowmem_rl.export.reference_answers import hear_trained
 from lowmem_rl.export.reload_check import receive
 from lowmem_rl.reports.run_record import read_record
@@ -138,10 +138,10 @@ def test_what_is_refused_leaves_its_proof_alone(run, cli_here, tmp_path) -> None
     assert read_json(tmp_path / "run" / "export" / "adapter.refused.json")["holds"] is False
 
 
-def spoken(*ids: int, second: float = 5.0, noise: float = 0.0) -> Heard:
+def spoken(*ids: int, second: float = 5.0, noise: float = 0.0) -> ModelAnswers:
     """One answer whose every place has the tokens 1 and 2 as its likeliest, `second` nats apart."""
     answer = Answer(list(ids), [[1, 2]] * len(ids), [[-0.1, -0.1 - second]] * len(ids))
-    return Heard([[0]], [answer], [[[-0.1 + noise, -0.1 - second + noise]] * len(ids)])
+    return ModelAnswers([[0]], [answer], [[[-0.1 + noise, -0.1 - second + noise]] * len(ids)])
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import Policy, load_policy, prepare_process
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.evaluation.eval_result import EvalResult
-from lowmem_rl.evaluation.eval_set import Questions
-from lowmem_rl.evaluation.evaluate import Files, evaluate
+from lowmem_rl.evaluation.eval_set import EvalSet
+from lowmem_rl.evaluation.evaluate import EvalFiles, evaluate
 from lowmem_rl.evaluation.grader import judge_of
 from lowmem_rl.evaluation.pass_rate_probe import probe
 from lowmem_rl.example import Example
@@ -72,8 +72,8 @@ def same_answer(one: Example, other: Example) -> bool:
 def evaluated(policy: Policy, task: Task, examples: list[Example], path: Path) -> EvalResult:
     """Evaluates on examples that may repeat each other; answers of an earlier call do not count."""
     apart = [replace(example, id=f"{example.id}/{number}") for number, example in enumerate(examples)]
-    asked = Questions(TaskConfig(name=task.name), apart, judge_of(task), max_tokens=64, batch=16)
-    files = Files(Path(mkdtemp(dir=path), "items.jsonl"), path / "sampled.jsonl")
+    asked = EvalSet(TaskConfig(name=task.name), apart, judge_of(task), max_tokens=64, batch=16)
+    files = EvalFiles(Path(mkdtemp(dir=path), "items.jsonl"), path / "sampled.jsonl")
     return evaluate(Sampler(policy, CONFIG), asked, files, step=0, measures_kl=False)
 
 

@@ -21,7 +21,7 @@ from lowmem_rl.models.hardware import CARDS
 from lowmem_rl.models.lookup import load_shape
 from lowmem_rl.planning.plan import plan
 from lowmem_rl.planning.search import resolve_auto
-from lowmem_rl.telemetry.memory_profiler import PhaseMeter, measures_phases_apart
+from lowmem_rl.telemetry.memory_profiler import MemoryProfiler, measures_phases_apart
 
 CPU = Device("cpu", "float32")
 MIB = 2**20
@@ -119,7 +119,7 @@ def test_the_command_prints_predicted_beside_measured(measured: Measurement, cap
 
 @pytest.mark.skipif(not measures_phases_apart(CPU), reason="this system does not reset a process's peak")
 def test_a_phase_does_not_show_the_peak_of_an_earlier_one() -> None:
-    meter = PhaseMeter(CPU)
+    meter = MemoryProfiler(CPU)
     meter.begin()
     block = bytearray(200 * MIB)
     meter.end("rollout")
@@ -131,7 +131,7 @@ def test_a_phase_does_not_show_the_peak_of_an_earlier_one() -> None:
 
 
 def test_memory_that_runs_out_is_told_with_its_phase_and_the_cheapest_change(measured: Measurement) -> None:
-    meter = PhaseMeter(CPU)
+    meter = MemoryProfiler(CPU)
     meter.phases = {row.phase: row.measured for row in measured.rows[:2]}
     planned = plan(RunConfig(), load_shape("Qwen/Qwen2.5-7B-Instruct"), CARDS["t4"])
     error = out_of_memory(meter, planned)

@@ -22,10 +22,10 @@ from benchmarks.oom_faults import (
     train,
 )
 from lowmem_rl.config.compose import resolve
-from lowmem_rl.engine.oom import OutOfMemory, RowLimit, is_out_of_memory, tried
+from lowmem_rl.engine.oom import OutOfMemory, RowLimit, catch_oom, is_out_of_memory
 from lowmem_rl.errors import TrainingError
-from lowmem_rl.grpo.oom_policy import Recovery
-from lowmem_rl.grpo.oom_retry import TOKEN_MEANS, make_whole
+from lowmem_rl.grpo.oom_policy import OomPolicy
+from lowmem_rl.grpo.oom_retry import TOKEN_MEANS, make_step_atomic
 from lowmem_rl.storage.run_dir import RunDir, read_rows
 
 
@@ -63,7 +63,7 @@ def raising(error: Exception) -> Callable[[], None]:
     ],
 )
 def test_a_failed_allocation_is_known_in_the_words_of_every_library(allocate: Callable[[], None]) -> None:
-    assert isinstance(tried(allocate), OutOfMemory)
+    assert isinstance(catch_oom(allocate), OutOfMemory)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_failed_allocation_is_known_in_the_words_of_every_library(allocate: Ca
 def test_any_other_error_passes(error: Exception) -> None:
     assert not is_out_of_memory(error)
     with pytest.raises(type(error)):
-        tried(raising(error))
+        catch_oom(raising(error))
 
 
 def test_what_a_failed_call_held_is_free_before_the_next_try() -> None:
@@ -94,7 +94,7 @@ def test_what_a_failed_call_held_is_free_before_the_next_try() -> None:
 
     gc.disable()
     try:
-        tried(deep)
+        catch_oom(deep)
     finally:
         gc.enable()
     assert held[0]() is None
@@ -152,7 +152,7 @@ def test_every_loss_keeps_its_gradient_when_rows_are_cut_finer(settings: dict[st
 
 def test_outside_of_the_steps_it_is_told_in_two_lines_too(tmp_path: Path) -> None:
     config = resolve(preset="tiny-cpu").config
-    recovery = Recovery(config, tmp_path / "recoveries.jsonl", print, lambda phase, settings: f"less for {phase}")
+    recovery = OomPolicy(config, tmp_path / "recoveries.jsonl", print, lambda phase, settings: f"less for {phase}")
     with (
         pytest.raises(TrainingError, match="^In the final evaluation: memory ran out") as stopped,
         recovery.stopped("evaluation", lambda: "In the final evaluation"),
@@ -202,7 +202,7 @@ def test_an_optimizer_step_happens_once_or_not_at_all(
         weights = [torch.nn.Parameter(torch.ones(4) * i) for i in range(4)]
         optimizer = torch.optim.AdamW([*weights], lr=0.1, **settings)
         whys: list[str] = []
-        make_whole(optimizer, whys.append)
+        make_step_atomic(optimizer, whys.append)
         for step in (1, 2, 3):
             for weight in weights:
                 weight.grad = torch.arange(4.0) + step
@@ -241,7 +241,7 @@ def test_a_step_that_is_tried_again_holds_one_copy(monkeypatch: pytest.MonkeyPat
 
     optimizer = Short([torch.nn.Parameter(torch.ones(4))], lr=0.1)
     whys: list[str] = []
-    make_whole(optimizer, whys.append)
+    make_step_atomic(optimizer, whys.append)
     monkeypatch.setattr(torch, "cat", cat)
     optimizer.step()
     assert len(whys) == 3

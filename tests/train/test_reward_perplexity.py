@@ -10,7 +10,7 @@ from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.logprobs import answer_nll, view_of
 from lowmem_rl.engine.policy import Policy, load_policy, prepare_process
 from lowmem_rl.example import Example
-from lowmem_rl.rewards.model_reward import AnswerRow, ModelView
+from lowmem_rl.rewards.model_reward import AnswerRow, ModelAccess
 from lowmem_rl.rewards.perplexity import perplexity_reward
 from lowmem_rl.rewards.reward import Reward, score_all
 from lowmem_rl.tasks.arithmetic import Arithmetic
@@ -39,7 +39,7 @@ def chain(example: Example, slip: int | None = None) -> str:
     return "<think>" + "\n".join(lines) + "</think>"
 
 
-def signed(view: ModelView) -> Reward:
+def signed(view: ModelAccess) -> Reward:
     return perplexity_reward(low=-1.0).bind(view)
 
 

@@ -8,10 +8,10 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lowmem_rl.engine import continuous_batching
-from lowmem_rl.engine.continuous_batching import Limits, Sampled, sample
+from lowmem_rl.engine.continuous_batching import SampledCompletion, StoppingCriteria, sample
 from lowmem_rl.engine.decoder import prefill
-from lowmem_rl.engine.decoder_weights import UnknownModel, merged, quantized
-from lowmem_rl.engine.sampling import GREEDY, Picking, names_of
+from lowmem_rl.engine.decoder_weights import UnsupportedModel, merged, quantized
+from lowmem_rl.engine.sampling import GREEDY, SamplingParams, names_of
 
 VOCABULARY, PLACES, STOP = 97, 128, 5
 SMALL = {
@@ -59,7 +59,7 @@ def prompts_of(lengths: Sequence[int]) -> list[list[int]]:
 
 
 def greedily(decoder: Any, prompts: list[list[int]], tokens: int, rows: int = 8) -> list[list[int]]:
-    limits = Limits(frozenset({STOP}), tokens, rows)
+    limits = StoppingCriteria(frozenset({STOP}), tokens, rows)
     return [row.ids for row in sample(decoder, prompts, names_of("x", len(prompts)), GREEDY, limits)]
 
 
@@ -78,21 +78,25 @@ def test_greedy_tokens_are_those_of_generate(kind: str, extra: dict[str, Any], w
 
 def test_kept_log_probs_are_those_of_the_models_forward(model: Any) -> None:
     prompts = prompts_of([4, 11])
-    limits = Limits(frozenset({STOP}), 16, 8)
+    limits = StoppingCriteria(frozenset({STOP}), 16, 8)
     for prompt, row in zip(
-        prompts, sample(merged(model, PLACES), prompts, ["a", "b"], Picking(temperature=0.7), limits), strict=True
+        prompts,
+        sample(merged(model, PLACES), prompts, ["a", "b"], SamplingParams(temperature=0.7), limits),
+        strict=True,
     ):
         logits = model(torch.tensor([prompt + row.ids])).logits[0, len(prompt) - 1 : -1] / 0.7
         expected = logits.log_softmax(-1).gather(-1, torch.tensor(row.ids)[:, None])[:, 0]
         torch.testing.assert_close(torch.tensor(row.log_probs), expected.detach(), atol=1e-5, rtol=0)
 
 
-def sampled(model: Any, prompts: list[list[int]], names: list[str], rows: int, **limits: Any) -> list[Sampled]:
-    bounds = Limits(frozenset({STOP, 6, 7, 8}), 40, rows, **limits)
-    return sample(merged(model, PLACES), prompts, names, Picking(), bounds)
+def sampled(
+    model: Any, prompts: list[list[int]], names: list[str], rows: int, **limits: Any
+) -> list[SampledCompletion]:
+    bounds = StoppingCriteria(frozenset({STOP, 6, 7, 8}), 40, rows, **limits)
+    return sample(merged(model, PLACES), prompts, names, SamplingParams(), bounds)
 
 
-def ids_of(rows: Sequence[Sampled]) -> list[list[int]]:
+def ids_of(rows: Sequence[SampledCompletion]) -> list[list[int]]:
     return [row.ids for row in rows]
 
 
@@ -131,8 +135,13 @@ def test_waiting_prompts_are_read_many_at_once(model: Any, monkeypatch: pytest.M
 @torch.inference_mode()
 def test_a_prompt_that_waits_keeps_no_more_than_its_own(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(continuous_batching, "READ_AHEAD_TOKENS", 20)
-    wave = continuous_batching._Wave(
-        merged(model, PLACES), prompts_of([10] * 8), names_of("x", 8), GREEDY, Limits(frozenset({STOP}), 4, 4), None
+    wave = continuous_batching._ContinuousBatch(
+        merged(model, PLACES),
+        prompts_of([10] * 8),
+        names_of("x", 8),
+        GREEDY,
+        StoppingCriteria(frozenset({STOP}), 4, 4),
+        None,
     )
     wave._fill()
     kept = [part for pair in wave.read.values() for part in pair]
@@ -149,20 +158,20 @@ def test_rows_of_one_prompt_differ_and_the_same_names_repeat(model: Any) -> None
 
 
 def test_a_completion_may_be_a_stop_token_alone(model: Any) -> None:
-    everything = Limits(frozenset(range(VOCABULARY)), 40, 2)
-    rows = sample(merged(model, PLACES), prompts_of([4, 4, 4]), ["a", "b", "c"], Picking(), everything)
+    everything = StoppingCriteria(frozenset(range(VOCABULARY)), 40, 2)
+    rows = sample(merged(model, PLACES), prompts_of([4, 4, 4]), ["a", "b", "c"], SamplingParams(), everything)
     assert [len(row.ids) for row in rows] == [1, 1, 1]
 
 
 def test_no_completion_is_longer_than_the_limit(model: Any) -> None:
-    rows = sample(merged(model, PLACES), prompts_of([4, 7]), ["a", "b"], GREEDY, Limits(frozenset(), 9, 2))
+    rows = sample(merged(model, PLACES), prompts_of([4, 7]), ["a", "b"], GREEDY, StoppingCriteria(frozenset(), 9, 2))
     assert [len(row.ids) for row in rows] == [9, 9]
 
 
 def test_one_row_may_be_a_hundred_times_longer_than_the_rest(model: Any) -> None:
     forced = [[STOP]] * 7 + [[50] * 99 + [STOP]]
-    limits = Limits(frozenset({STOP}), 100, 8)
-    rows = sample(merged(model, PLACES), prompts_of([3] * 8), names_of("x", 8), Picking(), limits, forced)
+    limits = StoppingCriteria(frozenset({STOP}), 100, 8)
+    rows = sample(merged(model, PLACES), prompts_of([3] * 8), names_of("x", 8), SamplingParams(), limits, forced)
     assert ids_of(rows) == forced
 
 
@@ -174,8 +183,8 @@ def test_a_looping_row_is_cut_at_the_same_token_whoever_is_beside_it(
     monkeypatch.setattr(continuous_batching, "CPU_CHECK_EVERY", check_every)
     lengths = [3, 170, 20, 170, 11, 170]
     forced = [[50] * (length - 1) + [STOP] for length in lengths]
-    limits = Limits(frozenset({STOP}), 180, rows, stops_loops=True)
-    found = sample(merged(model, 256), prompts_of([3] * 6), names_of("x", 6), Picking(), limits, forced)
+    limits = StoppingCriteria(frozenset({STOP}), 180, rows, stops_loops=True)
+    found = sample(merged(model, 256), prompts_of([3] * 6), names_of("x", 6), SamplingParams(), limits, forced)
     assert [len(row.ids) for row in found] == [3, 129, 20, 129, 11, 129]
 
 
@@ -184,9 +193,9 @@ def test_a_loop_that_is_noticed_behind_the_limit_ends_at_the_limit(
     model: Any, check_every: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(continuous_batching, "CPU_CHECK_EVERY", check_every)
-    limits = Limits(frozenset({STOP}), 125, 1, stops_loops=True)
+    limits = StoppingCriteria(frozenset({STOP}), 125, 1, stops_loops=True)
     # What is forced ends with the limit; zeros behind it go on with the loop.
-    (found,) = sample(merged(model, 256), prompts_of([3]), ["x"], Picking(), limits, [[0] * 125])
+    (found,) = sample(merged(model, 256), prompts_of([3]), ["x"], SamplingParams(), limits, [[0] * 125])
     assert len(found.ids) == 125
 
 
@@ -202,9 +211,9 @@ def test_nothing_depends_on_how_often_someone_looks(
 
 def test_a_replay_keeps_the_log_probs_of_what_was_forced(model: Any) -> None:
     prompts, names = prompts_of([5, 9]), ["a", "b"]
-    limits = Limits(frozenset({STOP}), 12, 2)
-    free = sample(merged(model, PLACES), prompts, names, Picking(), limits)
-    replayed = sample(merged(model, PLACES), prompts, ["c", "d"], Picking(), limits, ids_of(free))
+    limits = StoppingCriteria(frozenset({STOP}), 12, 2)
+    free = sample(merged(model, PLACES), prompts, names, SamplingParams(), limits)
+    replayed = sample(merged(model, PLACES), prompts, ["c", "d"], SamplingParams(), limits, ids_of(free))
     assert ids_of(replayed) == ids_of(free)
     for one, other in zip(free, replayed, strict=True):
         assert one.log_probs == pytest.approx(other.log_probs, abs=1e-5)
@@ -226,5 +235,5 @@ def test_a_replay_keeps_the_log_probs_of_what_was_forced(model: Any) -> None:
     ],
 )
 def test_a_model_whose_arithmetic_is_unknown_is_refused(config: Any, why: str) -> None:
-    with pytest.raises(UnknownModel, match=why):
+    with pytest.raises(UnsupportedModel, match=why):
         merged(AutoModelForCausalLM.from_config(config), PLACES)

@@ -14,7 +14,7 @@ from lowmem_rl.engine import backend as choice_module
 from lowmem_rl.engine import decoder_weights as weights_module
 from lowmem_rl.engine import sampler as sampler_module
 from lowmem_rl.engine.decoder import Decoder
-from lowmem_rl.engine.decoder_weights import UnknownModel
+from lowmem_rl.engine.decoder_weights import UnsupportedModel
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.hf_generate import answer
 from lowmem_rl.engine.policy import Policy, load_policy, prepare_process
@@ -150,7 +150,7 @@ def test_prompts_beyond_the_attention_window_are_answered_by_generate(
 
     def short_sighted(policy: Policy, weights: Any, places: int) -> Decoder:
         if places > 24:
-            raise UnknownModel(f"its attention slides over 24 tokens, and rows grow to {places}")
+            raise UnsupportedModel(f"its attention slides over 24 tokens, and rows grow to {places}")
         return build(policy, weights, places)
 
     monkeypatch.setattr(sampler_module, "build", short_sighted)

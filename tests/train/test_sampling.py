@@ -11,7 +11,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from lowmem_rl.engine.sampling import GREEDY, Picking, pick, row_noise
+from lowmem_rl.engine.sampling import GREEDY, SamplingParams, pick, row_noise
 
 DRAWS = 40_000
 LOGITS = torch.randn(1, 24, generator=torch.Generator().manual_seed(3)) * 2
@@ -19,16 +19,16 @@ SEEN = torch.tensor([[1, 5, 5, 9]])
 
 
 @pytest.mark.parametrize(
-    ("picking", "processors"),
+    ("params", "processors"),
     [
-        (Picking(), []),
-        (Picking(temperature=0.6), [TemperatureLogitsWarper(0.6)]),
-        (Picking(top_k=5), [TopKLogitsWarper(5)]),
-        (Picking(top_p=0.8), [TopPLogitsWarper(0.8)]),
-        (Picking(min_p=0.1), [MinPLogitsWarper(0.1)]),
-        (Picking(repetition_penalty=1.5), [RepetitionPenaltyLogitsProcessor(1.5)]),
+        (SamplingParams(), []),
+        (SamplingParams(temperature=0.6), [TemperatureLogitsWarper(0.6)]),
+        (SamplingParams(top_k=5), [TopKLogitsWarper(5)]),
+        (SamplingParams(top_p=0.8), [TopPLogitsWarper(0.8)]),
+        (SamplingParams(min_p=0.1), [MinPLogitsWarper(0.1)]),
+        (SamplingParams(repetition_penalty=1.5), [RepetitionPenaltyLogitsProcessor(1.5)]),
         (
-            Picking(temperature=1.4, top_p=0.9, top_k=10, min_p=0.02, repetition_penalty=1.2),
+            SamplingParams(temperature=1.4, top_p=0.9, top_k=10, min_p=0.02, repetition_penalty=1.2),
             [
                 RepetitionPenaltyLogitsProcessor(1.2),
                 TemperatureLogitsWarper(1.4),
@@ -39,10 +39,10 @@ SEEN = torch.tensor([[1, 5, 5, 9]])
         ),
     ],
 )
-def test_frequencies_are_transformers_probabilities(picking: Picking, processors: list) -> None:
+def test_frequencies_are_transformers_probabilities(params: SamplingParams, processors: list) -> None:
     expected = LogitsProcessorList(processors)(SEEN, LOGITS).softmax(-1)[0]
     noise = torch.rand(DRAWS, generator=torch.Generator().manual_seed(0))
-    tokens, _ = pick(LOGITS.expand(DRAWS, -1), noise, picking, SEEN.expand(DRAWS, -1))
+    tokens, _ = pick(LOGITS.expand(DRAWS, -1), noise, params, SEEN.expand(DRAWS, -1))
     counts = torch.bincount(tokens, minlength=24).double()
     assert counts[expected == 0].sum() == 0
     possible = expected > 0
@@ -53,13 +53,13 @@ def test_frequencies_are_transformers_probabilities(picking: Picking, processors
 
 
 def test_log_probs_are_taken_before_anything_is_filtered_out() -> None:
-    tokens, log_probs = pick(LOGITS, torch.tensor([0.5]), Picking(temperature=0.5, top_k=2))
+    tokens, log_probs = pick(LOGITS, torch.tensor([0.5]), SamplingParams(temperature=0.5, top_k=2))
     assert log_probs[0] == pytest.approx(float((LOGITS / 0.5).log_softmax(-1)[0, tokens[0]]))
 
 
 def test_log_probs_are_the_models_own_whatever_is_penalised() -> None:
-    picking = Picking(temperature=0.5, repetition_penalty=1.5)
-    tokens, log_probs = pick(LOGITS, torch.tensor([0.5]), picking, SEEN)
+    params = SamplingParams(temperature=0.5, repetition_penalty=1.5)
+    tokens, log_probs = pick(LOGITS, torch.tensor([0.5]), params, SEEN)
     assert log_probs[0] == pytest.approx(float((LOGITS / 0.5).log_softmax(-1)[0, tokens[0]]))
 
 
@@ -70,7 +70,7 @@ def test_greedy_takes_the_likeliest() -> None:
 
 def test_the_ends_of_the_noise_never_pick_an_impossible_token() -> None:
     logits = torch.tensor([[-torch.inf, 0.0, 0.0, -torch.inf]]).expand(2, -1)
-    tokens, _ = pick(logits, torch.tensor([0.0, 1 - 2**-24]), Picking())
+    tokens, _ = pick(logits, torch.tensor([0.0, 1 - 2**-24]), SamplingParams())
     assert tokens.tolist() == [1, 2]
 
 

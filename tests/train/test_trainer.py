@@ -23,7 +23,7 @@ def test_a_trainer_rounds_no_weight_of_the_adapter(bits: int, tmp_path: Path) ->
     loaded = {name: weight.detach().clone() for name, weight in stacks.adapter_of(policy.model).items()}
     examples = {"one": Example("one", ({"role": "user", "content": "1 + 1"},), "2")}
     config = config.model_copy(update={"rewards": {"recorded": 1.0}})
-    stacks.build(OURS, policy, None, stacks.Training(config, examples, [no_reward], [], tmp_path))
+    stacks.build(OURS, policy, None, stacks.TrainerSpec(config, examples, [no_reward], [], tmp_path))
     assert all(torch.equal(weight, loaded[name]) for name, weight in stacks.adapter_of(policy.model).items())
 
 

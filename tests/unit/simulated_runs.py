@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lowmem_rl.config.run_config import RunConfig
-from lowmem_rl.health.history import Evaluation, Record, Sample
+from lowmem_rl.health.history import EvalPoint, RunHistory, Sample
 from lowmem_rl.storage.run_dir import Row
 
 SAMPLES_EVERY = 10
@@ -70,7 +70,7 @@ def simulate(
     start: float | None = None,
     fault: Fault | None = None,
     onset: int = 1,
-) -> Record:
+) -> RunHistory:
     rng = random.Random(seed)
     config = config or some_config(rng)
     start = rng.uniform(0.2, 0.7) if start is None else start
@@ -96,7 +96,7 @@ def simulate(
         samples += kept if (step - 1) % SAMPLES_EVERY == 0 else []
         if step % 10 == 0:
             evaluations.append(_evaluation(rng, step, policy.pass_rate, policy.tokens, 100))
-    return Record(config, tuple(rows), tuple(samples), tuple(evaluations))
+    return RunHistory(config, tuple(rows), tuple(samples), tuple(evaluations))
 
 
 def _step(rng: random.Random, step: int, config: RunConfig, policy: Policy) -> tuple[Row, list[Sample]]:
@@ -156,9 +156,9 @@ def _working(rng: random.Random, question: str, answer: str) -> str:
     return f"<think>{question[8:-1]}: {' '.join(rng.choices(WORDS, k=rng.randint(3, 40)))}</think>\\boxed{{{answer}}}"
 
 
-def _evaluation(rng: random.Random, step: int, rate: float, tokens: float, examples: int) -> Evaluation:
+def _evaluation(rng: random.Random, step: int, rate: float, tokens: float, examples: int) -> EvalPoint:
     right = sum(rng.random() < rate for _ in range(examples))
-    return Evaluation(step, right / examples, examples, tokens * rng.uniform(0.97, 1.03))
+    return EvalPoint(step, right / examples, examples, tokens * rng.uniform(0.97, 1.03))
 
 
 def _deviation(values: list[float]) -> float:
@@ -166,7 +166,7 @@ def _deviation(values: list[float]) -> float:
     return math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))
 
 
-def write_run(path: Path, record: Record) -> Path:
+def write_run(path: Path, record: RunHistory) -> Path:
     """Writes a record as a run directory has it."""
     path.mkdir(parents=True, exist_ok=True)
     (path / "config.json").write_text(json.dumps({"preset": "x", "config": record.config.model_dump(mode="json")}))

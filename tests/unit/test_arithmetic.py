@@ -8,7 +8,7 @@ from lowmem_rl.config.run_config import TaskConfig
 from lowmem_rl.errors import ConfigError, TaskError
 from lowmem_rl.example import Example
 from lowmem_rl.rewards.reward_registry import load_reward_set
-from lowmem_rl.tasks.arithmetic import LEVELS, Arithmetic, Problem
+from lowmem_rl.tasks.arithmetic import LEVELS, Arithmetic, Sum
 from lowmem_rl.tasks.task import Selection, Split
 from lowmem_rl.tasks.task_registry import load_task
 
@@ -30,11 +30,11 @@ def test_train_never_draws_a_held_out_problem_whatever_its_seed() -> None:
 
 def test_a_commuted_problem_is_in_the_same_split() -> None:
     pairs = [(a, b) for a in range(60) for b in range(60)]
-    assert all(Problem(a, op, b).held_out == Problem(b, op, a).held_out for op in "+*" for a, b in pairs)
+    assert all(Sum(a, op, b).held_out == Sum(b, op, a).held_out for op in "+*" for a, b in pairs)
 
 
 def test_about_a_fifth_of_the_problems_is_held_out() -> None:
-    held_out = [Problem(a, "-", b).held_out for a in range(100) for b in range(100)]
+    held_out = [Sum(a, "-", b).held_out for a in range(100) for b in range(100)]
     assert 0.18 < sum(held_out) / len(held_out) < 0.22
 
 

@@ -7,29 +7,29 @@ from statistics import fmean
 
 import pytest
 from lowmem_rl_cli.bench_view import render
-from lowmem_rl_cli.text_page import Page
+from lowmem_rl_cli.text_page import TextPage
 
 from lowmem_rl.example import Example
-from lowmem_rl_bench.step.bench_workload import Shape, Workload, make_workload
+from lowmem_rl_bench.step.bench_workload import BenchWorkload, WorkloadShape, make_workload
 
 pytest.importorskip("numpy")  # behind it stand rooms that need the training stack
 
 from lowmem_rl_bench.step.ablations import WORK, predicted
 from lowmem_rl_bench.step.arms import ABLATIONS
-from lowmem_rl_bench.step.live_runs import Course, has_reached, sooner
+from lowmem_rl_bench.step.live_runs import LearningCurve, has_reached, sooner
 from lowmem_rl_bench.step.plot import draw
 from lowmem_rl_bench.step.ratios import Ratio, clock_of, distance, ratio_of
 from lowmem_rl_bench.step.sweep import LAW, fit, points
 
 STOP = 1
-SHAPE = Shape(prompts=8, group_size=8, prompt_tokens=48, completion_tokens=96)
+SHAPE = WorkloadShape(prompts=8, group_size=8, prompt_tokens=48, completion_tokens=96)
 
 
 def words(messages) -> list[int]:
     return [2 + len(word) for message in messages for word in message["content"].split()]
 
 
-def workload(shape: Shape, seed: int = 0) -> Workload:
+def workload(shape: WorkloadShape, seed: int = 0) -> BenchWorkload:
     examples = [
         Example(str(n), ({"role": "user", "content": f"What is {n} times seven?"},), "7") for n in range(shape.prompts)
     ]
@@ -50,7 +50,7 @@ def test_three_of_eight_groups_are_dead_and_the_others_differ() -> None:
 
 
 def test_in_the_worst_case_all_completions_are_equally_long_and_no_group_is_dead() -> None:
-    made = workload(Shape(8, 8, 48, 96, mean_share=1.0, dead_share=0.0))
+    made = workload(WorkloadShape(8, 8, 48, 96, mean_share=1.0, dead_share=0.0))
     assert set(made.completion_lengths) == {96}
     assert len(set(made.prompt_lengths)) == 1
     assert not any(group.is_dead for group in made.groups)
@@ -64,7 +64,7 @@ def test_a_completion_ends_in_its_only_stop_id() -> None:
 def test_a_seed_makes_one_workload_and_its_file_holds_it(tmp_path: Path) -> None:
     made = workload(SHAPE)
     made.write(tmp_path / "workload.json")
-    assert made == workload(SHAPE) == Workload.read(tmp_path / "workload.json")
+    assert made == workload(SHAPE) == BenchWorkload.read(tmp_path / "workload.json")
     assert made != workload(SHAPE, seed=1)
 
 
@@ -120,8 +120,8 @@ def test_the_reward_is_reached_when_the_mean_of_the_last_steps_is_there() -> Non
 
 
 def test_an_arm_that_never_gets_there_counts_with_the_time_it_was_given() -> None:
-    def course(seconds: float, step: int | None) -> Course:
-        return Course(step, {"wall": seconds, "cpu": seconds}, ())
+    def course(seconds: float, step: int | None) -> LearningCurve:
+        return LearningCurve(step, {"wall": seconds, "cpu": seconds}, ())
 
     found = sooner([course(30, 20), course(80, None)], [course(10, 20), course(20, 25)], "wall")
     assert found["by_seed"] == [3, 4]
@@ -175,8 +175,8 @@ RECORD = {
 
 
 def test_the_page_leads_with_the_ratio_and_says_what_is_void() -> None:
-    assert render(RECORD, Page()).startswith("A step takes trl 3.2 times as long as ours.")
-    void = render(RECORD | {"is_valid": False}, Page())
+    assert render(RECORD, TextPage()).startswith("A step takes trl 3.2 times as long as ours.")
+    void = render(RECORD | {"is_valid": False}, TextPage())
     assert void.startswith("Void: the gradients differ")
 
 

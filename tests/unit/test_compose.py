@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowmem_rl.config.compose import Layer, defaults, flatten, merge, parse_value, read_assignments, resolve
+from lowmem_rl.config.compose import ConfigLayer, defaults, flatten, merge, parse_value, read_assignments, resolve
 from lowmem_rl.config.presets import load_preset
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.config.user_code import check_allowed
@@ -37,7 +37,7 @@ def test_each_layer_overrides_the_ones_below_it(tmp_path):
         preset="tiny-cpu",
         config_files=[first, second],
         settings=["grpo.steps=3"],
-        flags=[Layer("--steps", {"grpo.steps": 4})],
+        flags=[ConfigLayer("--steps", {"grpo.steps": 4})],
     )
     grpo = composed.config.grpo
     assert (grpo.steps, grpo.beta, grpo.epsilon, grpo.max_completion_tokens) == (4, 0.2, 0.3, 64)
@@ -48,7 +48,7 @@ def test_each_layer_overrides_the_ones_below_it(tmp_path):
 
 @given(LAYERS)
 def test_the_last_layer_that_names_a_key_wins(contents):
-    layers = [Layer(str(place), values) for place, values in enumerate(contents)]
+    layers = [ConfigLayer(str(place), values) for place, values in enumerate(contents)]
     config = resolve(preset="tiny-cpu", flags=layers)
     for key in HARMLESS:
         naming = [layer for layer in layers if key in layer.values]
@@ -60,14 +60,16 @@ def test_the_last_layer_that_names_a_key_wins(contents):
 @given(st.dictionaries(st.text("abc_:.", min_size=1), st.floats(0.1, 2)))
 def test_every_value_has_an_origin(rewards):
     composed = resolve(
-        preset="tiny-cpu", flags=[Layer("--reward", {f"rewards.{name}": w for name, w in rewards.items()})]
+        preset="tiny-cpu", flags=[ConfigLayer("--reward", {f"rewards.{name}": w for name, w in rewards.items()})]
     )
     assert composed.origins.keys() == flatten(composed.config.model_dump()).keys()
 
 
 def test_rewards_merge_by_name_unless_a_flag_replaces_them():
     merged = resolve(preset="tiny-cpu", settings=["rewards.random=0.5"])
-    replaced = resolve(preset="tiny-cpu", flags=[Layer("--reward", {"rewards.random": 0.5}, replaces_rewards=True)])
+    replaced = resolve(
+        preset="tiny-cpu", flags=[ConfigLayer("--reward", {"rewards.random": 0.5}, replaces_rewards=True)]
+    )
     assert merged.config.rewards == {"boxed_answer": 1.0, "think_format": 0.2, "random": 0.5}
     assert replaced.config.rewards == {"random": 0.5}
 
@@ -199,9 +201,9 @@ def test_a_reward_may_have_dots_in_its_name():
 
 
 def test_another_task_does_not_inherit_levels_and_path():
-    composed = resolve(preset="tiny-cpu", flags=[Layer("--task", {"task.name": "gsm8k"})])
+    composed = resolve(preset="tiny-cpu", flags=[ConfigLayer("--task", {"task.name": "gsm8k"})])
     assert (composed.config.task.levels, composed.origins["task.levels"]) == ((), "default")
-    same = resolve(preset="tiny-cpu", flags=[Layer("--task", {"task.name": "arithmetic"})])
+    same = resolve(preset="tiny-cpu", flags=[ConfigLayer("--task", {"task.name": "arithmetic"})])
     assert (same.config.task.levels, same.origins["task.levels"]) == ((3,), "preset tiny-cpu")
 
 
@@ -210,12 +212,12 @@ def test_what_is_set_beside_or_after_another_task_stays(tmp_path):
     assert resolve(preset="tiny-cpu", config_files=[file]).config.task.path == "data"
     later = resolve(preset="tiny-cpu", config_files=[file], settings=["task.levels=[1]"]).config.task
     assert (later.levels, later.path) == ((1,), "data")
-    back = resolve(config_files=[file], flags=[Layer("--task", {"task.name": "arithmetic"})])
+    back = resolve(config_files=[file], flags=[ConfigLayer("--task", {"task.name": "arithmetic"})])
     assert (back.config.task.path, back.origins["task.path"]) == (None, "default")
 
 
 def test_data_that_is_set_without_a_task_is_meant_for_the_flags_task():
-    task = Layer("--task", {"task.name": "gsm8k"})
+    task = ConfigLayer("--task", {"task.name": "gsm8k"})
     composed = resolve(preset="tiny-cpu", settings=["task.path=data"], flags=[task])
     assert (composed.config.task.levels, composed.config.task.path) == ((), "data")
 

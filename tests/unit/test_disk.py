@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from lowmem_rl.storage.disk import Patience, append, clear_up, waiting_for_room, write_file, write_folder
+from lowmem_rl.storage.disk import DiskFullRetry, append, clear_up, waiting_for_room, write_file, write_folder
 
 
 def filled(disk) -> None:
@@ -34,7 +34,7 @@ def test_a_run_waits_for_room_and_loses_nothing(small_disk) -> None:
     def sleep(seconds: float) -> None:
         (small_disk / "ballast").unlink()
 
-    with waiting_for_room(Patience(told.append, sleep)):
+    with waiting_for_room(DiskFullRetry(told.append, sleep)):
         append(small_disk / "rows", b"0" * 8192)
     assert (small_disk / "rows").stat().st_size == 8192
     assert "no room" in told[0]
@@ -55,7 +55,7 @@ def test_a_library_that_finds_the_disk_full_is_understood(library, small_disk) -
 
 def test_another_error_is_not_waited_out(tmp_path) -> None:
     (tmp_path / "file").write_text("")
-    with waiting_for_room(Patience(lambda text: pytest.fail(text))), pytest.raises(FileExistsError):
+    with waiting_for_room(DiskFullRetry(lambda text: pytest.fail(text))), pytest.raises(FileExistsError):
         append(tmp_path / "file" / "rows", b"")
 
 

@@ -1,17 +1,17 @@
-from lowmem_rl.telemetry.events import Event, Noted, undisturbed
+from lowmem_rl.telemetry.events import Event, Note, undisturbed
 
 
 def test_a_listener_that_fails_costs_no_run_and_is_told_of_once(capsys) -> None:
     heard: list[str] = []
 
     def listen(event: Event) -> None:
-        assert isinstance(event, Noted)
+        assert isinstance(event, Note)
         if event.text == "plot":
             raise ZeroDivisionError("no figures")
         heard.append(event.text)
 
     listen_on = undisturbed(listen)
     for text in ("plot", "one", "plot", "two"):
-        listen_on(Noted(text))
+        listen_on(Note(text))
     assert heard == ["what shows the run failed; the run goes on: ZeroDivisionError: no figures", "one", "two"]
     assert capsys.readouterr().err.count("Traceback") == 1

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.health_cases import FAILURES, HEALTHY, halved, risen, without_a_number
 from benchmarks.health_failures import line, summary
-from lowmem_rl.health.audit import SYMPTOMS
+from lowmem_rl.health.audit import DETECTORS
 
 RECORDS = sorted((Path(__file__).parents[2] / "benchmarks" / "records").glob("health-*.json"))
 
@@ -24,7 +24,7 @@ def test_a_failure_is_there_since_the_step_at_which_its_damage_begins_to_last():
 
 
 def test_every_failure_expects_findings_that_there_are():
-    known = {symptom.name for symptom in SYMPTOMS}
+    known = {symptom.name for symptom in DETECTORS}
     assert all(case.expected and known.issuperset(case.expected) for case in FAILURES)
     assert not any(case.expected for case in HEALTHY)
     assert len(HEALTHY) == 20

@@ -8,7 +8,7 @@ import pytest
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.errors import RunDirError
 from lowmem_rl.health.audit import HealthReport, examine, watch
-from lowmem_rl.health.history import Record, read_record
+from lowmem_rl.health.history import RunHistory, read_record
 from lowmem_rl.storage.run_dir import RunDir
 from tests.unit.simulated_runs import simulate, write_run
 
@@ -27,7 +27,7 @@ def test_a_run_without_steps_has_nothing_to_tell(tmp_path):
     report = audit(tmp_path)
     assert (report.step, report.findings) == (0, ())
     assert str(report).startswith("audit of 0 steps: nothing found")
-    assert watch(Record(RunConfig(), ())) == ()
+    assert watch(RunHistory(RunConfig(), ())) == ()
 
 
 def test_a_half_written_run_is_read_to_its_last_whole_row(tmp_path):
@@ -132,7 +132,7 @@ def test_a_report_prints_itself_and_becomes_json(tmp_path):
 
 def test_rounds_are_the_steps_that_sampled():
     rows = tuple({"step": step} | ({"reward": 0.1} if step % 2 else {}) for step in range(1, 9))
-    record = Record(RunConfig(), rows)
+    record = RunHistory(RunConfig(), rows)
     assert [row["step"] for row in record.rounds] == [1, 3, 5, 7]
-    assert record.until(4).rounds == Record(RunConfig(), rows[:4]).rounds
+    assert record.until(4).rounds == RunHistory(RunConfig(), rows[:4]).rounds
     assert (record.until(4).step, record.step) == (4, 8)

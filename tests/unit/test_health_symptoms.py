@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 
 from lowmem_rl.config.run_config import RunConfig
-from lowmem_rl.health.audit import SYMPTOMS, examine, watch
+from lowmem_rl.health.audit import DETECTORS, examine, watch
 from lowmem_rl.health.dead_groups import CONCENTRATION, uneven_share
 from lowmem_rl.health.dead_reward import PENALTIES
-from lowmem_rl.health.detector import Finding
-from lowmem_rl.health.history import Record
+from lowmem_rl.health.detector import HealthFinding
+from lowmem_rl.health.history import RunHistory
 from lowmem_rl.rewards.reward_registry import REWARDS, load_reward
 from lowmem_rl.signal.pass_rate import Beta
 from tests.unit.simulated_runs import Fault, Policy, simulate
@@ -142,13 +142,13 @@ CASES: list[tuple[str, Fault, RunConfig, int]] = [
 ]
 
 
-def named_at(record: Record, name: str) -> int | None:
+def named_at(record: RunHistory, name: str) -> int | None:
     """Returns the step after which the name was first told while the run was going on."""
     steps = (row["step"] for row in record.rows)
     return next((step for step in steps if any(found.name == name for found in watch(record.until(step)))), None)
 
 
-def names(record: Record) -> dict[str, Finding]:
+def names(record: RunHistory) -> dict[str, HealthFinding]:
     return {finding.name: finding for finding in examine(record).findings}
 
 
@@ -289,5 +289,5 @@ def test_penalties_are_those_of_our_rewards_whose_best_is_zero():
 
 
 def test_every_symptom_says_what_it_needs():
-    assert len({symptom.name for symptom in SYMPTOMS}) == len(SYMPTOMS)
-    assert all(str(symptom.needs) for symptom in SYMPTOMS)
+    assert len({symptom.name for symptom in DETECTORS}) == len(DETECTORS)
+    assert all(str(symptom.needs) for symptom in DETECTORS)

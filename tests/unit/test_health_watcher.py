@@ -7,15 +7,15 @@ import pytest
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.errors import RunDirError
 from lowmem_rl.health.audit import examine, watch
-from lowmem_rl.health.history import Evaluation, Record, RollBack, read_record
-from lowmem_rl.health.incremental_audit import Watcher, replay
+from lowmem_rl.health.history import EvalPoint, RollbackRecord, RunHistory, read_record
+from lowmem_rl.health.incremental_audit import IncrementalAudit, replay
 from lowmem_rl.storage.run_dir import RunDir
 from tests.unit.simulated_runs import Policy, simulate, write_run
 from tests.unit.test_health_symptoms import CASES, EIGHTS, destroyed, names, truncation_wall, with_settings
 
 
-def lived_through(record: Record) -> Watcher:
-    watcher = Watcher(Record(record.config, ()))
+def lived_through(record: RunHistory) -> IncrementalAudit:
+    watcher = IncrementalAudit(RunHistory(record.config, ()))
     for row in record.rows:
         watcher.on_samples(sample for sample in record.samples if sample.step == row["step"])
         watcher.on_row(row)
@@ -44,8 +44,8 @@ def test_what_a_rollback_undid_ails_nobody_any_more():
     sick = simulate(0, 30, config=EIGHTS, fault=destroyed, onset=16, start=0.5)
     watcher = lived_through(sick)
     assert "learning_rate_too_high" in {finding.name for finding in watcher.ailing}
-    watcher.on_evaluations(Evaluation(step, 0.5, 100, 20.0) for step in (10, 20, 30))
-    watcher.on_rollback(RollBack(30, 14))
+    watcher.on_evaluations(EvalPoint(step, 0.5, 100, 20.0) for step in (10, 20, 30))
+    watcher.on_rollback(RollbackRecord(30, 14))
     assert not watcher.ailing
     assert [evaluation.step for evaluation in watcher.record.evaluations][-2:] == [10, 30]  # 30: with what was put back
     assert [row["step"] for row in watcher.record.rows] == list(range(1, 15))
@@ -57,11 +57,11 @@ def test_a_run_that_went_back_is_audited_and_taken_up_again_without_what_was_und
     path = write_run(tmp_path, whole)
     (path / "rollbacks.jsonl").write_text('{"step": 30, "to": 14, "finding": "x", "learning_rate": 0.1}\n')
     record = read_record(RunDir(path))
-    assert record.rollbacks == (RollBack(30, 14),)
+    assert record.rollbacks == (RollbackRecord(30, 14),)
     found = names(record)["learning_rate_too_high"]
     assert (found.lasts, found.severity) == (False, "critical")
     assert found.steps[1] == 30
-    watcher = Watcher(record)
+    watcher = IncrementalAudit(record)
     assert not watcher.ailing
     assert 20 not in [row["step"] for row in watcher.record.rows]
 
@@ -81,26 +81,26 @@ def test_a_file_of_rollbacks_that_holds_none_is_named(tmp_path, row):
 
 def test_a_watcher_of_a_run_that_is_taken_up_again_does_not_repeat_what_ails_it():
     record = simulate(0, 30, config=EIGHTS, fault=destroyed, onset=3, start=0.5)
-    watcher = Watcher(record.until(29))
+    watcher = IncrementalAudit(record.until(29))
     assert watcher.ailing
     assert watcher.on_row(record.rows[29]) == ()
 
 
-def without_kl(record: Record) -> Record:
+def without_kl(record: RunHistory) -> RunHistory:
     return replace(record, rows=tuple({k: v for k, v in row.items() if k != "kl"} for row in record.rows))
 
 
 def test_the_distance_from_the_base_is_read_from_evaluations_where_the_loss_measures_none():
     record = without_kl(simulate(0, 30, config=EIGHTS))
     assert "or an evaluation with kl_nats" in examine(record).not_judged["kl_blowup"]
-    far = Evaluation(25, 0.5, 100, 20.0, kl_nats=12.0)
+    far = EvalPoint(25, 0.5, 100, 20.0, kl_nats=12.0)
     found = names(replace(record, evaluations=(far,)))["kl_blowup"]
     assert (found.severity, found.steps) == ("critical", (25, 25))
 
 
 def test_a_policy_that_is_its_base_model_still_is_told_once_it_could_have_moved():
     record = without_kl(simulate(0, 30, config=EIGHTS, start=0.4))
-    still = tuple(Evaluation(step, 0.4, 100, 20.0, kl_nats=1e-9) for step in (0, 10, 20))
+    still = tuple(EvalPoint(step, 0.4, 100, 20.0, kl_nats=1e-9) for step in (0, 10, 20))
     told = [step for step, finding in replay(replace(record, evaluations=still)) if "too_low" in finding.name]
     assert told == [21]
     moved = (*still[:2], replace(still[2], kl_nats=1e-3))

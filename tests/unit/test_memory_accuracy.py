@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 from lowmem_rl_cli.score_view import render
-from lowmem_rl_cli.text_page import Page
+from lowmem_rl_cli.text_page import TextPage
 
 from lowmem_rl.errors import ConfigError
 from lowmem_rl.memory.accuracy import score
 from lowmem_rl.memory.estimate import UNVALIDATED
-from lowmem_rl.memory.measured_rows import LARGEST_FILE_BYTES, Row, card_of, read_rows, workload_of_row
+from lowmem_rl.memory.measured_rows import LARGEST_FILE_BYTES, MeasuredRow, card_of, read_rows, workload_of_row
 from lowmem_rl.models.hardware import GIB
 
 ROW: dict[str, Any] = {
@@ -43,7 +43,7 @@ def write(tmp_path: Path, content: object) -> Path:
 
 
 def scored(**changes: Any) -> Any:
-    (one,) = score([Row.model_validate(ROW | changes)]).rows
+    (one,) = score([MeasuredRow.model_validate(ROW | changes)]).rows
     return one
 
 
@@ -93,7 +93,7 @@ def test_the_summary_groups_errors_and_names_failed_runs_called_fitting() -> Non
         ROW | {"id": "failed", "oom": True, "micro_batch": 512},
         ROW | {"id": "odd", "oom": True},
     ]
-    summary = score(map(Row.model_validate, rows)).summary
+    summary = score(map(MeasuredRow.model_validate, rows)).summary
     assert summary["errors"]["process"]["rows"] == 2
     assert summary["errors"]["process"]["worst_row"] == "two"
     assert summary["errors"]["process"]["under_predicted"] == ["two"]
@@ -110,20 +110,20 @@ def test_every_wrong_verdict_and_every_row_beyond_its_bound_is_named() -> None:
         ROW | {"id": "failed", "oom": True, "micro_batch": 512},
         ROW | {"id": "load", "load_reserved_bytes": GIB, "rounded_to_bytes": GIB},
     ]
-    result = score(map(Row.model_validate, rows))
+    result = score(map(MeasuredRow.model_validate, rows))
     summary = result.summary
     assert summary["verdicts"]["completed"]["does-not-fit"] == ["called-too-large"]
     assert summary["verdicts"]["out of memory"]["does-not-fit"] == ["failed"]
     assert summary["above_upper"] == ["above"]
     assert (summary["load_alone"], summary["rounded"]) == (["load"], ["load"])
-    page = render(result, Page(columns=100))
+    page = render(result, TextPage(columns=100))
     for said in ("completed, called not fitting (1): called-too-large", "1 of them by their load alone", "(1): above"):
         assert said in page
 
 
 def test_a_row_of_the_default_stack_ends_unvalidated() -> None:
     row = {"stack": "unsloth", "loss": "grpo", "process_bytes": GIB, "completion_tokens": 256}
-    assert score([Row.model_validate(ROW | row)]).summary["unvalidated"] == []
+    assert score([MeasuredRow.model_validate(ROW | row)]).summary["unvalidated"] == []
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_a_card_is_known_by_the_names_reports_use(gpu: str | None, key: str | No
 
 
 def test_what_a_row_does_not_say_is_what_its_stack_does() -> None:
-    plain = workload_of_row(Row.model_validate(ROW | {"lora_targets": ["q", "v"]}))
+    plain = workload_of_row(MeasuredRow.model_validate(ROW | {"lora_targets": ["q", "v"]}))
     assert (plain.layer, plain.logits, plain.double_quantisation, plain.upcast_remainder) == (
         "plain",
         "full",
@@ -203,7 +203,7 @@ def test_what_a_row_does_not_say_is_what_its_stack_does() -> None:
         True,
     )
     assert plain.lora_targets == ("q_proj", "v_proj")
-    said = workload_of_row(Row.model_validate(ROW | {"double_quantisation": True, "upcast_remainder": False}))
+    said = workload_of_row(MeasuredRow.model_validate(ROW | {"double_quantisation": True, "upcast_remainder": False}))
     assert (said.double_quantisation, said.upcast_remainder) == (True, False)
-    own = workload_of_row(Row.model_validate(ROW | {"stack": "unsloth", "loss": "grpo"}))
+    own = workload_of_row(MeasuredRow.model_validate(ROW | {"stack": "unsloth", "loss": "grpo"}))
     assert (own.layer, own.logits, own.double_quantisation) == ("unsloth", "chunked", True)

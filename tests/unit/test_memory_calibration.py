@@ -25,11 +25,11 @@ from lowmem_rl.memory.estimate import estimate
 from lowmem_rl.memory.workload import workload_of
 from lowmem_rl.models.hardware import CARDS, GIB
 from lowmem_rl.models.lookup import load_shape
-from lowmem_rl.planning.overrides import changed
+from lowmem_rl.planning.overrides import with_overrides
 
 A6000 = CARDS["a6000"]
 SHAPE = load_shape("Qwen/Qwen2.5-7B-Instruct")
-RESOLVED = changed(RunConfig(), {"memory.checkpointing": "unsloth", "rollout.weights": "quantized"})
+RESOLVED = with_overrides(RunConfig(), {"memory.checkpointing": "unsloth", "rollout.weights": "quantized"})
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from lowmem_rl.memory.estimate import UNVALIDATED, MemoryEstimate, estimate
 from lowmem_rl.memory.workload import LINEAR_LAYERS, Workload, on_plain_trl, workload_of
 from lowmem_rl.models.hardware import CARDS, GIB
 from lowmem_rl.models.lookup import CATALOGUE, ModelShape, load_shape
-from lowmem_rl.planning.overrides import changed
+from lowmem_rl.planning.overrides import with_overrides
 
 CARD = CARDS["a6000"]
 LARGE = load_shape("Qwen/Qwen2.5-7B-Instruct")
@@ -141,7 +141,7 @@ def test_plain_trl_never_needs_less_for_the_layers(workload: Workload, shape: Mo
 def config(**sections: Any) -> RunConfig:
     """A run whose "auto" settings are chosen."""
     run = RunConfig.model_validate({"model": {"name": "Qwen/Qwen2.5-7B-Instruct"}, **sections})
-    return changed(
+    return with_overrides(
         run, {"memory.checkpointing": "unsloth", "rollout.weights": run.rollout.weights.replace("auto", "quantized")}
     )
 

@@ -12,7 +12,7 @@ from lowmem_rl.memory.estimate import MemoryEstimate, estimate
 from lowmem_rl.memory.workload import workload_of
 from lowmem_rl.models.hardware import CARDS
 from lowmem_rl.models.lookup import load_shape, shape_from_config
-from lowmem_rl.planning.overrides import changed
+from lowmem_rl.planning.overrides import with_overrides
 
 CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
@@ -78,7 +78,7 @@ def of_size(num_bytes: object) -> dict[str, Any]:
 def needed(name: str, **sections: Any) -> MemoryEstimate:
     lengths = {"max_prompt_tokens": 32, "max_completion_tokens": 32}
     config = RunConfig.model_validate({"grpo": lengths, "model": {"name": name}} | sections)
-    config = changed(config, {"memory.checkpointing": "unsloth", "rollout.weights": "quantized"})
+    config = with_overrides(config, {"memory.checkpointing": "unsloth", "rollout.weights": "quantized"})
     shape = load_shape(name)
     return estimate(workload_of(config, shape), shape, CARDS["t4"])
 

@@ -6,8 +6,8 @@ from lowmem_rl.config.rules import broken_rules
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.models.hardware import CARDS, GIB, find_card
 from lowmem_rl.models.lookup import CATALOGUE, load_shape
-from lowmem_rl.planning.overrides import PLANNED, changed, divisors, planner_origins
-from lowmem_rl.planning.search import AS_FAST, Target, choose, resolve_auto
+from lowmem_rl.planning.overrides import PLANNED, divisors, planner_origins, with_overrides
+from lowmem_rl.planning.search import AS_FAST, PlanTarget, choose, resolve_auto
 
 AUTO = {"micro_batch": "auto", "rollout_rows": "auto", "checkpointing": "auto"}
 QWEN_7B = load_shape("Qwen/Qwen2.5-7B-Instruct")
@@ -22,7 +22,7 @@ def settings_of(config: RunConfig) -> tuple:
 
 
 def test_without_auto_nothing_is_chosen():
-    config = changed(run_of({"micro_batch": 4, "checkpointing": "plain"}), {"rollout.weights": "merged"})
+    config = with_overrides(run_of({"micro_batch": 4, "checkpointing": "plain"}), {"rollout.weights": "merged"})
     assert resolve_auto(config, QWEN_7B, GIB, find_card("t4")) == config
 
 
@@ -36,7 +36,7 @@ def test_an_unsolved_setting_is_told_when_it_is_used():
 
 
 def test_what_the_planner_chose_is_said_to_be_its_choice():
-    run = changed(run_of({"micro_batch": 4}), {"rollout.weights": "merged"})
+    run = with_overrides(run_of({"micro_batch": 4}), {"rollout.weights": "merged"})
     assert planner_origins(run) == {"memory.checkpointing": "planner (auto)"}
     assert planner_origins(run_of(AUTO)).keys() == set(PLANNED)
 
@@ -83,15 +83,15 @@ def test_weights_are_expanded_where_the_plan_has_room(model, card, weights):
     ],
 )
 def test_what_expands_nothing_gets_no_copy(settings, model):
-    chosen = resolve_auto(changed(run_of(AUTO), settings), load_shape(model), 80 * GIB, find_card("h100"))
+    chosen = resolve_auto(with_overrides(run_of(AUTO), settings), load_shape(model), 80 * GIB, find_card("h100"))
     assert chosen.rollout_weights == "quantized"
 
 
 def test_a_copy_may_cost_rows_of_the_wave_where_that_is_faster():
     run, card = run_of(AUTO, group_size=32, max_prompt_tokens=384, max_completion_tokens=1536), find_card("a6000")
-    target = Target(QWEN_7B, card, card.offered_bytes)
+    target = PlanTarget(QWEN_7B, card, card.offered_bytes)
     chosen = choose(run, target)
-    whole = changed(chosen, {"memory.rollout_rows": run.rows_per_rollout, "rollout.weights": "quantized"})
+    whole = with_overrides(chosen, {"memory.rollout_rows": run.rows_per_rollout, "rollout.weights": "quantized"})
     assert (chosen.rollout_weights, chosen.rollout_rows) == ("merged", 128)
     assert target.fits(whole)
     assert target.relative_step_time(chosen) < target.relative_step_time(whole)
@@ -110,7 +110,7 @@ runs = st.builds(
     max_completion_tokens=st.sampled_from([64, 512, 4096]),
 )
 targets = st.builds(
-    Target,
+    PlanTarget,
     st.sampled_from(sorted(CATALOGUE)).map(load_shape),
     st.sampled_from([*CARDS.values(), None]),
     st.integers(4, 140).map(lambda gib: gib * GIB),
@@ -123,13 +123,13 @@ def test_a_plan_breaks_no_rule_keeps_the_group_and_fits_where_anything_does(conf
     assert list(broken_rules(chosen)) == []
     assert chosen.grpo == config.grpo
     memory = {"memory.micro_batch": 1, "memory.rollout_rows": 1, "memory.checkpointing": "unsloth"}
-    frugal = changed(chosen, {**memory, "rollout.weights": "quantized"})
+    frugal = with_overrides(chosen, {**memory, "rollout.weights": "quantized"})
     assert target.fits(chosen) or not target.fits(frugal)
 
 
 @given(runs, targets)
 def test_more_memory_never_makes_the_plan_slower(config, target):
-    more = Target(target.shape, target.card, target.budget_bytes + 8 * GIB)
+    more = PlanTarget(target.shape, target.card, target.budget_bytes + 8 * GIB)
     slow, fast = (target.relative_step_time(choose(config, at)) for at in (target, more))
     assert fast <= AS_FAST * slow
 

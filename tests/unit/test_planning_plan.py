@@ -14,7 +14,7 @@ from lowmem_rl.models.hardware import CARDS, GIB, find_card
 from lowmem_rl.models.lookup import load_shape
 from lowmem_rl.planning.frontier import JUDGES, signal_of
 from lowmem_rl.planning.gate import gate
-from lowmem_rl.planning.overrides import changed
+from lowmem_rl.planning.overrides import with_overrides
 from lowmem_rl.planning.plan import Plan, plan
 from lowmem_rl.planning.search import choose
 from lowmem_rl.rewards.reward_registry import REWARDS
@@ -217,7 +217,7 @@ def test_no_advice_lowers_the_group_and_all_of_it_can_be_followed(config, gib, p
     planned = plan(config, load_shape("Qwen/Qwen2.5-3B-Instruct"), A6000, gib * GIB, pass_rate)
     assert list(broken_rules(planned.config)) == []
     for item in planned.advice:
-        followed = changed(planned.config, item.settings)
+        followed = with_overrides(planned.config, item.settings)
         assert followed.grpo.group_size >= config.grpo.group_size
         assert list(broken_rules(followed)) == []
         RunConfig.model_validate(followed.model_dump())
@@ -227,7 +227,7 @@ def test_no_advice_lowers_the_group_and_all_of_it_can_be_followed(config, gib, p
 def test_an_advice_saves_what_it_says_in_the_run_as_it_was_written(config, gib):
     planned = plan(config, load_shape("Qwen/Qwen2.5-3B-Instruct"), A6000, gib * GIB)
     for item in planned.advice:
-        followed = choose(changed(config, item.settings), planned.target)
+        followed = choose(with_overrides(config, item.settings), planned.target)
         assert planned.estimate.upper_bytes - planned.target.upper_bytes(followed) == item.saves_bytes
 
 

@@ -6,7 +6,7 @@ from lowmem_rl.config.compose import resolve
 from lowmem_rl.models.hardware import CARDS
 from lowmem_rl.models.lookup import load_shape
 from lowmem_rl.planning.oom_advice import cure, fitting, lacking
-from lowmem_rl.planning.overrides import changed
+from lowmem_rl.planning.overrides import with_overrides
 from lowmem_rl.planning.plan import Plan, plan
 
 PHASES = ("rollout", "backward", "evaluation")
@@ -28,7 +28,7 @@ def test_what_is_offered_fits_where_the_phase_that_failed_does_not(preset: str, 
     if settings is None:
         assert hint.startswith(("Nothing smaller is known to fit", "Free what other processes hold"))
         return
-    run = changed(planned.config, settings)
+    run = with_overrides(planned.config, settings)
     assert target.fits(run)
     assert run.grpo.group_size == planned.config.grpo.group_size
     assert hint.startswith("This fits what was there: --set ")

@@ -22,7 +22,7 @@ from lowmem_rl.planning.step_cost import (
     update,
     weight_bytes,
 )
-from lowmem_rl.planning.step_time import AT_BEST, PEAK, Seconds, seconds, step_time, time_at
+from lowmem_rl.planning.step_time import AT_BEST, PEAK, SecondsRange, seconds, step_time, time_at
 
 QWEN_7B, QWEN_1B = load_shape("Qwen/Qwen2.5-7B-Instruct"), load_shape("Qwen/Qwen2.5-1.5B-Instruct")
 A6000 = SPEEDS["a6000"]
@@ -162,7 +162,7 @@ def test_saving_memory_takes_time():
     assert step_s(run_of(memory={"checkpointing": "none"})) < step_s(run_of(memory={"checkpointing": "plain"})) < base
 
 
-def part(config: RunConfig, name: str, **options) -> Seconds:
+def part(config: RunConfig, name: str, **options) -> SecondsRange:
     return time_at(config, QWEN_1B, A6000, **options).parts[name]
 
 

@@ -8,30 +8,30 @@ from threading import Thread
 import pytest
 
 from lowmem_rl.errors import SetupError
-from lowmem_rl.reports.live_server import Follower, Server, follow
+from lowmem_rl.reports.live_server import Follower, LiveServer, follow
 from lowmem_rl.storage.run_dir import RunDir, append_row, write_json
 from tests.run_maker import begin, make_run, metric_row
 
 
 @pytest.fixture
-def server(tmp_path) -> Iterator[Server]:
+def server(tmp_path) -> Iterator[LiveServer]:
     run = tmp_path / "run"
     run.mkdir()
-    server = Server(Follower(run), 0)
+    server = LiveServer(Follower(run), 0)
     Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     yield server
     server.shutdown()
     server.server_close()
 
 
-def ask(server: Server, path: str = "/", **headers: str):
+def ask(server: LiveServer, path: str = "/", **headers: str):
     connection = HTTPConnection(*server.server_address, timeout=10)
     connection.request("GET", path, headers=headers)
     answer = connection.getresponse()
     return answer.status, answer.headers, answer.read().decode()
 
 
-def rested(server: Server) -> None:
+def rested(server: LiveServer) -> None:
     """Lets the next page be made at once."""
     server.follower.rests_until = 0.0
 

@@ -9,18 +9,18 @@ from types import ModuleType
 import pytest
 
 from lowmem_rl.example import Example
-from lowmem_rl.rewards.adversarial_cases import Trial, general_trials
-from lowmem_rl.rewards.isolated import apart
+from lowmem_rl.rewards.adversarial_cases import RewardCase, general_trials
+from lowmem_rl.rewards.isolated import isolated
 from lowmem_rl.rewards.reward import RewardFailed
 from lowmem_rl.rewards.reward_check import check_reward
-from lowmem_rl.rewards.reward_finding import Finding
+from lowmem_rl.rewards.reward_finding import RewardFinding
 from lowmem_rl.rewards.reward_registry import load_reward, load_reward_set
 
 LIMIT_S = 2.0
 EXAMPLE = Example("one", ({"role": "user", "content": "?"},), "1")
 
 
-def findings(tmp_path: Path, body: str, trials: tuple[Trial, ...] | None = None) -> list[Finding]:
+def findings(tmp_path: Path, body: str, trials: tuple[RewardCase, ...] | None = None) -> list[RewardFinding]:
     (tmp_path / "mine.py").write_text(f"import os, re, time\ndef pay(completion, example):\n    {body}\n")
     return check_reward(load_reward(f"{tmp_path}/mine.py:pay"), trials or general_trials(), limit_s=LIMIT_S)
 
@@ -61,7 +61,7 @@ def test_after_a_late_score_another_process_takes_the_next_one(tmp_path: Path) -
     (tmp_path / "mine.py").write_text(
         "import time\ndef pay(completion, example):\n    time.sleep(60 * len(completion))\n    return 1\n"
     )
-    with apart(load_reward_set({f"{tmp_path}/mine.py:pay": 1.0}), limit_s=LIMIT_S) as rewards:
+    with isolated(load_reward_set({f"{tmp_path}/mine.py:pay": 1.0}), limit_s=LIMIT_S) as rewards:
         with pytest.raises(RewardFailed, match="takes longer than 2 s"):
             rewards.score("late", EXAMPLE)
         assert rewards.score("", EXAMPLE).reward == 1.0
@@ -73,7 +73,7 @@ def test_after_a_late_score_another_process_takes_the_next_one(tmp_path: Path) -
 def test_a_failure_is_told_in_one_line_and_there_is_nothing_to_read(tmp_path: Path, body: str, told: str) -> None:
     (tmp_path / "mine.py").write_text(f"def pay(completion, example):\n    {body}\n")
     rewards = load_reward_set({f"{tmp_path}/mine.py:pay": 1.0})
-    with apart(rewards) as tried, pytest.raises(RewardFailed, match=f"Reward 'pay' raised {told}"):
+    with isolated(rewards) as tried, pytest.raises(RewardFailed, match=f"Reward 'pay' raised {told}"):
         tried.score("", EXAMPLE)
 
 

@@ -8,7 +8,7 @@ from lowmem_rl.errors import RewardError
 from lowmem_rl.example import Example
 from lowmem_rl.rewards.adversarial_cases import (
     PREFILL,
-    Trial,
+    RewardCase,
     as_sampled,
     general_trials,
     hedges_of,
@@ -68,7 +68,7 @@ def test_a_sound_reward_of_the_users_passes(score) -> None:
 
 def test_what_the_template_makes_impossible_is_told_as_that() -> None:
     at_once = mine(lambda completion, example: float("</think>" in completion and "<think>\n" not in completion))
-    trials = [Trial(t.example, t.perfect.replace("<think>\n", "<think>")) for t in general_trials()]
+    trials = [RewardCase(t.example, t.perfect.replace("<think>\n", "<think>")) for t in general_trials()]
     assert check_reward(at_once, trials) == []
     (finding,) = check_reward(at_once, trials, PREFILL)
     assert finding.fault == "unreachable"

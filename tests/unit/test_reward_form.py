@@ -5,11 +5,11 @@ import pytest
 from lowmem_rl.errors import RewardError
 from lowmem_rl.example import Example
 from lowmem_rl.rewards.length import cosine_score, overlong_fine
-from lowmem_rl.rewards.model_reward import ModelReward, ModelView, bind_rewards, without_model
+from lowmem_rl.rewards.model_reward import ModelAccess, ModelReward, bind_rewards, without_model
 from lowmem_rl.rewards.reward import score_with
 from lowmem_rl.rewards.reward_registry import load_reward, load_reward_set
 
-VIEW = ModelView(count_tokens=lambda text: len(text.split()), max_completion_tokens=100, answer_nll=lambda rows: [])
+VIEW = ModelAccess(count_tokens=lambda text: len(text.split()), max_completion_tokens=100, answer_nll=lambda rows: [])
 
 
 def example(question: str = "What is 2 + 3?") -> Example:

@@ -5,8 +5,8 @@ import math
 import pytest
 
 from lowmem_rl.example import Example
-from lowmem_rl.rewards.model_reward import AnswerRow, ModelView
-from lowmem_rl.rewards.perplexity import Terms, bare_lead, lead_of, perplexity_reward, relative_drop
+from lowmem_rl.rewards.model_reward import AnswerRow, ModelAccess
+from lowmem_rl.rewards.perplexity import PayTerms, bare_lead, lead_of, perplexity_reward, relative_drop
 from lowmem_rl.rewards.reward import score_all, score_with
 
 
@@ -37,7 +37,7 @@ def test_the_drop_is_that_of_the_perplexities() -> None:
     ],
 )
 def test_a_score_is_bounded_thresholded_and_absolute_as_asked(nll: float, options: dict, score: float) -> None:
-    assert Terms(**options).score(nll, 2.0) == pytest.approx(score)
+    assert PayTerms(**options).score(nll, 2.0) == pytest.approx(score)
 
 
 @pytest.mark.parametrize(
@@ -60,14 +60,14 @@ def test_without_reasoning_the_turn_has_the_form_that_was_asked_for() -> None:
     assert bare_lead(example(system="Think within <think> </think> tags.")) == "<think></think>\\boxed{"
 
 
-def view(seen: list[list[AnswerRow]]) -> ModelView:
+def view(seen: list[list[AnswerRow]]) -> ModelAccess:
     """A model that is the surer of an answer the longer its lead is."""
 
     def answer_nll(rows: list[AnswerRow]) -> list[float]:
         seen.append(list(rows))
         return [10.0 / len(row.lead) for row in rows]
 
-    return ModelView(len, 100, answer_nll)
+    return ModelAccess(len, 100, answer_nll)
 
 
 def test_a_batch_is_one_call_and_reads_each_bare_answer_once_a_run() -> None:

@@ -13,7 +13,7 @@ from lowmem_rl.errors import RewardError, UnknownName
 from lowmem_rl.example import Example
 from lowmem_rl.prompts import prefill_of
 from lowmem_rl.rewards.adversarial_cases import trials_for
-from lowmem_rl.rewards.model_reward import ModelReward, ModelView
+from lowmem_rl.rewards.model_reward import ModelAccess, ModelReward
 from lowmem_rl.rewards.reward import Reward, score_with
 from lowmem_rl.rewards.reward_registry import REWARDS, load_reward, load_reward_set
 
@@ -29,7 +29,7 @@ def score(name: str, completion: str) -> float | None:
 def test_every_reward_stays_in_its_range_on_any_text(name: str, completion: str) -> None:
     reward, example = load_reward(name), trials_for(name)[0].example
     if isinstance(reward, ModelReward):
-        reward = reward.bind(ModelView(len, 20, lambda rows: [float(len(row.lead) % 9) for row in rows]))
+        reward = reward.bind(ModelAccess(len, 20, lambda rows: [float(len(row.lead) % 9) for row in rows]))
     given_score = score_with(reward, completion, example)
     assert given_score is None or reward.low <= given_score <= reward.high
 

@@ -3,7 +3,7 @@
 import pytest
 
 from lowmem_rl.config.compose import resolve
-from lowmem_rl.engine.row_length import Use, asking, longest_row, reading_answers, uses_of
+from lowmem_rl.engine.row_length import SequenceUse, asking, longest_row, reading_answers, uses_of
 from lowmem_rl.errors import ConfigError
 
 CONFIG = resolve(preset="tiny-cpu", settings=["grpo.max_prompt_tokens=24", "grpo.max_completion_tokens=16"]).config
@@ -13,7 +13,7 @@ def words(text) -> list[str]:
     return text.split() if isinstance(text, str) else text[0]["content"].split()
 
 
-def longest(*uses: Use, positions: int = 1000) -> int:
+def longest(*uses: SequenceUse, positions: int = 1000) -> int:
     return longest_row(uses, words, words, positions)
 
 

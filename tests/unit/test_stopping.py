@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from lowmem_rl.training import signals
-from lowmem_rl.training.signals import stoppable
+from lowmem_rl.training.signals import handle_stop_signals
 
 
 def send(number: int) -> None:
@@ -13,7 +13,7 @@ def send(number: int) -> None:
 
 
 def test_a_signal_stops_at_once_and_is_remembered() -> None:
-    with stoppable() as stop:
+    with handle_stop_signals() as stop:
         assert stop.signal is None
         with pytest.raises(KeyboardInterrupt):
             send(signal.SIGTERM)
@@ -22,7 +22,7 @@ def test_a_signal_stops_at_once_and_is_remembered() -> None:
 
 
 def test_one_that_comes_while_the_weights_move_waits_for_the_border() -> None:
-    with stoppable() as stop:
+    with handle_stop_signals() as stop:
         stop.hold()
         send(signal.SIGINT)
         assert stop.name == "Ctrl-C"
@@ -32,7 +32,7 @@ def test_one_that_comes_while_the_weights_move_waits_for_the_border() -> None:
 
 
 def test_a_second_ctrl_c_does_not_wait_and_an_echo_is_none(monkeypatch) -> None:
-    with stoppable() as stop:
+    with handle_stop_signals() as stop:
         stop.hold()
         for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):  # as from a terminal that is closed
             send(number)
@@ -45,7 +45,7 @@ def test_a_second_ctrl_c_does_not_wait_and_an_echo_is_none(monkeypatch) -> None:
 
 
 def test_a_wait_for_room_ends_with_a_signal_that_is_held() -> None:
-    with stoppable() as stop:
+    with handle_stop_signals() as stop:
         stop.hold()
         threading.Timer(0.1, send, [signal.SIGTERM]).start()
         with pytest.raises(KeyboardInterrupt):
@@ -55,7 +55,7 @@ def test_a_wait_for_room_ends_with_a_signal_that_is_held() -> None:
 def test_handlers_come_back_and_what_is_ignored_stays_so() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     try:
-        with stoppable():
+        with handle_stop_signals():
             send(signal.SIGHUP)
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
         assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
@@ -66,7 +66,7 @@ def test_handlers_come_back_and_what_is_ignored_stays_so() -> None:
 
 def test_off_the_main_thread_signals_are_the_callers_affair() -> None:
     def run() -> None:
-        with stoppable() as stop:
+        with handle_stop_signals() as stop:
             stop.hold()
             stop.release()
 

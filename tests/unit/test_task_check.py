@@ -16,10 +16,10 @@ from lowmem_rl.rewards.reward import Reward, RewardSet
 from lowmem_rl.rewards.reward_registry import load_reward_set
 from lowmem_rl.tasks.lengths import estimate_tokens, exact_counter
 from lowmem_rl.tasks.task import Selection, Split
-from lowmem_rl.tasks.task_check import Limits, TaskReport, check_examples, check_task, cut_off
+from lowmem_rl.tasks.task_check import CheckLimits, TaskReport, check_examples, check_task, cut_off
 from lowmem_rl.tasks.task_finding import refuse
 
-ALL = Limits(golds=200)
+ALL = CheckLimits(golds=200)
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Doubling:
         return self.gold(example) if self.gold else perfect_completion(example.answer, self.convention)
 
 
-def check(task: Doubling, rewards: RewardSet | None = None, limits: Limits = ALL) -> TaskReport:
+def check(task: Doubling, rewards: RewardSet | None = None, limits: CheckLimits = ALL) -> TaskReport:
     return check_task(task, rewards or load_reward_set({"boxed_answer": 1.0}), limits, estimate_tokens)
 
 
@@ -120,7 +120,7 @@ def test_another_question_with_the_same_answer_is_not_another_answer() -> None:
 
 
 def test_overlong_prompts_are_an_error_unless_few() -> None:
-    said = the_finding(check(Doubling(), limits=Limits(200, max_prompt_tokens=10)))
+    said = the_finding(check(Doubling(), limits=CheckLimits(200, max_prompt_tokens=10)))
     assert "about 150 of 150 prompts are longer than 10 tokens" in said
     one = Doubling(spoil=lambda e: asked("why " * 600)(e) if e.id == "train/0" else e)
     assert "about 1 of 150" in the_finding(check(one), "note")
@@ -169,7 +169,7 @@ def test_a_cut_leaves_the_thoughts_whole() -> None:
 
 COUNT_BOTH_WAYS = """
 from transformers import AutoTokenizer
-from lowmem_rl.models import TINY, TINY_DIRECTORY
+from lowmem_rl.models.lookup import TINY, TINY_DIRECTORY
 from lowmem_rl.prompts import conversation
 from lowmem_rl.tasks.lengths import exact_counter
 count, tokenizer = exact_counter(TINY), AutoTokenizer.from_pretrained(TINY_DIRECTORY)

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from lowmem_rl.errors import RunDirError, TaskError
 from lowmem_rl.example import Example
-from lowmem_rl.tasks.curriculum import STRETCH, Drawn, Seen, Window, arrange, difficulties, read_order, read_rates
+from lowmem_rl.tasks.curriculum import (
+    STRETCH,
+    PassCounts,
+    RolloutOutcome,
+    SignalWindow,
+    arrange,
+    difficulties,
+    read_order,
+    read_rates,
+)
 
 EXAMPLES = [
     Example(f"e{n}", ({"role": "user", "content": f"{n}?"},), "7" * (1 + n % 9), level=1 + n % 4) for n in range(192)
@@ -79,28 +88,28 @@ def test_a_file_without_counts_names_the_command_that_writes_one(tmp_path: Path,
 
 
 def test_the_window_leaves_out_what_is_always_or_never_solved() -> None:
-    window, seen = Window(), {id_: Seen(right, 8, -1) for id_, (right, _) in RATES.items()}
+    window, seen = SignalWindow(), {id_: PassCounts(right, 8, -1) for id_, (right, _) in RATES.items()}
     drawn = window.draw(IDS, seen, step=0, count=100)
     assert {RATES[id_][0] for id_ in drawn} <= set(range(2, 7))
 
 
 def test_the_window_takes_the_nearest_where_nothing_is_inside() -> None:
-    seen = {"never": Seen(0, 64, 0), "nearly": Seen(8, 64, 0), "always": Seen(64, 64, 0)}
-    assert Window().draw(list(seen), seen, step=1, count=2)[0] == "nearly"
-    assert Window().draw(list(seen), seen, step=1, count=1) == ["nearly"]
+    seen = {"never": PassCounts(0, 64, 0), "nearly": PassCounts(8, 64, 0), "always": PassCounts(64, 64, 0)}
+    assert SignalWindow().draw(list(seen), seen, step=1, count=2)[0] == "nearly"
+    assert SignalWindow().draw(list(seen), seen, step=1, count=1) == ["nearly"]
 
 
 def test_every_unknown_example_is_asked_before_one_is_asked_again() -> None:
-    window, seen, asked = Window(), {}, []
+    window, seen, asked = SignalWindow(), {}, []
     for step in range(24):
         ids = window.draw(IDS, seen, step, 8)
-        seen = window.note(seen, Drawn(step, tuple(ids), (4,) * 8, 8))
+        seen = window.note(seen, RolloutOutcome(step, tuple(ids), (4,) * 8, 8))
         asked += ids
     assert sorted(asked) == sorted(IDS)
 
 
 def test_a_solved_example_comes_back_in_time() -> None:
-    window, solved = Window(half_life_steps=10), Seen(8, 8, 0)
+    window, solved = SignalWindow(half_life_steps=10), PassCounts(8, 8, 0)
     assert window.rate(solved, 1) > window.high
     assert window.rate(solved, 30) < window.high
     assert window.rate(solved, 10_000) == pytest.approx(0.5)
@@ -108,8 +117,8 @@ def test_a_solved_example_comes_back_in_time() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from(IDS[:20]), st.integers(0, 8)), max_size=40), st.integers(0, 40))
 def test_a_resumed_run_draws_what_the_undisturbed_one_would(outcomes: list[tuple[str, int]], cut: int) -> None:
-    window = Window(seed=3)
-    steps = [Drawn(step, (id_,), (right,), 8) for step, (id_, right) in enumerate(outcomes)]
+    window = SignalWindow(seed=3)
+    steps = [RolloutOutcome(step, (id_,), (right,), 8) for step, (id_, right) in enumerate(outcomes)]
     with TemporaryDirectory() as folder:
         record = Path(folder) / "order.jsonl"
         record.write_text("".join(json.dumps(drawn.to_json()) + "\n" for drawn in steps))
@@ -122,7 +131,7 @@ def test_a_resumed_run_draws_what_the_undisturbed_one_would(outcomes: list[tuple
 
 def test_a_half_written_last_line_is_left_out_and_a_broken_one_before_it_is_named(tmp_path: Path) -> None:
     record = tmp_path / "order.jsonl"
-    line = json.dumps(Drawn(0, ("e1",), (2,), 8).to_json()) + "\n"
+    line = json.dumps(RolloutOutcome(0, ("e1",), (2,), 8).to_json()) + "\n"
     record.write_text(line + line[:20])
     assert len(read_order(record)) == 1
     for wrong in ({}, {"right": []}, {"right": ["x"]}, {"right": [float("inf")]}, {"examples": 3}):

@@ -22,7 +22,7 @@ from lowmem_rl.tasks.linear_algebra import (
     row_echelon,
     text_of,
 )
-from lowmem_rl.tasks.procedural import Generated
+from lowmem_rl.tasks.procedural import ProceduralTask
 from lowmem_rl.tasks.program_synthesis import PROGRAM_SYNTHESIS, expression
 from lowmem_rl.tasks.splits import is_held_out, place_of
 from lowmem_rl.tasks.task import Selection, Split
@@ -32,7 +32,7 @@ TASKS = [COUNTDOWN, MATRIX_INVERSE, RREF, PROGRAM_SYNTHESIS]
 every_task = pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 
 
-def draw(task: Generated, split: Split = "train", limit: int = 300, seed: int = 0, **kwargs) -> list[Example]:
+def draw(task: ProceduralTask, split: Split = "train", limit: int = 300, seed: int = 0, **kwargs) -> list[Example]:
     return list(islice(task.examples(Selection(split, limit, seed=seed, **kwargs)), limit))
 
 
@@ -42,7 +42,7 @@ def matrix_in(text: str) -> Matrix:
 
 
 @every_task
-def test_a_seed_draws_the_same_distinct_problems_and_another_seed_others(task: Generated) -> None:
+def test_a_seed_draws_the_same_distinct_problems_and_another_seed_others(task: ProceduralTask) -> None:
     drawn = draw(task)
     assert drawn == draw(task)
     assert drawn[:50] == draw(task, limit=50)
@@ -51,14 +51,14 @@ def test_a_seed_draws_the_same_distinct_problems_and_another_seed_others(task: G
 
 
 @every_task
-def test_training_never_draws_a_held_out_problem_whatever_its_seed(task: Generated) -> None:
+def test_training_never_draws_a_held_out_problem_whatever_its_seed(task: ProceduralTask) -> None:
     learnt = {example.question for seed in range(3) for example in draw(task, seed=seed)}
     held_out = {example.question for seed in range(3) for example in draw(task, "test", seed=seed)}
     assert not learnt & held_out
 
 
 @every_task
-def test_levels_are_drawn_evenly_and_unknown_ones_refused(task: Generated) -> None:
+def test_levels_are_drawn_evenly_and_unknown_ones_refused(task: ProceduralTask) -> None:
     levels = [example.level for example in draw(task)]
     assert set(levels) == set(task.levels)
     assert min(map(levels.count, task.levels)) > 300 / len(task.levels) / 2

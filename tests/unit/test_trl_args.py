@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.device import Device
-from lowmem_rl.planning.overrides import changed
+from lowmem_rl.planning.overrides import with_overrides
 from lowmem_rl.trl_adapter.grpo_args import adjustments, grpo_arguments, unsloth_arguments
 
 CPU, GPU = Device("cpu", "float32"), Device("cuda", "bfloat16")
@@ -16,7 +16,7 @@ CPU, GPU = Device("cpu", "float32"), Device("cuda", "bfloat16")
 def config(**sections: dict) -> RunConfig:
     """A run whose checkpointing is chosen."""
     run = RunConfig.model_validate(sections)
-    return run if run.memory.checkpointing != "auto" else changed(run, {"memory.checkpointing": "unsloth"})
+    return run if run.memory.checkpointing != "auto" else with_overrides(run, {"memory.checkpointing": "unsloth"})
 
 
 @given(st.integers(2, 64), st.integers(1, 16), st.integers(1, 4), st.sampled_from([1, 2]))

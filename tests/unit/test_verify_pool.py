@@ -12,7 +12,7 @@ import pytest
 
 from lowmem_rl.verify import verify
 from lowmem_rl.verify.fork_server import MEMORY_LIMIT_BYTES
-from lowmem_rl.verify.pool import TIME_LIMIT_S, Nursery, Worker, WorkerDied, pool
+from lowmem_rl.verify.pool import TIME_LIMIT_S, ForkServer, Worker, WorkerDied, pool
 
 pytest.importorskip("math_verify")
 
@@ -21,14 +21,14 @@ ENDLESS = ("\\sum_{n=1}^{10^9} \\sin n", "7")
 
 
 @pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    nursery = Nursery()
+def nursery() -> Iterator[ForkServer]:
+    nursery = ForkServer()
     yield nursery
     nursery.close()
 
 
 @pytest.fixture
-def hatch(nursery: Nursery) -> Iterator[Callable[[], Worker]]:
+def hatch(nursery: ForkServer) -> Iterator[Callable[[], Worker]]:
     """Hatches workers that end with the test."""
     workers: list[Worker] = []
 
@@ -93,7 +93,7 @@ def test_a_worker_has_a_memory_limit(hatch: Callable[[], Worker]) -> None:
 
 
 def test_a_nursery_that_is_gone_is_noticed() -> None:
-    nursery = Nursery()
+    nursery = ForkServer()
     nursery.hatch().kill()
     nursery.process.kill()
     nursery.process.wait()

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lowmem_rl.reports.escape import one_line
-from lowmem_rl.reports.run_record import Evaluation, RunRecord, part
+from lowmem_rl.reports.run_record import EvalRecord, RunRecord, part
 from lowmem_rl.reports.sections.curves import number
 from lowmem_rl.storage.run_dir import Row
 
@@ -99,7 +99,7 @@ def charts_of(record: RunRecord) -> list[Chart]:
     return [chart for chart in drawn if any(v is not None for series in chart.series for v in series.values)]
 
 
-def _accuracy(rows: Sequence[Row], evaluations: Sequence[Evaluation]) -> Chart:
+def _accuracy(rows: Sequence[Row], evaluations: Sequence[EvalRecord]) -> Chart:
     sampled = {row["step"]: number(row, "accuracy") for row in rows}
     results = {evaluation.step: evaluation.result for evaluation in evaluations}
     steps = tuple(sorted(sampled.keys() | results.keys()))
@@ -138,7 +138,7 @@ def tries_in(told: Mapping[str, Any]) -> list[int]:
     return sorted(int(k) for k in part(told, "pass_at_k") if k.isdecimal() and len(k) < 6)
 
 
-def _differ(evaluations: Sequence[Evaluation]) -> bool:
+def _differ(evaluations: Sequence[EvalRecord]) -> bool:
     """False where one line would hide the other."""
     return any(number(e.result, "pass_at_1") != number(e.result, "strict_pass_at_1") for e in evaluations)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from lowmem_rl.reports.escape import marked, one_line, shown
-from lowmem_rl.reports.run_record import LENIENT, STRICT, Evaluation, RunRecord, is_number
+from lowmem_rl.reports.run_record import LENIENT, STRICT, EvalRecord, RunRecord, is_number
 from lowmem_rl.storage.run_dir import Row
 
 MOST_EVALUATIONS = 5
@@ -16,7 +16,7 @@ CHANGES = {(False, True): 2, (True, False): 2, (False, False): 1, (True, True): 
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ShownCompletion:
     """A completion with what is known of it; `pieces` are its text, each with whether it is marked."""
 
     about: str
@@ -33,7 +33,7 @@ class FixedPrompt:
     title: str
     answer: str
     change: str
-    completions: tuple[Shown, ...]
+    completions: tuple[ShownCompletion, ...]
 
 
 def fixed_prompts(record: RunRecord) -> list[FixedPrompt]:
@@ -51,7 +51,7 @@ def fixed_prompts(record: RunRecord) -> list[FixedPrompt]:
     return found
 
 
-def best_and_worst(record: RunRecord) -> tuple[int, list[Shown], list[Shown]]:
+def best_and_worst(record: RunRecord) -> tuple[int, list[ShownCompletion], list[ShownCompletion]]:
     """Returns the last step with samples, and its completions with the highest and with the lowest reward."""
     step = max((row["step"] for row in record.samples), default=0)
     ranked = sorted((row for row in record.samples if row["step"] == step), key=lambda row: row["reward"], reverse=True)
@@ -88,7 +88,7 @@ def _score_text(score: object) -> str:
 
 
 def _over_time(
-    key: str, evaluations: Sequence[tuple[Evaluation, dict[str, Row]]], change: tuple[bool, bool]
+    key: str, evaluations: Sequence[tuple[EvalRecord, dict[str, Row]]], change: tuple[bool, bool]
 ) -> FixedPrompt:
     present = [(evaluation, rows[key]) for evaluation, rows in evaluations if key in rows]
     completions, earlier = [], None
@@ -97,7 +97,7 @@ def _over_time(
         text = shown(row.get("completion") or "")
         pieces = ((False, text),) if earlier is None else tuple(marked(earlier, text))
         completions.append(
-            Shown(_about_item([evaluation.step for evaluation, _ in same], row), pieces, scores_text(row))
+            ShownCompletion(_about_item([evaluation.step for evaluation, _ in same], row), pieces, scores_text(row))
         )
         earlier = text
     first = present[0][1]
@@ -105,7 +105,7 @@ def _over_time(
     return FixedPrompt(title, one_line(first.get("answer") or ""), _change_text(*change), tuple(completions))
 
 
-def _runs_of_equal(present: Sequence[tuple[Evaluation, Row]]) -> list[list[tuple[Evaluation, Row]]]:
+def _runs_of_equal(present: Sequence[tuple[EvalRecord, Row]]) -> list[list[tuple[EvalRecord, Row]]]:
     """Returns neighbours together that say the same."""
     return [list(same) for _, same in groupby(present, key=lambda one: one[1].get("completion"))]
 
@@ -123,10 +123,10 @@ def _about_item(steps: Sequence[int], row: Row) -> str:
     return " · ".join([when, right, *_size(row)])
 
 
-def _sample(row: Row) -> Shown:
+def _sample(row: Row) -> ShownCompletion:
     about = " · ".join([f"reward {row['reward']:g}", *_size(row)])
     prompt, answer = shown(row.get("prompt") or "", 1000), one_line(row.get("answer") or "")
-    return Shown(about, ((False, shown(row["completion"])),), scores_text(row), prompt, answer)
+    return ShownCompletion(about, ((False, shown(row["completion"])),), scores_text(row), prompt, answer)
 
 
 def _size(row: Row) -> list[str]:
@@ -134,7 +134,7 @@ def _size(row: Row) -> list[str]:
     return [*tokens, "cut off"] if row.get("truncated") else tokens
 
 
-def _spread(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+def _spread(evaluations: Sequence[EvalRecord]) -> list[EvalRecord]:
     """Returns the first, the last and evenly spaced ones between."""
     last = len(evaluations) - 1
     if last < MOST_EVALUATIONS:

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lowmem_rl.reports.run_record import Evaluation, RunRecord, is_number
+from lowmem_rl.reports.run_record import EvalRecord, RunRecord, is_number
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class CurvePoint:
     """Where a run stood behind a step; `seconds` are those of its steps, without evaluations."""
 
     step: int
@@ -26,7 +26,7 @@ class Point:
         return asdict(self)
 
 
-def learning_curve(record: RunRecord) -> list[Point]:
+def learning_curve(record: RunRecord) -> list[CurvePoint]:
     """Returns a point for each step, and one for step 0 where the base model was evaluated."""
     evaluated = {evaluation.step: evaluation for evaluation in record.evaluations}
     start = [{"step": 0, "num_tokens": 0}] if 0 in evaluated else []
@@ -35,7 +35,7 @@ def learning_curve(record: RunRecord) -> list[Point]:
         seconds += number(row, "step_s") or 0.0
         tokens, found = number(row, "num_tokens"), evaluated.get(row["step"])
         points.append(
-            Point(
+            CurvePoint(
                 step=row["step"],
                 tokens=None if tokens is None else round(tokens),
                 seconds=seconds,
@@ -54,5 +54,5 @@ def number(row: Mapping[str, Any], key: str) -> float | None:
     return float(value) if is_number(value) else None
 
 
-def _share(evaluation: Evaluation | None, key: str) -> float | None:
+def _share(evaluation: EvalRecord | None, key: str) -> float | None:
     return number(evaluation.result, key) if evaluation else None

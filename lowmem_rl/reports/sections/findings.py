@@ -10,7 +10,7 @@ SEVERITIES = ("critical", "warning", "note")
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ShownFinding:
     """One thing that ails a run; the severity is one of ours, whatever the file says."""
 
     name: str
@@ -25,7 +25,7 @@ class Audit:
     """Findings, the worst first, and what could not be judged."""
 
     step: int
-    findings: tuple[Finding, ...]
+    findings: tuple[ShownFinding, ...]
     not_judged: tuple[tuple[str, str], ...]
 
 
@@ -42,9 +42,9 @@ def audit_of(record: RunRecord) -> Audit | None:
     )
 
 
-def _finding(row: dict[str, object]) -> Finding:
+def _finding(row: dict[str, object]) -> ShownFinding:
     severity = row.get("severity")
-    return Finding(
+    return ShownFinding(
         one_line(row.get("name", "?"), 40),
         str(severity) if severity in SEVERITIES else SEVERITIES[-1],
         " · ".join(_when(row)),

@@ -21,7 +21,7 @@ class Phase:
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class MemorySection:
     """The phases with what is to be known of how they were measured."""
 
     phases: tuple[Phase, ...]
@@ -29,7 +29,7 @@ class Memory:
     note: str
 
 
-def memory_of(record: RunRecord) -> Memory | None:
+def memory_of(record: RunRecord) -> MemorySection | None:
     """Returns predictions beside measurements, None where nothing was predicted."""
     predicted = {name: found for name, terms in part(record.estimate, "phases").items() if (found := numbers(terms))}
     if not predicted:
@@ -38,7 +38,7 @@ def memory_of(record: RunRecord) -> Memory | None:
     totals = {name: sum(terms.values()) for name, terms in predicted.items()}
     scale = max(*totals.values(), *measured.values(), record.peak_bytes or 0, 1)
     phases = tuple(_phase(name, terms, measured.get(name), scale) for name, terms in predicted.items())
-    return Memory(phases, tuple(_facts(record)), " ".join(_notes(record, measured)))
+    return MemorySection(phases, tuple(_facts(record)), " ".join(_notes(record, measured)))
 
 
 def _measured(record: RunRecord) -> dict[str, float]:

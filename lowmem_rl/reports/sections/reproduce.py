@@ -7,7 +7,7 @@ from shlex import join
 from lowmem_rl.config.compose import flatten, parse_value
 from lowmem_rl.config.presets import load_presets
 from lowmem_rl.reports.escape import one_line
-from lowmem_rl.reports.page_table import Table
+from lowmem_rl.reports.page_table import PageTable
 from lowmem_rl.reports.run_record import RunRecord, part
 
 GIVEN = ("default", "preset ")
@@ -20,14 +20,14 @@ def command_of(record: RunRecord) -> str:
     return join(["lowmem-rl", "train", *preset, *_settings(record), *_rewards(record)])
 
 
-def settings_of(record: RunRecord) -> Table:
+def settings_of(record: RunRecord) -> PageTable:
     """Returns each setting that is neither the preset's nor a default, with where it came from."""
     rows = (
         (one_line(key), one_line(json.dumps(value, ensure_ascii=False), 200), one_line(origin))
         for key, value in flatten(record.config).items()
         if not (origin := str(record.origins.get(key, "default"))).startswith(GIVEN)
     )
-    return Table("Set otherwise than by the preset", "", ("key", "value", "by"), tuple(rows))
+    return PageTable("Set otherwise than by the preset", "", ("key", "value", "by"), tuple(rows))
 
 
 def _settings(record: RunRecord) -> Iterator[str]:

@@ -7,10 +7,10 @@ from typing import Any
 from lowmem_rl.errors import RunDirError
 from lowmem_rl.reports.compare import paired_difference
 from lowmem_rl.reports.escape import one_line, p_text, percent, points
-from lowmem_rl.reports.page_table import Cells, Table
+from lowmem_rl.reports.page_table import Cells, PageTable
 from lowmem_rl.reports.run_record import (
     LENIENT,
-    Evaluation,
+    EvalRecord,
     RunRecord,
     is_number,
     numbers,
@@ -23,7 +23,7 @@ from lowmem_rl.reports.sections.curves import number
 from lowmem_rl.stats import Interval, PairedDifference
 
 
-def tables_of(record: RunRecord) -> list[Table]:
+def tables_of(record: RunRecord) -> list[PageTable]:
     """Returns the tables for which there are figures."""
     found = (_ends(record), _levels(record), _tries(record), _other_tasks(record), _later(record), _controls(record))
     return [one for one in found if one.rows]
@@ -49,15 +49,15 @@ def controls_beside(record: RunRecord) -> Iterator[tuple[str, PairedDifference]]
             yield one_line(control.get("name", "?"), 40), beyond
 
 
-def _ends(record: RunRecord) -> Table:
+def _ends(record: RunRecord) -> PageTable:
     head = ("evaluation", "items", "answer anywhere", "asked form", "cut off", "tokens", "nats from the base")
     both = [evaluation for evaluation in (record.before, record.latest) if evaluation]
     rows = tuple(_end(evaluation) for evaluation in both)
     note = "Greedy, with 95 % intervals."
-    return _without_empty_columns(Table("Before and after", " ".join([note, *_best(record)]), head, rows))
+    return _without_empty_columns(PageTable("Before and after", " ".join([note, *_best(record)]), head, rows))
 
 
-def _end(evaluation: Evaluation) -> Cells:
+def _end(evaluation: EvalRecord) -> Cells:
     told = evaluation.result
     tokens, distance = number(told, "completion_tokens"), number(told, "kl_nats")
     return (
@@ -81,7 +81,7 @@ def _best(record: RunRecord) -> Iterator[str]:
             yield f"That is {one_line(best['note'], 200)}."
 
 
-def _levels(record: RunRecord) -> Table:
+def _levels(record: RunRecord) -> PageTable:
     before, after = (part(_result(record, name), "by_level") for name in ("before", "latest"))
     rows = tuple(
         (one_line(level, 20), one_line(found.get("num_examples", "-"), 12), *_two(before, after, level, "pass_at_1"))
@@ -90,7 +90,7 @@ def _levels(record: RunRecord) -> Table:
     )
     # A single level is what stands in the table above.
     shown = rows if len(rows) > 1 else ()
-    return Table("By level", "Greedy, the answer anywhere.", ("level", "items", "before", _now(record)), shown)
+    return PageTable("By level", "Greedy, the answer anywhere.", ("level", "items", "before", _now(record)), shown)
 
 
 def _two(before: Mapping[str, Any], after: Mapping[str, Any], level: str, key: str) -> tuple[str, str]:
@@ -98,21 +98,21 @@ def _two(before: Mapping[str, Any], after: Mapping[str, Any], level: str, key: s
     return first, second
 
 
-def _tries(record: RunRecord) -> Table:
+def _tries(record: RunRecord) -> PageTable:
     results = [_result(record, name) for name in ("before", "latest")]
     ks = sorted({k for told in results for k in tries_in(told) if k > 1})
     rows = tuple(
         (str(k), *(_at_k(told, name, k) for name in ("pass_at_k", "maj_at_k") for told in results)) for k in ks
     )
     head = ("k", *(f"{name}@k {when}" for name in ("pass", "maj") for when in ("before", _now(record))))
-    return Table("More than one try", TRIES, head, rows)
+    return PageTable("More than one try", TRIES, head, rows)
 
 
 def _at_k(told: Mapping[str, Any], name: str, k: int) -> str:
     return _with_interval(number(part(told, name), str(k)), part(part(told, f"{name}_intervals"), str(k)))
 
 
-def _other_tasks(record: RunRecord) -> Table:
+def _other_tasks(record: RunRecord) -> PageTable:
     tested = dict(other_tasks(record))
     rows = []
     for name, found in part(record.told, "out_of_domain").items():
@@ -122,10 +122,10 @@ def _other_tasks(record: RunRecord) -> Table:
         shares = (share(told, "pass_at_1") for told in (before, after))
         rows.append((one_line(name, 60), items, *shares, _gain_text(gain)))
     note = "Not trained on: what is gained here was not learnt by heart, what is lost was forgotten."
-    return Table("Other tasks", note, ("task", "items", "before", "after", "gain"), tuple(rows))
+    return PageTable("Other tasks", note, ("task", "items", "before", "after", "gain"), tuple(rows))
 
 
-def _later(record: RunRecord) -> Table:
+def _later(record: RunRecord) -> PageTable:
     rows = tuple(
         (
             one_line(told.get("target", told.get("name", "?")), 60),
@@ -139,7 +139,7 @@ def _later(record: RunRecord) -> Table:
         for told in rows_in(record.told, "later")
     )
     head = ("of", "step", "task", "items", "answer anywhere", "asked form", "more than one try")
-    return _without_empty_columns(Table("Evaluated since", "By `lowmem-rl eval`.", head, rows))
+    return _without_empty_columns(PageTable("Evaluated since", "By `lowmem-rl eval`.", head, rows))
 
 
 def _most_tries(told: Mapping[str, Any]) -> str:
@@ -148,12 +148,12 @@ def _most_tries(told: Mapping[str, Any]) -> str:
     return f"pass@{most} {_at_k(told, 'pass_at_k', most)}" if most > 1 else "-"
 
 
-def _controls(record: RunRecord) -> Table:
+def _controls(record: RunRecord) -> PageTable:
     rows = tuple(filter(None, (_control(path) for path in sorted((record.path / "controls").glob("*/config.json")))))
     words = record.controls.get("words")
     said = [one_line(sentence, 300) for sentence in words] if isinstance(words, list) else []
     note = " ".join(["The same run, briefly, paid for something else.", *said])
-    return Table("Controls", note, ("paid for", "steps", "before", "after", "gain"), rows)
+    return PageTable("Controls", note, ("paid for", "steps", "before", "after", "gain"), rows)
 
 
 def _control(config: Path) -> Cells | None:
@@ -198,8 +198,8 @@ def _with_interval(found: float | None, interval: Mapping[str, Any]) -> str:
     return percent(found) + (f" [{percent(low)}, {percent(high)}]" if known else "")
 
 
-def _without_empty_columns(shown: Table) -> Table:
+def _without_empty_columns(shown: PageTable) -> PageTable:
     """Leaves out columns without a figure: an older version, or an evaluation that did not ask."""
     columns = [column for column in zip(shown.head, *shown.rows, strict=True) if set(column[1:]) != {"-"}]
     head, *rows = zip(*columns, strict=True)
-    return Table(shown.title, shown.note, head, tuple(rows))
+    return PageTable(shown.title, shown.note, head, tuple(rows))

@@ -21,7 +21,7 @@ EVALUATION = ("evaluation", "held-out examples, between steps")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class TimeShare:
     """One part of the time; where its piece of the bar begins and how long it is, in percent of the whole."""
 
     name: str
@@ -33,19 +33,19 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Time:
+class TimeSection:
     """The parts, where rows tell them apart, and what else is known."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[TimeShare, ...]
     facts: tuple[Fact, ...]
 
 
-def time_of(record: RunRecord) -> Time:
+def time_of(record: RunRecord) -> TimeSection:
     """Returns where a run's time went, as far as it was recorded."""
-    return Time(tuple(_parts(record)), tuple(_facts(record)))
+    return TimeSection(tuple(_parts(record)), tuple(_facts(record)))
 
 
-def _parts(record: RunRecord) -> Iterator[Part]:
+def _parts(record: RunRecord) -> Iterator[TimeShare]:
     spent = {name: _sum(record, f"{name}_s") for name in PHASES}
     if not any(spent.values()):
         return
@@ -54,7 +54,7 @@ def _parts(record: RunRecord) -> Iterator[Part]:
     whole, begin = sum(spent.values()), 0.0
     for name, seconds in spent.items():
         length = 100 * seconds / whole
-        yield Part(name, named[name], clock(seconds), f"{length:.1f} %", begin, length)
+        yield TimeShare(name, named[name], clock(seconds), f"{length:.1f} %", begin, length)
         begin += length
 
 

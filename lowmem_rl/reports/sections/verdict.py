@@ -8,7 +8,7 @@ from typing import Literal
 
 from lowmem_rl.reports.compare import paired_difference
 from lowmem_rl.reports.escape import one_line, p_text, percent, points
-from lowmem_rl.reports.run_record import LENIENT, STRICT, Evaluation, RunRecord, is_number, numbers, part
+from lowmem_rl.reports.run_record import LENIENT, STRICT, EvalRecord, RunRecord, is_number, numbers, part
 from lowmem_rl.reports.sections.curves import number
 from lowmem_rl.reports.sections.findings import audit_of
 from lowmem_rl.reports.sections.results import controls_beside, other_tasks
@@ -79,7 +79,7 @@ def _gain(record: RunRecord, gain: PairedDifference | None) -> Iterator[str]:
         yield "Chance alone makes such differences; more items (eval.examples) would show smaller ones."
 
 
-def _single(found: Evaluation | None) -> Iterator[str]:
+def _single(found: EvalRecord | None) -> Iterator[str]:
     """Says what one evaluation says, where there is nothing to compare it with."""
     if found is None:
         yield "There is no evaluation yet."
@@ -89,7 +89,7 @@ def _single(found: Evaluation | None) -> Iterator[str]:
     yield f"{share} of {total} held-out items were right at step {found.step}; there is {missing} to compare it with."
 
 
-def _mean_of_both(evaluation: Evaluation, first: Evaluation, second: Evaluation) -> float:
+def _mean_of_both(evaluation: EvalRecord, first: EvalRecord, second: EvalRecord) -> float:
     shares = evaluation.shares(LENIENT)
     return fmean(shares[key] for key in first.shares(LENIENT).keys() & second.shares(LENIENT).keys())
 
