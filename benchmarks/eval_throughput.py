@@ -33,7 +33,7 @@ from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.engine.sampling import GREEDY
 from lowmem_rl.evaluation.eval_set import EvalSet, held_out
 from lowmem_rl.models.hardware import this_machine
-from lowmem_rl.telemetry.environment import machine_record
+from lowmem_rl.telemetry.environment import environment_record
 
 ARMS = {
     "generate": ("rollout.engine=generate",),
@@ -58,7 +58,7 @@ def main() -> None:
     asked = held_out(configs["merged"], configs["merged"].task)
     rows = [measure(samplers, asked, batch, options.rounds, policy) for batch in options.batches]
     record = {"date": date.today().isoformat(), "command": " ".join(["benchmarks/eval_throughput.py", *sys.argv[1:]])}
-    record |= {"machine": machine_record(this_machine(), device), "examples": options.examples, "rows": rows}
+    record |= {"machine": environment_record(this_machine(), device), "examples": options.examples, "rows": rows}
     options.out.write_text(json.dumps(record, indent=2) + "\n")
 
 

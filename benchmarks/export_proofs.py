@@ -18,7 +18,7 @@ from lowmem_rl.errors import LowMemError
 from lowmem_rl.export.export import export
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.storage.run_dir import write_json
-from lowmem_rl.telemetry.environment import machine_record
+from lowmem_rl.telemetry.environment import environment_record
 
 FORMS = (("adapter", None), ("merged", None), ("merged", "16bit"))
 
@@ -29,7 +29,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         proofs = [proof(options.run, to, base, Path(folder)) for to, base in FORMS]
     machine = this_machine()
-    here = machine_record(machine, device_on(machine, config_of(find_learnt(options.run).run)))
+    here = environment_record(machine, device_on(machine, config_of(find_learnt(options.run).run)))
     command = f"python -m benchmarks.export_proofs {options.run} --out {options.out}"
     write_json(options.out, {"date": date.today().isoformat(), "command": command, "machine": here, "exports": proofs})
 

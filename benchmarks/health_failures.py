@@ -29,12 +29,12 @@ from lowmem_rl.config.compose import ResolvedConfig, read_assignments, resolve
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import cache_dir
 from lowmem_rl.errors import Interrupted, LowMemError
-from lowmem_rl.health.history import RunHistory, read_record
+from lowmem_rl.health.history import RunHistory, read_history
 from lowmem_rl.health.incremental_audit import replay
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.models.lookup import TINY, TINY_DIRECTORY
 from lowmem_rl.storage.run_dir import RunDir, read_json, read_rows, write_json
-from lowmem_rl.telemetry.environment import machine_record
+from lowmem_rl.telemetry.environment import environment_record
 from lowmem_rl.telemetry.events import Event, FindingReported, StepEnded
 
 WITHIN = 20
@@ -133,7 +133,7 @@ def composed(case: Case, seed: int, out: RunDir, bases: Path) -> ResolvedConfig:
 
 def result(case: Case, seed: int, out: RunDir) -> dict[str, Any]:
     """Returns what was told of a run and when, now and then, beside what should have been."""
-    found, beside = read_record(out), read_json(out.path / TOLD)
+    found, beside = read_history(out), read_json(out.path / TOLD)
     told = [(step, finding.name, finding.severity) for step, finding in replay(found)]
     onset = case.onset(found.rows) if case.expected else None
     named = next((step for step, name, _ in told if name in case.expected), None)
@@ -160,7 +160,7 @@ def gone_back(out: RunDir) -> dict[str, Any]:
 
     Each checkpoint has an evaluation, all of the same examples; one that a roll-back has undone was none in health.
     """
-    found = read_record(out)
+    found = read_history(out)
     *lasting, after = (one.pass_at_1 for one in found.lasting().evaluations)
     return {
         "seed": found.config.seed,
@@ -180,7 +180,7 @@ def ends(found: RunHistory) -> list[float]:
 
 def record(rows: list[dict[str, Any]], options: argparse.Namespace) -> dict[str, Any]:
     """Returns what is kept."""
-    machine = machine_record(this_machine(), Device("cpu", "float32"))
+    machine = environment_record(this_machine(), Device("cpu", "float32"))
     return {
         "date": date.today().isoformat(),
         "command": f"python -m benchmarks.health_failures --out {options.out}",

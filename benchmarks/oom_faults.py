@@ -45,7 +45,7 @@ from lowmem_rl.storage.run_dir import read_rows
 from lowmem_rl.tasks.select import draw_examples
 from lowmem_rl.tasks.task import Selection
 from lowmem_rl.tasks.task_registry import load_task
-from lowmem_rl.telemetry.environment import machine_record
+from lowmem_rl.telemetry.environment import environment_record
 from lowmem_rl.trl_adapter.trainer import make_trainer
 
 GROUP_SIZE, PROMPTS, MICRO_BATCH, STEPS = 4, 6, 12, 2
@@ -108,7 +108,7 @@ def main() -> None:
                 disturbed = train(settings, Path(folder, phase, loss, str(number)), fault)
                 rows.append({"loss": loss} | compared(fault, disturbed, undisturbed))
                 print(json.dumps(rows[-1]), file=sys.stderr)
-    machine = machine_record(this_machine(), Device("cpu", "float32"))
+    machine = environment_record(this_machine(), Device("cpu", "float32"))
     record = {
         "date": date.today().isoformat(),
         "command": " ".join(["benchmarks/oom_faults.py", *sys.argv[1:]]),

@@ -123,9 +123,9 @@ def _starter(settings: tuple[str, ...]) -> Callable[..., BaseProcess]:
 
 
 def _live(out: Path, settings: tuple[str, ...], *, is_first: bool) -> None:
-    from lowmem_rl_bench.verify_resume_worker import live  # loads the stack, which this process is to do without
+    from lowmem_rl_bench.verify_resume_worker import run_attempt  # loads the stack, which this process is to do without
 
-    live(out, settings, is_first=is_first)
+    run_attempt(out, settings, is_first=is_first)
 
 
 def _end(process: BaseProcess) -> None:

@@ -18,7 +18,7 @@ with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), cont
     from lowmem_rl.entrypoints import train as story
 
 
-def live(out: Path, settings: tuple[str, ...], *, is_first: bool) -> None:
+def run_attempt(out: Path, settings: tuple[str, ...], *, is_first: bool) -> None:
     """Runs the tiny training in `out` until its end, or until it is killed."""
     if is_first:
         story.run(resolve(preset="tiny-cpu", settings=settings), out, force=True)

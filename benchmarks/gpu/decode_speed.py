@@ -56,7 +56,7 @@ def _ways(policy: Policy, prompt: list[int], places: int) -> tuple[dict[str, Way
     from lowmem_rl.engine.backend import build
     from lowmem_rl.engine.continuous_batching import StoppingCriteria, sample
     from lowmem_rl.engine.oom import OutOfMemory, catch_oom
-    from lowmem_rl.engine.sampling import GREEDY, names_of
+    from lowmem_rl.engine.sampling import GREEDY, stream_names
 
     ways: dict[str, Way] = {}
     left_out = {}
@@ -68,7 +68,11 @@ def _ways(policy: Policy, prompt: list[int], places: int) -> tuple[dict[str, Way
 
         def ours(rows: int, tokens: int, decoder: Any = decoder) -> None:
             sample(
-                decoder, [prompt] * rows, names_of("speed", rows), GREEDY, StoppingCriteria(frozenset(), tokens, rows)
+                decoder,
+                [prompt] * rows,
+                stream_names("speed", rows),
+                GREEDY,
+                StoppingCriteria(frozenset(), tokens, rows),
             )
 
         ways[weights] = ours

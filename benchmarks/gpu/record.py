@@ -16,7 +16,7 @@ from benchmarks.gpu.schedule import FAILED, OUT_OF_TIME
 from lowmem_rl.config.compose import resolve
 from lowmem_rl.engine.device import device_of
 from lowmem_rl.models.hardware import Machine
-from lowmem_rl.telemetry.environment import machine_record
+from lowmem_rl.telemetry.environment import environment_record
 
 Found = dict[str, Any]
 RECORDS = Path(__file__).resolve().parents[1] / "records"
@@ -35,7 +35,7 @@ def head(command: str, machine: Machine) -> Found:
     return {
         "date": date.today().isoformat(),
         "command": command,
-        "machine": machine_record(machine, device_of(machine.card, resolve(preset="tiny-cpu").config)),
+        "machine": environment_record(machine, device_of(machine.card, resolve(preset="tiny-cpu").config)),
         "seconds": 0.0,
         "parts": [],
     }

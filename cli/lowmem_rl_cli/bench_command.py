@@ -64,7 +64,7 @@ def bench_step(
     from lowmem_rl_bench.step.replays import Protocol
     from lowmem_rl_bench.step.run_bench import measure
     from lowmem_rl_cli.bench_view import render
-    from lowmem_rl_cli.text_page import this_page
+    from lowmem_rl_cli.text_page import stdout_page
 
     for file in filter(None, (out, plot)):
         check_writable(file)
@@ -81,7 +81,7 @@ def bench_step(
         _write(out, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     if plot is not None:
         _write(plot, draw(record))
-    console.show_json(record) if as_json else console.show(render(record, this_page()))
+    console.show_json(record) if as_json else console.show(render(record, stdout_page()))
     if not record["is_valid"]:
         raise typer.Exit(1)
 

@@ -11,7 +11,7 @@ from lowmem_rl.reports.sections.results import share
 from lowmem_rl.stats import PairedDifference
 from lowmem_rl.storage.run_dir import Row
 from lowmem_rl_cli import console
-from lowmem_rl_cli.text_page import BOLD, DIM, GREEN, RED, TextPage, this_page
+from lowmem_rl_cli.text_page import BOLD, DIM, GREEN, RED, TextPage, stdout_page
 
 LONGEST_VALUE = 40
 
@@ -26,7 +26,7 @@ def compare_command(runs: Sequence[Path], out: Path | None, *, as_json: bool) ->
     elif as_json:
         console.show_json(comparison.to_json())
     else:
-        console.show("\n".join(_lines(comparison, this_page())))
+        console.show("\n".join(_lines(comparison, stdout_page())))
 
 
 def _lines(told: Comparison, page: TextPage) -> Iterator[str]:

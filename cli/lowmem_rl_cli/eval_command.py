@@ -10,7 +10,7 @@ from lowmem_rl.evaluation.eval_result import EvalResult
 from lowmem_rl.stats import Interval
 from lowmem_rl.storage.run_dir import RunDir
 from lowmem_rl_cli import console
-from lowmem_rl_cli.text_page import BOLD, TextPage, this_page
+from lowmem_rl_cli.text_page import BOLD, TextPage, stdout_page
 
 GREEDY_HEAD = ("task", "domain", "items", "answer anywhere", "asked form", "tokens", "cut off")
 SAMPLED_HEAD = ("k", "pass@k", "maj@k", "pass@k, asked form", "maj@k, asked form")
@@ -48,7 +48,7 @@ def eval_command(
         results = [{"name": key, **result.to_json()} for key, result in done.results.items()]
         console.show_json({"path": str(done.path), "target": name, "results": results})
     else:
-        console.show("\n".join(_lines(name, done.path, list(done.results.values()), this_page())))
+        console.show("\n".join(_lines(name, done.path, list(done.results.values()), stdout_page())))
 
 
 def _lines(name: str, path: Path, results: Sequence[EvalResult], page: TextPage) -> Iterator[str]:

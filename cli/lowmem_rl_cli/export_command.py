@@ -8,7 +8,7 @@ from rich.console import Console
 
 from lowmem_rl.export.export import CARD, PROOF, Export
 from lowmem_rl_cli import console
-from lowmem_rl_cli.text_page import this_page
+from lowmem_rl_cli.text_page import stdout_page
 
 
 def export_command(
@@ -34,7 +34,7 @@ def export_command(
     if as_json:
         console.show_json({"path": str(made.path), "what": made.form.what, "proof": made.proof.to_json()})
     else:
-        page = this_page()
+        page = stdout_page()
         console.show("\n".join(line for told in _told(made) for line in page.fold(told, "")))
         console.show(f"It is in {made.path}: {CARD} is its model card, {PROOF} the record of the proof.")
 

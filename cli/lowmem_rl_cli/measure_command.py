@@ -10,7 +10,7 @@ from lowmem_rl.memory.calibration import Calibration, Footprint, calibration_pat
 from lowmem_rl.models.hardware import GIB
 from lowmem_rl_cli import console
 from lowmem_rl_cli.options import RunRequest
-from lowmem_rl_cli.text_page import TextPage, this_page
+from lowmem_rl_cli.text_page import TextPage, stdout_page
 
 KINDS = {
     "allocated": "allocated_bytes",
@@ -34,7 +34,7 @@ def measure_command(request: RunRequest, as_json: bool) -> None:
     if as_json:
         console.show_json(measured.to_json() | {"calibration": _calibration_json(measured.calibration)})
     else:
-        console.show("\n".join(_lines(measured, composed.preset, this_page())))
+        console.show("\n".join(_lines(measured, composed.preset, stdout_page())))
 
 
 def _lines(measured: Measurement, preset: str, page: TextPage) -> Iterator[str]:

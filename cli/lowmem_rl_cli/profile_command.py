@@ -36,9 +36,9 @@ def profile_command(
         console.show_json(planned.to_json())
         return
     from lowmem_rl_cli.profile_view import render
-    from lowmem_rl_cli.text_page import this_page
+    from lowmem_rl_cli.text_page import stdout_page
 
-    console.show(render(planned, composed.preset, place.name, this_page(), verbose=verbose))
+    console.show(render(planned, composed.preset, place.name, stdout_page(), verbose=verbose))
 
 
 def _resolve(request: RunRequest, asked: Budget | None) -> tuple[ResolvedConfig, Budget]:
@@ -66,6 +66,6 @@ def score_command(path: Path, *, as_json: bool) -> None:
         console.show_json(result.to_json())
         return
     from lowmem_rl_cli.score_view import render
-    from lowmem_rl_cli.text_page import this_page
+    from lowmem_rl_cli.text_page import stdout_page
 
-    console.show(render(result, this_page()))
+    console.show(render(result, stdout_page()))

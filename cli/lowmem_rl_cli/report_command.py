@@ -17,7 +17,6 @@ def report_command(run: Path, out: Path | None, *, png: bool) -> None:
         console.show(str(write_slide(run, out)))
         return
     from lowmem_rl.reports.html import render, write_page
-    from lowmem_rl.reports.run_record import read_record
     from lowmem_rl.storage.run_dir import RunDir
 
     console.show(str(write_page(render(audited(read_record(run))), out or RunDir(run).report)))
@@ -37,12 +36,12 @@ def audited(record: RunRecord) -> RunRecord:
     """Returns a record with an audit of its present state where it holds none: the run goes on, or was killed."""
     if record.health.get("step") == record.last_step or not record.metrics:
         return record
-    from lowmem_rl.health.audit import examine
-    from lowmem_rl.health.history import read_record
+    from lowmem_rl.health.audit import audit
+    from lowmem_rl.health.history import read_history
     from lowmem_rl.storage.run_dir import RunDir
 
     try:
-        return replace(record, health=examine(read_record(RunDir(record.path))).to_json())
+        return replace(record, health=audit(read_history(RunDir(record.path))).to_json())
     except RunDirError:  # the audit reads more than the page does, and `doctor RUN` says what it lacks
         return record
 

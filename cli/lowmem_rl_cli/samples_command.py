@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from lowmem_rl.reports.escape import one_line, shown
 from lowmem_rl.reports.run_record import read_record
-from lowmem_rl.reports.sample_filter import SampleFilter, best_beside_worst, pick
+from lowmem_rl.reports.sample_filter import SampleFilter, best_beside_worst, filter_samples
 from lowmem_rl.reports.sections.completions import scores_text
 from lowmem_rl.storage.run_dir import Row
 from lowmem_rl_cli import console
-from lowmem_rl_cli.text_page import BOLD, DIM, INDENT, YELLOW, TextPage, this_page
+from lowmem_rl_cli.text_page import BOLD, DIM, INDENT, YELLOW, TextPage, stdout_page
 
 if TYPE_CHECKING:
     from lowmem_rl.engine.hf_generate import Completion
@@ -27,11 +27,11 @@ LONGEST = 2000
 
 def samples_command(run: Path, wanted: SampleFilter, *, limit: int, side_by_side: bool, as_json: bool) -> None:
     """Prints the samples that are wanted, the latest step first."""
-    rows = pick(read_record(run), wanted)
+    rows = filter_samples(read_record(run), wanted)
     if as_json:
         console.show_json(rows[:limit])
         return
-    page = this_page()
+    page = stdout_page()
     pairs = best_beside_worst(rows) if side_by_side else []
     found, noun = (len(pairs), "pairs") if side_by_side else (len(rows), "samples")
     blocks = [beside(*pair, page) for pair in pairs[:limit]] if side_by_side else [alone(r, page) for r in rows[:limit]]
@@ -56,7 +56,7 @@ def prompt_command(run: Path, prompt: str, *, samples: int | None, as_json: bool
     if as_json:
         console.show_json(told.to_json())
     else:
-        console.show("\n".join(_told(told, this_page())))
+        console.show("\n".join(_told(told, stdout_page())))
 
 
 def _told(told: "PromptAnswers", page: TextPage) -> Iterator[str]:

@@ -94,7 +94,7 @@ class TextPage:
         return cells[:at] + mark + cells[at + 1 :]
 
 
-def this_page() -> TextPage:
+def stdout_page() -> TextPage:
     """Returns the page of standard output: as wide as the terminal, 40 to 120 columns, or 100 where there is none."""
     columns = shutil.get_terminal_size((PIPED, 24)).columns
     return TextPage(max(NARROWEST, min(columns, WIDEST)), _shows_colours(), _encodes("".join(BLOCKS)))

@@ -18,7 +18,7 @@ from lowmem_rl.storage.run_dir import RunDir, default_path
 from lowmem_rl_cli import console
 from lowmem_rl_cli.dry_run_view import print_dry_run
 from lowmem_rl_cli.options import RunRequest
-from lowmem_rl_cli.text_page import this_page
+from lowmem_rl_cli.text_page import stdout_page
 
 if TYPE_CHECKING:
     from lowmem_rl.entrypoints.controls import Controls
@@ -93,7 +93,7 @@ def _watch(
     if as_json and result is not None:
         console.show_json(_as_json(result) | ({"controls": told.to_json()} if told else {}))
     elif told:
-        console.show("\n".join(line for words in told.words for line in this_page().fold(words, "")))
+        console.show("\n".join(line for words in told.words for line in stdout_page().fold(words, "")))
         console.show(f"The controls are in {RunDir(out).control('*')}, what they gained in {RunDir(out).controls}")
 
 

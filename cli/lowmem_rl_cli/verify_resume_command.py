@@ -10,7 +10,7 @@ from typing import Any
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.device import device_on
 from lowmem_rl.models.hardware import this_machine
-from lowmem_rl.telemetry.environment import machine_record
+from lowmem_rl.telemetry.environment import environment_record
 from lowmem_rl_bench.verify_resume import Kill, ResumeProof, verify_resume
 from lowmem_rl_cli import console
 
@@ -40,7 +40,7 @@ def to_record(proof: ResumeProof, kills: int, seed: int) -> dict[str, Any]:
     return {
         "date": date.today().isoformat(),
         "command": f"lowmem-rl verify-resume --kills {kills} --seed {seed}",
-        "machine": machine_record(machine, device_on(machine, RunConfig())),
+        "machine": environment_record(machine, device_on(machine, RunConfig())),
         **proof.to_json(),
     }
 

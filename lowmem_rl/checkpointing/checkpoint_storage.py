@@ -15,7 +15,7 @@ from typing import Any
 
 from lowmem_rl._version import __version__
 from lowmem_rl.errors import RunDirError
-from lowmem_rl.storage.disk import flush, write_folder
+from lowmem_rl.storage.disk import fsync, write_dir_atomic
 from lowmem_rl.storage.run_dir import RunDir, read_json, write_json
 
 FORMAT = 1
@@ -49,8 +49,8 @@ def write_checkpoint(run_dir: RunDir, step: int, fill: Callable[[Path], None], k
 
     for rows in (run_dir.metrics, run_dir.samples, run_dir.order, run_dir.rollbacks, run_dir.evaluations):
         if rows.exists():  # a checkpoint must not outlast the rows that lead to it
-            flush(rows)
-    write_folder(run_dir.checkpoint(step), fill_and_seal)
+            fsync(rows)
+    write_dir_atomic(run_dir.checkpoint(step), fill_and_seal)
     for old in [known for known, _ in _folders(run_dir) if known <= step][keep:]:
         shutil.rmtree(run_dir.checkpoint(old), ignore_errors=True)
 

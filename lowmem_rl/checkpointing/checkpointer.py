@@ -9,7 +9,7 @@ from lowmem_rl.checkpointing.checkpoint_storage import write_checkpoint
 from lowmem_rl.checkpointing.trainer_state import TrainerSnapshot, save_snapshot, take_snapshot
 from lowmem_rl.config.run_config import LoggingConfig
 from lowmem_rl.engine.policy import Policy
-from lowmem_rl.storage.disk import waiting_for_room
+from lowmem_rl.storage.disk import retry_when_disk_full
 from lowmem_rl.storage.run_dir import RunDir
 
 EVERY_S = 600.0
@@ -49,7 +49,7 @@ class Checkpointer:
 
     def write_now(self) -> bool:
         """Writes the last border, once and without waiting for room; says whether it is on the disk."""
-        with waiting_for_room(None):
+        with retry_when_disk_full(None):
             return self._try_to_write()
 
     def _try_to_write(self) -> bool:

@@ -26,7 +26,7 @@ from lowmem_rl.errors import ConfigError, RunDirError, SetupError, TaskError
 from lowmem_rl.evaluation.eval_result import EvalResult
 from lowmem_rl.example import Example
 from lowmem_rl.health.audit import DETECTORS
-from lowmem_rl.storage.disk import clear_up
+from lowmem_rl.storage.disk import remove_stale_tmp
 from lowmem_rl.storage.run_dir import RunDir, drop_rows_after, drop_torn_row, read_json, read_rows, write_json
 
 MAY_CHANGE = ("logging.", "health.", "eval.every", "eval.batch")
@@ -93,7 +93,7 @@ def _refusal(key: str, old: Mapping[str, object], merged: Mapping[str, SettingEn
     return ConfigProblem(f"{key} is {old.get(key)!r} in this run, and {given}", "It would be another run.")
 
 
-def keep_changes(run_dir: RunDir, composed: ResolvedConfig) -> None:
+def save_config_changes(run_dir: RunDir, composed: ResolvedConfig) -> None:
     """Writes down what the run goes on with in other values."""
     found, now = _read(run_dir.config), composed.config.model_dump(mode="json")
     if found["config"] == now:
@@ -121,7 +121,7 @@ def check_device(run_dir: RunDir, device: Device) -> None:
         )
 
 
-def other_machine_notes(run_dir: RunDir, here: Mapping[str, Any]) -> list[str]:
+def environment_change_notes(run_dir: RunDir, here: Mapping[str, Any]) -> list[str]:
     """Returns a note where the run began on another card or with other versions; `here` is this machine's record."""
     began = _read(run_dir.machine)
     then, now = began.get("versions"), here["versions"]
@@ -131,7 +131,7 @@ def other_machine_notes(run_dir: RunDir, here: Mapping[str, Any]) -> list[str]:
     return [f"goes on exactly, but rounds as this machine does: {', '.join(changed)}"] if changed else []
 
 
-def ailing_notes(run_dir: RunDir) -> list[str]:
+def previous_findings_note(run_dir: RunDir) -> list[str]:
     """Returns a note where the last audit left something critical: from the same weights it may come to that again."""
     try:
         findings = _read(run_dir.health).get("findings") if run_dir.health.exists() else None
@@ -145,19 +145,19 @@ def ailing_notes(run_dir: RunDir) -> list[str]:
     )
 
 
-def was_forced(run_dir: RunDir) -> bool:
+def used_force(run_dir: RunDir) -> bool:
     """Says whether the run was started with --force."""
     return bool(_read(run_dir.estimate).get("forced"))
 
 
-def take_back(run_dir: RunDir, config: RunConfig, tell: Callable[[str], None]) -> ResumeState:
+def restore_run_dir(run_dir: RunDir, config: RunConfig, tell: Callable[[str], None]) -> ResumeState:
     """Takes the directory back to its newest whole checkpoint, or to its beginning; returns how far the run is then.
 
     Raises `RunDirError` where no checkpoint is whole, or the rows that lead to it are missing.
     """
     began = time.monotonic()
     for folder in (run_dir.path, run_dir.checkpoints):
-        clear_up(folder)
+        remove_stale_tmp(folder)
     checkpoint = newest(run_dir, tell)
     step = checkpoint.step if checkpoint else 0
     for rows in (run_dir.metrics, run_dir.samples, run_dir.order, run_dir.rollbacks, run_dir.recoveries):

@@ -20,8 +20,8 @@ import torch
 from lowmem_rl.checkpointing.checkpoint_storage import COUNTS
 from lowmem_rl.engine.adapter import load_adapter
 from lowmem_rl.engine.policy import Policy
-from lowmem_rl.engine.rng import random_states
-from lowmem_rl.engine.unsloth_shortcuts import given_up, note_again, noted
+from lowmem_rl.engine.rng import rng_states
+from lowmem_rl.engine.unsloth_shortcuts import given_up, restore_shortcut_notes, shortcut_notes
 from lowmem_rl.grpo.micro_batches import Batch, BatchPlan
 from lowmem_rl.storage.run_dir import write_json
 
@@ -57,7 +57,7 @@ def take_snapshot(trainer: Any, counts: dict[str, Any]) -> TrainerSnapshot:
     """Returns the present border of the trainer's steps."""
     state = copy.copy(trainer.state)
     state.log_history = []  # it grows with the run, and metrics.jsonl has it
-    return TrainerSnapshot(state.global_step, random_states(), state, trainer.rollout_state(), counts)
+    return TrainerSnapshot(state.global_step, rng_states(), state, trainer.rollout_state(), counts)
 
 
 def save_snapshot(border: TrainerSnapshot, trainer: Any, policy: Policy, folder: Path) -> None:
@@ -93,7 +93,7 @@ class StepBoundaryMixin(TrlTrainer):
         found = torch.load(folder / ROLLOUT, weights_only=True)
         self._step, self.begun_at, self.told = found["micro_batches_done"], step, step
         self.layout = replace(self.layout, **found["layout"])
-        note_again(self.model, found.get("shortcuts", {}))
+        restore_shortcut_notes(self.model, found.get("shortcuts", {}))
         self.given_up = given_up(self.model)
         if found["rollout"] is not None:
             self.lay_out(found["rollout"], found["sampled_after"])
@@ -107,7 +107,7 @@ class StepBoundaryMixin(TrlTrainer):
             "layout": {name: getattr(self.layout, name) for name in CUT_FINER},
             "rollout": None if is_used_up or is_dropped else dict(self.rollout),
             "sampled_after": self.sampled_after,
-            "shortcuts": noted(self.model),
+            "shortcuts": shortcut_notes(self.model),
         }
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:

@@ -64,7 +64,7 @@ def build(policy: Policy, weights: Weights | None, places: int) -> Decoder:
     return merged(policy.model, places) if weights == "merged" else quantized(policy.model, places)
 
 
-def gap_of(
+def logprob_gap(
     policy: Policy, prompts: Sequence[Sequence[int]], sampled: Sequence[SampledCompletion], temperature: float = 1.0
 ) -> float:
     """Returns the mean distance of the sampled tokens' log-probabilities from those under the training weights."""
@@ -86,7 +86,7 @@ def _tried(policy: Policy, config: RunConfig, weights: Weights) -> SamplingBacke
     decoder, rows = build(policy, weights, training_row(config)), config.grpo.group_size
     prompts = [policy.tokenize(TRIAL)] * rows
     limits = StoppingCriteria(frozenset(), TRIAL_TOKENS, rows)
-    gap = gap_of(policy, prompts[:1], sample(decoder, prompts[:1], ["trial"], GREEDY, limits))
+    gap = logprob_gap(policy, prompts[:1], sample(decoder, prompts[:1], ["trial"], GREEDY, limits))
     if not gap <= max_gap(policy):  # NaN too
         return SamplingBackend("generate", None, f"our engine's log-probs lie {gap:.2g} nats from the model's own")
     ours = SamplingBackend("lowmem", weights, f"log-probs lie {gap:.1g} nats from the model's own")

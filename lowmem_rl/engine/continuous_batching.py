@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lowmem_rl.engine.decoder import Decoder, KVCache, prefill, step
 from lowmem_rl.engine.repetition_stop import LONGEST_PERIOD, WINDOW, is_looping
-from lowmem_rl.engine.sampling import SamplingParams, pick, row_noise
+from lowmem_rl.engine.sampling import SamplingParams, sample_token, uniform_noise
 from lowmem_rl.engine.upload import upload
 
 PREFILL_TOKENS = 8192
@@ -72,12 +72,12 @@ def sample(
 
     `forced` completions, which end in a stop id or at the limit, are read as if they were sampled: a replay.
     """
-    found = dict(sampled_as_they_end(decoder, prompts, names, params, limits, forced))
+    found = dict(iter_completions(decoder, prompts, names, params, limits, forced))
     return [found[row] for row in range(len(prompts))]
 
 
 @torch.inference_mode()  # around each resumption of the generator, never around what its caller does in between
-def sampled_as_they_end(
+def iter_completions(
     decoder: Decoder,
     prompts: Sequence[Sequence[int]],
     names: Sequence[str],
@@ -109,7 +109,7 @@ class _ContinuousBatch:
         self.waiting = _grouped(self.keys)
         self.slots = min(limits.rows, len(prompts))
         self.cache = KVCache(decoder, self.slots, max(map(len, prompts)) + width)
-        self.noise = upload(row_noise(names, width), device)
+        self.noise = upload(uniform_noise(names, width), device)
         self.forced = None if forced is None else upload(_padded(forced, width), device)
         self.stop = upload(torch.tensor(sorted(limits.stop_ids)), device)
         self.seen = None if params.repetition_penalty == 1.0 else upload(_seen_so_far(prompts, width), device)
@@ -148,7 +148,7 @@ class _ContinuousBatch:
         rows, counts, places = self.on_device[:, slots]
         forced = None if self.forced is None else self.forced[rows, counts]
         seen = None if self.seen is None else self.seen[rows, : self._longest(range(len(self.rows))[slots])]
-        tokens, log_probs = pick(logits, self.noise[rows, counts], self.params, seen, forced)
+        tokens, log_probs = sample_token(logits, self.noise[rows, counts], self.params, seen, forced)
         self.ids[rows, counts], self.log_probs[rows, counts] = tokens, log_probs
         if self.seen is not None:
             self.seen[rows, places + 1] = tokens

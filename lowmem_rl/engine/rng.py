@@ -12,7 +12,7 @@ import numpy
 import torch
 
 
-def random_states() -> dict[str, Any]:
+def rng_states() -> dict[str, Any]:
     """Returns the states, as transformers writes them."""
     states = {"python": random.getstate(), "numpy": numpy.random.get_state(), "cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
@@ -20,8 +20,8 @@ def random_states() -> dict[str, Any]:
     return states
 
 
-def put_back(states: Mapping[str, Any]) -> None:
-    """Goes on from states that `random_states` returned."""
+def restore_rng(states: Mapping[str, Any]) -> None:
+    """Goes on from states that `rng_states` returned."""
     random.setstate(states["python"])
     numpy.random.set_state(states["numpy"])
     torch.set_rng_state(states["cpu"])
@@ -30,10 +30,10 @@ def put_back(states: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def random_states_kept() -> Iterator[None]:
+def preserved_rng() -> Iterator[None]:
     """Puts them back at the end: what is done in between draws no number from a training."""
-    states = random_states()
+    states = rng_states()
     try:
         yield
     finally:
-        put_back(states)
+        restore_rng(states)

@@ -4,14 +4,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from lowmem_rl.config.run_config import RunConfig
-from lowmem_rl.engine.backend import SamplingBackend, build, choose, gap_of, max_gap
-from lowmem_rl.engine.continuous_batching import SampledCompletion, StoppingCriteria, sample, sampled_as_they_end
+from lowmem_rl.engine.backend import SamplingBackend, build, choose, logprob_gap, max_gap
+from lowmem_rl.engine.continuous_batching import SampledCompletion, StoppingCriteria, iter_completions, sample
 from lowmem_rl.engine.decoder import Decoder
 from lowmem_rl.engine.decoder_weights import UnsupportedModel
 from lowmem_rl.engine.hf_generate import Completion, answer, completion_of
 from lowmem_rl.engine.oom import OutOfMemory, RowLimit, catch_oom
 from lowmem_rl.engine.policy import Policy
-from lowmem_rl.engine.sampling import SamplingParams, names_of, own_random_numbers
+from lowmem_rl.engine.sampling import SamplingParams, own_random_numbers, stream_names
 from lowmem_rl.example import Message
 
 CHECKED_ROWS = 2
@@ -107,8 +107,8 @@ class Sampler:
         """Returns the mean difference of some rows, None where memory does not allow the look."""
         rows, theirs = prompts[:CHECKED_ROWS], sampled[:CHECKED_ROWS]
         if self.rollout_limit is None:
-            return gap_of(self.policy, rows, theirs, params.temperature)
-        found = catch_oom(lambda: gap_of(self.policy, rows, theirs, params.temperature))
+            return logprob_gap(self.policy, rows, theirs, params.temperature)
+        found = catch_oom(lambda: logprob_gap(self.policy, rows, theirs, params.temperature))
         return None if isinstance(found, OutOfMemory) else found
 
     def answers(
@@ -125,7 +125,7 @@ class Sampler:
         `names` seed the random streams of rows that are not picked greedily. With our engine a prompt takes the place
         of a row that has finished; where a prompt is too long for it, `generate` answers.
         """
-        names = names_of("answers", len(prompts)) if names is None else names
+        names = stream_names("answers", len(prompts)) if names is None else names
         left = list(range(len(prompts)))
         while left:
             rows = min(batch, self.answer_limit.rows or batch) if self.answer_limit else batch
@@ -186,7 +186,7 @@ class Sampler:
         limits: StoppingCriteria,
     ) -> Iterator[tuple[int, Completion]]:
         with self.policy.without_dropout():
-            for row, found in sampled_as_they_end(decoder, ids, names, params, limits):
+            for row, found in iter_completions(decoder, ids, names, params, limits):
                 yield row, completion_of(self.policy, found.ids)
 
     def _generated(

@@ -16,12 +16,12 @@ from lowmem_rl.engine.sampling_params import GREEDY as GREEDY
 from lowmem_rl.engine.sampling_params import SamplingParams as SamplingParams
 
 
-def names_of(what: object, rows: int) -> list[str]:
+def stream_names(what: object, rows: int) -> list[str]:
     """Returns the names of the rows of one sampling: what it is, and the row's number in it."""
     return [f"{what}/{row}" for row in range(rows)]
 
 
-def row_noise(names: Sequence[str], tokens: int) -> Tensor:
+def uniform_noise(names: Sequence[str], tokens: int) -> Tensor:
     """Returns a uniform number in [0, 1) for each row and token (rows, tokens); equal names, equal numbers."""
     return torch.stack([_stream(name, tokens) for name in names])
 
@@ -42,7 +42,7 @@ def _seed(name: str) -> int:
     return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big") >> 1
 
 
-def pick(
+def sample_token(
     logits: Tensor, noise: Tensor, params: SamplingParams, seen: Tensor | None = None, forced: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Returns each row's token and its log-probability under the temperature alone, both (rows,).

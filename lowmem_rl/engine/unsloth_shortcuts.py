@@ -26,14 +26,14 @@ NAMES = (
 )
 
 
-def noted(model: Any) -> dict[str, Any]:
+def shortcut_notes(model: Any) -> dict[str, Any]:
     """Returns what is noted on the model, as plain JSON data."""
     found = {name: getattr(model, f"_unsloth_{name}", None) for name in NAMES}
     return {name: _to_json(value) for name, value in found.items() if value is not None}
 
 
-def note_again(model: Any, notes: Mapping[str, Any]) -> None:
-    """Puts back what `noted` returned."""
+def restore_shortcut_notes(model: Any, notes: Mapping[str, Any]) -> None:
+    """Puts back what `shortcut_notes` returned."""
     for name in NAMES:
         if name in notes:
             setattr(model, f"_unsloth_{name}", _from_json(name, notes[name]))

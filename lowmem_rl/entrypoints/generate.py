@@ -10,7 +10,7 @@ from lowmem_rl.engine.device import device_on
 from lowmem_rl.engine.hf_generate import Completion
 from lowmem_rl.engine.policy import Policy, prepare_process
 from lowmem_rl.engine.sampler import Sampler
-from lowmem_rl.engine.sampling import GREEDY, SamplingParams, names_of
+from lowmem_rl.engine.sampling import GREEDY, SamplingParams, stream_names
 from lowmem_rl.engine.trained_model import check_adapter, config_of, find_learnt, load_trained
 from lowmem_rl.entrypoints.preflight import check_weights
 from lowmem_rl.errors import ConfigError
@@ -18,7 +18,7 @@ from lowmem_rl.example import Message
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.prompts import conversation
 from lowmem_rl.telemetry.events import Listener, PhaseStarted
-from lowmem_rl.telemetry.output_capture import library_talk_to
+from lowmem_rl.telemetry.output_capture import capture_library_output
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def ask(
     check_adapter(learnt)
     messages = conversation(_checked(prompt), config.task.prompt)
     check_weights(config)
-    with library_talk_to(learnt.run.log):
+    with capture_library_output(learnt.run.log):
         listen(PhaseStarted(f"loading {config.model.name} with the adapter"))
         device = device_on(this_machine(), config)
         prepare_process(config, device)
@@ -68,7 +68,7 @@ def _answers(sampler: Sampler, messages: tuple[Message, ...], samples: int | Non
         params,
         max_tokens=config.grpo.max_completion_tokens,
         batch=min(rows, config.eval.batch),
-        names=names_of(f"prompt {config.seed}", rows),
+        names=stream_names(f"prompt {config.seed}", rows),
     )
     return tuple(completion for _, completion in sorted(answered, key=lambda found: found[0]))
 

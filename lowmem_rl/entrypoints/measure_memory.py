@@ -32,7 +32,7 @@ from lowmem_rl.planning.overrides import with_overrides
 from lowmem_rl.planning.plan import Plan
 from lowmem_rl.telemetry.events import Listener, Note, PhaseStarted
 from lowmem_rl.telemetry.memory_profiler import MemoryProfiler, StepLengths, measures_phases_apart
-from lowmem_rl.telemetry.output_capture import library_talk_to
+from lowmem_rl.telemetry.output_capture import capture_library_output
 from lowmem_rl.training.measured_phases import first_step_rows
 
 
@@ -81,7 +81,10 @@ def measure(
     """
     inputs = prepare(composed, force=True)
     inputs = replace(inputs, plan=replace(inputs.plan, config=single_step(inputs.plan.config)))
-    with tempfile.TemporaryDirectory(prefix="lowmem-rl-measure-") as out, library_talk_to(Path(out) / "libraries.log"):
+    with (
+        tempfile.TemporaryDirectory(prefix="lowmem-rl-measure-") as out,
+        capture_library_output(Path(out) / "libraries.log"),
+    ):
         meter = _measured_step(inputs, Path(out), listen, repeats_nothing)
     rows = first_step_rows(meter, inputs.plan, source="measure")
     grpo, target = inputs.plan.config.grpo, inputs.plan.target

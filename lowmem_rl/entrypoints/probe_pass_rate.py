@@ -20,7 +20,7 @@ from lowmem_rl.storage.run_dir import write_json
 from lowmem_rl.tasks.select import draw_examples
 from lowmem_rl.tasks.task import Selection
 from lowmem_rl.telemetry.events import EvalProgressed, Listener, Note, PhaseStarted
-from lowmem_rl.telemetry.output_capture import library_talk_to
+from lowmem_rl.telemetry.output_capture import capture_library_output
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def run_probe(
     check_weights(config)
     examples = draw_examples(task, Selection("train", num_examples, config.task.levels, config.seed), num_examples)
     listen(PhaseStarted(f"loading {config.model.name}"))
-    with library_talk_to(path.with_suffix(".log")):
+    with capture_library_output(path.with_suffix(".log")):
         device = device_on(machine, config)
         prepare_process(config, device)
         prompts, limit = [example.prompt for example in examples], config.grpo.max_completion_tokens

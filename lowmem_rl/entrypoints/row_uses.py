@@ -5,7 +5,7 @@ from lowmem_rl.entrypoints.preflight import PreparedRun
 from lowmem_rl.rewards.perplexity import answer_text
 
 
-def uses_of_a_run(inputs: PreparedRun) -> tuple[SequenceUse, ...]:
+def sequence_uses(inputs: PreparedRun) -> tuple[SequenceUse, ...]:
     """Returns what loading is given."""
     config = inputs.plan.config
     held_out = [example.prompt for example in inputs.test]

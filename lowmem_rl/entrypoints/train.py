@@ -10,15 +10,15 @@ from typing import Any
 from lowmem_rl.checkpointing.checkpointer import Checkpointer
 from lowmem_rl.checkpointing.resume import (
     ResumeState,
-    ailing_notes,
     check_device,
     check_examples,
     digest_of,
+    environment_change_notes,
     is_finished,
-    keep_changes,
-    other_machine_notes,
-    take_back,
-    was_forced,
+    previous_findings_note,
+    restore_run_dir,
+    save_config_changes,
+    used_force,
 )
 from lowmem_rl.checkpointing.rollback import Rollback, with_old_checkpoints
 from lowmem_rl.config.compose import ResolvedConfig
@@ -27,10 +27,10 @@ from lowmem_rl.engine.backend import SamplingBackend
 from lowmem_rl.engine.logprobs import view_of
 from lowmem_rl.engine.oom import OutOfMemory, catch_oom
 from lowmem_rl.engine.policy import Policy, load_policy, prepare_process, shares_prompts
-from lowmem_rl.engine.rng import random_states_kept
+from lowmem_rl.engine.rng import preserved_rng
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.entrypoints.preflight import PreparedRun, prepare
-from lowmem_rl.entrypoints.row_uses import uses_of_a_run
+from lowmem_rl.entrypoints.row_uses import sequence_uses
 from lowmem_rl.errors import DoesNotFit, RunDirError
 from lowmem_rl.evaluation.eval_result import EvalResult
 from lowmem_rl.evaluation.eval_set import questions_of
@@ -38,18 +38,18 @@ from lowmem_rl.grpo.oom_policy import OomPolicy
 from lowmem_rl.grpo.prompt_order import arranged, order_of
 from lowmem_rl.grpo.train_dataset import check_enough, to_dataset, tokens_of, within_prompt_limit
 from lowmem_rl.models.hardware import GIB, this_machine
-from lowmem_rl.planning.oom_advice import cure
+from lowmem_rl.planning.oom_advice import suggest_fix
 from lowmem_rl.planning.overrides import planner_origins
 from lowmem_rl.rewards.isolated import isolated
 from lowmem_rl.rewards.model_reward import bind_rewards, without_model
 from lowmem_rl.signal.pass_rate import PassRate
-from lowmem_rl.storage.disk import DiskFullRetry, waiting_for_room, write_folder
+from lowmem_rl.storage.disk import DiskFullRetry, retry_when_disk_full, write_dir_atomic
 from lowmem_rl.storage.lock import locked
 from lowmem_rl.storage.run_dir import RunDir, append_row, read_rows, write_json
 from lowmem_rl.tasks.curriculum import RolloutOutcome, read_order
-from lowmem_rl.telemetry.environment import machine_record
-from lowmem_rl.telemetry.events import AdapterSaved, Listener, Note, PhaseStarted, StepEnded, undisturbed
-from lowmem_rl.telemetry.output_capture import library_talk_to
+from lowmem_rl.telemetry.environment import environment_record
+from lowmem_rl.telemetry.events import AdapterSaved, Listener, Note, PhaseStarted, StepEnded, isolate_listener
+from lowmem_rl.telemetry.output_capture import capture_library_output
 from lowmem_rl.telemetry.trackers import attach_trackers, tell_trackers, trackers_in
 from lowmem_rl.training.eval_schedule import BestCheckpoint, EvalSchedule
 from lowmem_rl.training.final_report import write_final_report
@@ -90,10 +90,10 @@ def run(
     its first step leaves `out` as it was.
     """
     inputs = prepare(composed, force=force, pass_rate=pass_rate)
-    run_dir, listen = RunDir.create(out), undisturbed(listen)
+    run_dir, listen = RunDir.create(out), isolate_listener(listen)
     with locked(run_dir.lock, lambda text: listen(Note(text))):
         begin(run_dir, composed, inputs)  # not before: of two that begin here at once, one alone may write
-        with library_talk_to(run_dir.log):
+        with capture_library_output(run_dir.log):
             return Run(run_dir, inputs, listen).go()
 
 
@@ -105,25 +105,25 @@ def resume(
     `composed` is what `resuming.read_composed` found there. Raises as `run` does, and `RunDirError` for a directory
     that is in use, damaged, or of another version.
     """
-    run_dir, listen = RunDir(out), undisturbed(listen)
+    run_dir, listen = RunDir(out), isolate_listener(listen)
     with locked(run_dir.lock, lambda text: listen(Note(text))):
         if is_finished(run_dir):
             return None
         inputs = prepare(composed, force=True)  # the gate was passed when the run began
         for refusal in inputs.overridden:
-            if isinstance(refusal, DoesNotFit) and not (force or was_forced(run_dir)):
+            if isinstance(refusal, DoesNotFit) and not (force or used_force(run_dir)):
                 raise refusal
         check_device(run_dir, inputs.device)
-        notes = other_machine_notes(run_dir, machine_record(this_machine(), inputs.device))
-        inputs = replace(inputs, overridden=(), notes=(*inputs.notes, *notes, *ailing_notes(run_dir)))
-        standing = take_back(run_dir, composed.config, lambda text: listen(Note(text)))
+        notes = environment_change_notes(run_dir, environment_record(this_machine(), inputs.device))
+        inputs = replace(inputs, overridden=(), notes=(*inputs.notes, *notes, *previous_findings_note(run_dir)))
+        standing = restore_run_dir(run_dir, composed.config, lambda text: listen(Note(text)))
         try:
-            keep_changes(run_dir, composed)
+            save_config_changes(run_dir, composed)
         except OSError as error:
             raise RunDirError(
                 f"{run_dir.config} cannot be written: {error.strerror}.", hint="Mend that, and repeat the command."
             ) from error
-        with library_talk_to(run_dir.log):
+        with capture_library_output(run_dir.log):
             return Run(run_dir, inputs, listen, standing).go()
 
 
@@ -134,7 +134,7 @@ def begin(run_dir: RunDir, composed: ResolvedConfig, inputs: PreparedRun) -> Non
     forced = [str(refusal) for refusal in inputs.overridden]
     known = {"preset": composed.preset, "card": composed.card, "config": resolved, "origins": origins}
     try:
-        write_json(run_dir.machine, machine_record(this_machine(), inputs.device))
+        write_json(run_dir.machine, environment_record(this_machine(), inputs.device))
         write_json(run_dir.estimate, inputs.plan.to_json() | {"forced": forced})
         write_json(run_dir.config, known)  # the last one: a run that has it can be gone on with
     except OSError as error:
@@ -161,19 +161,19 @@ class Run:
         self.train_examples = list(inputs.train)
         self.test_examples = list(inputs.test)
         self.further = inputs.further
-        self.uses = uses_of_a_run(inputs)
+        self.uses = sequence_uses(inputs)
         self.listen = listen
         self.standing = standing or ResumeState()
         self.is_new, self.is_put_back = standing is None, self.standing.checkpoint is None
         self.peaks = PeakMemory(run_dir, inputs.device, inputs.plan, self.standing)
         self.recovery = OomPolicy(
-            self.config, run_dir.recoveries, self._note, partial(cure, self.config, self.plan.target)
+            self.config, run_dir.recoveries, self._note, partial(suggest_fix, self.config, self.plan.target)
         )
         self.recovery.step = self.standing.step
 
     def go(self) -> RunResult:
         """Loads, evaluates, trains, evaluates, saves."""
-        with handle_stop_signals() as self.stop, waiting_for_room(DiskFullRetry(self._note, self.stop.sleep)):
+        with handle_stop_signals() as self.stop, retry_when_disk_full(DiskFullRetry(self._note, self.stop.sleep)):
             self.endings = ShutdownPolicy(self.run_dir, self.stop, self._note, is_new=self.is_new)
             with (
                 isolated(self.rewards) as self.rewards,  # a reward of the user's that hangs costs one completion
@@ -331,10 +331,10 @@ class Run:
 
     def _write_adapter(self, policy: Policy) -> None:
         """A 4-bit model's `state_dict` packs its quantisation's constants on the card: that may need a second try."""
-        found = catch_oom(lambda: write_folder(self.run_dir.adapter, policy.save_adapter))
+        found = catch_oom(lambda: write_dir_atomic(self.run_dir.adapter, policy.save_adapter))
         if isinstance(found, OutOfMemory):
             with self.recovery.stopped("between", lambda: "While the adapter was saved"):
-                write_folder(self.run_dir.adapter, policy.save_adapter)
+                write_dir_atomic(self.run_dir.adapter, policy.save_adapter)
 
     def _drawn(self) -> list[RolloutOutcome]:
         """Returns the rounds of sampling that the run has done."""
@@ -386,7 +386,7 @@ class Run:
 
     def _evaluate_during(self, step: int) -> None:
         """Evaluates, and leaves training as it is; what is not done again there ends the run as an evaluation's."""
-        with random_states_kept(), self.recovery.stopped("evaluation", lambda: f"In the evaluation after step {step}"):
+        with preserved_rng(), self.recovery.stopped("evaluation", lambda: f"In the evaluation after step {step}"):
             self.evaluations.during(step)
 
 

@@ -16,20 +16,20 @@ from lowmem_rl.errors import ConfigError, RunDirError
 from lowmem_rl.evaluation.eval_set import held_out_examples
 from lowmem_rl.evaluation.grader import Grader, judge_of
 from lowmem_rl.export.export_spec import ExportSpec, form_of
-from lowmem_rl.export.gguf import FILE, LlamaCpp, convert, find_llama_cpp, hear_gguf
+from lowmem_rl.export.gguf import FILE, LlamaCpp, answer_with_gguf, convert, find_llama_cpp
 from lowmem_rl.export.model_answers import Answer
 from lowmem_rl.export.model_card import card_of
 from lowmem_rl.export.plain_loader import BaseModelSpec
 from lowmem_rl.export.proof import AccuracyCheck, ModelAnswers, Proof, check_accuracy, check_tokens
-from lowmem_rl.export.reference_answers import ReferenceAnswers, hear_trained
-from lowmem_rl.export.subprocess_job import JobFailed, do_apart
+from lowmem_rl.export.reference_answers import ReferenceAnswers, answer_with_trained
+from lowmem_rl.export.subprocess_job import JobFailed, run_in_subprocess
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.models.lookup import model_path
 from lowmem_rl.reports.run_record import read_record
 from lowmem_rl.storage.run_dir import RunDir, read_json, write_json
 from lowmem_rl.tasks.task_registry import load_task
 from lowmem_rl.telemetry.events import Listener, PhaseStarted
-from lowmem_rl.telemetry.output_capture import library_talk_to
+from lowmem_rl.telemetry.output_capture import capture_library_output
 
 ITEMS = {"tokens": 64, "accuracy": 200}
 """Held-out items of a proof, by its kind."""
@@ -78,9 +78,9 @@ def export(
     task = load_task(config.task)
     asked, judge = held_out_examples(task, config.task, examples or ITEMS[form.kind]), judge_of(task)
     check_weights(config)
-    with library_talk_to(run.log):
+    with capture_library_output(run.log):
         listen(PhaseStarted(f"loading {config.model.name} with the adapter"))
-        trained = hear_trained(learnt, config, device, asked, listen)
+        trained = answer_with_trained(learnt, config, device, asked, listen)
         with _written_aside(path) as aside:
             listen(PhaseStarted(f"writing {form.to} files"))
             write(form, learnt, trained, aside)
@@ -88,7 +88,9 @@ def export(
                 proof = _as_gguf(llama_cpp, run, trained, aside, judge, listen)
             else:
                 listen(PhaseStarted("loading it again with transformers and peft alone, and asking the same"))
-                proof = compared(form, trained, do_apart("receiver", question(form, trained, aside), run.log), judge)
+                proof = compared(
+                    form, trained, run_in_subprocess("receiver", question(form, trained, aside), run.log), judge
+                )
             _accept(proof, form, learnt, path, aside)
     return Export(path, form, proof)
 
@@ -115,7 +117,7 @@ def write(form: ExportSpec, learnt: TrainedAdapter, trained: ReferenceAnswers, f
     original = form.base == "16bit"
     base = BaseModelSpec(model_path(form.base_name), trained.base.revision, None, "auto") if original else trained.base
     order = {"base": base.to_json(), "adapter": str(learnt.adapter.resolve()), "folder": str(folder)}
-    if do_apart("merge", order, learnt.run.log)["was_quantised"] and original:
+    if run_in_subprocess("merge", order, learnt.run.log)["was_quantised"] and original:
         raise ConfigError(
             f"{form.base_name} is stored in 4 bit: there is no 16-bit original of it.", hint="Leave --base out."
         )
@@ -159,7 +161,7 @@ def _as_gguf(
     for path in merged:
         path.unlink()
     listen(PhaseStarted("loading it again with llama.cpp, and asking the same"))
-    texts = [trained.prefill + text for text in hear_gguf(llama_cpp, file, trained.asked, run.log)]
+    texts = [trained.prefill + text for text in answer_with_gguf(llama_cpp, file, trained.asked, run.log)]
     return Proof("accuracy", None, _right(trained, texts, judge))
 
 

@@ -57,7 +57,7 @@ def convert(found: LlamaCpp, merged: Path, file: Path, log: Path) -> None:
         raise JobFailed(f"{CONVERTER} ended with {done.returncode}", hint=f"What it said is in {log}.")
 
 
-def hear_gguf(found: LlamaCpp, file: Path, asked: ExportPrompts, log: Path) -> list[str]:
+def answer_with_gguf(found: LlamaCpp, file: Path, asked: ExportPrompts, log: Path) -> list[str]:
     """Returns what the file answers to the prompts, greedily: a text each. Raises `JobFailed`."""
     places = max(map(len, asked.prompts)) + asked.max_tokens
     with _serving(found, file, places, log) as address:

@@ -32,7 +32,7 @@ class ReferenceAnswers:
     base: BaseModelSpec
 
 
-def hear_trained(
+def answer_with_trained(
     learnt: TrainedAdapter, config: RunConfig, device: Device, examples: Sequence[Example], listen: Listener
 ) -> ReferenceAnswers:
     """Asks the model as training has it, and lets go of it.

@@ -16,7 +16,7 @@ class JobFailed(LowMemError):
     """The work did not end well; the message is the last line of what it said."""
 
 
-def do_apart(work: str, order: Mapping[str, Any], log: Path) -> Any:
+def run_in_subprocess(work: str, order: Mapping[str, Any], log: Path) -> Any:
     """Returns the answer of `lowmem_rl.export.<work>`; what libraries say goes to `log`. Raises `JobFailed`."""
     with tempfile.TemporaryDirectory() as folder, log.open("a+", encoding="utf-8", errors="replace") as talk:
         answer = Path(folder, "answer.json")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lowmem_rl.engine.oom import OutOfMemory, catch_oom
-from lowmem_rl.engine.rng import put_back, random_states
+from lowmem_rl.engine.rng import restore_rng, rng_states
 
 TOKEN_MEANS = ("entropy", "kl", "clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean")
 """Metrics of TRL's that are means over a micro-batch's tokens."""
@@ -31,11 +31,11 @@ class StepSnapshot:
     @classmethod
     def of(cls, metrics: Mapping[str, list[float]]) -> "StepSnapshot":
         """Remembers the present state; TRL's `metrics` are those of training."""
-        return cls(random_states(), {name: len(values) for name, values in metrics.items()})
+        return cls(rng_states(), {name: len(values) for name, values in metrics.items()})
 
     def restore(self, metrics: Mapping[str, list[float]]) -> None:
         """Puts random states and metrics back."""
-        put_back(self.random)
+        restore_rng(self.random)
         for name, values in metrics.items():
             del values[self.logged.get(name, 0) :]
         self.tokens = 0

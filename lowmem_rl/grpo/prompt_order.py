@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.example import Example
-from lowmem_rl.grpo.train_dataset import Prompt, prompts_needed, prompts_of_a_rollout, to_prompt
+from lowmem_rl.grpo.train_dataset import Prompt, prompts_needed, prompts_per_rollout, to_prompt
 from lowmem_rl.tasks.curriculum import Rates, RolloutOutcome, SignalWindow, arrange, read_rates
 
 SPARE = 2
@@ -30,14 +30,14 @@ def examples_to_draw(config: RunConfig, rates: Rates) -> int:
     if config.curriculum.by == "none":
         return SPARE * prompts_needed(config)
     if config.curriculum.how == "window":
-        return max(prompts_of_a_rollout(config), prompts_asked(config) // TIMES_ASKED, len(rates))
+        return max(prompts_per_rollout(config), prompts_asked(config) // TIMES_ASKED, len(rates))
     return SPARE * prompts_asked(config)
 
 
 def prompts_asked(config: RunConfig) -> int:
     """Returns how many prompts the run asks: those of its rounds of sampling."""
     steps_of_a_rollout = config.grpo.steps_per_rollout * config.grpo.passes_per_rollout
-    return -(-config.grpo.steps // steps_of_a_rollout) * prompts_of_a_rollout(config)
+    return -(-config.grpo.steps // steps_of_a_rollout) * prompts_per_rollout(config)
 
 
 def arranged(examples: Sequence[Example], config: RunConfig, rates: Rates) -> list[Example]:

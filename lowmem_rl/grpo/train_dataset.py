@@ -14,7 +14,7 @@ Prompt = dict[str, Any]
 every list of a row, and hands each row over once a micro-batch."""
 
 
-def prompts_of_a_rollout(config: RunConfig) -> int:
+def prompts_per_rollout(config: RunConfig) -> int:
     """Prompts of one round of sampling."""
     return config.grpo.prompts_per_step * config.grpo.steps_per_rollout
 
@@ -22,7 +22,7 @@ def prompts_of_a_rollout(config: RunConfig) -> int:
 def prompts_needed(config: RunConfig) -> int:
     """Prompts that a run draws at most: whole rollouts, each example once."""
     rollouts = -(-config.grpo.steps // config.grpo.steps_per_rollout)
-    return rollouts * prompts_of_a_rollout(config)
+    return rollouts * prompts_per_rollout(config)
 
 
 def within_prompt_limit(policy: Policy, examples: Sequence[Example], max_prompt_tokens: int) -> list[Example]:
@@ -32,7 +32,7 @@ def within_prompt_limit(policy: Policy, examples: Sequence[Example], max_prompt_
 
 def check_enough(examples: Sequence[Example], config: RunConfig, *, overlong: int) -> None:
     """Raises `TaskError` where the usable examples do not fill one round of sampling."""
-    needed = prompts_of_a_rollout(config)
+    needed = prompts_per_rollout(config)
     if len(examples) >= needed:
         return
     limit = f"; {overlong} more have over {config.grpo.max_prompt_tokens} prompt tokens" if overlong else ""

@@ -1,4 +1,4 @@
-"""The audit: every symptom looks at the record, once at its end (`watch`) or after each of its steps (`examine`)."""
+"""The audit: every symptom looks at the record, once at its end (`detect_all`) or after each of its steps (`audit`)."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -73,7 +73,7 @@ class HealthReport:
         return "\n".join([*lines, DISCLAIMER])
 
 
-def watch(record: RunHistory) -> tuple[HealthFinding, ...]:
+def detect_all(record: RunHistory) -> tuple[HealthFinding, ...]:
     """Returns what ails a run now, the worst first; meant to be asked after each step."""
     if not record.rows:
         return ()
@@ -81,14 +81,14 @@ def watch(record: RunHistory) -> tuple[HealthFinding, ...]:
     return _sorted(finding for finding in found if finding is not None)
 
 
-def examine(record: RunHistory) -> HealthReport:
-    """Audits a whole run: what `watch` would have said after each step, each name once, at its worst.
+def audit(record: RunHistory) -> HealthReport:
+    """Audits a whole run: what `detect_all` would have said after each step, each name once, at its worst.
 
     A note that no longer holds is left out.
     """
     worst: dict[str, HealthFinding] = {}
     for moment in _moments(record):
-        now = {finding.name: finding for finding in watch(moment)}
+        now = {finding.name: finding for finding in detect_all(moment)}
         past = {name: replace(finding, lasts=False) for name, finding in worst.items()}
         worst = past | {name: _merged(past.get(name), finding) for name, finding in now.items()}
     missing = {s.name: str(s.needs) for s in DETECTORS if not record.rows or not s.needs.met_by(record)}

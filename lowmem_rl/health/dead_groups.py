@@ -20,7 +20,7 @@ WASTEFUL, HOPELESS = 0.5, 0.25
 RELIABILITY = 0.85
 
 
-def look(record: RunHistory) -> HealthFinding | None:
+def detect(record: RunHistory) -> HealthFinding | None:
     shares = record.last("informative_share", LONG_WINDOW)
     share, groups = fmean(shares), len(shares) * record.prompts_per_round
     pass_rate = fmean(record.last("accuracy", LONG_WINDOW))
@@ -72,4 +72,4 @@ def _is_one_text(group: Group) -> bool:
     return len({sample.completion for sample in group}) == 1
 
 
-SYMPTOM = Detector(NAME, Requirements(WINDOW, ("informative_share", "accuracy")), look)
+SYMPTOM = Detector(NAME, Requirements(WINDOW, ("informative_share", "accuracy")), detect)

@@ -16,7 +16,7 @@ PENALTIES = ("repetition", "soft_overlong")
 """Rewards of ours of which 0 is the best."""
 
 
-def look(record: RunHistory) -> HealthFinding | None:
+def detect(record: RunHistory) -> HealthFinding | None:
     rounds = rounds_to_tell(record)
     if len(record.rounds) < rounds:
         return None
@@ -74,4 +74,4 @@ def _silent_score(record: RunHistory, rounds: int) -> HealthFinding | None:
     )
 
 
-SYMPTOM = Detector(NAME, Requirements(WINDOW, ("accuracy",)), look)
+SYMPTOM = Detector(NAME, Requirements(WINDOW, ("accuracy",)), detect)

@@ -17,7 +17,7 @@ MOST_INFORMATIVE = 0.5
 RELIABILITY = 0.8
 
 
-def look(record: RunHistory) -> HealthFinding | None:
+def detect(record: RunHistory) -> HealthFinding | None:
     entropy, start = fmean(record.last("entropy", WINDOW)), fmean(record.first("entropy", START))
     if entropy > max(COLLAPSED_NATS, COLLAPSED_SHARE * start):
         return None
@@ -36,4 +36,4 @@ def look(record: RunHistory) -> HealthFinding | None:
     )
 
 
-SYMPTOM = Detector(NAME, Requirements(START + WINDOW, ("entropy", "informative_share", "accuracy")), look)
+SYMPTOM = Detector(NAME, Requirements(START + WINDOW, ("entropy", "informative_share", "accuracy")), detect)

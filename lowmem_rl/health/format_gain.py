@@ -11,7 +11,7 @@ LARGE_RISE, NO_GAIN = 0.2, 0.05
 RELIABILITY = 0.85
 
 
-def look(record: RunHistory) -> HealthFinding | None:
+def detect(record: RunHistory) -> HealthFinding | None:
     accuracy = shift(record.first("accuracy", START), record.last("accuracy", WINDOW))
     for name in form_scores(record):
         before, after = record.first_scores(name, START), record.last_scores(name, WINDOW)
@@ -38,4 +38,4 @@ def _compare(record: RunHistory, name: str, form: Shift, accuracy: Shift) -> Hea
     )
 
 
-SYMPTOM = Detector(NAME, Requirements(START + WINDOW, ("accuracy",), alike=True), look)
+SYMPTOM = Detector(NAME, Requirements(START + WINDOW, ("accuracy",), alike=True), detect)

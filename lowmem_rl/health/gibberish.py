@@ -20,7 +20,7 @@ CLEAR = 2.0
 RELIABILITY = 0.9
 
 
-def look(record: RunHistory) -> HealthFinding | None:
+def detect(record: RunHistory) -> HealthFinding | None:
     groups = record.recent_groups(FEWEST_PROMPTS)
     is_gibberish = _judge(record)
     share = fmean(fmean(map(is_gibberish, group)) for group in groups)
@@ -51,4 +51,4 @@ def _cure(record: RunHistory) -> str:
     return f"Lower optimizer.learning_rate to {record.config.optimizer.learning_rate / 10:g} and start before it."
 
 
-SYMPTOM = Detector(NAME, Requirements(prompts=FEWEST_PROMPTS), look)
+SYMPTOM = Detector(NAME, Requirements(prompts=FEWEST_PROMPTS), detect)

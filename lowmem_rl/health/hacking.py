@@ -27,7 +27,7 @@ FALL = 0.05
 RELIABILITY = 0.8
 
 
-def look(record: RunHistory) -> HealthFinding | None:
+def detect(record: RunHistory) -> HealthFinding | None:
     if (paid := _paid(record)) is None or paid.z < SURELY_MOVED or paid.change < RISE:
         return None
     accuracy = shift(record.first("accuracy", START), record.last("accuracy", WINDOW))
@@ -71,4 +71,4 @@ def _held_out_fall(record: RunHistory) -> tuple[EvalPoint, EvalPoint] | None:
     return (before, after) if z <= -SURE and after.pass_at_1 <= before.pass_at_1 - FALL else None
 
 
-SYMPTOM = Detector(NAME, Requirements(START + WINDOW, ("reward", "accuracy")), look)
+SYMPTOM = Detector(NAME, Requirements(START + WINDOW, ("reward", "accuracy")), detect)

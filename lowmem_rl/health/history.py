@@ -186,7 +186,7 @@ def score_in(row: Row, reward: str) -> float:
     return next(numbers([row], _metric(reward)), 0.0)
 
 
-def read_record(run_dir: RunDir) -> RunHistory:
+def read_history(run_dir: RunDir) -> RunHistory:
     """Reads what the audit needs. Raises `RunDirError` for a directory or a file that is none of a run's."""
     return RunHistory(
         _read_config(run_dir),

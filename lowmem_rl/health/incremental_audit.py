@@ -5,7 +5,7 @@ It is asked after each row, and by the same looks as the audit afterwards: what 
 
 from collections.abc import Iterable, Iterator
 
-from lowmem_rl.health.audit import watch
+from lowmem_rl.health.audit import detect_all
 from lowmem_rl.health.detector import SEVERITIES, HealthFinding, Severity
 from lowmem_rl.health.history import EvalPoint, RollbackRecord, RunHistory, Sample
 from lowmem_rl.storage.run_dir import Row
@@ -16,7 +16,7 @@ class IncrementalAudit:
 
     def __init__(self, record: RunHistory) -> None:
         self.record = record.lasting()
-        self.ailing: tuple[HealthFinding, ...] = watch(self.record)
+        self.ailing: tuple[HealthFinding, ...] = detect_all(self.record)
         """What ails the run after its last row, the worst first."""
         self.told: dict[str, Severity] = {}
         self._news()  # a run that is taken up again was told of these
@@ -32,13 +32,13 @@ class IncrementalAudit:
     def on_row(self, row: Row) -> tuple[HealthFinding, ...]:
         """Takes in the row of a step. Returns what ails the run that was not told yet, or was told as less grave."""
         self.record = self.record.plus(rows=(row,))
-        self.ailing = watch(self.record)
+        self.ailing = detect_all(self.record)
         return self._news()
 
     def on_rollback(self, undone: RollbackRecord) -> None:
         """Forgets what lies between the checkpoint that the run went back to and now."""
         self.record = self.record.without(undone)
-        self.ailing = watch(self.record)
+        self.ailing = detect_all(self.record)
 
     def _news(self) -> tuple[HealthFinding, ...]:
         news = tuple(finding for finding in self.ailing if self._is_news(finding))

@@ -18,7 +18,7 @@ SURE_OF_EIGHT = 2.8
 RELIABILITY = 0.85
 
 
-def look(record: RunHistory) -> HealthFinding | None:
+def detect(record: RunHistory) -> HealthFinding | None:
     groups = record.recent_groups(FEWEST_PROMPTS)
     if len({group[0].answer for group in groups}) < FEWEST_ANSWERS:
         return None
@@ -42,4 +42,4 @@ def _short(text: str) -> str:
     return repr(text if len(text) <= 40 else text[:37] + "...")
 
 
-SYMPTOM = Detector(NAME, Requirements(prompts=FEWEST_PROMPTS), look)
+SYMPTOM = Detector(NAME, Requirements(prompts=FEWEST_PROMPTS), detect)

@@ -16,7 +16,7 @@ FEWEST = 3
 """Values of rows, whose median counts: the estimator (k3) has heavy tails."""
 
 
-def look(record: RunHistory) -> HealthFinding | None:
+def detect(record: RunHistory) -> HealthFinding | None:
     measured = distance(record)
     if measured is None or (kl := measured[0]) < FAR_NATS:
         return None
@@ -52,4 +52,4 @@ def _in_evaluations(record: RunHistory) -> tuple[float, tuple[int, int]] | None:
     return None
 
 
-SYMPTOM = Detector(NAME, Requirements(metrics=("kl",), evaluated="kl_nats"), look)
+SYMPTOM = Detector(NAME, Requirements(metrics=("kl",), evaluated="kl_nats"), detect)

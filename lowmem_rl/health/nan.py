@@ -8,7 +8,7 @@ NAME = "not_a_number"
 WATCHED = ("loss", "grad_norm", "reward")
 
 
-def look(record: RunHistory) -> HealthFinding | None:
+def detect(record: RunHistory) -> HealthFinding | None:
     row = record.rows[-1]
     watched = [name for name in WATCHED if name in row and not (name == "grad_norm" and is_only_skipped(row))]
     broken = [name for name in watched if not list(numbers([row], name))]
@@ -39,4 +39,4 @@ def _cure(record: RunHistory, broken: list[str]) -> str:
     return f"Lower optimizer.learning_rate to {record.config.optimizer.learning_rate / 10:g} and go on from before it."
 
 
-SYMPTOM = Detector(NAME, Requirements(), look)
+SYMPTOM = Detector(NAME, Requirements(), detect)

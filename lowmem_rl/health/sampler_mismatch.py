@@ -10,7 +10,7 @@ from lowmem_rl.health.history import RunHistory, numbers
 NAME = "sampler_mismatch"
 
 
-def look(record: RunHistory) -> HealthFinding | None:
+def detect(record: RunHistory) -> HealthFinding | None:
     """Looks at the last round alone: a fall-back mends the next one, and a run may go back behind it."""
     last = record.rounds[-1:]
     if not any(row.get("sampler_fell_back") for row in last):
@@ -29,4 +29,4 @@ def look(record: RunHistory) -> HealthFinding | None:
     )
 
 
-SYMPTOM = Detector(NAME, Requirements(metrics=("rollout_gap_nats",)), look)
+SYMPTOM = Detector(NAME, Requirements(metrics=("rollout_gap_nats",)), detect)

@@ -23,7 +23,7 @@ ANSWERED = ("\\boxed{", "</answer>", "####")
 RELIABILITY = 0.85
 
 
-def look(record: RunHistory) -> HealthFinding | None:
+def detect(record: RunHistory) -> HealthFinding | None:
     return _unpaid_tags(record) or _strange_voice(record) or _no_stop(record)
 
 
@@ -77,4 +77,4 @@ def _if_common(record: RunHistory, has_it: Callable[[Sample], bool], what: str, 
     )
 
 
-SYMPTOM = Detector(NAME, Requirements(prompts=FEWEST_PROMPTS), look)
+SYMPTOM = Detector(NAME, Requirements(prompts=FEWEST_PROMPTS), detect)

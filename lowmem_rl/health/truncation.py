@@ -15,7 +15,7 @@ RELIABILITY = 0.95
 FEWEST = 5
 
 
-def look(record: RunHistory) -> HealthFinding | None:
+def detect(record: RunHistory) -> HealthFinding | None:
     shares = record.last("truncated_share", WINDOW)
     share, prompts = fmean(shares), len(shares) * record.prompts_per_round
     errors = errors_above(share, COMMON, prompts)
@@ -32,4 +32,4 @@ def look(record: RunHistory) -> HealthFinding | None:
     )
 
 
-SYMPTOM = Detector(NAME, Requirements(FEWEST, ("truncated_share",)), look)
+SYMPTOM = Detector(NAME, Requirements(FEWEST, ("truncated_share",)), detect)

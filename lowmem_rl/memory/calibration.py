@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from lowmem_rl.memory.driver_overhead import CONTEXT, SLACK, context, squeezed
+from lowmem_rl.memory.driver_overhead import CONTEXT, SLACK, capped_to_card, context
 from lowmem_rl.memory.estimate import MemoryEstimate
 from lowmem_rl.memory.terms import Term
 from lowmem_rl.memory.workload import Stack
@@ -115,7 +115,8 @@ class Calibration:
     def apply(self, estimate: MemoryEstimate, card: Card | None) -> MemoryEstimate:
         """Returns the estimate with its overhead as measured."""
         phases = {
-            phase: squeezed([self._scaled(one) for one in parts], card) for phase, parts in estimate.phases.items()
+            phase: capped_to_card([self._scaled(one) for one in parts], card)
+            for phase, parts in estimate.phases.items()
         }
         return replace(estimate, phases=phases)
 

@@ -81,7 +81,7 @@ def _unused_blocks(workload: Workload, shape: ModelShape, dynamic: Sequence[Term
     return max(kept + chain + layer - sum(one.expected_bytes for one in dynamic), 0.0)
 
 
-def squeezed(terms: Sequence[Term], card: Card | None) -> tuple[Term, ...]:
+def capped_to_card(terms: Sequence[Term], card: Card | None) -> tuple[Term, ...]:
     """Returns the terms with the slack cut to what the card has left: PyTorch frees cached blocks before it fails."""
     if card is None:
         return tuple(terms)

@@ -206,7 +206,7 @@ def _moment(
     if shape.architecture not in KNOWN_ARCHITECTURES:
         resident, passing = tuple(map(_widened, resident)), tuple(map(_widened, passing))
     slack = driver_overhead.slack(workload, shape, passing, card, learning=learning)
-    return driver_overhead.squeezed((*resident, *passing, slack, driver_overhead.context(card)), card)
+    return driver_overhead.capped_to_card((*resident, *passing, slack, driver_overhead.context(card)), card)
 
 
 def _widened(one: Term) -> Term:
@@ -237,7 +237,7 @@ def _sampled(workload: Workload, shape: ModelShape, rows: int, prompts: int, wai
     """Returns the moments of sampling, vLLM's own left out: it answers no evaluation. Others may wait for the wave."""
     if workload.rollout_engine == "lowmem":
         ahead = lowmem_sampler.prompts_ahead(workload, prompts) if waits else 0
-        return lowmem_sampler.moments(workload, shape, rows, prompts, ahead)
+        return lowmem_sampler.peak_points(workload, shape, rows, prompts, ahead)
     return generate_sampler.generate_moments(workload, shape, rows)
 
 

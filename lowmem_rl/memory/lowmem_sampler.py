@@ -100,7 +100,9 @@ def moved_rows(workload: Workload, shape: ModelShape, rows: int) -> Term:
     return term("rows on the move", MOVED_SHARE * rows * each, grade, "rows / 16 (P + C) 2 k b", upper=rows // 2 * each)
 
 
-def moments(workload: Workload, shape: ModelShape, rows: int, prompts: int, ahead: int) -> Iterator[tuple[Term, ...]]:
+def peak_points(
+    workload: Workload, shape: ModelShape, rows: int, prompts: int, ahead: int
+) -> Iterator[tuple[Term, ...]]:
     """Yields what is there at once: while weights are copied, prompts read and put in, the first word, the last.
 
     `prompts` are the wave's, `ahead` those that are read before a slot is free for them.

@@ -9,16 +9,16 @@ from typing import Any
 
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.models.hardware import GIB
-from lowmem_rl.planning.frontier import held, signal_of, with_group
+from lowmem_rl.planning.frontier import keeping_batch_shape, signal_of, with_group
 from lowmem_rl.planning.overrides import (
     Settings,
     as_text,
     differences,
     divisors,
-    new_to,
-    pinned,
+    not_already_set,
     planned,
     with_overrides,
+    with_planned_values,
 )
 from lowmem_rl.planning.search import PlanTarget, choose
 from lowmem_rl.signal.groups import MAX_GROUP_SIZE, MEANINGFUL_SHARE
@@ -75,12 +75,12 @@ def _as_written(item: Advice, written: RunConfig, config: RunConfig, target: Pla
 
     Where the run then fits at last, that is what it brings; elsewhere what would be chosen otherwise is pinned.
     """
-    alone = new_to(written, item.settings)
+    alone = not_already_set(written, item.settings)
     again = choose(with_overrides(written, alone), target)
     if planned(again) == planned(with_overrides(config, item.settings)):
         return replace(item, settings=alone)
     if not target.fits(again) or target.fits(config):
-        return replace(item, settings=new_to(written, pinned(item.settings, config)))
+        return replace(item, settings=not_already_set(written, with_planned_values(item.settings, config)))
     saved = target.upper_bytes(config) - target.upper_bytes(again)
     costs = _costs(_ratio(again, config, target), item.besides)
     return replace(item, settings=alone, saves_bytes=saved, costs=costs)
@@ -131,7 +131,7 @@ def cures(config: RunConfig, target: PlanTarget, pass_rate: PassRate) -> Iterato
 def _price(settings: Settings, config: RunConfig, target: PlanTarget, pass_rate: PassRate) -> Advice:
     """Returns a cure with its price while micro-batch and wave stay."""
     grpo = with_overrides(config, settings).grpo
-    kept = held(config, grpo.group_size, grpo.prompts_per_step)
+    kept = keeping_batch_shape(config, grpo.group_size, grpo.prompts_per_step)
     run = with_overrides(config, {**settings, **kept})
     saved = target.upper_bytes(config) - target.upper_bytes(run)
     ratio = _ratio(run, config, target)

@@ -52,11 +52,11 @@ def frontier(config: RunConfig, target: PlanTarget, pass_rate: PassRate) -> tupl
 def with_group(config: RunConfig, group_size: int) -> RunConfig:
     """Returns the run with another group, micro-batch and wave held as far as they divide its rows."""
     return with_overrides(
-        config, {"grpo.group_size": group_size, **held(config, group_size, config.grpo.prompts_per_step)}
+        config, {"grpo.group_size": group_size, **keeping_batch_shape(config, group_size, config.grpo.prompts_per_step)}
     )
 
 
-def held(config: RunConfig, group_size: int, prompts_per_step: int) -> Settings:
+def keeping_batch_shape(config: RunConfig, group_size: int, prompts_per_step: int) -> Settings:
     """Returns the memory settings that keep micro-batch and wave while groups or prompts change."""
     rows = group_size * prompts_per_step
     return {

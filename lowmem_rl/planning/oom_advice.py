@@ -6,19 +6,26 @@ from typing import Any
 
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.memory.estimate import MemoryEstimate
-from lowmem_rl.planning.overrides import PLANNED, Settings, as_text, new_to, pinned, with_overrides
+from lowmem_rl.planning.overrides import (
+    PLANNED,
+    Settings,
+    as_text,
+    not_already_set,
+    with_overrides,
+    with_planned_values,
+)
 from lowmem_rl.planning.search import PlanTarget, choose
 
 HOLD_LITTLE = frozenset({"advantages", "optimizer", "between"})
 """Parts of a run that need less memory than the rollout or the update: no setting that is searched makes it less."""
 
 
-def cure(config: RunConfig, target: PlanTarget, phase: str, settings: Settings) -> str:
+def suggest_fix(config: RunConfig, target: PlanTarget, phase: str, settings: Settings) -> str:
     """Returns a hint for a resolved run that did not get through a phase even with `settings`."""
     failed = with_overrides(config, settings)
     found = fitting(failed, lacking(failed, target, phase))
     if found is not None:
-        return f"This fits what was there: --set {as_text(new_to(config, found))}"
+        return f"This fits what was there: --set {as_text(not_already_set(config, found))}"
     if phase in HOLD_LITTLE or _has_fitted(target.estimate(failed), phase):
         return "Free what other processes hold, then go on with --resume: other phases need more than this one."
     return "Nothing smaller is known to fit: free what other processes hold, or take a smaller model."
@@ -46,7 +53,7 @@ def fitting(failed: RunConfig, target: PlanTarget) -> dict[str, Any] | None:
     for settings in _ever_smaller(failed):
         run = choose(with_overrides(failed, settings), target)
         if target.fits(run):
-            return pinned({key: value for key, value in settings.items() if key not in PLANNED}, run)
+            return with_planned_values({key: value for key, value in settings.items() if key not in PLANNED}, run)
     return None
 
 

@@ -22,12 +22,12 @@ PLANNED = ("memory.micro_batch", "memory.rollout_rows", "memory.checkpointing", 
 """Keys that can be "auto"."""
 
 
-def pinned(settings: Settings, resolved: RunConfig) -> dict[str, Any]:
+def with_planned_values(settings: Settings, resolved: RunConfig) -> dict[str, Any]:
     """Returns settings that leave nothing to the planner: all else stays as it is in the resolved run."""
     return {**settings, **{key: _value(resolved, key) for key in PLANNED if key not in settings}}
 
 
-def new_to(written: RunConfig, settings: Settings) -> dict[str, Any]:
+def not_already_set(written: RunConfig, settings: Settings) -> dict[str, Any]:
     """Returns the settings without those that stand there already."""
     return {key: value for key, value in settings.items() if value != _value(written, key)}
 

@@ -51,7 +51,7 @@ class SampleFilter:
         return in_steps and as_cut and all(condition.holds(row) for condition in self.conditions)
 
 
-def pick(record: RunRecord, wanted: SampleFilter) -> list[Row]:
+def filter_samples(record: RunRecord, wanted: SampleFilter) -> list[Row]:
     """Returns the samples that are wanted, the latest step first. Raises `ConfigError` for a score that none has."""
     names = {REWARD, *(name for row in record.samples for name in row.get("scores") or {})}
     for condition in wanted.conditions:

@@ -37,7 +37,7 @@ _patience: ContextVar[DiskFullRetry | None] = ContextVar("patience", default=Non
 
 
 @contextlib.contextmanager
-def waiting_for_room(patience: DiskFullRetry | None) -> Iterator[None]:
+def retry_when_disk_full(patience: DiskFullRetry | None) -> Iterator[None]:
     """Lets writes in this context wait for room on a full disk, as long as it takes; with None they fail at once."""
     token = _patience.set(patience)
     try:
@@ -80,9 +80,9 @@ def append(path: Path, content: bytes) -> None:
     _patiently(path, write)
 
 
-def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
+def write_dir_atomic(path: Path, fill: Callable[[Path], None]) -> None:
     """Writes a whole folder: `fill` makes it aside, its files are flushed to the disk, and it takes its place."""
-    aside = aside_of(path)
+    aside = tmp_dir_for(path)
 
     def write() -> None:
         shutil.rmtree(aside, ignore_errors=True)
@@ -90,7 +90,7 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
         try:
             fill(aside)
             for file in (*aside.rglob("*"), aside):
-                flush(file)
+                fsync(file)
             _put(aside, path)
         except Exception as error:
             if is_full(error, aside):  # asked while what filled it is still there
@@ -102,12 +102,12 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     _patiently(path, write)
 
 
-def aside_of(path: Path) -> Path:
+def tmp_dir_for(path: Path) -> Path:
     """Returns the folder in which another is made."""
     return path.with_name(f".{path.name}.aside")
 
 
-def clear_up(folder: Path) -> None:
+def remove_stale_tmp(folder: Path) -> None:
     """Removes what a killed process left of folders it was writing in `folder`; none is lost that was whole."""
     for aside in folder.glob(".*.aside"):
         shutil.rmtree(aside, ignore_errors=True)
@@ -119,7 +119,7 @@ def clear_up(folder: Path) -> None:
             old.rename(path)
 
 
-def flush(path: Path) -> None:
+def fsync(path: Path) -> None:
     """Has the disk hold a file or folder for good: what is only in the system's memory is lost with the power."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -155,7 +155,7 @@ def _put(aside: Path, path: Path) -> None:
         if old.exists() and not path.exists():
             old.rename(path)
         raise
-    flush(path.parent)
+    fsync(path.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -39,7 +39,7 @@ def locked(path: Path, tell: Callable[[str], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def in_turn(folder: Path) -> Iterator[None]:
+def exclusive(folder: Path) -> Iterator[None]:
     """Lets one process at a time read a file in `folder` and write it anew: others wait, for a moment.
 
     It makes no file, for which there may be no room. Where the file system knows no locks, nobody waits.

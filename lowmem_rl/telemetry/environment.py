@@ -13,7 +13,7 @@ from lowmem_rl.models.hardware import Machine
 STACK = ("torch", "unsloth", "unsloth_zoo", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate")
 
 
-def machine_record(machine: Machine, device: Device) -> dict[str, Any]:
+def environment_record(machine: Machine, device: Device) -> dict[str, Any]:
     """Returns card, driver, versions and commit as plain JSON data."""
     return {
         "gpu": machine.name if machine.has_gpu else None,

@@ -69,7 +69,7 @@ Event = PhaseStarted | Note | EvalProgressed | EvalEnded | StepEnded | FindingRe
 Listener = Callable[[Event], None]
 
 
-def undisturbed(listen: Listener) -> Listener:
+def isolate_listener(listen: Listener) -> Listener:
     """Returns a listener that never ends a run: that it failed is said once."""
     failed = False
 

@@ -9,7 +9,7 @@ from typing import Any
 
 
 @contextlib.contextmanager
-def library_talk_to(path: Path) -> Iterator[None]:
+def capture_library_output(path: Path) -> Iterator[None]:
     """Sends what the libraries print to a file: their banners would tear the live display."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with (

@@ -21,8 +21,8 @@ from lowmem_rl.evaluation.evaluate import EvalFiles, evaluate
 from lowmem_rl.evaluation.prompt_limit import questions_with_room
 from lowmem_rl.evaluation.summary import compare
 from lowmem_rl.stats import wilson
-from lowmem_rl.storage.disk import write_folder
-from lowmem_rl.storage.lock import in_turn
+from lowmem_rl.storage.disk import write_dir_atomic
+from lowmem_rl.storage.lock import exclusive
 from lowmem_rl.storage.run_dir import Row, RunDir, read_json, write_json
 from lowmem_rl.telemetry.events import EvalEnded, EvalProgressed, Listener, Note
 
@@ -72,7 +72,7 @@ class EvalSchedule:
         self.own, *self.further = (
             questions_with_room(sampler.policy, asked, lambda text: listen(Note(text))) for asked in (own, *further)
         )
-        self.told = read_told(run_dir)
+        self.told = read_reported(run_dir)
 
     @property
     def best(self) -> BestCheckpoint | None:
@@ -163,7 +163,7 @@ class EvalSchedule:
         share, total = self._share_of_the_few(name)
         best, seen = self.best, 1 + len(self.told["during"]) + (name == AFTER)
         if best is None or share > best.pass_at_1:
-            write_folder(self.run_dir.best, self.sampler.policy.save_adapter)
+            write_dir_atomic(self.run_dir.best, self.sampler.policy.save_adapter)
             best = BestCheckpoint(step, name, share, total, seen)
         self._write(best=replace(best, chosen_of=seen).to_json())
 
@@ -174,13 +174,13 @@ class EvalSchedule:
         return sum(right) / len(right), len(right)
 
     def _write(self, **parts: Any) -> None:
-        with in_turn(self.run_dir.path):  # what `lowmem-rl eval` has added in the meantime stays
-            later = read_told(self.run_dir).get("later")
+        with exclusive(self.run_dir.path):  # what `lowmem-rl eval` has added in the meantime stays
+            later = read_reported(self.run_dir).get("later")
             self.told |= parts | ({"later": later} if later else {})
             write_json(self.run_dir.evaluations, self.told)
 
 
-def read_told(run_dir: RunDir) -> Row:
+def read_reported(run_dir: RunDir) -> Row:
     """Returns what eval.json holds, with every part of a run's, empty where it lacks one. Raises `RunDirError`."""
     empty: Row = {"before": None, "during": [], "after": None, "comparison": None, "best": None, "out_of_domain": {}}
     written = read_json(run_dir.evaluations) if run_dir.evaluations.exists() else {}

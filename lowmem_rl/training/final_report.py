@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from lowmem_rl.health.audit import examine
-from lowmem_rl.health.history import read_record
+from lowmem_rl.health.audit import audit
+from lowmem_rl.health.history import read_history
 from lowmem_rl.reports.html import write_report
 from lowmem_rl.storage.run_dir import RunDir, write_json
 
@@ -13,7 +13,7 @@ def write_final_report(run_dir: RunDir, tell: Callable[[str], None]) -> None:
     if not run_dir.metrics.exists():
         return
     try:
-        report = examine(read_record(run_dir))
+        report = audit(read_history(run_dir))
         write_json(run_dir.health, report.to_json())
         for finding in report.findings:
             tell(f"{finding}")

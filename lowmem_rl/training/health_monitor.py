@@ -7,7 +7,7 @@ from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.errors import TrainingError
 from lowmem_rl.health import nan
 from lowmem_rl.health.detector import HealthFinding
-from lowmem_rl.health.history import RollbackRecord, read_evaluations, read_record, sample_in
+from lowmem_rl.health.history import RollbackRecord, read_evaluations, read_history, sample_in
 from lowmem_rl.health.incremental_audit import IncrementalAudit
 from lowmem_rl.storage.run_dir import Row, RunDir
 from lowmem_rl.telemetry.events import FindingReported, Listener, Note
@@ -23,7 +23,7 @@ class HealthMonitor:
 
     def __init__(self, run_dir: RunDir, config: RunConfig, listen: Listener) -> None:
         self.run_dir, self.config, self.listen = run_dir, config, listen
-        record = read_record(run_dir)
+        record = read_history(run_dir)
         self.watcher = IncrementalAudit(record)
         self.evaluations = len(record.evaluations)
         self.works = True

@@ -9,7 +9,7 @@ from lowmem_rl.memory.estimate import MemoryEstimate, estimate
 from lowmem_rl.memory.workload import workload_of
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.planning.plan import Plan
-from lowmem_rl.telemetry.environment import machine_record
+from lowmem_rl.telemetry.environment import environment_record
 from lowmem_rl.telemetry.memory_profiler import OF_A_STEP, MemoryProfiler, StepLengths
 
 BEFORE_STATES = ("load", "rollout", "logprobs", "backward")
@@ -25,7 +25,7 @@ def first_step_rows(
     # What a run loads and evaluates has other lengths than its first step.
     measured = meter.phases if source == "measure" else {p: meter.phases[p] for p in OF_A_STEP if p in meter.phases}
     machine, card = this_machine(), plan.target.card
-    versions = machine_record(machine, meter.device)["versions"]
+    versions = environment_record(machine, meter.device)["versions"]
     return tuple(
         CalibrationRow(
             date=date.today(),

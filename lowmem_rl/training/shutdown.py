@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 from lowmem_rl.checkpointing.checkpointer import Checkpointer
 from lowmem_rl.errors import Interrupted, LowMemError, RunDirError, TrainingError
-from lowmem_rl.storage.disk import waiting_for_room
+from lowmem_rl.storage.disk import retry_when_disk_full
 from lowmem_rl.storage.run_dir import RunDir
 from lowmem_rl.training.signals import StopSignal
 
@@ -28,7 +28,7 @@ class ShutdownPolicy:
             raise RunDirError(what, hint=f"Mend that. {self._go_on}") from error
         finally:
             if not self.stop.is_at_once:
-                with waiting_for_room(None):
+                with retry_when_disk_full(None):
                     look_back()
 
     @contextlib.contextmanager

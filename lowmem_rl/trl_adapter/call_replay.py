@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, TypeVar
 
-from lowmem_rl.engine.rng import put_back, random_states
+from lowmem_rl.engine.rng import restore_rng, rng_states
 
 T = TypeVar("T")
 
@@ -27,9 +27,9 @@ class ReplayedCalls:
     def run(self, call: Callable[[], T]) -> T:
         """Returns what `call` returns; in a repeated round, what it returned, with the random numbers as after it."""
         if self.repeated == len(self.results):
-            self.results.append((call(), random_states()))
+            self.results.append((call(), rng_states()))
         else:
-            put_back(self.results[self.repeated][1])
+            restore_rng(self.results[self.repeated][1])
         self.repeated += 1
         found: T = self.results[self.repeated - 1][0]
         return found

@@ -44,10 +44,10 @@ def unsloth_arguments(config: RunConfig, device: Device) -> dict[str, Any]:
     """Returns the arguments that only Unsloth's rewritten GRPOConfig knows; it replaces TRL's on a GPU alone."""
     # Unset, Unsloth fills the card with it, past what was planned. `unsloth_logit_chunk_multiplier` is not given:
     # the fused log-probs never read it, and size their chunks by what is free.
-    return {"unsloth_grpo_mini_batch": mini_batches_of_a_rollout(config)} if device.is_gpu else {}
+    return {"unsloth_grpo_mini_batch": mini_batches_per_rollout(config)} if device.is_gpu else {}
 
 
-def mini_batches_of_a_rollout(config: RunConfig) -> int:
+def mini_batches_per_rollout(config: RunConfig) -> int:
     """Forward passes into which Unsloth cuts the log-probs of a whole rollout: a count, whatever its name says.
 
     Rows of such a pass are `ceil(rows / count)` (unsloth/models/rl_replacements.py). Where old or reference

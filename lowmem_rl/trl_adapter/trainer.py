@@ -19,7 +19,7 @@ from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import Policy, import_unsloth
 from lowmem_rl.engine.sampler import Sampler
-from lowmem_rl.engine.sampling import names_of
+from lowmem_rl.engine.sampling import stream_names
 from lowmem_rl.engine.unsloth_shortcuts import given_up
 from lowmem_rl.grpo.dynamic_sampling import dead_groups, other_prompts, replaced
 from lowmem_rl.grpo.lr_schedule import multistep_factor
@@ -219,7 +219,7 @@ class SamplingMixin(UpdateMixin):
         return found.completion_ids, found.log_probs
 
     def _sample_ourselves(self, prompt_ids: list[list[int]]) -> SampledBatch:
-        sampled = self.sampler.rollout(prompt_ids, names_of(self._stream, len(prompt_ids)))
+        sampled = self.sampler.rollout(prompt_ids, stream_names(self._stream, len(prompt_ids)))
         fell_back = {"sampler_fell_back": 1.0} if self.sampler.is_off else {}
         return SampledBatch([row.ids for row in sampled], None, {"rollout_gap": self.sampler.gap or 0.0} | fell_back)
 

@@ -52,7 +52,7 @@ def has_reached(rewards: Sequence[float], target: float) -> bool:
     return len(rewards) >= WINDOW and fmean(rewards[-WINDOW:]) >= target
 
 
-def live(bench: Bench, seeds: Sequence[int] = SEEDS) -> dict[str, Any]:
+def run_live(bench: Bench, seeds: Sequence[int] = SEEDS) -> dict[str, Any]:
     """Returns the time to the target by arm and seed, and its ratio to ours."""
     target, arms = target_of(bench.config), (OURS, *OTHERS)
     config, examples = live_config(bench.config), _write_examples(bench)

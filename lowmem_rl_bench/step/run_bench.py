@@ -8,10 +8,10 @@ from typing import Any
 
 from lowmem_rl.config.compose import ResolvedConfig
 from lowmem_rl.models.hardware import this_machine
-from lowmem_rl.telemetry.environment import machine_record
+from lowmem_rl.telemetry.environment import environment_record
 from lowmem_rl_bench.step.ablations import ablations
 from lowmem_rl_bench.step.arms import OURS, Arm
-from lowmem_rl_bench.step.live_runs import live, same_noise
+from lowmem_rl_bench.step.live_runs import run_live, same_noise
 from lowmem_rl_bench.step.replays import SETS, Bench, Protocol, Tell, opened, replays
 from lowmem_rl_bench.step.sweep import sweep
 
@@ -49,7 +49,7 @@ def measure(
         if with_sweep:
             record["sweep"] = sweep(bench, protocol)
         if with_live:
-            record["live"] = found = live(bench)
+            record["live"] = found = run_live(bench)
             for name, ratio in found["ratios"].items():
                 record["ratios"][name]["live"] = ratio and ratio["median"]
             if not bench.device.is_gpu:
@@ -76,7 +76,7 @@ def record_of(bench: Bench, protocol: Protocol, results: Mapping[str, Any]) -> d
         "steps": {"warmup": protocol.warmup, "timed": protocol.rounds},
         "arms": {arm.name: arm.about for arm in (OURS, *protocol.others)},
         "plain_trl": None if bench.device.is_gpu else SHIM,
-        "machine": machine_record(this_machine(), bench.device),
+        "machine": environment_record(this_machine(), bench.device),
         "replay": dict(results),
     }
 

@@ -20,7 +20,7 @@ from lowmem_rl.engine.logprobs import view_of
 from lowmem_rl.engine.policy import Policy
 from lowmem_rl.engine.row_length import training_row
 from lowmem_rl.engine.sampler import Sampler
-from lowmem_rl.engine.sampling import SamplingParams, names_of, pick, row_noise
+from lowmem_rl.engine.sampling import SamplingParams, sample_token, stream_names, uniform_noise
 from lowmem_rl.example import Example
 from lowmem_rl.planning.overrides import with_overrides
 from lowmem_rl.rewards.model_reward import bind_rewards
@@ -121,10 +121,10 @@ def _live_examples(task: ArmTask) -> dict[str, Example]:
 
 def _noisy_choice(config: RunConfig, trainer: Any, prompts: list[list[int]]) -> Choose:
     """Picks as our engine does: with the noise that belongs to the row's number in the step."""
-    names = names_of(f"{config.seed}/{trainer.state.global_step}/0", len(prompts))
-    noise = row_noise(names, config.grpo.max_completion_tokens)
+    names = stream_names(f"{config.seed}/{trainer.state.global_step}/0", len(prompts))
+    noise = uniform_noise(names, config.grpo.max_completion_tokens)
     params = replace(SamplingParams.of(config.rollout), repetition_penalty=1.0)  # `generate` has applied it
-    return lambda scores, number: pick(scores.float(), noise[:, number].to(scores.device), params)[0]
+    return lambda scores, number: sample_token(scores.float(), noise[:, number].to(scores.device), params)[0]
 
 
 def _turns(session: ArmSession, task: ArmTask, *, has_gradients: bool) -> TrainerCallback:

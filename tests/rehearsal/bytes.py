@@ -138,13 +138,13 @@ def agree() -> None:
     """Computes how far the sampler is from the training weights, and finds them the same: there are no numbers."""
     from lowmem_rl.engine import backend, sampler
 
-    plain = backend.gap_of
+    plain = backend.logprob_gap
 
     def gap_of(*args: Any, **kwargs: Any) -> float:
         plain(*args, **kwargs)
         return 0.0
 
-    backend.gap_of = sampler.gap_of = gap_of
+    backend.logprob_gap = sampler.gap_of = gap_of
 
 
 def note_blocks(most: int) -> dict[str, tuple[tuple[int, int, str], ...]]:

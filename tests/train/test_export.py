@@ -18,7 +18,7 @@ from lowmem_rl.export.export_spec import form_of
 from lowmem_rl.export.model_answers import Answer
 from lowmem_rl.export.model_card import card_of
 from lowmem_rl.export.proof import ModelAnswers, Proof, check_accuracy, check_tokens
-from lowmem_rl.export.reference_answers import hear_trained
+from lowmem_rl.export.reference_answers import answer_with_trained
 from lowmem_rl.export.reload_check import receive
 from lowmem_rl.reports.run_record import read_record
 from lowmem_rl.storage.run_dir import RunDir, read_json, write_json
@@ -44,7 +44,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 def trained(run):
     config = config_of(run)
     examples = held_out_examples(load_task(config.task), config.task, ITEMS)
-    return hear_trained(find_learnt(run.path), config, Device("cpu", "float32"), examples, lambda event: None)
+    return answer_with_trained(find_learnt(run.path), config, Device("cpu", "float32"), examples, lambda event: None)
 
 
 @pytest.fixture(scope="module")

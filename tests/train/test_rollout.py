@@ -11,7 +11,7 @@ from lowmem_rl.engine import continuous_batching
 from lowmem_rl.engine.continuous_batching import SampledCompletion, StoppingCriteria, sample
 from lowmem_rl.engine.decoder import prefill
 from lowmem_rl.engine.decoder_weights import UnsupportedModel, merged, quantized
-from lowmem_rl.engine.sampling import GREEDY, SamplingParams, names_of
+from lowmem_rl.engine.sampling import GREEDY, SamplingParams, stream_names
 
 VOCABULARY, PLACES, STOP = 97, 128, 5
 SMALL = {
@@ -60,7 +60,7 @@ def prompts_of(lengths: Sequence[int]) -> list[list[int]]:
 
 def greedily(decoder: Any, prompts: list[list[int]], tokens: int, rows: int = 8) -> list[list[int]]:
     limits = StoppingCriteria(frozenset({STOP}), tokens, rows)
-    return [row.ids for row in sample(decoder, prompts, names_of("x", len(prompts)), GREEDY, limits)]
+    return [row.ids for row in sample(decoder, prompts, stream_names("x", len(prompts)), GREEDY, limits)]
 
 
 def generated(model: Any, prompt: list[int], tokens: int) -> list[int]:
@@ -102,7 +102,7 @@ def ids_of(rows: Sequence[SampledCompletion]) -> list[list[int]]:
 
 def test_a_rows_tokens_depend_on_no_other_row(model: Any) -> None:
     prompts = [prompt for prompt in prompts_of([5, 12, 30, 2]) for _ in range(4)]
-    names = names_of("step 3", 16)
+    names = stream_names("step 3", 16)
     together = ids_of(sampled(model, prompts, names, rows=16))
     assert len({len(ids) for ids in together}) > 5  # rows leave at different times
     assert ids_of(sampled(model, prompts, names, rows=3)) == together
@@ -119,7 +119,7 @@ def test_waiting_prompts_are_read_many_at_once(model: Any, monkeypatch: pytest.M
         return prefill(decoder, ids, lengths)
 
     monkeypatch.setattr(continuous_batching, "prefill", counted)
-    prompts, names = prompts_of([5, 12, 30, 2, 7, 9, 3, 8, 4, 6, 11, 10]), names_of("x", 12)
+    prompts, names = prompts_of([5, 12, 30, 2, 7, 9, 3, 8, 4, 6, 11, 10]), stream_names("x", 12)
     found = ids_of(sampled(model, prompts, names, rows=3))
     assert sum(read) == 12
     assert max(read) <= 2 * 3
@@ -138,7 +138,7 @@ def test_a_prompt_that_waits_keeps_no_more_than_its_own(model: Any, monkeypatch:
     wave = continuous_batching._ContinuousBatch(
         merged(model, PLACES),
         prompts_of([10] * 8),
-        names_of("x", 8),
+        stream_names("x", 8),
         GREEDY,
         StoppingCriteria(frozenset({STOP}), 4, 4),
         None,
@@ -151,10 +151,10 @@ def test_a_prompt_that_waits_keeps_no_more_than_its_own(model: Any, monkeypatch:
 
 def test_rows_of_one_prompt_differ_and_the_same_names_repeat(model: Any) -> None:
     prompts = prompts_of([6]) * 8
-    rows = ids_of(sampled(model, prompts, names_of("a", 8), rows=8))
+    rows = ids_of(sampled(model, prompts, stream_names("a", 8), rows=8))
     assert len({tuple(ids) for ids in rows}) > 4
-    assert rows == ids_of(sampled(model, prompts, names_of("a", 8), rows=8))
-    assert rows != ids_of(sampled(model, prompts, names_of("b", 8), rows=8))
+    assert rows == ids_of(sampled(model, prompts, stream_names("a", 8), rows=8))
+    assert rows != ids_of(sampled(model, prompts, stream_names("b", 8), rows=8))
 
 
 def test_a_completion_may_be_a_stop_token_alone(model: Any) -> None:
@@ -171,7 +171,7 @@ def test_no_completion_is_longer_than_the_limit(model: Any) -> None:
 def test_one_row_may_be_a_hundred_times_longer_than_the_rest(model: Any) -> None:
     forced = [[STOP]] * 7 + [[50] * 99 + [STOP]]
     limits = StoppingCriteria(frozenset({STOP}), 100, 8)
-    rows = sample(merged(model, PLACES), prompts_of([3] * 8), names_of("x", 8), SamplingParams(), limits, forced)
+    rows = sample(merged(model, PLACES), prompts_of([3] * 8), stream_names("x", 8), SamplingParams(), limits, forced)
     assert ids_of(rows) == forced
 
 
@@ -184,7 +184,7 @@ def test_a_looping_row_is_cut_at_the_same_token_whoever_is_beside_it(
     lengths = [3, 170, 20, 170, 11, 170]
     forced = [[50] * (length - 1) + [STOP] for length in lengths]
     limits = StoppingCriteria(frozenset({STOP}), 180, rows, stops_loops=True)
-    found = sample(merged(model, 256), prompts_of([3] * 6), names_of("x", 6), SamplingParams(), limits, forced)
+    found = sample(merged(model, 256), prompts_of([3] * 6), stream_names("x", 6), SamplingParams(), limits, forced)
     assert [len(row.ids) for row in found] == [3, 129, 20, 129, 11, 129]
 
 
@@ -203,7 +203,7 @@ def test_a_loop_that_is_noticed_behind_the_limit_ends_at_the_limit(
 def test_nothing_depends_on_how_often_someone_looks(
     model: Any, check_every: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prompts, names = prompts_of([5, 30, 2, 12, 1]), names_of("x", 5)
+    prompts, names = prompts_of([5, 30, 2, 12, 1]), stream_names("x", 5)
     expected = ids_of(sampled(model, prompts, names, rows=5))
     monkeypatch.setattr(continuous_batching, "CPU_CHECK_EVERY", check_every)
     assert ids_of(sampled(model, prompts, names, rows=2)) == expected

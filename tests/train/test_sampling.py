@@ -11,7 +11,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from lowmem_rl.engine.sampling import GREEDY, SamplingParams, pick, row_noise
+from lowmem_rl.engine.sampling import GREEDY, SamplingParams, sample_token, uniform_noise
 
 DRAWS = 40_000
 LOGITS = torch.randn(1, 24, generator=torch.Generator().manual_seed(3)) * 2
@@ -42,7 +42,7 @@ SEEN = torch.tensor([[1, 5, 5, 9]])
 def test_frequencies_are_transformers_probabilities(params: SamplingParams, processors: list) -> None:
     expected = LogitsProcessorList(processors)(SEEN, LOGITS).softmax(-1)[0]
     noise = torch.rand(DRAWS, generator=torch.Generator().manual_seed(0))
-    tokens, _ = pick(LOGITS.expand(DRAWS, -1), noise, params, SEEN.expand(DRAWS, -1))
+    tokens, _ = sample_token(LOGITS.expand(DRAWS, -1), noise, params, SEEN.expand(DRAWS, -1))
     counts = torch.bincount(tokens, minlength=24).double()
     assert counts[expected == 0].sum() == 0
     possible = expected > 0
@@ -53,29 +53,29 @@ def test_frequencies_are_transformers_probabilities(params: SamplingParams, proc
 
 
 def test_log_probs_are_taken_before_anything_is_filtered_out() -> None:
-    tokens, log_probs = pick(LOGITS, torch.tensor([0.5]), SamplingParams(temperature=0.5, top_k=2))
+    tokens, log_probs = sample_token(LOGITS, torch.tensor([0.5]), SamplingParams(temperature=0.5, top_k=2))
     assert log_probs[0] == pytest.approx(float((LOGITS / 0.5).log_softmax(-1)[0, tokens[0]]))
 
 
 def test_log_probs_are_the_models_own_whatever_is_penalised() -> None:
     params = SamplingParams(temperature=0.5, repetition_penalty=1.5)
-    tokens, log_probs = pick(LOGITS, torch.tensor([0.5]), params, SEEN)
+    tokens, log_probs = sample_token(LOGITS, torch.tensor([0.5]), params, SEEN)
     assert log_probs[0] == pytest.approx(float((LOGITS / 0.5).log_softmax(-1)[0, tokens[0]]))
 
 
 def test_greedy_takes_the_likeliest() -> None:
-    tokens, _ = pick(LOGITS, torch.tensor([0.999]), GREEDY)
+    tokens, _ = sample_token(LOGITS, torch.tensor([0.999]), GREEDY)
     assert tokens[0] == LOGITS.argmax()
 
 
 def test_the_ends_of_the_noise_never_pick_an_impossible_token() -> None:
     logits = torch.tensor([[-torch.inf, 0.0, 0.0, -torch.inf]]).expand(2, -1)
-    tokens, _ = pick(logits, torch.tensor([0.0, 1 - 2**-24]), SamplingParams())
+    tokens, _ = sample_token(logits, torch.tensor([0.0, 1 - 2**-24]), SamplingParams())
     assert tokens.tolist() == [1, 2]
 
 
 def test_noise_belongs_to_the_name_and_not_to_the_place() -> None:
-    one, two = row_noise(["a", "b"], 50), row_noise(["b", "a", "c"], 60)
+    one, two = uniform_noise(["a", "b"], 50), uniform_noise(["b", "a", "c"], 60)
     assert torch.equal(one[0], two[1, :50])
     assert torch.equal(one[1], two[0, :50])
     assert not torch.equal(two[0], two[2])

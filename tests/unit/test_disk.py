@@ -5,7 +5,14 @@ import time
 
 import pytest
 
-from lowmem_rl.storage.disk import DiskFullRetry, append, clear_up, waiting_for_room, write_file, write_folder
+from lowmem_rl.storage.disk import (
+    DiskFullRetry,
+    append,
+    remove_stale_tmp,
+    retry_when_disk_full,
+    write_dir_atomic,
+    write_file,
+)
 
 
 def filled(disk) -> None:
@@ -34,7 +41,7 @@ def test_a_run_waits_for_room_and_loses_nothing(small_disk) -> None:
     def sleep(seconds: float) -> None:
         (small_disk / "ballast").unlink()
 
-    with waiting_for_room(DiskFullRetry(told.append, sleep)):
+    with retry_when_disk_full(DiskFullRetry(told.append, sleep)):
         append(small_disk / "rows", b"0" * 8192)
     assert (small_disk / "rows").stat().st_size == 8192
     assert "no room" in told[0]
@@ -48,14 +55,14 @@ def test_a_library_that_finds_the_disk_full_is_understood(library, small_disk) -
 
     save = {"torch": torch.save, "safetensors": safetensors.torch.save_file}[library]
     with pytest.raises(OSError, match="No space") as error:
-        write_folder(small_disk / "made", lambda folder: save({"a": torch.zeros(2_000_000)}, folder / "weights"))
+        write_dir_atomic(small_disk / "made", lambda folder: save({"a": torch.zeros(2_000_000)}, folder / "weights"))
     assert error.value.errno == errno.ENOSPC
     assert list(small_disk.iterdir()) == []
 
 
 def test_another_error_is_not_waited_out(tmp_path) -> None:
     (tmp_path / "file").write_text("")
-    with waiting_for_room(DiskFullRetry(lambda text: pytest.fail(text))), pytest.raises(FileExistsError):
+    with retry_when_disk_full(DiskFullRetry(lambda text: pytest.fail(text))), pytest.raises(FileExistsError):
         append(tmp_path / "file" / "rows", b"")
 
 
@@ -66,7 +73,7 @@ def test_a_folder_is_seen_whole_or_not_at_all(tmp_path) -> None:
             time.sleep(0.001)
 
     seen: set[int] = set()
-    writer = threading.Thread(target=write_folder, args=(tmp_path / "made", fill))
+    writer = threading.Thread(target=write_dir_atomic, args=(tmp_path / "made", fill))
     writer.start()
     while writer.is_alive():
         seen.add(len(list((tmp_path / "made").glob("*"))))
@@ -75,11 +82,11 @@ def test_a_folder_is_seen_whole_or_not_at_all(tmp_path) -> None:
 
 
 def test_a_folder_that_cannot_be_made_leaves_the_old_one(tmp_path) -> None:
-    write_folder(tmp_path / "made", lambda folder: (folder / "old").touch())
+    write_dir_atomic(tmp_path / "made", lambda folder: (folder / "old").touch())
     with pytest.raises(ZeroDivisionError):
-        write_folder(tmp_path / "made", lambda folder: 1 / 0)
+        write_dir_atomic(tmp_path / "made", lambda folder: 1 / 0)
     assert [path.name for path in (tmp_path / "made").iterdir()] == ["old"]
-    write_folder(tmp_path / "made", lambda folder: (folder / "new").touch())
+    write_dir_atomic(tmp_path / "made", lambda folder: (folder / "new").touch())
     assert [path.name for path in (tmp_path / "made").iterdir()] == ["new"]
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
@@ -88,6 +95,6 @@ def test_what_a_killed_process_left_is_cleared_up(tmp_path) -> None:
     for name in ("whole", ".whole.old", ".torn.aside", ".moved.old"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "of").write_text(name)
-    clear_up(tmp_path)
+    remove_stale_tmp(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"whole", "moved"}
     assert (tmp_path / "whole" / "of").read_text() == "whole"

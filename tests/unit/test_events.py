@@ -1,4 +1,4 @@
-from lowmem_rl.telemetry.events import Event, Note, undisturbed
+from lowmem_rl.telemetry.events import Event, Note, isolate_listener
 
 
 def test_a_listener_that_fails_costs_no_run_and_is_told_of_once(capsys) -> None:
@@ -10,7 +10,7 @@ def test_a_listener_that_fails_costs_no_run_and_is_told_of_once(capsys) -> None:
             raise ZeroDivisionError("no figures")
         heard.append(event.text)
 
-    listen_on = undisturbed(listen)
+    listen_on = isolate_listener(listen)
     for text in ("plot", "one", "plot", "two"):
         listen_on(Note(text))
     assert heard == ["what shows the run failed; the run goes on: ZeroDivisionError: no figures", "one", "two"]

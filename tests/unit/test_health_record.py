@@ -7,27 +7,27 @@ import pytest
 
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.errors import RunDirError
-from lowmem_rl.health.audit import HealthReport, examine, watch
-from lowmem_rl.health.history import RunHistory, read_record
+from lowmem_rl.health.audit import HealthReport, audit, detect_all
+from lowmem_rl.health.history import RunHistory, read_history
 from lowmem_rl.storage.run_dir import RunDir
 from tests.unit.simulated_runs import simulate, write_run
 
 
-def audit(path: Path) -> HealthReport:
-    return examine(read_record(RunDir(path)))
+def audited(path: Path) -> HealthReport:
+    return audit(read_history(RunDir(path)))
 
 
 def test_what_is_read_is_what_was_written(tmp_path):
     record = simulate(0, 12)
-    assert read_record(RunDir(write_run(tmp_path, record))) == record
+    assert read_history(RunDir(write_run(tmp_path, record))) == record
 
 
 def test_a_run_without_steps_has_nothing_to_tell(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"config": RunConfig().model_dump()}))
-    report = audit(tmp_path)
+    report = audited(tmp_path)
     assert (report.step, report.findings) == (0, ())
     assert str(report).startswith("audit of 0 steps: nothing found")
-    assert watch(RunHistory(RunConfig(), ())) == ()
+    assert detect_all(RunHistory(RunConfig(), ())) == ()
 
 
 def test_a_half_written_run_is_read_to_its_last_whole_row(tmp_path):
@@ -36,7 +36,7 @@ def test_a_half_written_run_is_read_to_its_last_whole_row(tmp_path):
     for name in ("metrics.jsonl", "samples.jsonl"):
         content = (path / name).read_text()
         (path / name).write_text(content[:-40])
-    assert audit(path).step == 11
+    assert audited(path).step == 11
 
 
 def test_rows_that_a_resumed_run_wrote_again_count_once_and_the_later_ones(tmp_path):
@@ -44,7 +44,7 @@ def test_rows_that_a_resumed_run_wrote_again_count_once_and_the_later_ones(tmp_p
     again = {"step": 11, "reward": 0.5, "loss": None}
     with (path / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(again) + "\n")
-    record = read_record(RunDir(path))
+    record = read_history(RunDir(path))
     assert [row["step"] for row in record.rows] == list(range(1, 13))
     assert record.rows[10] == again
 
@@ -55,7 +55,7 @@ def test_keys_of_another_version_are_left_out(tmp_path):
     told["config"]["rollout"]["a_later_key"] = told["config"]["a_later_section"] = {"x": 1}
     del told["config"]["health"]
     (path / "config.json").write_text(json.dumps(told))
-    assert audit(path).step == 3
+    assert audited(path).step == 3
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_a_file_that_is_none_of_a_runs_is_named_with_a_cure(tmp_path, file, cont
     path = write_run(tmp_path, simulate(0, 3))
     (path / file).write_text(content)
     with pytest.raises(RunDirError, match=file) as error:
-        audit(path)
+        audited(path)
     assert error.value.hint
 
 
@@ -91,7 +91,7 @@ def test_bytes_that_are_no_text_and_places_that_are_no_run_are_refused(tmp_path)
     (path / "metrics.jsonl").write_bytes(b'\xff\xfe\x00\n{"step": 1}\n')
     for place in (path, tmp_path, tmp_path / "nothing", path / "config.json"):
         with pytest.raises(RunDirError):
-            audit(place)
+            audited(place)
 
 
 def test_hostile_text_and_numbers_do_not_stop_the_audit(tmp_path):
@@ -113,14 +113,14 @@ def test_hostile_text_and_numbers_do_not_stop_the_audit(tmp_path):
             "rollout_gap_nats": {},
         }
     (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert "gibberish" in {finding.name for finding in audit(path).findings}
+    assert "gibberish" in {finding.name for finding in audited(path).findings}
 
 
 def test_a_report_prints_itself_and_becomes_json(tmp_path):
     def wall(policy, age):
         policy.tokens *= 50
 
-    report = examine(simulate(0, 20, fault=wall))
+    report = audited(simulate(0, 20, fault=wall))
     found = next(finding for finding in report.findings if finding.name == "truncation_wall")
     assert "cure: Set grpo.max_completion_tokens to" in str(report)
     assert "audit" in str(report).splitlines()[-1]

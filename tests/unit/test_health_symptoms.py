@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from lowmem_rl.config.run_config import RunConfig
-from lowmem_rl.health.audit import DETECTORS, examine, watch
+from lowmem_rl.health.audit import DETECTORS, audit, detect_all
 from lowmem_rl.health.dead_groups import CONCENTRATION, uneven_share
 from lowmem_rl.health.dead_reward import PENALTIES
 from lowmem_rl.health.detector import HealthFinding
@@ -145,11 +145,11 @@ CASES: list[tuple[str, Fault, RunConfig, int]] = [
 def named_at(record: RunHistory, name: str) -> int | None:
     """Returns the step after which the name was first told while the run was going on."""
     steps = (row["step"] for row in record.rows)
-    return next((step for step in steps if any(found.name == name for found in watch(record.until(step)))), None)
+    return next((step for step in steps if any(found.name == name for found in detect_all(record.until(step)))), None)
 
 
 def names(record: RunHistory) -> dict[str, HealthFinding]:
-    return {finding.name: finding for finding in examine(record).findings}
+    return {finding.name: finding for finding in audit(record).findings}
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -206,7 +206,7 @@ def test_a_rate_that_moves_nothing_is_told_after_sixty_rounds():
 def test_of_forty_healthy_runs_none_is_called_critical_and_at_most_one_warned_of():
     """Group sizes 4 to 16, 1 to 16 prompts a step, pass rates of 0.2 to 0.97; every step is looked at."""
     severities = Counter(
-        finding.severity for seed in range(40) for finding in examine(simulate(1000 + seed, 40)).findings
+        finding.severity for seed in range(40) for finding in audit(simulate(1000 + seed, 40)).findings
     )
     assert severities["critical"] == 0
     assert severities["warning"] <= 1
@@ -215,7 +215,7 @@ def test_of_forty_healthy_runs_none_is_called_critical_and_at_most_one_warned_of
 def test_few_rows_give_no_finding_however_bad_they_look():
     for fault in (truncation_wall, dead_reward, blind_reward, padding, hacked):
         record = simulate(0, 2, config=EIGHTS, fault=fault)
-        assert not [finding for finding in watch(record) if finding.severity != "note"], fault.__name__
+        assert not [finding for finding in detect_all(record) if finding.severity != "note"], fault.__name__
 
 
 def test_a_curriculum_from_easy_to_hard_is_not_called_a_breakdown():
@@ -226,7 +226,7 @@ def test_a_curriculum_from_easy_to_hard_is_not_called_a_breakdown():
 
     record = simulate(0, 40, config=config, fault=harder, start=0.8)
     assert not names(record)
-    assert "prompts of one kind" in examine(record).not_judged["learning_rate_too_high"]
+    assert "prompts of one kind" in audit(record).not_judged["learning_rate_too_high"]
 
 
 def test_longer_completions_that_pay_and_certainty_that_is_right_are_learning():
@@ -250,9 +250,9 @@ def test_a_fault_that_passes_is_told_as_over():
 
 def test_a_sampler_that_fell_back_is_told_and_keeps_no_later_collapse_from_going_back():
     record = simulate(0, 30, config=EIGHTS, fault=other_weights, onset=3)
-    assert "sampler_mismatch" in {finding.name for finding in watch(record.until(3))}
-    assert "sampler_mismatch" not in {finding.name for finding in watch(record)}
-    found = {finding.name: finding for finding in examine(record).findings}["sampler_mismatch"]
+    assert "sampler_mismatch" in {finding.name for finding in detect_all(record.until(3))}
+    assert "sampler_mismatch" not in {finding.name for finding in detect_all(record)}
+    found = {finding.name: finding for finding in audit(record).findings}["sampler_mismatch"]
     assert (found.steps, found.severity, found.lasts) == ((3, 3), "warning", False)
 
 

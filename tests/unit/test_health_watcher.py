@@ -6,8 +6,8 @@ import pytest
 
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.errors import RunDirError
-from lowmem_rl.health.audit import examine, watch
-from lowmem_rl.health.history import EvalPoint, RollbackRecord, RunHistory, read_record
+from lowmem_rl.health.audit import audit, detect_all
+from lowmem_rl.health.history import EvalPoint, RollbackRecord, RunHistory, read_history
 from lowmem_rl.health.incremental_audit import IncrementalAudit, replay
 from lowmem_rl.storage.run_dir import RunDir
 from tests.unit.simulated_runs import Policy, simulate, write_run
@@ -28,7 +28,7 @@ def test_beside_the_run_it_says_what_the_audit_says_of_each_step_afterwards(name
     told = list(replay(record))
     first = {finding.name: step for step, finding in reversed(told)}
     for step in range(1, record.step + 1):
-        ailing = {finding.name for finding in watch(record.until(step))}
+        ailing = {finding.name for finding in detect_all(record.until(step))}
         assert ailing <= {known for known, since in first.items() if since <= step}
     assert first.keys() >= names(record).keys()
 
@@ -56,7 +56,7 @@ def test_a_run_that_went_back_is_audited_and_taken_up_again_without_what_was_und
     whole = simulate(0, 45, config=EIGHTS, fault=for_a_while, onset=16, start=0.5)
     path = write_run(tmp_path, whole)
     (path / "rollbacks.jsonl").write_text('{"step": 30, "to": 14, "finding": "x", "learning_rate": 0.1}\n')
-    record = read_record(RunDir(path))
+    record = read_history(RunDir(path))
     assert record.rollbacks == (RollbackRecord(30, 14),)
     found = names(record)["learning_rate_too_high"]
     assert (found.lasts, found.severity) == (False, "critical")
@@ -76,7 +76,7 @@ def test_a_file_of_rollbacks_that_holds_none_is_named(tmp_path, row):
     path = write_run(tmp_path, simulate(0, 3))
     (path / "rollbacks.jsonl").write_text(row + "\n" + row + "\n")
     with pytest.raises(RunDirError, match="rollbacks"):
-        read_record(RunDir(path))
+        read_history(RunDir(path))
 
 
 def test_a_watcher_of_a_run_that_is_taken_up_again_does_not_repeat_what_ails_it():
@@ -92,7 +92,7 @@ def without_kl(record: RunHistory) -> RunHistory:
 
 def test_the_distance_from_the_base_is_read_from_evaluations_where_the_loss_measures_none():
     record = without_kl(simulate(0, 30, config=EIGHTS))
-    assert "or an evaluation with kl_nats" in examine(record).not_judged["kl_blowup"]
+    assert "or an evaluation with kl_nats" in audit(record).not_judged["kl_blowup"]
     far = EvalPoint(25, 0.5, 100, 20.0, kl_nats=12.0)
     found = names(replace(record, evaluations=(far,)))["kl_blowup"]
     assert (found.severity, found.steps) == ("critical", (25, 25))

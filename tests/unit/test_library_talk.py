@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from lowmem_rl.telemetry.output_capture import library_talk_to
+from lowmem_rl.telemetry.output_capture import capture_library_output
 
 
 @pytest.mark.parametrize(
@@ -14,13 +14,13 @@ from lowmem_rl.telemetry.output_capture import library_talk_to
 def test_what_is_no_file_takes_no_talk_and_costs_nothing(make, tmp_path) -> None:
     (tmp_path / "elsewhere").write_text("precious")
     make(tmp_path / "libraries.log")
-    with library_talk_to(tmp_path / "libraries.log"):
+    with capture_library_output(tmp_path / "libraries.log"):
         sys.stdout.write("a banner")
     assert (tmp_path / "elsewhere").read_text() == "precious"
 
 
 def test_what_libraries_say_is_in_the_file_behind_what_they_said_before(tmp_path) -> None:
     for line in ("one", "two"):
-        with library_talk_to(tmp_path / "libraries.log"):
+        with capture_library_output(tmp_path / "libraries.log"):
             sys.stdout.write(f"{line}\n")
     assert (tmp_path / "libraries.log").read_text() == "one\ntwo\n"

@@ -5,7 +5,7 @@ import pytest
 from lowmem_rl.config.compose import resolve
 from lowmem_rl.models.hardware import CARDS
 from lowmem_rl.models.lookup import load_shape
-from lowmem_rl.planning.oom_advice import cure, fitting, lacking
+from lowmem_rl.planning.oom_advice import fitting, lacking, suggest_fix
 from lowmem_rl.planning.overrides import with_overrides
 from lowmem_rl.planning.plan import Plan, plan
 
@@ -24,7 +24,7 @@ def test_what_is_offered_fits_where_the_phase_that_failed_does_not(preset: str, 
     target = lacking(planned.config, planned.target, phase)
     assert target.budget_bytes < planned.estimate.phase_bytes(phase)
     settings = fitting(planned.config, target)
-    hint = cure(planned.config, planned.target, phase, {})
+    hint = suggest_fix(planned.config, planned.target, phase, {})
     if settings is None:
         assert hint.startswith(("Nothing smaller is known to fit", "Free what other processes hold"))
         return
@@ -36,14 +36,14 @@ def test_what_is_offered_fits_where_the_phase_that_failed_does_not(preset: str, 
 
 def test_what_costs_learning_is_offered_last() -> None:
     planned = plan_of("qwen7b-a6000")
-    assert "max_completion_tokens" not in cure(planned.config, planned.target, "rollout", {})
+    assert "max_completion_tokens" not in suggest_fix(planned.config, planned.target, "rollout", {})
 
 
 @pytest.mark.parametrize("preset", ["qwen7b-a6000", "qwen7b-t4"])
 @pytest.mark.parametrize("phase", ["advantages", "optimizer", "between"])
 def test_a_phase_that_needs_less_than_others_asks_for_the_memory_that_it_had(preset: str, phase: str) -> None:
     planned = plan_of(preset)
-    hint = cure(planned.config, planned.target, phase, {})
+    hint = suggest_fix(planned.config, planned.target, phase, {})
     assert hint.startswith("Free what other processes hold, then go on with --resume")
 
 
@@ -51,10 +51,10 @@ def test_an_update_that_needs_less_than_the_evaluation_did_asks_for_the_memory_t
     composed = resolve(preset="tiny-cpu", settings=["memory.micro_batch=8", "grpo.prompts_per_step=2"])
     planned = plan(composed.config, load_shape(composed.config.model.name), CARDS["a6000"])
     assert planned.estimate.phase_bytes("backward") < planned.estimate.phase_bytes("evaluation")
-    hint = cure(planned.config, planned.target, "backward", {"memory.micro_batch": 1})
+    hint = suggest_fix(planned.config, planned.target, "backward", {"memory.micro_batch": 1})
     assert hint.startswith("Free what other processes hold, then go on with --resume")
 
 
 def test_where_nothing_is_known_to_fit_it_is_said() -> None:
     planned = plan_of("qwen7b-t4")
-    assert "Nothing smaller is known to fit" in cure(planned.config, planned.target, "load", {})
+    assert "Nothing smaller is known to fit" in suggest_fix(planned.config, planned.target, "load", {})

@@ -6,7 +6,7 @@ from lowmem_rl.reports.sample_filter import (
     Condition,
     SampleFilter,
     best_beside_worst,
-    pick,
+    filter_samples,
     read_condition,
     read_steps,
 )
@@ -19,23 +19,25 @@ def record(tmp_path):
 
 
 def test_samples_are_picked_by_score_step_and_truncation(record) -> None:
-    assert len(pick(record, SampleFilter())) == 8
-    assert [row["reward"] for row in pick(record, SampleFilter((read_condition("boxed_answer >= 0.75"),)))] == [
+    assert len(filter_samples(record, SampleFilter())) == 8
+    assert [
+        row["reward"] for row in filter_samples(record, SampleFilter((read_condition("boxed_answer >= 0.75"),)))
+    ] == [
         0.75,
         0.875,
     ]
-    assert [row["reward"] for row in pick(record, SampleFilter((read_condition("reward<.1"),)))] == [0.0]
-    assert [row["reward"] for row in pick(record, SampleFilter(truncated=True))] == [0.375]
-    assert pick(record, SampleFilter(steps=(1, 19))) == []
+    assert [row["reward"] for row in filter_samples(record, SampleFilter((read_condition("reward<.1"),)))] == [0.0]
+    assert [row["reward"] for row in filter_samples(record, SampleFilter(truncated=True))] == [0.375]
+    assert filter_samples(record, SampleFilter(steps=(1, 19))) == []
 
 
 def test_a_skipped_score_meets_no_condition(record) -> None:
-    assert pick(record, SampleFilter((Condition("think_format", "<=", 9.0),))) == []
+    assert filter_samples(record, SampleFilter((Condition("think_format", "<=", 9.0),))) == []
 
 
 def test_a_score_that_no_sample_has_is_a_mistake(record) -> None:
     with pytest.raises(ConfigError, match="no sample has such a score"):
-        pick(record, SampleFilter((Condition("nonsense", "<", 1.0),)))
+        filter_samples(record, SampleFilter((Condition("nonsense", "<", 1.0),)))
 
 
 def test_the_best_of_a_prompt_stands_beside_its_worst(record) -> None:

@@ -3,7 +3,7 @@
 import json
 from types import SimpleNamespace
 
-from lowmem_rl.engine.unsloth_shortcuts import given_up, note_again, noted, unshared_groups
+from lowmem_rl.engine.unsloth_shortcuts import given_up, restore_shortcut_notes, shortcut_notes, unshared_groups
 
 TWO, ONE = (2, (8, 8)), (1, (8,))
 
@@ -22,12 +22,12 @@ def model() -> SimpleNamespace:
 
 def test_notes_come_back_as_they_were() -> None:
     again = SimpleNamespace()
-    note_again(again, json.loads(json.dumps(noted(model()))))
+    restore_shortcut_notes(again, json.loads(json.dumps(shortcut_notes(model()))))
     assert vars(again) == vars(model())
 
 
 def test_a_model_without_notes_has_given_nothing_up() -> None:
-    assert noted(SimpleNamespace()) == {}
+    assert shortcut_notes(SimpleNamespace()) == {}
     assert given_up(SimpleNamespace()) == frozenset()
 
 
