@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lowmem_rl.errors import RunDirError
-from lowmem_rl.reports.run_record import RunRecord
+from lowmem_rl.reports.run_record import RunRecord, read_record
 from lowmem_rl_cli import console
 
 
