@@ -11,7 +11,7 @@ from lowmem_rl_cli.doctor_command import as_line, as_table
 from rich.console import Console
 
 from lowmem_rl.entrypoints.doctor import MachineCheck
-from tests.unit.simulated_runs import Policy, simulate, write_run
+from tests.unit.health.simulated_runs import Policy, simulate, write_run
 
 Cli = Callable[..., Any]
 

@@ -11,7 +11,7 @@ from benchmarks.learning_curves import CURVES, curves_of, interval
 from lowmem_rl.rewards.reward_registry import REWARDS
 from lowmem_rl.stats import wilson
 
-RECORDS = sorted((Path(__file__).parents[2] / "benchmarks" / "records").glob("learning-curves-*.json"))
+RECORDS = sorted((Path(__file__).parents[3] / "benchmarks" / "records").glob("learning-curves-*.json"))
 
 
 FAMILIES = {curve.family for curve in CURVES}

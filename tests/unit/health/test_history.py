@@ -10,7 +10,7 @@ from lowmem_rl.errors import RunDirError
 from lowmem_rl.health.audit import HealthReport, audit, detect_all
 from lowmem_rl.health.history import RunHistory, read_history
 from lowmem_rl.storage.run_dir import RunDir
-from tests.unit.simulated_runs import simulate, write_run
+from tests.unit.health.simulated_runs import simulate, write_run
 
 
 def audited(path: Path) -> HealthReport:

@@ -184,7 +184,7 @@ for convention in ("bare", "think_boxed"):
 def test_tokens_are_counted_as_transformers_counts_them() -> None:
     # In a process of its own: Unsloth must be imported before transformers wherever both are.
     pytest.importorskip("tokenizers")
-    subprocess.run([sys.executable, "-c", COUNT_BOTH_WAYS], cwd=Path(__file__).parents[2], check=True)
+    subprocess.run([sys.executable, "-c", COUNT_BOTH_WAYS], cwd=Path(__file__).parents[3], check=True)
 
 
 def test_tokens_of_the_embedded_model_are_counted_exactly() -> None:

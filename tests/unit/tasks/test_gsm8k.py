@@ -16,7 +16,7 @@ from lowmem_rl.rewards.reward_registry import load_reward_set
 from lowmem_rl.tasks.task import Selection, Split, Task
 from lowmem_rl.tasks.task_registry import load_task
 
-DATA = Path(__file__).parents[1] / "data" / "gsm8k"
+DATA = Path(__file__).parents[2] / "data" / "gsm8k"
 ROWS = [
     {"question": f"What is {n} and 1?", "answer": f"It is <<{n}+1={n + 1}>>{n + 1}.\n#### {n + 1}"} for n in range(5)
 ]

@@ -13,7 +13,7 @@ from lowmem_rl.health.detector import HealthFinding
 from lowmem_rl.health.history import RunHistory
 from lowmem_rl.rewards.reward_registry import REWARDS, load_reward
 from lowmem_rl.signal.pass_rate import Beta
-from tests.unit.simulated_runs import Fault, Policy, simulate
+from tests.unit.health.simulated_runs import Fault, Policy, simulate
 
 WITHIN = 20
 EIGHTS = RunConfig.model_validate({"grpo": {"group_size": 8, "prompts_per_step": 8, "max_completion_tokens": 200}})

@@ -10,8 +10,8 @@ from lowmem_rl.health.audit import audit, detect_all
 from lowmem_rl.health.history import EvalPoint, RollbackRecord, RunHistory, read_history
 from lowmem_rl.health.incremental_audit import IncrementalAudit, replay
 from lowmem_rl.storage.run_dir import RunDir
-from tests.unit.simulated_runs import Policy, simulate, write_run
-from tests.unit.test_health_symptoms import CASES, EIGHTS, destroyed, names, truncation_wall, with_settings
+from tests.unit.health.simulated_runs import Policy, simulate, write_run
+from tests.unit.health.test_detectors import CASES, EIGHTS, destroyed, names, truncation_wall, with_settings
 
 
 def lived_through(record: RunHistory) -> IncrementalAudit:

@@ -14,7 +14,7 @@ from lowmem_rl.models.lookup import hub_cache
 from lowmem_rl.tasks.task import Selection, Split
 from lowmem_rl.tasks.task_registry import load_task, load_task_class
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[2] / "data"
 
 
 def read(name: str, split: Split = "train", path: Path | None = None, **settings: Any) -> list[Example]:

@@ -9,7 +9,7 @@ from benchmarks.health_cases import FAILURES, HEALTHY, halved, risen, without_a_
 from benchmarks.health_failures import line, summary
 from lowmem_rl.health.audit import DETECTORS
 
-RECORDS = sorted((Path(__file__).parents[2] / "benchmarks" / "records").glob("health-*.json"))
+RECORDS = sorted((Path(__file__).parents[3] / "benchmarks" / "records").glob("health-*.json"))
 
 
 def rows(name: str, *values: float | None) -> list[dict]:
