@@ -271,11 +271,11 @@ CHILD = """
 import resource, sys
 from pathlib import Path
 from lowmem_rl.config.compose import resolve
-from lowmem_rl.telemetry.events import PhaseBegan
+from lowmem_rl.telemetry.events import PhaseStarted
 from lowmem_rl.entrypoints.train import run
 
 def listen(event):
-    if event == PhaseBegan("training"):
+    if event == PhaseStarted("training"):
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         most = pages * resource.getpagesize() + 200 * 2**20
         resource.setrlimit(resource.RLIMIT_AS, (most, most))

@@ -120,7 +120,7 @@ def test_a_report_prints_itself_and_becomes_json(tmp_path):
     def wall(policy, age):
         policy.tokens *= 50
 
-    report = audited(simulate(0, 20, fault=wall))
+    report = audit(simulate(0, 20, fault=wall))
     found = next(finding for finding in report.findings if finding.name == "truncation_wall")
     assert "cure: Set grpo.max_completion_tokens to" in str(report)
     assert "audit" in str(report).splitlines()[-1]

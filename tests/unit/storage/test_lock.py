@@ -46,10 +46,10 @@ def test_a_lock_that_is_a_link_is_refused_and_what_it_leads_to_stays(tmp_path) -
 ADDER = """
 import sys
 from pathlib import Path
-from lowmem_rl.storage.lock import in_turn
+from lowmem_rl.storage.lock import exclusive
 folder = Path(sys.argv[1])
 for _ in range(200):
-    with in_turn(folder):
+    with exclusive(folder):
         (folder / "count").write_text(str(1 + int((folder / "count").read_text())))
 """
 
