@@ -46,7 +46,8 @@ from lowmem_rl.tasks.select import draw_examples
 from lowmem_rl.tasks.task import Selection
 from lowmem_rl.tasks.task_registry import load_task
 from lowmem_rl.telemetry.environment import environment_record
-from lowmem_rl.trl_adapter.trainer import make_trainer
+from lowmem_rl.training.step import Hooks
+from lowmem_rl.trl_adapter.trainer import TrainerSetup, make_trainer
 
 GROUP_SIZE, PROMPTS, MICRO_BATCH, STEPS = 4, 6, 12, 2
 TOLERANCE = 1e-5
@@ -206,19 +207,19 @@ def policy() -> Policy:
 def train(settings: Mapping[str, Any], out: Path, fault: Fault | None = None) -> Trained:
     """Trains in `out`, which gets recoveries.jsonl, with memory short where `fault` says."""
     config, trained = config_of(settings), Trained()
-    recovery = OomPolicy(
+    oom_policy = OomPolicy(
         config, out / "recoveries.jsonl", trained.notes.append, lambda phase, found: f"cure of {found} in {phase}"
     )
-    trainer = _trainer(config, recovery, trained, out)
+    trainer = _trainer(config, oom_policy, trained, out)
     trained.weights.append(_flat(trainer.model))
-    with short_of_memory(fault, trainer, trained), recovery.told_at_the_end():
+    with short_of_memory(fault, trainer, trained), oom_policy.report_settings():
         trainer.train()
     trained.recoveries = list(read_rows(out / "recoveries.jsonl"))
     trained.logged = trainer.state.log_history
     return trained
 
 
-def _trainer(config: RunConfig, recovery: OomPolicy, trained: Trained, out: Path) -> Any:
+def _trainer(config: RunConfig, oom_policy: OomPolicy, trained: Trained, out: Path) -> Any:
     from transformers import TrainerCallback
 
     class Weights(TrainerCallback):
@@ -228,26 +229,28 @@ def _trainer(config: RunConfig, recovery: OomPolicy, trained: Trained, out: Path
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
             trained.weights.append(_flat(trainer.model))
 
-    def on_scored(batch: Any) -> None:
-        trained.tokens.append([list(ids) for ids in batch.completion_ids])
-        trained.group_sizes |= set(Counter(batch.example_ids).values())
-
     _restart_adapter(policy())
     examples = draw_examples(load_task(config.task), Selection("train", 64, config.task.levels, 0), 64)
     sampler = Sampler(policy(), config)
-    sampler.rollout_limit = recovery.rollout
-    trainer = make_trainer(
-        policy(),
-        config,
+    sampler.rollout_limit = oom_policy.rollout
+
+    class Tokens:
+        def on_scored(self, batch: Any) -> None:
+            trained.tokens.append([list(ids) for ids in batch.completion_ids])
+            trained.group_sizes |= set(Counter(batch.example_ids).values())
+
+    setup = TrainerSetup(
+        config=config,
         sampler=sampler,
         dataset=to_dataset(examples),
         reward_functions=[_lengths, _lengths],
         prompt_tokens=tokens_of(policy(), {example.id: example for example in examples}),
-        callbacks=[Weights()],
-        on_scored=on_scored,
         out=out,
-        recovery=recovery,
+        hooks=Hooks((Tokens(),)),
+        callbacks=[Weights()],
+        oom_policy=oom_policy,
     )
+    trainer = make_trainer(policy(), setup)
     return trainer
 
 

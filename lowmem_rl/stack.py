@@ -61,53 +61,6 @@ SWITCHES: Mapping[str, Switch] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Method:
-    """A method that is overridden, wrapped or called, and its parameters after `self`."""
-
-    parameters: str
-    """By name, with blanks between them."""
-    why: str
-
-
-TRAINER_METHODS: Mapping[str, Method] = {
-    "training_step": Method("model inputs num_items_in_batch", "a step is taken again if memory runs out"),
-    "compute_loss": Method("model inputs return_outputs num_items_in_batch", "timed"),
-    "create_optimizer": Method("model", "its step happens once or not at all"),
-    "create_scheduler": Method("num_training_steps optimizer", "adds the multi-step schedule"),
-    "_clip_grad_norm": Method("model", "the gradient, before an optimizer step that may be skipped"),
-    "_prepare_inputs": Method("generation_batch", "leaves a micro-batch as it is"),
-    "_tokenize_prompts": Method("prompts", "prompts are rendered once"),
-    "_generate_single_turn": Method(
-        "prompt_ids images multimodal_fields num_generations has_tool_images", "our engine samples"
-    ),
-    "_generate_and_score_completions": Method("inputs", "a rollout, cut by us into micro-batches"),
-    "_calculate_rewards": Method("inputs prompts completions completion_ids_list", "scores are recorded"),
-    "_get_per_token_logps_and_entropies": Method(
-        "model input_ids attention_mask logits_to_keep batch_size", "scored in parts; on a CPU prompts are shared"
-    ),
-    "_maybe_log_save_evaluate": Method(
-        "tr_loss grad_norm model trial epoch ignore_keys_for_eval start_time learning_rate",
-        "the first moment at which a step is over for TRL, too",
-    ),
-    "_load_from_checkpoint": Method("resume_from_checkpoint model", "loads into the adapter that is there"),
-    "_load_rng_state": Method("checkpoint", "the last thing that is put back"),
-    "_get_train_sampler": Method("dataset", "draws the orders of the epochs that are over"),
-    "_save_optimizer_and_scheduler": Method("output_dir", "a checkpoint's part"),
-    "_save_scaler": Method("output_dir", "a checkpoint's part"),
-}
-"""Of `trl.GRPOTrainer`, transformers' Trainer included, and of what Unsloth writes over it. The parameters named are
-the first ones: either may have more."""
-
-TRAINER_ATTRIBUTES: Mapping[str, str] = {
-    "_step": "TRL's count of micro-batches",
-    "_buffered_inputs": "the rollout that is learnt from, cut by us",
-    "_metrics": "what TRL has put aside for the step's row",
-    "current_gradient_accumulation_steps": "what the loss is divided by: a micro-batch's share of its step",
-    "num_iterations": "passes over a rollout",
-}
-"""Attributes of a trainer, which its classes set on `self`."""
-
 MEMBERS: Mapping[str, str] = {
     "unsloth.FastLanguageModel.from_pretrained": "loads the policy",
     "unsloth.FastLanguageModel.get_peft_model": "adds the adapter",

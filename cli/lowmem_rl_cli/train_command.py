@@ -22,9 +22,9 @@ from lowmem_rl_cli.text_page import stdout_page
 
 if TYPE_CHECKING:
     from lowmem_rl.entrypoints.controls import Controls
-    from lowmem_rl.entrypoints.train import RunResult
     from lowmem_rl.telemetry.events import Listener
     from lowmem_rl.training.eval_schedule import BestCheckpoint
+    from lowmem_rl.training.run_result import RunResult
 
 
 def train_command(

@@ -1,67 +1,55 @@
-"""When a training is saved: now and then, at its end, and when it is stopped in the midst of a step."""
+"""When a training is saved: every so often, at its end, and when it is stopped in the middle of a step."""
 
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from lowmem_rl.checkpointing.checkpoint_storage import write_checkpoint
-from lowmem_rl.checkpointing.trainer_state import TrainerSnapshot, save_snapshot, take_snapshot
+from lowmem_rl.checkpointing.trainer_state import TrainerLike, TrainerSnapshot
 from lowmem_rl.config.run_config import LoggingConfig
-from lowmem_rl.engine.policy import Policy
 from lowmem_rl.storage.disk import retry_when_disk_full
 from lowmem_rl.storage.run_dir import RunDir
 
 EVERY_S = 600.0
-"""Between two checkpoints, where no number of steps is set. What a lost machine costs is then at most ten minutes,
-whatever a step takes. The cheapest interval is sqrt(2 x cost of one x time between losses) (J. W. Young, CACM 17,
-1974): were one written in 3 s and a machine lost every twelve hours, eight and a half minutes."""
+"""Between two checkpoints if no number of steps is set. A lost machine then costs at most ten minutes, whatever a step
+takes. The cheapest interval is sqrt(2 x cost of one x time between losses) (J. W. Young, CACM 17, 1974): if one is
+written in 3 s and a machine is lost every twelve hours, eight and a half minutes."""
 
 
 class Checkpointer:
-    """Takes each border of a training, and writes those that are to last. `counts` gives what we count ourselves."""
+    """Captures the trainer's state after each step, and writes it if a checkpoint is due."""
 
-    def __init__(
-        self,
-        run_dir: RunDir,
-        logging: LoggingConfig,
-        policy: Policy,
-        counts: Callable[[], dict[str, Any]],
-        tell: Callable[[str], None],
-    ) -> None:
-        self.run_dir, self.logging, self.policy, self.counts, self.tell = run_dir, logging, policy, counts, tell
-        self.trainer: Any = None
-        self.border: TrainerSnapshot | None = None
+    def __init__(self, run_dir: RunDir, logging: LoggingConfig, last_step: int, report: Callable[[str], None]) -> None:
+        self.run_dir, self.logging, self.last_step, self.report = run_dir, logging, last_step, report
+        self.trainer: TrainerLike | None = None
+        self.snapshot: TrainerSnapshot | None = None
         self.written: int | None = None
         """The step of the last checkpoint of this process."""
         self.last_s = time.monotonic()
 
-    def take(self, trainer: Any) -> None:
-        """Takes the present border."""
-        self.trainer, self.border = trainer, take_snapshot(trainer, self.counts())
-
-    def write_if_due(self, step: int, *, is_last: bool) -> None:
-        """Writes the border that was taken last, if it is time; a disk that fails is told of and costs no training."""
+    def at_boundary(self, trainer: TrainerLike) -> None:
+        """Captures, and writes a checkpoint if one is due. A disk error is reported and does not stop training."""
+        self.trainer, self.snapshot = trainer, trainer.take_snapshot()
         every = self.logging.checkpoint_every
-        is_due = step % every == 0 if every else time.monotonic() - self.last_s >= EVERY_S
-        if is_due or is_last:
-            self._try_to_write()
+        is_due = trainer.step % every == 0 if every else time.monotonic() - self.last_s >= EVERY_S
+        if is_due or trainer.step == self.last_step:
+            self._write()
 
     def write_now(self) -> bool:
-        """Writes the last border, once and without waiting for room; says whether it is on the disk."""
+        """Writes the latest snapshot once, without waiting for free space; returns whether it is on the disk."""
         with retry_when_disk_full(None):
-            return self._try_to_write()
+            return self._write()
 
-    def _try_to_write(self) -> bool:
-        border = self.border
-        if border is None:
+    def _write(self) -> bool:
+        if self.snapshot is None or self.trainer is None:
             return False
-        if border.step != self.written:
-            fill = partial(save_snapshot, border, self.trainer, self.policy)
+        step = self.snapshot.step
+        if step != self.written:
+            fill = partial(self.trainer.save_snapshot, self.snapshot)
             try:
-                write_checkpoint(self.run_dir, border.step, fill, self.logging.keep_checkpoints)
-            except Exception as error:  # noqa: BLE001  # whatever keeps it from the disk, what was learnt is still here
-                self.tell(f"the checkpoint of step {border.step} is not written: {error}")
+                write_checkpoint(self.run_dir, step, fill, self.logging.keep_checkpoints)
+            except Exception as error:  # noqa: BLE001  # whatever goes wrong, what was learnt is still in memory
+                self.report(f"the checkpoint of step {step} is not written: {error}")
                 return False
-            self.written, self.last_s = border.step, time.monotonic()
+            self.written, self.last_s = step, time.monotonic()
         return True

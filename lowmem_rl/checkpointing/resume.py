@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from lowmem_rl.engine.device import Device
 from lowmem_rl.errors import ConfigError, RunDirError, SetupError, TaskError
 from lowmem_rl.evaluation.eval_result import EvalResult
 from lowmem_rl.example import Example
+from lowmem_rl.grpo.prompt_order import digest_of
 from lowmem_rl.health.audit import DETECTORS
 from lowmem_rl.storage.disk import remove_stale_tmp
 from lowmem_rl.storage.run_dir import RunDir, drop_rows_after, drop_torn_row, read_json, read_rows, write_json
@@ -185,14 +185,6 @@ def _phases(run_dir: RunDir, tell: Callable[[str], None]) -> dict[str, Any]:
         tell(f"what the first step held is lost: {error}")
         found = {}
     return {name: found[name] for name in ("phases", "metered_step") if name in found}
-
-
-def digest_of(examples: Sequence[Example]) -> str:
-    """Returns what tells one choice of examples from another."""
-    digest = sha256()
-    for example in examples:
-        digest.update(f"{example.id}\0{example.question}\0{example.answer}\0".encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()
 
 
 def check_examples(standing: ResumeState, examples: Sequence[Example]) -> None:

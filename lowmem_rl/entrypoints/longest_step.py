@@ -18,10 +18,11 @@ from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.engine.sampling import SamplingParams
 from lowmem_rl.example import Example
 from lowmem_rl.grpo.micro_batches import Batch, MicroBatches
-from lowmem_rl.grpo.oom_retry import make_step_atomic
 from lowmem_rl.grpo.train_dataset import to_dataset, tokens_of
 from lowmem_rl.planning.overrides import with_overrides
-from lowmem_rl.trl_adapter.trainer import SampledBatch, make_trainer
+from lowmem_rl.telemetry.memory_profiler import MemoryProfiler
+from lowmem_rl.training.step import Hooks
+from lowmem_rl.trl_adapter.trainer import SampledBatch, TrainerSetup, make_trainer
 
 LAST_TOKENS = GPU_CHECK_EVERY
 """Tokens that a row samples: as many as lie between two looks at who has finished, so that there is one look."""
@@ -78,51 +79,30 @@ def sampler_up_to_the_limit(policy: Policy, config: RunConfig, kind: type[Sample
     return sampler
 
 
-def _undo_as_in_a_run(trainer: Any) -> None:
-    """Takes the copy that a run's optimizer steps from; here a failure is not tried again."""
-    create = trainer.create_optimizer
+class OneWave:
+    """A trainer whose `generate`, whose cache grows with each token, answers the longest prompts for all rows."""
 
-    def create_whole(*args: Any) -> Any:
-        optimizer = create(*args)
-        make_step_atomic(optimizer, _raise)
-        return optimizer
-
-    trainer.create_optimizer = create_whole
-
-
-def _raise(why: str) -> None:
-    import torch
-
-    raise torch.OutOfMemoryError(why)
-
-
-def sample_one_wave(trainer: Any) -> None:
-    """Makes `generate`, whose cache grows with each token, answer one wave of the longest prompts, for all rows."""
-    sample, rows = trainer._sample_through_trl, trainer.config.rollout_rows
-
-    def sample_wave(prompt_ids: list[list[int]], *args: Any) -> SampledBatch:
+    def sample_through_trl(self, prompt_ids: list[list[int]], *args: Any) -> SampledBatch:
+        """Samples one wave, and repeats its completions."""
+        sample = super().sample_through_trl  # type: ignore[misc]
+        if self.use_vllm:  # type: ignore[attr-defined]  # it plans its own waves
+            return sample(prompt_ids, *args)
         longest_first = sorted(prompt_ids, key=len, reverse=True)
-        wave: SampledBatch = sample(longest_first[:rows], *args)
+        wave: SampledBatch = sample(longest_first[: self.config.rollout_rows], *args)  # type: ignore[attr-defined]
         ids = [wave.completion_ids[number % len(wave.completion_ids)] for number in range(len(prompt_ids))]
         return replace(wave, completion_ids=ids)
 
-    if not trainer.use_vllm:  # it plans its own waves
-        trainer._sample_through_trl = sample_wave
 
+class LargestMicroBatches:
+    """A trainer that learns from two micro-batches: the second, the largest, meets the gradients of the first."""
 
-def learn_from_the_largest(trainer: Any) -> None:
-    """Leaves two micro-batches of the step: the second, the largest, meets the gradients of the first."""
-    lay_out = trainer.lay_out
-
-    def lay_out_two(rollout: Batch, sampled_after: int) -> MicroBatches:
-        found: MicroBatches = lay_out(rollout, sampled_after)
-        slots = list(found.slots)
-        of_a_step = len(slots) // trainer.layout.steps
-        kept = sorted(filter(None, slots[:of_a_step]), key=_tokens)[-2:]
-        trainer._buffered_inputs = kept + [None] * (len(slots) - len(kept))
+    def split_rollout(self, rollout: Batch, sampled_after: int) -> MicroBatches:
+        """Keeps the two largest."""
+        found: MicroBatches = super().split_rollout(rollout, sampled_after)  # type: ignore[misc]
+        of_a_step = len(found.slots) // self.batch_plan.steps  # type: ignore[attr-defined]
+        kept = sorted(filter(None, found.slots[:of_a_step]), key=_tokens)[-2:]
+        self.keep_micro_batches([*kept, *[None] * (len(found.slots) - len(kept))])  # type: ignore[attr-defined]
         return found
-
-    trainer.lay_out = lay_out_two
 
 
 def _tokens(batch: Batch) -> int:
@@ -130,22 +110,26 @@ def _tokens(batch: Batch) -> int:
     return int(batch["prompt_ids"].numel() + batch["completion_ids"].numel())
 
 
-def trainer_of(sampler: Sampler, examples: Sequence[Example], rewards: int, out: Path) -> Any:
+def trainer_of(
+    sampler: Sampler,
+    examples: Sequence[Example],
+    rewards: int,
+    out: Path,
+    profiler: MemoryProfiler,
+    *,
+    repeats_nothing: bool,
+) -> Any:
     """Returns a trainer over the examples; as many of its rewards as the run has are `AlternatingReward`."""
-    policy = sampler.policy
-    trainer = make_trainer(
-        policy,
-        sampler.config,
+    setup = TrainerSetup(
+        config=sampler.config,
         sampler=sampler,
         dataset=to_dataset(examples),
-        prompt_tokens=tokens_of(policy, {example.id: example for example in examples}),
         reward_functions=[AlternatingReward() for _ in range(rewards)],
-        callbacks=[],
-        on_scored=lambda batch: None,
+        prompt_tokens=tokens_of(sampler.policy, {example.id: example for example in examples}),
         out=out,
+        hooks=Hooks((profiler,)),
     )
-    _undo_as_in_a_run(trainer)
-    return trainer
+    return make_trainer(sampler.policy, setup, (OneWave, LargestMicroBatches) if repeats_nothing else ())
 
 
 class AlternatingReward:

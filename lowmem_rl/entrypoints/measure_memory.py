@@ -17,8 +17,6 @@ from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.engine.sampling import GREEDY
 from lowmem_rl.entrypoints.longest_step import (
     LastTokens,
-    learn_from_the_largest,
-    sample_one_wave,
     sampler_up_to_the_limit,
     trainer_of,
 )
@@ -147,12 +145,9 @@ def _take_phases(
     examples = by_length[: prompts_needed(config)]
     listen(PhaseStarted("one step, the longest the run can meet"))
     sampler = sampler_up_to_the_limit(policy, config, LastTokens if repeats_nothing else Sampler)
-    trainer = trainer_of(sampler, examples, len(inputs.rewards.rewards), out)
-    if repeats_nothing:
-        sample_one_wave(trainer)
-        learn_from_the_largest(trainer)
-    meter.attach(trainer)
-    trainer.train()
+    meter.is_on = True
+    rewards = len(inputs.rewards.rewards)
+    trainer_of(sampler, examples, rewards, out, meter, repeats_nothing=repeats_nothing).train()
     listen(PhaseStarted("evaluating"))
     _evaluate_once(meter, sampler, by_length)
     policy.save_adapter(out / "adapter")

@@ -1,8 +1,7 @@
-"""Taking an optimizer step again from its beginning, after memory ran out in the middle of it."""
+"""Repeating an optimizer step from its beginning, after memory ran out in the middle of it."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from types import MethodType
 from typing import Any
 
 import torch
@@ -22,29 +21,28 @@ class StepSnapshot:
     random: Mapping[str, Any]
     """Random states: dropout draws from them."""
     logged: Mapping[str, int]
-    """Values that TRL had put aside for the step's row, by name."""
+    """Values that TRL had collected for the step's row, by name."""
     given: Tensor | None = None
-    """Loss that the trainer has been given since: it adds up what each slot returns."""
+    """Loss (scalar) that the trainer has been given since: it adds up what each slot returns."""
     tokens: int = 0
     """Completion tokens of the micro-batches since."""
 
     @classmethod
     def of(cls, metrics: Mapping[str, list[float]]) -> "StepSnapshot":
-        """Remembers the present state; TRL's `metrics` are those of training."""
+        """Captures the present state; TRL's `metrics` are those of training."""
         return cls(rng_states(), {name: len(values) for name, values in metrics.items()})
 
     def restore(self, metrics: Mapping[str, list[float]]) -> None:
-        """Puts random states and metrics back."""
+        """Restores random states and metrics."""
         restore_rng(self.random)
         for name, values in metrics.items():
             del values[self.logged.get(name, 0) :]
         self.tokens = 0
 
-    def weigh(self, metrics: Mapping[str, list[float]], tokens: int) -> None:
-        """Joins the means over the last micro-batch, which held `tokens`, with those over the step's earlier ones.
+    def merge_token_means(self, metrics: Mapping[str, list[float]], tokens: int) -> None:
+        """Merges the means over the last micro-batch, which held `tokens`, with those over the step's earlier ones.
 
-        TRL averages what stands there as if all held as many: cut by length, a few short rows would count like many
-        long ones.
+        TRL averages them as if all held as many: cut by length, a few short rows would count like many long ones.
         """
         for name in TOKEN_MEANS:
             values = metrics.get(name, [])
@@ -56,23 +54,26 @@ class StepSnapshot:
         self.tokens += tokens
 
 
-def make_step_atomic(optimizer: Any, again: Callable[[str], None]) -> None:
-    """Makes the optimizer's `step` happen once or not at all, and again after its memory ran out.
+def atomic_step(optimizer: type, retry: Callable[[str], None]) -> type:
+    """Returns a subclass of an optimizer's class whose `step` happens once or not at all, repeated after an OOM.
 
     A step that fails has changed what came before the failure: states allocated for some weights and none for others,
-    counters without their update, with bitsandbytes a number of weights. `again` hears why, and may raise.
+    counters without their update, with bitsandbytes some of the weights. `retry` gets the reason, and may raise.
     """
-    step = optimizer.step.__func__
 
-    def whole_step(self: Any, closure: Any = None) -> Any:
-        while isinstance(before := catch_oom(lambda: OptimizerSnapshot.of(self)), OutOfMemory):
-            again(before.why)
-        while isinstance(found := catch_oom(lambda: step(self, closure)), OutOfMemory):
-            before.restore(self)  # from then on it is as good as a new one
-            again(found.why)
-        return found
+    class AtomicStep(optimizer):
+        def step(self, closure: Any = None) -> Any:
+            while isinstance(before := catch_oom(lambda: OptimizerSnapshot.of(self)), OutOfMemory):
+                retry(before.why)
+            take = super().step
+            while isinstance(found := catch_oom(lambda: take(closure)), OutOfMemory):
+                before.restore(self)  # from then on it is as good as a new one
+                retry(found.why)
+            return found
 
-    optimizer.step = MethodType(whole_step, optimizer)  # schedulers ask for a bound method
+    # transformers knows bitsandbytes' classes by their printed name.
+    AtomicStep.__module__, AtomicStep.__qualname__ = optimizer.__module__, optimizer.__qualname__
+    return AtomicStep
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,18 @@
-"""Which prompts a run asks, and when: as its seed drew them, in a curriculum's order, or as its window moves.
+"""Which prompts a run asks, and when: as its seed drew them, in a curriculum's order, or by a moving window.
 
-The first two are the order of the data set's rows. A moving order is asked at the moment of sampling: the data
-loader is then a round ahead already (transformers collects the batches of a step before its first one is sampled
-from, and accelerate reads one more), so that its rows only say how many prompts there are to be.
+The first two are the order of the data set's rows. A window chooses at the moment of sampling: the data loader is then
+a round ahead already (transformers collects the batches of a step before it samples from the first one, and accelerate
+reads one more), so that its rows only say how many prompts are needed.
 """
 
 from collections.abc import Iterable, Sequence
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.example import Example
+from lowmem_rl.grpo.scored_batch import ScoredBatch
 from lowmem_rl.grpo.train_dataset import Prompt, prompts_needed, prompts_per_rollout, to_prompt
 from lowmem_rl.tasks.curriculum import Rates, RolloutOutcome, SignalWindow, arrange, read_rates
 
@@ -54,36 +57,55 @@ def arranged(examples: Sequence[Example], config: RunConfig, rates: Rates) -> li
 class PromptOrder:
     """The fixed order: that of the data set's rows."""
 
-    def choose(self, prompts: Sequence[Prompt], step: int) -> list[Prompt]:
-        """Returns the rows of the round of sampling before `step`, each prompt as often as its group is large."""
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self.digest = digest_of(examples)
+
+    def choose_prompts(self, prompts: Sequence[Prompt], step: int) -> list[Prompt]:
+        """Returns the rows of the round of sampling for `step`, each prompt as often as its group is large."""
         return list(prompts)
 
-    def note(self, drawn: RolloutOutcome) -> None:
-        """Takes in what came out of a round of sampling."""
+    def on_scored(self, batch: ScoredBatch) -> None:
+        """Learns what came out of a round of sampling."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what tells the run's examples from others: a resumed run must have the same ones."""
+        return {"examples": self.digest}
 
 
 class AdaptiveOrder(PromptOrder):
-    """A window over the run's examples, and what has been seen of them; `steps` are those of a run that goes on."""
+    """A window over the run's examples, moved by what was counted of them; `steps` are those of a resumed run."""
 
     def __init__(
         self, examples: Sequence[Example], config: RunConfig, rates: Rates, steps: Iterable[RolloutOutcome] = ()
     ) -> None:
+        super().__init__(examples)
         self.examples = {example.id: example for example in examples}
         self.group_size = config.grpo.group_size
         self.window = SignalWindow(seed=config.seed)
         self.seen = self.window.replay(steps, rates)
 
-    def choose(self, prompts: Sequence[Prompt], step: int) -> list[Prompt]:
+    def choose_prompts(self, prompts: Sequence[Prompt], step: int) -> list[Prompt]:
+        """Returns the rows of the prompts that carry signal now, as many as `prompts`."""
         count = len(prompts) // self.group_size
-        drawn = self.window.draw(list(self.examples), self.seen, step, count)
-        return [to_prompt(self.examples[key]) for key in drawn for _ in range(self.group_size)]
+        chosen = self.window.draw(list(self.examples), self.seen, step, count)
+        return [to_prompt(self.examples[key]) for key in chosen for _ in range(self.group_size)]
 
-    def note(self, drawn: RolloutOutcome) -> None:
-        self.seen = self.window.note(self.seen, drawn)
+    def on_scored(self, batch: ScoredBatch) -> None:
+        """Adds the round to what was counted."""
+        self.seen = self.window.note(self.seen, batch.outcome)
 
 
 def order_of(
     examples: Sequence[Example], config: RunConfig, rates: Rates, steps: Iterable[RolloutOutcome] = ()
 ) -> PromptOrder:
-    """Returns the order in which a run asks its arranged examples, behind the `steps` it has done."""
-    return AdaptiveOrder(examples, config, rates, steps) if config.curriculum.how == "window" else PromptOrder()
+    """Returns the order in which a run asks its arranged examples, after the `steps` it has done."""
+    is_adaptive = config.curriculum.how == "window"
+    return AdaptiveOrder(examples, config, rates, steps) if is_adaptive else PromptOrder(examples)
+
+
+def digest_of(examples: Sequence[Example]) -> str:
+    """Returns what tells one choice of examples from another."""
+    digest = sha256()
+    for example in examples:
+        digest.update(f"{example.id}\0{example.question}\0{example.answer}\0".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()

@@ -1,22 +1,22 @@
 """The peak of each phase of a real step.
 
-A meter has boundaries instead of nested spans: what was held at most since the last boundary belongs to the phase
-that ends. On a GPU the allocator's cache is given back at each boundary, or a later phase would show the blocks
-of an earlier one; so a metered step is a little slower than others, and its phases are comparable with estimates.
+It has boundaries instead of nested spans: the most that was held since the last boundary belongs to the phase that
+ends. On a GPU the allocator's cache is given back at each boundary, or a later phase would show the blocks of an
+earlier one; so a profiled step is a little slower than others, and its phases are comparable with estimates.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.device_memory import peak_bytes
+from lowmem_rl.grpo.scored_batch import ScoredBatch
 from lowmem_rl.memory.calibration import Footprint
-
-OF_A_STEP = ("rollout", "logprobs", "backward", "optimizer")
-"""The phases that a meter finds by itself once it is attached to a trainer."""
+from lowmem_rl.phases import MEASURED_PHASES, Phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,26 +26,21 @@ class StepLengths:
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
-    def with_rollout(self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]) -> "StepLengths":
-        return StepLengths(
-            max(self.prompt_tokens, *map(len, prompts)), max(self.completion_tokens, *map(len, completions))
-        )
-
 
 class MemoryProfiler:
-    """Measures phases between `begin` and `end`, or those of a trainer's next step once it is attached to one."""
+    """Measures phases between `begin` and `end`; as a hook, those of a trainer's first step while `is_on`."""
 
     def __init__(self, device: Device) -> None:
         self.device = device
         self.phases: dict[str, Footprint] = {}
         self.lengths = StepLengths()
         self.highest_bytes = 0
-        """The most the process held until the last boundary, in any phase or none: there its counters begin anew."""
-        self.is_attached = False
-        self.unmetered: tuple[Any, ...] = ()
+        """The most the process held until the last boundary, in any phase or none: there its counters restart."""
+        self.is_on = False
+        """True while a step is profiled: set before the first one."""
 
     def to_json(self) -> dict[str, Any]:
-        """Returns each phase's peak, and the lengths that the metered step met, as plain JSON data."""
+        """Returns each phase's peak, and the lengths that the profiled step met, as plain JSON data."""
         phases = {name: found.model_dump(exclude_none=True) for name, found in self.phases.items()}
         return {"phases": phases, "metered_step": asdict(self.lengths)}
 
@@ -58,31 +53,30 @@ class MemoryProfiler:
         found, known = self._boundary(), self.phases.get(phase)
         self.phases[phase] = found if known is None else _higher(found, known)
 
-    def attach(self, trainer: Any) -> None:
-        """Measures the trainer's next optimizer step, then lets go of it.
+    @contextmanager
+    def phase(self, name: Phase) -> Iterator[None]:
+        """Measures a phase of the profiled step; a phase that is not in estimates belongs to the one after it."""
+        if not self.is_on or name not in MEASURED_PHASES or name == "logprobs":
+            yield
+            return
+        if name == "backward" and "rollout" in self.phases and name not in self.phases:
+            self.end("logprobs")  # what follows a rollout before the first micro-batch
+        self.begin()
+        yield
+        self.end(name)
 
-        Both methods are wrapped on the instance: Unsloth rewrites the class.
-        """
-        self.is_attached = True
-        sample, prepare = trainer._generate_single_turn, trainer._prepare_inputs
-        self.unmetered = (sample, prepare)
+    def on_scored(self, batch: ScoredBatch) -> None:
+        """Notes the lengths that the profiled step meets."""
+        if self.is_on:
+            longest = StepLengths(max(batch.prompt_tokens), max(map(len, batch.completion_ids)))
+            self.lengths = StepLengths(
+                max(self.lengths.prompt_tokens, longest.prompt_tokens),
+                max(self.lengths.completion_tokens, longest.completion_tokens),
+            )
 
-        def metered_sample(prompt_ids: list[list[int]], *args: Any, **kwargs: Any) -> Any:
-            self.begin()
-            sampled = sample(prompt_ids, *args, **kwargs)
-            self.end("rollout")
-            self.lengths = self.lengths.with_rollout(prompt_ids, sampled[0])
-            return sampled
-
-        def metered_prepare(*args: Any, **kwargs: Any) -> Any:
-            inputs = prepare(*args, **kwargs)
-            if "rollout" in self.phases and "backward" not in self.phases:
-                self.end("logprobs")  # what follows a rollout before the first micro-batch
-            self.begin()
-            return inputs
-
-        trainer._generate_single_turn, trainer._prepare_inputs = metered_sample, metered_prepare
-        trainer.add_callback(self._callback(trainer))
+    def on_step(self, row: Any, trainer: Any) -> None:
+        """Ends the profile of the step."""
+        self.is_on = False
 
     def _boundary(self) -> Footprint:
         found = self._read()
@@ -106,28 +100,6 @@ class MemoryProfiler:
             reserved_bytes=torch.cuda.max_memory_reserved(),
             process_bytes=peak_bytes(self.device),
         )
-
-    def _callback(self, trainer: Any) -> Any:
-        from transformers import TrainerCallback
-
-        def ends(phase: str) -> Any:
-            return lambda *args, **kwargs: self.end(phase) if self.is_attached else None
-
-        def step_ends(*args: Any, **kwargs: Any) -> None:
-            self._detach(trainer)
-
-        class StepMeter(TrainerCallback):
-            on_substep_end = on_pre_optimizer_step = ends("backward")
-            on_optimizer_step = ends("optimizer")
-            on_step_end = step_ends
-
-        return StepMeter()
-
-    def _detach(self, trainer: Any) -> None:
-        """Lets the trainer go; its callback stays, idle: one that leaves would hide its neighbour from this event."""
-        if self.is_attached:
-            trainer._generate_single_turn, trainer._prepare_inputs = self.unmetered
-        self.is_attached = False
 
 
 def _higher(one: Footprint, other: Footprint) -> Footprint:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from lowmem_rl.health.history import is_only_skipped
+from lowmem_rl.phases import OTHER, STEP_PHASES, seconds_key
 from lowmem_rl.storage.run_dir import Row
-from lowmem_rl.telemetry.step_timer import OTHER, PHASES
 
 MEASURED = (
     "step_s",
-    *(f"{phase}_s" for phase in (*PHASES, OTHER)),
+    *(seconds_key(phase) for phase in (*STEP_PHASES, OTHER)),
     "completion_tokens_per_s",
     "peak_bytes",
 )
@@ -42,28 +42,22 @@ overflowed, and what the next step's loss is multiplied by."""
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """What the round of sampling behind a step was like; `tokens` are those sampled for this step."""
+    """What was sampled for a step; `tokens` is 0 in a later step of the same rollout."""
 
     accuracy: float
     informative_share: float
     tokens: int
 
 
-def metric_row(
-    logs: Mapping[str, Any], rollout: Rollout, *, step: int, seconds: Mapping[str, float], peak_bytes: int
-) -> Row:
-    """Returns a row of metrics.jsonl, null for what is no finite number; `seconds` are as a `StepClock` reads them."""
+def metric_row(logs: Mapping[str, Any], step: int) -> Row:
+    """Returns what TRL logs of a step under our names, null for what is not a finite number; hooks add the rest."""
     row: Row = {"step": step}
     row |= {ours: _finite(logs[theirs]) for theirs, ours in NAMES.items() if theirs in logs}
-    row |= {
+    return row | {
         f"scores/{name.split('/')[1]}": _finite(value)
         for name, value in logs.items()
         if name.startswith("rewards/") and name.endswith("/mean")
     }
-    row |= {"accuracy": rollout.accuracy, "informative_share": rollout.informative_share}
-    row |= seconds
-    row |= {"completion_tokens_per_s": rollout.tokens / seconds["step_s"], "peak_bytes": peak_bytes}
-    return row
 
 
 def diverged(row: Row) -> bool:

@@ -5,13 +5,16 @@ All of it can be read back: a run that was stopped in the middle of an evaluatio
 
 import json
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from re import sub
 from typing import Any
 
+from lowmem_rl.checkpointing.trainer_state import TrainerLike
 from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.engine.rng import preserved_rng
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.errors import RewardError, RunDirError
 from lowmem_rl.evaluation.eval_items import read_items
@@ -25,6 +28,8 @@ from lowmem_rl.storage.disk import write_dir_atomic
 from lowmem_rl.storage.lock import exclusive
 from lowmem_rl.storage.run_dir import Row, RunDir, read_json, write_json
 from lowmem_rl.telemetry.events import EvalEnded, EvalProgressed, Listener, Note
+
+Protect = Callable[[Callable[[], str]], AbstractContextManager[None]]
 
 BEFORE, AFTER = "before", "after"
 OPTIMISTIC = "the highest of several figures on these items: what it promises on others is less"
@@ -47,13 +52,13 @@ class BestCheckpoint:
     def to_json(self) -> Row:
         """Returns plain JSON data with the interval, and with the warning where there was a choice."""
         interval = wilson(self.pass_at_1 * self.num_examples, self.num_examples)
-        told = asdict(self) | {"pass_at_1_interval": asdict(interval)}
-        return told | ({"note": OPTIMISTIC} if self.chosen_of > 1 else {})
+        reported = asdict(self) | {"pass_at_1_interval": asdict(interval)}
+        return reported | ({"note": OPTIMISTIC} if self.chosen_of > 1 else {})
 
     @classmethod
-    def from_json(cls, told: Row) -> "BestCheckpoint":
+    def from_json(cls, reported: Row) -> "BestCheckpoint":
         """Returns what `to_json` has written. Raises KeyError or TypeError for anything else."""
-        return cls(**{name: told[name] for name in ("step", "name", "pass_at_1", "num_examples", "chosen_of")})
+        return cls(**{name: reported[name] for name in ("step", "name", "pass_at_1", "num_examples", "chosen_of")})
 
 
 class EvalSchedule:
@@ -67,38 +72,55 @@ class EvalSchedule:
         own: EvalSet,
         further: Sequence[EvalSet] = (),
         listen: Listener = lambda event: None,
+        protect: Protect = lambda where: nullcontext(),
     ) -> None:
+        """`protect` surrounds an evaluation between two steps: memory may run out in it."""
+        self.protect = protect
         self.run_dir, self.config, self.sampler, self.listen = run_dir, config, sampler, listen
         self.own, *self.further = (
             questions_with_room(sampler.policy, asked, lambda text: listen(Note(text))) for asked in (own, *further)
         )
-        self.told = read_reported(run_dir)
+        self.reported = read_reported(run_dir)
 
     @property
     def best(self) -> BestCheckpoint | None:
         """The best evaluation so far."""
-        return BestCheckpoint.from_json(self.told["best"]) if self.told["best"] else None
+        return BestCheckpoint.from_json(self.reported["best"]) if self.reported["best"] else None
 
     def before(self) -> EvalResult:
         """Evaluates fully before training, where that is not done already.
 
         Raises `RewardError` where rewards fail on more completions than health.max_reward_error_share.
         """
-        if self.told[BEFORE]:
-            return EvalResult.from_json(self.told[BEFORE])
+        if self.reported[BEFORE]:
+            return EvalResult.from_json(self.reported[BEFORE])
         result = self._ask(self.own, BEFORE, step=0)
         self._keep_the_best(BEFORE, 0)
         self._ask_further(BEFORE, step=0)
         self._write(before=result.to_json())  # last: it says that all of this is done
         return result
 
+    def at_boundary(self, trainer: TrainerLike) -> None:
+        """Evaluates if it is due after this step."""
+        self.evaluate_if_due(trainer.step)
+
+    def evaluate_if_due(self, step: int) -> None:
+        """Evaluates after `step` unless that is done already; the last step is evaluated fully by `after`."""
+        every = self.config.eval.every
+        if every and step % every == 0 and step != self.config.grpo.steps and not self.has(step):
+            self.during(step)
+
     def during(self, step: int) -> EvalResult:
-        """Evaluates cheaply between two steps."""
+        """Evaluates cheaply between two steps, and leaves training's random numbers as they are."""
+        with preserved_rng(), self.protect(lambda: f"In the evaluation after step {step}"):
+            return self._evaluate_few(step)
+
+    def _evaluate_few(self, step: int) -> EvalResult:
         name = f"step-{step:06d}"
         few = self.own.examples[: self.config.eval.quick_examples]
         result = self._ask(replace(self.own, examples=few, samples=0), name, step=step)
-        earlier = [other for other in self.told["during"] if other["step"] != step]
-        self.told["during"] = sorted([*earlier, result.to_json()], key=lambda other: other["step"])
+        earlier = [other for other in self.reported["during"] if other["step"] != step]
+        self.reported["during"] = sorted([*earlier, result.to_json()], key=lambda other: other["step"])
         self._keep_the_best(name, step)  # it writes both: an evaluation that counts as done has had its say here
         return result
 
@@ -106,7 +128,7 @@ class EvalSchedule:
         """Evaluates fully after training, and says what was gained."""
         step = self.config.grpo.steps
         result = self._ask(self.own, AFTER, step=step)
-        gained = self._gained(EvalResult.from_json(self.told[BEFORE]), result)
+        gained = self._gained(EvalResult.from_json(self.reported[BEFORE]), result)
         self._keep_the_best(AFTER, step)
         self._ask_further(AFTER, step=step)
         self._write(after=result.to_json(), comparison=gained)  # last: it says that all of this is done
@@ -114,12 +136,12 @@ class EvalSchedule:
 
     def has(self, step: int) -> bool:
         """Says whether the cheap evaluation of a step is done."""
-        return any(result["step"] == step for result in self.told["during"])
+        return any(result["step"] == step for result in self.reported["during"])
 
-    def forget_behind(self, step: int) -> None:
+    def forget_after(self, step: int) -> None:
         """Drops what was evaluated behind a step from which the run goes on; its files show what still counts."""
-        during = [result for result in self.told["during"] if result["step"] <= step]
-        further = {task: {BEFORE: found.get(BEFORE)} for task, found in self.told["out_of_domain"].items()}
+        during = [result for result in self.reported["during"] if result["step"] <= step]
+        further = {task: {BEFORE: found.get(BEFORE)} for task, found in self.reported["out_of_domain"].items()}
         self._write(during=during, out_of_domain=further, after=None, comparison=None)
 
     def _ask(self, asked: EvalSet, name: str, *, step: int) -> EvalResult:
@@ -145,13 +167,13 @@ class EvalSchedule:
 
     def _ask_further(self, when: str, *, step: int) -> None:
         for asked in self.further:
-            found: Row = dict(self.told["out_of_domain"].get(asked.task.name) or {})
+            found: Row = dict(self.reported["out_of_domain"].get(asked.task.name) or {})
             if found.get(when):
                 continue
             found[when] = (result := self._ask(asked, f"{when}-{file_name(asked.task.name)}", step=step)).to_json()
             if when == AFTER and found.get(BEFORE):
                 found["comparison"] = self._gained(EvalResult.from_json(found[BEFORE]), result, asked.task.name)
-            self._write(out_of_domain=self.told["out_of_domain"] | {asked.task.name: found})
+            self._write(out_of_domain=self.reported["out_of_domain"] | {asked.task.name: found})
 
     def _gained(self, before: EvalResult, after: EvalResult, task: str | None = None) -> Row:
         behind = f"-{file_name(task)}" if task else ""
@@ -161,7 +183,7 @@ class EvalSchedule:
     def _keep_the_best(self, name: str, step: int) -> None:
         """Saves the adapter where this evaluation is better than all before it."""
         share, total = self._share_of_the_few(name)
-        best, seen = self.best, 1 + len(self.told["during"]) + (name == AFTER)
+        best, seen = self.best, 1 + len(self.reported["during"]) + (name == AFTER)
         if best is None or share > best.pass_at_1:
             write_dir_atomic(self.run_dir.best, self.sampler.policy.save_adapter)
             best = BestCheckpoint(step, name, share, total, seen)
@@ -176,8 +198,8 @@ class EvalSchedule:
     def _write(self, **parts: Any) -> None:
         with exclusive(self.run_dir.path):  # what `lowmem-rl eval` has added in the meantime stays
             later = read_reported(self.run_dir).get("later")
-            self.told |= parts | ({"later": later} if later else {})
-            write_json(self.run_dir.evaluations, self.told)
+            self.reported |= parts | ({"later": later} if later else {})
+            write_json(self.run_dir.evaluations, self.reported)
 
 
 def read_reported(run_dir: RunDir) -> Row:
@@ -187,23 +209,23 @@ def read_reported(run_dir: RunDir) -> Row:
     cure = "Remove it, or take the run's own file."
     if not isinstance(written, dict):
         raise RunDirError(f"{run_dir.evaluations} holds no JSON object.", hint=cure)
-    told = empty | written
+    reported = empty | written
     try:
-        _check(told)
+        _check(reported)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise RunDirError(f"{run_dir.evaluations} holds no evaluations of a run.", hint=cure) from error
-    return told
+    return reported
 
 
-def _check(told: Row) -> None:
+def _check(reported: Row) -> None:
     """Raises what comes of it where a part is not of the kind that this file reads without a look."""
-    for result in told["during"]:
+    for result in reported["during"]:
         operator.index(result["step"])
-    for found in told["out_of_domain"].values():
+    for found in reported["out_of_domain"].values():
         found.get(BEFORE)
-    if told["best"]:
-        BestCheckpoint.from_json(told["best"])
-    json.dumps(told, allow_nan=False)  # NaN and infinity can be read, and not be written again
+    if reported["best"]:
+        BestCheckpoint.from_json(reported["best"])
+    json.dumps(reported, allow_nan=False)  # NaN and infinity can be read, and not be written again
 
 
 def file_name(task: str) -> str:

@@ -1,97 +1,94 @@
-"""The audit at the side of a run: asked after each step, it tells what is new and does what `health.action` says."""
+"""Audits a run while it trains: reports new findings after each step, and does what `health.action` says."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
-from lowmem_rl.checkpointing.rollback import stopped
+from lowmem_rl.checkpointing.rollback import Rollback, stop_error
+from lowmem_rl.checkpointing.trainer_state import TrainerLike
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.errors import TrainingError
+from lowmem_rl.grpo.scored_batch import ScoredBatch, keeps_samples
 from lowmem_rl.health import nan
 from lowmem_rl.health.detector import HealthFinding
-from lowmem_rl.health.history import RollbackRecord, read_evaluations, read_history, sample_in
+from lowmem_rl.health.history import read_evaluations, read_history, sample_in
 from lowmem_rl.health.incremental_audit import IncrementalAudit
 from lowmem_rl.storage.run_dir import Row, RunDir
 from lowmem_rl.telemetry.events import FindingReported, Listener, Note
 from lowmem_rl.telemetry.metrics import diverged
 
-MENDED = "learning_rate_too_high"
-"""What going back mends, and so does not wait until it is critical."""
-GoBack = Callable[[tuple[HealthFinding, ...], int], RollbackRecord]
+_FIXED_BY_ROLLBACK = "learning_rate_too_high"
+"""A rollback fixes it, so it does not wait until the finding is critical."""
 
 
 class HealthMonitor:
-    """Begins with what the run's directory holds: a run that is taken up again goes on being watched."""
+    """Starts from what the run directory holds: a resumed run continues to be audited."""
 
-    def __init__(self, run_dir: RunDir, config: RunConfig, listen: Listener) -> None:
+    def __init__(
+        self,
+        run_dir: RunDir,
+        config: RunConfig,
+        listen: Listener,
+        rollback: Rollback,
+        request_stop: Callable[[TrainingError], None],
+    ) -> None:
         self.run_dir, self.config, self.listen = run_dir, config, listen
-        record = read_history(run_dir)
-        self.watcher = IncrementalAudit(record)
-        self.evaluations = len(record.evaluations)
+        self.rollback, self.request_stop = rollback, request_stop
+        history = read_history(run_dir)
+        self.audit = IncrementalAudit(history)
+        self.evaluations = len(history.evaluations)
         self.works = True
         self.row: Row = {}
-        self.news: tuple[HealthFinding, ...] = ()
 
-    def on_kept(self, rows: Iterable[Row]) -> None:
-        """Takes in completions as samples.jsonl keeps them."""
-        self._unless_it_fails(lambda: self.watcher.on_samples(map(sample_in, rows)))
+    def on_scored(self, batch: ScoredBatch) -> None:
+        """Reads completions as samples.jsonl keeps them."""
+        if keeps_samples(batch.step, self.config.logging.samples_every):
+            self._unless_it_fails(lambda: self.audit.on_samples(map(sample_in, batch.rows)))
 
-    def look(self, row: Row) -> tuple[HealthFinding, ...]:
-        """Takes in the row of a step; tells what was not told before, and returns it."""
-        self.row, self.news = row, ()
-        self._unless_it_fails(self._look)
-        return self.news
+    def on_step(self, row: Row, trainer: TrainerLike) -> None:
+        """Audits the step and reports what is new, to the trackers too."""
+        self.row = row
+        news: list[HealthFinding] = []
+        self._unless_it_fails(lambda: news.extend(self._audit_step()))
+        trainer.log_to_trackers({f"health/{finding.name}": finding.confidence for finding in news})
 
-    def act(self, go_back: GoBack) -> None:
-        """Lets the run go back where something critical ails it, if `health.action` says so.
+    def at_boundary(self, trainer: TrainerLike) -> None:
+        """Rolls the run back if a finding demands it, or asks for a stop once the run is saved.
 
-        Raises `TrainingError` where the weights are spoiled and stay so: loss or gradient is no number.
+        Raises `TrainingError` if loss or gradient is not a number and the run does not roll back.
         """
-        is_ill = self._critical or any(finding.name == MENDED for finding in self._ailing)
-        if self.config.health.action == "roll_back" and is_ill:
-            undone = go_back(self._ailing, self.watcher.record.step)
-            self.watcher.on_rollback(undone)
-            self.listen(Note(f"back to the weights of step {undone.to}, and on at a third of the learning rate"))
+        findings = self.audit.ailing if self.works else ()
+        critical = [finding for finding in findings if finding.severity == "critical"]
+        action = self.config.health.action
+        if action == "roll_back" and (critical or any(finding.name == _FIXED_BY_ROLLBACK for finding in findings)):
+            record = self.rollback.apply(findings, trainer)
+            self.audit.on_rollback(record)
+            note = f"back to the weights of step {record.to}; continues at a third of the learning rate"
+            self.listen(Note(note))
         elif diverged(self.row):
+            fixes = (finding.cure for finding in findings if finding.name == nan.NAME)
+            lower = f"Lower optimizer.learning_rate (now {self.config.optimizer.learning_rate:g})."
             raise TrainingError(
-                f"Step {self.row['step']}: the loss or the gradient is no finite number. The run stopped.",
-                hint=f"{self._way_out} The rows are in {self.run_dir.metrics}",
+                f"Step {self.row['step']}: the loss or the gradient is not a finite number. The run stopped.",
+                hint=f"{next(fixes, lower)} The rows are in {self.run_dir.metrics}",
             )
+        elif critical and action == "stop":
+            what_now = 'The run ends, saved: health.action is "stop"; --resume --set health.action=warn continues.'
+            self.request_stop(stop_error(critical[0], self.audit.record.step, what_now))
 
-    def end_if_asked(self) -> None:
-        """Raises `TrainingError` where something critical ails the run and `health.action` says that it is to stop.
-
-        The weights are no spoiled ones, `act` has seen to that: the run can be saved, and gone on with.
-        """
-        if self._critical and self.config.health.action == "stop":
-            what_now = 'The run ends, saved: health.action is "stop"; --resume --set health.action=warn goes on.'
-            raise stopped(self._critical[0], self.watcher.record.step, what_now)
-
-    @property
-    def _way_out(self) -> str:
-        found = (finding.cure for finding in self._ailing if finding.name == nan.NAME)
-        return next(found, f"Lower optimizer.learning_rate (now {self.config.optimizer.learning_rate:g}).")
-
-    @property
-    def _ailing(self) -> tuple[HealthFinding, ...]:
-        return self.watcher.ailing if self.works else ()
-
-    @property
-    def _critical(self) -> list[HealthFinding]:
-        return [finding for finding in self._ailing if finding.severity == "critical"]
-
-    def _look(self) -> None:
+    def _audit_step(self) -> tuple[HealthFinding, ...]:
         found = read_evaluations(self.run_dir)
-        self.watcher.on_evaluations(found[self.evaluations :])
+        self.audit.on_evaluations(found[self.evaluations :])
         self.evaluations = len(found)
-        self.news = self.watcher.on_row(self.row)
-        for finding in self.news:
+        news = self.audit.on_row(self.row)
+        for finding in news:
             self.listen(FindingReported(finding))
+        return news
 
-    def _unless_it_fails(self, look: Callable[[], None]) -> None:
-        """An audit that fails must not cost the run."""
+    def _unless_it_fails(self, audit: Callable[[], None]) -> None:
+        """A failing audit must not cost the run."""
         if not self.works:
             return
         try:
-            look()
+            audit()
         except Exception as error:  # noqa: BLE001
             self.works = False
-            self.listen(Note(f"the run is no longer watched: {type(error).__name__}: {error}"))
+            self.listen(Note(f"the run is no longer audited: {type(error).__name__}: {error}"))

@@ -1,4 +1,4 @@
-"""What a metered step took, phase by phase, beside what was predicted for the lengths that it met."""
+"""What a profiled step took, phase by phase, with what was predicted for the lengths that it met."""
 
 from dataclasses import asdict, replace
 from datetime import date
@@ -8,9 +8,10 @@ from lowmem_rl.memory.calibration import CPU, CalibrationRow, footprint
 from lowmem_rl.memory.estimate import MemoryEstimate, estimate
 from lowmem_rl.memory.workload import workload_of
 from lowmem_rl.models.hardware import this_machine
+from lowmem_rl.phases import MEASURED_PHASES
 from lowmem_rl.planning.plan import Plan
 from lowmem_rl.telemetry.environment import environment_record
-from lowmem_rl.telemetry.memory_profiler import OF_A_STEP, MemoryProfiler, StepLengths
+from lowmem_rl.telemetry.memory_profiler import MemoryProfiler, StepLengths
 
 BEFORE_STATES = ("load", "rollout", "logprobs", "backward")
 """Phases of a first step in which the optimizer has no states yet: they appear when it steps."""
@@ -18,14 +19,16 @@ STATES = ("optimizer states", "paged optimizer states")
 
 
 def first_step_rows(
-    meter: MemoryProfiler, plan: Plan, *, source: Literal["measure", "first step"] = "first step"
+    profiler: MemoryProfiler, plan: Plan, *, source: Literal["measure", "first step"] = "first step"
 ) -> tuple[CalibrationRow, ...]:
-    """Returns what a meter has seen of a run's first step, each phase beside its prediction for the lengths met."""
-    predicted = _predicted(meter.lengths, plan)
+    """Returns what the profiler saw of a run's first step, each phase with its prediction for the lengths met."""
+    predicted = _predicted(profiler.lengths, plan)
     # What a run loads and evaluates has other lengths than its first step.
-    measured = meter.phases if source == "measure" else {p: meter.phases[p] for p in OF_A_STEP if p in meter.phases}
+    measured = {
+        name: found for name, found in profiler.phases.items() if source == "measure" or name in MEASURED_PHASES
+    }
     machine, card = this_machine(), plan.target.card
-    versions = environment_record(machine, meter.device)["versions"]
+    versions = environment_record(machine, profiler.device)["versions"]
     return tuple(
         CalibrationRow(
             date=date.today(),

@@ -1,4 +1,4 @@
-"""How a run can end before its end, what is kept then, and what its user is told."""
+"""How a run can end early: what is saved then, and what the user reads."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -11,54 +11,54 @@ from lowmem_rl.training.signals import StopSignal
 
 
 class ShutdownPolicy:
-    """The endings of one run in one process; a run that `is_new` may leave nothing behind."""
+    """The ends of one run in one process; a run that `is_new` may leave nothing in its directory."""
 
-    def __init__(self, run_dir: RunDir, stop: StopSignal, tell: Callable[[str], None], *, is_new: bool) -> None:
-        self.run_dir, self.stop, self.tell, self.is_new = run_dir, stop, tell, is_new
+    def __init__(self, run_dir: RunDir, stop: StopSignal, report: Callable[[str], None], *, is_new: bool) -> None:
+        self.run_dir, self.stop, self.report, self.is_new = run_dir, stop, report, is_new
 
     @contextlib.contextmanager
-    def looked_back_on(self, look_back: Callable[[], None]) -> Iterator[None]:
-        """Looks back on the run however it ends, and names the file where one of its own cannot be written."""
+    def report_on_exit(self, write_report: Callable[[], None]) -> Iterator[None]:
+        """Writes the report however the run ends. Raises `RunDirError` naming the file of the run that failed."""
         try:
             yield
         except OSError as error:
             if not str(error.filename or "").startswith(str(self.run_dir.path)):
                 raise  # a bug
             what = f"{error.filename} cannot be written: {error.strerror}."
-            raise RunDirError(what, hint=f"Mend that. {self._go_on}") from error
+            raise RunDirError(what, hint=f"Fix that. {self._continue_hint}") from error
         finally:
             if not self.stop.is_at_once:
                 with retry_when_disk_full(None):
-                    look_back()
+                    write_report()
 
     @contextlib.contextmanager
-    def undone_if_it_fails(self) -> Iterator[None]:
-        """Empties the run directory where a new run ends before its first step, so that it can be used again.
+    def cleanup_on_failure(self) -> Iterator[None]:
+        """Empties the run directory if a new run ends before its first step, so that it can be used again.
 
-        A bug keeps it: what the libraries said is in there. So does a machine that is taken away, which is no
-        decision against the run.
+        A bug keeps it: what the libraries printed is in there. So does a pre-empted machine, which is no decision
+        against the run. Raises `Interrupted` for a stop.
         """
         try:
-            with self.told_if_interrupted("nothing is lost"):
+            with self.as_interrupted("nothing is lost"):
                 yield
         except LowMemError as error:
             if not self.is_new or self.stop.is_by_machine:
                 raise
             self.run_dir.undo()
             if isinstance(error, Interrupted):
-                what = f"Stopped by {self.stop.name} before the first step; nothing is left behind."
+                what = f"Stopped by {self.stop.name} before the first step; nothing remains on the disk."
                 raise Interrupted(what, hint="Start it again with the same command.") from error
             raise
 
     @contextlib.contextmanager
-    def saved(self, save: Callable[[], None]) -> Iterator[None]:
+    def save_adapter_on_exit(self, save: Callable[[], None]) -> Iterator[None]:
         """Saves what was learnt, however training ends; a stop does not wait for a disk.
 
-        What `save` raises for lack of memory does not hide what training ended with.
+        A `TrainingError` of `save` does not hide the error with which training ended.
         """
         has_failed = True
         try:
-            with self.told_if_interrupted("nothing is lost"):
+            with self.as_interrupted("nothing is lost"):
                 yield
             has_failed = False
         finally:
@@ -68,34 +68,37 @@ class ShutdownPolicy:
             except (OSError, KeyboardInterrupt, TrainingError) as error:
                 if self.stop.signal is None and not (has_failed and isinstance(error, TrainingError)):
                     raise
-                self.tell(f"the adapter is not saved: {str(error) or 'the disk is full'}")
+                self.report(f"the adapter is not saved: {str(error) or 'the disk is full'}")
 
     @contextlib.contextmanager
-    def kept(self, keeper: Checkpointer) -> Iterator[None]:
-        """Writes the last border of a training that ends early, unless a step has moved the weights beyond it."""
+    def checkpoint_on_exit(self, checkpointer: Checkpointer) -> Iterator[None]:
+        """Writes the latest snapshot of a training that ends early, unless a step has moved the weights since.
+
+        Raises `Interrupted` for a stop.
+        """
         try:
             yield
         except BaseException as error:
-            is_kept = not self.stop.is_held and keeper.write_now()
+            is_saved = not self.stop.is_deferred and checkpointer.write_now()
             if not isinstance(error, KeyboardInterrupt):
                 raise
-            what = f"saved as it was behind step {keeper.written}" if is_kept else "nothing new could be saved"
-            raise self._interrupted(what if keeper.border else "no further step was done") from error
+            what = f"saved as it was after step {checkpointer.written}" if is_saved else "nothing new could be saved"
+            raise self._interrupted(what if checkpointer.snapshot else "no further step was done") from error
         finally:
-            self.stop.is_held = False
+            self.stop.is_deferred = False
 
     @contextlib.contextmanager
-    def told_if_interrupted(self, what: str) -> Iterator[None]:
-        """Turns a stop into the error that says what became of the run."""
+    def as_interrupted(self, what: str) -> Iterator[None]:
+        """Turns a stop into `Interrupted`, which says what became of the run."""
         try:
             yield
         except KeyboardInterrupt as error:
             raise self._interrupted(what) from error
 
     def _interrupted(self, what: str) -> Interrupted:
-        what = "at once: its last checkpoint is what there is" if self.stop.is_at_once else what
-        return Interrupted(f"Stopped by {self.stop.name}; {what}.", hint=self._go_on)
+        what = "at once: its last checkpoint is what remains" if self.stop.is_at_once else what
+        return Interrupted(f"Stopped by {self.stop.name}; {what}.", hint=self._continue_hint)
 
     @property
-    def _go_on(self) -> str:
-        return f"Go on with: lowmem-rl train --resume --out {self.run_dir.path}"
+    def _continue_hint(self) -> str:
+        return f"Continue with: lowmem-rl train --resume --out {self.run_dir.path}"

@@ -1,7 +1,7 @@
-"""Signals that ask a run to stop: the first one saves, a second Ctrl-C stops at once.
+"""Stopping a run: signals, and findings that ask for a stop. The first Ctrl-C saves, a second one stops at once.
 
-SIGINT is Ctrl-C, SIGTERM what a machine that is taken away sends some thirty seconds before, SIGHUP a terminal that
-was closed. A step may take minutes, so it is abandoned: what is saved is the run at the border of its last step.
+SIGINT is Ctrl-C; SIGTERM is what a pre-empted machine sends some thirty seconds before its end; SIGHUP means that the
+terminal was closed. A step may take minutes, so it is abandoned: what is saved is the run after its last whole step.
 """
 
 import contextlib
@@ -11,22 +11,26 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
+from lowmem_rl.checkpointing.trainer_state import TrainerLike
+from lowmem_rl.errors import TrainingError
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
-LOOK_S = 0.2
-"""How long a wait may go on that does not see a signal."""
+POLL_S = 0.2
+"""How long a wait may sleep without seeing a signal."""
 ECHO_S = 1.0
-"""One Ctrl-C may come twice within, from the terminal and through a program that started this one."""
+"""One Ctrl-C may arrive twice within, from the terminal and through a program that started this one."""
 
 
 class StopSignal:
-    """Whether the run was asked to stop, by which signal, and whether it may be torn away from where it is."""
+    """Whether a stop was asked for, by which signal, and whether it is deferred."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
-        self.asked_s = 0.0
-        self.is_held = False
+        self.error: TrainingError | None = None
+        self.received_s = 0.0
+        self.is_deferred = False
         self.is_at_once = False
-        """True after a second Ctrl-C: nothing more is to be saved."""
+        """True after a second Ctrl-C: nothing more is saved."""
 
     @property
     def name(self) -> str:
@@ -35,49 +39,55 @@ class StopSignal:
 
     @property
     def is_by_machine(self) -> bool:
-        """True if nobody decided against this run: it is to be gone on with."""
+        """True if nobody decided against this run: it is to be resumed."""
         return self.signal not in (None, signal.SIGINT)
 
-    def hold(self) -> None:
-        """Lets a stop wait: between the optimizer's step and its record the run is in no state to be saved."""
-        self.is_held = True
+    def request(self, error: TrainingError) -> None:
+        """Asks for a stop with `error` at this boundary, once the run is saved."""
+        self.error = error
 
-    def release(self) -> None:
-        """Lets stops through again. Raises `KeyboardInterrupt` where one has come, also one that a library ate."""
-        self.is_held = False
+    def before_optimizer_step(self) -> None:
+        """Defers a stop: between the optimizer's step and the snapshot after it the run cannot be saved."""
+        self.is_deferred = True
+
+    def at_boundary(self, trainer: TrainerLike) -> None:
+        """Delivers a stop. Raises `KeyboardInterrupt` for a signal, also for one that a library swallowed."""
+        self.is_deferred = False
         if self.signal is not None:
             raise KeyboardInterrupt
+        if self.error is not None:
+            raise self.error
 
     def sleep(self, seconds: float) -> None:
-        """Waits, held or not, until it is over or a stop comes: then `KeyboardInterrupt` is raised."""
+        """Waits until the time is over; raises `KeyboardInterrupt` on a stop, deferred or not."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
-            time.sleep(min(left, LOOK_S))
+            time.sleep(min(left, POLL_S))
             if self.signal is not None:
                 raise KeyboardInterrupt
 
-    def take(self, number: int, frame: FrameType | None) -> None:
+    def handle(self, number: int, frame: FrameType | None) -> None:
         """The handler of the signals."""
         if self.signal is None:
-            self.signal, self.asked_s = signal.Signals(number), time.monotonic()
-            if not self.is_held:
+            self.signal, self.received_s = signal.Signals(number), time.monotonic()
+            if not self.is_deferred:
                 raise KeyboardInterrupt
-        elif number == signal.SIGINT and time.monotonic() - self.asked_s > ECHO_S:
+        elif number == signal.SIGINT and time.monotonic() - self.received_s > ECHO_S:
             self.is_at_once = True
             raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
 def handle_stop_signals() -> Iterator[StopSignal]:
-    """Yields what hears the signals, in the main thread; elsewhere they are the caller's affair."""
+    """Installs the signal handlers and yields the `StopSignal`; in other threads than the main one it never fires."""
     stop = StopSignal()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    # One that is ignored stays so: nohup ignores SIGHUP.
+    # An ignored signal stays ignored: nohup ignores SIGHUP.
     before = {number: signal.getsignal(number) for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN}
     for number in before:
-        signal.signal(number, stop.take)
+        signal.signal(number, stop.handle)
     try:
         yield stop
     finally:

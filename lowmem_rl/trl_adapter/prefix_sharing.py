@@ -1,4 +1,4 @@
-"""Reads each distinct prompt of a micro-batch once, with its gradient, and the completions behind it.
+"""Reads each distinct prompt of a micro-batch once, with its gradient, and the completions after it.
 
 A group's rows differ only in their completions: G (P + C) tokens become P + G C. The gradient flows back through the
 prompt's keys and values, which all its rows share. Prefix Grouper shows that this is exact (arXiv 2506.05433); on a
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lowmem_rl.grpo.micro_batches import BatchPlan
+
 if TYPE_CHECKING:
     from trl import GRPOTrainer as TrlTrainer
 else:
@@ -20,7 +22,9 @@ LogProbs = tuple[Tensor, Tensor | None, Tensor | None]
 
 
 class PrefixSharingMixin(TrlTrainer):
-    """Puts the shared forward in the place of TRL's where it saves tokens."""
+    """Replaces TRL's forward by the shared one if it saves tokens."""
+
+    batch_plan: BatchPlan
 
     def _get_per_token_logps_and_entropies(
         self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, *args: Any, **kwargs: Any
@@ -28,7 +32,7 @@ class PrefixSharingMixin(TrlTrainer):
         prompt = input_ids.shape[1] - logits_to_keep
         rows = torch.cat((attention_mask[:, :prompt], input_ids[:, :prompt]), dim=1)
         distinct, which = torch.unique(rows, dim=0, return_inverse=True)
-        if not _is_shared_here(self, len(rows), distinct[:, :prompt]):
+        if not self.batch_plan.shares_prompts or not _is_shared_here(self, len(rows), distinct[:, :prompt]):
             return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
             )
@@ -39,13 +43,13 @@ class PrefixSharingMixin(TrlTrainer):
 
 
 def _is_shared_here(trainer: Any, rows: int, masks: Tensor) -> bool:
-    """Says whether prompts repeat, have a token before the last, and may be cached: recomputation writes no cache."""
+    """True if prompts repeat, have a token before the last, and may be cached: recomputation writes no cache."""
     repeats = len(masks) < rows and int(masks.sum(1).min()) > 1
     return repeats and torch.is_grad_enabled() and not trainer.args.gradient_checkpointing
 
 
 def _read_prompts(model: Any, ids: Tensor, mask: Tensor) -> Any:
-    """Returns the keys and values of all but the prompts' last tokens, which stand in front of the completions."""
+    """Returns the keys and values of all but the prompts' last tokens, which start the completions' rows."""
     from transformers import DynamicCache
 
     backbone = model.get_base_model().base_model

@@ -2,11 +2,12 @@
 
 The class is joined in a function, after Unsloth has patched TRL; joined earlier it would inherit from the unpatched
 one. Only methods that survive the rewriting are overridden: Unsloth never calls `_compute_loss`, and replaces
-`_get_per_token_logps_and_entropies`, which is only wrapped here.
+`_get_per_token_logps_and_entropies`, which is only wrapped here. `training.step` tells a step in the order of time.
 """
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,6 @@ from typing import Any
 
 import torch
 
-from lowmem_rl.checkpointing.trainer_state import StepBoundaryMixin
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import Policy, import_unsloth
@@ -26,10 +26,13 @@ from lowmem_rl.grpo.lr_schedule import multistep_factor
 from lowmem_rl.grpo.micro_batches import Batch, BatchPlan
 from lowmem_rl.grpo.oom_policy import OomPolicy
 from lowmem_rl.grpo.rollout_downsampling import down_sampled
-from lowmem_rl.grpo.train_dataset import Prompt
+from lowmem_rl.grpo.scored_batch import ScoredBatch
+from lowmem_rl.telemetry.metrics import metric_row
+from lowmem_rl.training.step import Hooks
 from lowmem_rl.trl_adapter.call_replay import ReplayedCalls
 from lowmem_rl.trl_adapter.grpo_args import grpo_arguments, unsloth_arguments
 from lowmem_rl.trl_adapter.prefix_sharing import PrefixSharingMixin
+from lowmem_rl.trl_adapter.step_boundary import StepBoundaryMixin
 from lowmem_rl.trl_adapter.update import UpdateMixin
 
 
@@ -39,66 +42,45 @@ class SampledBatch:
 
     completion_ids: list[list[int]]
     log_probs: Any
-    """Of each token where TRL's own sampling gives them."""
+    """Of each token if TRL's own sampling gives them."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """For the step's row."""
 
 
 @dataclass(frozen=True, slots=True)
-class ScoredBatch:
-    """One round of sampling: per row the example, the sampled ids, and each reward's score (None: skipped)."""
+class TrainerSetup:
+    """What a trainer is made of besides its policy."""
 
-    example_ids: Sequence[str]
-    completion_ids: Sequence[Sequence[int]]
-    scores: Sequence[Sequence[float | None]]
+    config: RunConfig
+    sampler: Sampler
+    dataset: Any
+    reward_functions: Sequence[Callable[..., list[float | None]]]
+    prompt_tokens: Callable[[str], list[int]]
+    """The ids of an example's rendered prompt."""
+    out: Path
+    hooks: Hooks = field(default_factory=Hooks)
+    describe: Callable[[ScoredBatch], ScoredBatch] = lambda batch: batch
+    """Adds to a scored batch what a run directory keeps of it."""
+    callbacks: Sequence[Any] = ()
+    oom_policy: OomPolicy | None = None
+    """Without one an out-of-memory error passes."""
 
 
-def make_trainer(
-    policy: Policy,
-    config: RunConfig,
-    *,
-    sampler: Sampler,
-    dataset: Any,
-    reward_functions: Sequence[Callable[..., list[float | None]]],
-    prompt_tokens: Callable[[str], list[int]],
-    callbacks: Sequence[Any],
-    on_scored: Callable[[ScoredBatch], None],
-    out: Path,
-    choose: Callable[[Sequence[Prompt]], list[Prompt]] = list,
-    recovery: OomPolicy | None = None,
-) -> Any:
-    """Returns a trainer over the policy, ready for `train()`.
-
-    `prompt_tokens` gives the ids of an example's rendered prompt. `choose` may put other prompts in the place of
-    those that the data set has for a round of sampling. Without a `recovery` an error for lack of memory passes.
-    """
+def make_trainer(policy: Policy, setup: TrainerSetup, kinds: Sequence[type] = ()) -> Any:
+    """Returns a trainer over the policy, ready for `train()`; `kinds` are mixins that come before ours."""
     import_unsloth()
-    from trl import GRPOConfig
-
-    learning = _weights_that_learn(policy.model)
+    trainable = _trainable_weights(policy.model)
     _leave_float32_alone(policy.device)
-    trainer = trainer_class()(
-        model=policy.model,
-        processing_class=policy.tokenizer,
-        args=GRPOConfig(**trainer_arguments(config, policy.device, out)),
-        train_dataset=dataset,
-        reward_funcs=list(reward_functions),
-        callbacks=list(callbacks),
-    )
-    trainer.config, trainer.on_scored, trainer.choose = config, on_scored, choose
-    trainer.prompt_tokens = prompt_tokens
-    trainer.sampler, trainer.layout = sampler, layout_of(config, policy.device)
-    trainer.recovery, trainer.kept, trainer.given_up = recovery, ReplayedCalls(), given_up(policy.model)
-    trainer.reward_funcs = [trainer.kept.wrapped(function) for function in trainer.reward_funcs]
-    for weight, data in learning:
+    trainer = trainer_class(*kinds)(policy, setup)
+    for weight, data in trainable:
         weight.data = data.to(weight.device, torch.float32)
     return trainer
 
 
-def _weights_that_learn(model: Any) -> list[tuple[Any, torch.Tensor]]:
-    """Returns the weights that learn, each with its data, to be put back once TRL has cast them.
+def _trainable_weights(model: Any) -> list[tuple[Any, torch.Tensor]]:
+    """Returns the trainable weights, each with its data, to be restored once TRL has cast them.
 
-    TRL's constructor rounds a quantised model's adapter to bfloat16 (Unsloth takes that out on a GPU). bfloat16
+    TRL's constructor rounds a quantised model's adapter to bfloat16 (Unsloth removes that on a GPU). bfloat16
     resolves 2^-8 of a weight: at a learning rate of 5e-6 nearly every update would round to nothing, and float16's
     gradient scaler refuses such parameters. Casting the rounded weights back would lose 16 bits of what was loaded.
     """
@@ -108,7 +90,7 @@ def _weights_that_learn(model: Any) -> list[tuple[Any, torch.Tensor]]:
 def _leave_float32_alone(device: Device) -> None:
     """Keeps Unsloth's trainer from computing a float32 run under bfloat16 autocast (unsloth/models/rl.py).
 
-    The variable names the type of the weights that learn, "bfloat16" meaning: no autocast. Loading any model sets it
+    The variable names the type of the trainable weights, "bfloat16" meaning: no autocast. Loading any model sets it
     to "float32", which means autocast, whatever `bf16` and `fp16` say.
     """
     if device.is_gpu and device.dtype == "float32":
@@ -120,8 +102,8 @@ def trainer_arguments(config: RunConfig, device: Device, out: Path) -> dict[str,
     return grpo_arguments(config, device, out) | unsloth_arguments(config, device)
 
 
-def layout_of(config: RunConfig, device: Device) -> BatchPlan:
-    """Returns how the run's rollouts are cut into micro-batches."""
+def batch_plan_of(config: RunConfig, device: Device) -> BatchPlan:
+    """Returns how the run's rollouts are split into micro-batches."""
     grpo = config.grpo
     return BatchPlan(
         group_size=grpo.group_size,
@@ -136,49 +118,59 @@ def layout_of(config: RunConfig, device: Device) -> BatchPlan:
     )
 
 
-def trainer_class() -> type:
+def trainer_class(*kinds: type) -> type:
     """Returns the trainer's class, over the GRPOTrainer that TRL shows now."""
     from trl import GRPOTrainer
 
     # Unsloth's rewriting has a log-prob method of its own, with kernels that share prompts.
-    plain = GRPOTrainer.__module__.startswith("trl.")
-    ours = (SamplingMixin, StepBoundaryMixin, PrefixSharingMixin) if plain else (SamplingMixin, StepBoundaryMixin)
-    return type("LowMemTrainer", (*ours, GRPOTrainer), {})
+    plain = (PrefixSharingMixin,) if GRPOTrainer.__module__.startswith("trl.") else ()
+    return type("LowMemTrainer", (*kinds, SamplingMixin, StepBoundaryMixin, *plain, GRPOTrainer), {})
 
 
 class SamplingMixin(UpdateMixin):
-    """What is ours."""
+    """Sampling and scoring; the constructor."""
 
-    config: RunConfig
-    sampler: Sampler
-    prompt_tokens: Callable[[str], list[int]]
-    choose: Callable[[Sequence[Prompt]], list[Prompt]]
-    on_scored: Callable[[ScoredBatch], None]
     round = 0
     """Rounds of resampling that came before in this step."""
     sampled_at = -1
-    """The micro-batch before which was sampled last."""
+    """The micro-batch before which the last rollout was sampled."""
+
+    def __init__(self, policy: Policy, setup: TrainerSetup) -> None:
+        from trl import GRPOConfig
+
+        self.policy, self.config, self.sampler, self.hooks = policy, setup.config, setup.sampler, setup.hooks
+        self.prompt_tokens, self.describe, self.oom_policy = setup.prompt_tokens, setup.describe, setup.oom_policy
+        self.batch_plan = batch_plan_of(setup.config, policy.device)
+        self.calls, self.given_up = ReplayedCalls(), given_up(policy.model)
+        super().__init__(
+            model=policy.model,
+            processing_class=policy.tokenizer,
+            args=GRPOConfig(**trainer_arguments(setup.config, policy.device, setup.out)),
+            train_dataset=setup.dataset,
+            reward_funcs=[self.calls.wrapped(function) for function in setup.reward_functions],
+            callbacks=[_step_events(self), *setup.callbacks],
+        )
 
     def _sample_if_due(self, generation_batch: Any) -> None:
         is_due = self._step % (self.args.steps_per_generation * self.num_iterations) == 0
         if self._buffered_inputs is None or (is_due and self.sampled_at != self._step):
-            found = self.whole_round(lambda: self.lay_out(self._sampled(generation_batch), self.state.global_step))
+            found = self.sample_round(lambda: self.split_rollout(self._sampled(generation_batch), self.step))
             self._metrics["train"]["dead_rows"].append(found.dead_rows)
             self.sampled_at = self._step
 
     def _sampled(self, generation_batch: Any) -> Batch:
         grpo = self.config.grpo
         self.round = 0
-        asked = self.kept.run(lambda: self.choose(generation_batch))
-        rollout = self._with_signal(asked, self._generate_and_score_completions(asked))
+        prompts = self.calls.run(lambda: self.hooks.choose_prompts(generation_batch, self.step + 1))
+        rollout = self._with_signal(prompts, self._generate_and_score_completions(prompts))
         if grpo.update_rows is not None:
             scaled, counts_rows = grpo.scale_rewards == "group", grpo.loss in ("grpo", "dr_grpo")
             rollout = down_sampled(rollout, grpo.group_size, grpo.update_rows, scaled=scaled, counts_rows=counts_rows)
         return rollout
 
-    def _with_signal(self, generation_batch: Any, rollout: Batch) -> Batch:
+    def _with_signal(self, prompts: Any, rollout: Batch) -> Batch:
         """Replaces dead groups in as many rounds as the config allows: none by default."""
-        asked, size = {row["example_id"] for row in generation_batch}, self.config.grpo.group_size
+        asked, size = {row["example_id"] for row in prompts}, self.config.grpo.group_size
         for number in range(self.config.grpo.resample_rounds):
             self.round = number + 1
             dead = dead_groups(rollout, size)
@@ -194,7 +186,11 @@ class SamplingMixin(UpdateMixin):
     @property
     def _stream(self) -> str:
         """Names the present round of sampling; random streams are seeded by it."""
-        return f"{self.config.seed}/{self.state.global_step}/{self.round}"
+        return f"{self.config.seed}/{self.step}/{self.round}"
+
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        with self.hooks.phase("logprobs"):  # what is neither rollout nor scoring: advantages, other policies' log-probs
+            return super()._generate_and_score_completions(inputs)
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
         """The data set names examples: their prompts are rendered once, not once a completion and step."""
@@ -211,9 +207,10 @@ class SamplingMixin(UpdateMixin):
         if self.sampler.is_ours:
             sample = partial(self._sample_ourselves, prompt_ids)
         else:
-            sample = partial(self._sample_through_trl, prompt_ids, images, multimodal_fields, num_generations)
-        found = self.kept.run(sample)
-        self.kept.has_completions = True
+            sample = partial(self.sample_through_trl, prompt_ids, images, multimodal_fields, num_generations)
+        with self.hooks.phase("rollout"):
+            found = self.calls.run(sample)
+        self.calls.has_completions = True
         for name, value in found.metrics.items():
             self._metrics["train"][name].append(value)
         return found.completion_ids, found.log_probs
@@ -223,9 +220,10 @@ class SamplingMixin(UpdateMixin):
         fell_back = {"sampler_fell_back": 1.0} if self.sampler.is_off else {}
         return SampledBatch([row.ids for row in sampled], None, {"rollout_gap": self.sampler.gap or 0.0} | fell_back)
 
-    def _sample_through_trl(
+    def sample_through_trl(
         self, prompt_ids: list[list[int]], images: Any, multimodal_fields: Any, num_generations: int
     ) -> SampledBatch:
+        """Samples with `generate` in waves, or with vLLM, which plans its own."""
         sample = partial(
             super()._generate_single_turn,
             images=images,
@@ -238,19 +236,27 @@ class SamplingMixin(UpdateMixin):
             log_probs = None if found[0][1] is None else [row for _, wave in found for row in wave]
             return [row for ids, _ in found for row in ids], log_probs
 
-        if self.use_vllm:  # it plans its own waves
+        if self.use_vllm:
             return SampledBatch(*sample(prompt_ids))
-        # Tried again in other waves, `generate` draws other completions, which are as good.
+        # Repeated in other waves, `generate` draws other completions, which are as good.
         rows = self.config.rollout_rows
-        return SampledBatch(*(self.recovery.rollout.run(waves, rows) if self.recovery else waves(rows)))
+        return SampledBatch(*(self.oom_policy.rollout.run(waves, rows) if self.oom_policy else waves(rows)))
 
     def _calculate_rewards(
         self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: list[list[int]]
     ) -> Any:
-        scores = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        rows = [[None if score != score else score for score in row] for row in scores.tolist()]
-        batch = ScoredBatch([row["example_id"] for row in inputs], completion_ids_list, rows)
-        self.kept.run(lambda: self.on_scored(batch))
+        with self.hooks.phase("scoring"):
+            scores = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+            ids = [row["example_id"] for row in inputs]
+            batch = ScoredBatch(
+                step=self.step + 1,
+                group_size=self.config.grpo.group_size,
+                example_ids=ids,
+                prompt_tokens=[len(self.prompt_tokens(example_id)) for example_id in ids],
+                completion_ids=completion_ids_list,
+                scores=[[None if score != score else score for score in row] for row in scores.tolist()],
+            )
+            self.calls.run(lambda: self.hooks.on_scored(self.describe(batch)))
         return scores
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
@@ -262,3 +268,25 @@ class SamplingMixin(UpdateMixin):
         factor = partial(multistep_factor, optimizer=self.config.optimizer)
         self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor)
         return self.lr_scheduler
+
+
+def _step_events(trainer: Any) -> Any:
+    """Returns the callback that passes transformers' events on to the hooks."""
+    from transformers import TrainerCallback
+
+    optimizer_step = ExitStack()
+
+    class StepEvents(TrainerCallback):
+        def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+            trainer.hooks.before_optimizer_step()
+            optimizer_step.enter_context(trainer.hooks.phase("optimizer"))
+
+        def on_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+            optimizer_step.close()
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            # It comes after `on_step_end`: a row is written before anything else is done after that step.
+            if logs and "loss" in logs:
+                trainer.hooks.on_step(metric_row(logs, state.global_step), trainer)
+
+    return StepEvents()

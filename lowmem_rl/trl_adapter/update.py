@@ -1,14 +1,14 @@
-"""The trainer's step: learns from the slot that is due; if memory runs out, its work is done again.
+"""The update: the micro-batches of an accumulation slot, forward and backward; on OOM the step is repeated.
 
-TRL calls `training_step` once for each of its micro-batches and divides by their number. Here such a slot may stand
+TRL calls `training_step` once for each of its micro-batches and divides by their number. Here such a slot may be
 empty, because other rows could be left out, or be cut finer than TRL counts, because memory ran out.
 
-Every part of a step is in one of four regions, each of which can be done again:
-- a round of sampling (`whole_round`): what was sampled and scored stays, the rest is computed again;
-- the gradient (`_learnt`): from the step's first slot on, with fewer rows in a micro-batch;
-- clipping (`_clip_grad_norm`) and the optimizer's step (`redo.make_whole`): on the gradient, taken again if it may
-  have been changed half way;
-- the step's row of metrics (`write_row`): until transformers has begun it.
+Every part of a step is in one of four regions, each of which can be repeated:
+- a round of sampling (`sample_round`): what was sampled and scored is kept, the rest is computed again;
+- the gradient (`_accumulate`): from the step's first slot on, with fewer rows in a micro-batch;
+- clipping (`_clip_grad_norm`) and the optimizer's step (`grpo.oom_retry`): on the gradient, computed again if it may
+  have been changed in part;
+- the step's row of metrics (`write_step_row`): until transformers has begun it.
 """
 
 import contextlib
@@ -24,7 +24,8 @@ from lowmem_rl.engine.oom import OutOfMemory, catch_oom
 from lowmem_rl.engine.unsloth_shortcuts import failed_allocations, given_up, unshared_groups
 from lowmem_rl.grpo.micro_batches import SHARE, TOKENS, Batch, BatchPlan, MicroBatches, cut
 from lowmem_rl.grpo.oom_policy import OomPolicy
-from lowmem_rl.grpo.oom_retry import StepSnapshot, make_step_atomic
+from lowmem_rl.grpo.oom_retry import StepSnapshot, atomic_step
+from lowmem_rl.training.step import Hooks
 from lowmem_rl.trl_adapter.call_replay import ReplayedCalls
 
 if TYPE_CHECKING:
@@ -37,50 +38,53 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class SlotLoss:
-    """Loss of what was learnt from: what is new to the trainer, and all that it will have been given in the step."""
+    """Loss (scalar): what is new to the trainer, and all that it will have been given in the step."""
 
     loss: Tensor
     given: Tensor
 
 
 class UpdateMixin(TrlTrainer):
-    """What the trainer does with a rollout. Without a `recovery` an error for lack of memory passes."""
+    """What the trainer does with a rollout. Without an `oom_policy` an out-of-memory error passes."""
 
-    layout: BatchPlan
-    recovery: OomPolicy | None
-    kept: ReplayedCalls
+    hooks: Hooks
+    batch_plan: BatchPlan
+    oom_policy: OomPolicy | None
+    calls: ReplayedCalls
     rollout: Batch
-    """What was sampled last, all rows of it: cut into `_buffered_inputs`."""
+    """What was sampled last, all rows of it; split into `_buffered_inputs`."""
     sampled_after: int
-    """Optimizer steps that were done when it was: the seed of its shuffle."""
+    """Optimizer steps that were done when it was sampled: the seed of its shuffle."""
     step_start: StepSnapshot
     given_up: frozenset[str]
-    """What Unsloth no longer does, as far as is known (`shortcuts`)."""
-    shortages_caught = 0
-    """Allocations of the present step that failed inside Unsloth, which helped itself."""
-    learn_again: Callable[[], SlotLoss]
-    """Takes the gradient of the present step once more, from its first slot to the last one that was learnt from."""
+    """Shortcuts that Unsloth no longer takes (`unsloth_shortcuts`)."""
+    ooms_caught = 0
+    """Allocations of the present step that failed inside Unsloth, which recovered by itself."""
+    repeat_gradient: Callable[[], SlotLoss]
+    """Computes the gradient of the present step again, from its first slot to the present one."""
+    cut = staticmethod(cut)
     _step: int
     _globalstep_last_logged: int
     _buffered_inputs: list[Batch | None] | None
-    """The rollout's micro-batches, `layout.cuts_each_into` of them to a slot, None where none is needed."""
+    """The rollout's micro-batches, `batch_plan.cuts_each_into` of them a slot, None if none is needed."""
     current_gradient_accumulation_steps: float
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
-        """Samples where that is due, and learns from the slot that is; if memory runs out, from the step's first on.
+        """Samples a rollout if one is due, then runs the micro-batches of this accumulation slot.
 
-        What is cut finer lies in other slots: all gradients of the step are taken again.
+        On OOM it restarts from the step's first slot: cut finer, rows are in other slots.
         """
         if not model.training:
             model.train()
-        if self.recovery is not None:
-            self.recovery.step = self.state.global_step
+        if self.oom_policy is not None:
+            self.oom_policy.step = self.state.global_step
         self._sample_if_due(inputs)
         slot, first = self._step, self._step - self._step % self.args.gradient_accumulation_steps
         if slot == first:
             self.step_start = StepSnapshot.of(self._metrics["train"])
-        self.learn_again = partial(self._learnt, model, range(first, slot + 1), num_items_in_batch, is_again=True)
-        found = self._learnt(model, range(slot, slot + 1), num_items_in_batch)
+        whole = range(first, slot + 1)
+        self.repeat_gradient = partial(self._accumulate, model, whole, num_items_in_batch, is_repeat=True)
+        found = self._accumulate(model, range(slot, slot + 1), num_items_in_batch)
         self.step_start.given = found.given
         self._step += 1
         return found.loss
@@ -88,50 +92,54 @@ class UpdateMixin(TrlTrainer):
     def _sample_if_due(self, generation_batch: Any) -> None:
         raise NotImplementedError
 
-    def whole_round(self, sample: Callable[[], T]) -> T:
-        """Returns what `sample` returns; if memory runs out it begins again, with what was sampled and scored."""
-        self.kept.forget()
+    def sample_round(self, sample: Callable[[], T]) -> T:
+        """Returns what `sample` returns; on OOM it is called again, with what was sampled and scored already."""
+        self.calls.forget()
         before, seen = StepSnapshot.of(self._metrics["train"]), self.state.num_input_tokens_seen
-        while isinstance(found := self._tried(sample), OutOfMemory):
-            assert self.recovery is not None
-            self.recovery.again("advantages" if self.kept.has_completions else "rollout", found.why)
+        while isinstance(found := self._catch_oom(sample), OutOfMemory):
+            assert self.oom_policy is not None
+            self.oom_policy.retry("advantages" if self.calls.has_completions else "rollout", found.why)
             before.restore(self._metrics["train"])
             self.state.num_input_tokens_seen = seen
-            self.kept.begin_again()
-        self.kept.forget()
+            self.calls.begin_again()
+        self.calls.forget()
         return found
 
-    def lay_out(self, rollout: Batch, sampled_after: int) -> MicroBatches:
-        """Cuts a rollout for the slots that come, in the same way each time."""
+    def split_rollout(self, rollout: Batch, sampled_after: int) -> MicroBatches:
+        """Splits a rollout into the micro-batches of its slots, in the same way each time."""
         self.rollout, self.sampled_after = rollout, sampled_after
-        found = cut(rollout, self.layout, seed=sampled_after)
-        self._buffered_inputs = list(found.slots)
+        found = self.cut(rollout, self.batch_plan, seed=sampled_after)
+        self.keep_micro_batches(list(found.slots))
         return found
 
-    def _tried(self, call: Callable[[], T]) -> T | OutOfMemory:
-        return call() if self.recovery is None else catch_oom(call)
+    def keep_micro_batches(self, slots: list[Batch | None]) -> None:
+        """Makes these the micro-batches that the next steps learn from."""
+        self._buffered_inputs = slots
 
-    def _learnt(self, model: Any, slots: range, num_items_in_batch: Any, *, is_again: bool = False) -> SlotLoss:
-        """Adds the gradients of `slots`; if memory runs out, those of the whole step, with fewer rows together."""
+    def _catch_oom(self, call: Callable[[], T]) -> T | OutOfMemory:
+        return call() if self.oom_policy is None else catch_oom(call)
+
+    def _accumulate(self, model: Any, slots: range, num_items_in_batch: Any, *, is_repeat: bool = False) -> SlotLoss:
+        """Adds the gradients of `slots`; on OOM those of the whole step, with fewer rows together."""
         first = slots.stop - 1 - (slots.stop - 1) % self.args.gradient_accumulation_steps
-        learn = partial(self._learn, model, slots, num_items_in_batch)
-        again = partial(self._learn_from_the_start, model, range(first, slots.stop), num_items_in_batch)
-        found = self._tried(again if is_again else learn)
+        run = partial(self._backward, model, slots, num_items_in_batch)
+        repeat = partial(self._restart_step, model, range(first, slots.stop), num_items_in_batch)
+        found = self._catch_oom(repeat if is_repeat else run)
         while isinstance(found, OutOfMemory):
-            assert self.recovery is not None
-            rows = self.recovery.half("backward", self.layout.rows_together, found.why)
-            self.layout = self.layout.finer(rows)
-            found = self._tried(again)
+            assert self.oom_policy is not None
+            rows = self.oom_policy.halve_rows("backward", self.batch_plan.rows_together, found.why)
+            self.batch_plan = self.batch_plan.finer(rows)
+            found = self._catch_oom(repeat)
         return found
 
-    def _learn_from_the_start(self, model: Any, slots: range, num_items_in_batch: Any) -> SlotLoss:
-        """Goes back to the beginning of the step, whose slots are cut as the layout says now."""
+    def _restart_step(self, model: Any, slots: range, num_items_in_batch: Any) -> SlotLoss:
+        """Returns to the beginning of the step, whose rows are split as the batch plan says now."""
         model.zero_grad()
-        self.lay_out(self.rollout, self.sampled_after)
+        self.split_rollout(self.rollout, self.sampled_after)
         self.step_start.restore(self._metrics["train"])
-        return self._learn(model, slots, num_items_in_batch)
+        return self._backward(model, slots, num_items_in_batch)
 
-    def _learn(self, model: Any, slots: range, num_items_in_batch: Any) -> SlotLoss:
+    def _backward(self, model: Any, slots: range, num_items_in_batch: Any) -> SlotLoss:
         """Adds the gradients of the micro-batches in the slots."""
         loss, step = torch.zeros((), device=self.accelerator.device), self._step
         accumulated = self.current_gradient_accumulation_steps
@@ -140,84 +148,83 @@ class UpdateMixin(TrlTrainer):
                 self._step = slots.stop - 1  # TRL counts its calls; a slot counts once, when it is over
                 if SHARE in batch:
                     self.current_gradient_accumulation_steps = accumulated / batch[SHARE]
-                learn = partial(super().training_step, model, batch, num_items_in_batch)
-                loss += self._with_shortages_counted(learn)
-                self.step_start.weigh(self._metrics["train"], batch[TOKENS])
+                run = partial(super().training_step, model, batch, num_items_in_batch)
+                with self.hooks.phase("backward"):
+                    loss += self._counting_ooms(run)
+                self.step_start.merge_token_means(self._metrics["train"], batch[TOKENS])
         finally:
             self._step = step
             self.current_gradient_accumulation_steps = accumulated
-        return self._learnt_of(loss, is_whole=slots.start % self.args.gradient_accumulation_steps == 0)
-
-    def _learnt_of(self, loss: Tensor, *, is_whole: bool) -> SlotLoss:
-        """Says what of the loss the trainer does not have yet; `is_whole` is that of all slots of the step so far."""
-        given = self.step_start.given
+        given, is_whole = self.step_start.given, slots.start % self.args.gradient_accumulation_steps == 0
         if given is None:
             return SlotLoss(loss, loss)
         return SlotLoss(loss - given, loss) if is_whole else SlotLoss(loss, given + loss)
 
-    def _with_shortages_counted(self, call: Callable[[], T]) -> T:
-        """Returns what `call` returns, and counts the failed allocations that it has caught."""
+    def _counting_ooms(self, call: Callable[[], T]) -> T:
+        """Returns what `call` returns, and counts the failed allocations that it has caught itself."""
         before = failed_allocations()
         found = call()
-        self.shortages_caught += failed_allocations() - before
+        self.ooms_caught += failed_allocations() - before
         return found
 
     def _micro_batches(self, slots: range) -> Iterator[Batch]:
         assert self._buffered_inputs is not None
-        each, places = self.layout.cuts_each_into, self.args.steps_per_generation
+        each, places = self.batch_plan.cuts_each_into, self.args.steps_per_generation
         begin = slots.start % places
         due = self._buffered_inputs[begin * each : (begin + len(slots)) * each]
         return filter(None, due)
 
     def _clip_grad_norm(self, model: Any) -> Any:
-        """Clips; if memory runs out, on a gradient that is taken again: it may be clipped or unscaled in part."""
+        """Clips; on OOM a gradient that is computed again: it may be clipped or unscaled in part."""
         clip = partial(super()._clip_grad_norm, model)
-        while isinstance(found := self._tried(clip), OutOfMemory):
-            assert self.recovery is not None
-            self.recovery.again("optimizer", found.why)
+        with self.hooks.phase("optimizer"):
+            found = self._catch_oom(clip)
+        while isinstance(found, OutOfMemory):
+            assert self.oom_policy is not None
+            self.oom_policy.retry("optimizer", found.why)
             self._forget_unscaling()
-            self.learn_again()
+            self.repeat_gradient()
+            with self.hooks.phase("optimizer"):
+                found = self._catch_oom(clip)
         return found
 
     def _forget_unscaling(self) -> None:
-        """Lets the gradient scaler, which counts each gradient as unscaled once, meet a gradient that is new."""
+        """Resets the gradient scaler, which unscales each gradient once, for a new gradient."""
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.update(self.accelerator.scaler.get_scale())
 
-    def write_row(self, write: Callable[[], None]) -> None:
-        """Lets transformers write the step's row, again if memory runs out before the first callback gets it."""
+    def write_step_row(self, write: Callable[[], None]) -> None:
+        """Lets transformers write the step's row, again on OOM unless a callback has it already."""
         is_over = self.state.global_step > self._globalstep_last_logged  # the end of an epoch passes here once more
         if is_over:
-            self._note_scale()
-            self._look_at_shortcuts()
-        while isinstance(found := self._tried(write), OutOfMemory):
-            assert self.recovery is not None
+            if self.accelerator.scaler is not None:  # float16
+                skipped, scale = self.accelerator.optimizer_step_was_skipped, self.accelerator.scaler.get_scale()
+                self._metrics["train"]["optimizer_skipped"].append(float(skipped))
+                self._metrics["train"]["loss_scale"].append(scale)
+            self._check_shortcuts()
+        while isinstance(found := self._catch_oom(write), OutOfMemory):
+            assert self.oom_policy is not None
             if is_over and self.state.global_step == self._globalstep_last_logged:
-                raise self.recovery.cannot_go_on("between", found.why)
-            self.recovery.again("between", found.why)
-        if is_over and self.recovery is not None:
-            self.recovery.went_on()
+                raise self.oom_policy.give_up("between", found.why)
+            self.oom_policy.retry("between", found.why)
+        if is_over and self.oom_policy is not None:
+            self.oom_policy.step_succeeded()
 
-    def _note_scale(self) -> None:
-        """Puts aside for the step's row whether float16's scaler skipped it, and the scale that the next one has."""
-        if self.accelerator.scaler is not None:
-            self._metrics["train"]["optimizer_skipped"].append(float(self.accelerator.optimizer_step_was_skipped))
-            self._metrics["train"]["loss_scale"].append(self.accelerator.scaler.get_scale())
-
-    def _look_at_shortcuts(self) -> None:
-        """Reports what Unsloth has given up in this step, and plans for it if its memory had run out."""
+    def _check_shortcuts(self) -> None:
+        """Reports which shortcuts Unsloth gave up in this step, and plans for it if its memory had run out."""
         now = given_up(self.model)
         news, self.given_up = sorted(now - self.given_up), now
-        is_short, self.shortages_caught = self.shortages_caught > 0, 0
-        if not news or self.recovery is None:
+        is_short, self.ooms_caught = self.ooms_caught > 0, 0
+        if not news or self.oom_policy is None:
             return
         self._metrics["train"]["shortcuts_given_up"].append(float(len(news)))
-        rows, lost = self.layout.rows_together, unshared_groups(self.model)
-        if is_short and self.layout.keeps_groups and rows // self.layout.group_size in lost:
-            self.layout = self.layout.after_sharing()
-            while isinstance(found := self._tried(lambda: self.lay_out(self.rollout, self.sampled_after)), OutOfMemory):
-                self.recovery.again("advantages", found.why)
-        self.recovery.goes_without(news, rows, self.layout.rows_together, is_short=is_short)
+        rows, lost = self.batch_plan.rows_together, unshared_groups(self.model)
+        if is_short and self.batch_plan.keeps_groups and rows // self.batch_plan.group_size in lost:
+            self.batch_plan = self.batch_plan.after_sharing()
+            split = partial(self.split_rollout, self.rollout, self.sampled_after)
+            while isinstance(found := self._catch_oom(split), OutOfMemory):
+                self.oom_policy.retry("advantages", found.why)
+        self.oom_policy.shortcuts_lost(news, rows, self.batch_plan.rows_together, is_short=is_short)
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """Leaves a micro-batch as it is."""
@@ -233,20 +240,23 @@ class UpdateMixin(TrlTrainer):
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        """Scores a rollout in parts of `batch_size` rows, fewer if memory runs out; in the loss there is no size."""
+        """Log-probs and entropies (rows, completion tokens), in parts of `batch_size` rows, fewer after OOM.
+
+        The loss gives no `batch_size`.
+        """
         score = partial(super()._get_per_token_logps_and_entropies, model, input_ids, attention_mask, logits_to_keep)
-        if self.recovery is None or batch_size is None:
+        if self.oom_policy is None or batch_size is None:
             return score(batch_size, *args, **kwargs)
 
         def in_parts(rows: int) -> Any:
             with self._unsloths_parts(-(-len(input_ids) // rows)):
-                return self._with_shortages_counted(lambda: score(rows, *args, **kwargs))
+                return self._counting_ooms(lambda: score(rows, *args, **kwargs))
 
-        return self.kept.run(partial(self.recovery.logprobs.run, in_parts, batch_size))
+        return self.calls.run(partial(self.oom_policy.logprobs.run, in_parts, batch_size))
 
     @contextlib.contextmanager
     def _unsloths_parts(self, count: int) -> Iterator[None]:
-        """Lets Unsloth score in `count` parts at least: it reads no `batch_size` (`mini_batches_of_a_rollout`)."""
+        """Lets Unsloth score in at least `count` parts: it reads no `batch_size` (`mini_batches_per_rollout`)."""
         planned = getattr(self.args, "unsloth_grpo_mini_batch", None)
         if planned is None:
             yield
@@ -257,11 +267,15 @@ class UpdateMixin(TrlTrainer):
         finally:
             self.args.unsloth_grpo_mini_batch = planned
 
+    def get_optimizer_cls_and_kwargs(self, args: Any, model: Any = None) -> Any:
+        """Returns transformers' choice with a step that happens once or not at all."""
+        optimizer, settings = super().get_optimizer_cls_and_kwargs(args, model)
+        retry = _raise_oom if self.oom_policy is None else partial(self.oom_policy.retry, "optimizer")
+        return atomic_step(optimizer, retry), settings
+
     def create_optimizer(self, model: Any = None) -> Any:
-        """Makes its step happen once or not at all if memory runs out."""
+        """Prepares it for float16's gradient scaler."""
         optimizer = super().create_optimizer(model)
-        if self.recovery is not None:
-            make_step_atomic(optimizer, partial(self.recovery.again, "optimizer"))
         if self.accelerator.scaler is not None:
             # It makes its two numbers with the first loss: between them memory must not run out.
             self.accelerator.scaler.scale(torch.zeros((), device=self.accelerator.device))
@@ -269,3 +283,7 @@ class UpdateMixin(TrlTrainer):
             # for one that was made: the schedule would go on.
             optimizer._step_supports_amp_scaling = False
         return optimizer
+
+
+def _raise_oom(why: str) -> None:
+    raise torch.OutOfMemoryError(why)

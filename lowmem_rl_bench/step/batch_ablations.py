@@ -5,22 +5,27 @@ from typing import Any
 
 import torch
 
-from lowmem_rl.grpo.micro_batches import Batch, BatchPlan, MicroBatches, cut
-from lowmem_rl.trl_adapter import trainer as trainer_module
-from lowmem_rl.trl_adapter.prefix_sharing import PrefixSharingMixin
+from lowmem_rl.grpo.micro_batches import Batch, BatchPlan, MicroBatches
 
 
-def use_layout(trainer: Any, off: str | None) -> None:
-    """Lets the trainer cut as the arm says."""
-    module: Any = trainer_module
-    module.cut = untrimmed_cut if off == "sorted and trimmed" else cut
-    if off == "dead rows out":
-        trainer.layout = replace(trainer.layout, drops_dead_rows=False)
-    if off == "prompts learnt from once":
-        trainer.layout = replace(trainer.layout, shares_prompts=False)
-        trainer._get_per_token_logps_and_entropies = super(
-            PrefixSharingMixin, trainer
-        )._get_per_token_logps_and_entropies
+def ablation_mixins(off: str | None) -> tuple[type, ...]:
+    """Returns what a trainer's class is joined with so that it splits rollouts as the arm says."""
+    if off == "sorted and trimmed":
+        return (_Untrimmed,)
+    off_fields = {"dead rows out": "drops_dead_rows", "prompts learnt from once": "shares_prompts"}
+    return (type("Ablation", (_PlanField,), {"field": off_fields[off]}),) if off in off_fields else ()
+
+
+class _PlanField:
+    """Switches one field of the batch plan off."""
+
+    field: str
+    batch_plan: BatchPlan
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        off: Any = {self.field: False}
+        self.batch_plan = replace(self.batch_plan, **off)
 
 
 def untrimmed_cut(batch: Batch, layout: BatchPlan, seed: int) -> MicroBatches:
@@ -41,3 +46,7 @@ def _rows(batch: Batch, numbers: torch.Tensor) -> Batch:
         key: value[numbers] if isinstance(value, torch.Tensor) and value.dim() and len(value) == total else value
         for key, value in batch.items()
     }
+
+
+class _Untrimmed:
+    cut = staticmethod(untrimmed_cut)

@@ -26,12 +26,12 @@ from lowmem_rl.planning.overrides import with_overrides
 from lowmem_rl.rewards.model_reward import bind_rewards
 from lowmem_rl.rewards.reward_registry import load_reward_set
 from lowmem_rl.telemetry.memory_profiler import MemoryProfiler
-from lowmem_rl.trl_adapter.reward_funcs import RewardErrorCounter, TrlReward
+from lowmem_rl.training.reward_errors import RewardErrorCounter
+from lowmem_rl.trl_adapter.reward_funcs import TrlReward
 from lowmem_rl_bench.step import stacks
 from lowmem_rl_bench.step.arm_timer import ArmTimer, count_engine
 from lowmem_rl_bench.step.arm_worker import ArmTask
 from lowmem_rl_bench.step.arms import Arm
-from lowmem_rl_bench.step.batch_ablations import use_layout
 from lowmem_rl_bench.step.bench_workload import BenchWorkload
 from lowmem_rl_bench.step.token_replay import Choose, RecordedCompletions, recorded_choice, replace_in_generate
 
@@ -56,8 +56,6 @@ class ArmSession:
         recorded = RecordedCompletions(BenchWorkload.read(Path(task.workload))) if task.workload else None
         trainer = self._trainer(task, config, recorded)
         self._replace_picks(task, config, recorded, trainer)
-        if self.arm.stack == "ours":
-            use_layout(trainer, self.arm.off)
         # A replay starts from one adapter whatever orders its rows; a live run from its seed's, as training does.
         stacks.fill_adapter(self.policy.model, *((0, stacks.B_SPREAD) if recorded else (task.seed, 0.0)))
         self.clock.watch(trainer)

@@ -23,8 +23,9 @@ from lowmem_rl.example import Example
 from lowmem_rl.grpo.train_dataset import to_dataset, tokens_of
 from lowmem_rl.models.lookup import model_path
 from lowmem_rl.prompts import prefill_of
-from lowmem_rl.trl_adapter.trainer import make_trainer, trainer_arguments
+from lowmem_rl.trl_adapter.trainer import TrainerSetup, make_trainer, trainer_arguments
 from lowmem_rl_bench.step.arms import Arm
+from lowmem_rl_bench.step.batch_ablations import ablation_mixins
 
 B_SPREAD = 0.02
 """Standard deviation of LoRA's B in replays: at its usual zero A has no gradient to compare."""
@@ -94,17 +95,16 @@ def _mend_head() -> None:
 def build(arm: Arm, policy: Policy, sampler: Any, training: TrainerSpec) -> Any:
     """Returns the arm's trainer; `sampler` is for ours alone."""
     if arm.stack == "ours":
-        trainer = make_trainer(
-            policy,
-            training.config,
+        setup = TrainerSetup(
+            config=training.config,
             sampler=sampler,
             dataset=to_dataset(list(training.examples.values())),
-            prompt_tokens=tokens_of(policy, training.examples),
             reward_functions=training.reward_functions,
-            callbacks=training.callbacks,
-            on_scored=lambda batch: None,
+            prompt_tokens=tokens_of(policy, training.examples),
             out=training.out,
+            callbacks=training.callbacks,
         )
+        trainer = make_trainer(policy, setup, ablation_mixins(arm.off))
     else:
         trainer = _build_theirs(policy, training)
     _check_apart(arm, trainer)

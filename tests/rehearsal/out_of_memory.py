@@ -124,10 +124,10 @@ def marks_of(training: Training, out: str) -> dict[str, int]:
         setattr(owner, name, run)
 
     marked(Recorder, "on_scored", "sampled and scored")
-    marked(UpdateMixin, "_learnt", "advantages")
+    marked(UpdateMixin, "_accumulate", "advantages")
     marked(UpdateMixin, "_clip_grad_norm", "gradient", "clipping")
     marked(CallbackHandler, "on_optimizer_step", "optimizer")
-    marked(UpdateMixin, "write_row", after="row")
+    marked(UpdateMixin, "write_step_row", after="row")
     assert lowmem(*training.command, "--out", out) == 0, "the undisturbed training fails"
     return marks
 

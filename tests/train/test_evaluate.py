@@ -214,7 +214,7 @@ def test_a_run_that_is_taken_up_again_knows_its_evaluations(moved, run_dir) -> N
     assert again.told == second.told
     assert again.told["comparison"]["paired"]["num_items"] == 24
     again.told["out_of_domain"] = {"math": {BEFORE: {"step": 0}, AFTER: {"step": 4}, "comparison": {}}}
-    again.forget_behind(1)
+    again.forget_after(1)
     assert (again.told["during"], again.told[AFTER], again.told[BEFORE]["step"]) == ([], None, 0)
     assert again.told["out_of_domain"] == {"math": {BEFORE: {"step": 0}}}
 

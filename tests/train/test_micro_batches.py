@@ -13,7 +13,7 @@ from lowmem_rl.engine.policy import load_policy, prepare_process
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.grpo.micro_batches import Batch, BatchPlan, cut
 from lowmem_rl.trl_adapter.prefix_sharing import PrefixSharingMixin
-from lowmem_rl.trl_adapter.trainer import layout_of, make_trainer
+from lowmem_rl.trl_adapter.trainer import TrainerSetup, batch_plan_of, make_trainer
 
 GROUPS, SIZE, PROMPT, COMPLETION = 6, 4, 12, 20
 ROWS = GROUPS * SIZE
@@ -178,7 +178,7 @@ def test_a_run_on_a_gpu_is_cut_whatever_divides_its_rows(micro_batch: int) -> No
     batch = rollout(dead_groups=0)
     batch["completion_mask"][:] = 1
     batch["prompt_mask"][:] = 1
-    slots = cut(batch, layout_of(config, Device("cuda", "bfloat16")), seed=0).slots
+    slots = cut(batch, batch_plan_of(config, Device("cuda", "bfloat16")), seed=0).slots
     assert len(slots) == ROWS // micro_batch
     assert sorted(row for part in full(slots) for row in rows_in(part, batch)) == list(range(ROWS))
 
@@ -247,17 +247,15 @@ def trainer_of(policy: Any, out: Path, *settings: str) -> Any:
 
     if "ref" in policy.model.peft_config:  # TRL's frozen copy of the adapter, from a trainer before
         policy.model.delete_adapter("ref")
-    trainer = make_trainer(
-        policy,
-        config,
+    setup = TrainerSetup(
+        config=config,
         sampler=Sampler(policy, config),
         dataset=Dataset.from_list([{"prompt": "x", "example_id": "x"}]),
         reward_functions=[lambda completion_ids, **_: [0.0] * len(completion_ids)],
         prompt_tokens=lambda example_id: [10],
-        callbacks=[],
-        on_scored=lambda batch: None,
         out=out,
     )
+    trainer = make_trainer(policy, setup)
     trainer.current_gradient_accumulation_steps = ROWS // 6
     return trainer
 
@@ -304,7 +302,7 @@ def test_the_gradient_of_a_step_is_that_of_trls_cut(
     if trainer.config.grpo.beta:
         batch["ref_per_token_logps"] = near(trainer, batch)
     expected = gradient(trainer, trls_cut(batch))
-    ours = gradient(trainer, full(cut(batch, layout_of(trainer.config, policy.device), seed=0).slots))
+    ours = gradient(trainer, full(cut(batch, batch_plan_of(trainer.config, policy.device), seed=0).slots))
     torch.testing.assert_close(ours, expected, atol=1e-5 * float(expected.abs().max()), rtol=0)
     assert (float(expected.abs().max()) > 0) == (dead_groups < GROUPS or bool(trainer.config.grpo.beta))
 
@@ -325,7 +323,7 @@ def test_reading_a_prompt_once_gives_its_rows_the_same_log_probs_and_gradient(
 
 def test_bnpos_gradient_keeps_the_weight_of_the_dead_rows_tokens(policy: Any, tmp_path: Path) -> None:
     trainer = trainer_of(policy, tmp_path, "grpo.loss=bnpo")
-    layout, batch = layout_of(trainer.config, policy.device), rollout()
+    layout, batch = batch_plan_of(trainer.config, policy.device), rollout()
     all_rows = gradient(trainer, full(cut(batch, replace(layout, drops_dead_rows=False), seed=3).slots))
     ours = gradient(trainer, full(cut(batch, layout, seed=3).slots))
     torch.testing.assert_close(ours, all_rows, atol=1e-5 * float(all_rows.abs().max()), rtol=0)
@@ -336,7 +334,7 @@ def test_off_policy_steps_keep_their_old_log_probs_beside_their_tokens(policy: A
     batch = rollout()
     batch["old_per_token_logps"] = near(trainer, batch)
     expected = gradient(trainer, trls_cut(batch))
-    ours = gradient(trainer, full(cut(batch, layout_of(trainer.config, policy.device), seed=0).slots))
+    ours = gradient(trainer, full(cut(batch, batch_plan_of(trainer.config, policy.device), seed=0).slots))
     torch.testing.assert_close(ours, expected, atol=1e-5 * float(expected.abs().max()), rtol=0)
 
 

@@ -25,7 +25,7 @@ from lowmem_rl.config.compose import resolve
 from lowmem_rl.engine.oom import OutOfMemory, RowLimit, catch_oom, is_out_of_memory
 from lowmem_rl.errors import TrainingError
 from lowmem_rl.grpo.oom_policy import OomPolicy
-from lowmem_rl.grpo.oom_retry import TOKEN_MEANS, make_step_atomic
+from lowmem_rl.grpo.oom_retry import TOKEN_MEANS, atomic_step
 from lowmem_rl.storage.run_dir import RunDir, read_rows
 
 
@@ -152,10 +152,10 @@ def test_every_loss_keeps_its_gradient_when_rows_are_cut_finer(settings: dict[st
 
 def test_outside_of_the_steps_it_is_told_in_two_lines_too(tmp_path: Path) -> None:
     config = resolve(preset="tiny-cpu").config
-    recovery = OomPolicy(config, tmp_path / "recoveries.jsonl", print, lambda phase, settings: f"less for {phase}")
+    oom_policy = OomPolicy(config, tmp_path / "recoveries.jsonl", print, lambda phase, settings: f"less for {phase}")
     with (
         pytest.raises(TrainingError, match="^In the final evaluation: memory ran out") as stopped,
-        recovery.stopped("evaluation", lambda: "In the final evaluation"),
+        oom_policy.raising_on_oom("evaluation", lambda: "In the final evaluation"),
     ):
         too_much_for_torch()
     assert stopped.value.hint == "less for evaluation"
@@ -186,7 +186,7 @@ def test_a_row_that_is_begun_is_not_tried_again(cli_here: Any, tmp_path: Path, m
     assert ended.code == 5, ended.stderr
     assert "error: Step 1: memory ran out in between, after its row was begun" in ended.stderr
     assert "tried again" not in ended.stdout + ended.stderr
-    assert "hint: Go on with --resume" in ended.stderr
+    assert "hint: Continue with --resume" in ended.stderr
     (row,) = read_rows(run.recoveries)
     assert (row["step"], row["phase"], row["next_rows"], row["cause"]) == (1, "between", None, "memory")
     assert cli_here("train", "--resume", "--out", run.path).code == 0
@@ -200,9 +200,8 @@ def test_an_optimizer_step_happens_once_or_not_at_all(
 ) -> None:
     def trained(fails_in: int) -> list[torch.Tensor]:
         weights = [torch.nn.Parameter(torch.ones(4) * i) for i in range(4)]
-        optimizer = torch.optim.AdamW([*weights], lr=0.1, **settings)
         whys: list[str] = []
-        make_step_atomic(optimizer, whys.append)
+        optimizer = atomic_step(torch.optim.AdamW, whys.append)([*weights], lr=0.1, **settings)
         for step in (1, 2, 3):
             for weight in weights:
                 weight.grad = torch.arange(4.0) + step
@@ -239,9 +238,8 @@ def test_a_step_that_is_tried_again_holds_one_copy(monkeypatch: pytest.MonkeyPat
         held.append(sum(copy() is not None for copy in copies))
         return joined
 
-    optimizer = Short([torch.nn.Parameter(torch.ones(4))], lr=0.1)
     whys: list[str] = []
-    make_step_atomic(optimizer, whys.append)
+    optimizer = atomic_step(Short, whys.append)([torch.nn.Parameter(torch.ones(4))], lr=0.1)
     monkeypatch.setattr(torch, "cat", cat)
     optimizer.step()
     assert len(whys) == 3

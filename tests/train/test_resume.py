@@ -272,7 +272,7 @@ def test_a_signal_saves_and_the_run_goes_on_exactly(undisturbed, cli_here, tmp_p
         options = [f"--set={setting}" for setting in settings]
         outcome = cli_here("train", "--preset=tiny-cpu", *options, "--force", f"--out={run.path}")
     assert outcome.code == 130, outcome.stderr[-3000:]
-    assert "Stopped by SIGTERM; saved as it was behind step " in outcome.stderr
+    assert "Stopped by SIGTERM; saved as it was after step " in outcome.stderr
     assert f"lowmem-rl train --resume --out {run.path}" in outcome.stderr
     assert resume(cli_here, run).code == 0
     assert list(differences(undisturbed(WINDOW), run)) == []

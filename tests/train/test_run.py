@@ -364,7 +364,7 @@ def test_ctrl_c_before_the_first_step_leaves_nothing_and_says_so(tmp_path, start
     process.send_signal(signal.SIGINT)
     _, talk = process.communicate(timeout=100)
     assert process.returncode == 130
-    assert "nothing is left behind" in talk
+    assert "nothing remains on the disk" in talk
     assert not out.exists()
 
 

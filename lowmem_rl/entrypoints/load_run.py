@@ -1,0 +1,98 @@
+"""Loads what a run trains and evaluates: policy, sampler, bound rewards, examples, evaluations."""
+
+from dataclasses import dataclass
+from functools import partial
+
+from lowmem_rl.checkpointing.resume import check_examples
+from lowmem_rl.engine.backend import SamplingBackend
+from lowmem_rl.engine.logprobs import view_of
+from lowmem_rl.engine.policy import Policy, load_policy, prepare_process
+from lowmem_rl.engine.sampler import Sampler
+from lowmem_rl.entrypoints.row_uses import sequence_uses
+from lowmem_rl.entrypoints.run_context import RunContext
+from lowmem_rl.evaluation.eval_set import EvalSet, questions_of
+from lowmem_rl.example import Example
+from lowmem_rl.grpo.prompt_order import arranged
+from lowmem_rl.grpo.train_dataset import check_enough, within_prompt_limit
+from lowmem_rl.models.hardware import GIB
+from lowmem_rl.rewards.model_reward import bind_rewards, without_model
+from lowmem_rl.rewards.reward import RewardSet
+from lowmem_rl.telemetry.events import PhaseStarted
+from lowmem_rl.training.backend_record import BackendRecord
+from lowmem_rl.training.eval_schedule import EvalSchedule
+from lowmem_rl.trl_adapter.grpo_args import adjustments
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedRun:
+    """What is in memory before the first step."""
+
+    policy: Policy
+    sampler: Sampler
+    rewards: RewardSet
+    """Those that need the model are bound to it."""
+    examples: list[Example]
+    """To train on, in the order in which the trainer reads them."""
+    evaluations: EvalSchedule
+    backend_record: BackendRecord
+
+
+def load_run(context: RunContext, rewards: RewardSet) -> LoadedRun:
+    """Returns the loaded run. Raises `TaskError`, `SetupError` or `TrainingError`."""
+    config, prepared = context.config, context.prepared
+    _note_plan(context)
+    context.listen(PhaseStarted(f"loading {config.model.name}"))
+    prepare_process(config, prepared.device)
+    policy = load_policy(config, prepared.device, sequence_uses(prepared))
+    context.profiler.end("load")
+    examples = _train_examples(context, policy)
+    sampler = _sampler(context, policy)
+    own = questions_of(config, config.task, list(prepared.test), prepared.judge, without_model(rewards))
+    return LoadedRun(
+        policy,
+        sampler,
+        bind_rewards(rewards, view_of(policy, config, context.oom_policy.logprobs)),
+        examples,
+        _evaluations(context, sampler, own),
+        BackendRecord(context.run_dir, sampler),
+    )
+
+
+def _note_plan(context: RunContext) -> None:
+    plan = context.prepared.plan
+    expected, upper = plan.estimate.expected_bytes / GIB, plan.estimate.upper_bytes / GIB
+    budget, signal = plan.target.budget_bytes / GIB, plan.signal.verdict
+    context.note(f"memory {plan.memory_verdict}: {expected:.1f} to {upper:.1f} GiB of {budget:.1f}; signal {signal}")
+    for refusal in context.prepared.overridden:
+        context.note(f"overridden by --force: {refusal}")
+    for note in (*context.prepared.notes, *map(str, adjustments(context.config, context.prepared.device))):
+        context.note(note)
+
+
+def _train_examples(context: RunContext, policy: Policy) -> list[Example]:
+    config, limit = context.config, context.config.grpo.max_prompt_tokens
+    usable = within_prompt_limit(policy, context.prepared.train, limit)
+    overlong = len(context.prepared.train) - len(usable)
+    check_enough(usable, config, overlong=overlong)
+    if overlong:
+        context.note(f"{overlong} prompts of over {limit} tokens are left out (grpo.max_prompt_tokens)")
+    examples = arranged(usable, config, context.prepared.rates)
+    check_examples(context.resume_state, examples)
+    return examples
+
+
+def _sampler(context: RunContext, policy: Policy) -> Sampler:
+    chosen = context.resume_state.counts.get("sampling")
+    sampler = Sampler(policy, context.config, context.note, chosen and SamplingBackend(**chosen))
+    sampler.rollout_limit, sampler.answer_limit = context.oom_policy.rollout, context.oom_policy.evaluation
+    context.note(f"sampling: {sampler.choice}")
+    return sampler
+
+
+def _evaluations(context: RunContext, sampler: Sampler, own: EvalSet) -> EvalSchedule:
+    protect = partial(context.oom_policy.raising_on_oom, "evaluation")
+    prepared = context.prepared
+    found = EvalSchedule(context.run_dir, context.config, sampler, own, prepared.further, context.listen, protect)
+    if not context.is_new:
+        found.forget_after(context.resume_state.step)
+    return found

@@ -1,0 +1,59 @@
+"""The run directory before the first step: what a new run writes, and what a resumed run reads."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from lowmem_rl.checkpointing.resume import (
+    ResumeState,
+    check_device,
+    environment_change_notes,
+    previous_findings_note,
+    restore_run_dir,
+    save_config_changes,
+    used_force,
+)
+from lowmem_rl.config.compose import ResolvedConfig
+from lowmem_rl.entrypoints.preflight import PreparedRun
+from lowmem_rl.errors import DoesNotFit, RunDirError
+from lowmem_rl.models.hardware import this_machine
+from lowmem_rl.planning.overrides import planner_origins
+from lowmem_rl.storage.run_dir import RunDir, write_json
+from lowmem_rl.telemetry.environment import environment_record
+
+
+def write_run_files(run_dir: RunDir, composed: ResolvedConfig, prepared: PreparedRun) -> None:
+    """Writes what is known before the run. Raises `RunDirError` if the directory cannot be written."""
+    resolved = prepared.plan.config.model_dump(mode="json")
+    origins = dict(composed.origins) | planner_origins(composed.config)
+    forced = [str(refusal) for refusal in prepared.overridden]
+    known = {"preset": composed.preset, "card": composed.card, "config": resolved, "origins": origins}
+    try:
+        write_json(run_dir.machine, environment_record(this_machine(), prepared.device))
+        write_json(run_dir.estimate, prepared.plan.to_json() | {"forced": forced})
+        write_json(run_dir.config, known)  # the last one: a run that has it can be resumed
+    except OSError as error:
+        run_dir.undo()
+        what = f"{run_dir.path} cannot be written: {error.strerror}."
+        raise RunDirError(what, hint="Give another with --out.") from error
+
+
+def reopen_run(
+    run_dir: RunDir, composed: ResolvedConfig, prepared: PreparedRun, report: Callable[[str], None], *, force: bool
+) -> tuple[PreparedRun, ResumeState]:
+    """Takes the directory back to its last checkpoint; returns what the run needs, with notes on what has changed.
+
+    Raises `DoesNotFit`, `SetupError` for another kind of device, `RunDirError` for a damaged directory.
+    """
+    for refusal in prepared.overridden:
+        if isinstance(refusal, DoesNotFit) and not (force or used_force(run_dir)):
+            raise refusal
+    check_device(run_dir, prepared.device)
+    notes = environment_change_notes(run_dir, environment_record(this_machine(), prepared.device))
+    notes = [*prepared.notes, *notes, *previous_findings_note(run_dir)]
+    state = restore_run_dir(run_dir, composed.config, report)
+    try:
+        save_config_changes(run_dir, composed)
+    except OSError as error:
+        what = f"{run_dir.config} cannot be written: {error.strerror}."
+        raise RunDirError(what, hint="Fix that, and repeat the command.") from error
+    return replace(prepared, overridden=(), notes=tuple(notes)), state

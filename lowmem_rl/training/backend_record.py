@@ -1,0 +1,27 @@
+"""Writes engine.json: what samples and why, and on a GPU whether the kernels share the prompts of groups."""
+
+from typing import Any
+
+from lowmem_rl.checkpointing.trainer_state import TrainerLike
+from lowmem_rl.engine.policy import shares_prompts
+from lowmem_rl.engine.sampler import Sampler
+from lowmem_rl.storage.run_dir import RunDir, write_json
+
+
+class BackendRecord:
+    """Written before training, after the first step, which shows the kernels that ran, and after the last one."""
+
+    def __init__(self, run_dir: RunDir, sampler: Sampler) -> None:
+        self.run_dir, self.sampler = run_dir, sampler
+        self.write()
+
+    def on_step(self, row: dict[str, Any], trainer: TrainerLike) -> None:
+        """Writes it again after the first step."""
+        if row["step"] == 1:
+            self.write()
+
+    def write(self) -> None:
+        """Writes the file."""
+        policy = self.sampler.policy
+        sharing = shares_prompts(policy) if policy.device.is_gpu else None
+        write_json(self.run_dir.engine, {"sampling": self.sampler.choice.to_json(), "update_shares_prompts": sharing})

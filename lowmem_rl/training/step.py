@@ -1,0 +1,163 @@
+"""One GRPO step, in the order of time, and the hooks that take part in it.
+
+A run is `GRPOTrainer.train()` with the overrides of `trl_adapter`; everything else that happens in a step is a hook.
+P prompts, G completions each, P G rows; o_it is token t of completion i.
+
+1. **Choose prompts.** `choose_prompts`: the rows that the data set has for this round, or others (a curriculum).
+   A round is sampled if the last rollout is used up: every `steps_per_rollout * passes_per_rollout` steps.
+2. **Rollout**, phase `rollout`. `engine.sampler` samples G completions of each prompt: our engine, `generate` or vLLM.
+3. **Score**, phase `scoring`. The rewards give r_i = sum over rewards of weight x score. Then `on_scored`.
+4. **Advantages**, phase `logprobs`, by TRL (`GRPOTrainer._generate_and_score_completions`; DeepSeekMath, arXiv
+   2402.03300, eq. 3), over the group of i:
+
+       A_i = (r_i - mean(r)) / (std(r) + 1e-4)      grpo.scale_rewards = "group"; "batch": std over all rows
+       A_i =  r_i - mean(r)                         grpo.scale_rewards = "none" (Dr. GRPO, arXiv 2503.20783)
+
+   With `grpo.resample_rounds`, groups whose rewards are all equal (A = 0, no gradient) are replaced: back to 1
+   (`grpo.dynamic_sampling`; DAPO, arXiv 2503.14476). With `grpo.update_rows`, only the rows of most spread are learnt
+   from (`grpo.rollout_downsampling`; PODS, arXiv 2504.13818).
+5. **Log-probs of other policies**, phase `logprobs`: log pi_ref if beta > 0, log pi_old if a rollout serves several
+   steps.
+6. **Micro-batches.** `grpo.micro_batches`: rows without an advantage are left out, similar lengths are put together,
+   padding is cut off, and each row keeps its weight in the step.
+7. **Forward and backward** of each micro-batch, phase `backward`. The loss is TRL's (`GRPOTrainer._compute_loss`; with
+   Unsloth's kernels `grpo_accumulated_loss`), with rho_it = pi(o_it) / pi_old(o_it), 1 in a rollout's first step:
+
+       L = -1/N sum_it [ min(rho_it A_i, clip(rho_it, 1 - epsilon, 1 + epsilon_high) A_i) - beta KL_it ]
+       KL_it = pi_ref / pi - log(pi_ref / pi) - 1   (k3 of http://joschu.net/blog/kl-approx.html)
+
+   N is the number of completion tokens of the step (`dapo`), of the micro-batch (`bnpo`), rows x max_completion_tokens
+   (`dr_grpo`), or each row's own tokens and then rows (`grpo`). If memory runs out, the gradients of the step are taken
+   again with fewer rows together (`grpo.oom_policy`), and the step stays the same step.
+8. **Clip the gradient, step the optimizer**, phase `optimizer`. `before_optimizer_step` in between: from here to 10 the
+   run cannot be saved. The optimizer's step happens once or not at all (`grpo.oom_retry`).
+9. **Metrics.** `on_step` gets the step's row.
+10. **Between two steps.** `at_boundary`: roll back, capture and checkpoint, deliver a stop, evaluate.
+
+`HOOK_ORDER` is the order in which each moment calls the hooks. No hook knows another one.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, Protocol
+
+from lowmem_rl.checkpointing.checkpointer import Checkpointer
+from lowmem_rl.checkpointing.trainer_state import TrainerLike
+from lowmem_rl.grpo.oom_policy import OomPolicy
+from lowmem_rl.grpo.prompt_order import PromptOrder
+from lowmem_rl.grpo.scored_batch import ScoredBatch
+from lowmem_rl.grpo.train_dataset import Prompt
+from lowmem_rl.phases import Phase
+from lowmem_rl.storage.run_dir import Row
+from lowmem_rl.telemetry.memory_profiler import MemoryProfiler
+from lowmem_rl.telemetry.step_timer import StepTimer
+from lowmem_rl.training.backend_record import BackendRecord
+from lowmem_rl.training.eval_schedule import EvalSchedule
+from lowmem_rl.training.health_monitor import HealthMonitor
+from lowmem_rl.training.peak_memory import PeakMemory
+from lowmem_rl.training.recorder import Recorder
+from lowmem_rl.training.reward_errors import RewardErrorCounter
+from lowmem_rl.training.signals import StopSignal
+
+
+class StepHooks(Protocol):
+    """The moments of a step. A hook has those methods that it needs, each with this signature."""
+
+    def phase(self, name: Phase) -> AbstractContextManager[None]:
+        """Around each phase: time, memory."""
+
+    def choose_prompts(self, prompts: Sequence[Prompt], step: int) -> list[Prompt]:
+        """Returns the rows to sample for `step` (from 1), each prompt as often as its group is large."""
+
+    def on_scored(self, batch: ScoredBatch) -> None:
+        """After each round of sampling; once, also if memory runs out after it."""
+
+    def before_optimizer_step(self) -> None:
+        """After clipping, before the weights move."""
+
+    def on_step(self, row: Row, trainer: TrainerLike) -> None:
+        """After the optimizer's step; `row` becomes the step's line of metrics.jsonl, to which hooks add keys."""
+
+    def at_boundary(self, trainer: TrainerLike) -> None:
+        """Between two steps. An exception ends training."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what a resumed run has to know, as plain JSON data under a key of the hook's own."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues from the state that all hooks have returned."""
+
+
+MOMENTS = tuple(name for name in vars(StepHooks) if not name.startswith("_"))
+
+HOOK_ORDER: tuple[type, ...] = (
+    StepTimer,  # phase: seconds · on_step: into the row
+    MemoryProfiler,  # phase: peak bytes of the first step's phases
+    PeakMemory,  # on_step: peak bytes into the row, peak.json
+    PromptOrder,  # choose_prompts · on_scored: which prompts carry signal now
+    Recorder,  # on_scored: order.jsonl, samples.jsonl · on_step: completes the row, writes metrics.jsonl
+    RewardErrorCounter,  # state alone
+    OomPolicy,  # state alone: how many rows fit
+    HealthMonitor,  # on_scored, on_step: audit, findings · at_boundary: roll back, or ask for a stop
+    Checkpointer,  # at_boundary: capture the trainer's state, write a checkpoint if one is due
+    StopSignal,  # before_optimizer_step: defer a stop · at_boundary: deliver it, now that the run is saved
+    EvalSchedule,  # at_boundary: evaluate if due; it draws no random number from training
+    BackendRecord,  # on_step: engine.json after the first step
+)
+
+
+class Hooks:
+    """Calls hooks in the order in which they are given. Raises `ValueError` if that contradicts `HOOK_ORDER`."""
+
+    def __init__(self, hooks: Sequence[object] = ()) -> None:
+        self.hooks = tuple(hooks)
+        places = [HOOK_ORDER.index(known) for hook in hooks for known in HOOK_ORDER if isinstance(hook, known)]
+        if places != sorted(places):
+            raise ValueError("The hooks are not in the order of HOOK_ORDER.")
+
+    def _all(self, moment: str) -> Iterator[Any]:
+        return (getattr(hook, moment) for hook in self.hooks if hasattr(hook, moment))
+
+    @contextmanager
+    def phase(self, name: Phase) -> Iterator[None]:
+        """Enters the phase in all hooks."""
+        with ExitStack() as stack:
+            for phase in self._all("phase"):
+                stack.enter_context(phase(name))
+            yield
+
+    def choose_prompts(self, prompts: Sequence[Prompt], step: int) -> list[Prompt]:
+        """Returns the rows to sample, after each hook had its say."""
+        chosen = list(prompts)
+        for choose in self._all("choose_prompts"):
+            chosen = choose(chosen, step)
+        return chosen
+
+    def on_scored(self, batch: ScoredBatch) -> None:
+        """Passes a scored round on."""
+        for on_scored in self._all("on_scored"):
+            on_scored(batch)
+
+    def before_optimizer_step(self) -> None:
+        """Announces that the weights are about to move."""
+        for before in self._all("before_optimizer_step"):
+            before()
+
+    def on_step(self, row: Row, trainer: TrainerLike) -> None:
+        """Passes the step's row on."""
+        for on_step in self._all("on_step"):
+            on_step(row, trainer)
+
+    def at_boundary(self, trainer: TrainerLike) -> None:
+        """Runs what happens between two steps."""
+        for at_boundary in self._all("at_boundary"):
+            at_boundary(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the state of all hooks."""
+        return {key: value for state_dict in self._all("state_dict") for key, value in state_dict().items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Lets all hooks continue from a state."""
+        for load in self._all("load_state_dict"):
+            load(state)
