@@ -1,6 +1,6 @@
-"""The folders under checkpoints/: written aside, checksummed, flushed and renamed; read only where they are whole.
+"""The folders under checkpoints/: written to a temporary name, checksummed, flushed and renamed; read only if whole.
 
-What stands in one is `border.py`'s affair. Here a checkpoint is files, and a manifest that seals them.
+Here a checkpoint is files, and a manifest that seals them; `trainer_state` says what they hold.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ class Checkpoint:
     step: int
 
     def read_counts(self) -> dict[str, Any]:
-        """Returns what the run had counted itself, as `border.Border` has it."""
+        """Returns the hooks' own state, as `TrainerSnapshot.counts`."""
         return dict(read_json(self.path / COUNTS))
 
 
@@ -55,10 +55,10 @@ def write_checkpoint(run_dir: RunDir, step: int, fill: Callable[[Path], None], k
         shutil.rmtree(run_dir.checkpoint(old), ignore_errors=True)
 
 
-def newest(run_dir: RunDir, tell: Callable[[str], None], before: float = inf) -> Checkpoint | None:
-    """Returns the newest whole checkpoint before a step, None where there is none; tells of each that is damaged.
+def newest(run_dir: RunDir, report: Callable[[str], None], before: float = inf) -> Checkpoint | None:
+    """Returns the newest whole checkpoint before a step, None if there is none; reports each that is damaged.
 
-    Raises `RunDirError` where another version wrote the newest, or where all of them are damaged.
+    Raises `RunDirError` if another version wrote the newest, or if all of them are damaged.
     """
     damaged = 0
     for step, path in ((step, path) for step, path in _folders(run_dir) if step < before):
@@ -66,7 +66,7 @@ def newest(run_dir: RunDir, tell: Callable[[str], None], before: float = inf) ->
             _check(path, step)
         except DamagedCheckpoint as why:
             damaged += 1
-            tell(f"{path} is damaged and passed over: {why}")
+            report(f"{path} is damaged and passed over: {why}")
         else:
             return Checkpoint(path, step)
     if damaged:
@@ -129,7 +129,7 @@ def _compare(path: Path, step: int, manifest: dict[str, Any]) -> None:
         raise RunDirError(
             f"{path} was written by {manifest['written_by']} in format {manifest['format']}; "
             f"this is {__version__}, which reads format {FORMAT}.",
-            hint="Go on with the version that wrote it, or start the run anew in another directory.",
+            hint="Continue with the version that wrote it, or start the run again in another directory.",
         )
     if manifest["step"] != step:
         raise DamagedCheckpoint(f"it holds step {manifest['step']}")

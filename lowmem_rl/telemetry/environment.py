@@ -42,6 +42,6 @@ def _commit() -> str | None:
     here = Path(__file__).resolve().parents[2]
     if not (here / ".git").exists():
         return None
-    told = ["describe", "--always", "--exclude=*", "--abbrev=40", "--dirty"]  # no tag: the commit itself
-    result = subprocess.run(["git", "-C", str(here), *told], capture_output=True, text=True, check=False)
+    describe = ["describe", "--always", "--exclude=*", "--abbrev=40", "--dirty"]  # no tag: the commit itself
+    result = subprocess.run(["git", "-C", str(here), *describe], capture_output=True, text=True, check=False)
     return result.stdout.strip() or None

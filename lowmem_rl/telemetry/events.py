@@ -1,4 +1,4 @@
-"""What a run tells while it runs. The command line draws these; a library user may listen too."""
+"""What a run reports while it runs. The command line draws these events; a library user may listen, too."""
 
 import contextlib
 import sys
@@ -53,7 +53,7 @@ class StepEnded:
 
 @dataclass(frozen=True, slots=True)
 class FindingReported:
-    """Something ails the run that was not told yet, or not as gravely."""
+    """A new health finding, or one whose severity increased."""
 
     finding: HealthFinding
 
@@ -70,7 +70,7 @@ Listener = Callable[[Event], None]
 
 
 def isolate_listener(listen: Listener) -> Listener:
-    """Returns a listener that never ends a run: that it failed is said once."""
+    """Returns a listener that never ends a run: its first failure is reported, once."""
     failed = False
 
     def listen_on(event: Event) -> None:
@@ -82,6 +82,6 @@ def isolate_listener(listen: Listener) -> Listener:
                 failed = True
                 traceback.print_exc(file=sys.stderr)
                 with contextlib.suppress(Exception):
-                    listen(Note(f"what shows the run failed; the run goes on: {type(error).__name__}: {error}"))
+                    listen(Note(f"the display of the run failed; the run continues: {type(error).__name__}: {error}"))
 
     return listen_on

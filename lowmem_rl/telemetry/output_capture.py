@@ -1,4 +1,4 @@
-"""Where the libraries' banners go while a model is at work."""
+"""Captures what the libraries print while a model is at work."""
 
 import contextlib
 import io
@@ -20,17 +20,17 @@ def capture_library_output(path: Path) -> Iterator[None]:
         yield
 
 
-def _opened(path: Path) -> "_Talk":
-    """Opens no link, which would have another file written to, and waits for no pipe's reader."""
+def _opened(path: Path) -> "_LogFile":
+    """Opens the log file; not a link, which would write into another file, and without waiting for a pipe's reader."""
     flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
-        return _Talk(path, "a", opener=lambda name, mode: os.open(name, mode | flags, 0o666))
+        return _LogFile(path, "a", opener=lambda name, mode: os.open(name, mode | flags, 0o666))
     except OSError:
-        return _Talk(os.devnull, "a")
+        return _LogFile(os.devnull, "a")
 
 
-class _Talk(io.FileIO):
-    """A file whose disk may be full: what a library says is not worth a run."""
+class _LogFile(io.FileIO):
+    """A file whose disk may be full: what a library prints is not worth a run."""
 
     def write(self, data: Any, /) -> int:
         with contextlib.suppress(OSError):

@@ -1,8 +1,8 @@
-"""Trackers beside the run directory: checked before the run, offline unless the user says otherwise."""
+"""Trackers next to the run directory: checked before the run, offline unless the user says otherwise."""
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from lowmem_rl.errors import SetupError
 
 OFFLINE = {"wandb": {"WANDB_MODE": "offline"}, "trackio": {}, "tensorboard": {}}
-"""What keeps a tracker from the network; trackio and TensorBoard write to this disk anyway."""
+"""Keeps a tracker from the network; trackio and TensorBoard write to this disk anyway."""
 
 FOLDER = {"wandb": "WANDB_DIR", "trackio": "TRACKIO_DIR", "tensorboard": "TENSORBOARD_LOGGING_DIR"}
 """The variable that says where each one writes."""
@@ -30,7 +30,7 @@ def check_trackers(names: Sequence[str]) -> None:
 def trackers_in(folder: Path, names: Sequence[str]) -> Iterator[None]:
     """Points each tracker into `folder` and keeps it offline for as long as one run lasts; what the user has set stays.
 
-    They read it from the environment, which the next run of this process, a control for one, must find as it was.
+    They read it from the environment, which the next run of this process, such as a control, must find as it was.
     """
     wanted: dict[str, str] = {}
     for name in names:
@@ -45,28 +45,22 @@ def trackers_in(folder: Path, names: Sequence[str]) -> Iterator[None]:
             os.environ.pop(variable, None)
 
 
-def attach_trackers(trainer: Any, names: Sequence[str], tell: Callable[[str], None]) -> None:
-    """Gives a trainer its trackers; one that fails, even when it is made, is told of and left out."""
+def attach_trackers(trainer: Any, names: Sequence[str], report: Callable[[str], None]) -> None:
+    """Gives a trainer its trackers; one that fails, even when it is made, is reported and left out."""
     from transformers.integrations import get_reporting_integration_callbacks
 
     for kind in get_reporting_integration_callbacks(list(names)):
         try:
             tracker = kind()
         except Exception as error:  # noqa: BLE001  # a tracker may fail in any way
-            tell(_left_out(kind, error))
+            report(_left_out(kind, error))
             continue
-        _guard(tracker, tell)
+        _guard(tracker, report)
         trainer.add_callback(tracker)
         tracker.on_init_end(trainer.args, trainer.state, trainer.control)
 
 
-def tell_trackers(trainer: Any, values: Mapping[str, float]) -> None:
-    """Gives the trackers what is no part of a step's logs, under the present step."""
-    if values:
-        trainer.callback_handler.on_log(trainer.args, trainer.state, trainer.control, dict(values))
-
-
-def _guard(callback: Any, tell: Callable[[str], None]) -> None:
+def _guard(callback: Any, report: Callable[[str], None]) -> None:
     is_broken = False
 
     def guarded(event: Callable[..., Any]) -> Callable[..., Any]:
@@ -78,7 +72,7 @@ def _guard(callback: Any, tell: Callable[[str], None]) -> None:
                 return event(*args, **kwargs)
             except Exception as error:  # noqa: BLE001  # a tracker may fail in any way
                 is_broken = True
-                tell(_left_out(type(callback), error))
+                report(_left_out(type(callback), error))
                 return None
 
         return call
@@ -90,4 +84,4 @@ def _guard(callback: Any, tell: Callable[[str], None]) -> None:
 
 def _left_out(kind: type, error: Exception) -> str:
     name = kind.__name__.removesuffix("Callback")
-    return f"{name} failed and is left out from here on: {type(error).__name__}: {error}"
+    return f"{name} failed and is left out from now on: {type(error).__name__}: {error}"

@@ -1,6 +1,6 @@
-"""The evaluations of one run: asked before, during and after; written to eval.json; the best one's adapter kept.
+"""The evaluations of one run: before, during and after; written to eval.json; the best one's adapter kept.
 
-All of it can be read back: a run that was stopped in the middle of an evaluation goes on there.
+All of it can be read back: a run that was stopped in the middle of an evaluation continues there.
 """
 
 import json
@@ -32,14 +32,14 @@ from lowmem_rl.telemetry.events import EvalEnded, EvalProgressed, Listener, Note
 Protect = Callable[[Callable[[], str]], AbstractContextManager[None]]
 
 BEFORE, AFTER = "before", "after"
-OPTIMISTIC = "the highest of several figures on these items: what it promises on others is less"
+OPTIMISTIC = "the highest of several figures on these items: expect less on others"
 
 
 @dataclass(frozen=True, slots=True)
 class BestCheckpoint:
     """The evaluation whose adapter is kept, by lenient greedy accuracy on the items that all evaluations share.
 
-    Of equal ones it is the earlier: it has drifted less from the base model, and is in place already.
+    Of equal ones it is the earlier, which has drifted less from the base model.
     """
 
     step: int
@@ -50,7 +50,7 @@ class BestCheckpoint:
     """Evaluations it was chosen from."""
 
     def to_json(self) -> Row:
-        """Returns plain JSON data with the interval, and with the warning where there was a choice."""
+        """Returns plain JSON data with the interval, and with a warning if there was a choice."""
         interval = wilson(self.pass_at_1 * self.num_examples, self.num_examples)
         reported = asdict(self) | {"pass_at_1_interval": asdict(interval)}
         return reported | ({"note": OPTIMISTIC} if self.chosen_of > 1 else {})
@@ -62,7 +62,7 @@ class BestCheckpoint:
 
 
 class EvalSchedule:
-    """Asks a run's questions, and keeps eval.json and best/ up to what was answered."""
+    """Evaluates a run, and keeps eval.json and best/ up to date."""
 
     def __init__(
         self,
@@ -88,15 +88,15 @@ class EvalSchedule:
         return BestCheckpoint.from_json(self.reported["best"]) if self.reported["best"] else None
 
     def before(self) -> EvalResult:
-        """Evaluates fully before training, where that is not done already.
+        """Evaluates fully before training, if that is not done already.
 
-        Raises `RewardError` where rewards fail on more completions than health.max_reward_error_share.
+        Raises `RewardError` if rewards fail on more completions than health.max_reward_error_share.
         """
         if self.reported[BEFORE]:
             return EvalResult.from_json(self.reported[BEFORE])
-        result = self._ask(self.own, BEFORE, step=0)
-        self._keep_the_best(BEFORE, 0)
-        self._ask_further(BEFORE, step=0)
+        result = self._evaluate(self.own, BEFORE, step=0)
+        self._keep_best(BEFORE, 0)
+        self._evaluate_further(BEFORE, step=0)
         self._write(before=result.to_json())  # last: it says that all of this is done
         return result
 
@@ -118,33 +118,33 @@ class EvalSchedule:
     def _evaluate_few(self, step: int) -> EvalResult:
         name = f"step-{step:06d}"
         few = self.own.examples[: self.config.eval.quick_examples]
-        result = self._ask(replace(self.own, examples=few, samples=0), name, step=step)
+        result = self._evaluate(replace(self.own, examples=few, samples=0), name, step=step)
         earlier = [other for other in self.reported["during"] if other["step"] != step]
         self.reported["during"] = sorted([*earlier, result.to_json()], key=lambda other: other["step"])
-        self._keep_the_best(name, step)  # it writes both: an evaluation that counts as done has had its say here
+        self._keep_best(name, step)  # it writes both: an evaluation that counts as done was compared here
         return result
 
     def after(self) -> EvalResult:
-        """Evaluates fully after training, and says what was gained."""
+        """Evaluates fully after training, and compares with before."""
         step = self.config.grpo.steps
-        result = self._ask(self.own, AFTER, step=step)
+        result = self._evaluate(self.own, AFTER, step=step)
         gained = self._gained(EvalResult.from_json(self.reported[BEFORE]), result)
-        self._keep_the_best(AFTER, step)
-        self._ask_further(AFTER, step=step)
+        self._keep_best(AFTER, step)
+        self._evaluate_further(AFTER, step=step)
         self._write(after=result.to_json(), comparison=gained)  # last: it says that all of this is done
         return result
 
     def has(self, step: int) -> bool:
-        """Says whether the cheap evaluation of a step is done."""
+        """Returns whether the cheap evaluation of a step is done."""
         return any(result["step"] == step for result in self.reported["during"])
 
     def forget_after(self, step: int) -> None:
-        """Drops what was evaluated behind a step from which the run goes on; its files show what still counts."""
+        """Drops what was evaluated after the step from which the run continues."""
         during = [result for result in self.reported["during"] if result["step"] <= step]
         further = {task: {BEFORE: found.get(BEFORE)} for task, found in self.reported["out_of_domain"].items()}
         self._write(during=during, out_of_domain=further, after=None, comparison=None)
 
-    def _ask(self, asked: EvalSet, name: str, *, step: int) -> EvalResult:
+    def _evaluate(self, asked: EvalSet, name: str, *, step: int) -> EvalResult:
         failed: list[RewardError] = []
         result = evaluate(
             self.sampler,
@@ -154,42 +154,42 @@ class EvalSchedule:
             on_progress=lambda done: self.listen(EvalProgressed(name, done, asked.total)),
             on_failure=failed.append,
         )
-        self._tell_failures(failed, asked.total, is_first=step == 0)
+        self._report_failures(failed, asked.total, is_first=step == 0)
         self.listen(EvalEnded(name, result))
         return result
 
-    def _tell_failures(self, failed: Sequence[RewardError], scored: int, *, is_first: bool) -> None:
+    def _report_failures(self, failed: Sequence[RewardError], scored: int, *, is_first: bool) -> None:
         """Notes rewards that failed. Too many stop a run before training; later they must not cost what was learnt."""
         for error in failed:
             self.listen(Note(str(error)))
         if is_first and len(failed) > self.config.health.max_reward_error_share * scored:
             raise failed[-1]
 
-    def _ask_further(self, when: str, *, step: int) -> None:
+    def _evaluate_further(self, when: str, *, step: int) -> None:
         for asked in self.further:
             found: Row = dict(self.reported["out_of_domain"].get(asked.task.name) or {})
             if found.get(when):
                 continue
-            found[when] = (result := self._ask(asked, f"{when}-{file_name(asked.task.name)}", step=step)).to_json()
+            found[when] = (result := self._evaluate(asked, f"{when}-{file_name(asked.task.name)}", step=step)).to_json()
             if when == AFTER and found.get(BEFORE):
                 found["comparison"] = self._gained(EvalResult.from_json(found[BEFORE]), result, asked.task.name)
             self._write(out_of_domain=self.reported["out_of_domain"] | {asked.task.name: found})
 
     def _gained(self, before: EvalResult, after: EvalResult, task: str | None = None) -> Row:
-        behind = f"-{file_name(task)}" if task else ""
-        rows = (read_items(self.run_dir.eval_items(f"{when}{behind}")) for when in (BEFORE, AFTER))
+        suffix = f"-{file_name(task)}" if task else ""
+        rows = (read_items(self.run_dir.eval_items(f"{when}{suffix}")) for when in (BEFORE, AFTER))
         return compare(before, after, *rows)
 
-    def _keep_the_best(self, name: str, step: int) -> None:
-        """Saves the adapter where this evaluation is better than all before it."""
-        share, total = self._share_of_the_few(name)
+    def _keep_best(self, name: str, step: int) -> None:
+        """Saves the adapter if this evaluation is better than all before it."""
+        share, total = self._quick_accuracy(name)
         best, seen = self.best, 1 + len(self.reported["during"]) + (name == AFTER)
         if best is None or share > best.pass_at_1:
             write_dir_atomic(self.run_dir.best, self.sampler.policy.save_adapter)
             best = BestCheckpoint(step, name, share, total, seen)
         self._write(best=replace(best, chosen_of=seen).to_json())
 
-    def _share_of_the_few(self, name: str) -> tuple[float, int]:
+    def _quick_accuracy(self, name: str) -> tuple[float, int]:
         """Returns the lenient accuracy on the items of the cheap evaluations, and their number."""
         few = {example.id for example in self.own.examples[: self.config.eval.quick_examples]}
         right = [item.correct for item in read_items(self.run_dir.eval_items(name)) if item.example_id in few]

@@ -1,8 +1,8 @@
-"""What a round of sampling has found so far: kept, so that work on it is repeated without sampling or scoring again.
+"""Replays what a round of sampling has found so far, so that it is repeated without sampling or scoring again.
 
-A reward may be slow, cost money or write something down, and completions that are sampled twice are other completions.
-When memory runs out after such a call, the round begins again from its first line, and each of these calls returns at
-once what it returned before.
+A reward may be slow, cost money or write something, and completions that are sampled twice are other completions. If
+memory runs out after such a call, the round begins again, and each of these calls returns at once what it returned
+before.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ class ReplayedCalls:
     has_completions: bool = False
 
     def run(self, call: Callable[[], T]) -> T:
-        """Returns what `call` returns; in a repeated round, what it returned, with the random numbers as after it."""
+        """Returns what `call` returns; in a repeated round what it returned, with the random states after it."""
         if self.repeated == len(self.results):
             self.results.append((call(), rng_states()))
         else:
@@ -43,7 +43,7 @@ class ReplayedCalls:
         self.results, self.repeated, self.has_completions = [], 0, False
 
     def wrapped(self, function: Callable[..., T]) -> Callable[..., T]:
-        """Returns the function with its calls kept, under its own name, by which TRL names a reward's metrics."""
+        """Returns the function with replayed calls, under its own name, by which TRL names a reward's metrics."""
 
         @wraps(function)
         def run(*args: Any, **kwargs: Any) -> T:

@@ -1,9 +1,8 @@
 """RunConfig -> the exact arguments of TRL's GRPOConfig, and what the stack would otherwise change.
 
-Pure and without torch, so that `train --dry-run` prints what training will get. The values
-that Unsloth fills in by itself where they are left unset, and that change a run (the clip
-range, masking, batch shape, NaN filter, vLLM's correction), are given explicitly: what the
-config says is what runs, on a GPU and on a CPU.
+Pure and without torch, so that `train --dry-run` prints what training gets. Values that Unsloth fills in if they are
+unset, and that change a run (clip range, masking, batch shape, NaN filter, vLLM's correction), are given explicitly:
+what the config says is what runs, on a GPU and on a CPU.
 """
 
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ class Adjustment:
 
 
 def grpo_arguments(config: RunConfig, device: Device, out: Path) -> dict[str, Any]:
-    """Returns the keyword arguments of `trl.GRPOConfig` for a run in `out`; Unsloth's stand in `unsloth_arguments`."""
+    """Returns the keyword arguments of `trl.GRPOConfig` for a run in `out`; `unsloth_arguments` has Unsloth's."""
     return {
         **_loop_arguments(config, out),
         **_group_arguments(config),
@@ -50,9 +49,8 @@ def unsloth_arguments(config: RunConfig, device: Device) -> dict[str, Any]:
 def mini_batches_per_rollout(config: RunConfig) -> int:
     """Forward passes into which Unsloth cuts the log-probs of a whole rollout: a count, whatever its name says.
 
-    Rows of such a pass are `ceil(rows / count)` (unsloth/models/rl_replacements.py). Where old or reference
-    log-probs are computed, the count keeps them at the micro-batch; elsewhere it is 1, for the padded
-    backward is cut by it too.
+    Rows of such a pass are `ceil(rows / count)` (unsloth/models/rl_replacements.py). If old or reference log-probs
+    are computed, the count keeps them at the micro-batch; otherwise it is 1, because it cuts the padded backward, too.
     """
     grpo = config.grpo
     computed = grpo.beta > 0 or grpo.steps_per_rollout * grpo.passes_per_rollout > 1
@@ -75,7 +73,7 @@ def optimizer_of(optimizer: OptimizerConfig, device: Device) -> str:
 
 
 def micro_batches_per_step(config: RunConfig) -> int:
-    """Forward and backward passes behind one optimizer step."""
+    """Forward and backward passes of one optimizer step."""
     return config.rows_per_step // config.micro_batch
 
 

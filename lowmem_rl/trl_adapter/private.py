@@ -1,4 +1,4 @@
-"""The private members of TRL's and transformers' trainer that this room uses, and why. No other room may name one.
+"""The private members of others that this room uses, and why. No other room may name one.
 
 `tests/contracts/test_stack.py` checks each entry, with its parameters, against plain TRL and against the trainer that
 Unsloth writes over it: an upgrade fails a test and not a run.
@@ -15,7 +15,6 @@ TRL_PRIVATE: Mapping[str, str] = {
     "_get_per_token_logps_and_entropies": "scored in parts; on a CPU prompts are shared",
     "_get_train_sampler": "draws the orders of the epochs that are over",
     "_globalstep_last_logged": "whether the row of a step is begun",
-    "_last_lr": "of torch's scheduler: the rate that is logged after a rollback",
     "_load_from_checkpoint": "loads into the present adapter",
     "_load_rng_state": "the last thing that is restored",
     "_maybe_log_save_evaluate": "the first moment at which a step is over for TRL, too",
@@ -24,6 +23,10 @@ TRL_PRIVATE: Mapping[str, str] = {
     "_save_optimizer_and_scheduler": "a part of a checkpoint",
     "_save_scaler": "a part of a checkpoint",
     "_step": "TRL's count of micro-batches",
-    "_step_supports_amp_scaling": "of torch's optimizers: accelerate has to see a skipped step",
     "_tokenize_prompts": "prompts are rendered once",
+}
+
+TORCH_PRIVATE: Mapping[str, str] = {
+    "_last_lr": "of a scheduler: the rate that is logged after a rollback",
+    "_step_supports_amp_scaling": "of an optimizer: accelerate has to see a step that the scaler skips",
 }
