@@ -93,7 +93,7 @@ def test_it_goes_on_bit_for_bit(name, step, undisturbed, cli_here, tmp_path) -> 
     killed = copy_killed(undisturbed(name), tmp_path / "run", step)
     outcome = resume(cli_here, killed)
     assert outcome.code == 0, outcome.stderr[-3000:]
-    assert f"goes on behind step {step}," in outcome.stderr
+    assert f"continues after step {step}," in outcome.stderr
     assert list(differences(undisturbed(name), killed)) == []
     (row,) = read_rows(killed.resumes)
     assert row["step"] == step
@@ -148,7 +148,7 @@ def test_damaged_checkpoints_are_named_and_passed_over(undisturbed, cli_here, tm
     assert outcome.code == 0
     assert f"{killed.checkpoint(5)} is damaged and passed over: optimizer.pt has changed" in outcome.stderr
     assert f"{killed.checkpoint(4)} is damaged and passed over: adapter_model.safetensors has" in outcome.stderr
-    assert "goes on behind step 3," in outcome.stderr
+    assert "continues after step 3," in outcome.stderr
     assert list(differences(undisturbed(WINDOW), killed)) == []
 
 

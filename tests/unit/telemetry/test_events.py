@@ -13,5 +13,5 @@ def test_a_listener_that_fails_costs_no_run_and_is_told_of_once(capsys) -> None:
     listen_on = isolate_listener(listen)
     for text in ("plot", "one", "plot", "two"):
         listen_on(Note(text))
-    assert heard == ["what shows the run failed; the run goes on: ZeroDivisionError: no figures", "one", "two"]
+    assert heard == ["the display of the run failed; the run continues: ZeroDivisionError: no figures", "one", "two"]
     assert capsys.readouterr().err.count("Traceback") == 1
