@@ -109,7 +109,7 @@ class Live:
         if isinstance(event, StepEnded):
             self.step = event.row["step"]
         elif isinstance(event, FindingReported):
-            self.told.append((self.step, event.finding.name, event.finding.severity))
+            self.told.append((self.step, event.finding.name, event.finding.level))
 
 
 def composed(case: Case, seed: int, out: RunDir, bases: Path) -> ResolvedConfig:
@@ -134,7 +134,7 @@ def composed(case: Case, seed: int, out: RunDir, bases: Path) -> ResolvedConfig:
 def result(case: Case, seed: int, out: RunDir) -> dict[str, Any]:
     """Returns what was told of a run and when, now and then, beside what should have been."""
     found, beside = read_history(out), read_json(out.path / TOLD)
-    told = [(step, finding.name, finding.severity) for step, finding in replay(found)]
+    told = [(step, finding.name, finding.level) for step, finding in replay(found)]
     onset = case.onset(found.rows) if case.expected else None
     named = next((step for step, name, _ in told if name in case.expected), None)
     return {

@@ -57,7 +57,7 @@ def _meaning(signal: SignalReport) -> Iterator[str]:
     yield f"Groups of {signal.group_size}, {signal.prompts_per_step} a step: {carry:.0f} % carry signal"
     yield f"and {dead:.1f} % of the steps carry none. Verdict: {signal.verdict}."
     for finding in signal.findings:
-        yield f"{finding.level}: {finding.what}; {finding.cure.text}"
+        yield f"{finding.level}: {finding.what}; {finding.fix}"
     yield f"Recommended are groups of {signal.recommended_group_size}: {RECOMMENDATION}."
     smallest = signal.smallest_group_size
     yield (

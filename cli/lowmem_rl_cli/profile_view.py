@@ -164,7 +164,7 @@ def _signal(plan: Plan, page: TextPage) -> Iterator[str]:
 
 
 def _finding(finding: SignalFinding) -> str:
-    return f"{finding.level}: {finding.what}. Cure: {finding.cure.text}."
+    return f"{finding.level}: {finding.what}. Cure: {finding.fix}."
 
 
 def _frontier(plan: Plan, page: TextPage) -> Iterator[str]:

@@ -4,7 +4,6 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import date
 from math import isfinite
 from pathlib import Path
@@ -162,13 +161,13 @@ def _report(rewards: "tuple[Reward, ...]", findings: "list[RewardFinding]", *, a
 
     if as_json:
         checked = [{"reward": r.name, "judged": _is_judged(r)} for r in rewards]
-        console.show_json({"rewards": checked, "findings": [asdict(finding) for finding in findings]})
+        console.show_json({"rewards": checked, "findings": [finding.to_json() for finding in findings]})
     else:
         for name in [r.name for r in rewards] + ["all"] * any(finding.reward == "all" for finding in findings):
             console.show(_verdict(name, findings, next((r for r in rewards if r.name == name), None)))
     if findings:
         broken = sorted({finding.reward for finding in findings})
-        raise RewardError(f"{findings[0]} Faults in: {', '.join(broken)}.", hint=findings[0].hint)
+        raise RewardError(f"{findings[0]} Faults in: {', '.join(broken)}.", hint=findings[0].fix)
 
 
 def _verdict(name: str, findings: "list[RewardFinding]", reward: "Reward | None") -> str:

@@ -190,7 +190,7 @@ def _report(report: "TaskReport") -> Iterator[str]:
     for level, count in report.levels.items():
         yield f"level {level:<3}{count}"
     for finding in report.findings:
-        yield f"{finding.level}: {finding.what}. {finding.cure}"
+        yield f"{finding.level}: {finding.what}. {finding.fix}"
     if not report.findings:
         yield "Nothing is wrong."
 

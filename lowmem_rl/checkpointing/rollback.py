@@ -48,7 +48,7 @@ class Rollback:
         healthy weights in place, if continuing leads nowhere: no checkpoint is old enough, so that the base model is
         all there is, or the run has rolled back often enough.
         """
-        first = min(finding.steps[0] for finding in findings if finding.severity != "note")
+        first = min(finding.steps[0] for finding in findings if finding.level != "note")
         try:
             checkpoint = newest(self.run_dir, self.report, first)
         except RunDirError:  # all of them are damaged
@@ -73,5 +73,5 @@ def stop_error(finding: HealthFinding, step: int, what_now: str) -> TrainingErro
     """Returns the error with which a run ends that a finding has stopped."""
     first, last = finding.steps
     return TrainingError(
-        f"Step {step}: {finding.name}, steps {first} to {last}. {finding.what} {what_now}", hint=finding.cure
+        f"Step {step}: {finding.name}, steps {first} to {last}. {finding.what} {what_now}", hint=finding.fix
     )

@@ -92,7 +92,7 @@ def audit(record: RunHistory) -> HealthReport:
         past = {name: replace(finding, lasts=False) for name, finding in worst.items()}
         worst = past | {name: _merged(past.get(name), finding) for name, finding in now.items()}
     missing = {s.name: str(s.needs) for s in DETECTORS if not record.rows or not s.needs.met_by(record)}
-    told = (finding for finding in worst.values() if finding.lasts or finding.severity != "note")
+    told = (finding for finding in worst.values() if finding.lasts or finding.level != "note")
     return HealthReport(record.step, _sorted(told), MappingProxyType(missing))
 
 
@@ -107,12 +107,12 @@ def _merged(past: HealthFinding | None, now: HealthFinding) -> HealthFinding:
     """Returns the worse of two findings of one name, the later where they are alike, over the steps of both."""
     if past is None:
         return now
-    graver = past if SEVERITIES.index(past.severity) < SEVERITIES.index(now.severity) else now
+    graver = past if SEVERITIES.index(past.level) < SEVERITIES.index(now.level) else now
     return replace(graver, steps=(min(past.steps[0], now.steps[0]), max(past.steps[1], now.steps[1])), lasts=True)
 
 
 def _sorted(findings: Iterable[HealthFinding]) -> tuple[HealthFinding, ...]:
-    return tuple(sorted(findings, key=lambda finding: (SEVERITIES.index(finding.severity), finding.steps)))
+    return tuple(sorted(findings, key=lambda finding: (SEVERITIES.index(finding.level), finding.steps)))
 
 
 def _counted(findings: int) -> str:

@@ -33,14 +33,14 @@ def detect(record: RunHistory) -> HealthFinding | None:
         return None
     counted = f"Only {share:.0%} of {groups} groups hold rewards that differ"
     return HealthFinding(
-        NAME,
         "warning",
-        record.steps_of_last(LONG_WINDOW),
-        confidence(max(beyond, hopeless), RELIABILITY),
         f"{counted}; at a pass rate of {pass_rate:.2f} even very uneven prompts give {expected:.0%}."
         if beyond >= SURE
         else f"{counted}, as few as a pass rate of {pass_rate:.2f} allows: the other rollouts teach nothing.",
         _cure(record, is_beyond=beyond >= SURE),
+        NAME,
+        record.steps_of_last(LONG_WINDOW),
+        confidence(max(beyond, hopeless), RELIABILITY),
     )
 
 

@@ -36,12 +36,12 @@ def _nothing_paid(record: RunHistory, rounds: int) -> HealthFinding | None:
     if not is_dead(record.last("reward", rounds), rounds) or any(record.last("reward_std", rounds)):
         return None
     return HealthFinding(
-        NAME,
         "critical",
-        record.steps_of_last(rounds),
-        0.95,
         f"The reward is 0 for all of the last {rounds * record.completions_per_round} completions: nothing is learnt.",
         "See whether a gold completion is paid: lowmem-rl rewards check. If it is, take easier prompts.",
+        NAME,
+        record.steps_of_last(rounds),
+        0.95,
     )
 
 
@@ -49,12 +49,12 @@ def _never_right(record: RunHistory, rounds: int) -> HealthFinding | None:
     if not is_dead(record.last("accuracy", rounds), rounds):
         return None
     return HealthFinding(
-        NAME,
         "warning",
-        record.steps_of_last(rounds),
-        0.85,
         f"None of the last {rounds * record.completions_per_round} completions is right: only their form is paid.",
         "Take easier prompts, or a model that solves some of them: lowmem-rl probe measures it.",
+        NAME,
+        record.steps_of_last(rounds),
+        0.85,
     )
 
 
@@ -65,12 +65,12 @@ def _silent_score(record: RunHistory, rounds: int) -> HealthFinding | None:
         return None
     completions = rounds * record.completions_per_round
     return HealthFinding(
-        NAME,
         "note",
-        record.steps_of_last(rounds),
-        0.5,
         f"{', '.join(dead)} scored 0 on all of the last {completions} completions; right only if 0 is its best.",
         "See whether it can be earned at all: lowmem-rl rewards check",
+        NAME,
+        record.steps_of_last(rounds),
+        0.5,
     )
 
 

@@ -1,9 +1,10 @@
 """What a symptom is, the least evidence it looks at, and what it finds."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
+from lowmem_rl.finding import Finding
 from lowmem_rl.health.history import RunHistory
 from lowmem_rl.health.significance import START
 
@@ -16,29 +17,36 @@ SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "note")
 
 
 @dataclass(frozen=True, slots=True)
-class HealthFinding:
-    """One thing that ails a run."""
+class HealthFinding(Finding):
+    """A problem with a run."""
 
+    level: Severity
     name: str
-    severity: Severity
     steps: tuple[int, int]
-    """The first and the last step it rests on."""
+    """The first and the last step of its evidence."""
     confidence: float
-    """How likely the name is right: the test's own certainty times the symptom's reliability, which is a judgement."""
-    what: str
-    cure: str
+    """How likely the name is right: the certainty of the test times the detector's reliability, an estimate."""
     lasts: bool = True
-    """It held at the last step that was looked at."""
+    """It was still found at the last step."""
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Returns plain JSON data, with the keys of health.json."""
+        return {
+            "name": self.name,
+            "severity": self.level,
+            "steps": self.steps,
+            "confidence": self.confidence,
+            "what": self.what,
+            "cure": self.fix,
+            "lasts": self.lasts,
+        }
 
     def __str__(self) -> str:
         first, last = self.steps
         steps = f"step {last}" if first == last else f"steps {first}-{last}"
         over = "" if self.lasts else ", over since"
-        head = f"{self.severity:8}  {self.name}  {steps}{over}  confidence {self.confidence:.2f}"
-        return "\n".join([head, f"  {self.what}", f"  cure: {self.cure}"])
+        head = f"{self.level:8}  {self.name}  {steps}{over}  confidence {self.confidence:.2f}"
+        return "\n".join([head, f"  {self.what}", f"  cure: {self.fix}"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,12 +27,12 @@ def detect(record: RunHistory) -> HealthFinding | None:
     if min(errors, -errors_above(accuracy, SOLVED, groups)) < SURE:
         return None
     return HealthFinding(
-        NAME,
         "warning",
-        record.steps_of_last(WINDOW),
-        confidence(errors, RELIABILITY),
         f"Entropy is {entropy:.3f} nats (at first {start:.3f}) at accuracy {accuracy:.2f}: nothing new is tried.",
         f"Lower optimizer.learning_rate ({record.config.optimizer.learning_rate:g}), or set grpo.epsilon_high=0.28.",
+        NAME,
+        record.steps_of_last(WINDOW),
+        confidence(errors, RELIABILITY),
     )
 
 

@@ -28,13 +28,13 @@ def _compare(record: RunHistory, name: str, form: Shift, accuracy: Shift) -> Hea
     if not (falls or is_alone):
         return None
     return HealthFinding(
-        NAME,
         "warning" if falls else "note",
-        record.steps_of_last(WINDOW),
-        confidence(form.z, RELIABILITY),
         f"{name} rose from {form.before:.2f} to {form.after:.2f} while accuracy "
         f"{'fell' if falls else 'did not rise'} ({accuracy.before:.2f}, then {accuracy.after:.2f}).",
         f"Halve rewards.{name} ({record.config.rewards[name]:g}), so that a right answer pays most.",
+        NAME,
+        record.steps_of_last(WINDOW),
+        confidence(form.z, RELIABILITY),
     )
 
 

@@ -29,12 +29,12 @@ def detect(record: RunHistory) -> HealthFinding | None:
         return None
     steps = [group[0].step for group in groups]
     return HealthFinding(
-        NAME,
         "critical" if errors_above(share, MOST, len(groups)) >= CLEAR else "warning",
-        (min(steps), max(steps)),
-        confidence(errors, RELIABILITY),
         f"{share:.0%} of the completions kept of {len(groups)} prompts loop or are no text.",
         _cure(record),
+        NAME,
+        (min(steps), max(steps)),
+        confidence(errors, RELIABILITY),
     )
 
 

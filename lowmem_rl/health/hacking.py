@@ -40,12 +40,12 @@ def detect(record: RunHistory) -> HealthFinding | None:
         before, after = fallen
         falls, beside = True, f"held-out accuracy fell from {before.pass_at_1:.2f} to {after.pass_at_1:.2f}"
     return HealthFinding(
-        NAME,
         "critical" if falls else "warning",
-        record.steps_of_last(WINDOW),
-        confidence(paid.z, RELIABILITY),
         f"What is paid rose from {paid.before:.0%} to {paid.after:.0%} of what can be earned; {beside}.",
         "Read the best paid samples for what they do instead of answering; mend that reward (lowmem-rl rewards check).",
+        NAME,
+        record.steps_of_last(WINDOW),
+        confidence(paid.z, RELIABILITY),
     )
 
 

@@ -42,12 +42,12 @@ class IncrementalAudit:
 
     def _news(self) -> tuple[HealthFinding, ...]:
         news = tuple(finding for finding in self.ailing if self._is_news(finding))
-        self.told |= {finding.name: finding.severity for finding in news}
+        self.told |= {finding.name: finding.level for finding in news}
         return news
 
     def _is_news(self, finding: HealthFinding) -> bool:
         told = self.told.get(finding.name)
-        return told is None or SEVERITIES.index(finding.severity) < SEVERITIES.index(told)
+        return told is None or SEVERITIES.index(finding.level) < SEVERITIES.index(told)
 
 
 def replay(record: RunHistory) -> Iterator[tuple[int, HealthFinding]]:

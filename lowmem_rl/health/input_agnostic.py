@@ -29,12 +29,12 @@ def detect(record: RunHistory) -> HealthFinding | None:
         return None
     steps = [group[0].step for group in groups]
     return HealthFinding(
-        NAME,
         "warning",
-        (min(steps), max(steps)),
-        confidence(errors, RELIABILITY),
         f"{prompts} of {len(groups)} different prompts are usually answered with the same text, {_short(text)}.",
         "See that this text is not paid (lowmem-rl rewards score), and start again from before it.",
+        NAME,
+        (min(steps), max(steps)),
+        confidence(errors, RELIABILITY),
     )
 
 

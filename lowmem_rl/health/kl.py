@@ -23,12 +23,12 @@ def detect(record: RunHistory) -> HealthFinding | None:
     config = record.config
     beta = f"raise grpo.beta ({config.grpo.beta:g})" if config.grpo.beta else "set grpo.beta=0.01"
     return HealthFinding(
-        NAME,
         "critical" if kl >= LOST_NATS else "warning",
-        measured[1],
-        0.9,
         f"The policy is {kl:.1f} nats a token away from the base model.",
         f"Lower optimizer.learning_rate to {config.optimizer.learning_rate / 3:.1g}, or {beta}.",
+        NAME,
+        measured[1],
+        0.9,
     )
 
 

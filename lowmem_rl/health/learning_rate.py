@@ -54,12 +54,12 @@ def _collapse(record: RunHistory, before: tuple[Row, ...], now: tuple[Row, ...])
     if errors > -enough or not jump:
         return None
     return HealthFinding(
-        "learning_rate_too_high",
         "critical",
-        (now[0]["step"], record.step),
-        confidence(errors, 0.85),
         f"Accuracy broke down from {was:.2f} to {is_now:.2f} while {jump}.",
         f"Lower optimizer.learning_rate to {record.config.optimizer.learning_rate / 10:g} and start before it.",
+        "learning_rate_too_high",
+        (now[0]["step"], record.step),
+        confidence(errors, 0.85),
     )
 
 
@@ -80,13 +80,13 @@ def _wear(record: RunHistory) -> HealthFinding | None:
     broke_down = change.after <= FALLEN * change.before and errors <= -SURELY_MOVED
     since = f"{change.before:.2f} in the {WINDOW} rounds from step {rounds[best]['step']} on"
     return HealthFinding(
-        "learning_rate_too_high",
         "critical" if broke_down else "warning",
-        (rounds[best + WINDOW]["step"], record.step),
-        confidence(errors, 0.6),
         f"Accuracy {'broke down' if broke_down else 'wears off'}: {since}, now {change.after:.2f}.",
         f"Lower optimizer.learning_rate to {record.config.optimizer.learning_rate / 3:.1g}, or let it fall: "
         "optimizer.schedule=cosine.",
+        "learning_rate_too_high",
+        (rounds[best + WINDOW]["step"], record.step),
+        confidence(errors, 0.6),
     )
 
 
@@ -127,12 +127,12 @@ def _unmoved(record: RunHistory) -> HealthFinding | None:
         return None
     rate = record.config.optimizer.learning_rate
     return HealthFinding(
-        "learning_rate_too_low",
         "warning",
-        (rounds[0]["step"], record.step),
-        0.9,
         f"After {record.step} steps with a signal the policy is the base model still: {kl:.0e} nats a token from it.",
         f"Raise optimizer.learning_rate (now {rate:g}); 5e-6 is where adapters usually begin to learn.",
+        "learning_rate_too_low",
+        (rounds[0]["step"], record.step),
+        0.9,
     )
 
 
@@ -145,12 +145,12 @@ def _still(record: RunHistory) -> HealthFinding | None:
     frozen = _greedy_is_frozen(record)
     rate = record.config.optimizer.learning_rate
     return HealthFinding(
-        "learning_rate_too_low",
         "warning" if frozen else "note",
-        (record.rounds[0]["step"], record.step),
-        0.8 if frozen else 0.6,
         f"After {record.step} steps with a signal neither reward, accuracy, entropy nor length has moved.",
         f"Raise optimizer.learning_rate to {3 * rate:.1g} (now {rate:g}).",
+        "learning_rate_too_low",
+        (record.rounds[0]["step"], record.step),
+        0.8 if frozen else 0.6,
     )
 
 

@@ -25,15 +25,15 @@ def _look(record: RunHistory, name: str, *, is_more: bool) -> HealthFinding | No
     if not moved or abs(tokens.z) < SURELY_MOVED or accuracy.z >= GAINED:
         return None
     return HealthFinding(
-        name,
         "warning",
-        record.steps_of_last(WINDOW),
-        confidence(tokens.z, RELIABILITY),
         f"Completions went from {tokens.before:.0f} to {tokens.after:.0f} tokens; accuracy did not gain by it "
         f"({accuracy.before:.2f}, then {accuracy.after:.2f}).",
         "Read the samples; against padding add --reward soft_overlong=0.5, or lower grpo.max_completion_tokens."
         if is_more
         else "Read the samples; look for a reward that a short completion earns more easily (lowmem-rl rewards check).",
+        name,
+        record.steps_of_last(WINDOW),
+        confidence(tokens.z, RELIABILITY),
     )
 
 

@@ -15,12 +15,12 @@ def detect(record: RunHistory) -> HealthFinding | None:
     if not broken:
         return None
     return HealthFinding(
-        NAME,
         "critical",
-        (record.step, record.step),
-        0.99,
         f"{' and '.join(broken)} at step {record.step} is no finite number{_scaled(row)}.",
         _cure(record, broken),
+        NAME,
+        (record.step, record.step),
+        0.99,
     )
 
 

@@ -18,14 +18,14 @@ def detect(record: RunHistory) -> HealthFinding | None:
     gap = next(numbers(last, "rollout_gap_nats"), None)
     steps = record.steps_of_last(1)
     return HealthFinding(
-        NAME,
         "warning",
-        steps,
-        0.95,
         f"The sampler's log-probs of its own tokens lay {'no number of' if gap is None else f'{gap:.2g}'} nats a token "
         f"from the trainer's in step {steps[0]}. Since then it computes in the model's own way, slower.",
         "Another model than the trained one wrote that step's completions: please report it with engine.json; "
         "rollout.engine=generate avoids it.",
+        NAME,
+        steps,
+        0.95,
     )
 
 

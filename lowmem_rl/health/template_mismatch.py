@@ -68,12 +68,12 @@ def _if_common(record: RunHistory, has_it: Callable[[Sample], bool], what: str, 
         return None
     steps = [group[0].step for group in groups]
     return HealthFinding(
-        NAME,
         "warning",
-        (min(steps), record.step),
-        confidence(errors, RELIABILITY),
         what.format(share=share),
         cure,
+        NAME,
+        (min(steps), record.step),
+        confidence(errors, RELIABILITY),
     )
 
 

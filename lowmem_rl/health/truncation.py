@@ -23,12 +23,12 @@ def detect(record: RunHistory) -> HealthFinding | None:
         return None
     limit = record.config.grpo.max_completion_tokens
     return HealthFinding(
-        NAME,
         "critical" if errors_above(share, NEARLY_ALL, prompts) >= SURE else "warning",
-        record.steps_of_last(WINDOW),
-        confidence(errors, RELIABILITY),
         f"{share:.0%} of completions are cut off at {limit} tokens, before they can answer.",
         f"Set grpo.max_completion_tokens to {2 * limit}; where the samples ramble without end, see to that first.",
+        NAME,
+        record.steps_of_last(WINDOW),
+        confidence(errors, RELIABILITY),
     )
 
 

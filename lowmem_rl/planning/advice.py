@@ -120,7 +120,7 @@ def cures(config: RunConfig, target: PlanTarget, pass_rate: PassRate) -> Iterato
     """Yields what makes groups teach more: the findings' cures, and a group twice as large where it pays."""
     report, wanted = signal_of(config, pass_rate), dict[str, int]()
     for finding in report.findings:
-        wanted |= {key: max(value, wanted.get(key, 0)) for key, value in finding.cure.settings.items()}
+        wanted |= {key: max(value, wanted.get(key, 0)) for key, value in finding.settings.items()}
     double = 2 * config.grpo.group_size
     if double <= MAX_GROUP_SIZE and _pays(report, signal_of(with_group(config, double), pass_rate)):
         wanted.setdefault("grpo.group_size", double)

@@ -38,8 +38,8 @@ def _teaches(plan: Plan) -> str:
 
 
 def _cure(finding: SignalFinding) -> str:
-    text = finding.cure.text
-    return f"Set {text}." if finding.cure.settings else f"{text.capitalize()}."
+    text = finding.fix
+    return f"Set {text}." if finding.settings else f"{text.capitalize()}."
 
 
 def _needs(plan: Plan) -> str:

@@ -78,7 +78,7 @@ def _check(reward: Reward, trials: Sequence[RewardCase], prefill: str) -> list[R
         return [*_thread_bound(reward, judged, prefill), *merits]
     except RewardFailed as error:
         what = str(error).removeprefix(f"Reward {reward.name!r} ").rstrip(".")
-        return [RewardFinding(reward.name, error.fault, what, error.hint)]
+        return [RewardFinding(what, error.hint, reward.name, error.fault)]
 
 
 def refuse(findings: Sequence[RewardFinding]) -> None:
@@ -86,7 +86,7 @@ def refuse(findings: Sequence[RewardFinding]) -> None:
     if findings:
         others = [f"{finding.reward}: {finding.fault}" for finding in findings[1:]]
         more = f" ({len(others)} more: {', '.join(others[:3])})" if others else ""
-        raise RewardError(f"{findings[0]}{more}", hint=findings[0].hint)
+        raise RewardError(f"{findings[0]}{more}", hint=findings[0].fix)
 
 
 def _faults_of_merit(reward: Reward, judged: Sequence[CaseScores], prefill: str) -> list[RewardFinding]:
@@ -122,7 +122,7 @@ def _thread_bound(reward: Reward, judged: Sequence[CaseScores], prefill: str) ->
     if elsewhere != first.perfect:
         what = f"pays a perfect completion {first.perfect} on the main thread and {elsewhere} on another"
         yield RewardFinding(
-            reward.name, "thread-bound", what, "Use no signals in it; limit time in a process of its own."
+            what, "Use no signals in it; limit time in a process of its own.", reward.name, "thread-bound"
         )
 
 
@@ -132,7 +132,7 @@ def _constant(reward: Reward, judged: Sequence[CaseScores]) -> Iterator[RewardFi
         tried = sum(len(one.probes) + 1 for one in judged)
         what = f"pays {scores.pop():g} for each of {tried} completions, perfect and empty ones alike"
         yield RewardFinding(
-            reward.name, "constant", what, "A constant reward teaches nothing: mend it or leave it out."
+            what, "A constant reward teaches nothing: mend it or leave it out.", reward.name, "constant"
         )
 
 
@@ -142,7 +142,7 @@ def _never_full(reward: Reward, judged: Sequence[CaseScores]) -> Iterator[Reward
         best = max(one.gold for one in paid)
         what = f"pays the task's perfect completions at most {best:g} of {reward.high:g}"
         yield RewardFinding(
-            reward.name, "never-full", what, "Let the prompt ask for what this reward pays, or leave it out."
+            what, "Let the prompt ask for what this reward pays, or leave it out.", reward.name, "never-full"
         )
 
 
@@ -157,7 +157,7 @@ def _outranked(reward: Reward, judged: Sequence[CaseScores]) -> Iterator[RewardF
         probe, score = max(one.probes, key=lambda pair: pair[1])
         if score > one.gold + CLOSE_TO:
             what = f"pays {score:g} for {probe.what}, more than the {one.gold:g} of the perfect completion"
-            yield RewardFinding(reward.name, "outranked", what, _OUTRANKED_HINT)
+            yield RewardFinding(what, _OUTRANKED_HINT, reward.name, "outranked")
             return
 
 
@@ -171,7 +171,7 @@ def _unpaid(reward: Reward, judged: Sequence[CaseScores]) -> Iterator[RewardFind
     if unread and lowest < highest and any(one.separates for one in judged):
         trial = unread[0].trial
         what = f"pays the perfect completion {lowest:g}, as a wrong one ({trial.perfect[-60:]!r}, {trial.example.id!r})"
-        yield RewardFinding(reward.name, "unpaid", what, "It does not read this form of answer: let it, or drop them.")
+        yield RewardFinding(what, "It does not read this form of answer: let it, or drop them.", reward.name, "unpaid")
 
 
 def _blind(reward: Reward, judged: Sequence[CaseScores]) -> Iterator[RewardFinding]:
@@ -181,7 +181,7 @@ def _blind(reward: Reward, judged: Sequence[CaseScores]) -> Iterator[RewardFindi
         for probe, score in one.of_worth("wrong"):
             if score >= one.gold - CLOSE_TO:
                 what = f"pays {score:g} for {probe.what}, and {one.gold:g} for the perfect completion"
-                yield RewardFinding(reward.name, "blind", what, "Compare the whole answer, exactly.")
+                yield RewardFinding(what, "Compare the whole answer, exactly.", reward.name, "blind")
                 return
 
 
@@ -191,7 +191,7 @@ def _worthless_paid(reward: Reward, judged: Sequence[CaseScores]) -> Iterator[Re
             if score >= one.gold - CLOSE_TO:
                 what = f"pays {score:g} for {probe.what}, as much as for the perfect completion"
                 yield RewardFinding(
-                    reward.name, "worthless-paid", what, "Pay one stated answer, never its mere presence."
+                    what, "Pay one stated answer, never its mere presence.", reward.name, "worthless-paid"
                 )
                 return
 
@@ -200,7 +200,7 @@ def _hedge_paid(reward: Reward, judged: Sequence[CaseScores]) -> Iterator[Reward
     for one in judged:
         if one.separates and one.hedges and min(one.hedges) >= one.gold - CLOSE_TO:
             what = f"pays two answers {min(one.hedges):g}, whichever comes last (example {one.trial.example.id!r})"
-            yield RewardFinding(reward.name, "hedge-paid", what, "Read one answer: the last.")
+            yield RewardFinding(what, "Read one answer: the last.", reward.name, "hedge-paid")
             return
 
 
@@ -214,7 +214,7 @@ def _unreachable(reward: Reward, judged: Sequence[CaseScores], prefill: str) -> 
             return
     what = f"cannot be earned under this chat template, which opens the turn with {prefill!r}"
     yield RewardFinding(
-        reward.name, "unreachable", what, "Let the reward take the turn's opening as the template writes it."
+        what, "Let the reward take the turn's opening as the template writes it.", reward.name, "unreachable"
     )
 
 
@@ -234,7 +234,7 @@ def _outranked_in_total(rewards: RewardSet, trials: Sequence[RewardCase], prefil
             if probe and score > judged.gold + CLOSE_TO:
                 what = f"together pay {score:g} for {probe.what}, and {judged.gold:g} for the perfect completion"
                 yield RewardFinding(
-                    "all", "outranked", what, "Weigh the rewards so that the perfect completion earns most."
+                    what, "Weigh the rewards so that the perfect completion earns most.", "all", "outranked"
                 )
                 return
 

@@ -1,7 +1,9 @@
 """What can be wrong with a reward."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from lowmem_rl.finding import Finding
 
 Fault = Literal[
     "hangs",  # takes longer than any score may
@@ -19,13 +21,16 @@ Fault = Literal[
 
 
 @dataclass(frozen=True, slots=True)
-class RewardFinding:
-    """One fault of one reward, or of all together."""
+class RewardFinding(Finding):
+    """A fault of one reward, or of all together; each of them is an error."""
 
+    level: Literal["error"] = field(default="error", init=False)
     reward: str
     fault: Fault
-    what: str
-    hint: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain JSON data."""
+        return {"reward": self.reward, "fault": self.fault, "what": self.what, "hint": self.fix}
 
     def __str__(self) -> str:
         return f"Reward {self.reward!r} {self.what}."

@@ -7,11 +7,12 @@ completions a group only says which half was better.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil, log
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+from lowmem_rl.finding import Finding
 from lowmem_rl.signal.groups import (
     baseline_efficiency,
     dead_step_probability,
@@ -42,22 +43,20 @@ PAIRS = f"pairs need grpo.pairwise=true, grpo.scale_rewards=none and {PAIRWISE_P
 OTHER_DATA = "train on prompts that are solved in 0.2 to 0.8 of the samples, or from another model"
 
 
-@dataclass(frozen=True, slots=True)
-class Fix:
-    """What to do, in words, and as settings where settings do it."""
+class Fix(NamedTuple):
+    """What to do, in words, and as settings if settings do it."""
 
     text: str
-    settings: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    """By dotted key; empty where the cure is no setting."""
+    settings: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
-class SignalFinding:
-    """One thing that is wrong with the groups, how badly, and its cheapest cure."""
+class SignalFinding(Finding):
+    """A problem with the groups, and its cheapest fix."""
 
     level: Verdict
-    what: str
-    cure: Fix
+    settings: Mapping[str, Any]
+    """The fix by dotted key; empty if it is no setting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,9 +183,9 @@ def _small_group(groups: StepGroups) -> SignalFinding | None:
         return None
     if groups.compare_well:
         what = f"groups of {groups.group_size} only compare; accepted as asked (grpo.pairwise, arXiv 2510.00977)"
-        return SignalFinding("warning", what, _larger_group(DEFAULT_GROUP_SIZE))
+        return SignalFinding("warning", what, *_larger_group(DEFAULT_GROUP_SIZE))
     what = f"a group of {groups.group_size} can only say which completions were better, not by how much"
-    return SignalFinding("too-small", what, _larger_group(DEFAULT_GROUP_SIZE, f"; {PAIRS}"))
+    return SignalFinding("too-small", what, *_larger_group(DEFAULT_GROUP_SIZE, f"; {PAIRS}"))
 
 
 def _rare_difference(groups: StepGroups) -> SignalFinding | None:
@@ -198,7 +197,7 @@ def _rare_difference(groups: StepGroups) -> SignalFinding | None:
     # A cure must not itself be too small.
     larger = None if enough is None else max(enough, SMALLEST_RANKING_GROUP)
     cure = Fix(OTHER_DATA) if larger is None else _larger_group(larger, f"; or {OTHER_DATA}")
-    return SignalFinding("too-small" if share < HOPELESS_SHARE else "warning", what, cure)
+    return SignalFinding("too-small" if share < HOPELESS_SHARE else "warning", what, *cure)
 
 
 def _thin_steps(groups: StepGroups) -> SignalFinding | None:
@@ -206,7 +205,7 @@ def _thin_steps(groups: StepGroups) -> SignalFinding | None:
     if dead <= RARE_DEAD_STEPS and informative >= FEWEST_INFORMATIVE_GROUPS:
         return None
     what = f"{informative:.1f} informative groups a step, none at all in {_percent(dead)} of steps"
-    return SignalFinding("too-small" if dead > COMMON_DEAD_STEPS else "warning", what, _more_prompts(groups))
+    return SignalFinding("too-small" if dead > COMMON_DEAD_STEPS else "warning", what, *_more_prompts(groups))
 
 
 def _costly_baseline(groups: StepGroups) -> SignalFinding | None:
@@ -214,7 +213,7 @@ def _costly_baseline(groups: StepGroups) -> SignalFinding | None:
         return None
     share = 1 - baseline_efficiency(groups.group_size)
     what = f"{_percent(share)} of the rollouts pay for the baseline; {DEFAULT_GROUP_SIZE} is the usual group"
-    return SignalFinding("note", what, _larger_group(DEFAULT_GROUP_SIZE))
+    return SignalFinding("note", what, *_larger_group(DEFAULT_GROUP_SIZE))
 
 
 def _more_prompts(groups: StepGroups) -> Fix:

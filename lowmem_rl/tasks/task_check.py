@@ -52,7 +52,8 @@ class TaskReport:
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain JSON data."""
-        return asdict(self)
+        findings = [{"level": one.level, "what": one.what, "cure": one.fix} for one in self.findings]
+        return asdict(self) | {"findings": findings}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lowmem_rl.errors import TaskError
+from lowmem_rl.finding import Finding
 
 TOLERATED_SHARE = 0.01
 """Duplicates and overlong prompts up to this share are worth a note: large sets are never quite clean."""
@@ -13,12 +14,10 @@ Level = Literal["error", "note"]
 
 
 @dataclass(frozen=True, slots=True)
-class TaskFinding:
-    """What is wrong with a task, and the cure. Notes are worth knowing, errors keep it from being learnt."""
+class TaskFinding(Finding):
+    """A problem with a task. Notes are worth knowing, errors keep it from being learnt."""
 
     level: Level
-    what: str
-    cure: str
 
 
 def level_of(count: int, total: int) -> Level:
@@ -31,4 +30,4 @@ def refuse(task: str, findings: Sequence[TaskFinding]) -> None:
     errors = [finding for finding in findings if finding.level == "error"]
     if errors:
         more = f" ({len(errors) - 1} more: `lowmem-rl tasks check {task}`)" if errors[1:] else ""
-        raise TaskError(f"Task {task!r}: {errors[0].what}{more}.", hint=errors[0].cure)
+        raise TaskError(f"Task {task!r}: {errors[0].what}{more}.", hint=errors[0].fix)

@@ -56,7 +56,7 @@ class HealthMonitor:
         Raises `TrainingError` if loss or gradient is not a number and the run does not roll back.
         """
         findings = self.audit.ailing if self.works else ()
-        critical = [finding for finding in findings if finding.severity == "critical"]
+        critical = [finding for finding in findings if finding.level == "critical"]
         action = self.config.health.action
         if action == "roll_back" and (critical or any(finding.name == _FIXED_BY_ROLLBACK for finding in findings)):
             record = self.rollback.apply(findings, trainer)
@@ -64,7 +64,7 @@ class HealthMonitor:
             note = f"back to the weights of step {record.to}; continues at a third of the learning rate"
             self.listen(Note(note))
         elif diverged(self.row):
-            fixes = (finding.cure for finding in findings if finding.name == nan.NAME)
+            fixes = (finding.fix for finding in findings if finding.name == nan.NAME)
             lower = f"Lower optimizer.learning_rate (now {self.config.optimizer.learning_rate:g})."
             raise TrainingError(
                 f"Step {self.row['step']}: the loss or the gradient is not a finite number. The run stopped.",

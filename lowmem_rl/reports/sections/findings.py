@@ -3,21 +3,19 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from lowmem_rl.finding import Finding
 from lowmem_rl.reports.escape import one_line, shown
 from lowmem_rl.reports.run_record import RunRecord, is_number, part, rows_in
 
-SEVERITIES = ("critical", "warning", "note")
+LEVELS = ("critical", "warning", "note")
 
 
 @dataclass(frozen=True, slots=True)
-class ShownFinding:
-    """One thing that ails a run; the severity is one of ours, whatever the file says."""
+class ShownFinding(Finding):
+    """A finding as the page shows it; the level is always one of `LEVELS`."""
 
     name: str
-    severity: str
     when: str
-    what: str
-    cure: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +41,13 @@ def audit_of(record: RunRecord) -> Audit | None:
 
 
 def _finding(row: dict[str, object]) -> ShownFinding:
-    severity = row.get("severity")
+    level = row.get("severity")
     return ShownFinding(
-        one_line(row.get("name", "?"), 40),
-        str(severity) if severity in SEVERITIES else SEVERITIES[-1],
-        " · ".join(_when(row)),
+        str(level) if level in LEVELS else LEVELS[-1],
         shown(row.get("what", ""), 1000),
         shown(row.get("cure", ""), 1000),
+        one_line(row.get("name", "?"), 40),
+        " · ".join(_when(row)),
     )
 
 

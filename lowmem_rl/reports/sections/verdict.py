@@ -138,7 +138,7 @@ def _end(record: RunRecord) -> Iterator[str]:
 
 def _findings(record: RunRecord) -> Iterator[str]:
     audit = audit_of(record)
-    grave = [f"{one.name} ({one.severity})" for one in audit.findings if one.severity != "note"] if audit else []
+    grave = [f"{one.name} ({one.level})" for one in audit.findings if one.level != "note"] if audit else []
     if grave:
         yield f"The audit names {', '.join(grave)}."
 

@@ -168,9 +168,9 @@ def test_skipped_steps_ail_nothing_until_the_scale_falls_below_one() -> None:
     found = names(simulate(0, 17, config=EIGHTS, fault=skipped, onset=1))
     assert not found
     (finding,) = names(simulate(0, 18, config=EIGHTS, fault=skipped, onset=1)).values()
-    assert (finding.name, finding.severity, finding.steps) == ("not_a_number", "critical", (18, 18))
+    assert (finding.name, finding.level, finding.steps) == ("not_a_number", "critical", (18, 18))
     assert "scaled by no more than 1." in finding.what
-    assert "learning_rate" not in finding.cure
+    assert "learning_rate" not in finding.fix
 
 
 def test_a_destroyed_policy_is_named_with_two_prompts_a_step_too():
@@ -187,7 +187,7 @@ def test_a_pair_on_hard_prompts_is_told_that_nearly_all_its_groups_are_dead():
     config = config.model_copy(update={"rewards": {"boxed_answer": 1.0}})
     for seed in range(5):
         record = simulate(seed, WITHIN, config=config, start=0.03, fault=hard)
-        assert "group_size to 4" in names(record)["dead_groups"].cure
+        assert "group_size to 4" in names(record)["dead_groups"].fix
 
 
 def hard(policy: Policy, age: int) -> None:
@@ -205,9 +205,7 @@ def test_a_rate_that_moves_nothing_is_told_after_sixty_rounds():
 
 def test_of_forty_healthy_runs_none_is_called_critical_and_at_most_one_warned_of():
     """Group sizes 4 to 16, 1 to 16 prompts a step, pass rates of 0.2 to 0.97; every step is looked at."""
-    severities = Counter(
-        finding.severity for seed in range(40) for finding in audit(simulate(1000 + seed, 40)).findings
-    )
+    severities = Counter(finding.level for seed in range(40) for finding in audit(simulate(1000 + seed, 40)).findings)
     assert severities["critical"] == 0
     assert severities["warning"] <= 1
 
@@ -215,7 +213,7 @@ def test_of_forty_healthy_runs_none_is_called_critical_and_at_most_one_warned_of
 def test_few_rows_give_no_finding_however_bad_they_look():
     for fault in (truncation_wall, dead_reward, blind_reward, padding, hacked):
         record = simulate(0, 2, config=EIGHTS, fault=fault)
-        assert not [finding for finding in detect_all(record) if finding.severity != "note"], fault.__name__
+        assert not [finding for finding in detect_all(record) if finding.level != "note"], fault.__name__
 
 
 def test_a_curriculum_from_easy_to_hard_is_not_called_a_breakdown():
@@ -253,7 +251,7 @@ def test_a_sampler_that_fell_back_is_told_and_keeps_no_later_collapse_from_going
     assert "sampler_mismatch" in {finding.name for finding in detect_all(record.until(3))}
     assert "sampler_mismatch" not in {finding.name for finding in detect_all(record)}
     found = {finding.name: finding for finding in audit(record).findings}["sampler_mismatch"]
-    assert (found.steps, found.severity, found.lasts) == ((3, 3), "warning", False)
+    assert (found.steps, found.level, found.lasts) == ((3, 3), "warning", False)
 
 
 def test_dead_groups_are_expected_by_the_formula_of_the_signal_report():
@@ -267,8 +265,8 @@ def test_identical_completions_are_told_from_a_reward_that_sees_no_difference():
         blind_reward(policy, age)
         policy.write = lambda rng, question, answer: question
 
-    assert "temperature" in names(simulate(0, 20, config=EIGHTS, fault=copies))["dead_groups"].cure
-    assert "rewards check" in names(simulate(0, 20, config=EIGHTS, fault=blind_reward))["dead_groups"].cure
+    assert "temperature" in names(simulate(0, 20, config=EIGHTS, fault=copies))["dead_groups"].fix
+    assert "rewards check" in names(simulate(0, 20, config=EIGHTS, fault=blind_reward))["dead_groups"].fix
 
 
 def test_held_out_accuracy_that_falls_under_a_rising_reward_is_hacking():

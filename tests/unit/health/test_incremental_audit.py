@@ -35,7 +35,7 @@ def test_beside_the_run_it_says_what_the_audit_says_of_each_step_afterwards(name
 
 def test_a_finding_is_told_once_and_again_when_it_gets_worse():
     record = simulate(0, 40, config=EIGHTS, fault=truncation_wall, onset=11, start=0.5)
-    told = [(finding.name, finding.severity) for _, finding in replay(record)]
+    told = [(finding.name, finding.level) for _, finding in replay(record)]
     assert len(told) == len(set(told))
     assert told.index(("truncation_wall", "warning")) < told.index(("truncation_wall", "critical"))
 
@@ -59,7 +59,7 @@ def test_a_run_that_went_back_is_audited_and_taken_up_again_without_what_was_und
     record = read_history(RunDir(path))
     assert record.rollbacks == (RollbackRecord(30, 14),)
     found = names(record)["learning_rate_too_high"]
-    assert (found.lasts, found.severity) == (False, "critical")
+    assert (found.lasts, found.level) == (False, "critical")
     assert found.steps[1] == 30
     watcher = IncrementalAudit(record)
     assert not watcher.ailing
@@ -95,7 +95,7 @@ def test_the_distance_from_the_base_is_read_from_evaluations_where_the_loss_meas
     assert "or an evaluation with kl_nats" in audit(record).not_judged["kl_blowup"]
     far = EvalPoint(25, 0.5, 100, 20.0, kl_nats=12.0)
     found = names(replace(record, evaluations=(far,)))["kl_blowup"]
-    assert (found.severity, found.steps) == ("critical", (25, 25))
+    assert (found.level, found.steps) == ("critical", (25, 25))
 
 
 def test_a_policy_that_is_its_base_model_still_is_told_once_it_could_have_moved():
@@ -112,7 +112,7 @@ def test_accuracy_that_was_reached_and_wears_off_is_told_with_the_step_since():
         policy.pass_rate, policy.unevenness = (0.9 if age < 15 else 0.6), 20.0
 
     found = names(simulate(0, 35, config=EIGHTS, fault=wears, start=0.5))["learning_rate_too_high"]
-    assert found.severity == "warning"
+    assert found.level == "warning"
     assert "wears off" in found.what
     assert 8 <= found.steps[0] <= 20
 

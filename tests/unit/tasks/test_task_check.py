@@ -51,7 +51,7 @@ def check(task: Doubling, rewards: RewardSet | None = None, limits: CheckLimits 
 
 def the_finding(report: TaskReport, level: str = "error") -> str:
     assert [finding.level for finding in report.findings] == [level]
-    assert report.findings[0].cure
+    assert report.findings[0].fix
     return report.findings[0].what
 
 
