@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lowmem_rl.config.compose import ConfigLayer, defaults, flatten, merge, validate
-from lowmem_rl.config.keys import is_known
 from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.config.saved_config import saved_config
 from lowmem_rl.engine.adapter import WEIGHTS, load_adapter
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import Policy, load_policy
 from lowmem_rl.engine.row_length import SequenceUse
-from lowmem_rl.errors import ConfigError, RunDirError
-from lowmem_rl.storage.run_dir import RunDir, read_json
+from lowmem_rl.errors import RunDirError
+from lowmem_rl.storage.run_dir import RunDir
+from lowmem_rl.storage.run_reader import RunReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,26 +30,7 @@ class TrainedAdapter:
 
 def config_of(run: RunDir) -> RunConfig:
     """Returns the configuration that a run resolved to. Raises `RunDirError` for a directory that is no run."""
-    if not run.config.is_file():
-        raise RunDirError(
-            f"{run.path} is no run directory: it has no config.json.", hint="`train` prints where a run is."
-        )
-    try:
-        return validate(merge([defaults(), written_in(run)]), [])
-    except (ConfigError, LookupError, TypeError, AttributeError) as error:
-        raise RunDirError(
-            f"{run.config} is no run's configuration.", hint="Take the file that `train` has written."
-        ) from error
-
-
-def written_in(run: RunDir) -> ConfigLayer:
-    """Returns the settings of a run's config.json; keys that this version does not know are left out.
-
-    Raises KeyError, TypeError or AttributeError for a file that holds none.
-    """
-    settings = flatten(read_json(run.config)["config"])
-    known = {key: value for key, value in settings.items() if is_known(key)}
-    return ConfigLayer(str(run.config), known, replaces_rewards=True)
+    return saved_config(RunReader(run, hint="Take the file that `train` has written."))
 
 
 def find_learnt(path: Path) -> TrainedAdapter:

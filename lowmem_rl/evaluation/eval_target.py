@@ -7,11 +7,12 @@ from pathlib import Path
 from lowmem_rl.config.compose import ConfigLayer, SettingEntry, defaults, flatten, merge, read_assignments, validate
 from lowmem_rl.config.presets import load_preset
 from lowmem_rl.config.run_config import RunConfig, TaskConfig
+from lowmem_rl.config.saved_config import saved_layer
 from lowmem_rl.engine.adapter import CONFIG, SavedAdapter, read_adapter
-from lowmem_rl.engine.trained_model import written_in
 from lowmem_rl.errors import ConfigError, LowMemError, RunDirError
 from lowmem_rl.models.lookup import CATALOGUE, TINY, TINY_DIRECTORY, cached_snapshot, load_shape
-from lowmem_rl.storage.run_dir import RunDir, read_json
+from lowmem_rl.storage.run_dir import RunDir
+from lowmem_rl.storage.run_reader import RunReader
 
 SETTINGS = "--set"
 
@@ -58,10 +59,10 @@ def find_target(name: str, preset: str, settings: Sequence[str]) -> EvalTarget:
     path = Path(name).expanduser()
     given = read_assignments(SETTINGS, settings)
     if path.is_dir() and name != TINY:
-        if _is_run(path):
+        if RunReader(RunDir(path)).is_run:
             return _of_run(name, RunDir(path), _adapter_of(RunDir(path)), given)
         if (path / CONFIG).is_file():
-            run = next((folder for folder in path.resolve().parents[:2] if _is_run(folder)), None)
+            run = next((folder for folder in path.resolve().parents[:2] if RunReader(RunDir(folder)).is_run), None)
             if run:
                 return _of_run(name, RunDir(run), path, given)
             return _of_adapter(name, path, preset, given)
@@ -69,14 +70,6 @@ def find_target(name: str, preset: str, settings: Sequence[str]) -> EvalTarget:
     elif path.parent.is_dir() and path.parent != Path() and not (name in CATALOGUE or cached_snapshot(name)):
         raise RunDirError(f"There is no {path}.", hint="Name a run directory, an adapter, or a model's folder or name.")
     return EvalTarget(name, (*_over_preset(preset, {"model.name": name}), given))
-
-
-def _is_run(path: Path) -> bool:
-    """A run's config.json says where each value came from, a model's has no such thing."""
-    if not (path / "config.json").is_file():
-        return False
-    written = read_json(path / "config.json")
-    return isinstance(written, dict) and isinstance(written.get("config"), dict) and "origins" in written
 
 
 def _adapter_of(run: RunDir) -> Path:
@@ -90,16 +83,19 @@ def _adapter_of(run: RunDir) -> Path:
 def _of_run(name: str, run: RunDir, adapter: Path, given: ConfigLayer) -> EvalTarget:
     saved = read_adapter(adapter)
     return EvalTarget(
-        name, (defaults(), written_in(run), _shape(saved), given), saved, run, _step_of(run, adapter.resolve().name)
+        name,
+        (defaults(), saved_layer(RunReader(run)), _shape(saved), given),
+        saved,
+        run,
+        _step_of(run, adapter.resolve().name),
     )
 
 
 def _step_of(run: RunDir, adapter: str) -> int:
     if adapter.startswith("step-") and adapter.removeprefix("step-").isdigit():
         return int(adapter.removeprefix("step-"))
-    written = read_json(run.evaluations) if run.evaluations.is_file() else {}
-    found = written.get("best" if adapter == "best" else "after") if isinstance(written, dict) else None
-    step = found.get("step") if isinstance(found, dict) else None
+    found = RunReader(run).evaluations
+    step = (found.best if adapter == "best" else found.after).get("step")
     return step if isinstance(step, int) else 0
 
 

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from itertools import groupby
-from sys import float_info
 from typing import Any
 
-from lowmem_rl.config.run_config import RunConfig, Section
-from lowmem_rl.errors import RunDirError
-from lowmem_rl.storage.run_dir import Row, RunDir, read_json, read_rows
+from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.config.saved_config import recorded_config
+from lowmem_rl.storage.run_dir import Row, RunDir
+from lowmem_rl.storage.run_reader import RunReader, number
 
 LEAST_SCALE = 1.0
 """Of the loss, in float16."""
@@ -166,9 +166,8 @@ class RunHistory:
 def numbers(rows: Iterable[Mapping[str, Any]], name: str) -> Iterator[float]:
     """Yields a metric's finite numbers, leaving out rows without one."""
     for row in rows:
-        value = row.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= float_info.max:
-            yield float(value)
+        if (value := number(row, name)) is not None:
+            yield value
 
 
 def is_only_skipped(row: Row) -> bool:
@@ -187,14 +186,12 @@ def score_in(row: Row, reward: str) -> float:
 
 
 def read_history(run_dir: RunDir) -> RunHistory:
-    """Reads what the audit needs. Raises `RunDirError` for a directory or a file that is none of a run's."""
-    return RunHistory(
-        _read_config(run_dir),
-        tuple(_read_rows(run_dir)),
-        tuple(_read_samples(run_dir)),
-        tuple(read_evaluations(run_dir)),
-        tuple(_read_rollbacks(run_dir)),
-    )
+    """Reads what the audit needs. Raises `RunDirError` if the directory is not a run's, or a file in it is damaged."""
+    reader = RunReader(run_dir)
+    samples = sorted(reader.parsed(run_dir.samples, sample_in), key=lambda sample: sample.step)
+    rollbacks = tuple(RollbackRecord(row["step"], row["to"]) for row in reader.rollbacks)
+    config = recorded_config(reader)
+    return RunHistory(config, reader.metrics, tuple(samples), tuple(read_evaluations(run_dir)), rollbacks)
 
 
 def _metric(reward: str) -> str:
@@ -206,63 +203,6 @@ def _step_of(row: Row) -> int:
     return int(row["step"])
 
 
-def _read_config(run_dir: RunDir) -> RunConfig:
-    """Leaves out keys that only another version knows: the audit needs few."""
-    try:
-        told = read_json(run_dir.config)["config"]
-        return RunConfig.model_validate({name: _known_part(name, part) for name, part in told.items() if _is_key(name)})
-    except (
-        AttributeError,
-        KeyError,
-        TypeError,
-        ValueError,
-        RecursionError,
-    ) as error:  # pydantic's error is a ValueError
-        raise RunDirError(
-            f"{run_dir.config} is no configuration of this version.", hint="Audit it with the version that wrote it."
-        ) from error
-
-
-def _is_key(name: str) -> bool:
-    return name in RunConfig.model_fields
-
-
-def _known_part(name: str, part: Any) -> Any:
-    section = RunConfig.model_fields[name].annotation
-    if not (isinstance(section, type) and issubclass(section, Section)):
-        return part
-    return {key: value for key, value in part.items() if key in section.model_fields}
-
-
-def _read_rows(run_dir: RunDir) -> list[Row]:
-    """Returns one row a step; of rows that a resumed run wrote again, the later one."""
-    by_step: dict[int, Row] = {}
-    for number, row in enumerate(_objects(run_dir, "metrics"), 1):
-        step = row.get("step")
-        if not isinstance(step, int) or isinstance(step, bool):
-            raise RunDirError(f"{run_dir.metrics}, row {number}, has no step.", hint="Remove that line.")
-        by_step[step] = row
-    return [by_step[step] for step in sorted(by_step)]
-
-
-def _read_samples(run_dir: RunDir) -> list[Sample]:
-    samples = []
-    for number, row in enumerate(_objects(run_dir, "samples"), 1):
-        try:
-            samples.append(sample_in(row))
-        except (KeyError, TypeError, ValueError) as error:
-            raise RunDirError(f"{run_dir.samples}, row {number}, is no sample.", hint="Remove that line.") from error
-    return sorted(samples, key=lambda sample: sample.step)
-
-
-def _read_rollbacks(run_dir: RunDir) -> list[RollbackRecord]:
-    rows = _objects(run_dir, "rollbacks")
-    try:
-        return [RollbackRecord(int(row["step"]), int(row["to"])) for row in rows]
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunDirError(f"{run_dir.rollbacks} holds no roll-backs.", hint="Remove that file.") from error
-
-
 def sample_in(row: Row) -> Sample:
     """Returns the sample in a row of samples.jsonl; a row that is none raises KeyError, TypeError or ValueError."""
     key, prompt, answer, completion = (str(row[name]) for name in ("example_id", "prompt", "answer", "completion"))
@@ -270,15 +210,14 @@ def sample_in(row: Row) -> Sample:
 
 
 def read_evaluations(run_dir: RunDir) -> list[EvalPoint]:
-    """Returns the evaluation before training and the cheap ones of the first examples during it, by step."""
+    """Returns the evaluations of a run so far, by step. Raises `RunDirError`."""
     if not run_dir.evaluations.exists():
         return []
-    told = read_json(run_dir.evaluations)
-    try:
-        found = [told["before"], *told.get("during", ()), told.get("after")]
-        return sorted((evaluation_in(one) for one in found if one is not None), key=lambda evaluation: evaluation.step)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise RunDirError(f"{run_dir.evaluations} holds no evaluations.", hint="Remove that file.") from error
+    reader = RunReader(run_dir)
+    found = reader.eval_file
+    with reader.parsing(run_dir.evaluations, "holds no evaluations of a run"):
+        results = [found["before"], *found.get("during", ()), found.get("after")]
+        return sorted((evaluation_in(one) for one in results if one is not None), key=lambda point: point.step)
 
 
 def evaluation_in(told: Mapping[str, Any]) -> EvalPoint:
@@ -288,16 +227,5 @@ def evaluation_in(told: Mapping[str, Any]) -> EvalPoint:
         float(told["pass_at_1"]),
         int(told["num_examples"]),
         float(told["completion_tokens"]),
-        next(numbers([told], "kl_nats"), None),
+        number(told, "kl_nats"),
     )
-
-
-def _objects(run_dir: RunDir, name: str) -> Sequence[Row]:
-    path = getattr(run_dir, name)
-    try:
-        rows = list(read_rows(path))
-    except (OSError, ValueError, RecursionError) as error:  # no text
-        raise RunDirError(f"{path} cannot be read: {error}.", hint="Is this a run directory?") from error
-    if not all(isinstance(row, dict) for row in rows):
-        raise RunDirError(f"{path} holds lines that are no rows.", hint="Remove those lines.")
-    return rows

@@ -11,7 +11,7 @@ from typing import Any
 
 from lowmem_rl.errors import RunDirError
 from lowmem_rl.reports.escape import Fact, one_line
-from lowmem_rl.reports.run_record import RunRecord, part, read_record
+from lowmem_rl.reports.run_record import RunRecord, read_record
 from lowmem_rl.reports.sections.charts import charts_of
 from lowmem_rl.reports.sections.completions import best_and_worst, fixed_prompts
 from lowmem_rl.reports.sections.findings import audit_of
@@ -21,6 +21,7 @@ from lowmem_rl.reports.sections.results import tables_of
 from lowmem_rl.reports.sections.times import time_of
 from lowmem_rl.reports.sections.verdict import verdict_of
 from lowmem_rl.storage.run_dir import Row, RunDir
+from lowmem_rl.storage.run_reader import part
 
 
 def write_report(path: Path, out: Path | None = None) -> Path:

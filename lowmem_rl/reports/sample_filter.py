@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lowmem_rl.errors import ConfigError
-from lowmem_rl.reports.run_record import RunRecord, is_number
+from lowmem_rl.reports.run_record import RunRecord
 from lowmem_rl.storage.run_dir import Row
+from lowmem_rl.storage.run_reader import is_number
 
 REWARD = "reward"
 """Names the weighted total where a score is asked for."""

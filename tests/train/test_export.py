@@ -241,5 +241,5 @@ def test_a_setting_of_another_version_is_left_out_and_a_wrong_value_is_not(tmp_p
     assert config_of(run) == expected
     content["config"]["grpo"]["steps"] = "many"
     run.config.write_text(json.dumps(content))
-    with pytest.raises(RunDirError, match="no run's configuration"):
+    with pytest.raises(RunDirError, match="not a configuration"):
         config_of(run)

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lowmem_rl.reports.escape import one_line
-from lowmem_rl.reports.run_record import EvalRecord, RunRecord, part
-from lowmem_rl.reports.sections.curves import number
+from lowmem_rl.reports.run_record import EvalRecord, RunRecord
 from lowmem_rl.storage.run_dir import Row
+from lowmem_rl.storage.run_reader import number, part
 
 Unit = Literal["number", "percent", "tokens", "seconds", "gib"]
 GIB = 1024**3

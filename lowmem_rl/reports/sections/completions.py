@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from lowmem_rl.reports.escape import marked, one_line, shown
-from lowmem_rl.reports.run_record import LENIENT, STRICT, EvalRecord, RunRecord, is_number
+from lowmem_rl.reports.run_record import LENIENT, STRICT, EvalRecord, RunRecord
 from lowmem_rl.storage.run_dir import Row
+from lowmem_rl.storage.run_reader import is_number
 
 MOST_EVALUATIONS = 5
 OF_A_KIND = 3

@@ -1,10 +1,10 @@
 """A run as curves: by step, by tokens, by time."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lowmem_rl.reports.run_record import EvalRecord, RunRecord, is_number
+from lowmem_rl.reports.run_record import EvalRecord, RunRecord
+from lowmem_rl.storage.run_reader import number
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +46,6 @@ def learning_curve(record: RunRecord) -> list[CurvePoint]:
             )
         )
     return points
-
-
-def number(row: Mapping[str, Any], key: str) -> float | None:
-    """Returns a figure of a row, None where it lacks one."""
-    value = row.get(key)
-    return float(value) if is_number(value) else None
 
 
 def _share(evaluation: EvalRecord | None, key: str) -> float | None:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from lowmem_rl.finding import Finding
 from lowmem_rl.reports.escape import one_line, shown
-from lowmem_rl.reports.run_record import RunRecord, is_number, part, rows_in
+from lowmem_rl.reports.run_record import RunRecord
+from lowmem_rl.storage.run_reader import is_number, part, rows_in
 
 LEVELS = ("critical", "warning", "note")
 

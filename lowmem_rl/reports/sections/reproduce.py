@@ -8,7 +8,8 @@ from lowmem_rl.config.compose import flatten, parse_value
 from lowmem_rl.config.presets import load_presets
 from lowmem_rl.reports.escape import one_line
 from lowmem_rl.reports.page_table import PageTable
-from lowmem_rl.reports.run_record import RunRecord, part
+from lowmem_rl.reports.run_record import RunRecord
+from lowmem_rl.storage.run_reader import part
 
 GIVEN = ("default", "preset ")
 """How the origins of values begin that the preset brings by itself."""

@@ -8,19 +8,10 @@ from lowmem_rl.errors import RunDirError
 from lowmem_rl.reports.compare import paired_difference
 from lowmem_rl.reports.escape import one_line, p_text, percent, points
 from lowmem_rl.reports.page_table import Cells, PageTable
-from lowmem_rl.reports.run_record import (
-    LENIENT,
-    EvalRecord,
-    RunRecord,
-    is_number,
-    numbers,
-    part,
-    read_record,
-    rows_in,
-)
+from lowmem_rl.reports.run_record import LENIENT, EvalRecord, RunRecord, read_record
 from lowmem_rl.reports.sections.charts import TRIES, tries_in
-from lowmem_rl.reports.sections.curves import number
 from lowmem_rl.stats import Interval, PairedDifference
+from lowmem_rl.storage.run_reader import is_number, number, numbers, part, rows_in
 
 
 def tables_of(record: RunRecord) -> list[PageTable]:
@@ -36,9 +27,8 @@ def share(result: Mapping[str, Any], key: str) -> str:
 
 def other_tasks(record: RunRecord) -> Iterator[tuple[str, PairedDifference]]:
     """Yields what a run gained on tasks that it did not learn, where that was tested item by item."""
-    for name, found in part(record.told, "out_of_domain").items():
-        difference = _paired(part(part(found, "comparison"), "paired")) if isinstance(found, dict) else None
-        if difference:
+    for name, found in record.eval_file.out_of_domain.items():
+        if difference := _paired(part(part(found, "comparison"), "paired")):
             yield one_line(name, 60), difference
 
 
@@ -72,7 +62,7 @@ def _end(evaluation: EvalRecord) -> Cells:
 
 
 def _best(record: RunRecord) -> Iterator[str]:
-    best = part(record.told, "best")
+    best = record.eval_file.best
     if is_number(best.get("step")) and is_number(best.get("pass_at_1")):
         items = f" of {one_line(best['num_examples'], 12)} items" if "num_examples" in best else ""
         which = f"step {best['step']}" if best["step"] else "the base model"
@@ -115,8 +105,8 @@ def _at_k(told: Mapping[str, Any], name: str, k: int) -> str:
 def _other_tasks(record: RunRecord) -> PageTable:
     tested = dict(other_tasks(record))
     rows = []
-    for name, found in part(record.told, "out_of_domain").items():
-        before, after = (part(found, when) if isinstance(found, dict) else {} for when in ("before", "after"))
+    for name, found in record.eval_file.out_of_domain.items():
+        before, after = part(found, "before"), part(found, "after")
         gain = tested.get(one_line(name, 60))
         items = one_line((after or before).get("num_examples", "-"), 12)
         shares = (share(told, "pass_at_1") for told in (before, after))
@@ -136,7 +126,7 @@ def _later(record: RunRecord) -> PageTable:
             share(told, "strict_pass_at_1"),
             _most_tries(told),
         )
-        for told in rows_in(record.told, "later")
+        for told in record.eval_file.later
     )
     head = ("of", "step", "task", "items", "answer anywhere", "asked form", "more than one try")
     return _without_empty_columns(PageTable("Evaluated since", "By `lowmem-rl eval`.", head, rows))

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from statistics import median
 
 from lowmem_rl.reports.escape import Fact
-from lowmem_rl.reports.run_record import RunRecord, numbers, part
-from lowmem_rl.reports.sections.curves import number
+from lowmem_rl.reports.run_record import RunRecord
+from lowmem_rl.storage.run_reader import number, numbers, part
 
 PHASES = {
     "rollout": "sampling completions",

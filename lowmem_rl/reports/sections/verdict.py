@@ -8,11 +8,11 @@ from typing import Literal
 
 from lowmem_rl.reports.compare import paired_difference
 from lowmem_rl.reports.escape import one_line, p_text, percent, points
-from lowmem_rl.reports.run_record import LENIENT, STRICT, EvalRecord, RunRecord, is_number, numbers, part
-from lowmem_rl.reports.sections.curves import number
+from lowmem_rl.reports.run_record import LENIENT, STRICT, EvalRecord, RunRecord
 from lowmem_rl.reports.sections.findings import audit_of
 from lowmem_rl.reports.sections.results import controls_beside, other_tasks
 from lowmem_rl.stats import PairedDifference
+from lowmem_rl.storage.run_reader import is_number, number, numbers, part
 
 Tone = Literal["good", "bad", "open"]
 GIB = 1024**3
