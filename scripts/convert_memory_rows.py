@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lowmem_rl.units import GB, GIB
+
 Source = dict[str, Any]
-GIB, GB = 2**30, 10**9
 OUT = Path("benchmarks/records/memory_rows.json")
 STACK_OF_SOURCE = {"fms": "trl", "odyn": "trl", "issue": "trl", "grpo-scratch": "trl"}
 CHECKPOINTING = {"unsloth offloaded": "unsloth", "none": "none"}

@@ -7,8 +7,8 @@ from typing import Any
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.stats import wilson
 from lowmem_rl.storage.run_dir import RunDir, append_row, write_json
+from lowmem_rl.units import GIB
 
-GIB = 1024**3
 HOSTILE = (
     "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">",
     "\x1b[2J\x1b]0;owned\x07 \u202egnp.exe \u2066\x9b31m",

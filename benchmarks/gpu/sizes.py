@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from lowmem_rl.config.compose import resolve
-from lowmem_rl.models.hardware import GIB, Machine, find_card
+from lowmem_rl.models.hardware import Machine, find_card
 from lowmem_rl.models.lookup import load_shape
 from lowmem_rl.planning.overrides import planned
 from lowmem_rl.planning.plan import Plan, plan
+from lowmem_rl.units import GIB
 
 QUESTIONS = 400
 STEPS = QUESTIONS // 16

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-GIB = 2**30
+from lowmem_rl.units import GIB
+
 Found = Mapping[str, Any]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lowmem_rl.models.hardware import GIB
+from lowmem_rl.units import GIB
 from lowmem_rl_cli.text_page import BOLD, DIM, GREEN, RED, YELLOW, TextPage
 
 Record = Mapping[str, Any]

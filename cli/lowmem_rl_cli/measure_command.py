@@ -7,7 +7,7 @@ from rich.console import Console
 
 from lowmem_rl.entrypoints.measure_memory import Measurement
 from lowmem_rl.memory.calibration import Calibration, Footprint, calibration_path
-from lowmem_rl.models.hardware import GIB
+from lowmem_rl.units import GIB
 from lowmem_rl_cli import console
 from lowmem_rl_cli.options import RunRequest
 from lowmem_rl_cli.text_page import TextPage, stdout_page

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 
 from lowmem_rl.storage.run_dir import Row
+from lowmem_rl.units import GIB
 
 BARS = "▁▂▃▄▅▆▇█"
-GIB = 1024**3
 
 
 def figures(row: Row) -> Iterator[tuple[str, str]]:

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 
 from lowmem_rl.memory.estimate import MemoryEstimate, Verdict, verdict
-from lowmem_rl.models.hardware import GIB
 from lowmem_rl.planning.advice import Advice
 from lowmem_rl.planning.plan import Plan
 from lowmem_rl.planning.step_time import SecondsRange
 from lowmem_rl.signal.groups import MAX_GROUP_SIZE, MEANINGFUL_SHARE
 from lowmem_rl.signal.signal_report import RECOMMENDATION, SignalFinding
+from lowmem_rl.units import GIB, MIB
 from lowmem_rl_cli.text_page import BOLD, DIM, GREEN, RED, YELLOW, TextPage
 
 COLOURS = {
@@ -242,7 +242,7 @@ def gib2(num_bytes: int) -> str:
 
 def amount(num_bytes: int) -> str:
     """Returns bytes with the unit that suits them."""
-    return f"{num_bytes / GIB:.1f} GiB" if num_bytes >= GIB else f"{num_bytes / 2**20:.0f} MiB"
+    return f"{num_bytes / GIB:.1f} GiB" if num_bytes >= GIB else f"{num_bytes / MIB:.0f} MiB"
 
 
 def percent(share: float) -> str:

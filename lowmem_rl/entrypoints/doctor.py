@@ -15,9 +15,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from lowmem_rl.models.hardware import GIB, Machine, this_machine
+from lowmem_rl.models.hardware import Machine, this_machine
 from lowmem_rl.models.lookup import hub_cache
 from lowmem_rl.stack import TRIED, TestedVersion
+from lowmem_rl.units import GIB
 
 Status = Literal["ok", "warn", "fail"]
 

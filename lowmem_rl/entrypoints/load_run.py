@@ -14,13 +14,13 @@ from lowmem_rl.evaluation.eval_set import EvalSet, questions_of
 from lowmem_rl.example import Example
 from lowmem_rl.grpo.prompt_order import arranged
 from lowmem_rl.grpo.train_dataset import check_enough, within_prompt_limit
-from lowmem_rl.models.hardware import GIB
 from lowmem_rl.rewards.model_reward import bind_rewards, without_model
 from lowmem_rl.rewards.reward import RewardSet
 from lowmem_rl.telemetry.events import PhaseStarted
 from lowmem_rl.training.backend_record import BackendRecord
 from lowmem_rl.training.eval_schedule import EvalSchedule
 from lowmem_rl.trl_adapter.grpo_args import adjustments
+from lowmem_rl.units import GIB
 
 
 @dataclass(frozen=True, slots=True)

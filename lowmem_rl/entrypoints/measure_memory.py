@@ -25,13 +25,13 @@ from lowmem_rl.errors import DoesNotFit
 from lowmem_rl.example import Example
 from lowmem_rl.grpo.train_dataset import check_enough, prompts_needed, within_prompt_limit
 from lowmem_rl.memory.calibration import CPU, Calibration, CalibrationRow, calibration_for, store
-from lowmem_rl.models.hardware import GIB
 from lowmem_rl.planning.overrides import with_overrides
 from lowmem_rl.planning.plan import Plan
 from lowmem_rl.telemetry.events import Listener, Note, PhaseStarted
 from lowmem_rl.telemetry.memory_profiler import MemoryProfiler, StepLengths, measures_phases_apart
 from lowmem_rl.telemetry.output_capture import capture_library_output
 from lowmem_rl.training.measured_phases import first_step_rows
+from lowmem_rl.units import GIB
 
 
 @dataclass(frozen=True, slots=True)

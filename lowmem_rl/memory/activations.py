@@ -22,8 +22,8 @@ from lowmem_rl.memory.terms import (
 )
 from lowmem_rl.memory.workload import Workload
 from lowmem_rl.models.lookup import ModelShape
+from lowmem_rl.units import GIB
 
-GIB = 2**30
 FUSED = ("flash", "efficient")
 """Attention that holds no squares of scores."""
 

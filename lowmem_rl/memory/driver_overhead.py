@@ -17,8 +17,8 @@ from lowmem_rl.memory.terms import (
 from lowmem_rl.memory.workload import Workload
 from lowmem_rl.models.hardware import Card
 from lowmem_rl.models.lookup import ModelShape
+from lowmem_rl.units import GIB
 
-GIB, MIB = 2**30, 2**20
 CONTEXT = "CUDA context"
 SLACK = "allocator slack"
 PROGRAM_NAME = "Python and libraries"

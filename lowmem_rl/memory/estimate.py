@@ -8,8 +8,9 @@ from lowmem_rl.memory import driver_overhead, generate_sampler, lowmem_sampler, 
 from lowmem_rl.memory.activations import all_groups, backward_moments, forward_layer, scoring, spare_chunk
 from lowmem_rl.memory.terms import Term, term
 from lowmem_rl.memory.workload import Workload
-from lowmem_rl.models.hardware import GIB, Card
+from lowmem_rl.models.hardware import Card
 from lowmem_rl.models.lookup import ModelShape
+from lowmem_rl.units import GIB
 
 Verdict = Literal["fits", "tight", "does-not-fit"]
 Terms = tuple[Term, ...]

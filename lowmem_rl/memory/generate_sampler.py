@@ -9,8 +9,8 @@ from lowmem_rl.memory.terms import Term, linear_weights, other_weights, term, tr
 from lowmem_rl.memory.workload import Workload
 from lowmem_rl.models.hardware import Card
 from lowmem_rl.models.lookup import ModelShape
+from lowmem_rl.units import GIB
 
-GIB = 2**30
 KV_STEP = 512
 """Tokens by which Unsloth grows its cache (unsloth 2026.10.9 models/llama.py, KV_CACHE_INCREMENT)."""
 SAMPLER_BYTES, SORTING_BYTES = 10, 26

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lowmem_rl.errors import UnknownName, near_names
-
-GIB = 2**30
+from lowmem_rl.units import GIB
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lowmem_rl.config.run_config import RunConfig
-from lowmem_rl.models.hardware import GIB
 from lowmem_rl.planning.frontier import keeping_batch_shape, signal_of, with_group
 from lowmem_rl.planning.overrides import (
     Settings,
@@ -24,6 +23,7 @@ from lowmem_rl.planning.search import PlanTarget, choose
 from lowmem_rl.signal.groups import MAX_GROUP_SIZE, MEANINGFUL_SHARE
 from lowmem_rl.signal.pass_rate import PassRate
 from lowmem_rl.signal.signal_report import SignalReport
+from lowmem_rl.units import GIB
 
 SMALL_SAVING = GIB // 20
 """Savings below 0.05 GiB are not worth a line."""

@@ -7,10 +7,10 @@ from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.memory.estimate import MemoryEstimate, estimate
 from lowmem_rl.memory.terms import ppo_extra_bytes
 from lowmem_rl.memory.workload import on_plain_trl, workload_of
-from lowmem_rl.models.hardware import GIB
 from lowmem_rl.planning.overrides import with_overrides
 from lowmem_rl.planning.search import PlanTarget
 from lowmem_rl.planning.step_time import SecondsRange, step_time
+from lowmem_rl.units import GIB
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from lowmem_rl.errors import ConfigError
-from lowmem_rl.models.hardware import CARDS, GIB, Card, Machine, find_card, free_ram_bytes
+from lowmem_rl.models.hardware import CARDS, Card, Machine, find_card, free_ram_bytes
 from lowmem_rl.signal.pass_rate import PassRate, given, measured, outcomes
+from lowmem_rl.units import GB, GIB, MB, MIB
 
 CPU = "cpu"
-UNITS = {"gib": GIB, "gb": 10**9, "mib": 2**20, "mb": 10**6}
+UNITS = {"gib": GIB, "gb": GB, "mib": MIB, "mb": MB}
 UNNAMED = "vram"
 """Key of the card behind a bare number of bytes: from Ampere on, of unknown speed."""
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from lowmem_rl.errors import DoesNotFit, LowMemError, NoSignal
-from lowmem_rl.models.hardware import GIB
 from lowmem_rl.planning.plan import Plan
 from lowmem_rl.signal.signal_report import SignalFinding
+from lowmem_rl.units import GIB
 
 CHEAPEST = 3
 

@@ -2,9 +2,10 @@
 
 from lowmem_rl.config.compose import resolve
 from lowmem_rl.config.presets import Measured, Preset, load_presets
-from lowmem_rl.models.hardware import GIB, find_card
+from lowmem_rl.models.hardware import find_card
 from lowmem_rl.models.lookup import load_shape
 from lowmem_rl.planning.plan import Plan, plan
+from lowmem_rl.units import GIB
 
 HEAD = ("preset", "card", "model", "group", "prompt + completion tokens", "estimate, GiB", "s a step", "measured")
 

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from lowmem_rl.models.hardware import Card
+from lowmem_rl.units import GB
 
-GB, TFLOP = 10**9, 10**12
+TFLOP = 10**12
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ from lowmem_rl_cli.profile_view import percent, span
 
 from lowmem_rl.config.presets import load_presets
 from lowmem_rl.models.catalogue import CATALOGUE
-from lowmem_rl.models.hardware import CARDS, GIB
+from lowmem_rl.models.hardware import CARDS
 from lowmem_rl.planning.step_time import SecondsRange
+from lowmem_rl.units import GIB
 
 PRESETS = [preset.name for preset in load_presets()]
 PHASES = {"load", "rollout", "logprobs", "backward", "optimizer", "evaluation", "save"}

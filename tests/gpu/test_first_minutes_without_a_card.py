@@ -20,9 +20,10 @@ from benchmarks.gpu.decode_speed import summary
 from benchmarks.gpu.model_files import config_of
 from benchmarks.gpu.processes import Failed, Site, TookTooLong, serve
 from benchmarks.gpu.schedule import Part, chosen, disk_bytes, schedule, taken
-from lowmem_rl.models.hardware import GIB, Machine, find_card
+from lowmem_rl.models.hardware import Machine, find_card
 from lowmem_rl.models.lookup import load_shape
 from lowmem_rl.storage.run_dir import RunDir
+from lowmem_rl.units import GIB
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks" / "gpu" / "first_minutes.py"

@@ -22,12 +22,12 @@ from typing import Any
 
 from lowmem_rl.config.compose import resolve
 from lowmem_rl.models.lookup import load_shape
+from lowmem_rl.units import GIB
 from tests.rehearsal.card import live_blocks
 from tests.rehearsal.scenarios import gpu_presets
 from tests.rehearsal.shapes import write_model
 from tests.rehearsal.stage import Stage
 
-GIB = 2**30
 PHANTOM_BYTES = 2**16
 """Small enough that nearly no tensor of a real model is computed, large enough that losses and norms are."""
 TOLERANCE = 0.05

@@ -22,9 +22,9 @@ from lowmem_rl.models.lookup import load_shape
 from lowmem_rl.planning.plan import plan
 from lowmem_rl.planning.search import resolve_auto
 from lowmem_rl.telemetry.memory_profiler import MemoryProfiler, measures_phases_apart
+from lowmem_rl.units import MIB
 
 CPU = Device("cpu", "float32")
-MIB = 2**20
 SMALL = ("grpo.prompts_per_step=4", "memory.micro_batch=16", "eval.batch=16", "grpo.steps=3")
 
 

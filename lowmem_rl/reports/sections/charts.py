@@ -8,9 +8,9 @@ from lowmem_rl.reports.escape import one_line
 from lowmem_rl.reports.run_record import EvalRecord, RunRecord
 from lowmem_rl.storage.run_dir import Row
 from lowmem_rl.storage.run_reader import number, part
+from lowmem_rl.units import GIB
 
 Unit = Literal["number", "percent", "tokens", "seconds", "gib"]
-GIB = 1024**3
 MOST_POINTS = 1500
 """Steps of a longer run that are drawn, evenly spaced: more cannot be told apart on a screen."""
 DIGITS = 5

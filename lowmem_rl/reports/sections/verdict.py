@@ -13,9 +13,9 @@ from lowmem_rl.reports.sections.findings import audit_of
 from lowmem_rl.reports.sections.results import controls_beside, other_tasks
 from lowmem_rl.stats import PairedDifference
 from lowmem_rl.storage.run_reader import is_number, number, numbers, part
+from lowmem_rl.units import GIB
 
 Tone = Literal["good", "bad", "open"]
-GIB = 1024**3
 MUCH_TRUNCATED = 0.1
 FEW_INFORMATIVE = 0.2
 LAST_STEPS = 20

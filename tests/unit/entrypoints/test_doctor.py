@@ -16,8 +16,9 @@ from lowmem_rl.entrypoints.doctor import (
     check_python,
     is_ready,
 )
-from lowmem_rl.models.hardware import GIB, Machine, find_card
+from lowmem_rl.models.hardware import Machine, find_card
 from lowmem_rl.stack import TRIED
+from lowmem_rl.units import GIB
 
 LAPTOP = Machine(None, "cpu", 0, 0, "", 0, 8 * GIB, 4)
 WORKSTATION = Machine(find_card("a6000"), "NVIDIA RTX A6000", 47 * GIB, 46 * GIB, "580.95", 1, 64 * GIB, 16)

@@ -13,7 +13,7 @@ from lowmem_rl.errors import ConfigError
 from lowmem_rl.memory.accuracy import score
 from lowmem_rl.memory.estimate import UNVALIDATED
 from lowmem_rl.memory.measured_rows import LARGEST_FILE_BYTES, MeasuredRow, card_of, read_rows, workload_of_row
-from lowmem_rl.models.hardware import GIB
+from lowmem_rl.units import GIB
 
 ROW: dict[str, Any] = {
     "id": "one",

@@ -23,9 +23,10 @@ from lowmem_rl.memory.calibration import (
 )
 from lowmem_rl.memory.estimate import estimate
 from lowmem_rl.memory.workload import workload_of
-from lowmem_rl.models.hardware import CARDS, GIB
+from lowmem_rl.models.hardware import CARDS
 from lowmem_rl.models.lookup import load_shape
 from lowmem_rl.planning.overrides import with_overrides
+from lowmem_rl.units import GIB
 
 A6000 = CARDS["a6000"]
 SHAPE = load_shape("Qwen/Qwen2.5-7B-Instruct")

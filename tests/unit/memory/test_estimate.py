@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.memory.estimate import UNVALIDATED, MemoryEstimate, estimate
 from lowmem_rl.memory.workload import LINEAR_LAYERS, Workload, on_plain_trl, workload_of
-from lowmem_rl.models.hardware import CARDS, GIB
+from lowmem_rl.models.hardware import CARDS
 from lowmem_rl.models.lookup import CATALOGUE, ModelShape, load_shape
 from lowmem_rl.planning.overrides import with_overrides
+from lowmem_rl.units import GIB
 
 CARD = CARDS["a6000"]
 LARGE = load_shape("Qwen/Qwen2.5-7B-Instruct")

@@ -9,8 +9,9 @@ from lowmem_rl.errors import ConfigError
 from lowmem_rl.memory import activations, driver_overhead, generate_sampler, lowmem_sampler, terms
 from lowmem_rl.memory.estimate import estimate
 from lowmem_rl.memory.workload import Workload
-from lowmem_rl.models.hardware import CARDS, GIB
+from lowmem_rl.models.hardware import CARDS
 from lowmem_rl.models.lookup import load_shape
+from lowmem_rl.units import GIB
 
 SMALL = load_shape("Qwen/Qwen2.5-1.5B-Instruct")  # L 28, H 1536, I 8960, q 1536, k 256, V 151936, tied
 LARGE = load_shape("Qwen/Qwen2.5-7B-Instruct")  # L 28, H 3584, I 18944, q 3584, k 512, V 152064

@@ -5,7 +5,8 @@ import os
 import pytest
 
 from lowmem_rl.errors import UnknownName
-from lowmem_rl.models.hardware import CARDS, GIB, find_card, recognise, this_machine
+from lowmem_rl.models.hardware import CARDS, find_card, recognise, this_machine
+from lowmem_rl.units import GIB
 
 
 def test_every_card_offers_less_than_its_name_says_and_names_a_source() -> None:

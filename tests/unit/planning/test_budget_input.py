@@ -6,7 +6,7 @@ from hypothesis import given as forall
 from hypothesis import strategies as st
 
 from lowmem_rl.errors import ConfigError, UnknownName
-from lowmem_rl.models.hardware import CARDS, GIB, Machine, find_card
+from lowmem_rl.models.hardware import CARDS, Machine, find_card
 from lowmem_rl.planning.budget_input import (
     LARGEST_PROBE_BYTES,
     asked_place,
@@ -16,6 +16,7 @@ from lowmem_rl.planning.budget_input import (
     read_bytes,
     read_pass_rate,
 )
+from lowmem_rl.units import GIB
 
 
 @pytest.mark.parametrize(

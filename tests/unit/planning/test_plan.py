@@ -10,7 +10,7 @@ from lowmem_rl.config.presets import load_presets
 from lowmem_rl.config.rules import broken_rules
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.errors import DoesNotFit, NoSignal
-from lowmem_rl.models.hardware import CARDS, GIB, find_card
+from lowmem_rl.models.hardware import CARDS, find_card
 from lowmem_rl.models.lookup import load_shape
 from lowmem_rl.planning.frontier import JUDGES, signal_of
 from lowmem_rl.planning.gate import gate
@@ -19,6 +19,7 @@ from lowmem_rl.planning.plan import Plan, plan
 from lowmem_rl.planning.search import choose
 from lowmem_rl.rewards.reward_registry import REWARDS
 from lowmem_rl.signal.pass_rate import given, unknown
+from lowmem_rl.units import GIB
 
 A6000 = find_card("a6000")
 FIXED = (

@@ -4,10 +4,11 @@ from hypothesis import strategies as st
 
 from lowmem_rl.config.rules import broken_rules
 from lowmem_rl.config.run_config import RunConfig
-from lowmem_rl.models.hardware import CARDS, GIB, find_card
+from lowmem_rl.models.hardware import CARDS, find_card
 from lowmem_rl.models.lookup import CATALOGUE, load_shape
 from lowmem_rl.planning.overrides import PLANNED, divisors, planner_origins, with_overrides
 from lowmem_rl.planning.search import AS_FAST, PlanTarget, choose, resolve_auto
+from lowmem_rl.units import GIB
 
 AUTO = {"micro_batch": "auto", "rollout_rows": "auto", "checkpointing": "auto"}
 QWEN_7B = load_shape("Qwen/Qwen2.5-7B-Instruct")

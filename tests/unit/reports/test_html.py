@@ -20,7 +20,8 @@ from lowmem_rl.reports.sections.times import time_of
 from lowmem_rl.reports.sections.verdict import verdict_of
 from lowmem_rl.stats import compare_paired
 from lowmem_rl.storage.run_dir import RunDir, append_row, read_json, write_json
-from tests.run_maker import GIB, begin, make_run, metric_row
+from lowmem_rl.units import GIB
+from tests.run_maker import begin, make_run, metric_row
 
 AUDIT = {
     "step": 20,

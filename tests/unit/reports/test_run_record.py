@@ -6,7 +6,8 @@ from lowmem_rl.errors import RunDirError
 from lowmem_rl.reports.run_record import LENIENT, read_record
 from lowmem_rl.reports.sections.curves import learning_curve
 from lowmem_rl.storage.run_dir import RunDir, append_row, write_json
-from tests.run_maker import GIB, make_run, metric_row
+from lowmem_rl.units import GIB
+from tests.run_maker import make_run, metric_row
 
 
 def test_a_whole_run_is_read(tmp_path) -> None:
