@@ -6,7 +6,8 @@ The item is the unit everywhere: several samples of one item resemble each other
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import comb, sqrt
+from itertools import product
+from math import comb, exp, inf, lgamma, log, sqrt
 from random import Random
 from statistics import fmean, median
 
@@ -47,6 +48,19 @@ class PairedDifference:
     def is_distinguishable(self) -> bool:
         """True if chance alone would show such a difference in less than one of twenty comparisons."""
         return self.p_value < SIGNIFICANT
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """Two means, and their difference in standard errors (Welch 1947)."""
+
+    before: float
+    after: float
+    z: float
+
+    @property
+    def change(self) -> float:
+        return self.after - self.before
 
 
 def wilson(successes: float, trials: float) -> Interval:
@@ -168,6 +182,78 @@ def holm(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = highest
     return adjusted
+
+
+def shift(before: Sequence[float], after: Sequence[float]) -> Shift:
+    """Compares the means of two windows; each has at least two values."""
+    first, second = fmean(before), fmean(after)
+    error = sqrt(_variance(before, first) / len(before) + _variance(after, second) / len(after))
+    if error:
+        return Shift(first, second, (second - first) / error)
+    return Shift(first, second, 0.0 if first == second else inf if second > first else -inf)
+
+
+def errors_above(share: float, threshold: float, trials: float) -> float:
+    """Returns by how many standard errors a share is above a threshold (score test, as Wilson's interval)."""
+    return (share - threshold) / sqrt(threshold * (1 - threshold) / trials)
+
+
+def errors_between(before: float, trials_before: float, after: float, trials_after: float) -> float:
+    """Returns by how many standard errors the second share is above the first (pooled two-proportion test)."""
+    pooled = (before * trials_before + after * trials_after) / (trials_before + trials_after)
+    pooled = min(1.0, max(0.0, pooled))
+    error = sqrt(pooled * (1 - pooled) * (1 / trials_before + 1 / trials_after))
+    return (after - before) / error if error else 0.0
+
+
+def log_beta(a: float, b: float) -> float:
+    """Returns ln B(a, b)."""
+    return lgamma(a) + lgamma(b) - lgamma(a + b)
+
+
+BETA_MEANS, BETA_CONCENTRATIONS = (1e-4, 1 - 1e-4), (1e-2, 1e4)
+"""Limits of the mean and of a + b within which `likeliest_beta` searches."""
+BETA_GRID, BETA_ZOOMS = 24, 4
+
+
+def likeliest_beta(tally: Mapping[tuple[int, int], int]) -> tuple[float, float]:
+    """Returns (a, b) of the Beta distribution of pass rates under which the counts are likeliest.
+
+    `tally` has how often each (right, sampled) pair occurred. Empirical Bayes for the beta-binomial model (Skellam,
+    J. R. Stat. Soc. B 10, 1948), on a grid over log-odds of the mean and log of a + b that narrows around its best
+    point. A fixed prior for each prompt does not wear off with more prompts: under Jeffreys' prior two thousand
+    prompts without one right answer among eight still looked as if more than a quarter of their groups could teach.
+    """
+
+    def likelihood(point: tuple[float, float]) -> float:
+        """The log-likelihood, without the binomial coefficients: they do not depend on a and b."""
+        a, b = _beta_parameters(*point)
+        whole = log_beta(a, b)
+        return sum(times * (log_beta(a + k, b + n - k) - whole) for (k, n), times in tally.items())
+
+    log_odds = tuple(log(mean / (1 - mean)) for mean in BETA_MEANS)
+    log_concentrations = tuple(map(log, BETA_CONCENTRATIONS))
+    best = (0.0, 0.0)
+    for _ in range(BETA_ZOOMS):
+        best = max(product(_grid(*log_odds), _grid(*log_concentrations)), key=likelihood)
+        log_odds = _narrowed(best[0], *log_odds)
+        log_concentrations = _narrowed(best[1], *log_concentrations)
+    return _beta_parameters(*best)
+
+
+def _beta_parameters(log_odds: float, log_concentration: float) -> tuple[float, float]:
+    mean, concentration = 1 / (1 + exp(-log_odds)), exp(log_concentration)
+    return mean * concentration, (1 - mean) * concentration
+
+
+def _grid(low: float, high: float) -> list[float]:
+    return [low + (high - low) * i / (BETA_GRID - 1) for i in range(BETA_GRID)]
+
+
+def _narrowed(centre: float, low: float, high: float) -> tuple[float, float]:
+    """Returns one grid step to each side of the centre, within the old limits."""
+    step = (high - low) / (BETA_GRID - 1)
+    return max(low, centre - step), min(high, centre + step)
 
 
 def _variance(values: Sequence[float], mean: float) -> float:

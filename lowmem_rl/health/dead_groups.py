@@ -4,12 +4,13 @@ At a mean pass rate p groups are dead the more often the more the prompts' own r
 for very uneven prompts, Beta(p/2, (1-p)/2): more dead groups than these are not the pass rate's doing.
 """
 
-from math import exp, lgamma
+from math import exp
 from statistics import fmean
 
 from lowmem_rl.health.detector import Detector, HealthFinding, Requirements
 from lowmem_rl.health.history import Group, RunHistory
-from lowmem_rl.health.significance import SOLVED, SURE, WINDOW, confidence, errors_above
+from lowmem_rl.health.significance import SOLVED, SURE, WINDOW, confidence
+from lowmem_rl.stats import errors_above, log_beta
 
 NAME = "dead_groups"
 LONG_WINDOW = 2 * WINDOW
@@ -49,12 +50,8 @@ def uneven_share(pass_rate: float, group_size: int) -> float:
     if not 0 < pass_rate < 1:
         return 0.0
     a, b = CONCENTRATION * pass_rate, CONCENTRATION * (1 - pass_rate)
-    dead = exp(_log_beta(a + group_size, b) - _log_beta(a, b)) + exp(_log_beta(a, b + group_size) - _log_beta(a, b))
+    dead = exp(log_beta(a + group_size, b) - log_beta(a, b)) + exp(log_beta(a, b + group_size) - log_beta(a, b))
     return max(0.0, 1 - dead)
-
-
-def _log_beta(a: float, b: float) -> float:
-    return lgamma(a) + lgamma(b) - lgamma(a + b)
 
 
 def _cure(record: RunHistory, *, is_beyond: bool) -> str:

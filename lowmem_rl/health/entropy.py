@@ -8,7 +8,8 @@ from statistics import fmean
 
 from lowmem_rl.health.detector import Detector, HealthFinding, Requirements
 from lowmem_rl.health.history import RunHistory
-from lowmem_rl.health.significance import SOLVED, START, SURE, WINDOW, confidence, errors_above
+from lowmem_rl.health.significance import SOLVED, START, SURE, WINDOW, confidence
+from lowmem_rl.stats import errors_above
 
 NAME = "entropy_collapse"
 COLLAPSED_NATS, COLLAPSED_SHARE = 0.01, 0.2

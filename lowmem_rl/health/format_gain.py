@@ -3,7 +3,8 @@
 from lowmem_rl.health.detector import Detector, HealthFinding, Requirements
 from lowmem_rl.health.format_rewards import form_scores
 from lowmem_rl.health.history import RunHistory
-from lowmem_rl.health.significance import START, SURE, SURELY_MOVED, WINDOW, Shift, confidence, shift
+from lowmem_rl.health.significance import START, SURE, SURELY_MOVED, WINDOW, confidence
+from lowmem_rl.stats import Shift, shift
 
 NAME = "format_gain"
 RISE, FALL = 0.1, 0.05

@@ -8,8 +8,9 @@ from statistics import fmean
 
 from lowmem_rl.health.detector import Detector, HealthFinding, Requirements
 from lowmem_rl.health.history import RunHistory, Sample
-from lowmem_rl.health.significance import SURE, confidence, errors_above
+from lowmem_rl.health.significance import SURE, confidence
 from lowmem_rl.health.text_quality import ALIEN_SHARE, alien_share, is_broken, scripts_of
+from lowmem_rl.stats import errors_above
 
 NAME = "gibberish"
 FEWEST_PROMPTS = 4

@@ -7,16 +7,8 @@ sampled completions, judged by nobody who pays, and greedy accuracy on held-out 
 from lowmem_rl.health.detector import Detector, HealthFinding, Requirements
 from lowmem_rl.health.format_rewards import form_scores
 from lowmem_rl.health.history import EvalPoint, RunHistory, numbers, score_in
-from lowmem_rl.health.significance import (
-    START,
-    SURE,
-    SURELY_MOVED,
-    WINDOW,
-    Shift,
-    confidence,
-    errors_between,
-    shift,
-)
+from lowmem_rl.health.significance import START, SURE, SURELY_MOVED, WINDOW, confidence
+from lowmem_rl.stats import Shift, errors_between, shift
 from lowmem_rl.storage.run_dir import Row
 
 NAME = "reward_hacking"

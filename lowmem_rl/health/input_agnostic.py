@@ -7,7 +7,8 @@ from collections import Counter
 
 from lowmem_rl.health.detector import Detector, HealthFinding, Requirements
 from lowmem_rl.health.history import RunHistory
-from lowmem_rl.health.significance import confidence, errors_above
+from lowmem_rl.health.significance import confidence
+from lowmem_rl.stats import errors_above
 
 NAME = "input_agnostic"
 FEWEST_PROMPTS, FEWEST_ANSWERS = 8, 3

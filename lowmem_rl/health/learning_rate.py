@@ -6,7 +6,8 @@ from statistics import fmean, median
 from lowmem_rl.health.detector import Detector, HealthFinding, Requirements
 from lowmem_rl.health.history import RunHistory, numbers
 from lowmem_rl.health.kl import FAR_NATS, distance
-from lowmem_rl.health.significance import SOLVED, SURELY_MOVED, WINDOW, confidence, errors_between, shift
+from lowmem_rl.health.significance import SOLVED, SURELY_MOVED, WINDOW, confidence
+from lowmem_rl.stats import errors_between, shift
 from lowmem_rl.storage.run_dir import Row
 
 HEAD = 2

@@ -2,7 +2,8 @@
 
 from lowmem_rl.health.detector import Detector, HealthFinding, Requirements
 from lowmem_rl.health.history import RunHistory
-from lowmem_rl.health.significance import START, SURELY_MOVED, WINDOW, confidence, shift
+from lowmem_rl.health.significance import START, SURELY_MOVED, WINDOW, confidence
+from lowmem_rl.stats import shift
 
 GROWN, SHRUNK = 2.0, 0.5
 GAINED = 1.0

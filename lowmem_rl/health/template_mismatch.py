@@ -11,7 +11,8 @@ from lowmem_rl.health.dead_reward import is_dead, rounds_to_tell
 from lowmem_rl.health.detector import Detector, HealthFinding, Requirements
 from lowmem_rl.health.format_rewards import form_scores
 from lowmem_rl.health.history import RunHistory, Sample
-from lowmem_rl.health.significance import SURE, confidence, errors_above
+from lowmem_rl.health.significance import SURE, confidence
+from lowmem_rl.stats import errors_above
 
 NAME = "template_mismatch"
 FEWEST_PROMPTS = 4

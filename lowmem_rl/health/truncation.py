@@ -7,7 +7,8 @@ from statistics import fmean
 
 from lowmem_rl.health.detector import Detector, HealthFinding, Requirements
 from lowmem_rl.health.history import RunHistory
-from lowmem_rl.health.significance import SURE, WINDOW, confidence, errors_above
+from lowmem_rl.health.significance import SURE, WINDOW, confidence
+from lowmem_rl.stats import errors_above
 
 NAME = "truncation_wall"
 COMMON, NEARLY_ALL = 0.5, 0.8

@@ -11,7 +11,7 @@ from math import exp, fsum
 from typing import Literal
 
 from lowmem_rl.errors import ConfigError
-from lowmem_rl.signal.spread import likeliest_beta, log_beta
+from lowmem_rl.stats import likeliest_beta, log_beta
 
 
 @dataclass(frozen=True, slots=True)

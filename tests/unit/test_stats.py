@@ -1,6 +1,7 @@
 import random
 from functools import cache
 from itertools import combinations
+from math import inf
 
 import numpy as np
 import pytest
@@ -14,10 +15,13 @@ from lowmem_rl.stats import (
     clustered_mean,
     clustered_share,
     compare_paired,
+    errors_above,
+    errors_between,
     holm,
     maj_at_k,
     mcnemar,
     pass_at_k,
+    shift,
     wilson,
 )
 
@@ -203,3 +207,23 @@ def test_the_interval_of_a_median_lies_within_the_values_and_narrows_with_more_o
 
 def test_equal_values_have_no_interval_around_their_median() -> None:
     assert bootstrap_median([2.0] * 5) == Interval(2.0, 2.0)
+
+
+def test_two_windows_differ_by_welch() -> None:
+    moved = shift([1.0, 3.0], [4.0, 6.0])  # variances of 2, each mean's 1: 3 / sqrt(2)
+    assert (moved.before, moved.after, moved.change) == (2.0, 5.0, 3.0)
+    assert moved.z == pytest.approx(2.1213, abs=1e-4)
+
+
+def test_windows_without_noise_are_the_same_or_surely_different() -> None:
+    assert [shift([1.0, 1.0], [after] * 3).z for after in (0.0, 1.0, 2.0)] == [-inf, 0.0, inf]
+
+
+def test_a_share_is_held_against_its_threshold() -> None:
+    assert errors_above(0.75, 0.5, 16) == pytest.approx(2.0)  # 0.25 / sqrt(0.25 / 16)
+
+
+def test_two_shares_are_pooled() -> None:
+    assert errors_between(0.5, 16, 0.5, 80) == 0.0
+    assert errors_between(0.0, 16, 0.0, 80) == 0.0
+    assert errors_between(0.4, 16, 0.0, 80) == pytest.approx(-5.855, abs=0.001)  # pooled 1/15
