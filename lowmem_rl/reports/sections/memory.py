@@ -4,8 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from lowmem_rl.reports.escape import Fact, one_line
-from lowmem_rl.reports.run_record import RunRecord, is_number, numbers, part
-from lowmem_rl.reports.sections.charts import GIB
+from lowmem_rl.reports.run_record import RunRecord
 from lowmem_rl.storage.run_reader import is_number, numbers, part
 from lowmem_rl.units import GIB
 
