@@ -14,7 +14,7 @@ from lowmem_rl.storage.run_dir import RunDir
 
 with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
     import_unsloth()
-    from lowmem_rl.checkpointing.resume import read_composed
+    from lowmem_rl.checkpointing.resume_config import read_composed
     from lowmem_rl.entrypoints import train as story
 
 

@@ -121,7 +121,7 @@ class RunRequest:
 
         Raises `RunDirError` where there is none, `ConfigError` for what would make it another run.
         """
-        from lowmem_rl.checkpointing.resume import read_composed, with_changes
+        from lowmem_rl.checkpointing.resume_config import read_composed, with_changes
         from lowmem_rl.config.compose import named_layers
         from lowmem_rl.config.user_code import check_allowed
         from lowmem_rl.storage.run_dir import RunDir

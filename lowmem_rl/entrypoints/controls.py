@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lowmem_rl.checkpointing.resume import read_composed
+from lowmem_rl.checkpointing.resume_config import read_composed
 from lowmem_rl.config.compose import ResolvedConfig
 from lowmem_rl.config.keys import REWARDS
 from lowmem_rl.config.run_config import RunConfig

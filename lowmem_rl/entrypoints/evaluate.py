@@ -25,9 +25,10 @@ from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.models.lookup import check_length, load_shape
 from lowmem_rl.storage.lock import exclusive, locked
 from lowmem_rl.storage.run_dir import Row, RunDir, default_path, read_json, write_json
+from lowmem_rl.storage.run_reader import RunReader
 from lowmem_rl.telemetry.events import EvalEnded, EvalProgressed, Listener, Note, PhaseStarted
 from lowmem_rl.telemetry.output_capture import capture_library_output
-from lowmem_rl.training.eval_schedule import file_name, read_reported
+from lowmem_rl.training.eval_schedule import file_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ def run_eval(
     run_dir = _place(target, config, out)
     one_alone = locked(run_dir.eval_lock, lambda text: listen(Note(text)))
     with one_alone, capture_library_output(run_dir.log), _told_if_interrupted(run_dir):
-        read_reported(run_dir)  # what cannot be added to is refused before anything is asked
+        RunReader(run_dir).evaluations_to_extend()  # what cannot be added to is refused before anything is asked
         listen(PhaseStarted(f"loading {target.name}"))
         device = device_on(machine, config)
         prepare_process(config, device)
@@ -123,7 +124,7 @@ def _name(target: EvalTarget, task: str) -> str:
 def _write(run_dir: RunDir, name: str, target: EvalTarget, result: EvalResult) -> None:
     entry: Row = {"name": name, "target": target.name, **result.to_json()}
     with exclusive(run_dir.path):  # a training may be writing there
-        told = read_reported(run_dir)
+        told = RunReader(run_dir).evaluations_to_extend()
         others = [other for other in told.get("later") or [] if isinstance(other, dict) and other.get("name") != name]
         write_json(run_dir.evaluations, told | {"later": [*others, entry]})
 

@@ -9,9 +9,9 @@ from lowmem_rl.checkpointing.resume import (
     environment_change_notes,
     previous_findings_note,
     restore_run_dir,
-    save_config_changes,
     used_force,
 )
+from lowmem_rl.checkpointing.resume_config import save_config_changes
 from lowmem_rl.config.compose import ResolvedConfig
 from lowmem_rl.entrypoints.preflight import PreparedRun
 from lowmem_rl.errors import DoesNotFit, RunDirError

@@ -50,7 +50,7 @@ def resume(
 ) -> RunResult | None:
     """Continues the run in `out`, exactly, and returns what it was worth; None if it is finished already.
 
-    `composed` is what `checkpointing.resume.read_composed` found there. Raises as `run` does, and `RunDirError` for a
+    `composed` is what `resume_config.read_composed` found there. Raises as `run` does, and `RunDirError` for a
     directory that is in use, damaged, or of another version.
     """
     run_dir, listen = RunDir(out), isolate_listener(listen)

@@ -3,8 +3,6 @@
 All of it can be read back: a run that was stopped in the middle of an evaluation continues there.
 """
 
-import json
-import operator
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +14,7 @@ from lowmem_rl.checkpointing.trainer_state import TrainerLike
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.rng import preserved_rng
 from lowmem_rl.engine.sampler import Sampler
-from lowmem_rl.errors import RewardError, RunDirError
+from lowmem_rl.errors import RewardError
 from lowmem_rl.evaluation.eval_items import read_items
 from lowmem_rl.evaluation.eval_result import EvalResult
 from lowmem_rl.evaluation.eval_set import EvalSet
@@ -26,7 +24,8 @@ from lowmem_rl.evaluation.summary import compare
 from lowmem_rl.stats import wilson
 from lowmem_rl.storage.disk import write_dir_atomic
 from lowmem_rl.storage.lock import exclusive
-from lowmem_rl.storage.run_dir import Row, RunDir, read_json, write_json
+from lowmem_rl.storage.run_dir import Row, RunDir, write_json
+from lowmem_rl.storage.run_reader import RunReader
 from lowmem_rl.telemetry.events import EvalEnded, EvalProgressed, Listener, Note
 
 Protect = Callable[[Callable[[], str]], AbstractContextManager[None]]
@@ -80,7 +79,7 @@ class EvalSchedule:
         self.own, *self.further = (
             questions_with_room(sampler.policy, asked, lambda text: listen(Note(text))) for asked in (own, *further)
         )
-        self.reported = read_reported(run_dir)
+        self.reported = RunReader(run_dir).evaluations_to_extend()
 
     @property
     def best(self) -> BestCheckpoint | None:
@@ -197,35 +196,9 @@ class EvalSchedule:
 
     def _write(self, **parts: Any) -> None:
         with exclusive(self.run_dir.path):  # what `lowmem-rl eval` has added in the meantime stays
-            later = read_reported(self.run_dir).get("later")
+            later = RunReader(self.run_dir).evaluations_to_extend().get("later")
             self.reported |= parts | ({"later": later} if later else {})
             write_json(self.run_dir.evaluations, self.reported)
-
-
-def read_reported(run_dir: RunDir) -> Row:
-    """Returns what eval.json holds, with every part of a run's, empty where it lacks one. Raises `RunDirError`."""
-    empty: Row = {"before": None, "during": [], "after": None, "comparison": None, "best": None, "out_of_domain": {}}
-    written = read_json(run_dir.evaluations) if run_dir.evaluations.exists() else {}
-    cure = "Remove it, or take the run's own file."
-    if not isinstance(written, dict):
-        raise RunDirError(f"{run_dir.evaluations} holds no JSON object.", hint=cure)
-    reported = empty | written
-    try:
-        _check(reported)
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise RunDirError(f"{run_dir.evaluations} holds no evaluations of a run.", hint=cure) from error
-    return reported
-
-
-def _check(reported: Row) -> None:
-    """Raises what comes of it where a part is not of the kind that this file reads without a look."""
-    for result in reported["during"]:
-        operator.index(result["step"])
-    for found in reported["out_of_domain"].values():
-        found.get(BEFORE)
-    if reported["best"]:
-        BestCheckpoint.from_json(reported["best"])
-    json.dumps(reported, allow_nan=False)  # NaN and infinity can be read, and not be written again
 
 
 def file_name(task: str) -> str:
