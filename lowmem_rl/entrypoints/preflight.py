@@ -1,4 +1,4 @@
-"""Everything that can be found wrong before the model is loaded."""
+"""Checks everything that can be checked before the model is loaded."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ from lowmem_rl.tasks.task_registry import load_task
 from lowmem_rl.telemetry.trackers import check_trackers
 
 TRIED_GOLDS = 20
-"""Examples the rewards are tried on before a model is loaded."""
+"""Examples on which the rewards are tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +44,22 @@ class PreparedRun:
 
     plan: Plan
     overridden: tuple[LowMemError, ...]
-    """Refusals that --force has overridden."""
+    """Refusals that --force overrides."""
     device: Device
     rewards: RewardSet
     judge: Grader
     rates: Rates
-    """Pass rates that the order of the prompts begins with."""
+    """Pass rates with which the order of the prompts starts."""
     train: tuple[Example, ...]
     test: tuple[Example, ...]
     further: tuple[EvalSet, ...]
-    """What is asked of the tasks of eval.tasks."""
+    """The evaluations of eval.tasks."""
     notes: tuple[str, ...]
-    """What the user should know, and what keeps nothing from starting."""
+    """What the user should know; nothing that keeps the run from starting."""
 
 
 def prepare(composed: ResolvedConfig, *, force: bool = False, pass_rate: PassRate | None = None) -> PreparedRun:
-    """Returns what the run needs besides the model; `pass_rate` is what is known of it, for the gate.
+    """Returns what the run needs apart from the model; `pass_rate` is what is known of it, for the gate.
 
     Raises `ConfigError`, `TaskError`, `RewardError`, `SetupError`, `DoesNotFit` or `NoSignal`, in the
     order in which they cost time.
@@ -95,7 +95,7 @@ def _overridable(check: Callable[[], None], *, force: bool) -> tuple[LowMemError
 
 
 def check_order(config: RunConfig, train: Sequence[Example], rates: Rates) -> list[str]:
-    """Returns what is to be known of the order. Raises `TaskError` for examples that do not say how hard they are."""
+    """Returns notes on the order. Raises `TaskError` for examples without a difficulty."""
     curriculum = config.curriculum
     if curriculum.by == "none" or (curriculum.how == "window" and not rates):
         return []
@@ -107,7 +107,7 @@ def check_order(config: RunConfig, train: Sequence[Example], rates: Rates) -> li
 
 
 def other_model_notes(config: RunConfig) -> list[str]:
-    """Returns a note where the pass rates are known to be another model's."""
+    """Returns a note if the pass rates are known to be another model's."""
     path = config.curriculum.rates
     probed = read_json(Path(path).expanduser()).get("model") if path else None
     return [f"the pass rates in {path} are those of {probed}"] if probed not in (None, config.model.name) else []
@@ -127,33 +127,33 @@ def check_scoring(config: RunConfig, rewards: RewardSet, task: Task, train: Sequ
 def check_sample(
     config: RunConfig, rewards: RewardSet, task: Task, train: Sequence[Example], test: Sequence[Example]
 ) -> None:
-    """Raises `TaskError` for rewards that do not judge the task, golds not paid, spoiled ones paid, repeats, leaks.
+    """Raises `TaskError` for rewards without a grader of the task, unpaid golds, paid wrong answers, repeats, leaks.
 
-    A control run, which reads no answers on purpose, is not asked to tell right from wrong.
+    A control run, which reads no answers on purpose, does not have to tell right from wrong.
     """
     is_control = bool(control_notes(rewards, task, train))
     tried = RewardSet((), ()) if is_control else without_model(rewards)
     found = check_examples(task, tried, train, test, TRIED_GOLDS)
-    # Whether there is a judge is asked of all rewards, also of those that need the model.
+    # Rewards that need the model count as graders, too.
     unjudged = list(check_judges(task, tried))
-    apart = [finding for finding in found if finding not in unjudged]
-    refuse_task(config.task.name, [*apart, *(() if is_control else check_judges(task, rewards))])
+    others = [finding for finding in found if finding not in unjudged]
+    refuse_task(config.task.name, [*others, *(() if is_control else check_judges(task, rewards))])
 
 
 def control_notes(rewards: RewardSet, task: Task, train: Sequence[Example]) -> list[str]:
-    """Returns a note on a run whose rewards read no answers: they hold no judge of the task, and tell none apart."""
+    """Returns a note on a run whose rewards read no answers: they hold no grader of the task."""
     unjudged = [finding.what for finding in check_judges(task, rewards)]
-    return [] if unjudged and _tell_apart(without_model(rewards), task, train) else unjudged
+    return [] if unjudged and _read_answers(without_model(rewards), task, train) else unjudged
 
 
-def _tell_apart(rewards: RewardSet, task: Task, train: Sequence[Example]) -> bool:
-    """Says whether a perfect completion earns more than one that is spoiled."""
+def _read_answers(rewards: RewardSet, task: Task, train: Sequence[Example]) -> bool:
+    """Returns whether a perfect completion earns more than a spoiled one."""
     reads = any(reward.kind == "merit" for reward in rewards.rewards)
     return reads and not any(check_spoiled(task, rewards, train[:TRIED_GOLDS]))
 
 
 def check_settings(config: RunConfig) -> tuple[RewardSet, Task]:
-    """Checks what needs no card, no network and no data: names, code of the user's, the model's length."""
+    """Checks what needs no card, no network and no data: names, user code, the model's length."""
     rewards, task = load_reward_set(config.rewards), load_task(config.task)
     for name in config.eval.tasks:
         load_task(another_task(config, name))
@@ -170,7 +170,7 @@ def plan_here(config: RunConfig, machine: Machine, pass_rate: PassRate | None = 
 
 
 def plan_anywhere(composed: ResolvedConfig, pass_rate: PassRate | None = None) -> Plan:
-    """Returns the plan on this machine's card, or on the preset's where this machine has none."""
+    """Returns the plan on this machine's card, or on the preset's if this machine has none."""
     machine, config = this_machine(), composed.config
     if machine.has_gpu or composed.card == "cpu":
         return plan_here(config, machine, pass_rate)
@@ -179,7 +179,7 @@ def plan_anywhere(composed: ResolvedConfig, pass_rate: PassRate | None = None) -
 
 
 def check_weights(config: RunConfig) -> None:
-    """Raises `SetupError` or `ConfigError` for a model that cannot be loaded, before the loader finds out slowly."""
+    """Raises `SetupError` or `ConfigError` for a model that cannot be loaded."""
     model_path(config.model.name)
     if config.model.checkpoint == "plain" or config.model.bits == 16:  # else Unsloth loads another name
         check_fetched(config.model.name, config.model.revision)
@@ -197,13 +197,13 @@ def check_card(composed: ResolvedConfig, machine: Machine) -> None:
 
 
 def further_questions(config: RunConfig) -> tuple[EvalSet, ...]:
-    """Returns what is asked of each further task, the run's own left out. Raises as `held_out` does."""
+    """Returns the evaluation of each further task, without the run's own. Raises as `held_out` does."""
     names = [name for name in dict.fromkeys(config.eval.tasks) if name != config.task.name]
     return tuple(held_out(config, another_task(config, name)) for name in names)
 
 
 def load_examples(config: RunConfig, task: Task, rates: Rates) -> tuple[list[Example], list[Example]]:
-    """Returns the training examples a run can ask, and the held-out ones it is judged by. Raises `TaskError`."""
+    """Returns the training examples and the held-out ones. Raises `TaskError`."""
     levels = config.task.levels
     most = examples_to_draw(config, rates)
     train = draw_examples(task, Selection("train", config.task.limit, levels, config.seed), most)
