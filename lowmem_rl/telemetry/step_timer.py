@@ -25,10 +25,13 @@ class StepTimer:
 
     def __init__(self, device: Device) -> None:
         self.is_gpu = device.is_gpu
+        self.restart()
         self.is_between = True
-        self.open = [OTHER]
+
+    def restart(self) -> None:
+        """Begins a step."""
+        self.is_between, self.open, self.began_s = False, [OTHER], time.monotonic()
         self.marks: list[tuple[str, Mark]] = []
-        self.began_s = 0.0
 
     def read(self) -> dict[str, float]:
         """Returns the seconds of the step so far, whole and by phase, as metric rows name them."""
@@ -46,7 +49,7 @@ class StepTimer:
     def phase(self, name: str) -> Iterator[None]:
         """Counts what runs inside as a phase."""
         if self.is_between:
-            self.is_between, self.marks, self.began_s = False, [], time.monotonic()
+            self.restart()
         self.open.append(name)
         self._mark()
         try:
@@ -61,12 +64,14 @@ class StepTimer:
         self.is_between = True
 
     def _mark(self) -> None:
-        """Notes what runs from here on."""
-        if self.is_gpu:
-            import torch
+        """Notes what runs from now on."""
+        self.marks.append((self.open[-1], self._now()))
 
-            now = torch.cuda.Event(enable_timing=True)
-            now.record()
-        else:
-            now = time.monotonic()
-        self.marks.append((self.open[-1], now))
+    def _now(self) -> Mark:
+        if not self.is_gpu:
+            return time.monotonic()
+        import torch
+
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
