@@ -26,7 +26,7 @@ NAME = re.compile(r"step-(\d{6,})")
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint that is whole: everything a run needs to go on after `step`."""
+    """A checkpoint that is whole: everything that a run needs to resume after `step`."""
 
     path: Path
     step: int

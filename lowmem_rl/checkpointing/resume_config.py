@@ -25,7 +25,7 @@ _MAY_CHANGE = ("logging.", "health.", "eval.every", "eval.batch")
 def read_composed(run_dir: RunDir) -> ResolvedConfig:
     """Returns the configuration of a run from its directory. Raises `RunDirError`.
 
-    Every value's origin is the file: whoever resumes the run has not named it.
+    Every value's origin is the file: the command that resumes the run has not named it.
     """
     if not run_dir.config.exists():
         raise RunDirError(

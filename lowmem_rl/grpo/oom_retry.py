@@ -16,7 +16,7 @@ TOKEN_MEANS = ("entropy", "kl", "clip_ratio/low_mean", "clip_ratio/high_mean", "
 
 @dataclass
 class StepSnapshot:
-    """What a step changes besides gradients, as it was before."""
+    """What a step changes apart from gradients, as it was before."""
 
     random: Mapping[str, Any]
     """Random states: dropout draws from them."""

@@ -23,7 +23,7 @@ TIMES_ASKED = 2
 
 
 def rates_of(config: RunConfig) -> Rates:
-    """Returns the pass rates that the run's order begins with, none where it names no file. Raises `TaskError`."""
+    """Returns the pass rates that the run's order starts with, none if it names no file. Raises `TaskError`."""
     path = config.curriculum.rates
     return read_rates(Path(path).expanduser(), config.task.name) if path else {}
 

@@ -109,7 +109,7 @@ def _higher(one: Footprint, other: Footprint) -> Footprint:
 
 
 def measures_phases_apart(device: Device) -> bool:
-    """Says whether a phase's peak can be told from earlier ones': on a GPU always, on a CPU where Linux lets it."""
+    """Returns whether each phase has a peak of its own: on a GPU always, on a CPU if Linux allows it."""
     return device.is_gpu or _restart_peak_of_process()
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from trl import GRPOTrainer as TrlTrainer
 else:
-    TrlTrainer = object  # joined with a trainer's class by whoever makes it
+    TrlTrainer = object  # the real base comes when the classes are joined
 
 
 class PhaseTimer(Protocol):

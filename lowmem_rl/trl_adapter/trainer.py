@@ -49,7 +49,7 @@ class SampledBatch:
 
 @dataclass(frozen=True, slots=True)
 class TrainerSetup:
-    """What a trainer is made of besides its policy."""
+    """What a trainer is made of, without its policy."""
 
     config: RunConfig
     sampler: Sampler

@@ -280,7 +280,7 @@ class UpdateMixin(TrlTrainer):
             # It makes its two numbers with the first loss: between them memory must not run out.
             self.accelerator.scaler.scale(torch.zeros((), device=self.accelerator.device))
             # torch's fused AdamW would look for overflows itself, and accelerate would take a step that was skipped
-            # for one that was made: the schedule would go on.
+            # for one that was made: the schedule would continue.
             optimizer._step_supports_amp_scaling = False
         return optimizer
 
