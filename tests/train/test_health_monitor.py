@@ -59,7 +59,7 @@ def test_a_run_that_is_to_stop_ends_saved_and_names_finding_steps_and_cure(cli_h
     run = RunDir(tmp_path / "run")
     assert done.code == 5
     assert "Step 1: gibberish, steps 1 to 1." in done.stderr
-    assert "--resume --set health.action=warn goes on" in done.stderr
+    assert "--resume --set health.action=warn continues" in done.stderr
     assert "hint: Try the model untrained" in done.stderr
     assert "Traceback" not in done.stderr
     assert (run.adapter / WEIGHTS).is_file()
