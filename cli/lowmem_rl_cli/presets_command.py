@@ -47,7 +47,7 @@ def explain_key(
     key: Annotated[str | None, typer.Argument(help="A key or section; all keys where left out.", metavar="KEY")] = None,
 ) -> None:
     """Explain a setting: meaning, range, default, presets."""
-    from lowmem_rl.config.keys import cure_for_unknown, find_key, known_keys, sections
+    from lowmem_rl.config.keys import find_key, fix_for_unknown, known_keys, sections
     from lowmem_rl.errors import ConfigError
 
     if key is None or key in sections():
@@ -56,7 +56,7 @@ def explain_key(
     elif found := find_key(key):
         console.show(_in_full(found))
     else:
-        raise ConfigError(f"There is no key named {key!r}.", hint=cure_for_unknown(key))
+        raise ConfigError(f"There is no key named {key!r}.", hint=fix_for_unknown(key))
 
 
 @app.command("copy")

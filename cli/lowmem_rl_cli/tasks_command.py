@@ -115,7 +115,7 @@ def _as_asked(request: RunRequest) -> "tuple[RunConfig, str | None]":
     wanted = {"task.prompt": own["prompt"]} | {f"rewards.{name}": 1.0 for name in own["rewards"]}
     fitting = ConfigLayer("the task", wanted, replaces_rewards=bool(own["rewards"]))
     merged = merge([defaults(), fitting, *layers])
-    run = validate(merged, [mistake for layer in layers for mistake in layer.mistakes])
+    run = validate(merged, [mistake for layer in layers for mistake in layer.problems])
     check_allowed({name: merged[f"rewards.{name}"].origin for name in run.rewards}, allow_code=request.allow_code)
     return run, None if merged["model.name"].origin == "default" else run.model.name
 

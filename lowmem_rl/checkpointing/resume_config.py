@@ -40,7 +40,7 @@ def with_changes(saved: ResolvedConfig, layers: Sequence[ConfigLayer]) -> Resolv
     merged = merge([ConfigLayer(saved.origins["seed"], old), *layers])
     # What the planner chose once stays chosen.
     chosen = {key: entry._replace(value=old[key]) for key, entry in merged.items() if entry.value == "auto"}
-    config = validate(merged | chosen, [problem for layer in layers for problem in layer.mistakes])
+    config = validate(merged | chosen, [problem for layer in layers for problem in layer.problems])
     new = flatten(config.model_dump())
     changed = [key for key in old | new if old.get(key) != new.get(key)]
     refused = [_refusal(key, old, merged) for key in changed if not key.startswith(_MAY_CHANGE)]

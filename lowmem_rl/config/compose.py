@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from lowmem_rl.config.keys import REWARDS, cure_for_unknown, find_key, is_known, sections
+from lowmem_rl.config.keys import REWARDS, find_key, fix_for_unknown, is_known, sections
 from lowmem_rl.config.presets import load_preset
 from lowmem_rl.config.rules import broken_rules
 from lowmem_rl.config.run_config import RunConfig
@@ -28,21 +28,21 @@ TASK_DATA = ("task.levels", "task.path", "task.hub", "task.subset", "task.column
 
 
 class ConfigProblem(NamedTuple):
-    """What is wrong, and the cure."""
+    """What is wrong, and the fix."""
 
     what: str
-    cure: str
+    fix: str
 
 
 @dataclass(frozen=True, slots=True)
 class ConfigLayer:
-    """Raw values by dotted key, from one place; `mistakes` are what could not even be read."""
+    """Raw values by dotted key, from one place; `problems` are what could not even be read."""
 
     origin: str
     values: Mapping[str, object]
     replaces_rewards: bool = False
     """Drops the rewards below instead of merging with them by name."""
-    mistakes: tuple[ConfigProblem, ...] = ()
+    problems: tuple[ConfigProblem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def resolve(
     base = _base(preset, fallback, files)
     layers = [*base.layers, *(file.layer for file in files), read_assignments("--set", settings), *flags]
     merged = merge([defaults(), *layers])
-    config = validate(merged, [mistake for layer in layers for mistake in layer.mistakes])
+    config = validate(merged, [mistake for layer in layers for mistake in layer.problems])
     origins = {key: merged[key].origin for key in flatten(config.model_dump())}
     return ResolvedConfig(config, origins, base.name, base.card)
 
@@ -242,10 +242,10 @@ def validate(merged: Mapping[str, SettingEntry], mistakes: Sequence[ConfigProble
 
 
 def as_one_error(mistakes: Sequence[ConfigProblem]) -> ConfigError:
-    """Returns one error: a single mistake with its cure as the hint, several as a list."""
+    """Returns one error: a single mistake with its fix as the hint, several as a list."""
     if len(mistakes) == 1:
-        return ConfigError(_sentence(mistakes[0].what), hint=_sentence(mistakes[0].cure))
-    lines = [f"  {_sentence(what)} {_sentence(cure)}" for what, cure in mistakes]
+        return ConfigError(_sentence(mistakes[0].what), hint=_sentence(mistakes[0].fix))
+    lines = [f"  {_sentence(what)} {_sentence(fix)}" for what, fix in mistakes]
     return ConfigError(
         "\n".join([f"{len(mistakes)} mistakes in the configuration:", *lines]),
         hint="`lowmem-rl presets explain KEY` tells what a key takes.",
@@ -278,7 +278,7 @@ def _refuse(key: str, entry: SettingEntry) -> ConfigProblem | None:
         example = f"{key}.boxed_answer" if key == REWARDS else sections()[key][0]
         return _mistake(key, entry, "is a section, not a key", f"Set a key of it, such as {example}")
     if not is_known(key):
-        return _mistake(key, entry, "there is no such key", cure_for_unknown(key))
+        return _mistake(key, entry, "there is no such key", fix_for_unknown(key))
     if _is_hostile(key) or _is_hostile(entry.value):
         return _mistake(key, entry, "holds control characters, broken Unicode or a gigantic number", "Take them out.")
     return None
@@ -312,13 +312,13 @@ def _cure_for_value(key: str, problem: str) -> str:
 def _rule_mistakes(config: RunConfig, merged: Mapping[str, SettingEntry]) -> Iterator[ConfigProblem]:
     for rule in broken_rules(config):
         if rule.key in merged:
-            yield _mistake(rule.key, merged[rule.key], rule.what, _capital(rule.cure))
+            yield _mistake(rule.key, merged[rule.key], rule.what, _capital(rule.fix))
         else:
-            yield ConfigProblem(f"{rule.key}: {rule.what}", _capital(rule.cure))
+            yield ConfigProblem(f"{rule.key}: {rule.what}", _capital(rule.fix))
 
 
-def _mistake(key: str, entry: SettingEntry, what: str, cure: str) -> ConfigProblem:
-    return ConfigProblem(f"{_shown_key(key)} = {_shown(entry.value)} (from {entry.origin}): {what}", cure)
+def _mistake(key: str, entry: SettingEntry, what: str, fix: str) -> ConfigProblem:
+    return ConfigProblem(f"{_shown_key(key)} = {_shown(entry.value)} (from {entry.origin}): {what}", fix)
 
 
 _SHORT = reprlib.Repr()

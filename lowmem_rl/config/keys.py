@@ -65,7 +65,7 @@ def find_key(name: str) -> SettingKey | None:
     return known_keys().get(REWARDS if name.startswith(f"{REWARDS}.") else name)
 
 
-def cure_for_unknown(name: str) -> str:
+def fix_for_unknown(name: str) -> str:
     """Returns what a user who wrote `name` may have meant: near keys, else the keys of its section."""
     near = near_keys(name)
     if near:

@@ -20,7 +20,7 @@ from lowmem_rl.evaluation.eval_result import EvalResult
 from lowmem_rl.evaluation.eval_set import EvalSet, held_out
 from lowmem_rl.evaluation.eval_target import EvalTarget
 from lowmem_rl.evaluation.evaluate import EvalFiles, evaluate
-from lowmem_rl.evaluation.prompt_limit import questions_with_room
+from lowmem_rl.evaluation.prompt_limit import eval_set_with_room
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.models.lookup import check_length, load_shape
 from lowmem_rl.storage.lock import exclusive, locked
@@ -56,7 +56,7 @@ def run_eval(
     config = plan_here(target.config, machine).config
     names = list(dict.fromkeys(tasks or target.task_origins))
     check_allowed({name: "--task" if tasks else target.task_origins[name] for name in names}, allow_code=allow_code)
-    asked = [_questions(target, config, name) for name in names]
+    asked = [_eval_set(target, config, name) for name in names]
     shape = load_shape(config.model.name, config.model.revision)
     check_length(shape, config.grpo.max_prompt_tokens, config.grpo.max_completion_tokens)
     check_weights(config)
@@ -67,13 +67,13 @@ def run_eval(
         listen(PhaseStarted(f"loading {target.name}"))
         device = device_on(machine, config)
         prepare_process(config, device)
-        policy = load_policy(config, device, [questions.use for questions in asked])
+        policy = load_policy(config, device, [eval_set.use for eval_set in asked])
         if target.adapter:
             load_adapter(policy.model, target.adapter.path)
         return EvalOutput(run_dir.path, _ask_all(target, policy, config, asked, run_dir, listen))
 
 
-def _questions(target: EvalTarget, config: RunConfig, task: str) -> EvalSet:
+def _eval_set(target: EvalTarget, config: RunConfig, task: str) -> EvalSet:
     asked = held_out(config, target.asked(task))
     return asked if target.run_dir else replace(asked, in_domain=None)
 
@@ -88,9 +88,9 @@ def _ask_all(
 
     sampler = Sampler(policy, config, note)
     results: dict[str, EvalResult] = {}
-    for questions in [questions_with_room(policy, questions, note) for questions in asked]:
-        name = _name(target, questions.task.name)
-        results[name] = _ask(target, sampler, questions, EvalFiles.of(run_dir, name), name, listen)
+    for eval_set in [eval_set_with_room(policy, eval_set, note) for eval_set in asked]:
+        name = _name(target, eval_set.task.name)
+        results[name] = _ask(target, sampler, eval_set, EvalFiles.of(run_dir, name), name, listen)
         _write(run_dir, name, target, results[name])
     return results
 

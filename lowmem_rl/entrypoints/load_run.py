@@ -10,7 +10,7 @@ from lowmem_rl.engine.policy import Policy, load_policy, prepare_process
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.entrypoints.row_uses import sequence_uses
 from lowmem_rl.entrypoints.run_context import RunContext
-from lowmem_rl.evaluation.eval_set import EvalSet, questions_of
+from lowmem_rl.evaluation.eval_set import EvalSet, eval_set_of
 from lowmem_rl.example import Example
 from lowmem_rl.grpo.prompt_order import arranged
 from lowmem_rl.grpo.train_dataset import check_enough, within_prompt_limit
@@ -47,7 +47,7 @@ def load_run(context: RunContext, rewards: RewardSet) -> LoadedRun:
     context.profiler.end("load")
     examples = _train_examples(context, policy)
     sampler = _sampler(context, policy)
-    own = questions_of(config, config.task, list(prepared.test), prepared.judge, without_model(rewards))
+    own = eval_set_of(config, config.task, list(prepared.test), prepared.grader, without_model(rewards))
     return LoadedRun(
         policy,
         sampler,

@@ -9,7 +9,7 @@ from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.device import Device, device_on
 from lowmem_rl.errors import LowMemError, SetupError, TaskError
 from lowmem_rl.evaluation.eval_set import EvalSet, another_task, held_out, held_out_examples
-from lowmem_rl.evaluation.grader import Grader, judge_of
+from lowmem_rl.evaluation.grader import Grader, grader_of
 from lowmem_rl.example import Example
 from lowmem_rl.grpo.prompt_order import examples_to_draw, rates_of
 from lowmem_rl.grpo.train_dataset import check_enough
@@ -29,7 +29,7 @@ from lowmem_rl.storage.run_dir import read_json
 from lowmem_rl.tasks.curriculum import Rates, difficulties
 from lowmem_rl.tasks.select import check_disjoint, draw_examples, gold_completion_of
 from lowmem_rl.tasks.task import Selection, Task
-from lowmem_rl.tasks.task_check import check_examples, check_judges, check_spoiled
+from lowmem_rl.tasks.task_check import check_answer_rewards, check_examples, check_spoiled
 from lowmem_rl.tasks.task_finding import refuse as refuse_task
 from lowmem_rl.tasks.task_registry import load_task
 from lowmem_rl.telemetry.trackers import check_trackers
@@ -47,7 +47,7 @@ class PreparedRun:
     """Refusals that --force overrides."""
     device: Device
     rewards: RewardSet
-    judge: Grader
+    grader: Grader
     rates: Rates
     """Pass rates with which the order of the prompts starts."""
     train: tuple[Example, ...]
@@ -66,7 +66,7 @@ def prepare(composed: ResolvedConfig, *, force: bool = False, pass_rate: PassRat
     """
     machine = this_machine()
     rewards, task = check_settings(composed.config)
-    judge, rates = judge_of(task), rates_of(composed.config)
+    grader, rates = grader_of(task), rates_of(composed.config)
     check_card(composed, machine)
     planned = plan_here(composed.config, machine, pass_rate)
     overridden = gate(planned, force=force)
@@ -75,12 +75,12 @@ def prepare(composed: ResolvedConfig, *, force: bool = False, pass_rate: PassRat
     device = device_on(machine, config)
     check_weights(config)
     train, test = load_examples(config, task, rates)
-    further = further_questions(config)
+    further = further_eval_sets(config)
     overridden += _overridable(lambda: check_scoring(config, rewards, task, train), force=force)
     overridden += _overridable(lambda: check_sample(config, rewards, task, train, test), force=force)
     notes = [*check_order(config, train, rates), *other_model_notes(config), *control_notes(rewards, task, train)]
     examples = (tuple(train), tuple(test), further)
-    return PreparedRun(planned, overridden, device, rewards, judge, rates, *examples, tuple(notes))
+    return PreparedRun(planned, overridden, device, rewards, grader, rates, *examples, tuple(notes))
 
 
 def _overridable(check: Callable[[], None], *, force: bool) -> tuple[LowMemError, ...]:
@@ -135,14 +135,14 @@ def check_sample(
     tried = RewardSet((), ()) if is_control else without_model(rewards)
     found = check_examples(task, tried, train, test, TRIED_GOLDS)
     # Rewards that need the model count as graders, too.
-    unjudged = list(check_judges(task, tried))
+    unjudged = list(check_answer_rewards(task, tried))
     others = [finding for finding in found if finding not in unjudged]
-    refuse_task(config.task.name, [*others, *(() if is_control else check_judges(task, rewards))])
+    refuse_task(config.task.name, [*others, *(() if is_control else check_answer_rewards(task, rewards))])
 
 
 def control_notes(rewards: RewardSet, task: Task, train: Sequence[Example]) -> list[str]:
     """Returns a note on a run whose rewards read no answers: they hold no grader of the task."""
-    unjudged = [finding.what for finding in check_judges(task, rewards)]
+    unjudged = [finding.what for finding in check_answer_rewards(task, rewards)]
     return [] if unjudged and _read_answers(without_model(rewards), task, train) else unjudged
 
 
@@ -196,7 +196,7 @@ def check_card(composed: ResolvedConfig, machine: Machine) -> None:
     )
 
 
-def further_questions(config: RunConfig) -> tuple[EvalSet, ...]:
+def further_eval_sets(config: RunConfig) -> tuple[EvalSet, ...]:
     """Returns the evaluation of each further task, without the run's own. Raises as `held_out` does."""
     names = [name for name in dict.fromkeys(config.eval.tasks) if name != config.task.name]
     return tuple(held_out(config, another_task(config, name)) for name in names)

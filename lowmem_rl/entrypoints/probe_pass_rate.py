@@ -9,7 +9,7 @@ from lowmem_rl.engine.policy import load_policy, prepare_process
 from lowmem_rl.engine.row_length import asking
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.entrypoints.preflight import check_card, check_settings, check_weights, plan_here
-from lowmem_rl.evaluation.grader import judge_of
+from lowmem_rl.evaluation.grader import grader_of
 from lowmem_rl.evaluation.pass_rate_probe import PassRateProbe, probe
 from lowmem_rl.evaluation.prompt_limit import examples_with_room
 from lowmem_rl.models.hardware import this_machine
@@ -42,7 +42,7 @@ def run_probe(
     """
     machine = this_machine()
     _, task = check_settings(composed.config)
-    judge = judge_of(task)
+    grader = grader_of(task)
     check_card(composed, machine)
     config = plan_here(composed.config, machine).config
     check_weights(config)
@@ -60,7 +60,7 @@ def run_probe(
             Sampler(policy, config),
             config,
             examples,
-            judge,
+            grader,
             samples=samples,
             on_progress=lambda done: listen(EvalProgressed("probe", done, total)),
         )

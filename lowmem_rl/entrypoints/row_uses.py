@@ -10,7 +10,7 @@ def sequence_uses(inputs: PreparedRun) -> tuple[SequenceUse, ...]:
     config = inputs.plan.config
     held_out = [example.prompt for example in inputs.test]
     asked = asking(f"the evaluation on {config.task.name}", held_out, config.grpo.max_completion_tokens)
-    further = [questions.use for questions in inputs.further]
+    further = [eval_set.use for eval_set in inputs.further]
     if not any(reward.kind == "model" for reward in inputs.rewards.rewards):
         return asked, *further
     return asked, *further, reading_answers(config, [answer_text(example) for example in inputs.train])

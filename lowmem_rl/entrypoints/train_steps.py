@@ -44,7 +44,7 @@ def train_steps(context: RunContext, loaded: LoadedRun, saver: AdapterSaver) -> 
             prompt_tokens=tokens_of(policy, by_id),
             out=run_dir.path,
             hooks=hooks,
-            describe=BatchDescriber(config, policy, loaded.rewards, context.prepared.judge, by_id),
+            describe=BatchDescriber(config, policy, loaded.rewards, context.prepared.grader, by_id),
             oom_policy=context.oom_policy,
         ),
     )

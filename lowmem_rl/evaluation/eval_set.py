@@ -10,7 +10,7 @@ from lowmem_rl.engine.row_length import SequenceUse, asking
 from lowmem_rl.engine.sampling_params import GREEDY, SamplingParams
 from lowmem_rl.errors import TaskError
 from lowmem_rl.evaluation.eval_items import Key
-from lowmem_rl.evaluation.grader import Grader, judge_of
+from lowmem_rl.evaluation.grader import Grader, grader_of
 from lowmem_rl.example import Example
 from lowmem_rl.rewards.reward import RewardSet
 from lowmem_rl.tasks.select import draw_examples
@@ -26,7 +26,7 @@ class EvalSet:
 
     task: TaskConfig
     examples: Sequence[Example]
-    judge: Grader
+    grader: Grader
     max_tokens: int
     batch: int
     samples: int = 0
@@ -67,14 +67,14 @@ class EvalSet:
         return blake2b(f"{weights} {self.settings(params)}".encode(), digest_size=8).hexdigest()
 
 
-def questions_of(
-    config: RunConfig, task: TaskConfig, examples: Sequence[Example], judge: Grader, rewards: RewardSet = NO_REWARDS
+def eval_set_of(
+    config: RunConfig, task: TaskConfig, examples: Sequence[Example], grader: Grader, rewards: RewardSet = NO_REWARDS
 ) -> EvalSet:
     """Returns what a run's full evaluation asks of a task."""
     return EvalSet(
         task=task,
         examples=examples,
-        judge=judge,
+        grader=grader,
         max_tokens=config.grpo.max_completion_tokens,
         batch=config.eval.batch,
         samples=config.eval.samples,
@@ -88,8 +88,8 @@ def questions_of(
 def held_out(config: RunConfig, task_config: TaskConfig) -> EvalSet:
     """Returns what is asked of a task's held-out examples. Raises `UnknownName`, `TaskError`, `SetupError`."""
     task = load_task(task_config)
-    judge = judge_of(task)
-    return questions_of(config, task_config, held_out_examples(task, task_config, config.eval.examples), judge)
+    grader = grader_of(task)
+    return eval_set_of(config, task_config, held_out_examples(task, task_config, config.eval.examples), grader)
 
 
 def held_out_examples(task: Task, config: TaskConfig, most: int) -> list[Example]:

@@ -48,7 +48,7 @@ class EvalTarget:
 
     def _merged(self, *above: ConfigLayer) -> tuple[RunConfig, dict[str, SettingEntry]]:
         merged = merge([*self.layers, *above])
-        return validate(merged, self.layers[-1].mistakes), merged
+        return validate(merged, self.layers[-1].problems), merged
 
 
 def find_target(name: str, preset: str, settings: Sequence[str]) -> EvalTarget:

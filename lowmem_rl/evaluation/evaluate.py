@@ -94,7 +94,7 @@ def _answered(
     answers = sampler.answers(prompts, params, max_tokens=asked.max_tokens, batch=asked.batch, names=names)
     for number, completion in answers:
         example_id, sample = open_keys[number]
-        item = judged(completion, by_id[example_id], asked.judge, asked.rewards, on_failure, sample=sample, by=by)
+        item = judged(completion, by_id[example_id], asked.grader, asked.rewards, on_failure, sample=sample, by=by)
         file.add(item)
         done += 1
         on_progress(done)
@@ -104,7 +104,7 @@ def _answered(
 def judged(
     completion: Completion,
     example: Example,
-    judge: Grader,
+    grader: Grader,
     rewards: RewardSet,
     on_failure: OnFailure | None = None,
     *,
@@ -119,13 +119,13 @@ def judged(
         completion=completion.text,
         tokens=completion.tokens,
         truncated=completion.truncated,
-        correct=judge.is_right(completion.text, example, on_failure),
-        strict=judge.is_strictly_right(completion.text, example, on_failure),
+        correct=grader.is_right(completion.text, example, on_failure),
+        strict=grader.is_strictly_right(completion.text, example, on_failure),
         scores=rewards.score(completion.text, example, on_failure).scores,
         level=example.level,
         sample=sample,
-        vote=vote_of(judge.finds(completion.text)),
-        strict_vote=vote_of(judge.finds_strictly(completion.text)),
+        vote=vote_of(grader.finds(completion.text)),
+        strict_vote=vote_of(grader.finds_strictly(completion.text)),
         by=by,
     )
 

@@ -3,7 +3,7 @@
 - Tasks whose answers are verified (`boxed_answer` or `any_answer` among their judges, and tasks that name none):
   leniently the answer wherever it stands, strictly the last box.
 - Tasks with judges of their own, such as an expression that must come to a target: right is what they pay in full.
-- Tasks that only a model can judge, by likelihood: an accuracy has to be told from text alone, and is what is sure
+- Tasks that only a model can grade, by likelihood: an accuracy has to be told from text alone, and is what is sure
   rather than all that is right. Where an example holds the `choices` its answer was one of, what is stated must be
   mostly the answer's words, and less of each other choice; strictly, and without choices, it must be the
   answer word for word.
@@ -56,14 +56,14 @@ class Grader:
         return all(_paid_in_full(self.strict, completion, example, on_failure))
 
 
-def judge_of(task: Task) -> Grader:
+def grader_of(task: Task) -> Grader:
     """Returns what judges a task's answers. Raises `UnknownName` or `TaskError` for judges that are none."""
     names: Sequence[str] = getattr(task, "rewards", ())
-    judges = tuple(load_reward(name) for name in names)
-    if judges and all(isinstance(judge, ModelReward) for judge in judges):
+    named = tuple(load_reward(name) for name in names)
+    if named and all(isinstance(reward, ModelReward) for reward in named):
         return Grader((NEAREST_CHOICE,), (WORD_FOR_WORD,), _stated_or_all, stated_answer)
     # What a user's plain function pays at most is not known.
-    readers = tuple(judge for judge in judges if not isinstance(judge, ModelReward) and judge.high < math.inf)
+    readers = tuple(reward for reward in named if not isinstance(reward, ModelReward) and reward.high < math.inf)
     if readers and not VERIFIED & set(names):
         return Grader(readers, readers, _stated_or_all, _stated_or_all)
     return Grader((ANY_ANSWER,), (BOXED_ANSWER,), lenient_answer, strict_answer)

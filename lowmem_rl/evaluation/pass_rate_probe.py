@@ -48,7 +48,7 @@ def probe(
     sampler: Sampler,
     config: RunConfig,
     examples: Sequence[Example],
-    judge: Grader,
+    grader: Grader,
     *,
     samples: int,
     on_progress: Callable[[int], None] = lambda done: None,
@@ -62,7 +62,7 @@ def probe(
     answers = sampler.answers(prompts, params, max_tokens=limit, batch=batch, names=names)
     for number, (row, completion) in enumerate(answers, start=1):
         index = row // samples
-        passed[index] += judge.is_right(completion.text, examples[index])
+        passed[index] += grader.is_right(completion.text, examples[index])
         truncated += completion.truncated
         if number % batch == 0 or number == len(prompts):
             on_progress(number)

@@ -14,7 +14,7 @@ from lowmem_rl.example import Example
 Note = Callable[[str], None]
 
 
-def questions_with_room(policy: Policy, asked: EvalSet, note: Note) -> EvalSet:
+def eval_set_with_room(policy: Policy, asked: EvalSet, note: Note) -> EvalSet:
     """Returns the questions that the model reads whole. Raises as `examples_with_room` does."""
     examples = examples_with_room(
         policy, asked.examples, asked.max_tokens, lambda text: note(f"{asked.task.name}: {text}")

@@ -14,7 +14,7 @@ from lowmem_rl.engine.trained_model import TrainedAdapter, check_adapter, config
 from lowmem_rl.entrypoints.preflight import check_weights
 from lowmem_rl.errors import ConfigError, RunDirError
 from lowmem_rl.evaluation.eval_set import held_out_examples
-from lowmem_rl.evaluation.grader import Grader, judge_of
+from lowmem_rl.evaluation.grader import Grader, grader_of
 from lowmem_rl.export.export_spec import ExportSpec, form_of
 from lowmem_rl.export.gguf import FILE, LlamaCpp, answer_with_gguf, convert, find_llama_cpp
 from lowmem_rl.export.model_answers import Answer
@@ -76,7 +76,7 @@ def export(
     path = free_folder(out or run.export(f"best-{form.to}" if learnt.is_best else form.to))
     check_allowed({config.task.name: str(run.config)}, allow_code=allow_code)
     task = load_task(config.task)
-    asked, judge = held_out_examples(task, config.task, examples or ITEMS[form.kind]), judge_of(task)
+    asked, grader = held_out_examples(task, config.task, examples or ITEMS[form.kind]), grader_of(task)
     check_weights(config)
     with capture_library_output(run.log):
         listen(PhaseStarted(f"loading {config.model.name} with the adapter"))
@@ -85,11 +85,11 @@ def export(
             listen(PhaseStarted(f"writing {form.to} files"))
             write(form, learnt, trained, aside)
             if llama_cpp:
-                proof = _as_gguf(llama_cpp, run, trained, aside, judge, listen)
+                proof = _as_gguf(llama_cpp, run, trained, aside, grader, listen)
             else:
                 listen(PhaseStarted("loading it again with transformers and peft alone, and asking the same"))
                 proof = compared(
-                    form, trained, run_in_subprocess("receiver", question(form, trained, aside), run.log), judge
+                    form, trained, run_in_subprocess("receiver", question(form, trained, aside), run.log), grader
                 )
             _accept(proof, form, learnt, path, aside)
     return Export(path, form, proof)
@@ -135,25 +135,25 @@ def question(form: ExportSpec, trained: ReferenceAnswers, folder: Path) -> dict[
     }
 
 
-def compared(form: ExportSpec, trained: ReferenceAnswers, said: Mapping[str, Any], judge: Grader) -> Proof:
+def compared(form: ExportSpec, trained: ReferenceAnswers, said: Mapping[str, Any], grader: Grader) -> Proof:
     """Returns the proof from what the exported files have said."""
     heard = ModelAnswers(said["prompts"], [Answer(**answer) for answer in said["answers"]], said["read_own"])
     tokens = check_tokens(trained.heard, heard, said["read_trained"], form.compute_dtype)
-    return Proof(form.kind, tokens, _right(trained, said["texts"], judge))
+    return Proof(form.kind, tokens, _right(trained, said["texts"], grader))
 
 
-def _right(trained: ReferenceAnswers, texts: Sequence[str], judge: Grader) -> AccuracyCheck:
+def _right(trained: ReferenceAnswers, texts: Sequence[str], grader: Grader) -> AccuracyCheck:
     """Judges what both models have said."""
     return check_accuracy(
         *(
-            [judge.is_right(text, example) for text, example in zip(said, trained.examples, strict=True)]
+            [grader.is_right(text, example) for text, example in zip(said, trained.examples, strict=True)]
             for said in (trained.texts, texts)
         )
     )
 
 
 def _as_gguf(
-    llama_cpp: LlamaCpp, run: RunDir, trained: ReferenceAnswers, folder: Path, judge: Grader, listen: Listener
+    llama_cpp: LlamaCpp, run: RunDir, trained: ReferenceAnswers, folder: Path, grader: Grader, listen: Listener
 ) -> Proof:
     """Turns the merged model in `folder` into one file of llama.cpp's, and hears that. Raises `JobFailed`."""
     merged, file = sorted(folder.iterdir()), folder / FILE
@@ -162,7 +162,7 @@ def _as_gguf(
         path.unlink()
     listen(PhaseStarted("loading it again with llama.cpp, and asking the same"))
     texts = [trained.prefill + text for text in answer_with_gguf(llama_cpp, file, trained.asked, run.log)]
-    return Proof("accuracy", None, _right(trained, texts, judge))
+    return Proof("accuracy", None, _right(trained, texts, grader))
 
 
 def _accept(proof: Proof, form: ExportSpec, learnt: TrainedAdapter, path: Path, folder: Path) -> None:

@@ -99,7 +99,7 @@ def check_examples(
     return [
         *check_splits(train, test),
         *check_variety(train),
-        *check_judges(task, rewards),
+        *check_answer_rewards(task, rewards),
         *scored,
         *check_duplicates(train, "train"),
         *check_duplicates(test, "test"),
@@ -136,7 +136,7 @@ def check_variety(examples: Sequence[Example]) -> Iterator[TaskFinding]:
         yield TaskFinding("error", what, "Name the column that holds the answers, or choose other rows.")
 
 
-def check_judges(task: Task, rewards: RewardSet) -> Iterator[TaskFinding]:
+def check_answer_rewards(task: Task, rewards: RewardSet) -> Iterator[TaskFinding]:
     """Yields an error where none of the rewards is one that judges this task's answers."""
     judges: Sequence[str] = getattr(task, "rewards", ())
     used = {reward.name for reward in rewards.rewards}

@@ -19,7 +19,7 @@ from lowmem_rl.evaluation.eval_items import read_items
 from lowmem_rl.evaluation.eval_result import EvalResult
 from lowmem_rl.evaluation.eval_set import EvalSet
 from lowmem_rl.evaluation.evaluate import EvalFiles, evaluate
-from lowmem_rl.evaluation.prompt_limit import questions_with_room
+from lowmem_rl.evaluation.prompt_limit import eval_set_with_room
 from lowmem_rl.evaluation.summary import compare
 from lowmem_rl.stats import wilson
 from lowmem_rl.storage.disk import write_dir_atomic
@@ -77,7 +77,7 @@ class EvalSchedule:
         self.protect = protect
         self.run_dir, self.config, self.sampler, self.listen = run_dir, config, sampler, listen
         self.own, *self.further = (
-            questions_with_room(sampler.policy, asked, lambda text: listen(Note(text))) for asked in (own, *further)
+            eval_set_with_room(sampler.policy, asked, lambda text: listen(Note(text))) for asked in (own, *further)
         )
         self.reported = RunReader(run_dir).evaluations_to_extend()
 

@@ -64,10 +64,10 @@ def files_in(path: Path) -> EvalFiles:
 def test_on_a_cpu_a_prompt_of_any_length_is_asked(tmp_path) -> None:
     long, *others = asked().examples
     long = replace(long, prompt=({"role": "user", "content": "7" * 1100},))  # the model has 1,024 positions
-    questions = replace(asked(), examples=[long, *others[:3]])
-    policy = load_policy(config_of(), Device("cpu", "float32"), [questions.use])
-    evaluations = EvalSchedule(RunDir(tmp_path), config_of(), Sampler(policy, config_of()), questions)
-    assert evaluations.own.examples == questions.examples
+    eval_set = replace(asked(), examples=[long, *others[:3]])
+    policy = load_policy(config_of(), Device("cpu", "float32"), [eval_set.use])
+    evaluations = EvalSchedule(RunDir(tmp_path), config_of(), Sampler(policy, config_of()), eval_set)
+    assert evaluations.own.examples == eval_set.examples
 
 
 def test_an_evaluation_that_is_stopped_goes_on_where_it_was(policy, tmp_path) -> None:

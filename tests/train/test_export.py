@@ -12,7 +12,7 @@ from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.trained_model import WEIGHTS, config_of, find_learnt
 from lowmem_rl.errors import RunDirError
 from lowmem_rl.evaluation.eval_set import held_out_examples
-from lowmem_rl.evaluation.grader import judge_of
+from lowmem_rl.evaluation.grader import grader_of
 from lowmem_rl.export.export import compared, export, question, write
 from lowmem_rl.export.export_spec import form_of
 from lowmem_rl.export.model_answers import Answer
@@ -54,9 +54,9 @@ def merged(run) -> Path:
 
 def test_an_adapter_says_what_the_run_says_and_names_its_base(run, trained, tmp_path) -> None:
     config = config_of(run)
-    form, judge = form_of(config, Device("cpu", "float32"), "adapter", None), judge_of(load_task(config.task))
+    form, grader = form_of(config, Device("cpu", "float32"), "adapter", None), grader_of(load_task(config.task))
     write(form, find_learnt(run.path), trained, tmp_path)
-    proof = compared(form, trained, receive(question(form, trained, tmp_path)), judge)
+    proof = compared(form, trained, receive(question(form, trained, tmp_path)), grader)
     assert (proof.tokens.same, proof.tokens.gap_nats, proof.faults) == (ITEMS, 0, [])
     assert read_json(tmp_path / "adapter_config.json")["base_model_name_or_path"].endswith("tiny-qwen2")
     assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".jinja", ".safetensors"}
@@ -120,11 +120,11 @@ WRONG = {
 @pytest.mark.parametrize("alter", [pytest.param(alter, id=name) for name, alter in WRONG.items()])
 def test_a_wrong_merge_is_refused(alter, run, trained, merged, tmp_path) -> None:
     config = config_of(run)
-    form, judge = form_of(config, Device("cpu", "float32"), "merged", None), judge_of(load_task(config.task))
-    right = compared(form, trained, receive(question(form, trained, merged)), judge)
+    form, grader = form_of(config, Device("cpu", "float32"), "merged", None), grader_of(load_task(config.task))
+    right = compared(form, trained, receive(question(form, trained, merged)), grader)
     wrong = altered(merged, run, tmp_path / "wrong", alter)
     assert right.faults == []
-    assert compared(form, trained, receive(question(form, trained, wrong)), judge).faults != []
+    assert compared(form, trained, receive(question(form, trained, wrong)), grader).faults != []
 
 
 def test_what_is_refused_leaves_its_proof_alone(run, cli_here, tmp_path) -> None:

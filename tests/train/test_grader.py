@@ -17,7 +17,7 @@ from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.evaluation.eval_result import EvalResult
 from lowmem_rl.evaluation.eval_set import EvalSet
 from lowmem_rl.evaluation.evaluate import EvalFiles, evaluate
-from lowmem_rl.evaluation.grader import judge_of
+from lowmem_rl.evaluation.grader import grader_of
 from lowmem_rl.evaluation.pass_rate_probe import probe
 from lowmem_rl.example import Example
 from lowmem_rl.tasks.countdown import gold_expression
@@ -72,7 +72,7 @@ def same_answer(one: Example, other: Example) -> bool:
 def evaluated(policy: Policy, task: Task, examples: list[Example], path: Path) -> EvalResult:
     """Evaluates on examples that may repeat each other; answers of an earlier call do not count."""
     apart = [replace(example, id=f"{example.id}/{number}") for number, example in enumerate(examples)]
-    asked = EvalSet(TaskConfig(name=task.name), apart, judge_of(task), max_tokens=64, batch=16)
+    asked = EvalSet(TaskConfig(name=task.name), apart, grader_of(task), max_tokens=64, batch=16)
     files = EvalFiles(Path(mkdtemp(dir=path), "items.jsonl"), path / "sampled.jsonl")
     return evaluate(Sampler(policy, CONFIG), asked, files, step=0, measures_kl=False)
 
@@ -109,10 +109,10 @@ def test_a_free_ending_is_right_where_it_is_nearest_to_the_right_one(policy, mon
     assert evaluated(policy, task, [example] * 3, tmp_path).pass_at_1 == 0
 
 
-def test_a_probe_counts_by_the_tasks_own_judge(policy, monkeypatch) -> None:
+def test_a_probe_counts_by_the_tasks_own_grader(policy, monkeypatch) -> None:
     task = task_named("countdown")
     examples = draw_examples(task, Selection("train", 2, levels=(2,)), 2)
     golds = [task.gold_completion(example) for example in examples]
     recite(policy, [golds[0], "", golds[0], golds[1]], monkeypatch)
-    counted = probe(Sampler(policy, CONFIG), CONFIG, examples, judge_of(task), samples=2)
+    counted = probe(Sampler(policy, CONFIG), CONFIG, examples, grader_of(task), samples=2)
     assert [example.passed for example in counted.examples] == [1, 1]

@@ -235,7 +235,7 @@ def test_a_control_run_is_told_of_and_is_judged_all_the_same(cli_here, tmp_path)
     assert row["accuracy"] != row["scores/random"]
 
 
-def test_a_task_is_judged_by_its_own_judge(cli_here, tmp_path) -> None:
+def test_a_task_is_judged_by_its_own_grader(cli_here, tmp_path) -> None:
     (tmp_path / "mine.py").write_text(
         "from lowmem_rl.tasks.arithmetic import Arithmetic\n"
         "class Formed(Arithmetic):\n"

@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 
 from lowmem_rl.engine.policy import import_unsloth
-from lowmem_rl.evaluation.grader import judge_of
+from lowmem_rl.evaluation.grader import grader_of
 from lowmem_rl.rewards.reward_registry import load_reward
 from lowmem_rl.tasks.task_registry import TASKS
 
@@ -32,9 +32,9 @@ def means(recipe, reward: str) -> tuple[float, float]:
 @pytest.mark.parametrize("task", BASES)
 def test_working_is_always_right_and_begins_otherwise_than_a_careless_answer(script, task) -> None:
     recipe = script.RECIPES[task]
-    judge = judge_of(recipe.task_at_work)
+    grader = grader_of(recipe.task_at_work)
     for example in recipe.taught_problems(40):
-        assert judge.is_right(recipe.work(example), example)
+        assert grader.is_right(recipe.work(example), example)
         assert recipe.guess(example).startswith(recipe.guess_opens)
         assert not recipe.work(example).startswith(recipe.guess_opens)
 

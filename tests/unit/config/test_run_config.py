@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from lowmem_rl.config.keys import cure_for_unknown, find_key, known_keys, near_keys, sections
+from lowmem_rl.config.keys import find_key, fix_for_unknown, known_keys, near_keys, sections
 from lowmem_rl.config.rules import broken_rules
 from lowmem_rl.config.run_config import RunConfig
 
@@ -43,7 +43,7 @@ def test_the_cure_for_a_micro_batch_is_one(group_size, prompts, micro_batch):
         return RunConfig.model_validate({"grpo": grpo, "memory": {"micro_batch": rows}})
 
     for rule in broken_rules(config(micro_batch)):
-        assert not list(broken_rules(config(int(rule.cure.split()[-1]))))
+        assert not list(broken_rules(config(int(rule.fix.split()[-1]))))
 
 
 @pytest.mark.parametrize(
@@ -72,4 +72,4 @@ def test_a_key_in_the_wrong_section_is_found(name):
 
 
 def test_a_section_without_a_near_key_shows_what_it_has():
-    assert cure_for_unknown("memory.zzz") == f"It has {', '.join(sections()['memory'])}."
+    assert fix_for_unknown("memory.zzz") == f"It has {', '.join(sections()['memory'])}."
