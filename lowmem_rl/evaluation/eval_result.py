@@ -1,4 +1,4 @@
-"""`EvalResult`: what an evaluation says, with its uncertainty."""
+"""`EvalResult`: the result of an evaluation, with its uncertainty."""
 
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -23,9 +23,9 @@ class LevelResult:
 class EvalResult:
     """Results over `num_examples`; shares in [0, 1] with 95 % intervals whose unit is the item.
 
-    `pass_at_1` is greedy and lenient (the answer wherever it stands), `strict_pass_at_1` wants the asked form:
-    `judge.py`. By k, `pass_at_k` is the chance that one of k samples is right and `maj_at_k` that the most frequent
-    answer of k is; with one sample, which is the greedy completion, both are `pass_at_1`.
+    `pass_at_1` is greedy and lenient (the answer anywhere in the completion), `strict_pass_at_1` requires the asked
+    form: `grader.py`. By k, `pass_at_k` is the chance that one of k samples is right and `maj_at_k` that the most
+    frequent answer of k is; with one sample, the greedy completion, both equal `pass_at_1`.
     """
 
     task: str
@@ -43,7 +43,7 @@ class EvalResult:
     completion_tokens: float
     truncated_share: float
     seconds: float
-    """Of this process alone, where an evaluation was stopped and taken up again."""
+    """Of this process alone, if an evaluation was stopped and resumed."""
     pass_at_k_intervals: dict[str, Interval] = field(default_factory=dict)
     maj_at_k_intervals: dict[str, Interval] = field(default_factory=dict)
     strict_pass_at_k: dict[str, float] = field(default_factory=dict)
@@ -54,45 +54,29 @@ class EvalResult:
     """Of the samples; `truncated_share` is of the greedy completions."""
     by_level: dict[str, LevelResult] = field(default_factory=dict)
     in_domain: bool | None = None
-    """The task is the one that the run learns; None where none was learnt."""
+    """True if the run learns this task; None if there is no run."""
     kl_nats: float | None = None
-    """Mean KL divergence from the base model, in nats a token, over the first greedy completions."""
+    """Mean KL divergence from the base model, in nats per token, over the first greedy completions."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain JSON data."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, told: Row) -> "EvalResult":
-        """Returns a result that `to_json` has written, also an older version's. Raises `RunDirError`."""
+    def from_json(cls, row: Row) -> "EvalResult":
+        """Returns a result that `to_json` wrote, also in an older version. Raises `RunDirError` if it is damaged."""
         try:
-            return cls(**_read({one.name: told[one.name] for one in fields(cls) if one.name in told}))
+            return cls(**{one.name: _value(one.name, row[one.name]) for one in fields(cls) if one.name in row})
         except (TypeError, AttributeError) as error:
             raise RunDirError("An evaluation in eval.json is damaged.", hint="Remove it from the file.") from error
 
 
-def _interval(told: Row) -> Interval:
-    return Interval(**told)
-
-
-def _intervals(told: dict[str, Row]) -> dict[str, Interval]:
-    return {k: _interval(row) for k, row in told.items()}
-
-
-def _levels(told: dict[str, Row]) -> dict[str, LevelResult]:
-    return {level: LevelResult(**_read(row)) for level, row in told.items()}
-
-
-def _read(told: Row) -> Row:
-    return {name: _READERS[name](value) if name in _READERS else value for name, value in told.items()}
-
-
-_READERS: dict[str, Any] = {
-    "pass_at_1_interval": _interval,
-    "strict_pass_at_1_interval": _interval,
-    "pass_at_k_intervals": _intervals,
-    "maj_at_k_intervals": _intervals,
-    "strict_pass_at_k_intervals": _intervals,
-    "strict_maj_at_k_intervals": _intervals,
-    "by_level": _levels,
-}
+def _value(name: str, value: Any) -> Any:
+    """Returns a field's JSON value as the object it was."""
+    if name.endswith("_interval"):
+        return Interval(**value)
+    if name.endswith("_intervals"):
+        return {k: Interval(**row) for k, row in value.items()}
+    if name == "by_level":
+        return {level: LevelResult(**{key: _value(key, v) for key, v in row.items()}) for level, row in value.items()}
+    return value

@@ -1,4 +1,4 @@
-"""`EvalSet`: what an evaluation asks of a model, and who judges the answers."""
+"""`EvalSet`: the questions of an evaluation, and what grades the answers."""
 
 import json
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ from lowmem_rl.tasks.select import draw_examples
 from lowmem_rl.tasks.task import Selection, Task
 from lowmem_rl.tasks.task_registry import load_task
 
-NO_REWARDS = RewardSet((), ())
+_NO_REWARDS = RewardSet((), ())
 
 
 @dataclass(frozen=True, slots=True)
 class EvalSet:
-    """Held-out examples of one task, each to be answered greedily and `samples` times besides."""
+    """Held-out examples of one task, each answered once greedily and `samples` times by sampling."""
 
     task: TaskConfig
     examples: Sequence[Example]
@@ -31,16 +31,16 @@ class EvalSet:
     batch: int
     samples: int = 0
     params: SamplingParams = GREEDY
-    """How the samples are picked."""
+    """Sampling parameters of the samples."""
     seed: int = 0
-    rewards: RewardSet = NO_REWARDS
-    """Scored besides, and no part of the judgement."""
+    rewards: RewardSet = _NO_REWARDS
+    """Scored too, but not part of the grades."""
     in_domain: bool | None = None
-    """The task is the one that the run learns; None where none was learnt."""
+    """True if the run learns this task; None if there is no run."""
 
     @property
     def total(self) -> int:
-        """Completions in all."""
+        """Number of completions."""
         return len(self.examples) * (1 + self.samples)
 
     @property
@@ -53,24 +53,21 @@ class EvalSet:
 
     @property
     def use(self) -> SequenceUse:
-        """What the model reads for it."""
+        """The sequences that the model reads for it."""
         prompts = [example.prompt for example in self.examples]
         return asking(f"the evaluation on {self.task.name}", prompts, self.max_tokens)
 
-    def settings(self, params: SamplingParams) -> str:
-        """Returns all that decides an answer besides the weights and the example's own question, as one text."""
-        scored = [reward.name for reward in self.rewards.rewards]
-        return json.dumps([self.task.model_dump(mode="json"), self.max_tokens, self.seed, asdict(params), scored])
-
     def digest(self, weights: str, params: SamplingParams) -> str:
-        """Returns what answers that may stand side by side share."""
-        return blake2b(f"{weights} {self.settings(params)}".encode(), digest_size=8).hexdigest()
+        """Returns a key of all that decides an answer except the example itself: answers under it can be combined."""
+        scored = [reward.name for reward in self.rewards.rewards]
+        settings = json.dumps([self.task.model_dump(mode="json"), self.max_tokens, self.seed, asdict(params), scored])
+        return blake2b(f"{weights} {settings}".encode(), digest_size=8).hexdigest()
 
 
 def eval_set_of(
-    config: RunConfig, task: TaskConfig, examples: Sequence[Example], grader: Grader, rewards: RewardSet = NO_REWARDS
+    config: RunConfig, task: TaskConfig, examples: Sequence[Example], grader: Grader, rewards: RewardSet = _NO_REWARDS
 ) -> EvalSet:
-    """Returns what a run's full evaluation asks of a task."""
+    """Returns the full evaluation of a run on a task."""
     return EvalSet(
         task=task,
         examples=examples,
@@ -86,14 +83,14 @@ def eval_set_of(
 
 
 def held_out(config: RunConfig, task_config: TaskConfig) -> EvalSet:
-    """Returns what is asked of a task's held-out examples. Raises `UnknownName`, `TaskError`, `SetupError`."""
+    """Returns the full evaluation on a task's held-out examples. Raises `UnknownName`, `TaskError`, `SetupError`."""
     task = load_task(task_config)
     grader = grader_of(task)
     return eval_set_of(config, task_config, held_out_examples(task, task_config, config.eval.examples), grader)
 
 
 def held_out_examples(task: Task, config: TaskConfig, most: int) -> list[Example]:
-    """Returns the first examples of a task that training never draws, at least one. Raises `TaskError`."""
+    """Returns the first `most` examples that training never draws. Raises `TaskError` if there are none."""
     examples = draw_examples(task, Selection("test", most, config.levels), most)
     if not examples:
         raise TaskError(f"Task {config.name!r} has no held-out examples.", hint="Choose other levels or data.")
@@ -101,5 +98,5 @@ def held_out_examples(task: Task, config: TaskConfig, most: int) -> list[Example
 
 
 def another_task(config: RunConfig, name: str) -> TaskConfig:
-    """Returns the settings under which a run is asked another task: its own prompt, that task's data and levels."""
+    """Returns the settings of a further task of a run: the run's prompt, the task's own data and levels."""
     return TaskConfig(name=name, prompt=config.task.prompt)

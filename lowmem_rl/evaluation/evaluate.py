@@ -1,6 +1,6 @@
-"""Evaluation on held-out examples, greedy and sampled, judged by the answer and apart from the training reward.
+"""Evaluation on held-out examples, greedy and sampled, graded by the answer and not by the training reward.
 
-It can be stopped at any time: what is answered is in its files, and the same call goes on behind it.
+It can be stopped at any time: finished answers are in its files, and the same call continues after them.
 """
 
 import time
@@ -18,20 +18,19 @@ from lowmem_rl.engine.sampling import GREEDY, SamplingParams
 from lowmem_rl.evaluation.eval_items import Item, ItemFile, Key
 from lowmem_rl.evaluation.eval_result import EvalResult
 from lowmem_rl.evaluation.eval_set import EvalSet
-from lowmem_rl.evaluation.grader import Grader
-from lowmem_rl.evaluation.majority_vote import vote_of
+from lowmem_rl.evaluation.grader import vote_of
 from lowmem_rl.evaluation.summary import summarise
 from lowmem_rl.example import Example
-from lowmem_rl.rewards.reward import OnFailure, RewardSet
+from lowmem_rl.rewards.reward import OnFailure
 from lowmem_rl.storage.run_dir import RunDir
 
-KL_COMPLETIONS = 8
-"""Greedy completions over whose tokens the distance from the base model is averaged."""
+_KL_COMPLETIONS = 8
+"""Greedy completions over whose tokens the KL divergence from the base model is averaged."""
 
 
 @dataclass(frozen=True, slots=True)
 class EvalFiles:
-    """Where an evaluation keeps its rows: one an item, and one a sample."""
+    """The files of an evaluation: one row per item, and one per sample."""
 
     items: Path
     sampled: Path
@@ -44,7 +43,7 @@ class EvalFiles:
 
 def evaluate(
     sampler: Sampler,
-    asked: EvalSet,
+    eval_set: EvalSet,
     files: EvalFiles,
     *,
     step: int,
@@ -52,28 +51,29 @@ def evaluate(
     on_progress: Callable[[int], None] = lambda done: None,
     on_failure: OnFailure | None = None,
 ) -> EvalResult:
-    """Has the examples answered, judges, writes one row an answer, and sums up.
+    """Answers and grades the examples, writes one row per answer, and returns the summary.
 
-    Answers that stand in `files` already, by these weights under these settings, are not asked for again. A reward
-    that fails is told to `on_failure` and skipped; without it `RewardError` is raised.
+    Answers that are in `files` already, by these weights under these settings, are not generated again. A reward
+    that fails is reported to `on_failure` and skipped. Raises `RewardError` if there is no `on_failure`.
     """
     began = time.monotonic()
-    weights = weights_digest(sampler.policy)
-    answered = partial(_answered, sampler, asked, weights=weights, on_failure=on_failure)
-    items = answered(asked.greedy, files.items, GREEDY, on_progress=on_progress)
+    answer = partial(_answer, sampler, eval_set, weights=weights_digest(sampler.policy), on_failure=on_failure)
+    items = answer(eval_set.greedy, files.items, GREEDY, on_progress=on_progress)
     sampled: list[Item] = []
-    if asked.samples:
-        behind = len(items)
-        sampled = answered(
-            asked.sampled, files.sampled, asked.params, on_progress=lambda done: on_progress(behind + done)
+    if eval_set.samples:
+        sampled = answer(
+            eval_set.sampled,
+            files.sampled,
+            eval_set.params,
+            on_progress=lambda done: on_progress(len(items) + done),
         )
-    kl_nats = _kl_nats(sampler.policy, items, asked.examples) if measures_kl else None
-    return summarise(asked, items, sampled, step=step, seconds=time.monotonic() - began, kl_nats=kl_nats)
+    kl_nats = _kl_nats(sampler.policy, items, eval_set.examples) if measures_kl else None
+    return summarise(eval_set, items, sampled, step=step, seconds=time.monotonic() - began, kl_nats=kl_nats)
 
 
-def _answered(
+def _answer(
     sampler: Sampler,
-    asked: EvalSet,
+    eval_set: EvalSet,
     keys: Sequence[Key],
     path: Path,
     params: SamplingParams,
@@ -82,60 +82,53 @@ def _answered(
     on_progress: Callable[[int], None],
     on_failure: OnFailure | None,
 ) -> list[Item]:
-    """Returns the items of `keys`, asking for those that the file lacks."""
-    by_id = {example.id: example for example in asked.examples}
-    by = asked.digest(weights, params)
+    """Returns the items of `keys`, generating those that the file lacks."""
+    by_id = {example.id: example for example in eval_set.examples}
+    by = eval_set.digest(weights, params)
     file = ItemFile(path, by)
     open_keys = [key for key in keys if not (key in file.items and file.items[key].answers(by_id[key[0]]))]
     done = len(keys) - len(open_keys)
     on_progress(done)
     prompts = [by_id[example_id].prompt for example_id, _ in open_keys]
-    names = [f"eval {asked.seed}/{example_id}/{sample}" for example_id, sample in open_keys]
-    answers = sampler.answers(prompts, params, max_tokens=asked.max_tokens, batch=asked.batch, names=names)
+    names = [f"eval {eval_set.seed}/{example_id}/{sample}" for example_id, sample in open_keys]
+    answers = sampler.answers(prompts, params, max_tokens=eval_set.max_tokens, batch=eval_set.batch, names=names)
     for number, completion in answers:
         example_id, sample = open_keys[number]
-        item = judged(completion, by_id[example_id], asked.grader, asked.rewards, on_failure, sample=sample, by=by)
-        file.add(item)
+        file.add(_grade(eval_set, completion, by_id[example_id], on_failure, sample=sample, by=by))
         done += 1
         on_progress(done)
     return file.finish(keys)
 
 
-def judged(
-    completion: Completion,
-    example: Example,
-    grader: Grader,
-    rewards: RewardSet,
-    on_failure: OnFailure | None = None,
-    *,
-    sample: int = 0,
-    by: str = "",
+def _grade(
+    eval_set: EvalSet, completion: Completion, example: Example, on_failure: OnFailure | None, *, sample: int, by: str
 ) -> Item:
-    """Returns one completion judged leniently and strictly, with the scores of the given rewards."""
+    """Returns one completion with its lenient and strict grades and its scores."""
+    grader, text = eval_set.grader, completion.text
     return Item(
         example_id=example.id,
         prompt=example.question,
         answer=example.answer,
-        completion=completion.text,
+        completion=text,
         tokens=completion.tokens,
         truncated=completion.truncated,
-        correct=grader.is_right(completion.text, example, on_failure),
-        strict=grader.is_strictly_right(completion.text, example, on_failure),
-        scores=rewards.score(completion.text, example, on_failure).scores,
+        correct=grader.is_right(text, example, on_failure),
+        strict=grader.is_strictly_right(text, example, on_failure),
+        scores=eval_set.rewards.score(text, example, on_failure).scores,
         level=example.level,
         sample=sample,
-        vote=vote_of(grader.finds(completion.text)),
-        strict_vote=vote_of(grader.finds_strictly(completion.text)),
+        vote=vote_of(grader.find(text)),
+        strict_vote=vote_of(grader.find_strict(text)),
         by=by,
     )
 
 
 def _kl_nats(policy: Policy, items: Sequence[Item], examples: Sequence[Example]) -> float | None:
-    """Returns how far the policy is from its base over the first completions, None if there is nothing to read.
+    """Returns the KL divergence over the first completions, None if they have no tokens.
 
-    An empty completion is left out, and one whose text is too long for the model when it is encoded again.
+    Left out are empty completions, and those whose text is too long for the model when it is encoded again.
     """
-    pairs = zip(items[:KL_COMPLETIONS], examples[:KL_COMPLETIONS], strict=True)
+    pairs = zip(items[:_KL_COMPLETIONS], examples[:_KL_COMPLETIONS], strict=True)
     rows = [encode_turn(policy, e.prompt, item.completion, truncated=item.truncated) for item, e in pairs]
-    spoken = [(prompt, ids) for prompt, ids in rows if ids and policy.takes(len(prompt) + len(ids))]
-    return kl_from_base(policy, spoken) if spoken else None
+    readable = [(prompt, ids) for prompt, ids in rows if ids and policy.takes(len(prompt) + len(ids))]
+    return kl_from_base(policy, readable) if readable else None

@@ -1,4 +1,4 @@
-"""The base model's pass rate, example by example: what decides which group size carries signal."""
+"""The base model's pass rate per example: it decides which group size carries signal."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +14,7 @@ from lowmem_rl.stats import Interval, clustered_share, wilson
 
 @dataclass(frozen=True, slots=True)
 class ExampleRate:
-    """How many of an example's samples were right (leniently)."""
+    """How many of an example's samples are right (leniently)."""
 
     example_id: str
     passed: int
@@ -24,7 +24,7 @@ class ExampleRate:
 
 @dataclass(frozen=True, slots=True)
 class PassRateProbe:
-    """Pass rates of a base model on training examples; the interval takes the example as the unit."""
+    """Pass rates of a base model on training examples; the unit of the interval is the example."""
 
     model: str
     task: str
@@ -53,7 +53,7 @@ def probe(
     samples: int,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> PassRateProbe:
-    """Samples each example `samples` times as training would, and counts the right answers."""
+    """Samples each example `samples` times as training would, and counts the right answers. `examples` is not empty."""
     prompts = [example.prompt for example in examples for _ in range(samples)]
     names = [f"probe {config.seed}/{example.id}/{number}" for example in examples for number in range(samples)]
     passed, truncated = [0] * len(examples), 0
@@ -66,16 +66,10 @@ def probe(
         truncated += completion.truncated
         if number % batch == 0 or number == len(prompts):
             on_progress(number)
-    return summarise_probe(config, examples, passed, samples, truncated / len(prompts))
-
-
-def summarise_probe(
-    config: RunConfig, examples: Sequence[Example], passed: Sequence[int], samples: int, truncated_share: float
-) -> PassRateProbe:
-    """Returns the rates with their intervals. `examples` is not empty."""
     rate, interval = clustered_share(passed, samples)
-    rows = (
+    rates = tuple(
         ExampleRate(example.id, count, samples, wilson(count, samples))
         for example, count in zip(examples, passed, strict=True)
     )
-    return PassRateProbe(config.model.name, config.task.name, samples, rate, interval, truncated_share, tuple(rows))
+    share = truncated / len(prompts)
+    return PassRateProbe(config.model.name, config.task.name, samples, rate, interval, share, rates)

@@ -1,6 +1,6 @@
-"""Prompts that, with a full answer, are longer than the model takes: left out and counted, never cut.
+"""Prompts that together with a full answer are longer than the model's limit: left out and counted, never cut.
 
-What a model takes follows from the run's settings and data: each evaluation of a run leaves out the same ones.
+The limit follows from the run's settings and data: each evaluation of a run leaves out the same prompts.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,19 +14,16 @@ from lowmem_rl.example import Example
 Note = Callable[[str], None]
 
 
-def eval_set_with_room(policy: Policy, asked: EvalSet, note: Note) -> EvalSet:
-    """Returns the questions that the model reads whole. Raises as `examples_with_room` does."""
+def eval_set_with_room(policy: Policy, eval_set: EvalSet, note: Note) -> EvalSet:
+    """Returns the evaluation without its overlong prompts. Raises as `examples_with_room` does."""
     examples = examples_with_room(
-        policy, asked.examples, asked.max_tokens, lambda text: note(f"{asked.task.name}: {text}")
+        policy, eval_set.examples, eval_set.max_tokens, lambda text: note(f"{eval_set.task.name}: {text}")
     )
-    return replace(asked, examples=examples)
+    return replace(eval_set, examples=examples)
 
 
 def examples_with_room(policy: Policy, examples: Sequence[Example], answer_tokens: int, note: Note) -> list[Example]:
-    """Returns the examples that the model reads whole, and notes how many are left out.
-
-    Raises `TaskError` if none is left.
-    """
+    """Returns the examples that fit the model's limit, and notes how many do not. Raises `TaskError` if none does."""
     kept = [example for example in examples if policy.has_room(example.prompt, answer_tokens)]
     if len(kept) == len(examples):
         return kept

@@ -7,8 +7,7 @@ from lowmem_rl.config.run_config import TaskConfig
 from lowmem_rl.evaluation.eval_items import Item
 from lowmem_rl.evaluation.eval_result import EvalResult
 from lowmem_rl.evaluation.eval_set import EvalSet
-from lowmem_rl.evaluation.grader import grader_of
-from lowmem_rl.evaluation.majority_vote import vote_of
+from lowmem_rl.evaluation.grader import grader_of, vote_of
 from lowmem_rl.evaluation.summary import compare, ks, summarise
 from lowmem_rl.tasks.arithmetic import Arithmetic
 
