@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 
 from lowmem_rl.config.compose import (
     ConfigLayer,
-    ConfigProblem,
     ResolvedConfig,
     SettingEntry,
-    as_one_error,
     flatten,
     merge,
     validate,
 )
+from lowmem_rl.config.problems import ConfigProblem, as_one_error
 from lowmem_rl.config.saved_config import saved_resolved
 from lowmem_rl.errors import ConfigError, RunDirError
 from lowmem_rl.storage.run_dir import RunDir, write_json

@@ -1,6 +1,6 @@
 """The keys of `RunConfig` as a user writes them, `section.name`: documentation, range, near names.
 
-Everything here is read from the fields themselves, so that what is explained is what is checked.
+All of it is read from the fields themselves, so that the explanation matches the check.
 """
 
 import json
@@ -13,10 +13,10 @@ from typing import Any
 from lowmem_rl.config.run_config import RunConfig, Section
 
 REWARDS = "rewards"
-"""The one table whose keys are names of the user's choice."""
+"""The one table whose keys are names that the user chooses."""
 
-NOUNS = {"integer": "an integer", "number": "a number", "string": "text", "boolean": "true or false"}
-BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
+_NOUNS = {"integer": "an integer", "number": "a number", "string": "text", "boolean": "true or false"}
+_BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +31,20 @@ class SettingKey:
 
 @cache
 def known_keys() -> dict[str, SettingKey]:
-    """Returns every key by its dotted name, in the order of the sections; `rewards` stands for its table."""
+    """Returns every key by its dotted name, in the order of the sections; `rewards` is its whole table."""
     schema = RunConfig.model_json_schema()
     keys: dict[str, SettingKey] = {}
     for name, node in schema["properties"].items():
         section = schema["$defs"].get(node.get("$ref", "").rpartition("/")[2])
         fields = {f"{name}.{field}": part for field, part in section["properties"].items()} if section else {name: node}
-        keys |= {field: _key(field, part) for field, part in fields.items()}
+        for field, part in fields.items():
+            keys[field] = SettingKey(field, part.get("description", ""), _takes(part), part.get("default"))
     return keys
 
 
 @cache
 def sections() -> dict[str, list[str]]:
-    """Returns the dotted keys of each section; no schema is made, for every command checks names and few explain."""
+    """Returns the dotted keys of each section, without building the schema: every command checks names, few explain."""
     kinds = {name: field.annotation for name, field in RunConfig.model_fields.items()}
     return {
         name: [f"{name}.{key}" for key in kind.model_fields]
@@ -53,7 +54,7 @@ def sections() -> dict[str, list[str]]:
 
 
 def is_known(name: str) -> bool:
-    """True if a value may stand under `name`; any name may stand under `rewards`."""
+    """Returns whether `name` is a key; under `rewards` any name is."""
     section, dot, _ = name.partition(".")
     if dot:
         return section == REWARDS or name in sections().get(section, ())
@@ -67,31 +68,24 @@ def find_key(name: str) -> SettingKey | None:
 
 def fix_for_unknown(name: str) -> str:
     """Returns what a user who wrote `name` may have meant: near keys, else the keys of its section."""
-    near = near_keys(name)
-    if near:
+    if near := near_keys(name):
         return f"Did you mean {' or '.join(near)}?"
     section = sections().get(name.partition(".")[0])
     return f"It has {', '.join(section)}." if section else "`lowmem-rl presets explain` lists every key."
 
 
 def near_keys(name: str) -> list[str]:
-    """Returns up to three keys: of the same last part (the right key in the wrong section), then alike."""
+    """Returns up to three keys: with the same last part (the right key in the wrong section), else similar ones."""
     last = _last_part(name)
     same = [key for key in known_keys() if _last_part(key) == last]
-    return same[:3] or get_close_matches(name, known_keys(), n=3, cutoff=0.8) or _keys_with_last_part_like(last)
-
-
-def _keys_with_last_part_like(last: str) -> list[str]:
+    if found := same[:3] or get_close_matches(name, known_keys(), n=3, cutoff=0.8):
+        return found
     near = get_close_matches(last, {_last_part(key) for key in known_keys()}, n=1, cutoff=0.75)
     return [key for key in known_keys() if _last_part(key) in near][:3]
 
 
 def _last_part(name: str) -> str:
     return name.rpartition(".")[2]
-
-
-def _key(name: str, node: Mapping[str, Any]) -> SettingKey:
-    return SettingKey(name, node.get("description", ""), _takes(node), node.get("default"))
 
 
 def _takes(node: Mapping[str, Any]) -> str:
@@ -108,9 +102,5 @@ def _takes(node: Mapping[str, Any]) -> str:
         return "a table of NAME = WEIGHT"
     if node["type"] == "array":
         return f"a list, each {_takes(node['items'])}"
-    bounds = [f"{word} {_plain(node[bound])}" for bound, word in BOUNDS.items() if bound in node]
-    return ", ".join([NOUNS[node["type"]], *bounds])
-
-
-def _plain(number: float) -> str:
-    return str(int(number)) if number == int(number) else str(number)
+    bounds = [f"{word} {node[bound]:.16g}" for bound, word in _BOUNDS.items() if bound in node]
+    return ", ".join([_NOUNS[node["type"]], *bounds])

@@ -1,7 +1,7 @@
 """Presets: a model, a card and the numbers that suit both, one TOML file each.
 
-A file says in its `[preset]` table what it is for; its other tables are `RunConfig`'s, sparse.
-Values stay raw here: composing and validating them is `compose`'s.
+The `[preset]` table of a file describes its purpose; its other tables are sparse `RunConfig` tables. Values stay raw
+here; `compose` merges and validates them.
 """
 
 import tomllib
@@ -16,13 +16,13 @@ from typing import Any, Literal
 from lowmem_rl.errors import UnknownName
 from lowmem_rl.models.hardware import CARDS
 
-LADDER = ("qwen1.5b-t4", "qwen7b-24gb", "qwen7b-a6000")
-"""Presets that a machine with a GPU gets unasked, from the least demanding up."""
+_LADDER = ("qwen1.5b-t4", "qwen7b-24gb", "qwen7b-a6000")
+"""Default presets of machines with a GPU, the least demanding first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a run of the preset took on its card."""
+    """Measurements of a run of the preset on its card."""
 
     peak_gib: float
     step_seconds: float
@@ -32,16 +32,16 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """One file of `presets/`: what it is for, and the settings it states."""
+    """One file of `presets/`: its purpose and its settings."""
 
     name: str
     summary: str
     card: str
     """A key of `hardware.CARDS`, or "cpu"."""
     base: Literal["base", "instruct", "sft"]
-    """Kind of model it starts from: pretrained, or tuned for chat, or by supervised examples alone."""
+    """Kind of model it starts from: pretrained, tuned for chat, or fine-tuned on supervised examples only."""
     checkpoint: str
-    """Which weights are loaded, in words."""
+    """Which weights are loaded, for readers."""
     measured: Measured | None
     values: Mapping[str, Any]
     text: str
@@ -63,21 +63,17 @@ class Preset:
         return int(self.values["grpo"]["max_completion_tokens"])
 
 
-def preset_folder() -> Traversable:
-    """Returns the folder of presets: inside the package in a wheel, beside it in a checkout."""
-    packaged = files("lowmem_rl") / "_presets"
-    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "presets"
-
-
 @cache
 def load_presets() -> tuple[Preset, ...]:
     """Returns all presets, those for the smallest card first."""
-    found = [_read(file) for file in preset_folder().iterdir() if file.name.endswith(".toml")]
+    packaged = files("lowmem_rl") / "_presets"  # in a wheel; a checkout has them next to the package
+    folder = packaged if packaged.is_dir() else Path(__file__).parents[2] / "presets"
+    found = [_read(file) for file in folder.iterdir() if file.name.endswith(".toml")]
     return tuple(sorted(found, key=lambda preset: (_offered_bytes(preset.card), preset.name)))
 
 
 def load_preset(name: str) -> Preset:
-    """Returns the preset of that name. Raises `UnknownName`."""
+    """Returns the preset of that name. Raises `UnknownName` if there is none."""
     presets = {preset.name: preset for preset in load_presets()}
     if name not in presets:
         raise UnknownName("preset", name, presets)
@@ -85,16 +81,16 @@ def load_preset(name: str) -> Preset:
 
 
 def default_preset(card: str | None) -> str:
-    """Returns the preset for a card's key: `tiny-cpu` for none, else the most demanding one made for no larger card."""
+    """Returns the preset for a card's key: `tiny-cpu` for None, else the most demanding one for no larger card."""
     if card is None:
         return "tiny-cpu"
-    # Cards of one size differ by up to a tenth in what they offer.
+    # Cards of one nominal size differ by up to a tenth in usable memory.
     offered = 1.1 * _offered_bytes(card)
-    return next((name for name in reversed(LADDER) if _offered_bytes(load_preset(name).card) <= offered), LADDER[0])
+    return next((name for name in reversed(_LADDER) if _offered_bytes(load_preset(name).card) <= offered), _LADDER[0])
 
 
 def _offered_bytes(card: str) -> int:
-    """Returns what a card of the table offers, 0 for the CPU and for cards that are not in it."""
+    """Returns a card's usable memory, 0 for the CPU and for unknown cards."""
     return CARDS[card].offered_bytes if card in CARDS else 0
 
 

@@ -1,13 +1,12 @@
-"""Rules across the fields of a configuration; types and ranges stand at the fields (`config`)."""
+"""Rules across the fields of a configuration; types and ranges are at the fields (`run_config`)."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
-from pydantic import BaseModel
-
-from lowmem_rl.config.run_config import CurriculumConfig, GrpoConfig, RunConfig
+from lowmem_rl.config.run_config import CurriculumConfig, GrpoConfig, OptimizerConfig, RunConfig
 
 
-class BrokenRule(BaseModel):
+class BrokenRule(NamedTuple):
     """A rule across fields: the key to change, what is wrong, the fix."""
 
     key: str
@@ -17,112 +16,77 @@ class BrokenRule(BaseModel):
 
 def broken_rules(config: RunConfig) -> Iterator[BrokenRule]:
     """Yields every rule across fields that `config` breaks."""
-    rows, micro_batch = config.rows_per_step, config.memory.micro_batch
-    if micro_batch != "auto" and rows % micro_batch:
-        yield BrokenRule(
-            key="memory.micro_batch",
-            what=f"{micro_batch} does not divide the {rows} completions of a step (group_size x prompts_per_step)",
-            fix=f"set it to {_nearest_divisor(rows, micro_batch)}",
-        )
-    if config.grpo.steps_per_rollout > config.grpo.steps:
-        yield BrokenRule(
-            key="grpo.steps_per_rollout",
-            what=f"one rollout feeds {config.grpo.steps_per_rollout} steps, and the run has {config.grpo.steps}",
-            fix=f"set it to at most {config.grpo.steps}",
-        )
-    if config.rollout.engine == "vllm" and config.model.revision is not None:
-        yield BrokenRule(
-            key="model.revision",
-            what="Unsloth loads no revision through vLLM",
-            fix="leave it unset, or leave vLLM out",
-        )
-    if not any(config.rewards.values()):
-        yield BrokenRule(key="rewards", what="no reward has a weight", fix="set rewards.boxed_answer=1.0")
-    yield from _broken_saving_rules(config.grpo)
-    if config.health.action == "roll_back" and not config.logging.checkpoint_every:
-        yield BrokenRule(
-            key="logging.checkpoint_every",
-            what='health.action="roll_back" needs checkpoints to go back to',
-            fix="set it to 10",
-        )
-    if config.grpo.epsilon_high is not None and config.grpo.epsilon_high < config.grpo.epsilon:
-        yield BrokenRule(
-            key="grpo.epsilon_high",
-            what=f"{config.grpo.epsilon_high} is below grpo.epsilon {config.grpo.epsilon}",
-            fix="set it to 0.28, or leave it unset",
-        )
-    if config.grpo.loss == "dr_grpo" and config.grpo.scale_rewards == "group":
-        yield BrokenRule(
-            key="grpo.scale_rewards",
-            what="dr_grpo does not scale rewards by the group; Unsloth would turn it off silently on a GPU",
-            fix='set it to "none"',
-        )
-    yield from _broken_schedule_rules(config)
+    yield from _broken_run_rules(config)
+    yield from _broken_loss_rules(config.grpo)
+    yield from _broken_schedule_rules(config.optimizer)
     yield from _broken_curriculum_rules(config.curriculum)
 
 
-def _broken_saving_rules(grpo: GrpoConfig) -> Iterator[BrokenRule]:
-    if grpo.update_rows is not None and grpo.loss == "bnpo":
-        yield BrokenRule(
-            key="grpo.update_rows",
-            what="bnpo divides by the tokens of each micro-batch, those of rows left out too",
-            fix='set grpo.loss="dapo"',
-        )
-    if grpo.update_rows is not None and grpo.update_rows > grpo.group_size:
-        yield BrokenRule(
-            key="grpo.update_rows",
-            what=f"{grpo.update_rows} rows of a group of {grpo.group_size}",
-            fix=f"set it to at most {grpo.group_size}, or leave it unset",
-        )
-    if grpo.update_rows is not None and grpo.beta > 0:
-        yield BrokenRule(
-            key="grpo.update_rows",
-            what="under a KL penalty the rows left out have a gradient too",
-            fix="set grpo.beta=0, or leave it unset",
-        )
+def _broken_run_rules(config: RunConfig) -> Iterator[BrokenRule]:
+    rows, micro_batch = config.rows_per_step, config.memory.micro_batch
+    if micro_batch != "auto" and rows % micro_batch:
+        what = f"{micro_batch} does not divide the {rows} completions of a step (group_size x prompts_per_step)"
+        largest = max(d for d in range(1, min(micro_batch, rows) + 1) if rows % d == 0)
+        yield BrokenRule("memory.micro_batch", what, f"set it to {largest}")
+    steps, steps_per_rollout = config.grpo.steps, config.grpo.steps_per_rollout
+    if steps_per_rollout > steps:
+        what = f"one rollout feeds {steps_per_rollout} steps, and the run has {steps}"
+        yield BrokenRule("grpo.steps_per_rollout", what, f"set it to at most {steps}")
+    if config.rollout.engine == "vllm" and config.model.revision is not None:
+        what = "Unsloth loads no revision through vLLM"
+        yield BrokenRule("model.revision", what, "leave it unset, or leave vLLM out")
+    if not any(config.rewards.values()):
+        yield BrokenRule("rewards", "no reward has a weight", "set rewards.boxed_answer=1.0")
+    if config.health.action == "roll_back" and not config.logging.checkpoint_every:
+        what = 'health.action="roll_back" needs checkpoints to go back to'
+        yield BrokenRule("logging.checkpoint_every", what, "set it to 10")
+
+
+def _broken_loss_rules(grpo: GrpoConfig) -> Iterator[BrokenRule]:
+    if grpo.epsilon_high is not None and grpo.epsilon_high < grpo.epsilon:
+        what = f"{grpo.epsilon_high} is below grpo.epsilon {grpo.epsilon}"
+        yield BrokenRule("grpo.epsilon_high", what, "set it to 0.28, or leave it unset")
+    if grpo.loss == "dr_grpo" and grpo.scale_rewards == "group":
+        what = "dr_grpo does not scale rewards by the group; Unsloth would turn it off silently on a GPU"
+        yield BrokenRule("grpo.scale_rewards", what, 'set it to "none"')
     if grpo.resample_rounds and grpo.scale_rewards == "batch":
+        what = "the spread of the batch, which scales the rewards, would change with each round"
+        yield BrokenRule("grpo.resample_rounds", what, 'set grpo.scale_rewards="group"')
+    if grpo.update_rows is not None:
+        yield from _broken_downsampling_rules(grpo, grpo.update_rows)
+
+
+def _broken_downsampling_rules(grpo: GrpoConfig, rows: int) -> Iterator[BrokenRule]:
+    key = "grpo.update_rows"
+    if grpo.loss == "bnpo":
+        what = "bnpo divides by the tokens of each micro-batch, including those of rows left out"
+        yield BrokenRule(key, what, 'set grpo.loss="dapo"')
+    if rows > grpo.group_size:
+        what = f"{rows} rows of a group of {grpo.group_size}"
+        yield BrokenRule(key, what, f"set it to at most {grpo.group_size}, or leave it unset")
+    if grpo.beta > 0:
         yield BrokenRule(
-            key="grpo.resample_rounds",
-            what="the spread of the batch, which scales the rewards, would change with each round",
-            fix='set grpo.scale_rewards="group"',
+            key, "under a KL penalty the rows left out have a gradient too", "set grpo.beta=0, or leave it unset"
         )
 
 
-def _broken_schedule_rules(config: RunConfig) -> Iterator[BrokenRule]:
-    optimizer = config.optimizer
+def _broken_schedule_rules(optimizer: OptimizerConfig) -> Iterator[BrokenRule]:
+    key = "optimizer.milestones"
     if (optimizer.schedule == "multistep") != bool(optimizer.milestones):
-        yield BrokenRule(
-            key="optimizer.milestones",
-            what="milestones and schedule = 'multistep' go together",
-            fix="set both, or neither",
-        )
+        yield BrokenRule(key, "milestones and schedule = 'multistep' go together", "set both, or neither")
     if list(optimizer.milestones) != sorted(set(optimizer.milestones)):
-        yield BrokenRule(key="optimizer.milestones", what="must rise", fix="list each step once, in order")
+        yield BrokenRule(key, "must rise", "list each step once, in order")
 
 
 def _broken_curriculum_rules(curriculum: CurriculumConfig) -> Iterator[BrokenRule]:
-    by, how = curriculum.by, curriculum.how
+    by, how, fix = curriculum.by, curriculum.how, 'set curriculum.by to "pass_rate"'
     if how == "window" and by != "pass_rate":
-        yield BrokenRule(
-            key="curriculum.how",
-            what=f"a window is of pass rates, not of {by}",
-            fix='set curriculum.by to "pass_rate"',
-        )
+        yield BrokenRule("curriculum.how", f"a window is of pass rates, not of {by}", fix)
     elif how == "mixed" and by == "none":
-        yield BrokenRule(
-            key="curriculum.how", what="nothing says which examples are to be mixed", fix="set curriculum.by"
-        )
+        yield BrokenRule("curriculum.how", "nothing says which examples are to be mixed", "set curriculum.by")
     if curriculum.rates is not None and by != "pass_rate":
-        yield BrokenRule(
-            key="curriculum.rates", what=f"by {by} no pass rates are read", fix='set curriculum.by to "pass_rate"'
-        )
+        yield BrokenRule("curriculum.rates", f"by {by} no pass rates are read", fix)
     if curriculum.rates is None and by == "pass_rate" and how != "window":
-        yield BrokenRule(
-            key="curriculum.rates",
-            what=f"an order by pass_rate that is {how} needs them beforehand",
-            fix='name a file of `lowmem-rl probe`, or set curriculum.how to "window"',
-        )
-
-
-def _nearest_divisor(total: int, wanted: int) -> int:
-    return max(d for d in range(1, min(wanted, total) + 1) if total % d == 0)
+        what = f"an order by pass_rate that is {how} needs them before the run"
+        fix = 'name a file of `lowmem-rl probe`, or set curriculum.how to "window"'
+        yield BrokenRule("curriculum.rates", what, fix)

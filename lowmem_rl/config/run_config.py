@@ -1,8 +1,7 @@
-"""`RunConfig`: everything a run is, frozen. The strings under the fields are their documentation.
+"""`RunConfig`: the whole configuration of a run, frozen. The strings under the fields are their documentation.
 
-Types and ranges stand at the fields; `rules` holds what spans several of them, so
-that a run cannot start which TRL or Unsloth would refuse late or change silently.
-What a model or a card adds to that (its length, its number formats) is checked where it is known.
+Types and ranges are at the fields; `rules` holds what spans several of them, so that no run starts that TRL or
+Unsloth would refuse late or change silently. Limits of a model or a card are checked when that is known.
 """
 
 from typing import Annotated, Literal, TypeVar
@@ -29,30 +28,30 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_text_as_one)]
 Trackers = Annotated[tuple[Literal["tensorboard", "wandb", "trackio"], ...], BeforeValidator(_text_as_one)]
 
 Auto = Literal["auto"]
-"""A setting that the planner chooses for the card: `planning.resolve_auto`."""
-MAX_ROWS = 65536
+"""A setting that the planner chooses for the card: `resolve_auto` of planning."""
+_MAX_ROWS = 65536
 Rows = Annotated[
-    Annotated[int, Field(ge=1, le=MAX_ROWS), Tag("rows")] | Annotated[Auto, Tag("auto")],
-    # A plain union would tell two mistakes for one wrong value.
+    Annotated[int, Field(ge=1, le=_MAX_ROWS), Tag("rows")] | Annotated[Auto, Tag("auto")],
+    # A plain union would report two problems for one wrong value.
     Discriminator(lambda value: "auto" if isinstance(value, str) else "rows"),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": MAX_ROWS}, {"const": "auto"}]}),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": _MAX_ROWS}, {"const": "auto"}]}),
 ]
 
 
 class ModelConfig(Section):
-    """Which model, and in which number format its frozen weights stand."""
+    """Which model, and the number format of its frozen weights."""
 
     name: str = Field("tiny", min_length=1)
     """Hub name, local directory, or `tiny` for the embedded model."""
     revision: str | None = None
-    """Branch, tag or commit on the hub; the newest where unset."""
+    """Branch, tag or commit on the hub; the newest if unset."""
     bits: Literal[4, 16] = 4
     """Width of the frozen weights: 4 is NF4 with double quantisation (QLoRA), 16 the compute type (LoRA)."""
     checkpoint: Literal["plain", "dynamic"] = "plain"
     """In 4 bit: `plain` quantises exactly the named weights; `dynamic` lets Unsloth take its own upload,
     which leaves sensitive layers in 16 bit (Qwen2.5-7B: 7.5 GB instead of 5.5 GB)."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """Compute type; `auto` is bfloat16 where the card has it, float16 on a T4, float32 on a CPU without bfloat16."""
+    """Compute type; `auto` is bfloat16 if the card has it, float16 on a T4, float32 on a CPU without bfloat16."""
 
 
 class AdapterConfig(Section):
@@ -88,7 +87,7 @@ class GrpoConfig(Section):
     steps_per_rollout: int = Field(1, ge=1)
     """Optimizer steps that share one round of sampling; above 1 the later ones are off-policy."""
     passes_per_rollout: int = Field(1, ge=1)
-    """Times each rollout is learnt from (mu in the GRPO paper, arXiv 2402.03300)."""
+    """Times each rollout is trained on (mu in the GRPO paper, arXiv 2402.03300)."""
     max_prompt_tokens: int = Field(512, ge=1)
     """Longest prompt; longer ones are left out and counted, never cut."""
     max_completion_tokens: int = Field(512, ge=1)
@@ -99,7 +98,7 @@ class GrpoConfig(Section):
     beta: float = Field(0.0, ge=0.0)
     """Weight of the KL penalty against the base model; 0 spares the reference pass."""
     epsilon: float = Field(0.2, gt=0.0)
-    """Lower clip of the probability ratio; the upper one too where `epsilon_high` is unset."""
+    """Lower clip of the probability ratio; the upper one too if `epsilon_high` is unset."""
     epsilon_high: float | None = Field(None, gt=0.0)
     """Upper clip of the ratio (DAPO uses 0.28, arXiv 2503.14476)."""
     scale_rewards: Literal["group", "batch", "none"] = "group"
@@ -108,24 +107,24 @@ class GrpoConfig(Section):
     """Accept groups of 2 or 3, which only compare (arXiv 2510.00977). Needs `scale_rewards` batch or none
     and at least 8 prompts a step; otherwise such groups count as too small."""
     update_rows: int | None = Field(None, ge=2)
-    """Changes learning: rows of each group that are learnt from, those with the most spread in reward (PODS,
-    arXiv 2504.13818); all where unset. Needs `beta` 0."""
+    """Changes learning: rows of each group that are trained on, those with the most spread in reward (PODS,
+    arXiv 2504.13818); all if unset. Needs `beta` 0."""
     resample_rounds: int = Field(0, ge=0, le=16)
     """Changes learning: rounds in which groups without signal are replaced by groups of other prompts (dynamic
-    sampling of DAPO, arXiv 2503.14476), each as dear as its share of the first."""
+    sampling of DAPO, arXiv 2503.14476), each as expensive as its share of the first."""
     mask_truncated: bool = False
-    """Leave completions that ran into the length limit out of the loss."""
+    """Leave completions that reached the length limit out of the loss."""
 
 
 class RolloutConfig(Section):
     """How completions are sampled in training; evaluation has its own settings."""
 
     engine: Literal["auto", "lowmem", "generate", "vllm"] = "auto"
-    """What samples: `lowmem` is our engine, `generate` transformers' (Unsloth's on a GPU). `auto` takes ours where it
-    knows the model, agrees with its own forward and, on a GPU, is faster. vLLM is used only when named here."""
+    """What samples: `lowmem` is our engine, `generate` transformers' (Unsloth's on a GPU). `auto` takes ours if it
+    knows the model, agrees with its own forward and, on a GPU, is faster. vLLM is used only if named here."""
     weights: Literal["auto", "quantized", "merged"] = "auto"
     """With `lowmem`: the training weights as they are, or a copy expanded to 16 or 32 bit for the length of a rollout;
-    `auto` takes the copy where it is faster and the memory plan has room for it."""
+    `auto` takes the copy if it is faster and the memory plan has room for it."""
     temperature: float = Field(1.0, gt=0.0, lt=10.0)
     """Softmax temperature; 1 keeps sampling and loss on the same distribution."""
     top_p: float = Field(1.0, gt=0.0, le=1.0)
@@ -156,7 +155,7 @@ class OptimizerConfig(Section):
     max_grad_norm: float = Field(1.0, gt=0.0)
     """Gradients are scaled down to this norm."""
     schedule: Literal["constant", "linear", "cosine", "multistep"] = "constant"
-    """Course of the learning rate after the warm-up."""
+    """Learning rate schedule after the warm-up."""
     warmup_steps: int = Field(0, ge=0)
     """Steps over which the learning rate rises from 0."""
     milestones: Integers = ()
@@ -169,26 +168,26 @@ class MemoryConfig(Section):
     """Where memory is saved. The group size is not here: it is never cut to save memory."""
 
     micro_batch: Rows = 8
-    """Completions of full length in one forward and backward, more where they are shorter; less needs less memory and
-    changes no gradient. `auto` takes what is fastest on the card."""
+    """Completions of full length in one forward and backward, more if they are shorter; fewer need less memory and
+    change no gradient. `auto` takes what is fastest on the card."""
     rollout_rows: Rows | None = None
-    """Completions sampled together (one wave), where a waiting one takes the place of each that ends; unset means all
-    of a rollout at once, `auto` what is fastest."""
+    """Completions sampled together (one wave); a waiting one takes the place of each that ends. Unset means all of a
+    rollout at once, `auto` what is fastest."""
     checkpointing: Literal["auto", "unsloth", "plain", "none"] = "auto"
     """Activations: recomputed and kept in host RAM (unsloth), recomputed (plain), or kept (none);
     `auto` takes the fastest that fits."""
     max_retries: int = Field(8, ge=0)
-    """Times in a row that work whose memory ran out is done again, each with half the rows together, before the run
-    stops; 0 stops it at once."""
+    """Retries in a row after an out-of-memory error, each with half the rows together, before the run stops; 0 stops
+    it at once."""
 
 
 class TaskConfig(Section):
-    """What is learnt."""
+    """What the model is trained on."""
 
     name: str = Field("arithmetic", min_length=1)
     """A name of `tasks list`, or a class of your own as FILE.py:CLASS."""
     path: str | None = None
-    """A local file or folder with the task's data, in its own schema; the hub where unset."""
+    """A local file or folder with the task's data, in its own schema; the hub if unset."""
     hub: str | None = None
     """Of task `table`: its data set on the hub, ORGANISATION/NAME."""
     subset: str | None = None
@@ -196,27 +195,27 @@ class TaskConfig(Section):
     columns: Names = ("question", "answer")
     """Of task `table`: its columns of questions, answers and, third, levels."""
     splits: Names = ("train",)
-    """Of task `table`: its splits to train on and to be judged by; one alone gives up a twentieth of its rows."""
+    """Of task `table`: its splits to train and to evaluate on; of a single one, a twentieth of the rows is held out."""
     prompt: Literal["bare", "boxed", "think_boxed", "r1_zero", "countdown", "hashes"] = "think_boxed"
     """What the system prompt asks for: nothing, a boxed answer, thoughts and a boxed answer; thoughts and an answer
-    in tags as R1-Zero or TinyZero's countdown do; an answer behind ####."""
+    in tags as R1-Zero or TinyZero's countdown do; an answer after ####."""
     levels: Integers = ()
-    """Levels of difficulty to take, where the task has levels; all where empty."""
+    """Levels of difficulty to take, if the task has levels; all if empty."""
     limit: int | None = Field(None, ge=1)
     """Most training examples to load."""
 
 
 class CurriculumConfig(Section):
-    """In which order training meets its examples; the order that a run took is in its order.jsonl."""
+    """The order of the training examples; a run records its order in order.jsonl."""
 
     by: Literal["none", "level", "pass_rate", "answer_length"] = "none"
-    """What tells easy from hard: nothing (any order, by the seed), the task's own levels, measured pass rates,
-    or the length of the gold answers."""
+    """The measure of difficulty: none (any order, by the seed), the task's own levels, measured pass rates, or the
+    length of the gold answers."""
     how: Literal["easy_to_hard", "mixed", "window"] = "easy_to_hard"
-    """Over the whole run from easy to hard; every stretch of the run with easy and hard ones as in the whole;
-    or, by pass_rate, those that the policy gets right in 20 to 80 % of its completions, as it moves."""
+    """From easy to hard over the whole run; every stretch of the run with easy and hard ones as in the whole; or,
+    by pass_rate, those that the current policy gets right in 20 to 80 % of its completions."""
     rates: str | None = None
-    """File of `lowmem-rl probe` with the pass rates; `window` also begins without, and finds them out."""
+    """File of `lowmem-rl probe` with the pass rates; `window` can start without and measures them itself."""
 
 
 class EvalConfig(Section):
@@ -231,34 +230,33 @@ class EvalConfig(Section):
     batch: int = Field(32, ge=1)
     """Prompts that are answered together."""
     samples: int = Field(0, ge=0, le=1024)
-    """Completions sampled of each example beside the greedy one, before and after, for pass@k and majorities."""
+    """Further completions sampled of each example, before and after, for pass@k and majorities."""
     tasks: Names = ()
-    """Further tasks, which the run does not learn: asked before and after, under the run's own prompt."""
+    """Further tasks, which the run does not train on: evaluated before and after, under the run's own prompt."""
 
 
 class HealthConfig(Section):
-    """What is done about a run that ails."""
+    """What happens if the audit of a run finds a problem."""
 
     action: Literal["warn", "stop", "roll_back"] = "warn"
-    """What a critical finding does to a run under way, beside being told: nothing; it ends, saved; or it goes back to
-    its last healthy checkpoint and on at a third of the learning rate, at most three times, or else ends there."""
+    """What a critical finding does to a running run, in addition to the report: nothing; save and stop; or roll back to
+    the last healthy checkpoint and continue at a third of the learning rate, at most three times, else stop there."""
     max_reward_error_share: float = Field(0.01, ge=0.0, le=1.0)
     """Share of completions on which a reward may fail before the run stops; each failure is recorded and skipped."""
 
 
 class LoggingConfig(Section):
-    """What a run tells, and to whom."""
+    """What a run reports, and to which trackers."""
 
     report_to: Trackers = ()
-    """Trackers beside the run directory. They stay offline unless their own settings say otherwise."""
+    """Trackers in addition to the run directory. They stay offline unless their own settings say otherwise."""
     samples_every: int = Field(10, ge=1)
-    """Steps between the completions that are kept in samples.jsonl."""
+    """Steps between the rollouts whose completions are saved in samples.jsonl."""
     checkpoint_every: int = Field(0, ge=0)
-    """Steps between checkpoints, from which `train --resume` goes on exactly; 0 makes one every ten minutes instead.
+    """Steps between checkpoints, from which `train --resume` continues exactly; 0 makes one every ten minutes instead.
     The last step has one, and so has a run that is asked to stop."""
     keep_checkpoints: int = Field(2, ge=1)
-    """Newest checkpoints that are kept; each is one and a half times (8-bit optimizer) to three times the adapter's
-    size."""
+    """Newest checkpoints that are kept; each is 1.5 (8-bit optimizer) to 3 times the adapter's size."""
 
 
 Weights = dict[str, Annotated[float, Field(allow_inf_nan=False)]]
@@ -285,12 +283,12 @@ class RunConfig(Section):
 
     @property
     def rows_per_step(self) -> int:
-        """Completions behind one optimizer step."""
+        """Completions of one optimizer step."""
         return self.grpo.group_size * self.grpo.prompts_per_step
 
     @property
     def rows_per_rollout(self) -> int:
-        """Completions of one round of sampling."""
+        """Completions of one rollout."""
         return self.rows_per_step * self.grpo.steps_per_rollout
 
     @property
@@ -321,5 +319,5 @@ Value = TypeVar("Value")
 
 def _chosen(key: str, value: Value | Auto) -> Value:
     if value == "auto":
-        raise ValueError(f"{key} is still 'auto': planning.resolve_auto chooses it")
+        raise ValueError(f"{key} is still 'auto': planning's resolve_auto chooses it")
     return value
