@@ -1,1 +1,1 @@
-"""What is learnt. `registry.load_task` is the way in."""
+"""What a model is trained on. `task_registry.load_task` is the entry point."""

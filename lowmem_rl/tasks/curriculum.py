@@ -1,11 +1,11 @@
-"""In which order a run meets its examples: the easy ones first, all kinds mixed, or those that can still teach.
+"""The order in which a run sees its examples: easy ones first, all kinds mixed, or those with a learning signal.
 
-A fixed order is a pure function of examples, difficulties and seed. A moving one is a pure function of what the
-run has seen so far: `SignalWindow.draw` chooses the next prompts from `PassCounts`, `SignalWindow.note` adds a step's
-outcomes to them. A resumed run reads its own record (`replay`) and goes on exactly.
+A fixed order is a pure function of examples, difficulties and seed. An adaptive one is a pure function of the run's
+outcomes so far: `SignalWindow.draw` chooses the next prompts from `PassCounts`, and `SignalWindow.note` adds a step's
+outcomes to them. A resumed run replays its own record (`replay`) and continues exactly.
 
-A group whose completions are all right or all wrong has no gradient, so a prompt teaches while its pass rate
-lies between: DAPO (arXiv 2503.14476) samples until it finds such prompts, the window chooses them beforehand.
+A group whose completions are all right or all wrong has no gradient, so a prompt is useful if its pass rate is in
+between: DAPO (arXiv 2503.14476) samples until it finds such prompts, the window chooses them before sampling.
 """
 
 import json
@@ -27,24 +27,32 @@ STRETCH = 32
 """Examples among which all kinds are mixed: four steps of eight prompts."""
 
 Rates = Mapping[str, tuple[float, float]]
-"""(right, sampled) completions by example id; missing is unknown."""
+"""(right, sampled) completions by example id; a missing id is unknown."""
 
 
 def arrange(examples: Sequence[Example], by: By, how: How, seed: int, rates: Rates | None = None) -> list[Example]:
-    """Returns the examples in the order of a curriculum. Raises `TaskError` where they do not say how hard they are."""
+    """Returns the examples in the order of a curriculum. Raises `TaskError` if their difficulties are unknown."""
     hardness = difficulties(examples, by, rates)
     rng = random.Random(seed)
     shuffled = rng.sample(examples, len(examples))
     ranked = sorted(shuffled, key=lambda example: hardness[example.id])  # stable: equals stay shuffled
-    return ranked if how == "easy_to_hard" else _mixed(ranked, rng)
+    if how == "easy_to_hard":
+        return ranked
+    count = max(1, len(ranked) // STRETCH)
+    stretches = [ranked[first::count] for first in range(count)]  # each with easy and hard ones as in the whole
+    return [example for stretch in stretches for example in rng.sample(stretch, len(stretch))]
 
 
 def difficulties(examples: Sequence[Example], by: By, rates: Rates | None = None) -> dict[str, float]:
-    """Returns how hard each example is, by its id; a higher number is harder."""
+    """Returns the difficulty of each example by its id; higher is harder. Raises `TaskError` if it is unknown."""
     if by == "answer_length":
         return {example.id: float(len(example.answer)) for example in examples}
     if by == "level":
-        return {example.id: float(_level(example)) for example in examples}
+        unknown = next((example for example in examples if example.level is None), None)
+        if unknown:
+            what = f"Example {unknown.id!r} has no level."
+            raise TaskError(what, hint="Order by pass_rate or answer_length, or choose task.levels.")
+        return {example.id: float(example.level or 0) for example in examples}
     known = rates or {}
     if not any(example.id in known for example in examples):
         raise TaskError(
@@ -55,23 +63,8 @@ def difficulties(examples: Sequence[Example], by: By, rates: Rates | None = None
 
 
 def smoothed(right: float, sampled: float) -> float:
-    """Returns a pass rate that is never sure: the mean under Jeffreys' prior, one half where nothing is known."""
+    """Returns the mean pass rate under Jeffreys' prior: never 0 or 1, one half if nothing is known."""
     return (right + 0.5) / (sampled + 1)
-
-
-def _level(example: Example) -> int:
-    if example.level is None:
-        raise TaskError(
-            f"Example {example.id!r} has no level.", hint="Order by pass_rate or answer_length, or choose task.levels."
-        )
-    return example.level
-
-
-def _mixed(ranked: Sequence[Example], rng: random.Random) -> list[Example]:
-    """Returns stretches of about `STRETCH` examples, each with easy and hard ones as the whole has them."""
-    count = max(1, len(ranked) // STRETCH)
-    stretches = [list(ranked[first::count]) for first in range(count)]
-    return [example for stretch in stretches for example in rng.sample(stretch, len(stretch))]
 
 
 def read_rates(path: Path, task: str) -> dict[str, tuple[float, float]]:
@@ -83,8 +76,10 @@ def read_rates(path: Path, task: str) -> dict[str, tuple[float, float]]:
         if not all(0 <= right <= sampled > 0 for right, sampled in rates.values()):
             raise ValueError("its counts are not 0 <= passed <= samples")
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        # An OSError's own text would name the path again.
+        reason = f"it has no {error}" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
         raise TaskError(
-            f"{path} holds no pass rates: {_reason(error)}.",
+            f"{path} holds no pass rates: {str(reason).rstrip('.')}.",
             hint=f"Write it with: lowmem-rl probe --task {task} --out FILE",
         ) from error
     if probed != task:
@@ -95,16 +90,9 @@ def read_rates(path: Path, task: str) -> dict[str, tuple[float, float]]:
     return rates
 
 
-def _reason(error: Exception) -> str:
-    """Returns what is wrong with a file, in words: an operating system's error names the path again."""
-    if isinstance(error, KeyError):
-        return f"it has no {error}"
-    return str(getattr(error, "strerror", None) or error).rstrip(".")
-
-
 @dataclass(frozen=True, slots=True)
 class PassCounts:
-    """What completions of one example did: right and sampled ones, counted at `step`."""
+    """Right and sampled completions of one example, counted at `step`."""
 
     right: float
     sampled: float
@@ -113,7 +101,7 @@ class PassCounts:
 
 @dataclass(frozen=True, slots=True)
 class RolloutOutcome:
-    """One step of a run: the examples it took, and how many completions of each were right of how many."""
+    """One step of a run: its examples, and how many completions of each were right of how many."""
 
     step: int
     examples: tuple[str, ...]
@@ -127,11 +115,11 @@ class RolloutOutcome:
 
 @dataclass(frozen=True, slots=True)
 class SignalWindow:
-    """Keeps to prompts that the policy gets right sometimes, and asks the others again in time.
+    """Chooses prompts that the policy gets right sometimes, and tries the others again from time to time.
 
-    What was counted `half_life_steps` ago counts half. So an old certainty fades towards one half, and a prompt
-    that was too easy or too hard comes back into the window when the policy may have changed: after eight right
-    of eight, in about two and a half half-lives.
+    Counts of `half_life_steps` ago count half. So an old certainty decays towards one half, and a prompt that was too
+    easy or too hard comes back into the window when the policy may have changed: after eight right of eight, in about
+    two and a half half-lives.
     """
 
     low: float = 0.2
@@ -143,13 +131,15 @@ class SignalWindow:
         """Returns the ids for one step: within the window those that waited longest, then the nearest outside."""
 
         def key(example_id: str) -> tuple[float, int, bytes]:
+            rate = self.rate(seen.get(example_id), step)
             last = seen[example_id].step if example_id in seen else -1
-            return self._distance(self.rate(seen.get(example_id), step)), last, self._tie(example_id, step)
+            tie = blake2b(f"{self.seed}/{step}/{example_id}".encode(), digest_size=8).digest()
+            return max(self.low - rate, rate - self.high, 0.0), last, tie
 
         return sorted(pool, key=key)[:count]
 
     def rate(self, seen: PassCounts | None, step: int) -> float:
-        """Returns how likely a completion is right now, as far as old counts tell."""
+        """Returns the estimated pass rate at `step`."""
         if seen is None:
             return smoothed(0, 0)
         weight = self._weight(step - seen.step)
@@ -165,8 +155,8 @@ class SignalWindow:
         return now
 
     def replay(self, rows: Iterable[RolloutOutcome], rates: Rates | None = None) -> dict[str, PassCounts]:
-        """Returns the counts after a run's recorded steps, from a probe's before its first one."""
-        # Step -1: measured, but not yet asked in this run.
+        """Returns the counts after a run's recorded steps, starting from a probe's."""
+        # Step -1: measured, but not yet sampled in this run.
         seen = {example_id: PassCounts(right, sampled, -1) for example_id, (right, sampled) in (rates or {}).items()}
         for drawn in rows:
             seen = self.note(seen, drawn)
@@ -175,24 +165,15 @@ class SignalWindow:
     def _weight(self, age_steps: int) -> float:
         return float(0.5 ** (age_steps / self.half_life_steps))
 
-    def _distance(self, rate: float) -> float:
-        return max(self.low - rate, rate - self.high, 0.0)
-
-    def _tie(self, example_id: str, step: int) -> bytes:
-        return blake2b(f"{self.seed}/{step}/{example_id}".encode(), digest_size=8).digest()
-
 
 def read_order(path: Path) -> list[RolloutOutcome]:
-    """Returns the steps of a run's record; a last line that is half written is left out.
-
-    Raises `RunDirError` for any other line that is none.
-    """
+    """Returns the steps of a run's record without a torn last line. Raises `RunDirError` for any other damage."""
     steps = []
     for number, row in enumerate(read_rows(path), start=1):
         try:
             right = dict(zip(map(str, row["examples"]), map(int, row["right"]), strict=True))
             steps.append(RolloutOutcome(int(row["step"]), tuple(right), tuple(right.values()), int(row["sampled"])))
         except (ValueError, LookupError, TypeError, OverflowError) as error:
-            what = f"{path}, line {number}, is no step: {error}."
-            raise RunDirError(what, hint="Resume from an earlier checkpoint, or start the run anew.") from error
+            what = f"{path}, line {number}, is not a step: {error}."
+            raise RunDirError(what, hint="Resume from an earlier checkpoint, or start the run again.") from error
     return steps

@@ -3,10 +3,10 @@
     [task]
     name = "table"
     path = "my_problems.csv"            # or hub = "ORGANISATION/NAME"
-    columns = ["problem", "solution"]   # question, answer and, where there is one, the level
+    columns = ["problem", "solution"]   # question, answer and, if there is one, the level
 
-A column that holds a conversation (a list of `role`, `content`) is a question, too. Without a file or a
-name for held-out rows, a twentieth of the rows is held out by a hash of the question.
+A column of conversations (lists of `role`, `content`) can be the question. Without a file or a name for held-out
+rows, a twentieth of the rows is held out by a hash of the question.
 """
 
 from collections.abc import Sequence
@@ -19,12 +19,10 @@ from lowmem_rl.tasks.loaders import HubData
 from lowmem_rl.tasks.rlvr import read_turns
 from lowmem_rl.tasks.source_row import SourceRow
 
-LOCAL = "local files"
-
 
 @dataclass(frozen=True, slots=True)
 class CustomDataset:
-    """Makes the task over a table. Raises `ConfigError` where the table or its columns are not said."""
+    """Constructs the task over a table. Raises `ConfigError` if the table or its columns are not named."""
 
     name: ClassVar[str] = "table"
     summary: ClassVar[str] = "a table of your own or of the hub, by its columns"
@@ -41,7 +39,7 @@ class CustomDataset:
         splits: Sequence[str] = ("train",),
     ) -> DataSet:
         _check(path, hub, columns, splits)
-        data = HubData(hub or LOCAL, subset, splits[0], splits[1] if len(splits) == 2 else None, tuple(columns))
+        data = HubData(hub or "local files", subset, splits[0], splits[1] if len(splits) == 2 else None, tuple(columns))
         return DataSet(
             self.name, self.summary, data, lambda row: _read_row(row, *columns), convention=convention, path=path
         )
@@ -53,13 +51,11 @@ TABLE = CustomDataset()
 def _check(path: str | None, hub: str | None, columns: Sequence[str], splits: Sequence[str]) -> None:
     if bool(path) == bool(hub):
         what = "both task.path and task.hub" if path else "no data"
-        raise ConfigError(
-            f"Task 'table' has {what}.", hint="Set task.path to a file, or task.hub to ORGANISATION/NAME."
-        )
+        fix = "Set task.path to a file, or task.hub to ORGANISATION/NAME."
+        raise ConfigError(f"Task 'table' has {what}.", hint=fix)
     if not 2 <= len(columns) <= 3:
-        raise ConfigError(
-            f"task.columns names {len(columns)} columns.", hint='It takes 2 or 3: ["question", "answer", "level"].'
-        )
+        fix = 'It takes 2 or 3: ["question", "answer", "level"].'
+        raise ConfigError(f"task.columns names {len(columns)} columns.", hint=fix)
     if not 1 <= len(splits) <= 2:
         raise ConfigError(f"task.splits names {len(splits)} splits.", hint='It takes 1 or 2: ["train", "validation"].')
 

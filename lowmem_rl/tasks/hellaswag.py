@@ -1,10 +1,10 @@
-"""HellaSwag: how does a described scene go on (arXiv 1905.07830).
+"""HellaSwag: how does a described scene continue (arXiv 1905.07830).
 
 A row is `ctx`, or its parts `ctx_a` and `ctx_b` with an `activity_label`, four `endings` and `label`, the right
 ending's number as text. Its test split has no labels, so `validation` is held out.
 
 `hellaswag` asks for the letter of an ending. `hellaswag_free` shows none: the answer is the right ending in
-its own words, which only the perplexity reward can judge.
+its own words, which only the perplexity reward can score.
 """
 
 import re
@@ -18,7 +18,7 @@ _BRACKETS = re.compile(r"\[[^\[\]]*\]")
 
 
 def read_choice(row: SourceRow) -> Problem:
-    """Returns the question with lettered endings; the answer is a letter. Raises `TaskError`."""
+    """Returns the question with lettered endings; the answer is a letter. Raises `TaskError` for an unusable row."""
     endings, label = _endings(row)
     choices = "\n".join(f"{letter}. {ending}" for letter, ending in zip(ascii_uppercase, endings, strict=False))
     question = f"{_scene(row)} ...\n\nWhich ending fits best? Answer with its letter.\n{choices}"
@@ -26,7 +26,7 @@ def read_choice(row: SourceRow) -> Problem:
 
 
 def read_free(row: SourceRow) -> Problem:
-    """Returns the question without endings; the answer is the right one's text. Raises `TaskError`."""
+    """Returns the question without endings; the answer is the right one's text. Raises `TaskError` as `read_choice`."""
     endings, label = _endings(row)
     return Problem(f"How does this go on?\n\n{_scene(row)} ...", endings[label], extra={"choices": tuple(endings)})
 
@@ -35,14 +35,13 @@ def _endings(row: SourceRow) -> tuple[list[str], int]:
     endings = [_clean(ending) for ending in row.items("endings", str)]
     label = row.integer("label")
     if not all(endings) or not 0 <= label < len(endings) <= len(ascii_uppercase):
-        raise row.unusable(
-            f"label {label} names none of its {len(endings)} endings", "Rows of the test split have none."
-        )
+        what = f"label {label} names none of its {len(endings)} endings"
+        raise row.unusable(what, "Rows of the test split have none.")
     return endings, label
 
 
 def _scene(row: SourceRow) -> str:
-    """Returns the scene behind its activity, with the second part's first letter capital (as verl and lm-eval do)."""
+    """Returns the scene after its activity, the second part capitalised (as in verl and lm-eval)."""
     if "ctx_a" not in row.values or "ctx_b" not in row.values:
         return _clean(row.text("ctx"))
     parts = [row.values.get("activity_label"), row.value("ctx_a"), str(row.value("ctx_b") or "").capitalize()]
@@ -53,16 +52,16 @@ def _scene(row: SourceRow) -> str:
 
 
 def _clean(text: str) -> str:
-    """Returns text without WikiHow's marks such as [header] and [step]; a [title] ended a sentence."""
+    """Returns text without WikiHow's marks such as [header] and [step]; a [title] ends a sentence."""
     return " ".join(_BRACKETS.sub("", text.replace(" [title]", ". ")).split())
 
 
-DATA = HubData("Rowan/hellaswag", test="validation")
+_DATA = HubData("Rowan/hellaswag", test="validation")
 
 HELLASWAG = DataSet(
     name="hellaswag",
     summary="how a scene goes on, by the letter of one of four endings",
-    data=DATA,
+    data=_DATA,
     read=read_choice,
     sorted_by="source",
 )
@@ -70,7 +69,7 @@ HELLASWAG = DataSet(
 HELLASWAG_FREE = DataSet(
     name="hellaswag_free",
     summary="how a scene goes on, in free words, for the perplexity reward",
-    data=DATA,
+    data=_DATA,
     read=read_free,
     rewards=("perplexity",),
     sorted_by="source",

@@ -1,7 +1,7 @@
-"""A published data set as a task: where its rows lie, and how one of them becomes a problem.
+"""A published data set as a task: where its rows are, and how a row becomes a problem.
 
-A set without held-out rows keeps a share of its own for the test split, chosen by a hash of the
-question (`splits`). Gold answers that no completion could match are refused when rows are loaded.
+A set without held-out rows keeps a share of its own for the test split, chosen by a hash of the question (`splits`).
+Gold answers that no completion could match are refused when rows are loaded.
 """
 
 import random
@@ -18,18 +18,17 @@ from lowmem_rl.tasks.splits import is_held_out, place_of
 from lowmem_rl.tasks.task import Selection, Split, check_levels
 from lowmem_rl.verify import check_gold
 
-HELD_OUT_SHARE = 0.05
-"""Of sets of 40,000 rows and more, which have no test split: 2,000 problems at least."""
-
-SCRAPED_BAD_SHARE = 0.01
-"""Tolerated in sets that were gathered by machine from many sources, and that no user can mend."""
+_HELD_OUT_SHARE = 0.05
+"""Of sets of 40,000 rows and more, which have no test split: at least 2,000 problems."""
+_MOST_NAMED = 5
+"""Further unusable rows that an error names."""
 VERIFIED = {"boxed_answer", "any_answer"}
 """Rewards that compare an answer with the gold one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What a row says. `turns` replaces the question where the set brings a whole conversation."""
+    """The problem of a row. `turns` replaces the question if the set has a whole conversation."""
 
     question: str
     answer: str
@@ -38,7 +37,7 @@ class Problem:
     extra: Mapping[str, Any] = field(default_factory=dict)
     turns: tuple[Message, ...] = ()
     group: str = ""
-    """What variants of a problem share, where the question does not say it: all of them are in one split."""
+    """What variants of a problem share, if the question does not show it: all of them are in one split."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +48,18 @@ class DataSet:
     summary: str
     data: HubData
     read: Callable[[SourceRow], Problem | None]
-    """Returns a row's problem, None for a row of another kind. Raises `TaskError` for one that is unusable."""
+    """Returns a row's problem, None for a row of another kind. Raises `TaskError` for an unusable row."""
     test_data: HubData | None = None
-    """Where the test split lies in a repository of its own."""
+    """The test split's repository, if it has its own."""
     levels: tuple[int, ...] = ()
     rewards: tuple[str, ...] = ("boxed_answer", "any_answer")
-    """Names of the rewards that judge the answers."""
+    """Names of the rewards that verify the answers."""
     bad_share: float = 0.0
-    """Share of rows that may be unusable, and are left out and told of; above it the data is refused."""
+    """Share of rows that may be unusable; those are left out and reported. Above it the data is refused."""
     sorted_by: str = ""
-    """What the rows are sorted by. The test split is mixed then: its first hundred stand for the whole."""
+    """The order of the rows. The test split is then shuffled: its first hundred represent the whole."""
     solve: Callable[[Example], str] = lambda example: example.answer
-    """Returns a perfect answer, where `Example.answer` is only what it must come to."""
+    """Returns a perfect answer, if `Example.answer` is only its target."""
     convention: str = "think_boxed"
     path: str | None = None
 
@@ -71,8 +70,10 @@ class DataSet:
 
     @property
     def source(self) -> str:
-        """What the data is called on the hub."""
-        return " and ".join(dict.fromkeys(_title(data) for data in (self.data, self.test_data) if data))
+        """The data's name on the hub."""
+        sets = [data for data in (self.data, self.test_data) if data]
+        titles = [", ".join(filter(None, [data.repository, data.configuration])) for data in sets]
+        return " and ".join(dict.fromkeys(titles))
 
     @property
     def held_out(self) -> str:
@@ -89,46 +90,43 @@ class DataSet:
         if selection.split == "train":
             random.Random(selection.seed).shuffle(chosen)
         for number, problem in chosen[: selection.limit]:
-            yield self._example(problem, f"{self.name}/{selection.split}/{number}")
+            turns = problem.turns or ({"role": "user", "content": problem.question},)
+            yield Example(
+                id=f"{self.name}/{selection.split}/{number}",
+                prompt=(*instructions(self.convention), *turns),
+                answer=problem.answer,
+                level=problem.level,
+                extra={**problem.extra, "reasoning": problem.thoughts},
+            )
 
     def gold_completion(self, example: Example) -> str:
-        """Returns the data set's own reasoning, where it has one, and the gold answer in the asked form."""
+        """Returns the data set's own reasoning, if it has one, and the gold answer in the asked form."""
         return perfect_completion(self.solve(example), self.convention, example.extra.get("reasoning", ""))
 
     def left_out(self, split: Split) -> list[str]:
-        """Returns what is wrong with each row that is left out as known to be unusable."""
-        return [str(mistake) for mistake in self._load(split)[1]] if self.bad_share else []
-
-    def _example(self, problem: Problem, example_id: str) -> Example:
-        turns = problem.turns or ({"role": "user", "content": problem.question},)
-        return Example(
-            id=example_id,
-            prompt=(*instructions(self.convention), *turns),
-            answer=problem.answer,
-            level=problem.level,
-            extra={**problem.extra, "reasoning": problem.thoughts},
-        )
+        """Returns what is wrong with each row that is left out."""
+        return [str(problem) for problem in self._load(split)[1]] if self.bad_share else []
 
     def _load(self, split: Split) -> tuple[list[tuple[int, Problem]], list[TaskError]]:
-        """Returns the problems of a split with their rows' numbers, and the mistakes of rows that are left out."""
+        """Returns the problems of a split with their rows' numbers, and the errors of rows that are left out."""
         data = self.test_data if split == "test" and self.test_data else self.data
         own_test = has_test_split(data, self.path) or self.test_data is not None
-        problems, mistakes, rows = [], [], 0
+        problems, unusable, rows = [], [], 0
         for rows, row in enumerate(load_rows(data, split if own_test else "train", self.path), start=1):
             try:
                 problem = self._problem(row)
-            except TaskError as mistake:
-                mistakes.append(mistake)
+            except TaskError as error:
+                unusable.append(error)
                 continue
             if problem and (
-                own_test or is_held_out(problem.group or problem.question, HELD_OUT_SHARE) == (split == "test")
+                own_test or is_held_out(problem.group or problem.question, _HELD_OUT_SHARE) == (split == "test")
             ):
                 problems.append((rows - 1, problem))
-        if len(mistakes) > self.bad_share * rows:
-            raise _refused(mistakes)
+        if len(unusable) > self.bad_share * rows:
+            raise _refusal(unusable)
         if split == "test" and (self.sorted_by or not own_test):
             problems.sort(key=lambda numbered: place_of(numbered[1].question))
-        return problems, mistakes
+        return problems, unusable
 
     def _problem(self, row: SourceRow) -> Problem | None:
         problem = self.read(row)
@@ -140,19 +138,11 @@ class DataSet:
         return problem
 
 
-def _title(data: HubData) -> str:
-    return f"{data.repository}, {data.configuration}" if data.configuration else data.repository
-
-
-MOST_NAMED = 5
-"""Unusable rows that an error names beside the first."""
-
-
-def _refused(mistakes: Sequence[TaskError]) -> TaskError:
-    """Returns the first mistake as the error, with the places of the next ones."""
-    first, *others = mistakes
+def _refusal(unusable: Sequence[TaskError]) -> TaskError:
+    """Returns the first error, with the places of the next ones."""
+    first, *others = unusable
     if not others:
         return first
-    places = [str(mistake).partition(":")[0] for mistake in others[:MOST_NAMED]]
-    more = ", ..." if len(others) > MOST_NAMED else ""
-    return TaskError(f"{first} Unusable, too: {', '.join(places)}{more} ({len(others)} rows).", hint=first.hint)
+    places = [str(error).partition(":")[0] for error in others[:_MOST_NAMED]]
+    more = ", ..." if len(others) > _MOST_NAMED else ""
+    return TaskError(f"{first} Also unusable: {', '.join(places)}{more} ({len(others)} rows).", hint=first.hint)

@@ -1,4 +1,4 @@
-"""Matrix inverses and reduced row echelon forms, made with exact fractions.
+"""Matrix inverses and reduced row echelon forms, computed with exact fractions.
 
 A matrix is written as `[[1/2, 0], [-3, 1]]`, in questions and in answers. Levels grow from 2x2 to 4x5.
 """
@@ -7,10 +7,10 @@ import random
 from collections.abc import Callable
 from fractions import Fraction
 
-from lowmem_rl.tasks.procedural import GeneratedProblem, ProceduralTask
+from lowmem_rl.tasks.procedural import GeneratedProblem, Generator, ProceduralTask
 
 Matrix = tuple[tuple[Fraction, ...], ...]
-Maker = Callable[[random.Random], GeneratedProblem]
+_FORM = "Write the answer as rows in brackets with exact fractions, such as [[1/2, 0], [-3, 1]]."
 
 
 def row_echelon(matrix: Matrix) -> Matrix:
@@ -29,7 +29,7 @@ def row_echelon(matrix: Matrix) -> Matrix:
         rank += 1
         if rank == len(rows):
             break
-    return _frozen(rows)
+    return tuple(map(tuple, rows))
 
 
 def inverse(matrix: Matrix) -> Matrix | None:
@@ -58,20 +58,16 @@ def text_of(matrix: Matrix) -> str:
     return "[" + ", ".join("[" + ", ".join(map(str, row)) + "]" for row in matrix) + "]"
 
 
-def _frozen(rows: list[list[Fraction]]) -> Matrix:
-    return tuple(tuple(row) for row in rows)
-
-
-def _drawn(rng: random.Random, rows: int, columns: int, largest: int) -> Matrix:
+def _random_matrix(rng: random.Random, rows: int, columns: int, largest: int) -> Matrix:
     return tuple(tuple(Fraction(rng.randint(-largest, largest)) for _ in range(columns)) for _ in range(rows))
 
 
 def _square(rng: random.Random, size: int, largest: int) -> Matrix:
-    return _drawn(rng, size, size, largest)
+    return _random_matrix(rng, size, size, largest)
 
 
 def _sheared(rng: random.Random, size: int, largest: int) -> Matrix:
-    """Returns integers whose inverse is of integers: the identity after adding rows to others, up to `largest`."""
+    """Returns integers whose inverse has integers: the identity after adding rows to others, up to `largest`."""
     while True:
         rows = [list(row) for row in identity(size)]
         rng.shuffle(rows)
@@ -80,60 +76,57 @@ def _sheared(rng: random.Random, size: int, largest: int) -> Matrix:
             factor = rng.choice((-2, -1, 1, 2))
             rows[target] = [a + factor * b for a, b in zip(rows[target], rows[source], strict=True)]
         if all(abs(entry) <= largest for row in rows for entry in row):
-            return _frozen(rows)
+            return tuple(map(tuple, rows))
 
 
-def _puzzle(matrix: Matrix, question: str, solution: Matrix) -> GeneratedProblem:
+def _problem(matrix: Matrix, wanted: str, solution: Matrix) -> GeneratedProblem:
     text = text_of(matrix)
-    return GeneratedProblem(text, text, f"{question}\nA = {text}", text_of(solution))
+    return GeneratedProblem(text, text, f"Find the {wanted} of the matrix A. {_FORM}\nA = {text}", text_of(solution))
 
 
-FORM = "Write the answer as rows in brackets with exact fractions, such as [[1/2, 0], [-3, 1]]."
+def _invertible(draw: Callable[[random.Random, int, int], Matrix], size: int, largest: int) -> Generator:
+    """Returns a generator of square matrices that have an inverse, with entries up to `largest`."""
 
-
-def _invertible(draw: Callable[[random.Random, int, int], Matrix], size: int, largest: int) -> Maker:
-    """Returns a maker of square matrices that have an inverse, with entries up to `largest`."""
-
-    def make(rng: random.Random) -> GeneratedProblem:
+    def generate(rng: random.Random) -> GeneratedProblem:
         while True:
             matrix = draw(rng, size, largest)
             solution = inverse(matrix)
             if solution and solution != matrix:
-                return _puzzle(matrix, f"Find the inverse of the matrix A. {FORM}", solution)
+                return _problem(matrix, "inverse", solution)
 
-    return make
+    return generate
 
 
-def _reducible(rows: int, columns: int, rank: int) -> Maker:
-    """Returns a maker of matrices of a rank, as products of two factors with small entries."""
+def _reducible(rows: int, columns: int, rank: int) -> Generator:
+    """Returns a generator of matrices of a rank, as products of two factors with small entries."""
 
-    def make(rng: random.Random) -> GeneratedProblem:
+    def generate(rng: random.Random) -> GeneratedProblem:
         while True:
-            matrix = product(_drawn(rng, rows, rank, 3), _drawn(rng, rank, columns, 3))
+            matrix = product(_random_matrix(rng, rows, rank, 3), _random_matrix(rng, rank, columns, 3))
             solution = row_echelon(matrix)
             if solution != matrix and sum(any(row) for row in solution) == rank:
-                return _puzzle(matrix, f"Find the reduced row echelon form of the matrix A. {FORM}", solution)
+                return _problem(matrix, "reduced row echelon form", solution)
 
-    return make
+    return generate
 
 
-JUDGES = ("boxed_answer", "matrix_rows", "matrix_frobenius", "matrix_l1")
+_REWARDS = ("boxed_answer", "matrix_rows", "matrix_frobenius", "matrix_l1")
 
 MATRIX_INVERSE = ProceduralTask(
     name="matrix_inverse",
     summary="inverses of 2x2 and 3x3 matrices, in integers, then in fractions",
-    makers={
+    generators={
         1: _invertible(_sheared, 2, 9),
         2: _invertible(_square, 2, 9),
         3: _invertible(_sheared, 3, 9),
         4: _invertible(_square, 3, 5),
     },
-    rewards=JUDGES,
+    rewards=_REWARDS,
 )
 
 RREF = ProceduralTask(
     name="rref",
     summary="reduced row echelon forms of 2x3 to 4x5 matrices, also with dependent rows",
-    makers={1: _reducible(2, 3, 2), 2: _reducible(3, 3, 2), 3: _reducible(3, 4, 3), 4: _reducible(4, 5, 3)},
-    rewards=JUDGES,
+    generators={1: _reducible(2, 3, 2), 2: _reducible(3, 3, 2), 3: _reducible(3, 4, 3), 4: _reducible(4, 5, 3)},
+    rewards=_REWARDS,
 )

@@ -1,8 +1,8 @@
 """MATH: competition problems in five levels with LaTeX answers (arXiv 2103.03874), and MATH-500, a sample of its test.
 
 The full set is `problem`, `level` ("Level 3"), `type`, `solution`, and the answer is the solution's last
-box; MATH-500 is `problem`, `solution`, `answer`, `subject`, `level` (3), `unique_id`. Either may stand in a
-local file.
+box; MATH-500 is `problem`, `solution`, `answer`, `subject`, `level` (3), `unique_id`. A local file may have
+either form.
 """
 
 import re
@@ -12,24 +12,27 @@ from lowmem_rl.tasks.loaders import HubData
 from lowmem_rl.tasks.source_row import SourceRow
 from lowmem_rl.verify.extract import last_box
 
-LEVELS = (1, 2, 3, 4, 5)
-EMPTY_BOX_SHARE = 0.001
+_LEVELS = (1, 2, 3, 4, 5)
+_EMPTY_BOX_SHARE = 0.001
 """Of 7,500 training rows 2 have an empty box."""
 
 _BARE_BOX = re.compile(r"\\boxed\s+([^\s$\\.{}]+)")
 
 
 def read_row(row: SourceRow) -> Problem:
-    """Returns a row's problem with its level, if it has one of the five. Raises `TaskError`."""
+    """Returns a row's problem, its level 3 for 3 and "Level 3", None for the two rows of "Level ?".
+
+    Raises `TaskError` for an unusable row.
+    """
     question, solution = row.text("problem").strip(), row.text("solution").strip()
-    answer = row.answer("answer") if row.values.get("answer") is not None else boxed_gold(row, solution)
-    return Problem(
-        question, answer, solution, _level(row), {"subject": row.values.get("subject", row.values.get("type"))}
-    )
+    answer = row.answer("answer") if row.values.get("answer") is not None else _boxed_gold(row, solution)
+    level = str(row.value("level")).removeprefix("Level ")
+    subject = row.values.get("subject", row.values.get("type"))
+    return Problem(question, answer, solution, int(level) if level in map(str, _LEVELS) else None, {"subject": subject})
 
 
-def boxed_gold(row: SourceRow, solution: str) -> str:
-    """Returns the answer that a solution boxes last, also in the form `\\boxed 5`. Raises `TaskError` for none."""
+def _boxed_gold(row: SourceRow, solution: str) -> str:
+    """Returns the answer that a solution boxes last, also in the form `\\boxed 5`."""
     bare = _BARE_BOX.findall(solution)
     answer = last_box(solution) or (bare[-1] if bare else "")
     if not answer:
@@ -37,31 +40,25 @@ def boxed_gold(row: SourceRow, solution: str) -> str:
     return answer
 
 
-def _level(row: SourceRow) -> int | None:
-    """Returns 3 for 3 and "Level 3"; None for the two rows of "Level ?"."""
-    level = str(row.value("level")).removeprefix("Level ")
-    return int(level) if level in map(str, LEVELS) else None
-
-
-MATH_DATA = HubData("DigitalLearningGmbH/MATH-lighteval", "default")
+_DATA = HubData("DigitalLearningGmbH/MATH-lighteval", "default")
 
 MATH = DataSet(
     name="math",
     summary="competition mathematics in five levels, 7,500 to train on and 5,000 held out",
-    data=MATH_DATA,
+    data=_DATA,
     read=read_row,
-    levels=LEVELS,
-    bad_share=EMPTY_BOX_SHARE,
+    levels=_LEVELS,
+    bad_share=_EMPTY_BOX_SHARE,
     sorted_by="subject",
 )
 
-# The 500 are of MATH's test split: its training split is theirs, too.
+# The 500 are of MATH's test split, so both sets share its training split.
 MATH500 = DataSet(
     name="math500",
-    summary="competition mathematics, judged by the 500 problems of MATH-500",
-    data=MATH_DATA,
+    summary="competition mathematics, evaluated on the 500 problems of MATH-500",
+    data=_DATA,
     test_data=HubData("HuggingFaceH4/MATH-500"),
     read=read_row,
-    levels=LEVELS,
-    bad_share=EMPTY_BOX_SHARE,
+    levels=_LEVELS,
+    bad_share=_EMPTY_BOX_SHARE,
 )

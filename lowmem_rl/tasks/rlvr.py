@@ -1,13 +1,12 @@
-"""RLVR-GSM and RLVR-MATH: GSM8K and MATH as Tulu 3 learnt from them (arXiv 2411.15124).
+"""RLVR-GSM and RLVR-MATH: GSM8K and MATH as in the training of Tulu 3 (arXiv 2411.15124).
 
 A row is `messages` (turns of `role`, `content`), `ground_truth` and `dataset`; that of MATH also holds
-`constraint_type` and `constraint`, both null. In the one user turn worked examples, `Question: ... Answer: ...`,
-stand before the question (eight in GSM8K's, four in MATH's): some 700 tokens before it begins. They show the form
-of the answer, so the prompt convention that fits is `bare`, judged by `any_answer`.
+`constraint_type` and `constraint`, both null. The one user turn has worked examples, `Question: ... Answer: ...`,
+before the question (eight in GSM8K's, four in MATH's), about 700 tokens. They show the form of the answer, so the
+fitting prompt convention is `bare`, verified by `any_answer`.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from lowmem_rl.example import Message
 from lowmem_rl.tasks.hub_task import DataSet, Problem
@@ -15,11 +14,11 @@ from lowmem_rl.tasks.loaders import HubData
 from lowmem_rl.tasks.source_row import SourceRow
 from lowmem_rl.tasks.task import ROLES
 
-COLUMNS = ("messages", "ground_truth", "dataset")
+_COLUMNS = ("messages", "ground_truth", "dataset")
 
 
-def rows_of(source: str) -> Callable[[SourceRow], Problem | None]:
-    """Returns a reader of the rows of one source: the mixed sets hold others beside them."""
+def _reader_of(source: str) -> Callable[[SourceRow], Problem | None]:
+    """Returns a reader of the rows of one source; the mixed sets hold other sources too."""
 
     def read_row(row: SourceRow) -> Problem | None:
         named = row.value("dataset")
@@ -32,25 +31,23 @@ def rows_of(source: str) -> Callable[[SourceRow], Problem | None]:
 
 
 def read_turns(row: SourceRow, column: str) -> tuple[Message, ...]:
-    """Returns a column's conversation, which ends with the user's turn. Raises `TaskError`."""
-    turns = tuple(_turn(row, message) for message in row.items(column, dict))
+    """Returns a column's conversation, which ends with the user's turn. Raises `TaskError` for anything else."""
+    turns: list[Message] = []
+    for message in row.items(column, dict):
+        role, content = message.get("role"), message.get("content")
+        if role not in ROLES or not isinstance(content, str) or not content.strip():
+            raise row.unusable(f"{message!r:.80} is not a message", 'A message is {"role": "user", "content": "..."}.')
+        turns.append({"role": role, "content": content})
     if turns[-1]["role"] != "user":
         raise row.unusable(f"the last message in {column!r} is not the user's", "It ends with the question.")
-    return turns
-
-
-def _turn(row: SourceRow, message: Mapping[str, Any]) -> Message:
-    role, content = message.get("role"), message.get("content")
-    if role not in ROLES or not isinstance(content, str) or not content.strip():
-        raise row.unusable(f"{message!r:.80} is no message", 'A message is {"role": "user", "content": "..."}.')
-    return {"role": role, "content": content}
+    return tuple(turns)
 
 
 RLVR_GSM = DataSet(
     name="rlvr_gsm",
     summary="GSM8K in Tulu 3's conversations, worked examples before each question",
-    data=HubData("allenai/RLVR-GSM", columns=COLUMNS),
-    read=rows_of("gsm8k"),
+    data=HubData("allenai/RLVR-GSM", columns=_COLUMNS),
+    read=_reader_of("gsm8k"),
     rewards=("any_answer",),
     convention="bare",
 )
@@ -58,8 +55,8 @@ RLVR_GSM = DataSet(
 RLVR_MATH = DataSet(
     name="rlvr_math",
     summary="MATH in Tulu 3's conversations, worked examples before each problem",
-    data=HubData("allenai/RLVR-MATH", test=None, columns=COLUMNS),
-    read=rows_of("math"),
+    data=HubData("allenai/RLVR-MATH", test=None, columns=_COLUMNS),
+    read=_reader_of("math"),
     rewards=("any_answer",),
     convention="bare",
 )

@@ -1,4 +1,4 @@
-"""Draws examples from a task and checks each: a task may be a user's own, and what it yields be anything."""
+"""Draws examples from a task and checks each: a user's own task may yield anything."""
 
 from collections.abc import Hashable, Sequence
 from itertools import islice
@@ -11,17 +11,19 @@ from lowmem_rl.tasks.task import ROLES, Selection, Task
 
 
 def draw_examples(task: Task, selection: Selection, most: int) -> list[Example]:
-    """Returns the first examples of a selection: `most`, or its limit where that is less.
+    """Returns the first examples of a selection: `most`, or its limit if that is smaller.
 
-    A task without end is never asked for more. Raises `TaskError`, naming task and example number,
-    for whatever the task raises, for an example that is none, and for an id that comes twice.
+    A task without end is never asked for more. Raises `TaskError`, naming task and example number, for any error of
+    the task, for an object that is not an example, and for an id that comes twice.
     """
     wanted = most if selection.limit is None else min(most, selection.limit)
     drawn: dict[str, Example] = {}
     try:
         for example in islice(task.examples(selection), wanted):
-            if mistake := _mistake(example) or _repeated(example, drawn):
-                raise _unusable(task, selection, len(drawn) + 1, mistake)
+            if problem := _problem(example):
+                raise _unusable(task, selection, len(drawn) + 1, problem)
+            if example.id in drawn:  # rewards find an example by its id: the later one's answer would serve both
+                raise _unusable(task, selection, len(drawn) + 1, f"id {example.id!r:.80} came before")
             drawn[example.id] = example
     except LowMemError:
         raise
@@ -32,23 +34,21 @@ def draw_examples(task: Task, selection: Selection, most: int) -> list[Example]:
 
 
 def gold_completion_of(task: Task, example: Example) -> str:
-    """Returns a task's perfect completion. Raises `TaskError` for whatever the task raises, and for what is no text."""
+    """Returns a task's perfect completion. Raises `TaskError` for any error of the task, and if it is not text."""
+    hint = "It returns a completion that every correctness reward pays in full."
     try:
         completion = task.gold_completion(example)
     except (Exception, SystemExit) as error:
-        raise _no_gold(example, f"raised {in_one_line(error)}") from error
+        what = f"gold_completion raised {in_one_line(error)} (example {example.id!r})."
+        raise TaskError(what, hint=hint) from error
     if not isinstance(completion, str):
-        raise _no_gold(example, f"returned {completion!r:.80}, not a text")
+        what = f"gold_completion returned {completion!r:.80}, not a text (example {example.id!r})."
+        raise TaskError(what, hint=hint)
     return completion
 
 
-def _no_gold(example: Example, what: str) -> TaskError:
-    hint = "It returns a completion that every correctness reward pays in full."
-    return TaskError(f"gold_completion {what} (example {example.id!r}).", hint=hint)
-
-
 def check_disjoint(train: Sequence[Example], test: Sequence[Example]) -> None:
-    """Raises `TaskError` where a held-out prompt stands among the training prompts, too."""
+    """Raises `TaskError` if a held-out prompt is among the training prompts."""
     trained = {_prompt_key(example): example.id for example in train}
     for example in test:
         if (twin := trained.get(_prompt_key(example))) is not None:
@@ -62,8 +62,8 @@ def _prompt_key(example: Example) -> Hashable:
     return tuple((message["role"], message["content"]) for message in example.prompt)
 
 
-def _mistake(example: Any) -> str | None:
-    """Returns what keeps an object from being an example."""
+def _problem(example: Any) -> str | None:
+    """Returns why an object is not an example, None if it is one."""
     if not isinstance(example, Example):
         return f"it is of type {type(example).__name__}, not an Example"
     for name in ("id", "answer"):
@@ -72,7 +72,7 @@ def _mistake(example: Any) -> str | None:
             return f"{name} is {text!r:.80}, not a text"
     if not isinstance(example.prompt, tuple | list) or not example.prompt:
         return f"prompt is of type {type(example.prompt).__name__}, not a tuple of messages with at least one"
-    return next((f"{m!r:.80} in its prompt is no message" for m in example.prompt if not _is_message(m)), None)
+    return next((f"{m!r:.80} in its prompt is not a message" for m in example.prompt if not _is_message(m)), None)
 
 
 def _is_message(message: Any) -> bool:
@@ -82,11 +82,6 @@ def _is_message(message: Any) -> bool:
         and message["role"] in ROLES
         and isinstance(message["content"], str)
     )
-
-
-def _repeated(example: Example, drawn: dict[str, Example]) -> str | None:
-    # Rewards find an example by its id: the later one's answer would judge both.
-    return f"id {example.id!r:.80} came before" if example.id in drawn else None
 
 
 def _unusable(task: Task, selection: Selection, number: int, what: str) -> TaskError:

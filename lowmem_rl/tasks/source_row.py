@@ -1,4 +1,4 @@
-"""One record of a data set and the place it came from, so that whatever is wrong with it can be named."""
+"""One record of a data set and its place, so that errors can name it."""
 
 import math
 from collections.abc import Mapping
@@ -10,34 +10,35 @@ from lowmem_rl.errors import TaskError
 
 @dataclass(frozen=True, slots=True)
 class SourceRow:
-    """One record and where it stands: `train.jsonl line 3`."""
+    """One record and its place: `train.jsonl line 3`."""
 
     where: str
     values: Mapping[str, Any]
 
     def text(self, column: str) -> str:
-        """Returns a column's text. Raises `TaskError` where it is missing, empty or no text."""
+        """Returns a column's text. Raises `TaskError` if it is missing, empty or not text."""
         value = self.value(column)
-        if not isinstance(value, str):
-            raise self.unusable(f"column {column!r} is of type {type(value).__name__}", "Each row needs text there.")
-        if not value.strip():
-            raise self.unusable(f"column {column!r} is empty", "Each row needs text there.")
+        if not isinstance(value, str) or not value.strip():
+            found = "empty" if isinstance(value, str) else f"of type {type(value).__name__}"
+            raise self.unusable(f"column {column!r} is {found}", "Each row needs text there.")
         return value
 
     def answer(self, column: str) -> str:
-        """Returns a gold answer as text, of a text, a number, or a list of one: 27.0 is `27`.
+        """Returns a gold answer as text, from a text, a number, or a list of one: 27.0 is `27`.
 
         Raises `TaskError` for anything else.
         """
         value = self.value(column)
         if isinstance(value, list | tuple) and len(value) == 1:
             value = value[0]
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return self._number_as_text(column, value)
-        return SourceRow(self.where, {column: value}).text(column).strip()
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return SourceRow(self.where, {column: value}).text(column).strip()
+        if not math.isfinite(value):
+            raise self.unusable(f"column {column!r} is {value}", "An answer is a finite number, or text.")
+        return str(int(value)) if value == int(value) else repr(value)
 
     def items(self, column: str, kind: type[Any]) -> list[Any]:
-        """Returns a column's list. Raises `TaskError` where it is no list of `kind` with at least one."""
+        """Returns a column's list. Raises `TaskError` if it is not a list of at least one `kind`."""
         value = self.value(column)
         items = list(value) if isinstance(value, list | tuple) else []
         if not items or not all(isinstance(item, kind) and not isinstance(item, bool) for item in items):
@@ -47,7 +48,7 @@ class SourceRow:
         return items
 
     def integer(self, column: str) -> int:
-        """Returns a whole number, also one written as text. Raises `TaskError` for anything else."""
+        """Returns an integer, also one written as text. Raises `TaskError` for anything else."""
         value = self.value(column)
         try:
             number = int(value) if isinstance(value, str) else value
@@ -58,18 +59,14 @@ class SourceRow:
         return number
 
     def value(self, column: str) -> Any:
-        """Returns what stands in a column. Raises `TaskError` where there is no such column."""
+        """Returns a column's value. Raises `TaskError` if there is no such column."""
         if column not in self.values:
-            there = ", ".join(map(str, self.values)) or "none"
-            cure = "Name the columns as the task's own set on the hub does; of a table, set task.columns."
-            raise self.unusable(f"no column {column!r}; it has {there}", cure)
+            raise self.unusable(
+                f"no column {column!r}; it has {', '.join(map(str, self.values)) or 'none'}",
+                "Name the columns as the task's own set on the hub does; of a table, set task.columns.",
+            )
         return self.values[column]
 
-    def unusable(self, what: str, cure: str) -> TaskError:
+    def unusable(self, what: str, fix: str) -> TaskError:
         """Returns the error that names this row."""
-        return TaskError(f"{self.where}: {what}.", hint=cure)
-
-    def _number_as_text(self, column: str, number: float) -> str:
-        if not math.isfinite(number):
-            raise self.unusable(f"column {column!r} is {number}", "An answer is a finite number, or text.")
-        return str(int(number)) if number == int(number) else repr(number)
+        return TaskError(f"{self.where}: {what}.", hint=fix)

@@ -1,4 +1,4 @@
-"""What a task is: a source of examples, and a perfect completion for each."""
+"""`Task`: a source of examples with a perfect completion for each."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from lowmem_rl.example import Example
 
 Split = Literal["train", "test"]
 ROLES = ("system", "user", "assistant")
-"""Who may speak in a prompt."""
+"""Roles of the messages of a prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Selection:
 class Task(Protocol):
     """One data set with its prompt convention. Examples of `test` are never in `train`.
 
-    A task may also have `levels` (the numbers of its levels), `rewards` (the names of those that judge its
+    A task may also have `levels` (the numbers of its levels), `rewards` (the names of those that verify its
     answers), `source` (its data's name on the hub) and `left_out(split)` (rows it leaves out, and why).
     """
 
@@ -37,7 +37,7 @@ class Task(Protocol):
 
     @property
     def has_data(self) -> bool:
-        """Reads data that `task.path` can replace; else it makes its problems itself."""
+        """True if it reads data that `task.path` can replace; False if it generates its problems."""
         ...
 
     def examples(self, selection: Selection) -> Iterator[Example]:

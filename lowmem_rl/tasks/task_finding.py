@@ -1,4 +1,4 @@
-"""What can be wrong with a task, and which of it keeps it from being learnt."""
+"""What can be wrong with a task, and which of it prevents training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,20 +8,20 @@ from lowmem_rl.errors import TaskError
 from lowmem_rl.finding import Finding
 
 TOLERATED_SHARE = 0.01
-"""Duplicates and overlong prompts up to this share are worth a note: large sets are never quite clean."""
+"""Duplicates and overlong prompts up to this share are notes: large sets are never quite clean."""
 
 Level = Literal["error", "note"]
 
 
 @dataclass(frozen=True, slots=True)
 class TaskFinding(Finding):
-    """A problem with a task. Notes are worth knowing, errors keep it from being learnt."""
+    """A problem with a task. Notes are worth knowing, errors prevent training."""
 
     level: Level
 
 
 def level_of(count: int, total: int) -> Level:
-    """Returns how bad it is that `count` of `total` are at fault."""
+    """Returns the level of a fault that `count` of `total` have."""
     return "note" if count <= TOLERATED_SHARE * total else "error"
 
 

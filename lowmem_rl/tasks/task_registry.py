@@ -14,96 +14,85 @@ if TYPE_CHECKING:
     from lowmem_rl.config.run_config import TaskConfig
 
 TASKS = {
-    "arithmetic": "lowmem_rl.tasks.arithmetic:Arithmetic",
+    "arithmetic": "lowmem_rl.tasks.arithmetic:ARITHMETIC",
     "countdown": "lowmem_rl.tasks.countdown:COUNTDOWN",
     "countdown_hub": "lowmem_rl.tasks.countdown:COUNTDOWN_HUB",
-    "deepmath": "lowmem_rl.tasks.deepmath:DEEPMATH",
-    "deepscaler": "lowmem_rl.tasks.deepscaler:DEEPSCALER",
+    "deepmath": "lowmem_rl.tasks.scraped_math:DEEPMATH",
+    "deepscaler": "lowmem_rl.tasks.scraped_math:DEEPSCALER",
     "gsm8k": "lowmem_rl.tasks.gsm8k:GSM8K",
     "hellaswag": "lowmem_rl.tasks.hellaswag:HELLASWAG",
     "hellaswag_free": "lowmem_rl.tasks.hellaswag:HELLASWAG_FREE",
     "math": "lowmem_rl.tasks.math_tasks:MATH",
     "math500": "lowmem_rl.tasks.math_tasks:MATH500",
     "matrix_inverse": "lowmem_rl.tasks.linear_algebra:MATRIX_INVERSE",
-    "open_thoughts": "lowmem_rl.tasks.open_thoughts:OPEN_THOUGHTS",
-    "openr1_math": "lowmem_rl.tasks.openr1_math:OPENR1_MATH",
+    "open_thoughts": "lowmem_rl.tasks.scraped_math:OPEN_THOUGHTS",
+    "openr1_math": "lowmem_rl.tasks.scraped_math:OPENR1_MATH",
     "program_synthesis": "lowmem_rl.tasks.program_synthesis:PROGRAM_SYNTHESIS",
     "rlvr_gsm": "lowmem_rl.tasks.rlvr:RLVR_GSM",
     "rlvr_math": "lowmem_rl.tasks.rlvr:RLVR_MATH",
     "rref": "lowmem_rl.tasks.linear_algebra:RREF",
     "table": "lowmem_rl.tasks.custom_dataset:TABLE",
 }
-DATA_KEYS = ("path", "hub", "subset", "columns", "splits")
-"""Settings of `TaskConfig` that say where data lies; a task takes those it has a use for."""
+_DATA_KEYS = ("path", "hub", "subset", "columns", "splits")
+"""Settings of `TaskConfig` that name data; a task takes those that it uses."""
 
 
 def load_task_class(name: str) -> Callable[..., Any]:
-    """Returns what makes the task of that name: a class, or a task that returns itself with other settings.
+    """Returns the constructor of a task: a class, or a task that returns itself with other settings.
 
-    Raises `UnknownName`, `ConfigError`, and `TaskError` for a user's file that fails.
+    Raises `UnknownName` for an unknown task, `ConfigError` for a file without a class name, `TaskError` for a user's
+    file that fails.
     """
     if is_user_code(name):
-        return _user_task_class(name)
+        found = load_object(name, kind="task")
+        missing = [part for part in ("examples", "gold_completion") if not callable(getattr(found, part, None))]
+        if not isinstance(found, type) or missing:
+            raise TaskError(
+                f"{name} is not a task{f': it lacks {missing[0]}' if missing else ''}.",
+                hint="A task is a class with examples(selection) and gold_completion(example).",
+            )
+        return found
     refuse_bare_file(name, "task")
     if name not in TASKS:
         raise UnknownName("task", name, TASKS)
     module, _, attribute = TASKS[name].partition(":")
-    maker: Callable[..., Any] = getattr(import_module(module), attribute)
-    return maker
+    constructor: Callable[..., Any] = getattr(import_module(module), attribute)
+    return constructor
 
 
 def load_task(config: "TaskConfig") -> Task:
-    """Returns the task `config` describes.
+    """Returns the task that `config` describes. One that writes its own prompts need not take `convention`.
 
-    Raises `UnknownName`, `ConfigError` for data settings without use, `TaskError` for a task that cannot be made.
+    Raises `UnknownName`, `ConfigError` for unused data settings, `TaskError` for a task that cannot be constructed.
     """
-    maker = load_task_class(config.name)
+    name, constructor = config.name, load_task_class(config.name)
     fields = type(config).model_fields
-    given = {key: getattr(config, key) for key in DATA_KEYS if getattr(config, key) != fields[key].default}
+    given = {key: getattr(config, key) for key in _DATA_KEYS if getattr(config, key) != fields[key].default}
     for key, value in given.items():
-        _check_use(config.name, maker, key, value)
-    return _make(config.name, maker, convention=config.prompt, **given)
-
-
-def _check_use(name: str, maker: Callable[..., Any], key: str, value: Any) -> None:
-    has_data = getattr(maker, "has_data", False)
-    if has_data if key == "path" else _takes(maker, key):
-        return
-    what = "knows where its data is" if has_data else "makes its problems itself"
-    another = "name a task that reads data" if key == "path" else "set task.name=table"
-    raise ConfigError(
-        f"task.{key} is {value!r}, but task {name!r} {what}.",
-        hint=f"Unset task.{key}, or {another}.",
-    )
-
-
-def _make(name: str, maker: Callable[..., Any], **arguments: Any) -> Task:
-    """Returns the task; one that writes its prompts in its own way need not take `convention`."""
+        _check_use(name, constructor, key, value)
     try:
-        if not _takes(maker, "convention"):
-            del arguments["convention"]
-        task: Task = maker(**arguments)
+        if _takes(constructor, "convention"):
+            given["convention"] = config.prompt
+        task: Task = constructor(**given)
     except LowMemError:
         raise
     except (Exception, SystemExit) as error:
         raise TaskError(
             f"Task {name!r} cannot be made: {in_one_line(error)}",
-            hint="Its __init__ takes convention=TEXT or nothing, and path=TEXT where has_data is True.",
+            hint="Its __init__ takes convention=TEXT or nothing, and path=TEXT if has_data is True.",
         ) from error
     return task
 
 
-def _takes(maker: Callable[..., Any], name: str) -> bool:
-    parameters = signature(maker).parameters
+def _check_use(name: str, constructor: Callable[..., Any], key: str, value: Any) -> None:
+    has_data = getattr(constructor, "has_data", False)
+    if has_data if key == "path" else _takes(constructor, key):
+        return
+    what = "knows where its data is" if has_data else "generates its problems"
+    another = "name a task that reads data" if key == "path" else "set task.name=table"
+    raise ConfigError(f"task.{key} is {value!r}, but task {name!r} {what}.", hint=f"Unset task.{key}, or {another}.")
+
+
+def _takes(constructor: Callable[..., Any], name: str) -> bool:
+    parameters = signature(constructor).parameters
     return name in parameters or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-
-
-def _user_task_class(name: str) -> type[Any]:
-    found = load_object(name, kind="task")
-    missing = [part for part in ("examples", "gold_completion") if not callable(getattr(found, part, None))]
-    if not isinstance(found, type) or missing:
-        raise TaskError(
-            f"{name} is no task{f': it lacks {missing[0]}' if missing else ''}.",
-            hint="A task is a class with examples(selection) and gold_completion(example).",
-        )
-    return found

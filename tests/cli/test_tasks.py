@@ -53,7 +53,7 @@ def test_check_says_that_nothing_is_wrong(cli_here):
 def test_check_takes_the_rewards_of_the_run_where_one_is_named(cli_here):
     outcome = cli_here("tasks", "check", "countdown", "--reward", "boxed_answer=1", "--examples", "20")
     assert outcome.code == 6
-    assert "none of the rewards judges the answers" in outcome.stdout
+    assert "none of the rewards verifies the answers" in outcome.stdout
     assert len(outcome.stderr.splitlines()) == 2
 
 

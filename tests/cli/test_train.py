@@ -29,17 +29,17 @@ def test_a_dry_run_names_what_this_machine_changes(cli_here) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "told"),
+    ("option", "expected"),
     [
         ("--task=arithmetik", "arithmetic"),
         ("--set=rewards.boxed_anser=1", "boxed_answer"),
         ("--set=grpo.max_completion_tokens=99999", "takes"),
     ],
 )
-def test_a_dry_run_finds_what_training_would_refuse(option, told, cli_here) -> None:
+def test_a_dry_run_finds_what_training_would_refuse(option, expected, cli_here) -> None:
     outcome = cli_here("train", "--preset=tiny-cpu", option, "--dry-run")
     assert outcome.code == 2
-    assert told in outcome.stderr
+    assert expected in outcome.stderr
 
 
 def test_a_dry_run_reads_the_pass_rates(cli_here) -> None:
@@ -56,7 +56,7 @@ def test_a_dry_run_shows_the_arguments_as_they_are_on_this_machine(cli_here) -> 
     assert [adjustment["key"] for adjustment in plan["adjustments"]] == ["memory.checkpointing"]
 
 
-def test_a_dry_run_leaves_nothing_behind(cli_here) -> None:
+def test_a_dry_run_leaves_no_files(cli_here) -> None:
     cli_here("train", "--preset=tiny-cpu", "--dry-run")
     assert os.listdir() == []
 
@@ -105,19 +105,19 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("options", "code", "told"), MISTAKES, ids=lambda value: str(value)[:40])
-def test_a_mistake_is_told_in_two_lines_before_anything_is_written(options, code, told, cli_here) -> None:
+@pytest.mark.parametrize(("options", "code", "expected"), MISTAKES, ids=lambda value: str(value)[:40])
+def test_a_mistake_is_reported_in_two_lines_before_anything_is_written(options, code, expected, cli_here) -> None:
     preset = [] if options[0].startswith("--preset") else ["--preset=tiny-cpu"]
     outcome = cli_here("train", *preset, *options, "--out=run")
     assert outcome.code == code, outcome.stderr
-    assert told in outcome.stderr
+    assert expected in outcome.stderr
     lines = outcome.stderr.strip().splitlines()
     assert [line.partition(":")[0] for line in lines] == ["error", "hint"]
     assert not Path("run/metrics.jsonl").exists()
 
 
 @pytest.mark.parametrize(
-    ("rows", "code", "told"),
+    ("rows", "code", "expected"),
     [
         ('{"question": "1+1?"}', 6, "answer"),
         ('{"question": "1+1?", "answer": "two ####"}', 6, "####"),
@@ -125,13 +125,13 @@ def test_a_mistake_is_told_in_two_lines_before_anything_is_written(options, code
         ("nonsense", 6, "line 1"),
     ],
 )
-def test_unusable_data_is_told_with_file_and_row(rows, code, told, cli_here, tmp_path) -> None:
+def test_unusable_data_is_reported_with_file_and_row(rows, code, expected, cli_here, tmp_path) -> None:
     for split in ("train", "test"):
         (tmp_path / f"{split}.jsonl").write_text(rows + "\n")
     options = ["--task=gsm8k", "--set=task.levels=[]", f"--set=task.path={json.dumps(str(tmp_path))}"]
     outcome = cli_here("train", "--preset=tiny-cpu", *options, "--out=run")
     assert outcome.code == code
-    assert told in outcome.stderr
+    assert expected in outcome.stderr
     assert str(tmp_path) in outcome.stderr or "train.jsonl" in outcome.stderr
 
 
@@ -144,7 +144,7 @@ def test_a_split_that_repeats_itself_is_refused_unless_forced(cli_here, tmp_path
     options = ["--task=gsm8k", "--set=task.levels=[]", f"--set=task.path={json.dumps(str(tmp_path))}"]
     outcome = cli_here("train", "--preset=tiny-cpu", *options, "--out=run")
     assert outcome.code == 6
-    assert "32 of 64 train questions stand twice" in outcome.stderr
+    assert "32 of 64 train questions occur twice" in outcome.stderr
 
 
 def test_a_half_downloaded_model_names_what_is_missing(cli_here, tmp_path) -> None:
@@ -186,10 +186,10 @@ def test_a_dry_run_tells_the_verdict_and_what_train_would_refuse(cli_here) -> No
     hopeless = cli_here(*arguments, "--pass-rate", "0")
     assert hopeless.code == 0
     assert "\n# `train` refuses this run: group_size=" in hopeless.stdout
-    told = json.loads(cli_here(*arguments, "--pass-rate", "0", "--json").stdout)
-    assert told["verdict"]["signal"] == "too-small"
-    assert [(one["exit_code"], bool(one["hint"])) for one in told["refusals"]] == [(8, True)]
-    assert told["pass_rate"] == "given pass rate 0"
+    plan = json.loads(cli_here(*arguments, "--pass-rate", "0", "--json").stdout)
+    assert plan["verdict"]["signal"] == "too-small"
+    assert [(one["exit_code"], bool(one["hint"])) for one in plan["refusals"]] == [(8, True)]
+    assert plan["pass_rate"] == "given pass rate 0"
 
 
 def test_train_refuses_what_the_pass_rate_makes_hopeless(cli_here, tmp_path) -> None:

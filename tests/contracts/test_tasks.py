@@ -24,7 +24,7 @@ every_task = pytest.mark.parametrize("name", TASKS)
 
 
 def settings_of(name: str) -> dict[str, Any]:
-    """Returns where the small copy of a task's data lies in these tests."""
+    """Returns the path of the small copy of a task's data in these tests."""
     if not load_task_class(name).has_data:
         return {}
     if name == "table":

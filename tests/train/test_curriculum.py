@@ -110,7 +110,7 @@ def test_by_pass_rate_from_a_real_probe(cli_here, tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "expected"),
     [
         ("{", "holds no pass rates"),
         (json.dumps({"task": "gsm8k", "examples": []}), "of task 'gsm8k', and this run learns 'arithmetic'"),
@@ -121,20 +121,20 @@ def test_by_pass_rate_from_a_real_probe(cli_here, tmp_path) -> None:
     ],
 )
 def test_a_file_without_this_runs_pass_rates_is_refused_before_anything_is_loaded(
-    content, told, cli_here, tmp_path
+    content, expected, cli_here, tmp_path
 ) -> None:
     file = tmp_path / "probe.json"
     file.write_text(content)
     rates = f"--set=curriculum.rates={json.dumps(str(file))}"
     outcome = cli_here("train", *SMALL, *WINDOW, rates, f"--out={tmp_path / 'run'}")
     assert outcome.code == 6
-    assert told in outcome.stderr
+    assert expected in outcome.stderr
     assert outcome.stderr.count("\n") == 2
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(("model", "notes"), [({}, 0), ({"model": "tiny"}, 0), ({"model": "some/other"}, 1)])
-def test_pass_rates_of_another_model_are_told(tmp_path, model, notes) -> None:
+def test_pass_rates_of_another_model_are_noted(tmp_path, model, notes) -> None:
     option = write_rates(tmp_path / "rates.json", {"a": (1, 4)})
     file = tmp_path / "rates.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | model))

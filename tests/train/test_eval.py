@@ -27,25 +27,25 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 
 
 def test_a_run_evaluates_samples_and_another_task_at_both_ends(trained) -> None:
-    told = read_json(trained.evaluations)
+    record = read_json(trained.evaluations)
     for when in ("before", "after"):
-        assert (told[when]["samples"], told[when]["in_domain"]) == (2, True)
-        assert told[when]["pass_at_k"].keys() == {"1", "2"}
-        other = told["out_of_domain"]["rref"][when]
+        assert (record[when]["samples"], record[when]["in_domain"]) == (2, True)
+        assert record[when]["pass_at_k"].keys() == {"1", "2"}
+        other = record["out_of_domain"]["rref"][when]
         assert (other["in_domain"], other["num_examples"], len(other["by_level"])) == (False, 16, 4)
-    assert told["out_of_domain"]["rref"]["comparison"]["paired"]["num_items"] == 16
-    assert [(during["step"], during["samples"]) for during in told["during"]] == [(1, 1)]
-    assert told["before"]["kl_nats"] == pytest.approx(0, abs=1e-6)
-    assert 0 < told["after"]["kl_nats"] < 1
-    assert told["comparison"]["paired"]["gain"] == pytest.approx(told["comparison"]["gain"])
+    assert record["out_of_domain"]["rref"]["comparison"]["paired"]["num_items"] == 16
+    assert [(during["step"], during["samples"]) for during in record["during"]] == [(1, 1)]
+    assert record["before"]["kl_nats"] == pytest.approx(0, abs=1e-6)
+    assert 0 < record["after"]["kl_nats"] < 1
+    assert record["comparison"]["paired"]["gain"] == pytest.approx(record["comparison"]["gain"])
     assert len(list(read_rows(trained.eval_samples("after")))) == 32
 
 
 def test_the_trained_run_answers_as_it_did(trained, cli_here) -> None:
     outcome = cli_here("eval", str(trained.path), "--task=arithmetic", "--json")
     assert outcome.code == 0, outcome.stderr
-    told = json.loads(outcome.stdout)
-    (result,) = told["results"]
+    printed = json.loads(outcome.stdout)
+    (result,) = printed["results"]
     written = read_json(trained.evaluations)
     after = written["after"]
     same = ("pass_at_1", "pass_at_k", "maj_at_k", "kl_nats", "completion_tokens", "step")
@@ -76,16 +76,16 @@ def test_an_adapter_away_from_its_run_and_a_merged_folder_are_evaluated(trained,
     for name, has_kl in (("alone", True), ("merged", False)):
         outcome = cli_here("eval", name, "--examples=16", "--json")
         assert outcome.code == 0, outcome.stderr
-        told = json.loads(outcome.stdout)
-        (result,) = told["results"]
+        printed = json.loads(outcome.stdout)
+        (result,) = printed["results"]
         assert (result["kl_nats"] is not None) is has_kl
-        assert Path(told["path"]).name.startswith(f"eval-{name}-")
-        items = list(read_rows(RunDir(Path(told["path"])).eval_items("arithmetic")))
+        assert Path(printed["path"]).name.startswith(f"eval-{name}-")
+        items = list(read_rows(RunDir(Path(printed["path"])).eval_items("arithmetic")))
         same = trained.eval_items("after" if has_kl else "before")
         assert [row["completion"] for row in items] == [row["completion"] for row in read_rows(same)]
         # The same question again is the same folder; another model's folder is refused.
-        assert json.loads(cli_here("eval", name, "--examples=16", "--json").stdout)["path"] == told["path"]
-        assert cli_here("eval", "tiny", f"--out={told['path']}").code == 7
+        assert json.loads(cli_here("eval", name, "--examples=16", "--json").stdout)["path"] == printed["path"]
+        assert cli_here("eval", "tiny", f"--out={printed['path']}").code == 7
 
 
 def broken_runs(trained: RunDir, at: Path) -> None:
@@ -133,17 +133,19 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "code", "told"), MISTAKES, ids=lambda value: str(value)[:30])
-def test_what_cannot_be_evaluated_is_told_in_two_lines(arguments, code, told, trained, cli_here, tmp_path) -> None:
+@pytest.mark.parametrize(("arguments", "code", "expected"), MISTAKES, ids=lambda value: str(value)[:30])
+def test_what_cannot_be_evaluated_is_reported_in_two_lines(
+    arguments, code, expected, trained, cli_here, tmp_path
+) -> None:
     broken_runs(trained, tmp_path)
     outcome = cli_here("eval", *arguments)
     assert outcome.code == code, outcome.stderr
-    assert told in outcome.stderr
+    assert expected in outcome.stderr
     lines = [line for line in outcome.stderr.strip().splitlines() if not line.startswith("loading ")]
     assert [line.partition(":")[0] for line in lines] == ["error", "hint"]
 
 
-def test_a_second_evaluation_beside_the_first_is_refused(trained, cli_here) -> None:
+def test_a_second_evaluation_at_the_same_time_is_refused(trained, cli_here) -> None:
     with locked(trained.eval_lock, pytest.fail):
         outcome = cli_here("eval", str(trained.path))
     assert outcome.code == 7

@@ -40,11 +40,11 @@ def policy() -> Policy:
 def moved(policy: Policy) -> Iterator[Policy]:
     """The policy after some learning, and back again."""
     generator = torch.Generator().manual_seed(0)
-    learnt = [parameter for name, parameter in policy.model.named_parameters() if "lora_B" in name]
-    for parameter in learnt:
+    trained = [parameter for name, parameter in policy.model.named_parameters() if "lora_B" in name]
+    for parameter in trained:
         parameter.data = torch.randn(parameter.shape, generator=generator) * 0.02
     yield policy
-    for parameter in learnt:
+    for parameter in trained:
         parameter.data = torch.zeros_like(parameter)
 
 
@@ -137,9 +137,7 @@ def test_the_distance_from_the_base_is_the_exact_kl_of_a_plain_forward(moved) ->
     assert rows[0][1][-1] == moved.tokenizer.eos_token_id
 
 
-def test_an_adapter_that_has_learnt_nothing_is_at_its_base_and_a_model_without_one_is_not_measured(
-    policy, tmp_path
-) -> None:
+def test_an_adapter_that_is_untrained_is_at_its_base_and_a_model_without_one_is_not_measured(policy, tmp_path) -> None:
     few = replace(asked(), examples=asked().examples[:4])
     sampler = Sampler(policy, config_of())
     assert evaluate(sampler, few, files_in(tmp_path), step=0).kl_nats == pytest.approx(0.0, abs=1e-6)
@@ -174,8 +172,8 @@ def evaluations_of(policy: Policy, run_dir: RunDir, *settings: str) -> EvalSched
     return EvalSchedule(run_dir, config, Sampler(policy, config), held_out(config, config.task))
 
 
-def judge_as(run_dir: RunDir, name: str, right: int) -> None:
-    """Lets the first items of an evaluation that is there already be right, whatever was said."""
+def grade_as(run_dir: RunDir, name: str, right: int) -> None:
+    """Lets the first items of an evaluation that is there already be right, with any text."""
     lines = run_dir.eval_items(name).read_text().splitlines()
     kept = [
         line.replace('"correct": true', '"correct": false').replace(
@@ -190,7 +188,7 @@ def test_the_best_is_chosen_on_the_shared_items_and_of_equal_ones_is_the_earlier
     told = evaluations_of(moved, run_dir)
     for step, right in ((1, 1), (2, 3), (3, 3)):
         told.during(step)
-        judge_as(run_dir, f"step-{step:06d}", right)
+        grade_as(run_dir, f"step-{step:06d}", right)
         run_dir.evaluations.unlink()
         told = evaluations_of(moved, run_dir)
         for earlier in range(1, step + 1):
@@ -222,7 +220,7 @@ def test_a_run_that_is_taken_up_again_knows_its_evaluations(moved, run_dir) -> N
 def test_an_evaluation_that_could_not_keep_its_adapter_is_not_done(moved, run_dir) -> None:
     told = evaluations_of(moved, run_dir)
     told.before()
-    told.told["best"]["pass_at_1"] = -1.0  # whatever comes is better
+    told.told["best"]["pass_at_1"] = -1.0  # any result is better
     run_dir.best.with_name(".best.aside").write_text("in the way")
     with pytest.raises(FileExistsError):
         told.during(2)

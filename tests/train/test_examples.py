@@ -1,4 +1,4 @@
-"""The examples are run as they stand."""
+"""The examples run unchanged."""
 
 import json
 import os
@@ -12,11 +12,11 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.mark.parametrize(
-    ("name", "told"), [("custom_reward.py", "1.00  <think>"), ("custom_task.py", "Which is larger")]
+    ("name", "expected"), [("custom_reward.py", "1.00  <think>"), ("custom_task.py", "Which is larger")]
 )
-def test_an_example_shows_itself(name, told) -> None:
+def test_an_example_shows_itself(name, expected) -> None:
     run = subprocess.run([sys.executable, EXAMPLES / name], capture_output=True, text=True, timeout=60, check=True)
-    assert told in run.stdout
+    assert expected in run.stdout
 
 
 def test_the_example_task_passes_all_that_train_checks_first() -> None:

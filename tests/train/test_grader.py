@@ -38,7 +38,7 @@ def policy() -> Policy:
 
 
 def recite(policy: Policy, texts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets the model say these texts, one after another, whatever it is asked."""
+    """Lets the model say these texts, one after another, for any prompt."""
     left: Iterator[str] = iter(texts)
 
     def generate(input_ids: torch.Tensor, **settings: Any) -> torch.Tensor:
@@ -71,8 +71,8 @@ def same_answer(one: Example, other: Example) -> bool:
 
 def evaluated(policy: Policy, task: Task, examples: list[Example], path: Path) -> EvalResult:
     """Evaluates on examples that may repeat each other; answers of an earlier call do not count."""
-    apart = [replace(example, id=f"{example.id}/{number}") for number, example in enumerate(examples)]
-    asked = EvalSet(TaskConfig(name=task.name), apart, grader_of(task), max_tokens=64, batch=16)
+    copies = [replace(example, id=f"{example.id}/{number}") for number, example in enumerate(examples)]
+    asked = EvalSet(TaskConfig(name=task.name), copies, grader_of(task), max_tokens=64, batch=16)
     files = EvalFiles(Path(mkdtemp(dir=path), "items.jsonl"), path / "sampled.jsonl")
     return evaluate(Sampler(policy, CONFIG), asked, files, step=0, measures_kl=False)
 

@@ -8,14 +8,14 @@ def test_a_probe_counts_each_example_and_says_what_its_groups_would_carry(cli_he
     out = tmp_path / "probe.json"
     outcome = cli_here("probe", "--preset=tiny-cpu", "--examples=16", "--samples=8", f"--out={out}", "--json")
     assert outcome.code == 0, outcome.stderr
-    told, written = json.loads(outcome.stdout), json.loads(out.read_text())
-    assert written == {key: told[key] for key in written}
+    printed, written = json.loads(outcome.stdout), json.loads(out.read_text())
+    assert written == {key: printed[key] for key in written}
     counts = [(row["passed"], row["samples"]) for row in written["examples"]]
     assert len(counts) == 16
     assert sum(passed for passed, _ in counts) / (16 * 8) == written["pass_rate"]
     # The embedded model works in three of ten completions, and is right when it works.
     assert 0.1 < written["interval"]["low"] < written["pass_rate"] < written["interval"]["high"] < 0.6
-    assert told["group"]["informative_share"] == signal_report(8, 8, measured(counts)).informative_share
+    assert printed["group"]["informative_share"] == signal_report(8, 8, measured(counts)).informative_share
 
 
 def test_the_same_seed_probes_the_same_and_the_page_ends_with_commands_that_take_the_counts(cli_here, tmp_path) -> None:

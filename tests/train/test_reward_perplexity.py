@@ -13,10 +13,10 @@ from lowmem_rl.example import Example
 from lowmem_rl.rewards.model_reward import AnswerRow, ModelAccess
 from lowmem_rl.rewards.perplexity import perplexity_reward
 from lowmem_rl.rewards.reward import Reward, score_all
-from lowmem_rl.tasks.arithmetic import Arithmetic
+from lowmem_rl.tasks.arithmetic import ARITHMETIC
 from lowmem_rl.tasks.task import Selection
 
-EXAMPLES = list(Arithmetic("bare").examples(Selection("test", limit=64, levels=(3,))))
+EXAMPLES = list(ARITHMETIC("bare").examples(Selection("test", limit=64, levels=(3,))))
 CONFIG = resolve(preset="tiny-cpu", settings=["memory.checkpointing=none"]).config
 
 

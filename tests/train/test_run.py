@@ -230,16 +230,17 @@ def test_a_reward_that_skips_everything_stops_the_run(cli_here, tmp_path) -> Non
 def test_a_control_run_is_told_of_and_is_judged_all_the_same(cli_here, tmp_path) -> None:
     outcome = cli_here("train", *SMALL, "--reward=random=1", "--steps=1", f"--out={tmp_path / 'run'}")
     assert outcome.code == 0, outcome.stderr
-    assert "none of the rewards judges the answers: random" in outcome.stderr
+    assert "none of the rewards verifies the answers: random" in outcome.stderr
     (row,) = read_rows(RunDir(tmp_path / "run").metrics)
     assert row["accuracy"] != row["scores/random"]
 
 
 def test_a_task_is_judged_by_its_own_grader(cli_here, tmp_path) -> None:
     (tmp_path / "mine.py").write_text(
-        "from lowmem_rl.tasks.arithmetic import Arithmetic\n"
-        "class Formed(Arithmetic):\n"
+        "from lowmem_rl.tasks.arithmetic import ARITHMETIC\n"
+        "class Formed:\n"
         "    rewards = ('think_format',)\n"
+        "    examples, gold_completion = ARITHMETIC.examples, ARITHMETIC.gold_completion\n"
     )
     options = (f"--task={tmp_path / 'mine.py'}:Formed", "--set=task.levels=[3]", "--reward=think_format=1", "--steps=1")
     # Forced: it pays the same for every answer.

@@ -22,9 +22,9 @@ def test_every_error_has_the_exit_code_of_its_kind() -> None:
     }
 
 
-def test_an_error_carries_its_message_and_its_cure_apart() -> None:
-    error = LowMemError("what and where", hint="the cure")
-    assert (str(error), error.hint) == ("what and where", "the cure")
+def test_an_error_carries_its_message_and_its_hint_separately() -> None:
+    error = LowMemError("what and where", hint="the fix")
+    assert (str(error), error.hint) == ("what and where", "the fix")
 
 
 def test_near_names_are_offered_and_else_all_of_them() -> None:

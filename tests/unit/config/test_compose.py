@@ -74,19 +74,20 @@ def test_rewards_merge_by_name_unless_a_flag_replaces_them():
     assert replaced.config.rewards == {"random": 0.5}
 
 
-def test_all_mistakes_are_told_at_once_with_key_value_origin_and_cure(tmp_path):
+def test_all_mistakes_are_reported_at_once_with_key_value_origin_and_fix(tmp_path):
     file = write(tmp_path / "my.toml", "[grpo]\ngroup_sise = 4\n")
-    told = mistakes_of(config_files=[file], settings=["grpo.group_size=1", "oops", "grpo.loss=dpo"])
-    assert f"grpo.group_sise = 4 (from {file}): there is no such key. Did you mean grpo.group_size?" in told
+    message = mistakes_of(config_files=[file], settings=["grpo.group_size=1", "oops", "grpo.loss=dpo"])
+    assert f"grpo.group_sise = 4 (from {file}): there is no such key. Did you mean grpo.group_size?" in message
     assert (
-        "grpo.group_size = 1 (from --set): must be greater than or equal to 2. It takes an integer, at least 2" in told
+        "grpo.group_size = 1 (from --set): must be greater than or equal to 2. It takes an integer, at least 2"
+        in message
     )
-    assert "--set 'oops' is not KEY=VALUE" in told
-    assert "grpo.loss = 'dpo' (from --set)" in told
-    assert told.startswith("4 mistakes")
+    assert "--set 'oops' is not KEY=VALUE" in message
+    assert "grpo.loss = 'dpo' (from --set)" in message
+    assert message.startswith("4 mistakes")
 
 
-def test_one_mistake_is_one_line_and_its_cure_the_hint():
+def test_one_mistake_is_one_line_and_its_fix_the_hint():
     assert mistakes_of(settings=["grpo.temperature=0.7"]).splitlines() == [
         "grpo.temperature = 0.7 (from --set): there is no such key.",
         "Did you mean rollout.temperature?",
@@ -94,13 +95,13 @@ def test_one_mistake_is_one_line_and_its_cure_the_hint():
 
 
 def test_a_broken_rule_names_the_origin_of_its_key():
-    told = mistakes_of(settings=["memory.micro_batch=5"])
-    assert "memory.micro_batch = 5 (from --set): 5 does not divide the 64 completions" in told
-    assert "Set it to 4" in told
+    message = mistakes_of(settings=["memory.micro_batch=5"])
+    assert "memory.micro_batch = 5 (from --set): 5 does not divide the 64 completions" in message
+    assert "Set it to 4" in message
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "expected"),
     [
         (["grpo=1"], "grpo = 1 (from --set): is a section, not a key"),
         (["rewards=1"], "rewards = 1 (from --set): is a section, not a key"),
@@ -120,9 +121,9 @@ def test_a_broken_rule_names_the_origin_of_its_key():
         (["grpo.steps=1\n[grpo]\nbeta=1"], "control characters"),
     ],
 )
-def test_a_wrong_setting_is_told_in_a_line(settings, told):
+def test_a_wrong_setting_is_reported_in_a_line(settings, expected):
     message = mistakes_of(settings=settings)
-    assert told in message
+    assert expected in message
     assert len(message) < 400
 
 
@@ -142,7 +143,7 @@ def test_what_is_no_toml_is_text():
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "expected"),
     [
         (b"[grpo]\nsteps = \n", "at line 2, column 9"),
         (b"name = '\xff'", "not UTF-8 text (byte 8)"),
@@ -152,12 +153,12 @@ def test_what_is_no_toml_is_text():
         (b"[grpo.group_size]\nx = 1", "must be a valid integer"),
     ],
 )
-def test_a_broken_config_file_is_named_with_the_place(tmp_path, content, told):
+def test_a_broken_config_file_is_named_with_the_place(tmp_path, content, expected):
     file = tmp_path / "broken.toml"
     file.write_bytes(content)
     message = mistakes_of(config_files=[file])
     assert "broken.toml" in message
-    assert told in message
+    assert expected in message
 
 
 @pytest.mark.parametrize("name", [".", "missing.toml", "a\0b"])
@@ -179,7 +180,7 @@ def test_a_copied_preset_is_the_preset_itself(tmp_path):
     assert (copy.preset, copy.card) == ("mine", "a6000")
 
 
-def test_a_config_file_without_a_preset_table_lies_over_the_fallback(tmp_path):
+def test_a_config_file_without_a_preset_table_is_over_the_fallback(tmp_path):
     file = write(tmp_path / "more.toml", "[grpo]\nsteps = 3\n")
     composed = resolve(config_files=[file], fallback="qwen1.5b-t4")
     assert (composed.config.grpo.steps, composed.preset) == (3, "qwen1.5b-t4")
@@ -207,7 +208,7 @@ def test_another_task_does_not_inherit_levels_and_path():
     assert (same.config.task.levels, same.origins["task.levels"]) == ((3,), "preset tiny-cpu")
 
 
-def test_what_is_set_beside_or_after_another_task_stays(tmp_path):
+def test_what_is_set_with_or_after_another_task_stays(tmp_path):
     file = write(tmp_path / "my.toml", '[task]\nname = "gsm8k"\npath = "data"\n')
     assert resolve(preset="tiny-cpu", config_files=[file]).config.task.path == "data"
     later = resolve(preset="tiny-cpu", config_files=[file], settings=["task.levels=[1]"]).config.task
@@ -223,11 +224,12 @@ def test_data_that_is_set_without_a_task_is_meant_for_the_flags_task():
 
 
 @pytest.mark.parametrize(
-    ("card", "told"), [("", "has no card"), ('card = "a600"', "unknown card, 'a600'"), ("card = 3", "unknown card, 3")]
+    ("card", "expected"),
+    [("", "has no card"), ('card = "a600"', "unknown card, 'a600'"), ("card = 3", "unknown card, 3")],
 )
-def test_a_preset_table_without_a_known_card_is_refused(tmp_path, card, told):
+def test_a_preset_table_without_a_known_card_is_refused(tmp_path, card, expected):
     message = mistakes_of(config_files=[write(tmp_path / "my.toml", f"[preset]\n{card}\n")])
-    assert told in message
+    assert expected in message
     assert "a6000" in message
 
 

@@ -37,7 +37,7 @@ def test_a_rule_names_the_key_to_change(sections, key):
 
 
 @given(st.integers(2, 64), st.integers(1, 64), st.integers(1, 4096))
-def test_the_cure_for_a_micro_batch_is_one(group_size, prompts, micro_batch):
+def test_the_fix_for_a_micro_batch_is_one(group_size, prompts, micro_batch):
     def config(rows: int) -> RunConfig:
         grpo = {"group_size": group_size, "prompts_per_step": prompts}
         return RunConfig.model_validate({"grpo": grpo, "memory": {"micro_batch": rows}})

@@ -40,7 +40,7 @@ def test_a_users_function_becomes_a_reward_of_its_name(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "name", "told"),
+    ("body", "name", "expected"),
     [
         ("import nonsense_xyz", "f", "line 1: ModuleNotFoundError"),
         ("import sys\nsys.exit(0)", "f", "line 2: SystemExit: 0"),
@@ -49,10 +49,10 @@ def test_a_users_function_becomes_a_reward_of_its_name(tmp_path) -> None:
         ("f = 3", "f", "is no reward"),
     ],
 )
-def test_a_file_that_does_not_work_says_where(tmp_path, body, name, told) -> None:
+def test_a_file_that_does_not_work_says_where(tmp_path, body, name, expected) -> None:
     (tmp_path / "mine.py").write_text(body)
     for path in ("mine.py", f"{tmp_path}/mine.py"):
-        with pytest.raises(TaskError, match=told):
+        with pytest.raises(TaskError, match=expected):
             load_reward(f"{path}:{name}")
 
 
@@ -105,14 +105,14 @@ def test_a_task_that_takes_no_convention_is_made_without(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "expected"),
     [
         ("def __init__(self, style): ...", "TypeError: .*'style'"),
         ("def __init__(self): {}['a']", "KeyError: 'a'"),
         ("def __init__(self): raise SystemExit(0)", "SystemExit: 0"),
     ],
 )
-def test_a_task_that_cannot_be_made_says_why(tmp_path, body, told) -> None:
+def test_a_task_that_cannot_be_made_says_why(tmp_path, body, expected) -> None:
     (tmp_path / "mine.py").write_text(f"{TASK}    {body}\n")
-    with pytest.raises(TaskError, match=f"cannot be made: {told}"):
+    with pytest.raises(TaskError, match=f"cannot be made: {expected}"):
         load_task(TaskConfig(name=f"{tmp_path}/mine.py:T"))

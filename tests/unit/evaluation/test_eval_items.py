@@ -28,7 +28,7 @@ def test_half_a_row_is_cut_off_and_the_next_one_is_whole(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"torn", b"whole\n", b"whole\ntorn"])
-def test_only_what_stands_behind_the_last_line_break_goes(content, tmp_path) -> None:
+def test_only_what_follows_the_last_line_break_goes(content, tmp_path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(content)
     drop_torn_row(path)
@@ -50,7 +50,7 @@ def test_rows_end_in_the_order_that_was_asked_for_and_others_stay(tmp_path) -> N
 
 
 @pytest.mark.parametrize("row", [{"example_id": "a"}, {**asdict(ITEM), "correct": "yes"}, {**asdict(ITEM), "by": 1}])
-def test_a_row_that_is_no_item_is_told_with_its_line(row, tmp_path) -> None:
+def test_a_row_that_is_not_an_item_is_reported_with_its_line(row, tmp_path) -> None:
     append_row(tmp_path / "items.jsonl", row)
     with pytest.raises(RunDirError, match="line 1"):
         ItemFile(tmp_path / "items.jsonl", "me")

@@ -9,9 +9,9 @@ from lowmem_rl.evaluation.eval_result import EvalResult
 from lowmem_rl.evaluation.eval_set import EvalSet
 from lowmem_rl.evaluation.grader import grader_of, vote_of
 from lowmem_rl.evaluation.summary import compare, ks, summarise
-from lowmem_rl.tasks.arithmetic import Arithmetic
+from lowmem_rl.tasks.arithmetic import ARITHMETIC
 
-ASKED = EvalSet(TaskConfig(), (), grader_of(Arithmetic()), max_tokens=8, batch=4)
+ASKED = EvalSet(TaskConfig(), (), grader_of(ARITHMETIC), max_tokens=8, batch=4)
 
 
 def item(
@@ -32,7 +32,7 @@ def summary(items: list[Item], sampled: list[Item] | None = None) -> EvalResult:
     return summarise(replace(ASKED, samples=samples), numbered, sampled or [], step=0, seconds=1.0)
 
 
-def test_lenient_and_strict_are_counted_apart() -> None:
+def test_lenient_and_strict_are_counted_separately() -> None:
     result = summary([item(correct=True, strict=True), item(correct=True), item(correct=False), item(correct=False)])
     assert (result.pass_at_1, result.strict_pass_at_1) == (0.5, 0.25)
     assert result.pass_at_1_interval.low < 0.5 < result.pass_at_1_interval.high
@@ -51,25 +51,25 @@ def test_the_result_is_plain_json_with_the_keys_relied_on() -> None:
     assert plain.keys() >= {"pass_at_1", "strict_pass_at_1", "num_examples", "samples", "pass_at_k", "maj_at_k"}
 
 
-@pytest.mark.parametrize(("before", "after", "apart"), [(10, 90, True), (45, 55, False), (90, 10, True)])
-def test_a_comparison_says_whether_intervals_lie_apart(before, after, apart) -> None:
+@pytest.mark.parametrize(("before", "after", "disjoint"), [(10, 90, True), (45, 55, False), (90, 10, True)])
+def test_a_comparison_shows_whether_intervals_are_disjoint(before, after, disjoint) -> None:
     results = [summary([item(correct=i < right) for i in range(100)]) for right in (before, after)]
-    told = compare(*results)
-    assert told["paired"] is None
-    assert told["intervals_apart"] is apart
-    assert told["gain"] == pytest.approx((after - before) / 100)
+    comparison = compare(*results)
+    assert comparison["paired"] is None
+    assert comparison["intervals_apart"] is disjoint
+    assert comparison["gain"] == pytest.approx((after - before) / 100)
 
 
 def test_the_comparison_pairs_the_items_that_both_have() -> None:
     first = [item(correct=number < 10, key=str(number)) for number in range(40)]
     second = [item(correct=number < 30, strict=True, key=str(number)) for number in range(1, 41)]
-    told = compare(summary(first), summary(second), first, second)
-    paired = told["paired"]
+    comparison = compare(summary(first), summary(second), first, second)
+    paired = comparison["paired"]
     assert (paired["won"], paired["lost"], paired["num_items"]) == (20, 0, 39)
     assert paired["distinguishable"] is True
     assert compare(summary(first), summary(first), first, first)["paired"]["distinguishable"] is False
-    assert told["strict_paired"]["gain"] == 1.0
-    json.dumps(told)
+    assert comparison["strict_paired"]["gain"] == 1.0
+    json.dumps(comparison)
 
 
 def test_samples_become_pass_at_k_and_majorities_of_each_example() -> None:
@@ -81,17 +81,17 @@ def test_samples_become_pass_at_k_and_majorities_of_each_example() -> None:
     assert result.maj_at_k == pytest.approx({"1": 3 / 8, "2": ((1 + 0) / 2 + (0 + 0.5) / 2) / 2, "4": 0.5})
     assert result.pass_at_1 == 0.5
     assert result.strict_pass_at_k["4"] == 0.0
-    for told in (result.pass_at_k, result.maj_at_k):
-        assert told.keys() == result.pass_at_k_intervals.keys()
+    for rates in (result.pass_at_k, result.maj_at_k):
+        assert rates.keys() == result.pass_at_k_intervals.keys()
     assert result.samples == 4
 
 
-def test_equal_answers_of_which_one_is_right_vote_apart() -> None:
+def test_equal_answers_of_which_one_is_right_vote_separately() -> None:
     sampled = [item(correct=number == 0, vote="7") for number in range(3)]
     assert summary([item(correct=True)], sampled).maj_at_k["3"] == 0.0
 
 
-def test_levels_are_told_apart_and_those_without_leave_none() -> None:
+def test_levels_are_separate_and_those_without_leave_none() -> None:
     result = summary([item(correct=True, level=2), item(correct=False, level=10), item(correct=True, level=10)])
     assert {level: (found.num_examples, found.pass_at_1) for level, found in result.by_level.items()} == {
         "2": (1, 1.0),
@@ -106,7 +106,7 @@ def test_a_result_comes_back_from_its_json() -> None:
     assert EvalResult.from_json(json.loads(json.dumps(result.to_json()))) == result
 
 
-def test_few_k_are_told_and_the_number_of_samples_is_one_of_them() -> None:
+def test_few_k_are_reported_and_the_number_of_samples_is_one_of_them() -> None:
     assert [ks(samples) for samples in (1, 2, 6, 8)] == [[1], [1, 2], [1, 2, 4, 6], [1, 2, 4, 8]]
 
 

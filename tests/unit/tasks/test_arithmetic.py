@@ -8,13 +8,13 @@ from lowmem_rl.config.run_config import TaskConfig
 from lowmem_rl.errors import ConfigError, TaskError
 from lowmem_rl.example import Example
 from lowmem_rl.rewards.reward_registry import load_reward_set
-from lowmem_rl.tasks.arithmetic import LEVELS, Arithmetic, Sum
+from lowmem_rl.tasks.arithmetic import ARITHMETIC, problem_of
 from lowmem_rl.tasks.task import Selection, Split
 from lowmem_rl.tasks.task_registry import load_task
 
 
 def draw(split: Split, limit: int | None = 2000, levels: tuple[int, ...] = (), seed: int = 0) -> list[Example]:
-    return list(Arithmetic().examples(Selection(split, limit, levels, seed)))
+    return list(ARITHMETIC.examples(Selection(split, limit, levels, seed)))
 
 
 def unordered(example: Example) -> tuple[str, ...]:
@@ -22,19 +22,19 @@ def unordered(example: Example) -> tuple[str, ...]:
     return (operator, left, right) if operator == "-" else (operator, *sorted([left, right]))
 
 
-def test_train_never_draws_a_held_out_problem_whatever_its_seed() -> None:
+def test_train_never_draws_a_held_out_problem_under_any_seed() -> None:
     held_out = {unordered(example) for seed in range(3) for example in draw("test", seed=seed)}
-    learnt = {unordered(example) for seed in range(3) for example in draw("train", seed=seed)}
-    assert not held_out & learnt
+    trained = {unordered(example) for seed in range(3) for example in draw("train", seed=seed)}
+    assert not held_out & trained
 
 
 def test_a_commuted_problem_is_in_the_same_split() -> None:
     pairs = [(a, b) for a in range(60) for b in range(60)]
-    assert all(Sum(a, op, b).held_out == Sum(b, op, a).held_out for op in "+*" for a, b in pairs)
+    assert all(problem_of(a, op, b).held_out == problem_of(b, op, a).held_out for op in "+*" for a, b in pairs)
 
 
 def test_about_a_fifth_of_the_problems_is_held_out() -> None:
-    held_out = [Sum(a, "-", b).held_out for a in range(100) for b in range(100)]
+    held_out = [problem_of(a, "-", b).held_out for a in range(100) for b in range(100)]
     assert 0.18 < sum(held_out) / len(held_out) < 0.22
 
 
@@ -57,7 +57,7 @@ def test_levels_are_drawn_evenly_and_only_those_asked_for() -> None:
     drawn = [example.level for example in draw("train", levels=(1, 5))]
     assert set(drawn) == {1, 5}
     assert 800 < drawn.count(1) < 1200
-    assert {example.level for example in draw("test")} == set(LEVELS)
+    assert {example.level for example in draw("test")} == set(ARITHMETIC.levels)
 
 
 def test_the_answer_is_the_value_of_the_question() -> None:
@@ -68,7 +68,7 @@ def test_the_answer_is_the_value_of_the_question() -> None:
 
 
 def test_every_gold_completion_pays_in_full() -> None:
-    task, rewards = Arithmetic(), load_reward_set({"boxed_answer": 1.0, "any_answer": 1.0, "think_format": 1.0})
+    task, rewards = ARITHMETIC, load_reward_set({"boxed_answer": 1.0, "any_answer": 1.0, "think_format": 1.0})
     for example in islice(task.examples(Selection("test")), 500):
         assert rewards.score(task.gold_completion(example), example).reward == 3
 

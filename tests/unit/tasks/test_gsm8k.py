@@ -74,7 +74,7 @@ def test_a_limit_takes_the_first_of_the_order() -> None:
     assert read(DATA, limit=7) == read(DATA)[:7]
 
 
-def test_a_missing_column_names_a_cure_that_exists(tmp_path: Path) -> None:
+def test_a_missing_column_names_a_fix_that_exists(tmp_path: Path) -> None:
     with pytest.raises(TaskError) as caught:
         read(write_lines(tmp_path / "train.jsonl", {"problem": "Q"}))
     assert "on the hub" in caught.value.hint
@@ -149,7 +149,7 @@ def test_one_file_alone_is_its_own_split_and_the_other_is_named_as_missing(tmp_p
         ({"question": " ", "answer": "#### 5"}, "line 2: column 'question' is empty"),
         ({"question": "Q", "answer": None}, "line 2: column 'answer' is of type NoneType"),
         ({"question": "Q", "answer": "It is 5."}, "line 2: column 'answer' needs one ####"),
-        ({"question": "Q", "answer": "It is 5. #### "}, "no answer behind it"),
+        ({"question": "Q", "answer": "It is 5. #### "}, "no answer after it"),
         ({"question": "Q", "answer": "#### 5 #### 6"}, "2 of them"),
     ],
 )
@@ -162,7 +162,7 @@ def test_a_bad_row_is_named_with_its_place(tmp_path: Path, line: object, said: s
 def test_unusable_files_say_what_is_wrong(tmp_path: Path) -> None:
     assert "does not exist" in message_of(tmp_path / "nowhere")
     assert "no train split" in message_of(tmp_path)
-    assert "no data file" in message_of(write_lines(tmp_path / "data.txt", "text"))
+    assert "not a data file" in message_of(write_lines(tmp_path / "data.txt", "text"))
     assert "no train rows" in message_of(write_lines(tmp_path / "empty.jsonl", ""))
     assert "no list of rows" in message_of(write_lines(tmp_path / "one.json", {"question": "Q"}))
     assert "more than" in message_of(write_lines(tmp_path / "long.jsonl", "x" * 1_000_001))

@@ -51,10 +51,10 @@ def test_a_seed_draws_the_same_distinct_problems_and_another_seed_others(task: P
 
 
 @every_task
-def test_training_never_draws_a_held_out_problem_whatever_its_seed(task: ProceduralTask) -> None:
-    learnt = {example.question for seed in range(3) for example in draw(task, seed=seed)}
+def test_training_never_draws_a_held_out_problem_under_any_seed(task: ProceduralTask) -> None:
+    trained = {example.question for seed in range(3) for example in draw(task, seed=seed)}
     held_out = {example.question for seed in range(3) for example in draw(task, "test", seed=seed)}
-    assert not learnt & held_out
+    assert not trained & held_out
 
 
 @every_task
@@ -96,8 +96,8 @@ def test_a_countdown_without_solution_is_an_error_of_the_data() -> None:
 
 def test_the_order_of_the_numbers_changes_nothing_about_the_split() -> None:
     held_out = {(tuple(sorted(e.extra["numbers"])), e.answer) for e in draw(COUNTDOWN, "test", levels=(2,))}
-    learnt = {(tuple(sorted(e.extra["numbers"])), e.answer) for e in draw(COUNTDOWN, levels=(2,))}
-    assert not held_out & learnt
+    trained = {(tuple(sorted(e.extra["numbers"])), e.answer) for e in draw(COUNTDOWN, levels=(2,))}
+    assert not held_out & trained
 
 
 def test_an_inverse_times_its_matrix_is_one() -> None:

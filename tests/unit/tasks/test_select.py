@@ -45,7 +45,7 @@ def test_a_task_without_end_is_cut_at_the_most_or_at_the_limit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("second", "told"),
+    ("second", "expected"),
     [
         ({"id": "e1"}, "of type dict, not an Example"),
         (example(1, id=""), "id is ''"),
@@ -54,14 +54,14 @@ def test_a_task_without_end_is_cut_at_the_most_or_at_the_limit() -> None:
         (example(1, answer=" "), "answer is ' '"),
         (example(1, prompt="1?"), "prompt is of type str"),
         (example(1, prompt=()), "at least one"),
-        (example(1, prompt=("1?",)), "'1\\?' in its prompt is no message"),
-        (example(1, prompt=({"role": "usr", "content": "1?"},)), "is no message"),
-        (example(1, prompt=({"role": "user", "content": 1},)), "is no message"),
+        (example(1, prompt=("1?",)), "'1\\?' in its prompt is not a message"),
+        (example(1, prompt=({"role": "usr", "content": "1?"},)), "is not a message"),
+        (example(1, prompt=({"role": "user", "content": 1},)), "is not a message"),
         (example(0), "id 'e0' came before"),
     ],
 )
-def test_what_is_no_example_is_refused_with_task_and_number(second: Any, told: str) -> None:
-    with pytest.raises(TaskError, match=f"Task 'mine', test example 2: .*{told}"):
+def test_what_is_not_an_example_is_refused_with_task_and_number(second: Any, expected: str) -> None:
+    with pytest.raises(TaskError, match=f"Task 'mine', test example 2: .*{expected}"):
         draw(lambda: [example(0), second])
 
 
@@ -71,15 +71,15 @@ def test_fifty_examples_of_one_id_are_not_fifty() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "expected"),
     [
         (lambda: {}["missing"], "raised KeyError: 'missing'"),
         (lambda: sys.exit(0), "raised SystemExit: 0"),
         (lambda: None, "raised TypeError"),
     ],
 )
-def test_a_task_that_raises_is_named(source: Callable[[], Any], told: str) -> None:
-    with pytest.raises(TaskError, match=f"Task 'mine', test example 1: .*{told}") as caught:
+def test_a_task_that_raises_is_named(source: Callable[[], Any], expected: str) -> None:
+    with pytest.raises(TaskError, match=f"Task 'mine', test example 1: .*{expected}") as caught:
         draw(source)
     assert caught.value.hint
 

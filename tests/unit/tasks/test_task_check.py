@@ -88,15 +88,15 @@ def test_a_single_gold_that_is_not_paid_is_found() -> None:
 
 def test_rewards_that_read_no_answer_are_found() -> None:
     report = check(Doubling(), load_reward_set({"think_format": 1.0}))
-    told = " ".join(finding.what for finding in report.findings)
-    assert "none of the rewards judges the answers: think_format" in told
-    assert "the answer to another question earns as much as a perfect one for 150 of 150" in told
+    text = " ".join(finding.what for finding in report.findings)
+    assert "none of the rewards verifies the answers: think_format" in text
+    assert "the answer to another question earns as much as a perfect one for 150 of 150" in text
 
 
 def test_a_reward_that_pays_for_nothing_is_found() -> None:
     always = RewardSet((Reward("always", lambda completion, example: 1.0),), (1.0,))
-    told = [finding.what for finding in check(Doubling(), always).findings]
-    assert [what.partition(" earns")[0] for what in told] == [
+    found = [finding.what for finding in check(Doubling(), always).findings]
+    assert [what.partition(" earns")[0] for what in found] == [
         "an empty completion",
         "the answer to another question",
         "a completion that is cut off",
@@ -126,22 +126,20 @@ def test_overlong_prompts_are_an_error_unless_few() -> None:
     assert "about 1 of 150" in the_finding(check(one), "note")
 
 
-def test_a_question_in_both_splits_is_a_leak_whatever_its_spaces_and_capitals() -> None:
+def test_a_question_in_both_splits_is_a_leak_under_any_spaces_and_capitals() -> None:
     task = Doubling(
         spoil=lambda e: (
             asked("DOUBLE  7 ?" if e.id == "test/107" else "Double 7 ?")(e) if e.id in ("train/7", "test/107") else e
         )
     )
-    assert "1 of 50 held-out questions stand among the training questions, such as 'test/107'" in the_finding(
-        check(task)
-    )
+    assert "1 of 50 held-out questions are among the training questions, such as 'test/107'" in the_finding(check(task))
 
 
 def test_duplicates_are_noted_and_contradictions_named() -> None:
     task = Doubling(spoil=lambda e: asked("Double 8?")(e) if e.id == "train/9" else e)
     findings = check(task).findings
     assert [finding.level for finding in findings] == ["note", "note"]
-    assert "stand twice, such as 'train/8' and 'train/9'" in findings[0].what
+    assert "occur twice, such as 'train/8' and 'train/9'" in findings[0].what
     assert "with different answers" in findings[1].what
     many = Doubling(spoil=lambda e: asked("Double?")(e) if e.id.startswith("train") else e)
     assert check(many).errors

@@ -58,13 +58,13 @@ def test_a_problem_without_a_known_level_has_none_and_drops_out_of_a_choice() ->
 
 
 def test_math_500_is_judged_by_its_answers_and_learns_from_math() -> None:
-    judged, learnt = read("math500", "test"), read("math500")
-    assert [example.answer for example in judged] == [row["answer"] for row in rows_of("math500", "test")]
-    assert {example.level for example in judged} == {1, 2, 3, 4, 5}
-    assert learnt[0].question == rows_of("math500")[0]["problem"]
+    held_out, trained = read("math500", "test"), read("math500")
+    assert [example.answer for example in held_out] == [row["answer"] for row in rows_of("math500", "test")]
+    assert {example.level for example in held_out} == {1, 2, 3, 4, 5}
+    assert trained[0].question == rows_of("math500")[0]["problem"]
 
 
-def test_two_empty_boxes_of_thousands_are_left_out_and_told_of(tmp_path: Path) -> None:
+def test_two_empty_boxes_of_thousands_are_left_out_and_reported(tmp_path: Path) -> None:
     row = rows_of("math")[0]
     rows = [row | {"problem": f"What is {n}?"} for n in range(2000)]
     rows[7] |= {"solution": "So it is $\\boxed{}$."}
@@ -76,7 +76,7 @@ def test_two_empty_boxes_of_thousands_are_left_out_and_told_of(tmp_path: Path) -
 
 def test_a_bad_row_in_a_small_file_is_refused_and_the_others_are_named(tmp_path: Path) -> None:
     good, bad = rows_of("math")[0], rows_of("math")[0] | {"solution": "It is 5."}
-    with pytest.raises(TaskError, match="line 2: its solution boxes no answer. Unusable, too: .* line 3 .1 rows") as e:
+    with pytest.raises(TaskError, match="line 2: its solution boxes no answer. Also unusable: .* line 3 .1 rows") as e:
         read("math", path=write(tmp_path / "train.jsonl", good, bad, bad))
     assert "boxed{42}" in e.value.hint
 
@@ -153,7 +153,7 @@ def test_hellaswag_reads_a_file_with_the_whole_scene_only(tmp_path: Path) -> Non
         ("deepscaler", {"answer": ["1", "2"]}, "of type list"),
         ("deepscaler", {"answer": float("nan")}, "is nan"),
         ("rlvr_gsm", {"messages": []}, "column 'messages' is"),
-        ("rlvr_gsm", {"messages": [{"role": "robot", "content": "Q"}]}, "is no message"),
+        ("rlvr_gsm", {"messages": [{"role": "robot", "content": "Q"}]}, "is not a message"),
         ("rlvr_gsm", {"messages": [{"role": "assistant", "content": "A"}]}, "is not the user's"),
         ("rlvr_gsm", {"ground_truth": []}, "of type list"),
         ("countdown_hub", {"nums": [1, "2"]}, "column 'nums' is"),
@@ -180,7 +180,7 @@ def test_numbers_and_lists_of_one_are_answers_too(answer: Any, text: str, tmp_pa
 
 def test_a_set_without_held_out_rows_keeps_some_that_training_never_sees(tmp_path: Path) -> None:
     row = rows_of("deepscaler")[0]
-    rows = [row | {"problem": f"What is {n % 900} and 1?"} for n in range(1000)]  # some stand twice
+    rows = [row | {"problem": f"What is {n % 900} and 1?"} for n in range(1000)]  # some occur twice
     write(tmp_path / "all.jsonl", *rows)
     train, test = (read("deepscaler", split, tmp_path) for split in ("train", "test"))
     assert len(train) + len(test) == 1000
@@ -234,7 +234,7 @@ def facts(examples: Iterable[Example]) -> set[tuple[str, str, int | None]]:
     return {(example.question, example.answer, example.level) for example in examples}
 
 
-def test_a_folders_only_file_is_read_whatever_it_is_called(tmp_path: Path) -> None:
+def test_a_folders_only_file_is_read_under_any_name(tmp_path: Path) -> None:
     (tmp_path / "deepscaler.json").write_text(json.dumps(rows_of("deepscaler")))
     assert len(read("deepscaler", "train", tmp_path)) + len(read("deepscaler", "test", tmp_path)) == 8
 
@@ -282,7 +282,7 @@ def test_a_table_that_is_not_described_is_refused(settings: dict[str, Any], said
         load_task(TaskConfig(name="table", **settings))
 
 
-def test_a_columns_name_that_is_not_there_is_told_with_those_that_are(tmp_path: Path) -> None:
+def test_a_columns_name_that_is_not_there_is_reported_with_those_that_are(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match="no column 'question'; it has id, problem, solution, grade"):
         read("table", path=TABLE)
     with pytest.raises(TaskError, match="column 'problem' is 'What"):
