@@ -17,7 +17,8 @@ from lowmem_rl.engine.policy import Policy
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.engine.sampling import SamplingParams
 from lowmem_rl.example import Example
-from lowmem_rl.grpo.micro_batches import Batch, MicroBatches
+from lowmem_rl.grpo.batch import Batch
+from lowmem_rl.grpo.micro_batches import MicroBatches
 from lowmem_rl.grpo.train_dataset import to_dataset, tokens_of
 from lowmem_rl.planning.overrides import with_overrides
 from lowmem_rl.telemetry.memory_profiler import MemoryProfiler

@@ -1,4 +1,4 @@
-"""The one schedule that transformers lacks: steps down at milestones, after DeepSeek-LLM (arXiv 2401.02954)."""
+"""The one learning-rate schedule that transformers lacks: multi-step, after DeepSeek-LLM (arXiv 2401.02954)."""
 
 from lowmem_rl.config.run_config import OptimizerConfig
 

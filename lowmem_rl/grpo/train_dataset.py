@@ -10,28 +10,28 @@ from lowmem_rl.errors import TaskError
 from lowmem_rl.example import Example
 
 Prompt = dict[str, Any]
-"""A row as TRL (prompt) and our rewards (example_id) read it: both name the example. The data loader walks through
-every list of a row, and hands each row over once a micro-batch."""
+"""A row as TRL (prompt) and our rewards (example_id) read it: both hold the example's id. The data loader walks through
+every list of a row, and passes each row on once a micro-batch."""
 
 
 def prompts_per_rollout(config: RunConfig) -> int:
-    """Prompts of one round of sampling."""
+    """Returns the prompts of one round of sampling."""
     return config.grpo.prompts_per_step * config.grpo.steps_per_rollout
 
 
 def prompts_needed(config: RunConfig) -> int:
-    """Prompts that a run draws at most: whole rollouts, each example once."""
+    """Returns the most prompts that a run draws: whole rollouts, each example once."""
     rollouts = -(-config.grpo.steps // config.grpo.steps_per_rollout)
     return rollouts * prompts_per_rollout(config)
 
 
 def within_prompt_limit(policy: Policy, examples: Sequence[Example], max_prompt_tokens: int) -> list[Example]:
-    """Returns the examples whose prompt keeps the limit. An overlong prompt is left out, never cut."""
+    """Returns the examples whose prompt is within the limit. A longer prompt is left out, never cut."""
     return [example for example in examples if len(policy.tokenize(example.prompt)) <= max_prompt_tokens]
 
 
 def check_enough(examples: Sequence[Example], config: RunConfig, *, overlong: int) -> None:
-    """Raises `TaskError` where the usable examples do not fill one round of sampling."""
+    """Raises `TaskError` if the usable examples do not fill one round of sampling."""
     needed = prompts_per_rollout(config)
     if len(examples) >= needed:
         return
@@ -43,7 +43,7 @@ def check_enough(examples: Sequence[Example], config: RunConfig, *, overlong: in
 
 
 def tokens_of(policy: Policy, examples: Mapping[str, Example]) -> Callable[[str], list[int]]:
-    """Returns what gives the ids of an example's rendered prompt; each is rendered once."""
+    """Returns a function from an example's id to the token ids of its rendered prompt; each is rendered once."""
     return cache(lambda example_id: policy.tokenize(examples[example_id].prompt))
 
 

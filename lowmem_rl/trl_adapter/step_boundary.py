@@ -20,7 +20,8 @@ from lowmem_rl.engine.policy import Policy
 from lowmem_rl.engine.rng import rng_states
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.engine.unsloth_shortcuts import given_up, restore_shortcut_notes, shortcut_notes
-from lowmem_rl.grpo.micro_batches import Batch, BatchPlan
+from lowmem_rl.grpo.batch import Batch
+from lowmem_rl.grpo.micro_batches import BatchPlan
 from lowmem_rl.storage.run_dir import write_json
 from lowmem_rl.training.step import Hooks
 

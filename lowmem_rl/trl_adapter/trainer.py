@@ -21,9 +21,10 @@ from lowmem_rl.engine.policy import Policy, import_unsloth
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.engine.sampling import stream_names
 from lowmem_rl.engine.unsloth_shortcuts import given_up
+from lowmem_rl.grpo.batch import Batch
 from lowmem_rl.grpo.dynamic_sampling import dead_groups, other_prompts, replaced
 from lowmem_rl.grpo.lr_schedule import multistep_factor
-from lowmem_rl.grpo.micro_batches import Batch, BatchPlan
+from lowmem_rl.grpo.micro_batches import BatchPlan
 from lowmem_rl.grpo.oom_policy import OomPolicy
 from lowmem_rl.grpo.rollout_downsampling import down_sampled
 from lowmem_rl.grpo.scored_batch import ScoredBatch

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from lowmem_rl.engine.oom import OutOfMemory, catch_oom
 from lowmem_rl.engine.unsloth_shortcuts import failed_allocations, given_up, unshared_groups
-from lowmem_rl.grpo.micro_batches import SHARE, TOKENS, Batch, BatchPlan, MicroBatches, cut
+from lowmem_rl.grpo.batch import Batch
+from lowmem_rl.grpo.micro_batches import BatchPlan, MicroBatches, cut
 from lowmem_rl.grpo.oom_policy import OomPolicy
 from lowmem_rl.grpo.oom_retry import StepSnapshot, atomic_step
 from lowmem_rl.training.step import Hooks
@@ -146,12 +147,12 @@ class UpdateMixin(TrlTrainer):
         try:
             for batch in self._micro_batches(slots):
                 self._step = slots.stop - 1  # TRL counts its calls; a slot counts once, when it is over
-                if SHARE in batch:
-                    self.current_gradient_accumulation_steps = accumulated / batch[SHARE]
+                if "share" in batch:
+                    self.current_gradient_accumulation_steps = accumulated / batch["share"]
                 run = partial(super().training_step, model, batch, num_items_in_batch)
                 with self.hooks.phase("backward"):
                     loss += self._counting_ooms(run)
-                self.step_start.merge_token_means(self._metrics["train"], batch[TOKENS])
+                self.step_start.merge_token_means(self._metrics["train"], batch["tokens"])
         finally:
             self._step = step
             self.current_gradient_accumulation_steps = accumulated

@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from lowmem_rl.grpo.micro_batches import Batch, BatchPlan, MicroBatches
+from lowmem_rl.grpo.batch import Batch, take_rows
+from lowmem_rl.grpo.micro_batches import BatchPlan, MicroBatches
 
 
 def ablation_mixins(off: str | None) -> tuple[type, ...]:
@@ -36,16 +37,8 @@ def untrimmed_cut(batch: Batch, layout: BatchPlan, seed: int) -> MicroBatches:
     rows, size = len(batch["advantages"]), layout.micro_batch
     live = batch["advantages"].nonzero()[:, 0]
     live = live[torch.randperm(len(live), generator=torch.Generator().manual_seed(seed))]
-    slots: list[Batch | None] = [_rows(batch, live[start : start + size]) for start in range(0, len(live), size)]
+    slots: list[Batch | None] = [take_rows(batch, live[start : start + size]) for start in range(0, len(live), size)]
     return MicroBatches((*slots, *[None] * (rows // size - len(slots))), rows - len(live))
-
-
-def _rows(batch: Batch, numbers: torch.Tensor) -> Batch:
-    total = len(batch["advantages"])
-    return {
-        key: value[numbers] if isinstance(value, torch.Tensor) and value.dim() and len(value) == total else value
-        for key, value in batch.items()
-    }
 
 
 class _Untrimmed:

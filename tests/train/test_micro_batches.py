@@ -11,13 +11,14 @@ from lowmem_rl.config.compose import resolve
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import load_policy, prepare_process
 from lowmem_rl.engine.sampler import Sampler
-from lowmem_rl.grpo.micro_batches import Batch, BatchPlan, cut
+from lowmem_rl.grpo.batch import Batch
+from lowmem_rl.grpo.micro_batches import BatchPlan, cut
 from lowmem_rl.trl_adapter.prefix_sharing import PrefixSharingMixin
 from lowmem_rl.trl_adapter.trainer import TrainerSetup, batch_plan_of, make_trainer
 
 GROUPS, SIZE, PROMPT, COMPLETION = 6, 4, 12, 20
 ROWS = GROUPS * SIZE
-LAYOUT = BatchPlan(
+PLAN = BatchPlan(
     group_size=SIZE,
     micro_batch=6,
     steps=1,
@@ -50,7 +51,7 @@ def rollout(dead_groups: int = 2, seed: int = 0) -> Batch:
 
 
 def rows_in(batch: Batch, whole: Batch) -> list[int]:
-    """Which rows of the rollout a micro-batch holds, told by their tokens."""
+    """Which rows of the rollout a micro-batch holds, known by their tokens."""
     seen = whole["completion_ids"]
     width = batch["completion_ids"].shape[1]
     return [int((seen[:, :width] == ids).all(1).nonzero()[0]) for ids in batch["completion_ids"]]
@@ -61,61 +62,61 @@ def full(slots: tuple[Batch | None, ...]) -> list[Batch]:
 
 
 @pytest.mark.parametrize("loss", ["dapo", "dr_grpo", "grpo", "bnpo"])
-def test_every_live_row_stands_in_one_micro_batch_and_no_dead_one_does(loss: str) -> None:
+def test_every_live_row_is_in_one_micro_batch_and_no_dead_one_is(loss: str) -> None:
     batch = rollout()
-    found = cut(batch, replace(LAYOUT, loss=loss), seed=1)
+    found = cut(batch, replace(PLAN, loss=loss), seed=1)
     assert sorted(row for part in full(found.slots) for row in rows_in(part, batch)) == list(range(2 * SIZE, ROWS))
     assert found.dead_rows == 2 * SIZE
-    assert len(found.slots) == ROWS // LAYOUT.micro_batch
+    assert len(found.slots) == ROWS // PLAN.micro_batch
 
 
 def test_micro_batches_hold_no_column_of_padding_alone_and_stay_within_the_plan() -> None:
-    parts = full(cut(rollout(), LAYOUT, seed=1).slots)
+    parts = full(cut(rollout(), PLAN, seed=1).slots)
     widths = [part["prompt_ids"].shape[1] + part["completion_ids"].shape[1] for part in parts]
     assert min(widths) < PROMPT + COMPLETION
     for part, width in zip(parts, widths, strict=True):
         assert part["prompt_mask"][:, 0].any()
         assert part["completion_mask"][:, -1].any()
-        assert len(part["advantages"]) * width <= LAYOUT.micro_batch * (PROMPT + COMPLETION)
+        assert len(part["advantages"]) * width <= PLAN.micro_batch * (PROMPT + COMPLETION)
 
 
 @pytest.mark.parametrize("loss", ["dapo", "dr_grpo", "grpo", "bnpo"])
 @pytest.mark.parametrize("drops_dead_rows", [True, False])
-def test_a_finer_cut_holds_the_same_rows_until_each_stands_alone(loss: str, drops_dead_rows: bool) -> None:
-    batch, layout = rollout(), replace(LAYOUT, loss=loss, drops_dead_rows=drops_dead_rows, steps=2)
+def test_a_finer_cut_holds_the_same_rows_until_each_is_alone(loss: str, drops_dead_rows: bool) -> None:
+    batch, plan = rollout(), replace(PLAN, loss=loss, drops_dead_rows=drops_dead_rows, steps=2)
     most = []
     for rows in (6, 3, 1, 1, 1, 1):
-        slots = cut(batch, layout, seed=1).slots
-        assert len(slots) == ROWS // LAYOUT.micro_batch * layout.cuts_each_into
-        assert layout.rows_together == rows
+        slots = cut(batch, plan, seed=1).slots
+        assert len(slots) == ROWS // PLAN.micro_batch * plan.cuts_each_into
+        assert plan.rows_together == rows
         assert sorted(row for part in full(slots) for row in rows_in(part, batch)) == list(
             range(2 * SIZE * drops_dead_rows, ROWS)
         )
         for step, side in enumerate((slots[: len(slots) // 2], slots[len(slots) // 2 :])):
-            whole = cut(batch, replace(layout, cuts_each_into=1), seed=1).slots[step * 2 : step * 2 + 2]
+            whole = cut(batch, replace(plan, cuts_each_into=1), seed=1).slots[step * 2 : step * 2 + 2]
             ours, theirs = ({row for part in full(some) for row in rows_in(part, batch)} for some in (side, whole))
             assert ours == theirs
         most.append(max(len(part["advantages"]) for part in full(slots)))
-        layout = layout.finer(max(rows // 2, 1))
+        plan = plan.finer(max(rows // 2, 1))
     assert most == sorted(most, reverse=True)
     assert most[-1] == 1
 
 
-def test_groups_are_torn_only_where_fewer_rows_than_one_fit() -> None:
-    layout = replace(LAYOUT, micro_batch=8, keeps_groups=True)
-    assert layout.finer(4).keeps_groups
-    assert not layout.finer(2).keeps_groups
+def test_groups_are_split_only_if_fewer_rows_than_one_fit() -> None:
+    plan = replace(PLAN, micro_batch=8, keeps_groups=True)
+    assert plan.finer(4).keeps_groups
+    assert not plan.finer(2).keeps_groups
 
 
 def test_a_micro_batch_of_short_rows_holds_more_of_them() -> None:
     batch = rollout(dead_groups=0)
     batch["completion_mask"][:, 2:] = 0
     batch["prompt_mask"][:, :-3] = 0
-    assert len(full(cut(batch, LAYOUT, seed=0).slots)) == 1
+    assert len(full(cut(batch, PLAN, seed=0).slots)) == 1
 
 
-def test_where_all_rows_are_dead_one_stays_so_that_the_optimizer_takes_its_step() -> None:
-    found = cut(rollout(dead_groups=GROUPS), LAYOUT, seed=0)
+def test_if_all_rows_are_dead_one_stays_so_that_the_optimizer_takes_its_step() -> None:
+    found = cut(rollout(dead_groups=GROUPS), PLAN, seed=0)
     (part,) = full(found.slots)
     assert part["advantages"].tolist() == [0.0]
     assert found.dead_rows == ROWS - 1
@@ -124,17 +125,17 @@ def test_where_all_rows_are_dead_one_stays_so_that_the_optimizer_takes_its_step(
 def test_equal_advantages_are_noise_around_none() -> None:
     batch = rollout(dead_groups=0)
     batch["advantages"][:SIZE] = 1e-4  # what float32 makes of eight equal rewards
-    assert cut(batch, LAYOUT, seed=0).dead_rows == SIZE
+    assert cut(batch, PLAN, seed=0).dead_rows == SIZE
 
 
 def test_a_row_that_is_masked_out_of_the_loss_is_dead() -> None:
     batch = rollout(dead_groups=0)
     batch["completion_mask"][5] = 0
-    assert cut(batch, LAYOUT, seed=0).dead_rows == 1
+    assert cut(batch, PLAN, seed=0).dead_rows == 1
 
 
-def test_where_prompts_are_shared_rows_lie_by_the_length_of_their_completions() -> None:
-    parts = full(cut(rollout(dead_groups=0), replace(LAYOUT, shares_prompts=True), seed=0).slots)
+def test_if_prompts_are_shared_rows_are_sorted_by_the_length_of_their_completions() -> None:
+    parts = full(cut(rollout(dead_groups=0), replace(PLAN, shares_prompts=True), seed=0).slots)
     longest = [int(part["completion_mask"].sum(1).max()) for part in parts]
     shortest = [int(part["completion_mask"].sum(1).min()) for part in parts]
     assert len(parts) > 1
@@ -142,28 +143,28 @@ def test_where_prompts_are_shared_rows_lie_by_the_length_of_their_completions() 
 
 
 @pytest.mark.parametrize("loss", ["dapo", "grpo", "dr_grpo"])
-def test_under_a_kl_penalty_too_groups_stay_whole_where_kernels_share_their_prompt(loss: str) -> None:
-    layout = replace(LAYOUT, loss=loss, micro_batch=8, keeps_groups=True, drops_dead_rows=False)
+def test_under_a_kl_penalty_too_groups_stay_whole_if_kernels_share_their_prompt(loss: str) -> None:
+    plan = replace(PLAN, loss=loss, micro_batch=8, keeps_groups=True, drops_dead_rows=False)
     batch = rollout()
-    for part in full(cut(batch, layout, seed=1).slots):
+    for part in full(cut(batch, plan, seed=1).slots):
         rows = rows_in(part, batch)
         groups = [row // SIZE for row in rows]
         assert all(groups.count(group) == SIZE for group in groups)
-        assert groups == sorted(groups, key=groups.index)  # and side by side
+        assert groups == sorted(groups, key=groups.index)  # and neighbours
 
 
-def test_whole_groups_stay_together_where_the_kernels_share_their_prompt() -> None:
+def test_whole_groups_stay_together_if_the_kernels_share_their_prompt() -> None:
     batch = rollout()
     batch["advantages"][-1] = 0.0
-    layout = replace(LAYOUT, micro_batch=8, keeps_groups=True)
-    for part in full(cut(batch, layout, seed=2).slots):
+    plan = replace(PLAN, micro_batch=8, keeps_groups=True)
+    for part in full(cut(batch, plan, seed=2).slots):
         groups = [row // SIZE for row in rows_in(part, batch)]
         assert len(groups) % SIZE == 0
         assert all(len(set(groups[i : i + SIZE])) == 1 for i in range(0, len(groups), SIZE))
 
 
 @pytest.mark.parametrize("micro_batch", [2, 4, 6, 8, 12, 24])
-def test_a_run_on_a_gpu_is_cut_whatever_divides_its_rows(micro_batch: int) -> None:
+def test_a_run_on_a_gpu_is_cut_for_every_divisor_of_its_rows(micro_batch: int) -> None:
     config = resolve(
         preset="tiny-cpu",
         settings=[
@@ -184,10 +185,10 @@ def test_a_run_on_a_gpu_is_cut_whatever_divides_its_rows(micro_batch: int) -> No
 
 
 def test_groups_stay_in_one_optimizer_step_and_the_seed_says_in_which() -> None:
-    batch, layout = rollout(dead_groups=0), replace(LAYOUT, steps=2)
+    batch, plan = rollout(dead_groups=0), replace(PLAN, steps=2)
 
     def steps(seed: int) -> list[set[int]]:
-        slots = cut(batch, layout, seed).slots
+        slots = cut(batch, plan, seed).slots
         half = len(slots) // 2
         return [
             {row // SIZE for part in full(side) for row in rows_in(part, batch)}
@@ -206,7 +207,7 @@ def test_unsloths_wider_log_probs_are_cut_by_what_both_sides_lose() -> None:
     pad = int(PROMPT - batch["prompt_mask"].sum(1).min())
     batch["old_per_token_logps"] = torch.arange(COMPLETION + pad).expand(ROWS, -1).float()
     batch["max_left_pad"] = torch.full((ROWS, 1), pad)
-    for part in full(cut(batch, LAYOUT, seed=0).slots):
+    for part in full(cut(batch, PLAN, seed=0).slots):
         left = PROMPT - part["prompt_ids"].shape[1]
         assert int(part["max_left_pad"][0]) == pad - left
         assert part["old_per_token_logps"].shape[1] == part["completion_ids"].shape[1] + pad - left
@@ -317,19 +318,19 @@ def test_reading_a_prompt_once_gives_its_rows_the_same_log_probs_and_gradient(
     assert "PrefixSharingMixin" in {base.__name__ for base in type(trainer).__mro__}
     shared = gradient(trainer, [batch])
     monkeypatch.delattr(PrefixSharingMixin, "_get_per_token_logps_and_entropies")
-    apart = gradient(trainer, [batch])
-    torch.testing.assert_close(shared, apart, atol=1e-5 * float(apart.abs().max()), rtol=0)
+    separate = gradient(trainer, [batch])
+    torch.testing.assert_close(shared, separate, atol=1e-5 * float(separate.abs().max()), rtol=0)
 
 
 def test_bnpos_gradient_keeps_the_weight_of_the_dead_rows_tokens(policy: Any, tmp_path: Path) -> None:
     trainer = trainer_of(policy, tmp_path, "grpo.loss=bnpo")
-    layout, batch = batch_plan_of(trainer.config, policy.device), rollout()
-    all_rows = gradient(trainer, full(cut(batch, replace(layout, drops_dead_rows=False), seed=3).slots))
-    ours = gradient(trainer, full(cut(batch, layout, seed=3).slots))
+    plan, batch = batch_plan_of(trainer.config, policy.device), rollout()
+    all_rows = gradient(trainer, full(cut(batch, replace(plan, drops_dead_rows=False), seed=3).slots))
+    ours = gradient(trainer, full(cut(batch, plan, seed=3).slots))
     torch.testing.assert_close(ours, all_rows, atol=1e-5 * float(all_rows.abs().max()), rtol=0)
 
 
-def test_off_policy_steps_keep_their_old_log_probs_beside_their_tokens(policy: Any, tmp_path: Path) -> None:
+def test_off_policy_steps_keep_their_old_log_probs_with_their_tokens(policy: Any, tmp_path: Path) -> None:
     trainer = trainer_of(policy, tmp_path, "grpo.loss=dapo", "grpo.epsilon=0.2")
     batch = rollout()
     batch["old_per_token_logps"] = near(trainer, batch)
@@ -338,8 +339,8 @@ def test_off_policy_steps_keep_their_old_log_probs_beside_their_tokens(policy: A
     torch.testing.assert_close(ours, expected, atol=1e-5 * float(expected.abs().max()), rtol=0)
 
 
-def test_a_layout_whose_shared_prompts_did_not_fit_takes_fewer_groups_and_then_rows_with_a_prompt_each() -> None:
-    shared = replace(LAYOUT, group_size=8, micro_batch=16, keeps_groups=True, max_prompt_tokens=200)
+def test_a_plan_whose_shared_prompts_did_not_fit_takes_fewer_groups_and_then_rows_with_a_prompt_each() -> None:
+    shared = replace(PLAN, group_size=8, micro_batch=16, keeps_groups=True, max_prompt_tokens=200)
     group = shared.after_sharing()
     assert (group.rows_together, group.keeps_groups) == (8, True)
     rows = group.after_sharing()

@@ -1,4 +1,4 @@
-"""The opt-in savings that change learning: each does what its setting says, and nothing without it."""
+"""The opt-in savings that change learning: each does what its setting says."""
 
 import json
 import subprocess
@@ -37,7 +37,7 @@ def batch_of(advantages: list[list[float]], completion: int = 4) -> dict:
     }
 
 
-def test_a_down_sampled_group_is_normalised_anew_and_the_loss_divides_by_what_is_kept() -> None:
+def test_a_down_sampled_group_is_normalised_again_and_the_loss_divides_by_what_is_kept() -> None:
     kept = down_sampled(batch_of([[-1.0, 0.0, 0.1, 1.0]]), 4, 2, scaled=True, counts_rows=False)
     assert kept["advantages"].tolist() == pytest.approx([-0.7071, 0.0, 0.0, 0.7071], abs=1e-3)
     assert int(kept["num_items_in_batch"]) == 1 + 4
@@ -61,7 +61,7 @@ def test_informative_groups_take_the_place_of_dead_ones() -> None:
     assert int(merged["completion_mask"][2].sum()) == int(old["completion_mask"][2].sum())
 
 
-def test_rollouts_of_other_widths_are_padded_with_the_id_that_tells_padding() -> None:
+def test_rollouts_of_other_widths_are_padded_with_the_pad_id() -> None:
     old, new = batch_of([[0.0, 0.0], [1.0, -1.0]]), batch_of([[0.5, -0.5]], completion=6)
     new |= {key: new[key].repeat(1, 2) for key in ("prompt_ids", "prompt_mask")}
     merged = replaced(old, [0], new, 2, pad_id=9)
@@ -71,7 +71,7 @@ def test_rollouts_of_other_widths_are_padded_with_the_id_that_tells_padding() ->
 
 
 def with_unsloths_log_probs(batch: dict, padding: list[int]) -> dict:
-    """As Unsloth lays them out: what comes behind a prompt begins by so much earlier as the prompt is padded."""
+    """As Unsloth aligns them: what follows a prompt begins earlier by as much as the prompt is padded."""
     width, reach = batch["completion_ids"].shape[1], max(padding)
     log_probs = torch.zeros(len(padding), width + reach)
     for row, missing in enumerate(padding):

@@ -1,0 +1,73 @@
+"""Our group advantages are, to the bit, those that TRL computes for a rollout."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+
+from lowmem_rl.config.compose import resolve
+from lowmem_rl.engine.device import Device
+from lowmem_rl.engine.policy import Policy, load_policy, prepare_process
+from lowmem_rl.engine.sampler import Sampler
+from lowmem_rl.grpo.advantages import group_advantages, is_noise
+from lowmem_rl.trl_adapter.trainer import make_trainer
+
+SIZE = 4
+REWARDS: list[float | None] = [
+    *(0.0, 1.0, 0.3, 1.0),
+    *(0.1, 0.1, 0.1, 0.1),
+    *(1.0, None, 0.0, 0.7),
+    *(None, None, None, None),
+    *(None, 0.4, None, None),
+    *(1e6, -1e6, 1e-6, 0.0),
+]
+SETTINGS = [
+    f"grpo.group_size={SIZE}",
+    f"grpo.prompts_per_step={len(REWARDS) // SIZE}",
+    "grpo.max_completion_tokens=1",
+    f"memory.micro_batch={SIZE}",
+    "memory.checkpointing=none",
+    "rollout.weights=merged",
+    "rewards.think_format=0",
+]
+
+
+@pytest.fixture(scope="module")
+def policy() -> Policy:
+    config, device = resolve(preset="tiny-cpu", settings=SETTINGS).config, Device("cpu", "float32")
+    prepare_process(config, device)
+    return load_policy(config, device)
+
+
+def advantages_of_trl(policy: Policy, scale_rewards: str, out: Path) -> torch.Tensor:
+    config = resolve(preset="tiny-cpu", settings=[*SETTINGS, f"grpo.scale_rewards={scale_rewards}"]).config
+    trainer = make_trainer(
+        policy,
+        config,
+        sampler=Sampler(policy, config),
+        dataset=Dataset.from_list([{"prompt": "x", "example_id": "x"}]),
+        reward_functions=[lambda completion_ids, **_: REWARDS],
+        prompt_tokens=lambda example_id: [10],
+        callbacks=[],
+        on_scored=lambda batch: None,
+        out=out,
+    )
+    trainer.model.train()
+    return trainer._generate_and_score_completions([{"prompt": "x", "example_id": "x"}] * len(REWARDS))["advantages"]
+
+
+@pytest.mark.parametrize("scale_rewards", ["group", "batch", "none"])
+def test_advantages_are_those_of_trl(policy: Policy, scale_rewards: str, tmp_path: Path) -> None:
+    rewards = torch.tensor([float("nan") if reward is None else reward for reward in REWARDS])
+    ours = group_advantages(rewards, SIZE, scale_rewards)
+    assert torch.equal(ours, advantages_of_trl(policy, scale_rewards, tmp_path))
+    skipped = rewards.isnan()
+    assert (ours[skipped] == 0).all()
+    assert ours[~skipped].count_nonzero() > SIZE
+
+
+def test_equal_rewards_leave_noise_alone() -> None:
+    groups = group_advantages(torch.tensor([0.1] * 8 + [0.1] * 7 + [0.2]), 8, "group").view(-1, 8)
+    assert is_noise(groups).tolist() == [True, False]
+    assert is_noise(groups + 1e-4).tolist() == [True, False]
