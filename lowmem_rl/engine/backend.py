@@ -1,12 +1,13 @@
 """Which engine samples, with which weights, and why: decided once a run, on the loaded model and this machine.
 
-Our engine is taken for every model whose layers it knows, if it says here what the model's own forward says; on a GPU
-it must also be the faster one. Otherwise transformers' `generate` samples (on a GPU, Unsloth's rewriting of it).
+Our engine is used for every model whose layers it knows, if it agrees here with the model's own forward; on a GPU it
+must also be the faster one. Otherwise transformers' `generate` samples (on a GPU, Unsloth's rewriting of it).
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from typing import Any, Literal
 
 from lowmem_rl.config.run_config import RunConfig
@@ -21,14 +22,14 @@ from lowmem_rl.engine.sampling import GREEDY
 
 Weights = Literal["merged", "quantized"]
 
-MAX_GAP_FP32, MAX_GAP_16BIT = 1e-3, 0.05
+_MAX_GAP_FP32, _MAX_GAP_16BIT = 1e-3, 0.05
 """Mean difference, in nats a token, that rounding explains: 2e-6 was seen in float32 (embedded model, 2026-11-20);
-16-bit logits of about 20 stand in steps of 0.02 to 0.12."""
+16-bit logits of about 20 have steps of 0.02 to 0.12."""
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingBackend:
-    """What samples, and why; `tokens_per_s` of each engine where they were tried against each other."""
+    """What samples, and why; `tokens_per_s` of each engine if both were timed."""
 
     engine: Literal["lowmem", "generate", "vllm"]
     weights: Weights | None
@@ -52,33 +53,35 @@ def choose(policy: Policy, config: RunConfig) -> SamplingBackend:
     try:
         with policy.without_dropout():
             found = _tried(policy, config, config.rollout_weights)
-            # As in a run: where the copy is off, the model's own weights may still be right.
+            # As in a run: if the merged copy is off, the model's own weights may still be right.
             is_off = found.engine == "generate" and not found.tokens_per_s
             return _tried(policy, config, "quantized") if is_off and config.rollout_weights == "merged" else found
     except UnsupportedModel as error:
         return SamplingBackend("generate", None, f"our engine does not know this model: {error}")
 
 
-def build(policy: Policy, weights: Weights | None, places: int) -> Decoder:
-    """Returns the decoder over the policy's present weights for rows of `places` tokens. Raises `UnsupportedModel`."""
-    return merged(policy.model, places) if weights == "merged" else quantized(policy.model, places)
+def build(policy: Policy, weights: Weights | None, max_tokens: int) -> Decoder:
+    """Returns the decoder over the policy's present weights for rows of up to `max_tokens` tokens.
+
+    Raises `UnsupportedModel` for layers that it does not know.
+    """
+    return merged(policy.model, max_tokens) if weights == "merged" else quantized(policy.model, max_tokens)
 
 
 def logprob_gap(
     policy: Policy, prompts: Sequence[Sequence[int]], sampled: Sequence[SampledCompletion], temperature: float = 1.0
 ) -> float:
-    """Returns the mean distance of the sampled tokens' log-probabilities from those under the training weights."""
+    """Returns the mean distance, in nats, of the sampled tokens' log-probs from those under the training weights."""
     rows = [(prompt, row.ids) for prompt, row in zip(prompts, sampled, strict=True)]
-    theirs = completion_log_probs(policy, rows, temperature=temperature)
-    pairs = [
-        pair for row, other in zip(sampled, theirs, strict=True) for pair in zip(row.log_probs, other, strict=True)
-    ]
-    return sum(abs(one - other) for one, other in pairs) / len(pairs)
+    ours = chain.from_iterable(row.log_probs for row in sampled)
+    theirs = chain.from_iterable(completion_log_probs(policy, rows, temperature=temperature))
+    gaps = [abs(one - other) for one, other in zip(ours, theirs, strict=True)]
+    return sum(gaps) / len(gaps)
 
 
 def max_gap(policy: Policy) -> float:
-    """Returns the gap beyond which the sampler is no longer the policy."""
-    return MAX_GAP_FP32 if policy.device.dtype == "float32" else MAX_GAP_16BIT
+    """Returns the gap, in nats a token, above which the sampler is no longer the policy."""
+    return _MAX_GAP_FP32 if policy.device.dtype == "float32" else _MAX_GAP_16BIT
 
 
 def _tried(policy: Policy, config: RunConfig, weights: Weights) -> SamplingBackend:
@@ -88,30 +91,28 @@ def _tried(policy: Policy, config: RunConfig, weights: Weights) -> SamplingBacke
     limits = StoppingCriteria(frozenset(), TRIAL_TOKENS, rows)
     gap = logprob_gap(policy, prompts[:1], sample(decoder, prompts[:1], ["trial"], GREEDY, limits))
     if not gap <= max_gap(policy):  # NaN too
-        return SamplingBackend("generate", None, f"our engine's log-probs lie {gap:.2g} nats from the model's own")
-    ours = SamplingBackend("lowmem", weights, f"log-probs lie {gap:.1g} nats from the model's own")
+        return SamplingBackend(
+            "generate", None, f"our engine's log-probs differ by {gap:.2g} nats from the model's own"
+        )
+    ours = SamplingBackend("lowmem", weights, f"log-probs differ by {gap:.1g} nats from the model's own")
     if config.rollout.engine == "lowmem" or not policy.device.is_gpu:
         return ours
-    sample(decoder, prompts, ["trial"] * rows, GREEDY, limits)
-    began = time.monotonic()
-    sample(decoder, prompts, ["trial"] * rows, GREEDY, limits)
-    our_speed = rows * TRIAL_TOKENS / (time.monotonic() - began)
-    return _faster(ours, our_speed, _tokens_per_s_of_generate(policy, rows))
 
+    def sample_ours() -> int:
+        return sum(len(row.ids) for row in sample(decoder, prompts, ["trial"] * rows, GREEDY, limits))
 
-def _faster(ours: SamplingBackend, our_speed: float, other_speed: float) -> SamplingBackend:
-    speeds = {"lowmem": our_speed, "generate": other_speed}
-    if our_speed >= other_speed:
+    def sample_theirs() -> int:
+        found = answer(policy, [TRIAL] * rows, GREEDY, max_tokens=TRIAL_TOKENS, batch=rows)
+        return sum(completion.tokens for completion in found)
+
+    speeds = {"lowmem": _tokens_per_s(sample_ours), "generate": _tokens_per_s(sample_theirs)}
+    if speeds["lowmem"] >= speeds["generate"]:
         return replace(ours, tokens_per_s=speeds)
     return SamplingBackend("generate", None, "faster than our engine on this card", speeds)
 
 
-def _tokens_per_s_of_generate(policy: Policy, rows: int) -> float:
-    _generate(policy, rows)  # the first call builds buffers and compiles
+def _tokens_per_s(sample_tokens: Callable[[], int]) -> float:
+    """Times the second call: the first one builds buffers and compiles."""
+    sample_tokens()
     began = time.monotonic()
-    tokens = _generate(policy, rows)
-    return tokens / (time.monotonic() - began)
-
-
-def _generate(policy: Policy, rows: int) -> int:
-    return sum(found.tokens for found in answer(policy, [TRIAL] * rows, GREEDY, max_tokens=TRIAL_TOKENS, batch=rows))
+    return sample_tokens() / (time.monotonic() - began)

@@ -1,5 +1,10 @@
-"""Where a run computes and in which number format: decided without torch, so that a dry run can say it."""
+"""Where a run computes, in which number format, and how much memory this process has held.
 
+The choice needs no torch, so that a dry run can print it.
+"""
+
+import resource
+import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Literal
@@ -20,22 +25,25 @@ class Device:
 
     @property
     def is_gpu(self) -> bool:
+        """True for a CUDA card."""
         return self.kind == "cuda"
 
 
 def device_on(machine: Machine, config: RunConfig) -> Device:
     """Returns the device of a run on this machine.
 
-    Raises `ConfigError` for a number format the card lacks, `SetupError` for vLLM without a card or the package.
+    Raises `ConfigError` if the card lacks the number format, `SetupError` for vLLM without a card or its package.
     """
+    uses_vllm = config.rollout.engine == "vllm"
     if machine.card is None:
-        if config.rollout.engine == "vllm":
+        if uses_vllm:
             raise SetupError(
                 "rollout.engine = 'vllm' needs a GPU, and this machine shows none.",
                 hint="Set rollout.engine=generate, or run `lowmem-rl doctor`.",
             )
-        return Device("cpu", _cpu_dtype(config.model.dtype))
-    if config.rollout.engine == "vllm" and find_spec("vllm") is None:
+        # float16 has no fast CPU kernels; float32 repeats digit for digit on every machine.
+        return Device("cpu", "bfloat16" if config.model.dtype == "bfloat16" else "float32")
+    if uses_vllm and find_spec("vllm") is None:
         raise SetupError(
             "rollout.engine = 'vllm', but vLLM is not installed.",
             hint="Install it (TRL 1.15 takes 0.21 to 0.31), or set rollout.engine=generate.",
@@ -44,18 +52,22 @@ def device_on(machine: Machine, config: RunConfig) -> Device:
 
 
 def device_of(card: Card, config: RunConfig) -> Device:
-    """Returns the device of a run on a card that need not be here. Raises `ConfigError` as above."""
-    return Device("cuda", _gpu_dtype(config.model.dtype, card))
-
-
-def _cpu_dtype(wanted: str) -> DType:
-    # float16 has no fast CPU kernels; float32 repeats digit for digit on every machine.
-    return "bfloat16" if wanted == "bfloat16" else "float32"
-
-
-def _gpu_dtype(wanted: str, card: Card) -> DType:
+    """Returns the device of a run on a card, present or not. Raises `ConfigError` if it lacks the number format."""
+    wanted = config.model.dtype
     if wanted == "auto":
-        return "bfloat16" if card.has_bf16 else "float16"
+        return Device("cuda", "bfloat16" if card.has_bf16 else "float16")
     if wanted == "bfloat16" and not card.has_bf16:
         raise ConfigError(f"model.dtype = 'bfloat16': {card.name} has no bfloat16.", hint="Set model.dtype=float16.")
-    return wanted  # type: ignore[return-value]  # the rest of the setting's literals are DTypes
+    return Device("cuda", wanted)
+
+
+def peak_bytes(device: Device) -> int:
+    """Returns the most bytes held so far: on a GPU as the driver reports them, else the resident set."""
+    if device.is_gpu:
+        import torch
+
+        free, total = torch.cuda.mem_get_info()
+        outside = total - free - torch.cuda.memory_reserved()  # context, libraries and other processes
+        return int(torch.cuda.max_memory_reserved() + max(outside, 0))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts KiB

@@ -1,10 +1,10 @@
-"""What running out of memory looks like, and trying again with fewer rows together.
+"""Detects that memory ran out, and tries again with fewer rows together.
 
 A failed allocation leaves the process usable: the driver's cudaErrorMemoryAllocation does not corrupt its context, in
-contrast to an illegal access, and nothing was computed by the call that failed. Two traps lie on the way back. The
-exception's traceback holds every frame between here and the failure, and they hold the tensors that filled the memory
-(pytorch/pytorch#18853): whoever tries again must have left the `except` block. And bitsandbytes' own C code exits the
-process where a paged optimizer's managed memory is refused (csrc/compat.cuh): there only a checkpoint helps.
+contrast to an illegal access, and nothing was computed by the call that failed. Two traps: the exception's traceback
+holds every frame between here and the failure, and these hold the tensors that filled the memory
+(pytorch/pytorch#18853), so a retry must come after the `except` block. And bitsandbytes' own C code exits the process
+if a paged optimizer's managed memory is refused (csrc/compat.cuh): then only a checkpoint helps.
 """
 
 import gc
@@ -17,8 +17,8 @@ import torch
 
 T = TypeVar("T")
 
-SIGNS = (
-    "out of memory",  # torch's caching allocator, a driver's error behind it, Triton's launcher, MPS
+_SIGNS = (
+    "out of memory",  # torch's caching allocator, a driver's error after it, Triton's launcher, MPS
     "out_of_memory",  # the driver's own name of it, CUDA_ERROR_OUT_OF_MEMORY
     "errormemoryallocation",  # the runtime's: cudaErrorMemoryAllocation
     "can't allocate memory",  # torch's CPU allocator on Linux
@@ -29,30 +29,30 @@ SIGNS = (
     "cublas_status_not_initialized",  # cublasCreate without room for its workspace
     "device_allocation_failed",  # cuDNN 9
 )
-"""Parts, in lower case, of the messages of plain RuntimeErrors, by which libraries say that an allocation failed.
+"""Parts, in lower case, of the messages of plain RuntimeErrors with which libraries report a failed allocation.
 
-bitsandbytes' kernels allocate through torch. What its C code allocates itself ends the process with the line "Error out
+bitsandbytes' kernels allocate through torch. If its C code cannot allocate, the process ends with the line "Error out
 of memory at line ... in file ..." (CUDA_CHECK_RETURN): paged states, which are made in the first step of a run."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutOfMemory:
-    """What was said when memory ran out, in one line; the exception itself would keep the memory."""
+    """The message of the error, in one line; the exception itself would keep the memory."""
 
     why: str
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Says whether an allocation failed, on the card or in host RAM."""
+    """Returns whether an allocation failed, on the card or in host RAM."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in SIGNS)
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)
 
 
 def catch_oom(call: Callable[[], T]) -> T | OutOfMemory:
-    """Returns what `call` returns, or why its memory ran out, once all that it held is free again.
+    """Returns what `call` returns, or why its memory ran out, after all that it held is free again.
 
-    Any other exception passes.
+    Other exceptions pass through.
     """
     try:
         return call()
@@ -65,9 +65,9 @@ def catch_oom(call: Callable[[], T]) -> T | OutOfMemory:
 
 
 def free_memory() -> None:
-    """Gives back what nobody holds: frames that refer to themselves, then the allocator's cache.
+    """Frees unreachable objects, reference cycles included, then empties the allocator's cache.
 
-    Raises what the driver says where its context is lost after all.
+    Raises the driver's error if its context is lost after all.
     """
     gc.collect()
     if torch.cuda.is_available():
@@ -75,20 +75,17 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-Shrink = Callable[[int, str], int]
-"""(rows that stood together, why memory ran out) -> rows that may from now on. Raises where it is time to stop."""
-
-
 @dataclass
 class RowLimit:
-    """Rows that may stand in memory together in one kind of work: fewer after each time that its memory ran out."""
+    """The most rows that may be in memory together in one kind of work: fewer after each OOM."""
 
-    shrink: Shrink
+    shrink: Callable[[int, str], int]
+    """(rows that were together, why memory ran out) -> rows that may be together now; raises if it is time to stop."""
     rows: int | None = None
-    """None while all that were ever asked for have fitted."""
+    """None while every number of rows has fitted."""
 
     def run(self, call: Callable[[int], T], rows: int) -> T:
-        """Returns `call` of the rows that may stand together, `rows` at most, again until they fit."""
+        """Returns `call` of the rows that may be together, `rows` at most; retries until they fit."""
         while True:
             together = min(rows, self.rows or rows)
             found = catch_oom(partial(call, together))

@@ -1,6 +1,6 @@
-"""Finds rows that say the same again and again. Changes learning; off unless `rollout.stop_loops` is set.
+"""Finds rows that repeat themselves. Changes learning; off unless `rollout.stop_loops` is set.
 
-A row that loops runs into the length limit nearly always, and pays for every token until then; ESPO saved over 20 % of
+A row that loops nearly always runs into the length limit, and pays for every token until then; ESPO saved over 20 % of
 the tokens by stopping hopeless rows (arXiv 2605.29860).
 """
 
@@ -13,7 +13,7 @@ WINDOW = 4 * LONGEST_PERIOD
 
 
 def is_looping(tail: Tensor) -> Tensor:
-    """Says of each row of (rows, WINDOW) newest tokens whether it repeats one period throughout."""
+    """Returns of each row's newest tokens `tail` (rows, WINDOW) whether one period repeats throughout (rows,)."""
     found = torch.zeros(len(tail), dtype=torch.bool, device=tail.device)
     for period in range(1, LONGEST_PERIOD + 1):
         found |= (tail[:, period:] == tail[:, :-period]).all(1)

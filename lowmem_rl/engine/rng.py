@@ -1,4 +1,4 @@
-"""The states of all global random numbers: of Python, NumPy, torch's CPU generator and, on a GPU, the card's own.
+"""The states of all global random generators: of Python, NumPy, torch's CPU generator and, on a GPU, the card's own.
 
 Reading the card's generator waits for nothing: its seed and offset are host memory (ATen/cuda/CUDAGeneratorImpl).
 """
@@ -21,7 +21,7 @@ def rng_states() -> dict[str, Any]:
 
 
 def restore_rng(states: Mapping[str, Any]) -> None:
-    """Goes on from states that `rng_states` returned."""
+    """Restores states that `rng_states` returned."""
     random.setstate(states["python"])
     numpy.random.set_state(states["numpy"])
     torch.set_rng_state(states["cpu"])
@@ -31,7 +31,7 @@ def restore_rng(states: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def preserved_rng() -> Iterator[None]:
-    """Puts them back at the end: what is done in between draws no number from a training."""
+    """Restores the states after the block, which so draws no random number from training."""
     states = rng_states()
     try:
         yield

@@ -1,9 +1,9 @@
-"""How long a row may be: one place knows the longest row that each use of the model reads.
+"""How long a row may be: the one place that knows the longest row of each use of the model.
 
 On a GPU Unsloth's forward cuts a row at the `max_seq_length` of its modules, with a warning and without an error
 (unsloth/models/llama.py, LlamaModel_fast_forward). So `load_policy` is given every use, the modules get the longest
 row of them, and a row that is longer all the same is left out or refused. Our own decoder cuts nothing and needs no
-such room, and on a CPU nothing is cut.
+such limit, and on a CPU nothing is cut.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -23,10 +23,10 @@ Encode = Callable[[str], Sequence[int]]
 
 @dataclass(frozen=True, slots=True)
 class SequenceUse:
-    """One use of the model: its longest row has the longest of `prompts` and of `answers`, and `tokens` besides.
+    """One use of the model: its longest row has the longest of `prompts` and of `answers`, and `tokens` more.
 
     `again` is room for a completion's text that is encoded again: that may take more tokens than were sampled, for a
-    tokenizer splits text in one way of many. Rows have this room as far as the model's positions reach.
+    tokenizer splits text in one way of many. Rows have this room as far as the model's positions allow.
     """
 
     what: str
@@ -43,31 +43,26 @@ class SequenceUse:
 
 
 def training_row(config: RunConfig) -> int:
-    """Returns how many tokens a row of training has at most."""
+    """Returns the most tokens of a row of training."""
     return config.grpo.max_prompt_tokens + config.grpo.max_completion_tokens
 
 
 def uses_of(config: RunConfig) -> tuple[SequenceUse, ...]:
-    """Returns what every run reads: the rows of training, and the sampler's trial at loading."""
-    return SequenceUse("training", training_row(config)), SequenceUse(
-        "the sampler's trial", TRIAL_TOKENS, prompts=[TRIAL]
-    )
+    """Returns the uses of every run: the rows of training, and the sampler's trial at loading."""
+    trial = SequenceUse("the sampler's trial", TRIAL_TOKENS, prompts=[TRIAL])
+    return SequenceUse("training", training_row(config)), trial
 
 
 def reading_answers(config: RunConfig, answers: Sequence[str]) -> SequenceUse:
     """Returns the use of rewards that read `answers` after a completion."""
-    return SequenceUse(
-        "a reward that reads answers",
-        training_row(config),
-        answers=answers,
-        again=config.grpo.max_completion_tokens,
-    )
+    again = config.grpo.max_completion_tokens
+    return SequenceUse("a reward that reads answers", training_row(config), answers=answers, again=again)
 
 
 def asking(what: str, prompts: Sequence[Sequence[Message]], max_tokens: int) -> SequenceUse:
     """Returns the use of an evaluation: completions of `prompts`, whose text may be encoded and read again.
 
-    It asks only those prompts for which `Policy.has_room`.
+    It samples only those prompts for which `Policy.has_room`.
     """
     return SequenceUse(what, max_tokens, prompts=prompts, again=max_tokens)
 
@@ -75,8 +70,8 @@ def asking(what: str, prompts: Sequence[Sequence[Message]], max_tokens: int) -> 
 def longest_row(uses: Iterable[SequenceUse], tokenize: Tokenize, encode: Encode, positions: int) -> int:
     """Returns the tokens of the longest row of all uses, the model's `positions` at most.
 
-    A longer prompt or answer is left out by who reads it. Raises `ConfigError` for a use that has no room even without
-    one.
+    Longer prompts and answers are left out by their readers. Raises `ConfigError` if even without them a use has more
+    tokens than the model has positions.
     """
     longest = 0
     for use in uses:

@@ -1,6 +1,7 @@
-"""Samples a run's completions with the policy's present weights, and watches that they are still the policy's."""
+"""Samples a run's completions with the policy's present weights, and checks that they are still the policy's."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from lowmem_rl.config.run_config import RunConfig
@@ -14,18 +15,17 @@ from lowmem_rl.engine.policy import Policy
 from lowmem_rl.engine.sampling import SamplingParams, own_random_numbers, stream_names
 from lowmem_rl.example import Message
 
-CHECKED_ROWS = 2
+_CHECKED_ROWS = 2
 """Completions of each rollout whose log-probabilities are computed again with the training weights."""
-ROWS_TOGETHER = 4096
-"""Prompts whose ids and random numbers stand in memory at once: 100 MB at 1,000 tokens each."""
+_PROMPTS_TOGETHER = 4096
+"""Prompts whose ids and random numbers are in memory at once: 100 MB at 1,000 tokens each."""
 
 
 class Sampler:
-    """Our engine over a policy, as chosen for this model and machine.
+    """Our engine over a policy, as chosen for this model and machine; a limit retries with fewer rows after an OOM.
 
-    `gap` is the mean difference, in nats a token, between what the last rollout's tokens were sampled with and what
-    the training weights give them; `is_off` says that rounding does not explain it. A limit lets work whose memory
-    runs out be tried again with fewer rows.
+    `gap` is the mean difference, in nats a token, between the log-probs that the last rollout was sampled with and
+    those under the training weights (None: not computed); `is_off` means that rounding does not explain it.
     """
 
     rollout_limit: RowLimit | None = None
@@ -35,81 +35,78 @@ class Sampler:
         self,
         policy: Policy,
         config: RunConfig,
-        tell: Callable[[str], None] = lambda text: None,
-        choice: SamplingBackend | None = None,
+        report: Callable[[str], None] = lambda text: None,
+        backend: SamplingBackend | None = None,
     ) -> None:
-        """Takes a `choice` that was made before, in a run that goes on."""
-        self.policy, self.config, self.tell = policy, config, tell
-        self.choice: SamplingBackend = choice or choose(policy, config)
+        """A resumed run passes the `backend` that it began with."""
+        self.policy, self.config, self.report = policy, config, report
+        self.backend: SamplingBackend = backend or choose(policy, config)
         self.stop_ids = policy.stop_ids
         self.gap: float | None = None
         self.is_off = False
 
     @property
-    def is_ours(self) -> bool:
-        """True if our engine samples; else the caller lets `generate` or vLLM do it."""
-        return self.choice.engine == "lowmem"
+    def uses_lowmem_engine(self) -> bool:
+        """True if our engine samples; else the caller samples with `generate` or vLLM."""
+        return self.backend.engine == "lowmem"
 
-    def rollout(self, prompts: Sequence[Sequence[int]], names: Sequence[str]) -> list[SampledCompletion]:
-        """Samples one completion a prompt as the config says; `names` seed the rows' random streams.
+    def rollout(self, prompts: Sequence[Sequence[int]], streams: Sequence[str]) -> list[SampledCompletion]:
+        """Samples one completion a prompt as the config says; `streams` name the rows' random streams.
 
-        Where the log-probabilities are further from the training weights' than rounding explains, the next rollouts
-        fall back: first to the model's own weights, then to `generate`.
+        If the log-probabilities are further from the training weights' than rounding explains, the next rollouts fall
+        back: first to the model's own weights, then to `generate`.
         """
-        params = SamplingParams.of(self.config.rollout)
-        limits = StoppingCriteria(
-            self.stop_ids,
-            self.config.grpo.max_completion_tokens,
-            self.config.rollout_rows,
-            stops_loops=self.config.rollout.stop_loops,
-        )
-        sampled = self._sample_within(self.rollout_limit, prompts, names, params, limits)
-        self.gap = self._gap(prompts, sampled, params)
+        config, params = self.config, SamplingParams.of(self.config.rollout)
+        rows = min(config.rollout_rows, len(prompts))
+
+        def sample_waves(rows: int) -> list[SampledCompletion]:  # in any number of waves the same, to rounding
+            limits = self.stopping_criteria(config.grpo.max_completion_tokens, rows)
+            return self.sample(prompts, streams, params, replace(limits, stops_loops=config.rollout.stop_loops))
+
+        sampled = self.rollout_limit.run(sample_waves, rows) if self.rollout_limit else sample_waves(rows)
+        self.gap = self._gap(prompts[:_CHECKED_ROWS], sampled[:_CHECKED_ROWS], params.temperature)
         self.is_off = self.gap is not None and not self.gap <= max_gap(self.policy)  # NaN too
         if self.is_off:
-            self._fall_back(f"log-probs lie {self.gap:.2g} nats from the training weights'")
+            self._fall_back(f"log-probs differ by {self.gap:.2g} nats from the training weights'")
         return sampled
 
+    def stopping_criteria(self, max_tokens: int, rows: int) -> StoppingCriteria:
+        """Returns what ends a completion."""
+        return StoppingCriteria(self.stop_ids, max_tokens, rows)
+
     def sample(
-        self, prompts: Sequence[Sequence[int]], names: Sequence[str], params: SamplingParams, limits: StoppingCriteria
+        self, prompts: Sequence[Sequence[int]], streams: Sequence[str], params: SamplingParams, limits: StoppingCriteria
     ) -> list[SampledCompletion]:
         """Samples one completion a prompt. Raises `UnsupportedModel` for rows longer than its attention reaches."""
         decoder = self._decoder(max(map(len, prompts)) + limits.max_tokens)
         with self.policy.without_dropout():  # the model's own modules would drop out in training mode
-            return sample(decoder, prompts, names, params, limits)
+            return sample(decoder, prompts, streams, params, limits)
 
-    def _sample_within(
-        self,
-        limit: RowLimit | None,
-        prompts: Sequence[Sequence[int]],
-        names: Sequence[str],
-        params: SamplingParams,
-        limits: StoppingCriteria,
-    ) -> list[SampledCompletion]:
-        """Samples in as many waves as memory allows: the same completions, to rounding."""
-        if limit is None:
-            return self.sample(prompts, names, params, limits)
-        rows = min(limits.rows, len(prompts))
-        return limit.run(lambda rows: self.sample(prompts, names, params, replace(limits, rows=rows)), rows)
-
-    def _decoder(self, places: int) -> Decoder:
-        """Returns the decoder; where there is no memory for a copy of the weights, from now on over the model's own."""
-        if self.choice.weights == "merged" and self.rollout_limit is not None:
-            found = catch_oom(lambda: build(self.policy, "merged", places))
+    def _decoder(self, max_tokens: int) -> Decoder:
+        """Returns the decoder; if memory is too short for merged weights, from now on over the model's own."""
+        if self.backend.weights == "merged" and self.rollout_limit is not None:
+            found = catch_oom(lambda: build(self.policy, "merged", max_tokens))
             if not isinstance(found, OutOfMemory):
                 return found
             self._fall_back("no memory for a copy of them")
-        return build(self.policy, self.choice.weights, places)
+        return build(self.policy, self.backend.weights, max_tokens)
 
     def _gap(
-        self, prompts: Sequence[Sequence[int]], sampled: Sequence[SampledCompletion], params: SamplingParams
+        self, prompts: Sequence[Sequence[int]], sampled: Sequence[SampledCompletion], temperature: float
     ) -> float | None:
-        """Returns the mean difference of some rows, None where memory does not allow the look."""
-        rows, theirs = prompts[:CHECKED_ROWS], sampled[:CHECKED_ROWS]
+        """Returns the gap of these rows, None if memory is too short to compute it."""
         if self.rollout_limit is None:
-            return logprob_gap(self.policy, rows, theirs, params.temperature)
-        found = catch_oom(lambda: logprob_gap(self.policy, rows, theirs, params.temperature))
+            return logprob_gap(self.policy, prompts, sampled, temperature)
+        found = catch_oom(lambda: logprob_gap(self.policy, prompts, sampled, temperature))
         return None if isinstance(found, OutOfMemory) else found
+
+    def _fall_back(self, why: str) -> None:
+        reason = f"fell back from {self.backend.weights} weights: {why}"
+        if self.backend.weights == "merged":
+            self.backend = replace(self.backend, weights="quantized", reason=reason)
+        else:
+            self.backend = replace(self.backend, engine="generate", weights=None, reason=reason)
+        self.report(f"sampling {reason}")
 
     def answers(
         self,
@@ -118,97 +115,57 @@ class Sampler:
         *,
         max_tokens: int,
         batch: int,
-        names: Sequence[str] | None = None,
+        streams: Sequence[str] | None = None,
     ) -> Iterator[tuple[int, Completion]]:
         """Yields each prompt's number and completion as they end, `batch` at work at once.
 
-        `names` seed the random streams of rows that are not picked greedily. With our engine a prompt takes the place
-        of a row that has finished; where a prompt is too long for it, `generate` answers.
+        `streams` name the rows' random streams, which greedy sampling does not read. If memory runs out, the
+        rest is answered with fewer rows together.
         """
-        names = stream_names("answers", len(prompts)) if names is None else names
-        left = list(range(len(prompts)))
+        streams = stream_names("answers", len(prompts)) if streams is None else streams
+        left, limit = list(range(len(prompts))), self.answer_limit
         while left:
-            rows = min(batch, self.answer_limit.rows or batch) if self.answer_limit else batch
-            some = left[:ROWS_TOGETHER]
-            chosen, own = [prompts[i] for i in some], [names[i] for i in some]
-            answered = self._answered(chosen, own, params, StoppingCriteria(self.stop_ids, max_tokens, rows))
-            done = set()
-            for place, completion in self._while_memory_lasts(answered, rows):
+            rows = min(batch, limit.rows or batch) if limit else batch
+            some, done = left[:_PROMPTS_TOGETHER], set[int]()
+            criteria = self.stopping_criteria(max_tokens, rows)
+            answered = self._answered([prompts[i] for i in some], [streams[i] for i in some], params, criteria)
+            for place, completion in _until_oom(answered, limit, rows) if limit else answered:
                 done.add(some[place])
                 yield some[place], completion
             left = [i for i in left if i not in done]
 
-    def _while_memory_lasts(
-        self, answered: Iterator[tuple[int, Completion]], rows: int
-    ) -> Iterator[tuple[int, Completion]]:
-        """Yields what is answered; where memory runs out it ends, and fewer rows stand together from then on."""
-        if self.answer_limit is None:
-            yield from answered
-            return
-        while (found := catch_oom(lambda: next(answered, None))) is not None:
-            if isinstance(found, OutOfMemory):
-                self.answer_limit.rows = self.answer_limit.shrink(rows, found.why)
-                return
-            yield found
-
     def _answered(
         self,
         prompts: Sequence[Sequence[Message]],
-        names: Sequence[str],
+        streams: Sequence[str],
         params: SamplingParams,
         limits: StoppingCriteria,
     ) -> Iterator[tuple[int, Completion]]:
-        try:
-            return self._ours(prompts, names, params, limits)
-        except UnsupportedModel:
-            return enumerate(self._generated(prompts, names, params, limits))
+        """Yields completions of our engine; of `generate` if that is chosen, or if a prompt is too long for ours.
 
-    def _ours(
-        self,
-        prompts: Sequence[Sequence[Message]],
-        names: Sequence[str],
-        params: SamplingParams,
-        limits: StoppingCriteria,
-    ) -> Iterator[tuple[int, Completion]]:
-        """Raises `UnsupportedModel` at once for rows that it cannot read, and if another engine has been chosen."""
-        if not self.is_ours:
-            raise UnsupportedModel(self.choice.reason)
-        ids = [self.policy.tokenize(prompt) for prompt in prompts]
-        decoder = self._decoder(max(map(len, ids)) + limits.max_tokens)
-        return self._as_they_end(decoder, ids, names, params, limits)
-
-    def _as_they_end(
-        self,
-        decoder: Decoder,
-        ids: Sequence[Sequence[int]],
-        names: Sequence[str],
-        params: SamplingParams,
-        limits: StoppingCriteria,
-    ) -> Iterator[tuple[int, Completion]]:
-        with self.policy.without_dropout():
-            for row, found in iter_completions(decoder, ids, names, params, limits):
-                yield row, completion_of(self.policy, found.ids)
-
-    def _generated(
-        self,
-        prompts: Sequence[Sequence[Message]],
-        names: Sequence[str],
-        params: SamplingParams,
-        limits: StoppingCriteria,
-    ) -> Iterator[Completion]:
-        """Answers batch by batch; each seeded by its first name, with no effect on what training draws."""
+        `generate` answers batch by batch, each seeded by its first stream, and changes no random state of training.
+        """
+        if self.uses_lowmem_engine:
+            ids = [self.policy.tokenize(prompt) for prompt in prompts]
+            with suppress(UnsupportedModel):
+                decoder = self._decoder(max(map(len, ids)) + limits.max_tokens)
+                with self.policy.without_dropout():
+                    for row, found in iter_completions(decoder, ids, streams, params, limits):
+                        yield row, completion_of(self.policy, found.ids)
+                return
         for start in range(0, len(prompts), limits.rows):
-            chosen = prompts[start : start + limits.rows]
-            with own_random_numbers(names[start]):
-                found = list(answer(self.policy, chosen, params, max_tokens=limits.max_tokens, batch=limits.rows))
-            yield from found
+            some = prompts[start : start + limits.rows]
+            with own_random_numbers(streams[start]):
+                completions = list(answer(self.policy, some, params, max_tokens=limits.max_tokens, batch=limits.rows))
+            yield from enumerate(completions, start)
 
-    def _fall_back(self, why: str) -> None:
-        merged = self.choice.weights == "merged"
-        self.choice = replace(
-            self.choice,
-            engine="lowmem" if merged else "generate",
-            weights="quantized" if merged else None,
-            reason=f"fell back from {self.choice.weights} weights: {why}",
-        )
-        self.tell(f"sampling {self.choice.reason}")
+
+def _until_oom(
+    answered: Iterator[tuple[int, Completion]], limit: RowLimit, rows: int
+) -> Iterator[tuple[int, Completion]]:
+    """Yields what is answered until memory runs out; then the limit lets fewer rows be together."""
+    while (found := catch_oom(lambda: next(answered, None))) is not None:
+        if isinstance(found, OutOfMemory):
+            limit.rows = limit.shrink(rows, found.why)
+            return
+        yield found

@@ -1,4 +1,4 @@
-"""How a token is chosen, as settings: what `sampling` does with them needs torch, to name them does not."""
+"""How a token is chosen, as settings. They are separate from `sampling` because naming them needs no torch."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from lowmem_rl.config.run_config import RolloutConfig
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How a token is chosen: transformers' settings under transformers' meaning. `greedy` overrides the others."""
+    """How a token is chosen: transformers' settings with transformers' meaning. `greedy` overrides the others."""
 
     greedy: bool = False
     temperature: float = 1.0

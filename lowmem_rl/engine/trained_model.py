@@ -1,4 +1,4 @@
-"""A run's own model: what it was trained from, with the adapter that it has learnt."""
+"""A run's own model: its base model with the adapter that it has learnt."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,12 +29,12 @@ class TrainedAdapter:
 
 
 def config_of(run: RunDir) -> RunConfig:
-    """Returns the configuration that a run resolved to. Raises `RunDirError` for a directory that is no run."""
+    """Returns the resolved configuration of a run. Raises `RunDirError` if the directory is not a run's."""
     return saved_config(RunReader(run, hint="Take the file that `train` has written."))
 
 
 def find_learnt(path: Path) -> TrainedAdapter:
-    """Returns what a run has learnt; `path` is the run's directory, or in it `best` or `adapter`."""
+    """Returns what a run has learnt; `path` is the run's directory, or `best` or `adapter` in it."""
     whole = path.resolve()
     names_one = whole.name in ("best", "adapter") and not (path / "config.json").exists()
     if names_one and (whole.parent / "config.json").is_file():
@@ -43,7 +43,7 @@ def find_learnt(path: Path) -> TrainedAdapter:
 
 
 def check_adapter(learnt: TrainedAdapter) -> None:
-    """Raises `RunDirError` where nothing was learnt."""
+    """Raises `RunDirError` if the run has saved no adapter."""
     if not (learnt.adapter / WEIGHTS).is_file():
         raise RunDirError(
             f"{learnt.run.path} has no adapter in {learnt.adapter.name}: nothing that was learnt is saved there.",
@@ -52,9 +52,9 @@ def check_adapter(learnt: TrainedAdapter) -> None:
 
 
 def load_trained(learnt: TrainedAdapter, config: RunConfig, device: Device, uses: Sequence[SequenceUse] = ()) -> Policy:
-    """Loads a run's model as training had it, its adapter filled with what was learnt, for the rows of `uses`.
+    """Loads a run's model as training had it, with the learnt adapter, for the rows of `uses`.
 
-    Raises `RunDirError` for an adapter that is damaged or another model's, and what `load_policy` raises.
+    Raises `RunDirError` if the adapter is damaged or another model's, and what `load_policy` raises.
     """
     policy = load_policy(config, device, uses)
     load_adapter(policy.model, learnt.adapter)

@@ -1,4 +1,4 @@
-"""From host to card without waiting for the card.
+"""From host to GPU without waiting for the GPU.
 
 A plain copy returns when the card has done all that was queued before it, and so does one from pageable memory; from
 pinned memory it is queued itself (CUDA Runtime API, "API synchronization behavior"). torch keeps the pinned block until
@@ -10,5 +10,5 @@ from torch import Tensor
 
 
 def upload(host: Tensor, device: torch.device) -> Tensor:
-    """Returns a host tensor on the device."""
+    """Returns a host tensor of any shape on the device."""
     return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host.to(device)

@@ -68,7 +68,7 @@ def _answers(sampler: Sampler, messages: tuple[Message, ...], samples: int | Non
         params,
         max_tokens=config.grpo.max_completion_tokens,
         batch=min(rows, config.eval.batch),
-        names=stream_names(f"prompt {config.seed}", rows),
+        streams=stream_names(f"prompt {config.seed}", rows),
     )
     return tuple(completion for _, completion in sorted(answered, key=lambda found: found[0]))
 

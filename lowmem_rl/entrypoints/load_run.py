@@ -85,7 +85,7 @@ def _sampler(context: RunContext, policy: Policy) -> Sampler:
     chosen = context.resume_state.counts.get("sampling")
     sampler = Sampler(policy, context.config, context.note, chosen and SamplingBackend(**chosen))
     sampler.rollout_limit, sampler.answer_limit = context.oom_policy.rollout, context.oom_policy.evaluation
-    context.note(f"sampling: {sampler.choice}")
+    context.note(f"sampling: {sampler.backend}")
     return sampler
 
 

@@ -4,15 +4,13 @@ Of each answer the last tokens are sampled: our engine's cache has its full size
 the two largest micro-batches are learnt from. Rewards differ within each group, so that no row is left out.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.continuous_batching import GPU_CHECK_EVERY, SampledCompletion, StoppingCriteria
-from lowmem_rl.engine.decoder import Decoder
-from lowmem_rl.engine.hf_generate import Completion
 from lowmem_rl.engine.policy import Policy
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.engine.sampling import SamplingParams
@@ -36,32 +34,19 @@ class LastTokens(Sampler):
     """
 
     def sample(
-        self, prompts: Sequence[Sequence[int]], names: Sequence[str], params: SamplingParams, limits: StoppingCriteria
+        self, prompts: Sequence[Sequence[int]], streams: Sequence[str], params: SamplingParams, limits: StoppingCriteria
     ) -> list[SampledCompletion]:
         """Returns one completion a prompt, of full length."""
-        limits = last_tokens_of(limits)
-        return [_filled(row, limits.skipped) for row in super().sample(prompts, names, params, limits)]
+        return [_filled(row, limits.skipped) for row in super().sample(prompts, streams, params, limits)]
 
-    def _as_they_end(
-        self,
-        decoder: Decoder,
-        ids: Sequence[Sequence[int]],
-        names: Sequence[str],
-        params: SamplingParams,
-        limits: StoppingCriteria,
-    ) -> Iterator[tuple[int, Completion]]:
-        return super()._as_they_end(decoder, ids, names, params, last_tokens_of(limits))
+    def stopping_criteria(self, max_tokens: int, rows: int) -> StoppingCriteria:
+        """Returns the criteria of rows that begin shortly before their end."""
+        criteria = super().stopping_criteria(max_tokens, rows)
+        return replace(criteria, skipped=max(max_tokens - LAST_TOKENS, 0))
 
-    def _gap(
-        self, prompts: Sequence[Sequence[int]], sampled: Sequence[SampledCompletion], params: SamplingParams
-    ) -> None:
+    def _gap(self, prompts: Sequence[Sequence[int]], sampled: Sequence[SampledCompletion], temperature: float) -> None:
         """Takes the memory of the comparison, whose result says nothing: tokens were left out."""
-        super()._gap(prompts, sampled, params)
-
-
-def last_tokens_of(limits: StoppingCriteria) -> StoppingCriteria:
-    """Returns the limits of rows that begin shortly before their end."""
-    return replace(limits, skipped=max(limits.max_tokens - LAST_TOKENS, 0))
+        super()._gap(prompts, sampled, temperature)
 
 
 def _filled(row: SampledCompletion, skipped: int) -> SampledCompletion:

@@ -157,7 +157,7 @@ def _take_phases(
 def _evaluate_once(meter: MemoryProfiler, sampler: Sampler, examples: Sequence[Example]) -> None:
     """Answers two waves with our engine, which reads prompts of the second while the first is at work; else one."""
     rows, limit = sampler.config.eval.batch, sampler.config.grpo.max_completion_tokens
-    asked = itertools.islice(itertools.cycle(examples), 2 * rows if sampler.is_ours else rows)
+    asked = itertools.islice(itertools.cycle(examples), 2 * rows if sampler.uses_lowmem_engine else rows)
     meter.begin()
     for _ in sampler.answers([example.prompt for example in asked], GREEDY, max_tokens=limit, batch=rows):
         pass

@@ -90,8 +90,8 @@ def _answer(
     done = len(keys) - len(open_keys)
     on_progress(done)
     prompts = [by_id[example_id].prompt for example_id, _ in open_keys]
-    names = [f"eval {eval_set.seed}/{example_id}/{sample}" for example_id, sample in open_keys]
-    answers = sampler.answers(prompts, params, max_tokens=eval_set.max_tokens, batch=eval_set.batch, names=names)
+    streams = [f"eval {eval_set.seed}/{example_id}/{sample}" for example_id, sample in open_keys]
+    answers = sampler.answers(prompts, params, max_tokens=eval_set.max_tokens, batch=eval_set.batch, streams=streams)
     for number, completion in answers:
         example_id, sample = open_keys[number]
         file.add(_grade(eval_set, completion, by_id[example_id], on_failure, sample=sample, by=by))

@@ -55,11 +55,11 @@ def probe(
 ) -> PassRateProbe:
     """Samples each example `samples` times as training would, and counts the right answers. `examples` is not empty."""
     prompts = [example.prompt for example in examples for _ in range(samples)]
-    names = [f"probe {config.seed}/{example.id}/{number}" for example in examples for number in range(samples)]
+    streams = [f"probe {config.seed}/{example.id}/{number}" for example in examples for number in range(samples)]
     passed, truncated = [0] * len(examples), 0
     batch = config.eval.batch
     params, limit = SamplingParams.of(config.rollout), config.grpo.max_completion_tokens
-    answers = sampler.answers(prompts, params, max_tokens=limit, batch=batch, names=names)
+    answers = sampler.answers(prompts, params, max_tokens=limit, batch=batch, streams=streams)
     for number, (row, completion) in enumerate(answers, start=1):
         index = row // samples
         passed[index] += grader.is_right(completion.text, examples[index])

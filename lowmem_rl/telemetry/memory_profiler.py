@@ -12,8 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lowmem_rl.engine.device import Device
-from lowmem_rl.engine.device_memory import peak_bytes
+from lowmem_rl.engine.device import Device, peak_bytes
 from lowmem_rl.grpo.scored_batch import ScoredBatch
 from lowmem_rl.memory.calibration import Footprint
 from lowmem_rl.phases import MEASURED_PHASES, Phase

@@ -24,4 +24,4 @@ class BackendRecord:
         """Writes the file."""
         policy = self.sampler.policy
         sharing = shares_prompts(policy) if policy.device.is_gpu else None
-        write_json(self.run_dir.engine, {"sampling": self.sampler.choice.to_json(), "update_shares_prompts": sharing})
+        write_json(self.run_dir.engine, {"sampling": self.sampler.backend.to_json(), "update_shares_prompts": sharing})

@@ -4,8 +4,7 @@ from collections.abc import Callable
 
 from lowmem_rl.checkpointing.resume import ResumeState
 from lowmem_rl.checkpointing.trainer_state import TrainerLike
-from lowmem_rl.engine.device import Device
-from lowmem_rl.engine.device_memory import peak_bytes
+from lowmem_rl.engine.device import Device, peak_bytes
 from lowmem_rl.memory.calibration import store
 from lowmem_rl.planning.plan import Plan
 from lowmem_rl.storage.run_dir import Row, RunDir, write_json

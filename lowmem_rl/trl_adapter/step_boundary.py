@@ -69,7 +69,7 @@ class StepBoundaryMixin(TrlTrainer):
         """Captures what moves within a step."""
         state = copy.copy(self.state)
         state.log_history = []  # it grows with the run, and metrics.jsonl has it
-        counts = {**self.hooks.state_dict(), "sampling": self.sampler.choice.to_json()}
+        counts = {**self.hooks.state_dict(), "sampling": self.sampler.backend.to_json()}
         return TrainerSnapshot(self.step, rng_states(), state, self._rollout_state(), counts)
 
     def save_snapshot(self, snapshot: TrainerSnapshot, folder: Path) -> None:

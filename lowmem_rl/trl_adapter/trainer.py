@@ -205,7 +205,7 @@ class SamplingMixin(UpdateMixin):
         num_generations: int,
         has_tool_images: bool = False,
     ) -> tuple[list[list[int]], Any]:
-        if self.sampler.is_ours:
+        if self.sampler.uses_lowmem_engine:
             sample = partial(self._sample_ourselves, prompt_ids)
         else:
             sample = partial(self.sample_through_trl, prompt_ids, images, multimodal_fields, num_generations)

@@ -84,12 +84,12 @@ class ArmSession:
         sampler, off = Sampler(self.policy, config), self.arm.off
 
         def replayed(
-            prompts: Any, names: Any, params: SamplingParams, limits: StoppingCriteria
+            prompts: Any, streams: Any, params: SamplingParams, limits: StoppingCriteria
         ) -> list[SampledCompletion]:
             limits = replace(limits, reads_once=off != "prompts read once", leaves_early=off != "finished rows leave")
-            decoder = build(self.policy, sampler.choice.weights, training_row(config))
+            decoder = build(self.policy, sampler.backend.weights, training_row(config))
             forced = None if recorded is None else recorded.completions(prompts)
-            return sample(decoder, prompts, names, params, limits, forced)
+            return sample(decoder, prompts, streams, params, limits, forced)
 
         sampler.sample = replayed  # type: ignore[method-assign]
         return sampler
@@ -108,7 +108,7 @@ class ArmSession:
 
     def _engine(self, trainer: Any) -> dict[str, Any]:
         if self.arm.stack == "ours":
-            return dict(trainer.sampler.choice.to_json())
+            return dict(trainer.sampler.backend.to_json())
         return {"engine": "generate", "weights": None, "reason": f"as {type(trainer).__module__} samples"}
 
 

@@ -140,11 +140,11 @@ def agree() -> None:
 
     plain = backend.logprob_gap
 
-    def gap_of(*args: Any, **kwargs: Any) -> float:
+    def logprob_gap(*args: Any, **kwargs: Any) -> float:
         plain(*args, **kwargs)
         return 0.0
 
-    backend.logprob_gap = sampler.gap_of = gap_of
+    backend.logprob_gap = sampler.logprob_gap = logprob_gap
 
 
 def note_blocks(most: int) -> dict[str, tuple[tuple[int, int, str], ...]]:

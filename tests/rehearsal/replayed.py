@@ -203,13 +203,13 @@ def _replay(config: RunConfig, policy: Policy, recorded: RecordedCompletions) ->
 
         log_probs: Numbers
 
-        def sample(self, prompts: Any, names: Any, params: Any, limits: Any) -> Any:
-            decoder = build(self.policy, self.choice.weights, training_row(self.config))
-            found = sample(decoder, prompts, names, params, limits, recorded.completions(prompts))
+        def sample(self, prompts: Any, streams: Any, params: Any, limits: Any) -> Any:
+            decoder = build(self.policy, self.backend.weights, training_row(self.config))
+            found = sample(decoder, prompts, streams, params, limits, recorded.completions(prompts))
             self.log_probs = numpy.array([one for row in found for one in row.log_probs], dtype=numpy.float32)
             return found
 
-    return Replay(policy, config, choice=SamplingBackend("lowmem", "quantized", "replayed"))
+    return Replay(policy, config, backend=SamplingBackend("lowmem", "quantized", "replayed"))
 
 
 def _training_log_probs(policy: Policy, workload: BenchWorkload) -> Numbers:

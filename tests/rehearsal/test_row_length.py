@@ -85,7 +85,7 @@ def tries_its_sampler() -> tuple[int, str]:
     from lowmem_rl.engine.sampler import Sampler
 
     config, policy = load(ROW, has_use=False)
-    return policy.longest_row or 0, Sampler(policy, config).choice.engine
+    return policy.longest_row or 0, Sampler(policy, config).backend.engine
 
 
 def test_rows_shorter_than_the_samplers_trial_do_not_cut_it(a6000: Stage) -> None:

@@ -22,7 +22,7 @@ SHORT = {
     "eval.quick_examples": 8,
 }
 OF_THE_ENGINE = {
-    "engine/rollout.py": 2 * TOKENS // LOOK_EVERY,  # a look at who has stopped, and the tokens of those
+    "engine/continuous_batching.py": 2 * TOKENS // LOOK_EVERY,  # a look at who has stopped, and the tokens of those
     "engine/logprobs.py": 1,  # a comparison of the sampler with the training weights
 }
 """Most waits in a step, by file; no other file of the engine waits in one."""
@@ -62,7 +62,7 @@ def test_a_step_waits_for_few_things_of_ours(a6000: Stage, tmp_path: Path) -> No
     for _, ours, _, count in waits:
         by_file[ours.partition(":")[0]] += count
     engine = {file: count for file, count in by_file.items() if file.startswith("engine/")}
-    engine.pop("engine/out_of_memory.py", None)  # it calls the optimizer's step, whose waits are transformers'
+    engine.pop("engine/oom.py", None)  # it calls the optimizer's step, whose waits are transformers'
     assert set(engine) == set(OF_THE_ENGINE)
     assert all(engine[file] <= STEPS * most for file, most in OF_THE_ENGINE.items()), engine
     assert sum(by_file.values()) <= STEPS * OF_ALL, by_file

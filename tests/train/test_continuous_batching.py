@@ -13,7 +13,7 @@ from lowmem_rl.engine.decoder import prefill
 from lowmem_rl.engine.decoder_weights import UnsupportedModel, merged, quantized
 from lowmem_rl.engine.sampling import GREEDY, SamplingParams, stream_names
 
-VOCABULARY, PLACES, STOP = 97, 128, 5
+VOCABULARY, POSITIONS, STOP = 97, 128, 5
 SMALL = {
     "vocab_size": VOCABULARY,
     "hidden_size": 64,
@@ -21,7 +21,7 @@ SMALL = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
-    "max_position_embeddings": PLACES,
+    "max_position_embeddings": POSITIONS,
 }
 LLAMA3 = {
     "rope_type": "llama3",
@@ -73,7 +73,7 @@ def generated(model: Any, prompt: list[int], tokens: int) -> list[int]:
 @pytest.mark.parametrize("weights", [quantized, merged])
 def test_greedy_tokens_are_those_of_generate(kind: str, extra: dict[str, Any], weights: Any) -> None:
     model, prompts = model_of(kind, extra), prompts_of([3, 17, 9, 1])
-    assert greedily(weights(model, PLACES), prompts, 24) == [generated(model, prompt, 24) for prompt in prompts]
+    assert greedily(weights(model, POSITIONS), prompts, 24) == [generated(model, prompt, 24) for prompt in prompts]
 
 
 def test_kept_log_probs_are_those_of_the_models_forward(model: Any) -> None:
@@ -81,7 +81,7 @@ def test_kept_log_probs_are_those_of_the_models_forward(model: Any) -> None:
     limits = StoppingCriteria(frozenset({STOP}), 16, 8)
     for prompt, row in zip(
         prompts,
-        sample(merged(model, PLACES), prompts, ["a", "b"], SamplingParams(temperature=0.7), limits),
+        sample(merged(model, POSITIONS), prompts, ["a", "b"], SamplingParams(temperature=0.7), limits),
         strict=True,
     ):
         logits = model(torch.tensor([prompt + row.ids])).logits[0, len(prompt) - 1 : -1] / 0.7
@@ -90,10 +90,10 @@ def test_kept_log_probs_are_those_of_the_models_forward(model: Any) -> None:
 
 
 def sampled(
-    model: Any, prompts: list[list[int]], names: list[str], rows: int, **limits: Any
+    model: Any, prompts: list[list[int]], streams: list[str], rows: int, **limits: Any
 ) -> list[SampledCompletion]:
     bounds = StoppingCriteria(frozenset({STOP, 6, 7, 8}), 40, rows, **limits)
-    return sample(merged(model, PLACES), prompts, names, SamplingParams(), bounds)
+    return sample(merged(model, POSITIONS), prompts, streams, SamplingParams(), bounds)
 
 
 def ids_of(rows: Sequence[SampledCompletion]) -> list[list[int]]:
@@ -102,13 +102,13 @@ def ids_of(rows: Sequence[SampledCompletion]) -> list[list[int]]:
 
 def test_a_rows_tokens_depend_on_no_other_row(model: Any) -> None:
     prompts = [prompt for prompt in prompts_of([5, 12, 30, 2]) for _ in range(4)]
-    names = stream_names("step 3", 16)
-    together = ids_of(sampled(model, prompts, names, rows=16))
+    streams = stream_names("step 3", 16)
+    together = ids_of(sampled(model, prompts, streams, rows=16))
     assert len({len(ids) for ids in together}) > 5  # rows leave at different times
-    assert ids_of(sampled(model, prompts, names, rows=3)) == together
-    assert ids_of(sampled(model, prompts, names, rows=16, reads_once=False, leaves_early=False)) == together
-    assert ids_of(sampled(model, prompts[::-1], names[::-1], rows=5))[::-1] == together
-    assert ids_of(sampled(model, prompts[7:8], names[7:8], rows=1)) == together[7:8]
+    assert ids_of(sampled(model, prompts, streams, rows=3)) == together
+    assert ids_of(sampled(model, prompts, streams, rows=16, reads_once=False, leaves_early=False)) == together
+    assert ids_of(sampled(model, prompts[::-1], streams[::-1], rows=5))[::-1] == together
+    assert ids_of(sampled(model, prompts[7:8], streams[7:8], rows=1)) == together[7:8]
 
 
 def test_waiting_prompts_are_read_many_at_once(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,24 +119,24 @@ def test_waiting_prompts_are_read_many_at_once(model: Any, monkeypatch: pytest.M
         return prefill(decoder, ids, lengths)
 
     monkeypatch.setattr(continuous_batching, "prefill", counted)
-    prompts, names = prompts_of([5, 12, 30, 2, 7, 9, 3, 8, 4, 6, 11, 10]), stream_names("x", 12)
-    found = ids_of(sampled(model, prompts, names, rows=3))
+    prompts, streams = prompts_of([5, 12, 30, 2, 7, 9, 3, 8, 4, 6, 11, 10]), stream_names("x", 12)
+    found = ids_of(sampled(model, prompts, streams, rows=3))
     assert sum(read) == 12
     assert max(read) <= 2 * 3
     assert len(read) <= 3
     read.clear()
     monkeypatch.setattr(continuous_batching, "READ_AHEAD_TOKENS", 0)
-    assert ids_of(sampled(model, prompts, names, rows=3)) == found
+    assert ids_of(sampled(model, prompts, streams, rows=3)) == found
     assert sum(read) == 12
     assert max(read) == 3
     assert len(read) > 3
 
 
 @torch.inference_mode()
-def test_a_prompt_that_waits_keeps_no_more_than_its_own(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_waiting_prompt_keeps_only_its_own_keys_and_values(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(continuous_batching, "READ_AHEAD_TOKENS", 20)
     wave = continuous_batching._ContinuousBatch(
-        merged(model, PLACES),
+        merged(model, POSITIONS),
         prompts_of([10] * 8),
         stream_names("x", 8),
         GREEDY,
@@ -149,7 +149,7 @@ def test_a_prompt_that_waits_keeps_no_more_than_its_own(model: Any, monkeypatch:
     assert sum(part.untyped_storage().nbytes() for part in kept) == sum(part.nbytes for part in kept)
 
 
-def test_rows_of_one_prompt_differ_and_the_same_names_repeat(model: Any) -> None:
+def test_rows_of_one_prompt_differ_and_equal_streams_repeat(model: Any) -> None:
     prompts = prompts_of([6]) * 8
     rows = ids_of(sampled(model, prompts, stream_names("a", 8), rows=8))
     assert len({tuple(ids) for ids in rows}) > 4
@@ -159,25 +159,25 @@ def test_rows_of_one_prompt_differ_and_the_same_names_repeat(model: Any) -> None
 
 def test_a_completion_may_be_a_stop_token_alone(model: Any) -> None:
     everything = StoppingCriteria(frozenset(range(VOCABULARY)), 40, 2)
-    rows = sample(merged(model, PLACES), prompts_of([4, 4, 4]), ["a", "b", "c"], SamplingParams(), everything)
+    rows = sample(merged(model, POSITIONS), prompts_of([4, 4, 4]), ["a", "b", "c"], SamplingParams(), everything)
     assert [len(row.ids) for row in rows] == [1, 1, 1]
 
 
 def test_no_completion_is_longer_than_the_limit(model: Any) -> None:
-    rows = sample(merged(model, PLACES), prompts_of([4, 7]), ["a", "b"], GREEDY, StoppingCriteria(frozenset(), 9, 2))
+    rows = sample(merged(model, POSITIONS), prompts_of([4, 7]), ["a", "b"], GREEDY, StoppingCriteria(frozenset(), 9, 2))
     assert [len(row.ids) for row in rows] == [9, 9]
 
 
 def test_one_row_may_be_a_hundred_times_longer_than_the_rest(model: Any) -> None:
     forced = [[STOP]] * 7 + [[50] * 99 + [STOP]]
     limits = StoppingCriteria(frozenset({STOP}), 100, 8)
-    rows = sample(merged(model, PLACES), prompts_of([3] * 8), stream_names("x", 8), SamplingParams(), limits, forced)
+    rows = sample(merged(model, POSITIONS), prompts_of([3] * 8), stream_names("x", 8), SamplingParams(), limits, forced)
     assert ids_of(rows) == forced
 
 
 @pytest.mark.parametrize("check_every", [1, continuous_batching.GPU_CHECK_EVERY])
 @pytest.mark.parametrize("rows", [1, 3, 8])
-def test_a_looping_row_is_cut_at_the_same_token_whoever_is_beside_it(
+def test_a_looping_row_is_cut_at_the_same_token_with_any_other_rows(
     model: Any, rows: int, check_every: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(continuous_batching, "CPU_CHECK_EVERY", check_every)
@@ -189,31 +189,31 @@ def test_a_looping_row_is_cut_at_the_same_token_whoever_is_beside_it(
 
 
 @pytest.mark.parametrize("check_every", [1, continuous_batching.GPU_CHECK_EVERY])
-def test_a_loop_that_is_noticed_behind_the_limit_ends_at_the_limit(
+def test_a_loop_that_is_noticed_after_the_limit_ends_at_the_limit(
     model: Any, check_every: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(continuous_batching, "CPU_CHECK_EVERY", check_every)
     limits = StoppingCriteria(frozenset({STOP}), 125, 1, stops_loops=True)
-    # What is forced ends with the limit; zeros behind it go on with the loop.
+    # The forced tokens end at the limit; the zeros after it continue the loop.
     (found,) = sample(merged(model, 256), prompts_of([3]), ["x"], SamplingParams(), limits, [[0] * 125])
     assert len(found.ids) == 125
 
 
 @pytest.mark.parametrize("check_every", [1, continuous_batching.GPU_CHECK_EVERY])
-def test_nothing_depends_on_how_often_someone_looks(
+def test_nothing_depends_on_how_often_stopped_rows_are_checked(
     model: Any, check_every: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prompts, names = prompts_of([5, 30, 2, 12, 1]), stream_names("x", 5)
-    expected = ids_of(sampled(model, prompts, names, rows=5))
+    prompts, streams = prompts_of([5, 30, 2, 12, 1]), stream_names("x", 5)
+    expected = ids_of(sampled(model, prompts, streams, rows=5))
     monkeypatch.setattr(continuous_batching, "CPU_CHECK_EVERY", check_every)
-    assert ids_of(sampled(model, prompts, names, rows=2)) == expected
+    assert ids_of(sampled(model, prompts, streams, rows=2)) == expected
 
 
 def test_a_replay_keeps_the_log_probs_of_what_was_forced(model: Any) -> None:
-    prompts, names = prompts_of([5, 9]), ["a", "b"]
+    prompts, streams = prompts_of([5, 9]), ["a", "b"]
     limits = StoppingCriteria(frozenset({STOP}), 12, 2)
-    free = sample(merged(model, PLACES), prompts, names, SamplingParams(), limits)
-    replayed = sample(merged(model, PLACES), prompts, ["c", "d"], SamplingParams(), limits, ids_of(free))
+    free = sample(merged(model, POSITIONS), prompts, streams, SamplingParams(), limits)
+    replayed = sample(merged(model, POSITIONS), prompts, ["c", "d"], SamplingParams(), limits, ids_of(free))
     assert ids_of(replayed) == ids_of(free)
     for one, other in zip(free, replayed, strict=True):
         assert one.log_probs == pytest.approx(other.log_probs, abs=1e-5)
@@ -236,4 +236,4 @@ def test_a_replay_keeps_the_log_probs_of_what_was_forced(model: Any) -> None:
 )
 def test_a_model_whose_arithmetic_is_unknown_is_refused(config: Any, why: str) -> None:
     with pytest.raises(UnsupportedModel, match=why):
-        merged(AutoModelForCausalLM.from_config(config), PLACES)
+        merged(AutoModelForCausalLM.from_config(config), POSITIONS)

@@ -1,4 +1,4 @@
-"""What the planner counts of our engine, against the engine itself on the embedded model."""
+"""What the planner counts for our engine, against the engine itself on the embedded model."""
 
 import dataclasses
 import weakref
@@ -36,14 +36,6 @@ def linear_bytes(policy: Policy) -> int:
     blocks = decoder_weights.merged(policy.model, 192).blocks
     joined = [linear for block in blocks for linear in (block.qkv, block.out, block.gate_up, block.down)]
     return sum(linear.keywords["weight"].nbytes for linear in joined)
-
-
-def test_the_planner_knows_the_same_models_and_limits():
-    assert (continuous_batching.PREFILL_TOKENS, continuous_batching.GPU_CHECK_EVERY) == (
-        lowmem_sampler.PREFILL_TOKENS,
-        lowmem_sampler.CHECK_EVERY,
-    )
-    assert continuous_batching.READ_AHEAD_TOKENS == lowmem_sampler.READ_AHEAD_TOKENS
 
 
 def test_the_copy_has_the_counted_size(policy, workload):

@@ -116,7 +116,7 @@ MISTAKES = [
     (("no_weights",), 7, "has no adapter_model.safetensors"),
     (("torn", "--examples=2"), 7, "cannot be loaded"),
     (("foreign",), 7, "trained over no/such-model, which is not here"),
-    (("dora",), 7, "none that can be loaded here"),
+    (("dora",), 7, "not a plain LoRA adapter that can be loaded here"),
     (("coded",), 2, "--allow-code"),
     (("infinite",), 7, "holds no evaluations"),
     (("./nowhere/run",), 2, "nowhere"),

@@ -1,4 +1,4 @@
-"""The perplexity reward on the embedded model: what it ranks how, what it costs, and what it leaves behind."""
+"""The perplexity reward on the embedded model: its ranking, its cost, and the state that it leaves."""
 
 from statistics import mean
 
@@ -62,7 +62,7 @@ def test_a_wrong_chain_is_worth_less_than_an_honest_guess(policy: Policy) -> Non
     assert mean(guess) > mean(wrong)
 
 
-def test_a_likelihood_is_the_models_own_whatever_the_batch(policy: Policy) -> None:
+def test_a_likelihood_is_the_models_own_for_any_batch(policy: Policy) -> None:
     rows = [
         AnswerRow(e.prompt, chain(e)[: 20 + 5 * i] + "\\boxed{", e.answer + "}") for i, e in enumerate(EXAMPLES[:5])
     ]
@@ -103,7 +103,7 @@ def test_a_group_costs_at_most_one_forward_a_completion(policy: Policy) -> None:
     assert 1 <= len(forwards) <= 4
 
 
-def test_a_model_that_is_generating_goes_on_generating(policy: Policy) -> None:
+def test_a_model_that_is_generating_stays_in_that_mode(policy: Policy) -> None:
     with policy.inference() as model:
         answer_nll(policy, [AnswerRow(EXAMPLES[0].prompt, "\\boxed{", "5}")], batch=1)
         assert not model.training

@@ -1,4 +1,4 @@
-"""What samples in a run stays the policy: the sampler falls back, and says so, where it no longer is."""
+"""What samples in a run is the policy: if it no longer is, the sampler falls back and reports it."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lowmem_rl.config.compose import resolve
-from lowmem_rl.engine import backend as choice_module
+from lowmem_rl.engine import backend as backend_module
 from lowmem_rl.engine import decoder_weights as weights_module
 from lowmem_rl.engine import sampler as sampler_module
 from lowmem_rl.engine.decoder import Decoder
@@ -73,13 +73,13 @@ def test_sampled_tokens_have_the_policys_log_probs(policy: Policy, weights: str,
 def test_nothing_drops_out_while_sampling(weights: str) -> None:
     policy = loaded("float32", "adapter.dropout=0.5")
     sampler = sampler_of(policy, [], f"rollout.weights={weights}")
-    assert sampler.is_ours
+    assert sampler.uses_lowmem_engine
     assert roll(sampler) < 1e-5
     assert policy.model.training
 
 
 @pytest.mark.parametrize("bits", [4, 16])
-def test_in_16_bit_an_adapter_beside_some_weights_is_within_rounding(bits: int) -> None:
+def test_in_16_bit_an_adapter_on_some_weights_is_within_rounding(bits: int) -> None:
     policy = loaded("bfloat16", f"model.bits={bits}", 'adapter.targets=["k_proj","up_proj","down_proj"]')
     assert roll(sampler_of(policy, [], "rollout.weights=merged")) < 0.02
 
@@ -102,10 +102,10 @@ def test_weights_that_are_not_the_policys_are_left_step_by_step(
     assert not sampler.is_off
     roll(sampler)
     assert sampler.is_off
-    assert (sampler.choice.engine, sampler.choice.weights) == ("lowmem", "quantized")
+    assert (sampler.backend.engine, sampler.backend.weights) == ("lowmem", "quantized")
     roll(sampler)
-    assert (sampler.choice.engine, sampler.choice.weights) == ("generate", None)
-    assert not sampler.is_ours
+    assert (sampler.backend.engine, sampler.backend.weights) == ("generate", None)
+    assert not sampler.uses_lowmem_engine
     assert [line.split(":")[0] for line in said] == [
         "sampling fell back from merged weights",
         "sampling fell back from quantized weights",
@@ -127,13 +127,13 @@ def test_a_model_that_the_engine_does_not_know_is_trained_through_generate(tmp_p
     assert len(list(read_rows(run.metrics))) == 1
 
 
-def test_where_the_copy_is_off_at_the_start_the_models_own_weights_are_tried(
+def test_if_the_copy_is_off_at_the_start_the_models_own_weights_are_tried(
     policy: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = weights_module.merged
-    monkeypatch.setattr(choice_module, "merged", lambda model, places: shifted(right(model, places)))
-    choice = sampler_of(policy, [], "rollout.weights=merged").choice
-    assert (choice.engine, choice.weights) == ("lowmem", "quantized")
+    monkeypatch.setattr(backend_module, "merged", lambda model, max_tokens: shifted(right(model, max_tokens)))
+    backend = sampler_of(policy, [], "rollout.weights=merged").backend
+    assert (backend.engine, backend.weights) == ("lowmem", "quantized")
 
 
 def shifted(decoder: Decoder) -> Decoder:
@@ -145,13 +145,13 @@ def test_prompts_beyond_the_attention_window_are_answered_by_generate(
     policy: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sampler = sampler_of(policy, [], "rollout.weights=merged")
-    assert sampler.is_ours
+    assert sampler.uses_lowmem_engine
     build = sampler_module.build
 
-    def short_sighted(policy: Policy, weights: Any, places: int) -> Decoder:
-        if places > 24:
-            raise UnsupportedModel(f"its attention slides over 24 tokens, and rows grow to {places}")
-        return build(policy, weights, places)
+    def short_sighted(policy: Policy, weights: Any, max_tokens: int) -> Decoder:
+        if max_tokens > 24:
+            raise UnsupportedModel(f"its attention slides over 24 tokens, and rows grow to {max_tokens}")
+        return build(policy, weights, max_tokens)
 
     monkeypatch.setattr(sampler_module, "build", short_sighted)
     prompt = [{"role": "user", "content": "What is 7 * 8? " * 4}]

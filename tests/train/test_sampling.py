@@ -46,7 +46,7 @@ def test_frequencies_are_transformers_probabilities(params: SamplingParams, proc
     counts = torch.bincount(tokens, minlength=24).double()
     assert counts[expected == 0].sum() == 0
     possible = expected > 0
-    # Pearson's chi-squared; its 99.9 % point lies below degrees + 3.3 sqrt(2 degrees) + 6.
+    # Pearson's chi-squared; its 99.9 % point is below degrees + 3.3 sqrt(2 degrees) + 6.
     chi = ((counts - DRAWS * expected)[possible] ** 2 / (DRAWS * expected[possible])).sum()
     degrees = int(possible.sum()) - 1
     assert chi < degrees + 3.3 * (2 * degrees) ** 0.5 + 6
@@ -68,13 +68,13 @@ def test_greedy_takes_the_likeliest() -> None:
     assert tokens[0] == LOGITS.argmax()
 
 
-def test_the_ends_of_the_noise_never_pick_an_impossible_token() -> None:
+def test_the_ends_of_the_noise_never_sample_an_impossible_token() -> None:
     logits = torch.tensor([[-torch.inf, 0.0, 0.0, -torch.inf]]).expand(2, -1)
     tokens, _ = sample_token(logits, torch.tensor([0.0, 1 - 2**-24]), SamplingParams())
     assert tokens.tolist() == [1, 2]
 
 
-def test_noise_belongs_to_the_name_and_not_to_the_place() -> None:
+def test_noise_belongs_to_the_stream_and_not_to_the_place() -> None:
     one, two = uniform_noise(["a", "b"], 50), uniform_noise(["b", "a", "c"], 60)
     assert torch.equal(one[0], two[1, :50])
     assert torch.equal(one[1], two[0, :50])

@@ -21,7 +21,7 @@ def prompt(tokens: int):
     return ({"role": "user", "content": "word " * tokens},)
 
 
-def test_the_samplers_trial_counts_where_rows_are_short() -> None:
+def test_the_samplers_trial_counts_if_rows_are_short() -> None:
     training, trial = uses_of(CONFIG)
     assert longest(training) == 40
     assert longest(training, trial) == 9 + 32
