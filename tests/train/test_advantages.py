@@ -11,7 +11,7 @@ from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import Policy, load_policy, prepare_process
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.grpo.advantages import group_advantages, is_noise
-from lowmem_rl.trl_adapter.trainer import make_trainer
+from lowmem_rl.trl_adapter.trainer import TrainerSetup, make_trainer
 
 SIZE = 4
 REWARDS: list[float | None] = [
@@ -42,17 +42,15 @@ def policy() -> Policy:
 
 def advantages_of_trl(policy: Policy, scale_rewards: str, out: Path) -> torch.Tensor:
     config = resolve(preset="tiny-cpu", settings=[*SETTINGS, f"grpo.scale_rewards={scale_rewards}"]).config
-    trainer = make_trainer(
-        policy,
-        config,
+    setup = TrainerSetup(
+        config=config,
         sampler=Sampler(policy, config),
         dataset=Dataset.from_list([{"prompt": "x", "example_id": "x"}]),
         reward_functions=[lambda completion_ids, **_: REWARDS],
         prompt_tokens=lambda example_id: [10],
-        callbacks=[],
-        on_scored=lambda batch: None,
         out=out,
     )
+    trainer = make_trainer(policy, setup)
     trainer.model.train()
     return trainer._generate_and_score_completions([{"prompt": "x", "example_id": "x"}] * len(REWARDS))["advantages"]
 
