@@ -1,36 +1,36 @@
-r"""The verdict on an answer: exact where it can be, symbolic behind limits where it must be.
+r"""The verdict on an answer: exact if possible, else symbolic within limits of time and memory.
 
-Where answer checkers differ, this one says (given against gold):
+Answer checkers differ. The choices of this one (given answer, gold answer):
 
 | Case | Verdict | Because |
 |---|---|---|
 | an empty answer, an empty gold | unequal; the gold is refused at loading | most checkers pay "" for "" |
-| `10%` and `10` | equal | golds of GSM8K and MATH leave the sign out where the question asks for percent |
-| `10%` and `0.1` | equal | that is what the sign means; `300%` and `3` are unequal, most often a slip |
+| `10%` and `10` | equal | gold answers of GSM8K and MATH omit the sign if the question asks for percent |
+| `10%` and `0.1` | equal | the meaning of the sign; `300%` and `3` are unequal, most often a slip |
 | `0.1\overline{6}` and `1/6` | equal | a period is exact |
 | `0.333333` and `1/3`, `1.0001` and `1` | unequal | rationals are compared exactly, without a tolerance |
 | `1.414214` and `\sqrt{2}` | equal | an irrational number may be given to six decimals |
 | `2/4` and `1/2`, `033` and `33`, `-0` and `0` | equal | the same number |
-| `1 1/2`, `1\frac12` and `3/2` | equal | a mixed number; `1 3/2` is none |
-| `32, 349`, `32 349` and `32349` | equal | one number where the gold is one; against a gold list it is a list |
-| `1000,99` and `1000.99` | equal | a comma that groups no three digits is a decimal one; `5,6` is not 56 |
+| `1 1/2`, `1\frac12` and `3/2` | equal | a mixed number; `1 3/2` is not one |
+| `32, 349`, `32 349` and `32349` | equal | one number if the gold is one; for a gold list it is a list |
+| `1000,99` and `1000.99` | equal | a comma that does not group three digits is a decimal comma; `5,6` is not 56 |
 | `+7` and `7` | equal | a sign before the number, also in "the answer is +7" |
 | `10, 4, -2` and `4, 10, -2` | equal | a bare list or a set has no order |
 | `(1, 3, 2)` and `(1, 2, 3)` | unequal | a tuple has one |
 | `[-3, 2]` and `(-3, 2)` | unequal | closed and open |
 | `1` and `1, 2` | unequal | a part is not the whole |
-| `72 clips` and `72` | equal | the unit may be given where the gold has none, or left out |
+| `72 clips` and `72` | equal | the unit may be added or left out |
 | `7:30 p.m.` and `7:30` | equal | as a unit; `7:30 p.m.` and `7:30 a.m.` are unequal |
 | `5 apples` and `5 oranges`, `42 cents` and `$42` | unequal | another unit |
 | `42 million`, `42 or 43`, `42x` and `42` | unequal | the words change the number |
 | `x = 5` and `5` | equal | the value counts; `x = 5` and `y = 5` are unequal |
-| `x = 1, y = 2` and `x = 2, y = 1` | unequal | the names say which is whose |
-| `x + y = 0` and `x - y = 0` | unequal | equations are compared whole, never by one side |
+| `x = 1, y = 2` and `x = 2, y = 1` | unequal | the names assign the values |
+| `x + y = 0` and `x - y = 0` | unequal | equations are compared as a whole, never by one side |
 | `1112_3` and `1122_3`, `12_3` and `12_4` | unequal | digits and base count; a gold's base may be left out |
 | `(C)`, `C.` and `C`; `Yes` and `yes` | equal | a choice is its letter, words have no case |
-| `１２`, `1e3` and `12`, `1000` | unequal | no notation that was asked for |
+| `１２`, `1e3` and `12`, `1000` | unequal | not a requested notation |
 
-Decided in `extract.py`: the last `</think>` cuts, `<answer>` tags are stripped, of several boxes the last one counts.
+Decided in `extract.py`: the answer is after the last `</think>`, `<answer>` tags are removed, the last box counts.
 """
 
 import re
@@ -49,35 +49,37 @@ _BRACE = re.compile(r"\\[{}\\]|([{}])")
 
 
 def verify(given: str, gold: str) -> bool:
-    """Says whether `given` is the gold answer.
+    """Returns whether `given` equals the gold answer.
 
-    Where exact comparison does not know, Math-Verify is asked in a worker process; without it only the same text is
-    equal. What cannot be judged in time is unequal. Raises `RewardError` when a worker crashed over the answer.
+    If exact comparison cannot decide, Math-Verify does in a worker process; without Math-Verify only the same text is
+    equal. A verdict that takes too long is False. Raises `RewardError` if a worker crashed on the answer.
     """
     verdict = compare_exactly(given, gold)
     return _same_by_algebra(given, gold) if verdict is None else verdict
 
 
 def check_gold(gold: str) -> None:
-    """Raises `TaskError` for a gold answer that no completion could match for good reason: empty, overlong or broken.
+    """Raises `TaskError` if no completion could rightly match a gold answer: it is empty, too long or malformed.
 
-    A gold answer that needs symbolic algebra begins to load the workers, so that they are ready at the first verdict.
+    If it needs symbolic algebra, the workers start to load, so that they are ready for the first verdict.
     """
     answer = normal_form(gold)
     if answer is None:
         what = f"is longer than {LONGEST_ANSWER} characters" if len(gold) > LONGEST_ANSWER else "is empty"
-        raise _refusal(gold, what)
-    if not answer.text.isprintable():
-        raise _refusal(gold, "holds control characters")
-    if _depth(answer.text) is None:
-        raise _refusal(gold, "has braces that do not match")
-    if isinstance(value_of(answer.text), Expression) and image_of(answer.text) is None and is_available():
-        pool()
+    elif not answer.text.isprintable():
+        what = "holds control characters"
+    elif _depth(answer.text) is None:
+        what = "has braces that do not match"
+    else:
+        if isinstance(value_of(answer.text), Expression) and image_of(answer.text) is None and is_available():
+            pool()
+        return
+    raise TaskError(f"The gold answer {gold[:60]!r} {what}.", hint="Leave the row out, or fix its answer.")
 
 
 @lru_cache(maxsize=4096)
 def _same_by_algebra(given: str, gold: str) -> bool:
-    """Asks a worker, once for each pair: a group that repeats a hostile answer waits for it once."""
+    """Asks a worker once for each pair, so that a group that repeats a hostile answer waits only once."""
     left, right = normal_form(given), normal_form(gold)
     if left is None or right is None or not (_is_fit(left.text) and _is_fit(right.text)) or not is_available():
         return False
@@ -90,7 +92,7 @@ def _is_fit(text: str) -> bool:
 
 
 def _depth(text: str) -> int | None:
-    """Returns how deep the braces are nested, None where they do not match."""
+    """Returns how deep the braces are nested, or None if they do not match."""
     depth = deepest = 0
     for brace in filter(None, _BRACE.findall(text)):
         depth += 1 if brace == "{" else -1
@@ -98,7 +100,3 @@ def _depth(text: str) -> int | None:
         if depth < 0:
             return None
     return deepest if depth == 0 else None
-
-
-def _refusal(gold: str, what: str) -> TaskError:
-    return TaskError(f"The gold answer {gold[:60]!r} {what}.", hint="Leave the row out, or mend its answer.")

@@ -1,6 +1,7 @@
 """The exact fast path: are two answers equal, as rationals, sequences of them, words or algebraic expressions.
 
-It runs in the caller, is linear in a capped text, evaluates nothing, and knows what it does not know.
+It runs in the caller's process, is linear in a text of limited length, evaluates nothing, and returns None if it
+cannot decide.
 """
 
 import re
@@ -21,12 +22,12 @@ _MEMBER = re.compile(r"[A-Za-z]\s*\\in(?![A-Za-z])\s*")
 
 
 def equal_answers(given: str, gold: str) -> bool:
-    """Says whether `given` is the gold answer as far as exact comparison knows; the rest must be the same text."""
+    """Returns whether `given` equals the gold answer by exact comparison; what it cannot decide counts as unequal."""
     return compare_exactly(given, gold) or False
 
 
 def compare_exactly(given: str, gold: str) -> bool | None:
-    """Says whether `given` is the gold answer; None where only symbolic algebra could tell.
+    """Returns whether `given` equals the gold answer; None if only symbolic algebra could decide it.
 
     Empty and overlong answers equal nothing.
     """
@@ -42,14 +43,14 @@ def compare_exactly(given: str, gold: str) -> bool | None:
 
 
 def _digits(decimal: re.Match[str]) -> tuple[str, str, str]:
-    """Returns sign, whole part and places of a decimal, so that equal ones have equal parts."""
+    """Returns sign, whole part and places of a decimal, so that equal decimals have equal parts."""
     sign, whole, places = decimal.groups("")
     whole, places = whole.replace(",", "").lstrip("0"), places.rstrip("0")
     return sign if whole or places else "", whole, places
 
 
 def _signs_agree(given: NormalizedAnswer, gold: NormalizedAnswer) -> bool:
-    """A sign may be left out, but not be another one; beside a gold "$5" a unit could be another one: 5 cents."""
+    """A sign may be left out but not differ; for a gold "$5" a given unit could be another one: 5 cents."""
     return not gold.signs or given.signs == gold.signs or not (given.signs or given.unit)
 
 
@@ -71,7 +72,7 @@ def _compare(given: NormalizedAnswer, gold: NormalizedAnswer) -> bool | None:
 def _without_names(given: str, gold: str) -> tuple[str, str]:
     """Returns the values of assignments: `x = 5` is 5 unless the gold answer names another variable.
 
-    Two equations that are no assignments are left as they are.
+    Two equations that are not assignments stay unchanged.
     """
     given, gold = _MEMBER.sub("", given, count=1), _MEMBER.sub("", gold, count=1)
     if not (_EQUALS.search(given) or _EQUALS.search(gold)):
@@ -80,13 +81,13 @@ def _without_names(given: str, gold: str) -> tuple[str, str]:
     if not gold_names:
         return value, gold
     if all(_VARIABLE.fullmatch(name) for name in gold_names) and (not names or names == gold_names):
-        # Of several names the order of the values says which is whose; of one it says nothing.
+        # With several names the order of the values matters; with one it does not.
         return (f"({value})", f"({gold_value})") if len(gold_names) > 1 else (value, gold_value)
     return given, gold
 
 
 def _names_and_values(text: str) -> tuple[tuple[str, ...], str]:
-    """Returns what is assigned to, once each, and the assigned values; of a chain `x = a = b` the last."""
+    """Returns the assigned names, once each, and the assigned values; of a chain `x = a = b` the last."""
     parts = re.split(r"[,;]", text)
     if len(parts) == 1 or not all(_EQUALS.search(part) for part in parts):
         parts = [text]
@@ -96,7 +97,7 @@ def _names_and_values(text: str) -> tuple[tuple[str, ...], str]:
 
 
 def _is_hundredth(given: NormalizedAnswer, gold: NormalizedAnswer) -> bool:
-    """Says whether a percentage is a number without the sign: 10 % is also 0.1, but 300 % for a gold 3 is a slip."""
+    """Returns whether a percentage equals a number without the sign: 10% is also 0.1, but 300% for 3 is a slip."""
     percent, bare = (given, gold) if "%" in given.signs else (gold, given)
     one, other = value_of(percent.text), value_of(bare.text)
     return isinstance(one, Fraction) and isinstance(other, Fraction) and other.denominator > 1 and one == other * 100

@@ -1,7 +1,7 @@
 """Reads an algebraic expression into its image in the field: recursive descent, bounded in length and depth.
 
-What it reads is what LaTeX and plain text have in common; what it cannot read, or could read in two ways (1/2x), it
-leaves. Nothing is evaluated but images.
+It reads what LaTeX and plain text have in common, and refuses what it cannot read or what has two readings (1/2x).
+Only images are computed.
 """
 
 import re
@@ -30,14 +30,14 @@ _NO_PRODUCT = re.compile("lim|max|min|gcd|lcm|mod|inf|oo", re.IGNORECASE)
 
 
 def same_expression(left: str, right: str) -> bool | None:
-    """Says whether two expressions are equal; None where that is not known here."""
+    """Returns whether two expressions are equal; None if that is not known here."""
     one, other = image_of(left), image_of(right)
     return None if one is None or other is None else finite_field.same_image(one, other)
 
 
 @lru_cache(maxsize=4096)
 def image_of(text: str, fixed: tuple[str, int] | None = None) -> Residue | None:
-    """Returns an expression's image, None where it has none; `fixed` is a variable and the residue in its place."""
+    """Returns an expression's image, or None if it has none; `fixed` is a variable and the residue that replaces it."""
     try:
         reader = _Reader(_tokens(text), fixed)
         image = reader.sum(0)
@@ -48,7 +48,7 @@ def image_of(text: str, fixed: tuple[str, int] | None = None) -> Residue | None:
 
 @lru_cache(maxsize=1024)
 def variables(text: str) -> tuple[str, ...]:
-    """Returns the single letters that an expression may be solved for, each once."""
+    """Returns the single letters for which an expression may be solved, each once."""
     try:
         return tuple(dict.fromkeys(token for token in _tokens(text) if token.isalpha() and token not in "ei"))
     except UnknownImage:
@@ -77,7 +77,7 @@ def _factors(letters: str) -> list[str]:
 
 
 class _Reader:
-    """Each method reads one level of precedence at `at` and moves behind it."""
+    """Each method reads one level of precedence at position `at`, moves past it, or raises `UnknownImage`."""
 
     def __init__(self, tokens: list[str], fixed: tuple[str, int] | None) -> None:
         self.tokens = tokens
@@ -113,7 +113,7 @@ class _Reader:
                 self.take()
                 value, divided = finite_field.divide(value, self.signed(depth)), True
             elif _starts_factor(token):
-                # Whether 1/2x is x/2 or 1/(2x) is in the eye of the reader.
+                # 1/2x may be x/2 or 1/(2x).
                 if divided or self._may_be_mixed(token):
                     raise UnknownImage
                 value = finite_field.multiply(value, self.power(depth))
@@ -122,7 +122,7 @@ class _Reader:
         return value
 
     def _may_be_mixed(self, token: str) -> bool:
-        """Says whether a number stands right behind another one: `2\\frac{1}{2}` may be a sum, `2 3` is anything."""
+        """Returns whether a number follows another directly: `2\\frac{1}{2}` may be a sum, `2 3` anything."""
         return self.tokens[self.at - 1][-1].isdigit() and (token == "\\frac" or token[0].isdigit() or token[0] == ".")
 
     def signed(self, depth: int) -> Residue:
@@ -137,7 +137,7 @@ class _Reader:
         value = self.atom(depth)
         while self.peek() == "!":
             self.take()
-            value = _factorial(value)
+            value = finite_field.rational(Fraction(factorial(_natural(value))))
         return finite_field.power(value, self.exponent(depth)) if self.peek() in {"^", "**"} else value
 
     def exponent(self, depth: int) -> Residue:
@@ -152,7 +152,9 @@ class _Reader:
             return finite_field.rational(Fraction(token))
         if token in {"\\frac", "\\binom"}:
             above, below = self.argument(depth), self.argument(depth)
-            return finite_field.divide(above, below) if token == "\\frac" else _binomial(above, below)
+            if token == "\\frac":
+                return finite_field.divide(above, below)
+            return finite_field.rational(Fraction(comb(_natural(above), _natural(below))))
         if token == "\\sqrt":
             return self.root(depth)
         if token[1:] in finite_field.FUNCTIONS:
@@ -171,17 +173,19 @@ class _Reader:
         return finite_field.power(self.argument(depth), finite_field.divide(finite_field.rational(Fraction(1)), degree))
 
     def function(self, name: str, depth: int) -> Residue:
-        """Reads `\\sin^2 (x)`, `\\sin 2x` and `\\log_2 8`; an argument without brackets ends at the next function."""
+        """Reads `\\sin^2 (x)`, `\\sin 2x` and `\\log_2 8`; a bare argument ends before the next function."""
         base = exponent = None
         if name == "log" and self.peek() == "_":
             self.take()
             base = self.argument(depth)
         if self.peek() in {"^", "**"}:
             exponent = self.exponent(depth)
-            if exponent.rational is None or exponent.rational < 0:  # \sin^{-1} is no 1/\sin
+            if exponent.rational is None or exponent.rational < 0:  # \sin^{-1} is not 1/\sin
                 raise UnknownImage
         argument = self.inside(self.take(), depth) if self.peek() in _CLOSING else self.bare_argument(depth + 1)
-        value = finite_field.function(name, argument) if base is None else _logarithm(argument, base)
+        value = finite_field.function(name, argument)
+        if base is not None:
+            value = finite_field.divide(finite_field.function("ln", argument), finite_field.function("ln", base))
         return value if exponent is None else finite_field.power(value, exponent)
 
     def bare_argument(self, depth: int) -> Residue:
@@ -195,7 +199,7 @@ class _Reader:
         return value
 
     def argument(self, depth: int) -> Residue:
-        """Reads what a command takes: a group, or a single digit or letter."""
+        """Reads the argument of a command: a group, or a single digit or letter."""
         token = self.peek()
         if token in {"{", "("}:
             return self.inside(self.take(), depth)
@@ -206,7 +210,7 @@ class _Reader:
         raise UnknownImage
 
     def digit(self) -> Residue:
-        """Reads one digit, and leaves the number's others for the next argument: `\\frac12`, but `\\sqrt 13`."""
+        """Reads one digit and leaves the rest of the number for the next argument: `\\frac12`, but `\\sqrt 13`."""
         token = self.take()
         if self.tokens[self.at - 2] == "\\sqrt" or len(token) == 1:
             return finite_field.rational(Fraction(token))
@@ -230,9 +234,8 @@ class _Reader:
             return self.take()
         self.take()
         name = ""
-        while self.peek() != "}":
-            name += self.take()
-        self.take()
+        while (token := self.take()) != "}":
+            name += token
         return name
 
 
@@ -240,20 +243,8 @@ def _starts_factor(token: str) -> bool:
     return token[0].isalnum() or token[0] in ".({[" or (token[0] == "\\" and token not in _TIMES | _OVER)
 
 
-def _logarithm(argument: Residue, base: Residue) -> Residue:
-    return finite_field.divide(finite_field.function("ln", argument), finite_field.function("ln", base))
-
-
 def _natural(value: Residue) -> int:
     number = value.rational
     if number is None or number.denominator > 1 or not 0 <= number <= _LARGEST_FACTORIAL:
         raise UnknownImage
     return int(number)
-
-
-def _factorial(value: Residue) -> Residue:
-    return finite_field.rational(Fraction(factorial(_natural(value))))
-
-
-def _binomial(above: Residue, below: Residue) -> Residue:
-    return finite_field.rational(Fraction(comb(_natural(above), _natural(below))))

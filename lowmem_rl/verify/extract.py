@@ -1,9 +1,8 @@
-"""Finds the answer in a completion. Each function is linear in the text and returns None where there is none.
+"""Finds the answer in a completion. Each function is linear in the text and returns None if there is no answer.
 
-Covered: the last balanced `\\boxed{...}`, `#### n`, "answer is ...", also as a sum that ends in `= n`; a text that is
-nothing but mathematics; the last formula between math marks, or the last number behind it; the last words in bold.
-`<answer>` tags fall away.
-Not covered: judging whether two answers are equal (`equal.py`).
+Reads, in this order: the last balanced `\\boxed{...}`; `#### n`; "answer is ...", also a sum that ends in `= n`; a text
+that is only mathematics; the last formula between math marks, or the last number after it; the last words in bold.
+`<answer>` tags are removed. Whether two answers are equal is decided in `equal.py`.
 """
 
 import re
@@ -11,7 +10,7 @@ from collections.abc import Iterator
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 LONGEST_COMPLETION = 100_000
-"""Characters that are looked at, from the end: an answer further up than that is none."""
+"""Characters, counted from the end: an answer before them is not read."""
 
 _BOX_HEAD = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACE = re.compile(r"\\[{}\\]|[{}]")
@@ -26,10 +25,10 @@ _NUMBER = re.compile(
     r")",
     re.ASCII,
 )
-"""A number with its sign, also before a currency sign: `-$5` is not 5, but `10-5` ends in 5. U+2212 is a minus, too."""
+"""A number with its sign, also before a currency sign: `-$5` is not 5, but `10-5` ends in 5. U+2212 is also a minus."""
 _LONE_MINUS = re.compile(r"^(?:\\?\$)?[-−]\s+(?=[\d.\\$€£])")
 _IN_A_NAME = re.compile(r"(?<=[A-Za-z])\d+(?=[A-Za-z])", re.ASCII)
-"""A number that is part of a name, as in `AZYUK2A`."""
+"""A number inside a name, as in `AZYUK2A`."""
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
 _AND = re.compile(r"\s*,?\s+(?:and|or)\s+")
 _ANSWER_TAG = re.compile(r"</?answer>")
@@ -40,15 +39,15 @@ _NOT_PROSE = re.compile(
     r"\\(?:text|mathrm|mbox|textbf|begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+|\b(?:sqrt|sin|cos|tan|log|ln|pi|exp)\b"
 )
 _PROSE = re.compile(r"[A-Za-z]{2,}|[\u0400-\u1fff\u3040-\u9fff\uac00-\ud7af]")
-"""Words, and letters that no formula has: Cyrillic, Arabic, Chinese and so on."""
+"""Words, and letters that formulas do not use: Cyrillic, Arabic, Chinese and so on."""
 _BOLD = re.compile(r"\*\*([^*\n]{1,300})\*\*")
 _LONGEST_FORMULA = 320
 _TAIL = 3000
-"""Characters at the end in which a plain answer is looked for."""
+"""Characters at the end in which a plain answer is searched for."""
 
 
 def after_thinking(completion: str) -> str:
-    """Returns all that stands behind the last `</think>`: an answer inside the thoughts is not an answer."""
+    """Returns the text after the last `</think>`: an answer inside the thoughts does not count."""
     return completion.rpartition(THINK_CLOSE)[2]
 
 
@@ -59,28 +58,30 @@ def last_box(text: str) -> str | None:
 
 
 def strict_answer(completion: str) -> str | None:
-    """Returns the answer in the form that was asked for: the last box after the thoughts.
-
-    Thoughts that never end hide everything behind their opening.
-    """
+    """Returns the answer in the requested form: the last box after the thoughts. Unclosed thoughts hide every box."""
     text = after_thinking(completion)
     return None if THINK_OPEN in text else last_box(text[-LONGEST_COMPLETION:])
 
 
 def lenient_answer(completion: str) -> str | None:
-    """Returns the answer wherever it stands: box, `####`, "answer is", else the last number, else what is in bold.
+    """Returns the answer in any form: box, `####`, "answer is", else the last formula or number, else bold words.
 
-    Unended thoughts hide nothing here: a model that knows the answer but not the form gets its due.
+    Unclosed thoughts hide nothing here: a model that knows the answer but not the format is paid.
     """
     text = _without_answer_tags(after_thinking(completion)[-LONGEST_COMPLETION:])
-    for find in (last_box, _last_hashes, _last_answer_is, _only_mathematics, _last_formula_or_number, _last_bold):
-        if answer := find(text):
-            return answer
-    return None
+    return (
+        last_box(text)
+        or _last_match(_HASHES, text)
+        or _stated(_last_match(_ANSWER_IS, text))
+        or _only_mathematics(text)
+        or _last_formula_or_number(text)
+        or _last_match(_BOLD, text)  # `The function is **even**.`
+        or None
+    )
 
 
 def _balanced_boxes(text: str) -> list[tuple[int, int]]:
-    """Returns where the contents of all balanced boxes stand, in one pass over the braces.
+    """Returns the spans of the contents of all balanced boxes, in one pass over the braces.
 
     Spans, not texts: thousands of nested boxes would be copied thousands of times.
     """
@@ -96,48 +97,28 @@ def _balanced_boxes(text: str) -> list[tuple[int, int]]:
     return contents
 
 
-def _last_hashes(text: str) -> str | None:
-    return _last_match(_HASHES, text)
-
-
-def _last_answer_is(text: str) -> str | None:
-    found = _last_match(_ANSWER_IS, text)
-    return _stated(found) if found else None
+def _last_match(pattern: re.Pattern[str], text: str) -> str:
+    matches = pattern.findall(text)
+    return matches[-1].strip() if matches else ""
 
 
 def _only_mathematics(text: str) -> str | None:
-    """Returns a text without words: a formula that stands alone, as in `(1, 2)`; a sum is read by its last number."""
+    """Returns a text without words, as in `(1, 2)`. Of a sum the last number is read instead."""
     text = text.strip().rstrip(".,")
     return text if text and _is_formula(text) and "=" not in text and not _NUMBER.fullmatch(text) else None
 
 
 def _last_formula_or_number(text: str) -> str | None:
-    """Returns the last formula between math marks, or the last number where that stands behind it."""
+    """Returns the last formula between math marks, or the last number if that comes after it."""
     tail = text[-_TAIL:]
     formula = max(_formulas(tail), default=None)
-    number = _last_number(text)
-    if formula is None or (number and number in tail[formula[0] :]):
-        return number
-    return formula[1]
-
-
-def _last_number(text: str) -> str | None:
-    found = _NUMBER.findall(_IN_A_NAME.sub(" ", text))
-    return found[-1].rstrip(",") if found else None
-
-
-def _last_bold(text: str) -> str | None:
-    """Returns what a text without any number stresses last: `The function is **even**.`"""
-    return _last_match(_BOLD, text)
-
-
-def _last_match(pattern: re.Pattern[str], text: str) -> str | None:
-    matches = pattern.findall(text)
-    return matches[-1].strip() if matches else None
+    numbers = _NUMBER.findall(_IN_A_NAME.sub(" ", text))
+    number = numbers[-1].rstrip(",") if numbers else None
+    return number if formula is None or (number and number in tail[formula[0] :]) else formula[1]
 
 
 def _stated(text: str) -> str:
-    """Returns what the first sentence states: a formula, what stands behind `=`, the first number, or the text."""
+    """Returns what the first sentence states: a formula, the part after `=`, the first number, or the text."""
     sentence = _SENTENCE_END.split(text, maxsplit=1)[0].strip("* ")
     formulas = [formula for _, formula in _formulas(sentence)]
     listed = _AND.sub(", ", sentence.replace("$", ""))
@@ -156,7 +137,7 @@ def _stated(text: str) -> str:
 
 
 def _formulas(text: str) -> Iterator[tuple[int, str]]:
-    """Yields where each formula between math marks ends, and what it is; `$5 and $7` and `$5 + $7` are money."""
+    """Yields each formula between math marks with the position of its end; `$5 and $7` and `$5 + $7` are money."""
     for match in _FORMULA.finditer(text):
         formula = match[match.lastindex or 0].strip()
         if formula and formula[-1] not in "+-*/=,(" and _is_formula(formula):
@@ -168,7 +149,7 @@ def _is_formula(text: str) -> bool:
 
 
 def _without_answer_tags(text: str) -> str:
-    """Returns what the last `<answer>` holds, or the text without such tags where that is nothing."""
+    """Returns the content of the last `<answer>`, or the text without such tags if that is empty."""
     if "<answer>" not in text:
         return text
     inside = text.rpartition("<answer>")[2].partition("</answer>")[0]

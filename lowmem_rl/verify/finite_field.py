@@ -1,76 +1,57 @@
 """Numbers and variables as residues modulo a prime: exact equality without algebra.
 
 Rationals, variables, π, e, i and square roots map to residues by a ring homomorphism: variables, π and e go to fixed
-residues, √q to a root of q, which exists here for q = -1 and every prime q < 50. Equal expressions have equal images,
-so different images prove two expressions different; equal images prove them equal but for a chance of about
+residues, √q to a root of q, which exists for q = -1 and every prime q < 50. Equal expressions have equal images, so
+different images prove two expressions different; equal images prove them equal except with a probability of about
 degree / 2^61 (Schwartz-Zippel). Only residues are computed: 9^9^9 costs a few products.
 
-A function's value (`sin`, `ln`, a power that is no integer) is a residue of its own, the same for the same argument.
-Such an image is `opaque`: equal ones still prove equality, but different ones nothing, since sin² + cos² = 1. There an
-approximate value at one point tells what is clearly different.
+The value of a function (`sin`, `ln`, a power that is not an integer) is a residue of its own, the same for the same
+argument. Such an image is `opaque`: equal ones still prove equality, but different ones prove nothing, since
+sin² + cos² = 1. For these an approximate value at one point shows what is clearly different.
 """
 
 import cmath
 import math
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from hashlib import blake2b
+from typing import Any
 
 PRIME = 2305843009213245121
 """The largest prime below 2^61 that is 1 modulo 8 and has square roots of all primes below 50."""
 
 ROOTS = {
-    -1: 827023950881031126,
-    2: 320016498044624403,
-    3: 1116553044231032126,
-    5: 45140675686599530,
-    7: 980175392781082838,
-    11: 917301892121914325,
-    13: 1000194954522550514,
-    17: 1139758034311809714,
-    19: 191901901086679521,
-    23: 10487519397592379,
-    29: 404034219211850549,
-    31: 776784678838983769,
-    37: 1092741617497190973,
-    41: 1133369851258535870,
-    43: 423204227996188470,
-    47: 447766123485508835,
-}
+    -1: 827023950881031126, 2: 320016498044624403, 3: 1116553044231032126, 5: 45140675686599530,
+    7: 980175392781082838, 11: 917301892121914325, 13: 1000194954522550514, 17: 1139758034311809714,
+    19: 191901901086679521, 23: 10487519397592379, 29: 404034219211850549, 31: 776784678838983769,
+    37: 1092741617497190973, 41: 1133369851258535870, 43: 423204227996188470, 47: 447766123485508835,
+}  # fmt: skip
 
 MOST_BITS = 512
-"""Of a rational's numerator or denominator that is still kept beside its image."""
+"""Of a numerator or denominator: larger rationals are not kept next to their image."""
 
 _CLEARLY = 1e-6
-"""A difference that rounding cannot make, relative to the largest number on the way."""
+"""A difference that rounding cannot cause, relative to the largest intermediate value."""
 
-FUNCTIONS = {
-    "sin": cmath.sin,
-    "cos": cmath.cos,
-    "tan": cmath.tan,
-    "sec": lambda x: 1 / cmath.cos(x),
-    "csc": lambda x: 1 / cmath.sin(x),
-    "cot": lambda x: 1 / cmath.tan(x),
-    "arcsin": None,
-    "arccos": None,
-    "arctan": cmath.atan,
-    "sinh": cmath.sinh,
-    "cosh": cmath.cosh,
-    "tanh": cmath.tanh,
-    "ln": cmath.log,
-    "log": None,  # of base e or 10: in the eye of the reader
-}
+FUNCTIONS: dict[str, Callable[[complex], complex] | None] = {
+    "sin": cmath.sin, "cos": cmath.cos, "tan": cmath.tan, "sinh": cmath.sinh, "cosh": cmath.cosh, "tanh": cmath.tanh,
+    "sec": lambda x: 1 / cmath.cos(x), "csc": lambda x: 1 / cmath.sin(x), "cot": lambda x: 1 / cmath.tan(x),
+    "arcsin": None, "arccos": None, "arctan": cmath.atan, "ln": cmath.log,
+    "log": None,  # base e or 10: readers differ
+}  # fmt: skip
 _CONSTANTS = {"pi": math.pi, "e": math.e}
 
 
 class UnknownImage(Exception):
-    """The expression is outside of what the field can tell."""
+    """The field cannot represent the expression."""
 
 
 @dataclass(frozen=True, slots=True)
 class Approximation:
-    """A value at one point, and the largest magnitude on the way to it."""
+    """A value at one point, and the largest magnitude of the intermediate values."""
 
     value: complex
     largest: float
@@ -78,7 +59,7 @@ class Approximation:
 
 @dataclass(frozen=True, slots=True)
 class Residue:
-    """A residue; the rational it stands for where it is one of reasonable size; an approximation where there is one."""
+    """A residue; the rational it represents, if of reasonable size; an approximation, if there is one."""
 
     residue: int
     rational: Fraction | None = None
@@ -87,24 +68,25 @@ class Residue:
 
 
 def same_image(one: Residue, other: Residue) -> bool | None:
-    """Says whether two images are of the same value; None where they do not tell."""
+    """Returns whether two images have the same value; None if they do not decide it."""
     if one.rational is not None and other.rational is not None:
         return one.rational == other.rational
     if one.residue == other.residue:
         return True
-    # Whether 1.414214 may stand for an irrational number is another question than equality.
+    # Whether 1.414214 may be given for an irrational number is not decided by equality.
     if _may_be_rounded(one.rational) or _may_be_rounded(other.rational):
         return None
-    return False if not (one.opaque or other.opaque) or _clearly_apart(one, other) else None
+    return False if not (one.opaque or other.opaque) or _clearly_different(one, other) else None
 
 
 def rational(value: Fraction) -> Residue:
-    """Returns the image of a rational number."""
+    """Returns the image of a rational number. Raises `UnknownImage` if `PRIME` divides its denominator."""
     below = value.denominator % PRIME
     if not below:
         raise UnknownImage
     image = value.numerator % PRIME * pow(below, -1, PRIME) % PRIME
-    return Residue(image, value if _bits(value) <= MOST_BITS else None, _near_rational(value))
+    near = Approximation(complex(float(value)), abs(float(value))) if _bits(value) <= 300 else None
+    return Residue(image, _kept(value), near)
 
 
 def residue(number: int) -> Residue:
@@ -121,19 +103,25 @@ def symbol(name: str) -> Residue:
 
 
 def negate(value: Residue) -> Residue:
+    """Returns the image of a value with the other sign."""
     return multiply(rational(Fraction(-1)), value)
 
 
 def add(left: Residue, right: Residue) -> Residue:
-    exact = left.rational + right.rational if left.rational is not None and right.rational is not None else None
-    near = _near(left.near.value + right.near.value, left, right) if left.near and right.near else None
-    return Residue((left.residue + right.residue) % PRIME, _kept(exact), near, left.opaque or right.opaque)
+    """Returns the image of a sum."""
+    return _combined(operator.add, left, right)
 
 
 def multiply(left: Residue, right: Residue) -> Residue:
-    exact = left.rational * right.rational if left.rational is not None and right.rational is not None else None
-    near = _near(left.near.value * right.near.value, left, right) if left.near and right.near else None
-    return Residue(left.residue * right.residue % PRIME, _kept(exact), near, left.opaque or right.opaque)
+    """Returns the image of a product."""
+    return _combined(operator.mul, left, right)
+
+
+def _combined(combine: Callable[[Any, Any], Any], left: Residue, right: Residue) -> Residue:
+    exact = combine(left.rational, right.rational) if left.rational is not None and right.rational is not None else None
+    near = _near(combine(left.near.value, right.near.value), left, right) if left.near and right.near else None
+    residue = combine(left.residue, right.residue) % PRIME
+    return Residue(residue, _kept(exact), near, left.opaque or right.opaque)
 
 
 def divide(left: Residue, right: Residue) -> Residue:
@@ -148,7 +136,7 @@ def divide(left: Residue, right: Residue) -> Residue:
 
 
 def power(base: Residue, exponent: Residue) -> Residue:
-    """Returns a power: exact for an integer or a half, a residue of its own for any other exponent."""
+    """Returns a power: exact for an integer or a half, else opaque. Raises `UnknownImage` for 0^0 and 1/0."""
     number = exponent.rational
     if number is None or number.denominator > 2 or abs(number) > PRIME:
         return _opaque_power(base, exponent)
@@ -162,7 +150,7 @@ def power(base: Residue, exponent: Residue) -> Residue:
 
 
 def root(value: Residue) -> Residue:
-    """Returns the square root: of a rational a/b as √(ab)/b, prime by prime; else a residue of its own."""
+    """Returns the square root: of a rational a/b as √(ab)/b, prime by prime; else an opaque residue."""
     number = value.rational
     parts = None if number is None else _square_and_rest(abs(number.numerator) * number.denominator)
     if number is None or parts is None:
@@ -176,11 +164,12 @@ def root(value: Residue) -> Residue:
 
 
 def function(name: str, argument: Residue) -> Residue:
-    """Returns a function's value: a residue of its own, and an approximation where name and branch are beyond doubt."""
+    """Returns a function's value: an opaque residue, with an approximation if name and branch are unambiguous."""
     compute, near = FUNCTIONS[name], None
-    if compute and argument.near and _is_tame(name, argument.near.value):
-        with_value = _computed(compute, argument.near.value)
-        near = _near(with_value, argument) if with_value is not None else None
+    # Below 50 rounding stays small; the logarithm of other than positive numbers has branches.
+    if compute and argument.near and abs(value := argument.near.value) < 50:
+        found = _computed(compute, value) if name != "ln" or (value.imag == 0 and value.real > _CLEARLY) else None
+        near = _near(found, argument) if found is not None else None
     return Residue(_hashed(name, argument.residue), None, near, opaque=True)
 
 
@@ -198,20 +187,15 @@ def _near_power(base: Residue, exponent: Residue) -> Approximation | None:
     if abs(by) > 200 or not (is_integer or (value.imag == 0 and value.real > 0)) or not value:
         return None
     found = _computed(lambda x: x**by, value)
-    return None if found is None or _is_unsure(base.near) else _near(found, base, exponent)
+    is_unsure = abs(value) < _CLEARLY * base.near.largest
+    return None if found is None or is_unsure else _near(found, base, exponent)
 
 
-def _computed(compute: object, value: complex) -> complex | None:
+def _computed(compute: Callable[[complex], complex], value: complex) -> complex | None:
     try:
-        found = compute(value)  # type: ignore[operator]
+        return complex(compute(value))
     except (OverflowError, ZeroDivisionError, ValueError):
         return None
-    return complex(found)
-
-
-def _is_tame(name: str, value: complex) -> bool:
-    """Says whether rounding stays small in a function's value, and its branch is the only one."""
-    return abs(value) < 50 and (name != "ln" or (value.imag == 0 and value.real > _CLEARLY))
 
 
 def _near(value: complex, *parts: Residue) -> Approximation | None:
@@ -219,24 +203,14 @@ def _near(value: complex, *parts: Residue) -> Approximation | None:
     return Approximation(value, largest) if largest < 1e100 else None
 
 
-def _is_unsure(near: Approximation) -> bool:
-    return abs(near.value) < _CLEARLY * near.largest
-
-
-def _near_rational(value: Fraction) -> Approximation | None:
-    if _bits(value) > 300:
-        return None
-    return Approximation(complex(float(value)), abs(float(value)))
-
-
-def _clearly_apart(one: Residue, other: Residue) -> bool:
+def _clearly_different(one: Residue, other: Residue) -> bool:
     if one.near is None or other.near is None:
         return False
     return abs(one.near.value - other.near.value) > _CLEARLY * max(one.near.largest, other.near.largest)
 
 
 def _may_be_rounded(value: Fraction | None) -> bool:
-    """Says whether a rational is a decimal of four places or more."""
+    """Returns whether a rational is a decimal of four places or more."""
     return value is not None and value.denominator > 1000 and pow(10, MOST_BITS, value.denominator) == 0
 
 
@@ -249,7 +223,7 @@ def _bits(value: Fraction) -> int:
 
 
 def _square_and_rest(number: int) -> tuple[int, list[int]] | None:
-    """Returns s and the primes p with number = s²·Πp, None where a large prime is left over."""
+    """Returns s and the primes p with number = s²·Πp, or None if a large prime is left over."""
     outside, primes = 1, []
     for prime in (q for q in ROOTS if q > 0):
         times = 0

@@ -1,6 +1,6 @@
-"""An answer without what carries no meaning: math marks, spacing, wrappers; its signs and its unit set apart.
+"""Normalizes an answer: removes math marks, spacing and wrappers, and splits off its signs and its unit.
 
-Each pass is one substitution over a capped text. Nothing is evaluated.
+Each pass is one substitution over a text of limited length. Nothing is evaluated.
 """
 
 import re
@@ -11,24 +11,15 @@ LONGEST_ANSWER = 500
 """Characters; a longer answer equals nothing."""
 
 TEXT = "\x1f"
-"""Stands where a `\\text{...}` began: a single letter behind it is a unit, not a variable."""
+"""Marks the start of a `\\text{...}`: a single letter after it is a unit, not a variable."""
 
 _LIKE_ASCII = str.maketrans(
     dict.fromkeys("−–—‐‑﹣－", "-")
     | dict.fromkeys("\u00a0\u2002\u2003\u2007\u2009\u200a\u202f\u205f", " ")
     | dict.fromkeys("\u200b\u2060\ufeff", "")
-    | {
-        "×": "\\times ",
-        "⋅": "\\cdot ",
-        "·": "\\cdot ",
-        "÷": "/",
-        "⁄": "/",
-        "∞": "\\infty ",
-        "π": "\\pi ",
-        "√": "\\sqrt ",
-    }
+    | {"×": "\\times ", "⋅": "\\cdot ", "·": "\\cdot ", "÷": "/", "⁄": "/", "∞": "\\infty ", "π": "\\pi "}
+    | {"√": "\\sqrt ", "∅": "\\emptyset ", "≈": "\\approx ", "º": "°", "“": '"', "”": '"'}
     | {"²": "^2", "³": "^3", "±": "\\pm ", "∪": "\\cup ", "∈": "\\in ", "≤": "\\le ", "≥": "\\ge ", "≠": "\\ne "}
-    | {"∅": "\\emptyset ", "≈": "\\approx ", "º": "°", "“": '"', "”": '"'}
 )
 _WHOLE = [
     re.compile(pattern, re.DOTALL)
@@ -38,6 +29,7 @@ _MATH = re.compile(r"(?<!\\)\$")
 _NOISE = re.compile(
     r"(?<!\\)\\(?:[,;:! ]|(?:left|right|bigl?|bigr?|Bigl?|Bigr?|displaystyle|limits|quad|qquad|,)(?![A-Za-z]))|\n|~"
 )
+_SPACES = {"\\ ", "\n", "~", "\\quad", "\\qquad"}
 _WRAPPERS = re.compile(r"\\(?:text|mathrm|mathbf|textbf|textit|textnormal|mbox|operatorname|mathit)\s*\{([^{}]*)\}")
 _EMPTY_SET = re.compile(r"\\varnothing(?![A-Za-z])")
 _FRACTIONS = re.compile(r"\\[dtc]frac(?![A-Za-z])")
@@ -48,20 +40,14 @@ _SIGN = re.compile(r"\\?[$%]|[€£¢¥₹°]")
 _AND = re.compile(r"\s*,?\s*(?:\x1f\s*)?\b(?:and|or)\b\s*(?:\x1f\s*)?")
 
 _MEASURES = {
-    **dict.fromkeys(("millimeter", "millimetre"), "mm"),
-    **dict.fromkeys(("centimeter", "centimetre"), "cm"),
-    **dict.fromkeys(("kilometer", "kilometre"), "km"),
-    **dict.fromkeys(("meter", "metre"), "m"),
-    **dict.fromkeys(("inch", "inche"), "in"),
-    **dict.fromkeys(("foot", "feet"), "ft"),
-    **dict.fromkeys(("hour", "hr"), "h"),
-    **dict.fromkeys(("minute",), "min"),
-    **dict.fromkeys(("second", "sec"), "s"),
-    **dict.fromkeys(("pound", "lb"), "lb"),
-    **dict.fromkeys(("gram", "gm"), "g"),
-    **dict.fromkeys(("kilogram", "kilo"), "kg"),
-    **dict.fromkeys(("liter", "litre"), "l"),
-}
+    name: short
+    for short, names in {
+        "mm": "millimeter millimetre", "cm": "centimeter centimetre", "m": "meter metre", "km": "kilometer kilometre",
+        "in": "inch inche", "ft": "foot feet", "h": "hour hr", "min": "minute", "s": "second sec",
+        "g": "gram gm", "kg": "kilogram kilo", "lb": "pound lb", "l": "liter litre",
+    }.items()
+    for name in names.split()
+}  # fmt: skip
 _SHORT = (
     r"mm|cm|dm|km|mi|ft|in|yd|kg|mg|lbs?|oz|ml|mL|hrs?|min|sec|ms|mph|kph|rpm|Hz|kW|kWh|GB|MB|gal|qt|pt|sq|cu"
     r"|(?i:[ap]\.?m)"
@@ -80,12 +66,12 @@ _NO_UNIT = re.compile(
     r"|cents?)\b",
     re.IGNORECASE,
 )
-"""Words that change a number, or say that it is not the answer."""
+"""Words that change a number, or mean that it is not the answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class NormalizedAnswer:
-    """An answer's text in normal form, the signs that stood in it (`$`, `%`, `°`), and its unit or ""."""
+    """An answer's text in normal form, the signs it had (`$`, `%`, `°`), and its unit or ""."""
 
     text: str
     signs: frozenset[str]
@@ -94,7 +80,7 @@ class NormalizedAnswer:
 
 @lru_cache(maxsize=4096)
 def normal_form(answer: str) -> NormalizedAnswer | None:
-    """Returns the answer's normal form, None where nothing is left of it or it is too long."""
+    """Returns the answer's normal form, or None if nothing is left of it or it is too long."""
     if len(answer) > LONGEST_ANSWER:
         return None
     text = _plain(_unwrapped(answer if answer.isascii() else answer.translate(_LIKE_ASCII)))
@@ -108,7 +94,7 @@ def normal_form(answer: str) -> NormalizedAnswer | None:
 
 
 def _unwrapped(text: str) -> str:
-    """Returns what a pair of marks around the whole answer holds; four pairs deep are enough."""
+    """Returns the answer without the pairs of marks around all of it, at most four."""
     if "$" in text and len(_MATH.findall(text)) % 2 == 0:  # an odd number of dollars is money
         text = _MATH.sub("", text)
     for _ in range(4):
@@ -123,7 +109,7 @@ def _unwrapped(text: str) -> str:
 
 
 def _balanced(text: str) -> bool:
-    """Says whether no bracket closes before it opens: `(1)+(2)` is not one pair around `1)+(2`."""
+    """Returns whether no bracket closes before it opens: `(1)+(2)` is not one pair around `1)+(2`."""
     depth = 0
     for character in text:
         depth += (character in "{(") - (character in ")}")
@@ -135,19 +121,16 @@ def _balanced(text: str) -> bool:
 def _plain(text: str) -> str:
     if "\\" in text or "{" in text or "~" in text or "\n" in text:
         text = _WRAPPERS.sub(rf" {TEXT}\1", text.replace("{,}", ",").replace("{ , }", ","))
-        text = _FRACTIONS.sub(r"\\frac", _NOISE.sub(_space_or_nothing, text))
+        text = _NOISE.sub(lambda match: " " if match[0] in _SPACES else "", text)
+        text = _FRACTIONS.sub(r"\\frac", text)
         text = _EMPTY_SET.sub(r"\\emptyset", _DEGREES.sub("°", text))
     if not text.isalpha() and any(name in text for name in ("percent", "pct", "dollar", "cent", "degree")):
         text = _NAMED_SIGN.sub(lambda match: _SIGN_OF.get(match[1][0], "%") if match[1][:2] != "de" else "°", text)
     return _AND.sub(", ", text) if " or" in text or "and" in text or f"{TEXT}or" in text else text
 
 
-def _space_or_nothing(match: re.Match[str]) -> str:
-    return " " if match[0] in {"\\ ", "\n", "~", "\\quad", "\\qquad"} else ""
-
-
 def _without_unit(text: str) -> tuple[str, str]:
-    """Returns the text in front of a unit, and the unit in short: `centimeters` is `cm`, `square feet` is `ft^2`."""
+    """Returns the text before a unit, and the unit's short name: `centimeters` is `cm`, `square feet` is `ft^2`."""
     unit = None if text[-1:].isdigit() and "^" not in text else _UNIT.search(text)
     if unit is None or _NO_UNIT.search(unit[0]):
         return text, ""

@@ -1,4 +1,4 @@
-"""Numbers as people write them, read as exact fractions."""
+"""Reads numbers in the forms that people write as exact fractions."""
 
 import re
 from fractions import Fraction
@@ -34,7 +34,7 @@ def as_number(text: str) -> Fraction | None:
 
 
 def as_one_number(text: str) -> Fraction | None:
-    """Reads a text that is first of all a list as one number: `32, 349` and `1000,99`."""
+    """Reads a text that could also be a list as one number: `32, 349` and `1000,99`. Returns None for any other."""
     match = _ONE_NUMBER.fullmatch(text)
     if match is None:
         return None
@@ -52,7 +52,7 @@ def _decimal(sign: str, whole: str, places: str) -> Fraction | None:
 
 
 def _repeating(sign: str, whole: str, places: str, period: str) -> Fraction:
-    """Returns 0.1666... of `0.1\\overline{6}`: (16 - 1) / 90."""
+    """Returns 0.1666... for `0.1\\overline{6}`: (16 - 1) / 90."""
     above = int(whole + places + period) - int(whole + places or "0")
     value = Fraction(above, 10 ** len(places) * (10 ** len(period) - 1))
     return -value if sign == "-" else value
@@ -63,21 +63,19 @@ def _plain_quotient(text: str) -> Fraction | None:
     if match is None:
         return None
     sign, whole, numerator, sign_below, denominator = match.groups()
-    return _mixed(sign, whole, _int(numerator), _int(denominator) * (-1 if sign_below == "-" else 1))
+    return _mixed(sign, whole, int(_digits(numerator)), int(_digits(sign_below + denominator)))
 
 
 def _latex_quotient(match: re.Match[str]) -> Fraction | None:
     sign, whole, sign_above, above, digit_above, sign_below, below, digit_below = match.groups()
-    numerator, denominator = _exact(above or digit_above), _exact(below or digit_below)
     if whole and (sign_above or sign_below):
         return None
-    return _mixed(
-        sign, whole, -numerator if sign_above == "-" else numerator, -denominator if sign_below == "-" else denominator
-    )
+    numerator, denominator = (sign_above or "") + (above or digit_above), (sign_below or "") + (below or digit_below)
+    return _mixed(sign, whole, Fraction(_digits(numerator)), Fraction(_digits(denominator)))
 
 
 def _mixed(sign: str, whole: str | None, numerator: Fraction | int, denominator: Fraction | int) -> Fraction | None:
-    """Returns the quotient, with a whole number in front of it added: only proper fractions make a mixed number."""
+    """Returns the quotient, plus the whole number before it: only proper fractions make a mixed number."""
     if not denominator or (whole is not None and not 0 <= numerator < denominator):
         return None
     value = Fraction(numerator, denominator)
@@ -85,13 +83,5 @@ def _mixed(sign: str, whole: str | None, numerator: Fraction | int, denominator:
     return -value if sign == "-" else value
 
 
-def _exact(text: str) -> Fraction | int:
-    return Fraction(_digits(text)) if "." in text else _int(text)
-
-
 def _digits(text: str) -> str:
     return text.replace(",", "").replace(" ", "")
-
-
-def _int(text: str) -> int:
-    return int(_digits(text))

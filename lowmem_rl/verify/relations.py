@@ -1,8 +1,8 @@
 """Are two equations, or two inequalities, the same: solved for a variable, in the field.
 
-The difference f of a relation's sides that is linear in a variable v has one root in v. Where the other relation's
-difference is not zero there, the two differ; where it is linear in v and zero there, they are the same. Relations that
-are linear in no variable are left to algebra.
+If the difference of a relation's sides is linear in a variable v, it has one root in v. If the other relation's
+difference is not zero there, the two differ; if it is linear in v and zero there, they are the same. Relations that are
+not linear in any variable are left to symbolic algebra.
 """
 
 import re
@@ -21,8 +21,8 @@ _FUNCTION_OF = re.compile(r"[A-Za-z]\s*\(")
 
 
 @dataclass(frozen=True, slots=True)
-class Relation:
-    """`left - right` compared with 0: -1 for below, 0 for equal, 1 for above; strictly or not."""
+class _Relation:
+    """`left - right` compared with 0: direction -1 for below, 0 for equal, 1 for above; strict or not."""
 
     left: str
     right: str
@@ -30,42 +30,41 @@ class Relation:
     strict: bool
 
     def at(self, variable: str, residue: int) -> Residue | None:
-        """Returns the image of `left - right` with a residue in a variable's place."""
+        """Returns the image of `left - right` with a residue for a variable."""
         left, right = image_of(self.left, (variable, residue)), image_of(self.right, (variable, residue))
         return None if left is None or right is None else finite_field.add(left, finite_field.negate(right))
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class _Line:
     """A difference that is linear in a variable: its slope and its root."""
 
     slope: Residue
     root: int
 
 
-def read_relation(text: str) -> Relation | None:
-    """Returns the relation that a text is, None where it has another number of relation signs than one."""
+def _read_relation(text: str) -> _Relation | None:
+    """Returns a text as a relation, or None if it does not have exactly one relation sign."""
     found = list(_RELATION.finditer(text))
     if len(found) != 1 or _FUNCTION_OF.match(text):
         return None
     sign = found[0][0]
     left, right = text[: found[0].start()], text[found[0].end() :]
-    return Relation(left, right, _DIRECTION.get(sign, 1), sign in _STRICT)
+    return _Relation(left, right, _DIRECTION.get(sign, 1), sign in _STRICT)
 
 
 def same_relation(given: str, gold: str) -> bool | None:
-    """Says whether two relations are the same; None where it takes algebra to tell."""
-    one, other = read_relation(given), read_relation(gold)
+    """Returns whether two relations are the same; None if that takes symbolic algebra."""
+    one, other = _read_relation(given), _read_relation(gold)
     if one is None or other is None or bool(one.direction) != bool(other.direction):
         return None
     for variable in variables(other.left) + variables(other.right):
-        line = _line(other, variable)
-        if line is not None:
+        if line := _line(other, variable):
             return _same_at(line, variable, one, other)
     return None
 
 
-def _same_at(line: Line, variable: str, one: Relation, other: Relation) -> bool | None:
+def _same_at(line: _Line, variable: str, one: _Relation, other: _Relation) -> bool | None:
     there, same_line = one.at(variable, line.root), _line(one, variable)
     if there is None or there.opaque:
         return None
@@ -81,13 +80,12 @@ def _same_at(line: Line, variable: str, one: Relation, other: Relation) -> bool 
     return (slopes[0] * other.direction > 0) == (slopes[1] * one.direction > 0)
 
 
-def _line(relation: Relation, variable: str) -> Line | None:
-    """Returns the relation's difference as a line in a variable, None where three points do not lie on one."""
-    values = [relation.at(variable, residue) for residue in (0, 1, _ANYWHERE)]
-    zero, one, far = values
+def _line(relation: _Relation, variable: str) -> _Line | None:
+    """Returns the relation's difference as a line in a variable, or None if three points are not on one line."""
+    zero, one, far = (relation.at(variable, residue) for residue in (0, 1, _ANYWHERE))
     if zero is None or one is None or far is None or zero.opaque or one.opaque or far.opaque:
         return None
     slope = finite_field.add(one, finite_field.negate(zero))
     if not slope.residue or (far.residue - zero.residue - _ANYWHERE * slope.residue) % PRIME:
         return None
-    return Line(slope, -zero.residue * pow(slope.residue, -1, PRIME) % PRIME)
+    return _Line(slope, -zero.residue * pow(slope.residue, -1, PRIME) % PRIME)

@@ -1,6 +1,6 @@
-"""What an answer in normal form says: a number, a sequence, a word, or an expression; and when two are the same.
+"""The meaning of an answer in normal form (a number, a sequence, a word, an expression), and when two are equal.
 
-Equality here has three values: True, False, and None where it takes more than this to tell.
+Equality has three values here: True, False, and None if this module cannot decide it.
 """
 
 import re
@@ -16,7 +16,7 @@ from lowmem_rl.verify.number_text import as_number
 
 @dataclass(frozen=True, slots=True)
 class Bracketed:
-    """Values between brackets: `()`, `[]`, `(]`, `[)`, `{}`, "" without any, `matrix`, `row` of one, or `union`."""
+    """Values in brackets: `()`, `[]`, `(]`, `[)`, `{}`, "" for none, `matrix`, a `row` of it, or `union`."""
 
     brackets: str
     items: "tuple[Value, ...]"
@@ -24,7 +24,7 @@ class Bracketed:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A text that is no mathematics, in lower case without spaces; also a number with its base, and an infinity."""
+    """A text that is not mathematics, in lower case without spaces; also a number with its base, and infinity."""
 
     text: str
 
@@ -58,35 +58,14 @@ _SHORT_WORDS = re.compile("not?|yes|odd|even|day|all|dne|[ap]m|an|is|of|to|in|if
 _DOTTED = re.compile(r"\b[A-Za-z]\.\s?[A-Za-z]\b")
 _UNION = re.compile(r"\\cup|(?<=[\])}])\s*U\s*(?=[\[({\\])")
 _IMPROPER = re.compile(r"[-+]?\d+\s+\d+\s*/\s*\d+")
-"""`1 3/2`: no mixed number, and no product either."""
+"""`1 3/2` is neither a mixed number nor a product."""
 _COLON = re.compile(r"[\d.]+(?:\s*:\s*[\d.]+)+")
+_RELATION_SIGNS = ("=", "<", ">", "\\le", "\\ge", "\\ne")
 
 
 @lru_cache(maxsize=4096)
-def value_of(text: str) -> Value:
-    """Returns what a text in normal form says."""
-    return _value(text, 0)
-
-
-def same_value(given: Value, gold: Value) -> bool | None:
-    """Says whether two values are the same; None where it is not known here."""
-    if isinstance(given, Fraction) and isinstance(gold, Fraction):
-        return given == gold
-    if isinstance(given, Word) or isinstance(gold, Word):
-        return _same_word(given, gold)
-    if isinstance(given, Bracketed) and isinstance(gold, Bracketed):
-        return _same_items(given, gold)
-    if isinstance(given, Bracketed) or isinstance(gold, Bracketed):
-        # A list is no number; but ±3 is a list, and a matrix may be written as a sum.
-        return False if isinstance(given, Fraction) or isinstance(gold, Fraction) else None
-    return same_expression(_text(given), _text(gold))
-
-
-def _text(value: Fraction | Expression) -> str:
-    return value.text if isinstance(value, Expression) else f"({value.numerator})/({value.denominator})"
-
-
-def _value(text: str, depth: int) -> Value:
+def value_of(text: str, depth: int = 0) -> Value:
+    """Returns the meaning of a text in normal form that is inside `depth` brackets."""
     text = text.strip()
     if (number := as_number(text)) is not None:
         return number
@@ -97,34 +76,43 @@ def _value(text: str, depth: int) -> Value:
     return _word(text) or Expression(text)
 
 
+def same_value(given: Value, gold: Value) -> bool | None:
+    """Returns whether two values are equal; None if that is not known here."""
+    if isinstance(given, Fraction) and isinstance(gold, Fraction):
+        return given == gold
+    if isinstance(given, Word) or isinstance(gold, Word):
+        return _same_word(given, gold)
+    if isinstance(given, Bracketed) and isinstance(gold, Bracketed):
+        return _same_items(given, gold)
+    if isinstance(given, Bracketed) or isinstance(gold, Bracketed):
+        # A list is not a number; but ±3 is a list, and a matrix may be written as a sum.
+        return False if isinstance(given, Fraction) or isinstance(gold, Fraction) else None
+    return same_expression(_formula(given), _formula(gold))
+
+
+def _formula(value: Fraction | Expression) -> str:
+    return value.text if isinstance(value, Expression) else f"({value.numerator})/({value.denominator})"
+
+
 def _word(text: str) -> Word | None:
-    """Returns a text as a word where it is one: mathematics has neither long runs of letters nor clock times."""
+    """Returns a text as a word, or None for mathematics, which has neither long runs of letters nor clock times."""
     if based := _BASED.fullmatch(text):
         return Word(f"{based[1]}_{based[2]}".lower())
     if choice := _CHOICE.fullmatch(text):
         return Word(choice[1]) if len(text) > 1 else None
-    if (
-        _COLON.fullmatch(text)
-        or _IMPROPER.fullmatch(text)
-        or _DOTTED.search(text)
-        or any(_is_word(run) for run in _letters(text))
-    ):
+    is_time = _COLON.fullmatch(text) or _IMPROPER.fullmatch(text) or _DOTTED.search(text)
+    if is_time or any(_is_word(run.lower()) for run in _LETTERS.findall(_COMMAND.sub(" ", text))):
         return Word(re.sub(r"[\s.\"']", "", text).casefold())
     return None
 
 
-def _letters(text: str) -> list[str]:
-    return _LETTERS.findall(_COMMAND.sub(" ", text))
-
-
 def _is_word(run: str) -> bool:
-    run = run.lower()
     return (len(run) > 3 or "'" in run or _SHORT_WORDS.fullmatch(run) is not None) and not _NAMES.fullmatch(run)
 
 
 def _same_word(given: Value, gold: Value) -> bool:
-    """Words are equal by their letters; a choice also by its letter alone, a number in a base also without the base."""
-    one, other = (_spelled(value) for value in (given, gold))
+    """Words are equal if their letters are; a gold number with a base is also equal to the number without it."""
+    one, other = _spelled(given), _spelled(gold)
     return one == other or (isinstance(gold, Word) and "_" in other and one == other.partition("_")[0])
 
 
@@ -137,31 +125,23 @@ def _spelled(value: Value) -> str:
 
 
 def _items(text: str, depth: int) -> Value | None:
-    """Returns the sequence that a text is, the value itself where one pair of brackets holds one value, or None."""
+    """Returns the sequence that a text is, the value itself if one pair of brackets holds one value, or None."""
     if "\\begin" in text:
         return _matrix(text, depth)
     if "\\cup" in text or "U" in text:
         return _union(text, depth)
-    pieces = _split(text)
-    if pieces is None:
-        return None
-    brackets, parts = pieces
-    if len(parts) > _MOST_ITEMS or not all(part.strip() for part in parts):
+    brackets, parts = _split(text) or ("", [])
+    if not 0 < len(parts) <= _MOST_ITEMS or not all(part.strip() for part in parts):
         return None
     if len(parts) == 1:
-        return _value(parts[0], depth + 1) if brackets in {"()", "{}", "[]"} else None
-    if not brackets and _relations(parts):
-        return None
-    return Bracketed(brackets, tuple(_value(part, depth + 1) for part in parts))
-
-
-def _relations(parts: Sequence[str]) -> bool:
-    """Says whether the parts are assignments, such as `x = 1, y = 2`: their names matter."""
-    return any(mark in part for part in parts for mark in ("=", "<", ">", "\\le", "\\ge", "\\ne"))
+        return value_of(parts[0], depth + 1) if brackets in {"()", "{}", "[]"} else None
+    if not brackets and any(sign in part for part in parts for sign in _RELATION_SIGNS):
+        return None  # assignments, such as `x = 1, y = 2`: their names matter
+    return Bracketed(brackets, tuple(value_of(part, depth + 1) for part in parts))
 
 
 def _split(text: str) -> tuple[str, list[str]] | None:
-    """Returns the brackets around the whole text and the parts between its commas; None where there is neither."""
+    """Returns the brackets around the whole text and the parts between its commas; None if there is neither."""
     scan = _scan(text)
     if scan is None:
         return None
@@ -176,7 +156,7 @@ def _split(text: str) -> tuple[str, list[str]] | None:
 
 
 def _scan(text: str) -> tuple[int, list[tuple[int, int]]] | None:
-    """Returns where the pair that opens the text ends, or 0, and each comma with its depth; None for broken pairs.
+    """Returns the end of the pair that opens the text, or 0, and each comma with its depth; None for broken pairs.
 
     A half-open interval's brackets differ, so any closing bracket closes any opening one.
     """
@@ -197,7 +177,7 @@ def _scan(text: str) -> tuple[int, list[tuple[int, int]]] | None:
 
 
 def _cut(text: str, cuts: list[int]) -> list[str]:
-    """Returns the parts between the cuts: at commas before a space alone, where the others group digits."""
+    """Returns the parts between the cuts: only at commas before a space if the others group digits."""
     parts = _between(text, cuts)
     if len(parts) < 3 or ", " not in text:
         return parts
@@ -207,23 +187,20 @@ def _cut(text: str, cuts: list[int]) -> list[str]:
 
 
 def _between(text: str, cuts: Sequence[int]) -> list[str]:
-    edges = [-1, *cuts, len(text)]
-    return [text[start + 1 : end] for start, end in pairwise(edges)]
+    return [text[start + 1 : end] for start, end in pairwise([-1, *cuts, len(text)])]
 
 
 def _matrix(text: str, depth: int) -> Bracketed | None:
     match = _MATRIX.fullmatch(text)
     if match is None or "\\begin" in match[2]:
         return None
-    rows = [row for row in match[2].split("\\\\") if row.strip()]
-    return Bracketed(
-        "matrix", tuple(Bracketed("row", tuple(_value(c, depth + 1) for c in row.split("&"))) for row in rows)
-    )
+    rows = [row.split("&") for row in match[2].split("\\\\") if row.strip()]
+    return Bracketed("matrix", tuple(Bracketed("row", tuple(value_of(c, depth + 1) for c in row)) for row in rows))
 
 
 def _union(text: str, depth: int) -> Bracketed | None:
     parts = _UNION.split(text)
-    values = [_value(part, depth + 1) for part in parts] if 1 < len(parts) <= _MOST_ITEMS else []
+    values = [value_of(part, depth + 1) for part in parts] if 1 < len(parts) <= _MOST_ITEMS else []
     return Bracketed("union", tuple(values)) if values and all(isinstance(v, Bracketed) for v in values) else None
 
 
@@ -238,19 +215,12 @@ def _same_items(given: Bracketed, gold: Bracketed) -> bool | None:
         return _same_in_any_order(given.items, gold.items)
     if kinds[0] != kinds[1] and "" not in kinds and (len(gold.items) == 2 or "{}" in kinds):
         return False
-    return _same_in_order(given.items, gold.items)
-
-
-def _same_in_order(given: Sequence[Value], gold: Sequence[Value]) -> bool | None:
-    if len(given) != len(gold):
-        return False
-    return _all(same_value(one, other) for one, other in zip(given, gold, strict=True))
+    return _all(map(same_value, given.items, gold.items)) if len(given.items) == len(gold.items) else False
 
 
 def _same_in_any_order(given: Sequence[Value], gold: Sequence[Value]) -> bool | None:
-    """Says whether two collections hold the same values; one that is repeated counts once."""
-    both_ways = [_is_among(value, gold) for value in given] + [_is_among(value, given) for value in gold]
-    return _all(both_ways)
+    """Returns whether two collections hold the same values; a repeated one counts once."""
+    return _all([_is_among(value, gold) for value in given] + [_is_among(value, given) for value in gold])
 
 
 def _is_among(value: Value, others: Sequence[Value]) -> bool | None:
