@@ -29,7 +29,7 @@ from typing import Any
 
 from lowmem_rl.engine.policy import cache_dir
 from lowmem_rl.models.lookup import TINY, TINY_DIRECTORY
-from lowmem_rl.rewards.length import cosine_score, overlong_fine
+from lowmem_rl.rewards.length import cosine_score, overlong_penalty
 from lowmem_rl.rewards.reward_registry import REWARDS, load_reward
 from lowmem_rl.stats import Interval, wilson
 from lowmem_rl.storage.run_dir import Row, RunDir, read_json, read_rows
@@ -80,7 +80,7 @@ def is_right(item: Row) -> float:
 
 def fine(item: Row) -> float:
     """Scores as soft_overlong does, to a token: an evaluation leaves out all rewards that need the model."""
-    return overlong_fine(item["tokens"], SEQUENCE_LIMIT)
+    return overlong_penalty(item["tokens"], SEQUENCE_LIMIT)
 
 
 def cosine(item: Row) -> float:

@@ -1,7 +1,7 @@
-"""Completions judged by hand: what a person would call right or wrong, in forms that answer checkers differ on.
+"""Completions labeled by hand as right or wrong, in forms on which answer checkers differ.
 
-Each row is (gold answer, completion, is it right). The verdicts follow from mathematics and from the choices
-stated in `rewards/verify/verdict.py`; rows on which reasonable graders differ are left out.
+Each row is (gold answer, completion, is it right). The labels follow from mathematics and from the choices in
+`lowmem_rl/verify/api.py`; rows on which reasonable checkers differ are left out.
 """
 
 CASES: tuple[tuple[str, str, bool], ...] = (

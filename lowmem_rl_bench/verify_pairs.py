@@ -1,6 +1,6 @@
-"""Generated answers whose right verdict is known: pairs of spellings of rationals, near-misses, and the fixed mix.
+"""Generated answers with known verdicts: pairs of spellings of rationals, near misses, and the fixed mix.
 
-Everything comes from a seed, so a record can be made again.
+Everything follows from a seed, so a record can be repeated.
 """
 
 import random
@@ -11,7 +11,7 @@ from fractions import Fraction
 
 @dataclass(frozen=True, slots=True)
 class AnswerPair:
-    """A given answer, the gold one, whether they are equal, and which kind of pair this is."""
+    """A given answer, the gold one, whether they are equal, and the kind of pair."""
 
     given: str
     gold: str
@@ -19,30 +19,21 @@ class AnswerPair:
     kind: str
 
 
-Spell = Callable[[Fraction, random.Random], str]
+_Spell = Callable[[Fraction, random.Random], str]
 
 
-def spell_integer(value: Fraction, rng: random.Random) -> str:
+def _spell_integer(value: Fraction, rng: random.Random) -> str:
     """Writes an integer as people do: bare, with commas, as money, with places, zeros, a unit or its name."""
     n = int(value)
     sign, digits = "-" if n < 0 else "", str(abs(n))
     ways = [
-        f"{n}",
-        f"{n:,}",
-        f"{sign}0{digits}",
-        f"{n}.0",
-        f"{n:,}.00",
-        f"{sign}${abs(n):,}",
-        f"{n} apples",
-        f"{n}\\text{{ cm}}",
-        f"x = {n}",
-        f"{n:,}".replace(",", "{,}"),
-        f"${n}$",
-    ]
+        f"{n}", f"{n:,}", f"{sign}0{digits}", f"{n}.0", f"{n:,}.00", f"{sign}${abs(n):,}", f"{n} apples",
+        f"{n}\\text{{ cm}}", f"x = {n}", f"{n:,}".replace(",", "{,}"), f"${n}$",
+    ]  # fmt: skip
     return rng.choice(ways if n < 0 else [*ways, f"+{n}"])
 
 
-def spell_fraction(value: Fraction, rng: random.Random) -> str:
+def _spell_fraction(value: Fraction, rng: random.Random) -> str:
     """Writes a rational as a fraction, reduced or not, or as a mixed number."""
     sign, value = ("-" if value < 0 else ""), abs(value)
     factor = rng.choice([1, 1, 2, 3, 10])
@@ -59,7 +50,7 @@ def spell_fraction(value: Fraction, rng: random.Random) -> str:
     return rng.choice(ways)
 
 
-def spell_decimal(value: Fraction, rng: random.Random) -> str:
+def _spell_decimal(value: Fraction, rng: random.Random) -> str:
     """Writes a rational whose denominator divides 1000 as a decimal."""
     sign, value = ("-" if value < 0 else ""), abs(value)
     whole, places = divmod(value.numerator * 1000 // value.denominator, 1000)
@@ -69,7 +60,7 @@ def spell_decimal(value: Fraction, rng: random.Random) -> str:
 
 
 def rational_pairs(count: int, seed: int = 0) -> list[AnswerPair]:
-    """Returns pairs of spellings, half of them of the same number, half of one that is nearly the same."""
+    """Returns pairs of spellings, half of them of the same number, half of nearly the same."""
     rng = random.Random(seed)
     return [_rational_pair(rng, index) for index in range(count)]
 
@@ -79,9 +70,11 @@ def _rational_pair(rng: random.Random, index: int) -> AnswerPair:
     value = _draw(kind, rng)
     if kind == "rounded":
         given = f"{float(value):.{rng.choice([6, 7])}f}"
-        return AnswerPair(given, spell_fraction(value, rng), Fraction(given) == value, kind)
+        return AnswerPair(given, _spell_fraction(value, rng), Fraction(given) == value, kind)
     equal = index % 2 == 0
-    other = value if equal else value + rng.choice(_steps(kind, value))
+    steps = [Fraction(1), Fraction(-1), Fraction(10), -2 * value]  # the same spellings can write the sum
+    steps += [] if kind == "integer" else [Fraction(1, value.denominator)]
+    other = value if equal else value + rng.choice(steps)
     given, gold = (rng.choice(_SPELLINGS[kind])(number, rng) for number in (other, value))
     return AnswerPair(given, _bare(gold), equal, kind)
 
@@ -91,27 +84,20 @@ def _draw(kind: str, rng: random.Random) -> Fraction:
     number = rng.randint(-size, size) or 1
     if kind == "integer":
         return Fraction(number)
-    return Fraction(
-        number, rng.choice([3, 7, 9, 11, 13] if kind in {"fraction", "rounded"} else [8, 10, 25, 100, 1000])
-    )
-
-
-def _steps(kind: str, value: Fraction) -> list[Fraction]:
-    """Returns what to add for another number that the same spellings can write."""
-    steps = [Fraction(1), Fraction(-1), Fraction(10), -2 * value]
-    return steps if kind == "integer" else [*steps, Fraction(1, value.denominator)]
+    has_period = kind in {"fraction", "rounded"}
+    return Fraction(number, rng.choice([3, 7, 9, 11, 13] if has_period else [8, 10, 25, 100, 1000]))
 
 
 def _bare(gold: str) -> str:
-    """Returns a gold answer without unit, name and money: these stand in completions."""
+    """Returns a gold answer without unit, name and currency, which only completions have."""
     return gold.replace(" apples", "").replace("\\text{ cm}", "").removeprefix("x = ").replace("$", "")
 
 
-_SPELLINGS: dict[str, list[Spell]] = {
-    "integer": [spell_integer],
-    "decimal": [spell_decimal],
-    "fraction": [spell_fraction],
-    "decimal and fraction": [spell_decimal, spell_fraction],
+_SPELLINGS: dict[str, list[_Spell]] = {
+    "integer": [_spell_integer],
+    "decimal": [_spell_decimal],
+    "fraction": [_spell_fraction],
+    "decimal and fraction": [_spell_decimal, _spell_fraction],
 }
 
 
@@ -127,9 +113,9 @@ def _near_miss(rng: random.Random) -> AnswerPair:
     if kind == "denominator":
         below = rng.randint(2, 99)
         value, wrong = Fraction(n, below), Fraction(n, below + rng.choice([1, 10, -below + 1]))
-        return AnswerPair(spell_fraction(wrong, rng), spell_fraction(value, rng), wrong == value, kind)
+        return AnswerPair(_spell_fraction(wrong, rng), _spell_fraction(value, rng), wrong == value, kind)
     wrong = Fraction(_misread(n, kind, rng))
-    return AnswerPair(spell_integer(wrong, rng), str(n), wrong == n, kind)
+    return AnswerPair(_spell_integer(wrong, rng), str(n), wrong == n, kind)
 
 
 def _misread(n: int, kind: str, rng: random.Random) -> int:
@@ -171,7 +157,7 @@ def _sequence_pair(rng: random.Random, equal: bool) -> AnswerPair:
     others = numbers if equal else [numbers[0], numbers[1] + 1]
     given, gold = (
         opening
-        + f",{' ' * rng.randint(0, 1)}".join(spell_fraction(x, rng) if x.denominator > 1 else str(x) for x in row)
+        + f",{' ' * rng.randint(0, 1)}".join(_spell_fraction(x, rng) if x.denominator > 1 else str(x) for x in row)
         + closing
         for row in (others, numbers)
     )

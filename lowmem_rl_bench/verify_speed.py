@@ -1,7 +1,7 @@
-"""Our verdicts beside Math-Verify's: on numbers of known truth, on near-misses, on cases judged by hand, and in time.
+"""Our verdicts and Math-Verify's: on numbers of known value, near misses, cases labeled by hand, and their speed.
 
 Math-Verify runs as its README shows, in this process: gold and answer parsed, then verified, LaTeX between `$`.
-Both sides see each pair once, so no cache helps either; its import and our workers' start are not in the times.
+Each side sees every pair once, so no cache helps; imports and the start of our workers are not in the times.
 """
 
 import logging
@@ -25,28 +25,28 @@ from lowmem_rl_bench import verify_pairs
 from lowmem_rl_bench.verify_cases import CASES
 from lowmem_rl_bench.verify_pairs import AnswerPair
 
-Judge = Callable[[str, str], bool]
-"""Says of (given, gold) whether they are equal."""
+Verifier = Callable[[str, str], bool]
+"""Takes (given, gold) and returns whether they are equal."""
 
 
 def measure(scale: float = 1.0) -> dict[str, Any]:
-    """Returns the record, made of `scale` times as many pairs. Raises `SetupError` without Math-Verify.
+    """Returns the record, from `scale` times as many pairs. Raises `SetupError` without Math-Verify.
 
-    At full scale: 20,000 pairs for the agreement, 5,000 near-misses, 1,000 of each kind for the times; two minutes.
+    At full scale: 20,000 pairs for the agreement, 5,000 near misses, 1,000 of each kind for the times; two minutes.
     """
-    theirs = math_verify_judge()
+    theirs = _math_verify()
     return {
         "date": date.today().isoformat(),
-        "machine": machine(),
-        "agreement": agreement(verify_pairs.rational_pairs(round(20_000 * scale)), theirs),
+        "machine": _machine(),
+        "agreement": _agreement(verify_pairs.rational_pairs(round(20_000 * scale)), theirs),
         "near_misses": near_misses(verify_pairs.near_misses(round(5_000 * scale))),
-        "cases": judged_cases(theirs),
-        "throughput": throughputs(round(1_000 * scale), theirs),
+        "cases": _labeled_cases(theirs),
+        "throughput": _throughputs(round(1_000 * scale), theirs),
     }
 
 
-def math_verify_judge() -> Judge:
-    """Returns Math-Verify as a judge, warmed up. Raises `SetupError` where it is missing."""
+def _math_verify() -> Verifier:
+    """Returns Math-Verify, warmed up. Raises `SetupError` if it is missing."""
     if not is_available():
         raise SetupError("Math-Verify is not installed.", hint="Install it with: pip install 'lowmem-rl[train]'")
     from math_verify import parse
@@ -54,16 +54,19 @@ def math_verify_judge() -> Judge:
 
     logging.getLogger("math_verify").setLevel(logging.ERROR)
 
-    def judge(given: str, gold: str) -> bool:
+    def theirs(given: str, gold: str) -> bool:
         return bool(math_verify(parse(gold), parse(given)))
 
-    judge("$x^2$", "$x$")
-    return judge
+    theirs("$x^2$", "$x$")
+    return theirs
 
 
-def agreement(pairs: Sequence[AnswerPair], theirs: Judge) -> dict[str, Any]:
-    """Returns how often fast path and Math-Verify agree with exact arithmetic, and each pair on which they differ."""
-    rows = [(pair, compare_exactly(pair.given, pair.gold), _ask(theirs, pair)) for pair in pairs]
+def _agreement(pairs: Sequence[AnswerPair], theirs: Verifier) -> dict[str, Any]:
+    """Returns how often the fast path and Math-Verify agree with exact arithmetic, and where they differ."""
+    rows = [
+        (pair, compare_exactly(pair.given, pair.gold), theirs(_in_math(pair.given), _in_math(pair.gold)))
+        for pair in pairs
+    ]
     return {
         "pairs": len(rows),
         "equal_pairs": sum(pair.equal for pair in pairs),
@@ -80,9 +83,9 @@ def agreement(pairs: Sequence[AnswerPair], theirs: Judge) -> dict[str, Any]:
 
 
 def near_misses(pairs: Sequence[AnswerPair]) -> dict[str, Any]:
-    """Returns how many near-misses are paid in any of six forms, of each kind; the few that are right are left out."""
+    """Returns how many near misses of each kind are paid in any of six forms, without the few that are right."""
     wrong = [pair for pair in pairs if not pair.equal]
-    paid = [(pair, form) for pair in wrong for form in completions(pair.given) if is_paid(form, pair.gold)]
+    paid = [(pair, form) for pair in wrong for form in _completions(pair.given) if is_paid(form, pair.gold)]
     return {
         "near_misses": len(wrong),
         "by_kind": dict(Counter(pair.kind for pair in wrong)),
@@ -90,8 +93,8 @@ def near_misses(pairs: Sequence[AnswerPair]) -> dict[str, Any]:
     }
 
 
-def completions(answer: str) -> list[str]:
-    """Returns the six forms in which an answer is written: boxed, ####, sentence, units, LaTeX, alone."""
+def _completions(answer: str) -> list[str]:
+    """Returns an answer in six forms: boxed, ####, sentence, units, LaTeX, alone."""
     return [
         f"So it is \\boxed{{{answer}}}.",
         f"That is all.\n#### {answer}",
@@ -103,13 +106,13 @@ def completions(answer: str) -> list[str]:
 
 
 def is_paid(completion: str, gold: str) -> bool:
-    """Says whether the lenient reading of a completion earns the reward."""
+    """Returns whether a completion earns the reward if it is read leniently."""
     given = lenient_answer(completion)
     return given is not None and verify(given, gold)
 
 
-def judged_cases(theirs: Judge) -> dict[str, Any]:
-    """Returns both sides' counts on the cases judged by hand, and each case that one of them gets wrong."""
+def _labeled_cases(theirs: Verifier) -> dict[str, Any]:
+    """Returns both sides' counts on the cases labeled by hand, and each case that one side gets wrong."""
     rows = [
         (gold, text, right, is_paid(text, gold), theirs(text, f"${gold.strip('$')}$")) for gold, text, right in CASES
     ]
@@ -126,27 +129,26 @@ def judged_cases(theirs: Judge) -> dict[str, Any]:
     }
 
 
-def throughputs(count: int, theirs: Judge) -> dict[str, Any]:
-    """Returns the mean time of a verdict of both sides, in microseconds, and their ratio, by kind of answer."""
-    verify("\\sin(x)", "\\cos(x)")  # the workers have started
+def _throughputs(count: int, theirs: Verifier) -> dict[str, Any]:
+    """Returns each side's mean time for a verdict, in microseconds, and the ratio, by kind of answer."""
+    verify("\\sin(x)", "\\cos(x)")  # waits until the workers have started
     samples = {
         "gsm8k": verify_pairs.gsm8k_pairs(count),
         "mix": verify_pairs.mixed_pairs(count),
         "fractions": [p for p in verify_pairs.rational_pairs(10 * count, seed=1) if p.kind == "fraction"][:count],
         "sequences": verify_pairs.sequence_pairs(count, seed=1),
         "symbolic": verify_pairs.symbolic_pairs(count, seed=1),
-        "symbolic_in_workers": [pair for pair in verify_pairs.symbolic_pairs(count, seed=2) if _needs_worker(pair)],
+        "symbolic_in_workers": [
+            p for p in verify_pairs.symbolic_pairs(count, seed=2) if compare_exactly(p.given, p.gold) is None
+        ],
     }
-    return {name: _side_by_side(_distinct(pairs), theirs) for name, pairs in samples.items()}
+    return {name: _both_times(pairs, theirs) for name, pairs in samples.items()}
 
 
-def _needs_worker(pair: AnswerPair) -> bool:
-    return compare_exactly(pair.given, pair.gold) is None
-
-
-def _side_by_side(pairs: Sequence[AnswerPair], theirs: Judge) -> dict[str, Any]:
-    ours_us, ours = _timed(verify, pairs)
-    theirs_us, others = _timed(lambda given, gold: theirs(_in_math(given), _in_math(gold)), pairs)
+def _both_times(pairs: Sequence[AnswerPair], theirs: Verifier) -> dict[str, Any]:
+    pairs = list({(pair.given, pair.gold): pair for pair in pairs}.values())
+    ours_us, ours = _timed(verify, [(pair.given, pair.gold) for pair in pairs])
+    theirs_us, others = _timed(theirs, [(_in_math(pair.given), _in_math(pair.gold)) for pair in pairs])
     return {
         "pairs": len(pairs),
         "ours_us": round(ours_us, 1),
@@ -157,22 +159,15 @@ def _side_by_side(pairs: Sequence[AnswerPair], theirs: Judge) -> dict[str, Any]:
     }
 
 
-def _timed(judge: Judge, pairs: Sequence[AnswerPair]) -> tuple[float, list[bool]]:
+def _timed(verifier: Verifier, answers: Sequence[tuple[str, str]]) -> tuple[float, list[bool]]:
+    """Returns the mean microseconds per verdict, and the verdicts."""
     began = time.perf_counter()
-    verdicts = [judge(pair.given, pair.gold) for pair in pairs]
-    return (time.perf_counter() - began) / len(pairs) * 1e6, verdicts
-
-
-def _distinct(pairs: Sequence[AnswerPair]) -> list[AnswerPair]:
-    return list({(pair.given, pair.gold): pair for pair in pairs}.values())
-
-
-def _ask(theirs: Judge, pair: AnswerPair) -> bool:
-    return theirs(_in_math(pair.given), _in_math(pair.gold))
+    verdicts = [verifier(given, gold) for given, gold in answers]
+    return (time.perf_counter() - began) / len(answers) * 1e6, verdicts
 
 
 def _in_math(answer: str) -> str:
-    """Returns an answer in LaTeX between dollars, as Math-Verify asks for; a plain one is read better as it is."""
+    """Returns LaTeX between dollars, as Math-Verify needs it; it reads a plain answer better as it is."""
     is_latex = any(mark in answer for mark in "\\^_([{=<>") and "$" not in answer
     return f"${answer}$" if is_latex else answer
 
@@ -190,12 +185,11 @@ def _who(pair: AnswerPair, ours: bool | None, theirs: bool) -> str:
     return "Math-Verify is" if theirs is pair.equal else "neither is"
 
 
-def machine() -> dict[str, Any]:
-    """Returns where the record was made, and with which versions."""
+def _machine() -> dict[str, Any]:
     packages = ("math-verify", "latex2sympy2_extended", "sympy")
     return {
         "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 1),  # of the minute before: above the cores, both sides wait for their turn
+        "load": round(os.getloadavg()[0], 1),  # of the minute before: above the cores, both sides wait
         "processor": _processor(),
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -223,8 +217,8 @@ def describe(record: dict[str, Any]) -> str:
             f"{agree['pairs']} pairs of numbers: the fast path agrees with exact arithmetic on "
             f"{agree['fast_path_agrees_with_exact_arithmetic']}, Math-Verify on "
             f"{agree['math_verify_agrees_with_exact_arithmetic']}",
-            f"{misses['near_misses']} near-misses, in six forms each: {len(misses['paid'])} paid",
-            f"{cases['cases']} cases judged by hand, {cases['right']} of them right: true and false positives "
+            f"{misses['near_misses']} near misses, in six forms each: {len(misses['paid'])} paid",
+            f"{cases['cases']} cases labeled by hand, {cases['right']} of them right: true and false positives "
             f"{ours['true_positives']} and {ours['false_positives']} (ours), "
             f"{theirs['true_positives']} and {theirs['false_positives']} (Math-Verify)",
             "microseconds a verdict       ours   Math-Verify    ratio",

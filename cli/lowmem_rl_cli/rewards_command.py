@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 app = command_group("List, check and apply rewards.")
 
-TRIED_EXAMPLES = 16
+_CHECKED_EXAMPLES = 16
 """Of a preset's task."""
 
 
@@ -32,9 +32,20 @@ def list_rewards(as_json: JsonOption = False) -> None:
     from lowmem_rl.rewards.reward_registry import REWARDS, load_reward
 
     rewards = [load_reward(name) for name in REWARDS]
+    facts = [
+        {
+            "name": r.name,
+            "low": r.low,
+            "high": r.high,
+            "kind": r.kind,
+            "needs_model": _needs_model(r),
+            "pays": _about(r),
+        }
+        for r in rewards
+    ]
     head = ("reward", "range", "kind", "needs", "pays")
     rows = [(r.name, f"{r.low:g}..{r.high:g}", r.kind, "model" if _needs_model(r) else "", _about(r)) for r in rewards]
-    console.show_rows([_facts(reward) for reward in rewards], head, rows, as_json=as_json)
+    console.show_rows(facts, head, rows, as_json=as_json)
 
 
 @app.command("check")
@@ -50,11 +61,11 @@ def check_rewards_command(
     zoo: Annotated[bool, typer.Option("--zoo", help="Try the check on known broken rewards, and on ours.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell whether rewards pay the perfect completion, and nothing else more."""
+    """Check whether rewards pay the perfect completion most."""
     if zoo:
         _show_zoo(as_json=as_json)
     elif preset is None:
-        _check_by_themselves(reward or [], as_json=as_json)
+        _check_separately(reward or [], as_json=as_json)
     else:
         _check_preset(preset, reward or [], as_json=as_json)
 
@@ -62,19 +73,18 @@ def check_rewards_command(
 @app.command("score")
 def score_rows(
     rows: Annotated[
-        Path, typer.Argument(help="File of completions, an object a line; - is stdin.", metavar="ROWS.jsonl")
+        Path, typer.Argument(help="File of completions, one object per line; - is stdin.", metavar="ROWS.jsonl")
     ],
     reward: Annotated[str, typer.Option("--reward", help="Reward to apply, or FILE.py:NAME.", metavar="NAME")],
 ) -> None:
-    """Score a file of completions: each row again, with its score."""
+    """Score a file of completions: print each row with its score."""
     from lowmem_rl.rewards.isolated import isolated
     from lowmem_rl.rewards.reward_registry import load_reward_set
     from lowmem_rl.rewards.score_rows import read_lines, score_lines
 
     with isolated(load_reward_set({reward: 1.0})) as loaded, _opened(rows) as file:
         for row in score_lines(read_lines(file), loaded.rewards[0], "stdin" if str(rows) == "-" else rows.name):
-            # Escaped: the line is JSON whatever the terminal's encoding is.
-            console.show(json.dumps(row))
+            console.show(json.dumps(row))  # non-ASCII is escaped: valid JSON in any terminal encoding
 
 
 @contextmanager
@@ -92,50 +102,51 @@ def _opened(path: Path) -> Iterator[IO[str]]:
         yield file
 
 
-def _check_by_themselves(names: list[str], *, as_json: bool) -> None:
+def _check_separately(names: list[str], *, as_json: bool) -> None:
     """Checks each reward alone on built-in problems, with and without an opened think tag."""
-    from lowmem_rl.rewards.adversarial_cases import PREFILL, trials_for
+    from lowmem_rl.rewards.adversarial_cases import PREFILL, cases_for
     from lowmem_rl.rewards.reward_check import check_reward
     from lowmem_rl.rewards.reward_registry import REWARDS
 
-    rewards = _weighed(names or list(REWARDS)).rewards
-    findings = [_first(check_reward(r, trials_for(r.name), prefill) for prefill in ("", PREFILL)) for r in rewards]
+    rewards = _weighted(names or list(REWARDS)).rewards
+    findings = [_first(check_reward(r, cases_for(r.name), prefill) for prefill in ("", PREFILL)) for r in rewards]
     _report(rewards, [finding for found in findings for finding in found], as_json=as_json)
 
 
 def _check_preset(preset: str, names: list[str], *, as_json: bool) -> None:
-    """Checks a preset's rewards together, on its own task under its own chat template where these are on this disk."""
+    """Checks a preset's rewards together, on its own task and chat template if these are on this disk."""
     from lowmem_rl.rewards.adversarial_cases import PREFILL
     from lowmem_rl.rewards.chat_template import prefill_of_model
     from lowmem_rl.rewards.reward_check import check_rewards
     from lowmem_rl.rewards.reward_registry import load_reward_set
 
     config = RunRequest(preset).resolve().config
-    rewards = _weighed(names) if names else load_reward_set(config.rewards)
-    trials, prefill = _trials(config), prefill_of_model(config.model.name, config.model.revision)
+    rewards = _weighted(names) if names else load_reward_set(config.rewards)
+    cases, prefill = _cases_of(config), prefill_of_model(config.model.name, config.model.revision)
     if prefill is None:
         console.say(f"The chat template of {config.model.name} is not on this disk: checked with and without <think>.")
     prefills = ("", PREFILL) if prefill is None else (prefill,)
-    _report(rewards.rewards, _first(check_rewards(rewards, trials, opening) for opening in prefills), as_json=as_json)
+    _report(rewards.rewards, _first(check_rewards(rewards, cases, opening) for opening in prefills), as_json=as_json)
 
 
-def _trials(config: "RunConfig") -> "tuple[RewardCase, ...]":
+def _cases_of(config: "RunConfig") -> "tuple[RewardCase, ...]":
     from lowmem_rl.errors import SetupError
-    from lowmem_rl.rewards.adversarial_cases import RewardCase, general_trials
+    from lowmem_rl.rewards.adversarial_cases import RewardCase, general_cases
     from lowmem_rl.tasks.select import draw_examples, gold_completion_of
     from lowmem_rl.tasks.task import Selection
     from lowmem_rl.tasks.task_registry import load_task
 
     try:
         task = load_task(config.task)
-        examples = draw_examples(task, Selection("train", levels=config.task.levels, seed=config.seed), TRIED_EXAMPLES)
+        selection = Selection("train", levels=config.task.levels, seed=config.seed)
+        examples = draw_examples(task, selection, _CHECKED_EXAMPLES)
         return tuple(RewardCase(example, gold_completion_of(task, example)) for example in examples)
     except SetupError as error:
         console.say(f"{error} Checked on built-in problems instead.")
-        return general_trials()
+        return general_cases()
 
 
-def _weighed(names: list[str]) -> "RewardSet":
+def _weighted(names: list[str]) -> "RewardSet":
     from lowmem_rl.errors import ConfigError
     from lowmem_rl.rewards.reward import RewardSet
     from lowmem_rl.rewards.reward_registry import load_reward
@@ -151,7 +162,7 @@ def _weighed(names: list[str]) -> "RewardSet":
 
 
 def _first(checks: "Iterator[list[RewardFinding]]") -> "list[RewardFinding]":
-    """Returns the findings of the first check that has any: the same fault is told once."""
+    """Returns the findings of the first check that has any: the same fault is reported once."""
     return next((found for found in checks if found), [])
 
 
@@ -163,38 +174,33 @@ def _report(rewards: "tuple[Reward, ...]", findings: "list[RewardFinding]", *, a
         checked = [{"reward": r.name, "judged": _is_judged(r)} for r in rewards]
         console.show_json({"rewards": checked, "findings": [finding.to_json() for finding in findings]})
     else:
+        verdicts = {r.name: _verdict_without_findings(r) for r in rewards}
         for name in [r.name for r in rewards] + ["all"] * any(finding.reward == "all" for finding in findings):
-            console.show(_verdict(name, findings, next((r for r in rewards if r.name == name), None)))
+            own = _summaries([finding for finding in findings if finding.reward == name])
+            console.show(f"{name:<22}  {'; '.join(own) or verdicts[name]}")
     if findings:
         broken = sorted({finding.reward for finding in findings})
         raise RewardError(f"{findings[0]} Faults in: {', '.join(broken)}.", hint=findings[0].fix)
 
 
-def _verdict(name: str, findings: "list[RewardFinding]", reward: "Reward | None") -> str:
-    own = _told([finding for finding in findings if finding.reward == name])
-    if own:
-        return f"{name:<22}  {'; '.join(own)}"
-    if reward is not None and _needs_model(reward):
-        return f"{name:<22}  not judged: needs the model at work"
-    return f"{name:<22}  {'ok' if reward is None or _is_judged(reward) else f'runs; not judged: {reward.kind}'}"
+def _verdict_without_findings(reward: "Reward") -> str:
+    if _needs_model(reward):
+        return "not judged: needs the loaded model"
+    return "ok" if _is_judged(reward) else f"runs; not judged: {reward.kind}"
 
 
 def _show_zoo(*, as_json: bool) -> None:
-    from lowmem_rl.rewards.adversarial_cases import PREFILL, trials_for
+    from lowmem_rl.rewards.adversarial_cases import PREFILL, cases_for
     from lowmem_rl.rewards.reward_check import check_reward
     from lowmem_rl.rewards.reward_registry import REWARDS, load_reward
     from lowmem_rl_bench.broken_rewards import check_zoo
 
     zoo = [
-        {"reward": broken.reward.name, "source": broken.source, "story": broken.story, "findings": _told(found)}
-        for broken, found in check_zoo()
+        {"reward": b.reward.name, "source": b.source, "story": b.story, "findings": _summaries(found)}
+        for b, found in check_zoo()
     ]
     ours = [
-        {
-            "reward": r.name,
-            "judged": _is_judged(r),
-            "findings": [str(f) for f in check_reward(r, trials_for(r.name), p)],
-        }
+        {"reward": r.name, "judged": _is_judged(r), "findings": [str(f) for f in check_reward(r, cases_for(r.name), p)]}
         for r in map(load_reward, REWARDS)
         for p in ("", PREFILL)
     ]
@@ -203,14 +209,12 @@ def _show_zoo(*, as_json: bool) -> None:
         summary = {"broken": len(zoo), "caught": caught, "ours_flagged": flagged}
         console.show_json({"date": date.today().isoformat(), "summary": summary, "zoo": zoo, "ours": ours})
         return
-    rows = [
-        (str(row["reward"]), (row["findings"] or ["not caught"])[0].partition(":")[0], str(row["story"])) for row in zoo
-    ]
+    rows = [(str(r["reward"]), (r["findings"] or ["not caught"])[0].partition(":")[0], str(r["story"])) for r in zoo]
     console.show(console.table([("broken reward", "fault", "story"), *rows], console.width()))
     console.show(f"{caught} of {len(zoo)} caught; {flagged} of ours flagged")
 
 
-def _told(findings: "list[RewardFinding]") -> list[str]:
+def _summaries(findings: "list[RewardFinding]") -> list[str]:
     return [f"{finding.fault}: {finding.what}" for finding in findings]
 
 
@@ -225,19 +229,8 @@ def _needs_model(reward: "Reward") -> bool:
 
 
 def _about(reward: "Reward") -> str:
-    """Returns the first sentence of what the reward says of itself."""
+    """Returns the first sentence of the reward's docstring."""
     from lowmem_rl.rewards.model_reward import ModelReward
 
     doc = (reward.bind.__doc__ if isinstance(reward, ModelReward) else reward.score.__doc__) or ""
     return " ".join(doc.split()).partition(". ")[0].rstrip(".")
-
-
-def _facts(reward: "Reward") -> dict[str, object]:
-    return {
-        "name": reward.name,
-        "low": reward.low,
-        "high": reward.high,
-        "kind": reward.kind,
-        "needs_model": _needs_model(reward),
-        "pays": _about(reward),
-    }

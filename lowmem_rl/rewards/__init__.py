@@ -1,1 +1,1 @@
-"""How a completion is scored. `registry.load_reward_set` is the way in."""
+"""How a completion is scored. `reward_registry.load_reward_set` is the entry point."""

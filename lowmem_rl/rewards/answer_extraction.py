@@ -1,20 +1,21 @@
-"""Finds the answer of tasks whose answers are objects (an expression, a matrix) and not one text."""
+"""Finds the answer in completions of tasks whose answers are objects (an expression, a matrix), not one text."""
 
 from typing import Any
 
 from lowmem_rl.errors import RewardError
 from lowmem_rl.example import Example
-from lowmem_rl.rewards.think_format import ANSWER_CLOSE, ANSWER_OPEN, CLOSE, OPEN
-from lowmem_rl.verify.extract import strict_answer
+from lowmem_rl.verify.extract import THINK_OPEN, after_thinking, strict_answer
+
+ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"
 
 
 def stated_answer(completion: str) -> str | None:
-    """Returns what the last `<answer>` pair behind the thoughts holds, out of its box, else the last box.
+    """Returns the content of the last `<answer>` pair after the thoughts, without its box, else the last box.
 
-    Thoughts that never end hide everything behind their opening.
+    Unclosed thoughts hide every answer.
     """
-    visible = completion.rpartition(CLOSE)[2]
-    if OPEN in visible:
+    visible = after_thinking(completion)
+    if THINK_OPEN in visible:
         return None
     start, end = visible.rfind(ANSWER_OPEN), visible.rfind(ANSWER_CLOSE)
     if not 0 <= start < end:
@@ -23,8 +24,8 @@ def stated_answer(completion: str) -> str | None:
     return strict_answer(inner) or inner.strip()
 
 
-def fact(example: Example, name: str) -> Any:
-    """Returns `example.extra[name]`. Raises `RewardError` where the task is not one that gives it."""
+def required_extra(example: Example, name: str) -> Any:
+    """Returns `example.extra[name]`. Raises `RewardError` if the example's task does not provide it."""
     if name not in example.extra:
         raise RewardError(
             f"the example has no extra[{name!r}]",

@@ -1,7 +1,7 @@
-"""Arithmetic that a model wrote, computed exactly and within bounds. Nothing of it is ever run as code.
+"""Arithmetic that a model wrote, computed exactly and within bounds. Nothing of it runs as code.
 
-A text becomes tokens of a closed alphabet, then Python's syntax tree, of which a handful of node
-kinds are computed over fractions. Length, depth, powers and the size of every value are bounded.
+A text becomes tokens of a closed alphabet, then Python's syntax tree, of which a few node kinds are computed over
+fractions. Length, depth, powers and the size of every value are bounded.
 """
 
 import ast
@@ -10,19 +10,19 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 LONGEST = 200
-"""Characters, which bounds the number of nodes and the depth, too."""
+"""Characters; this also bounds the number of nodes and the depth."""
 MOST_BITS = 256
 """Of a numerator or a denominator, at every step."""
 HIGHEST_POWER = 64
 
-_SPELLINGS = {"×": "*", "·": "*", "÷": "/", "−": "-", "^": "**", "{": "(", "}": ")", "$": " "}
-_COMMANDS = {r"\times": "*", r"\cdot": "*", r"\div": "/", r"\left": " ", r"\right": " "}
+_SPELLINGS = {r"\times": "*", r"\cdot": "*", r"\div": "/", r"\left": " ", r"\right": " "}
+_SPELLINGS |= {"×": "*", "·": "*", "÷": "/", "−": "-", "^": "**", "{": "(", "}": ")", "$": " "}
 _TOKEN = re.compile(r"\s*(\d{1,15}(?:\.\d{1,15})?|[a-z]|\*\*|[-+*/()])", re.ASCII)
 _OPERAND_END, _OPERAND_START = re.compile(r"[\da-z)]", re.ASCII), re.compile(r"[\da-z(]", re.ASCII)
 
 
 class BadExpression(ValueError):
-    """A text that is no arithmetic within the bounds."""
+    """A text that is not arithmetic within the bounds."""
 
 
 def parse(text: str) -> ast.expr:
@@ -34,11 +34,11 @@ def parse(text: str) -> ast.expr:
     try:
         return ast.parse(source, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise BadExpression(f"{text[:80]!r} is no arithmetic") from error
+        raise BadExpression(f"{text[:80]!r} is not arithmetic") from error
 
 
 def compute(tree: ast.expr, names: Mapping[str, Fraction] | None = None) -> Fraction:
-    """Returns the exact value. Raises `BadExpression` for unknown names and kinds, division by 0 and huge values."""
+    """Returns the exact value. Raises `BadExpression` for unknown names and nodes, division by 0 and huge values."""
     match tree:
         case ast.Constant(value=int() | float() as number):
             return Fraction(str(number))
@@ -48,39 +48,42 @@ def compute(tree: ast.expr, names: Mapping[str, Fraction] | None = None) -> Frac
             value = compute(operand, names)
             return -value if isinstance(sign, ast.USub) else value
         case ast.BinOp(left=left, op=operator, right=right):
-            return _bounded(_apply(operator, compute(left, names), compute(right, names)))
-    raise BadExpression(f"{type(tree).__name__} is no arithmetic")
+            value = _apply(operator, compute(left, names), compute(right, names))
+            if _bits(value) > MOST_BITS:
+                raise BadExpression("the value is too large")
+            return value
+    raise BadExpression(f"{type(tree).__name__} is not arithmetic")
 
 
 def numbers_in(tree: ast.expr) -> list[Fraction]:
-    """Returns the numbers that are written in an expression, each as often as it stands there."""
+    """Returns the numbers written in an expression, repeated ones repeatedly."""
     return [Fraction(str(node.value)) for node in ast.walk(tree) if isinstance(node, ast.Constant)]
 
 
 def has_power(tree: ast.expr) -> bool:
-    """Says whether a power stands in it, which some tasks do not allow."""
+    """Returns whether an expression contains a power, which some tasks do not allow."""
     return any(isinstance(node, ast.Pow) for node in ast.walk(tree))
 
 
 def _tokens(text: str) -> list[str]:
     if len(text) > LONGEST:
         raise BadExpression(f"longer than {LONGEST} characters")
-    for spelling, operator in (_COMMANDS | _SPELLINGS).items():
+    for spelling, operator in _SPELLINGS.items():
         text = text.replace(spelling, operator)
-    tokens, place = [], 0
+    tokens, position = [], 0
     text = text.strip()
-    while place < len(text):
-        token = _TOKEN.match(text, place)
+    while position < len(text):
+        token = _TOKEN.match(text, position)
         if token is None:
-            raise BadExpression(f"{text[place : place + 20]!r} is no arithmetic")
+            raise BadExpression(f"{text[position : position + 20]!r} is not arithmetic")
         # Python refuses leading zeros.
         tokens.append(token[1].lstrip("0") or "0" if token[1].isdigit() else token[1])
-        place = token.end()
+        position = token.end()
     return tokens
 
 
 def _with_products(tokens: list[str]) -> list[str]:
-    """Writes out the products of `2n` and `3(n + 1)`; two numbers side by side stay a mistake."""
+    """Writes out the products of `2n` and `3(n + 1)`; two adjacent numbers stay a mistake."""
     written: list[str] = []
     for token in tokens:
         if written and _OPERAND_END.search(written[-1]) and _OPERAND_START.match(token):
@@ -112,12 +115,6 @@ def _power(base: Fraction, exponent: Fraction) -> Fraction:
     if _bits(base) * exponent > MOST_BITS + HIGHEST_POWER:
         raise BadExpression("the value is too large")
     return base ** int(exponent)
-
-
-def _bounded(value: Fraction) -> Fraction:
-    if _bits(value) > MOST_BITS:
-        raise BadExpression("the value is too large")
-    return value
 
 
 def _bits(value: Fraction) -> int:

@@ -1,8 +1,8 @@
-"""Does the completion stay in the language of its question, as far as the script tells.
+"""Does the completion stay in the script of its question.
 
-DeepSeek-R1 pays the share of words in the target language (arXiv 2501.12948, 2.3.2), because
-rewarded reasoning mixes languages. Which language a word is of needs a model; which script it is
-written in does not, and that is where the mixing shows: Chinese in an English chain.
+DeepSeek-R1 pays the share of words in the target language (arXiv 2501.12948, 2.3.2), because rewarded reasoning mixes
+languages. To find the language of a word takes a model, to find its script does not, and the script shows the usual
+mix: Chinese in an English chain of thought.
 """
 
 import re
@@ -13,20 +13,20 @@ from functools import lru_cache
 from lowmem_rl.example import Example
 from lowmem_rl.rewards.reward import Reward
 
-LONGEST_TEXT = 100_000
-"""Characters that are looked at, from the end."""
+_LONGEST_TEXT = 100_000
+"""Characters that are read, counted from the end."""
 
 _MARKUP = re.compile(r"</?[a-z]{1,20}>|\\[A-Za-z]{1,40}")
 _WORD = re.compile(r"[^\W\d_]+")
 
 
 def score_language(completion: str, example: Example) -> float | None:
-    """The share of letters in a script that the question uses; None where either has no words.
+    """The share of letters in a script that the question uses; None if either has no words.
 
     Tags, LaTeX commands and single Latin or Greek letters, which are variables, belong to no language.
     """
     wanted = set(_letters_by_script(example.question))
-    letters = _letters_by_script(completion[-LONGEST_TEXT:])
+    letters = _letters_by_script(completion[-_LONGEST_TEXT:])
     if not wanted or not letters:
         return None
     return sum(count for script, count in letters.items() if script in wanted) / letters.total()

@@ -1,4 +1,4 @@
-"""Partial credit for matrices: three ways to be nearly right, none of which pays for the wrong shape.
+"""Partial credit for matrices: three ways to be nearly right, none of which pays for a wrong shape.
 
 The gold matrix is the example's answer, as `[[1, 2], [3, 4/5]]` or in LaTeX. Entries are exact.
 """
@@ -16,27 +16,32 @@ from lowmem_rl.rewards.reward import Reward
 Matrix = tuple[tuple[Fraction, ...], ...]
 
 LONGEST = 4000
-"""Characters of a matrix; a longer one is none."""
+"""Characters; a longer text is not read as a matrix."""
 MOST_ENTRIES = 400
 TOLERANCE = 1.0
 """Factor of the distance in `score_l1`'s exponent: at 1, a total error of 0.7 halves the score."""
 
 _LATEX = re.compile(r"\\begin\{([bpvB]?matrix|array)\}(?:\{[lcr|]*\})?(.*)\\end\{\1\}", re.DOTALL)
 _FRACTION = re.compile(r"\\[dt]?frac\{(-?\d{1,15})\}\{(\d{1,15})\}", re.ASCII)
-_ENTRY = re.compile(r"[-+]?\d{1,15}(?:\.\d{1,15})?(?:/\d{1,15})?", re.ASCII)
+_ENTRY = re.compile(r"([-+]?\d{1,15}(?:\.\d{1,15})?)(?:/(?!0+\Z)(\d{1,15}))?", re.ASCII)
 
 
 def read_matrix(text: str) -> Matrix | None:
-    """Returns the matrix that a text holds, or None; rows of unequal length are no matrix."""
+    """Returns the matrix in a text, or None; rows of unequal length are not a matrix."""
     if len(text) > LONGEST:
         return None
     text = _FRACTION.sub(r"\1/\2", text).replace("−", "-")
-    latex = _LATEX.search(text)
-    rows = _latex_rows(latex[2]) if latex else _list_rows("".join(text.split()).strip("$"))
-    entries = [[_entry(cell.strip()) for cell in row] for row in rows]
-    matrix = tuple(tuple(entry for entry in row if entry is not None) for row in entries)
-    is_whole = [len(row) for row in matrix] == [len(row) for row in entries] and len({len(row) for row in matrix}) == 1
-    return matrix if is_whole and sum(map(len, matrix)) <= MOST_ENTRIES else None
+    if latex := _LATEX.search(text):
+        rows = [row.split("&") for row in latex[2].replace(r"\hline", "").split(r"\\") if row.strip()]
+    else:
+        text = "".join(text.split()).strip("$")
+        is_list = text.startswith("[[") and text.endswith("]]")
+        rows = [row.split(",") for row in text[2:-2].split("],[")] if is_list else []
+    entries = [[_ENTRY.fullmatch(cell.strip()) for cell in row] for row in rows]
+    if len({len(row) for row in entries}) != 1 or sum(map(len, entries)) > MOST_ENTRIES:
+        return None
+    matrix = tuple(tuple(Fraction(entry[1]) / Fraction(entry[2] or 1) for entry in row if entry) for row in entries)
+    return matrix if all(len(row) == len(entries[0]) for row in matrix) else None
 
 
 def score_rows(completion: str, example: Example) -> float:
@@ -46,7 +51,7 @@ def score_rows(completion: str, example: Example) -> float:
 
 
 def score_frobenius(completion: str, example: Example) -> float:
-    """1 less the relative error in the Frobenius norm, at least 0: ‖X - G‖ / ‖G‖."""
+    """1 minus the relative error in the Frobenius norm, at least 0: ‖X - G‖ / ‖G‖."""
     given, gold = _matrices(completion, example)
     if given is None:
         return 0.0
@@ -56,7 +61,7 @@ def score_frobenius(completion: str, example: Example) -> float:
 
 
 def score_l1(completion: str, example: Example) -> float:
-    """2 exp(-‖X - G‖₁), the norm over entries: 2 for the gold matrix, 0 where there is none."""
+    """2 exp(-‖X - G‖₁), the norm over entries: 2 for the gold matrix, 0 if there is none."""
     given, gold = _matrices(completion, example)
     if given is None:
         return 0.0
@@ -64,10 +69,10 @@ def score_l1(completion: str, example: Example) -> float:
 
 
 def _matrices(completion: str, example: Example) -> tuple[Matrix | None, Matrix]:
-    """Returns the given matrix, None unless it has the gold one's shape, and the gold one."""
+    """Returns the given matrix, or None if its shape is not that of the gold one, and the gold one."""
     gold = read_matrix(example.answer)
     if gold is None:
-        raise ValueError(f"the example's answer {example.answer[:80]!r} is no matrix")
+        raise ValueError(f"the example's answer {example.answer[:80]!r} is not a matrix")
     given = read_matrix(stated_answer(completion) or "")
     if given is None or (len(given), len(given[0])) != (len(gold), len(gold[0])):
         return None, gold
@@ -76,24 +81,6 @@ def _matrices(completion: str, example: Example) -> tuple[Matrix | None, Matrix]
 
 def _differences(given: Matrix, gold: Matrix) -> list[Fraction]:
     return [abs(x - g) for x, g in zip(chain(*given), chain(*gold), strict=True)]
-
-
-def _latex_rows(body: str) -> list[list[str]]:
-    rows = body.replace(r"\hline", "").split(r"\\")
-    return [row.split("&") for row in rows if row.strip()]
-
-
-def _list_rows(text: str) -> list[list[str]]:
-    if not (text.startswith("[[") and text.endswith("]]")):
-        return []
-    return [row.split(",") for row in text[2:-2].split("],[")]
-
-
-def _entry(cell: str) -> Fraction | None:
-    if not _ENTRY.fullmatch(cell):
-        return None
-    number, _, divisor = cell.partition("/")
-    return None if divisor and not int(divisor) else Fraction(number) / Fraction(divisor or 1)
 
 
 MATRIX_ROWS = Reward("matrix_rows", score_rows)

@@ -1,7 +1,6 @@
-"""A reward that knows nothing, for control runs: what grows under it was not taught.
+"""A reward without information, for control runs: what improves under it was not taught.
 
-On some models random rewards alone raise the score (arXiv 2506.10947): a gain is worth
-what it exceeds this control by.
+On some models random rewards alone raise the score (arXiv 2506.10947), so a gain counts only beyond this control.
 """
 
 from hashlib import blake2b

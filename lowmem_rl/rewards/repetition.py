@@ -1,24 +1,24 @@
-"""What a completion loses for saying the same again."""
+"""What a completion loses for repeating itself."""
 
 import re
 
 from lowmem_rl.example import Example
 from lowmem_rl.rewards.reward import Reward
 
-NGRAM = 4
-"""Words. Three, as in arXiv 2502.03373 (C.2) over tokens, would fine honest working: `so we get` comes back."""
+_NGRAM = 4
+"""Words. Three, as in arXiv 2502.03373 (C.2) over tokens, would penalize honest work: `so we get` is repeated."""
 
-LONGEST_TEXT = 100_000
-"""Characters that are looked at, from the end."""
+_LONGEST_TEXT = 100_000
+"""Characters that are read, counted from the end."""
 
 # A run of one letter is one word of any length: cut at 16 characters, it repeats itself. CJK has no spaces.
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|\w{1,16}|[^\w\s]")
 
 
 def score_repetition(completion: str, example: Example) -> float:
-    """Minus the share of word 4-grams that stood before: 0 where none does, near -1 in a loop."""
-    words = _WORD.findall(completion[-LONGEST_TEXT:])
-    ngrams = list(zip(*(words[i:] for i in range(NGRAM)), strict=False))
+    """Minus the share of word 4-grams that occurred before: 0 without any, near -1 in a loop."""
+    words = _WORD.findall(completion[-_LONGEST_TEXT:])
+    ngrams = list(zip(*(words[i:] for i in range(_NGRAM)), strict=False))
     return len(set(ngrams)) / len(ngrams) - 1 if ngrams else 0.0
 
 

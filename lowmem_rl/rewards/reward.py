@@ -1,7 +1,6 @@
 """What a reward is: a function of one completion and its example.
 
-`score` (one raw part) and `reward` (the weighted total) are two words for two things.
-TRL's lists of lists live in `training/trl_rewards.py` alone.
+`score` is one raw part, `reward` the weighted total. TRL's lists of lists occur only in `trl_adapter/reward_funcs.py`.
 """
 
 import math
@@ -19,18 +18,17 @@ from lowmem_rl.rewards.reward_finding import Fault
 ScoreFunction = Callable[[str, Example], float | None]
 """Scores the whole assistant turn, think tag included; None means: skipped.
 
-Beside other rewards a skipped score counts as 0, as in TRL; a completion is left out only where
-every reward skips it.
+Among other rewards a skipped score counts as 0, as in TRL; a completion is left out only if every reward skips it.
 """
 
 BatchScore = Callable[[Sequence[str], Sequence[Example]], Sequence[float | RewardError | None]]
-"""Scores many completions at once, if that is cheaper than one by one; an error in a score's place is that
-completion's alone."""
+"""Scores many completions at once, if that is cheaper than one by one; an error in place of a score belongs to that
+completion only."""
 
 Kind = Literal["merit", "cost", "model", "control"]
-"""What a reward is for, which says what `check_rewards` may ask of it: a perfect completion earns the most
-(merit); a right answer may lose something, for its length or for repeating itself (cost); the model judges
-(model); nothing is known, on purpose (control)."""
+"""What a reward is for, and so what `check_rewards` may expect: a perfect completion earns the most (merit); a right
+answer may lose something, for its length or for repetition (cost); the model scores (model); random on purpose
+(control)."""
 
 MAX_SCORE = 3.4e38
 """Rewards are added up in float32, whose largest number is 3.403e38."""
@@ -39,7 +37,7 @@ OnFailure = Callable[[RewardError], None]
 
 
 class RewardFailed(RewardError):
-    """A failure that names reward, example and completion, and which fault it is."""
+    """A failure that names reward, example and completion, with the kind of fault."""
 
     def __init__(self, message: str, *, hint: str = "", fault: Fault = "fails") -> None:
         super().__init__(message, hint=hint)
@@ -57,7 +55,7 @@ class Reward:
     kind: Kind = "merit"
     score_batch: BatchScore | None = None
     source: str = ""
-    """The user's `FILE.py:NAME` it was loaded from, if any."""
+    """The user's `FILE.py:NAME` from which it was loaded, if any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +74,12 @@ class RewardSet:
     weights: tuple[float, ...]
 
     def score(self, completion: str, example: Example, on_failure: OnFailure | None = None) -> Scored:
-        """Scores one completion. Where a reward fails, `on_failure` is told and the score is skipped.
+        """Scores one completion. If a reward fails, `on_failure` gets the error and the score is skipped.
 
-        Raises `RewardError` instead where there is no `on_failure`.
+        Raises `RewardError` instead if there is no `on_failure`.
         """
-        scores = {reward.name: _score_or_skip(reward, completion, example, on_failure) for reward in self.rewards}
+        checks = {reward.name: partial(score_with, reward, completion, example) for reward in self.rewards}
+        scores = {name: _or_skip(check, on_failure) for name, check in checks.items()}
         total = sum(w * (s or 0.0) for w, s in zip(self.weights, scores.values(), strict=True))
         return Scored(scores=scores, reward=total)
 
@@ -88,8 +87,8 @@ class RewardSet:
 def score_with(reward: Reward, completion: str, example: Example) -> float | None:
     """Applies one reward and checks what it returns.
 
-    Raises `RewardFailed`, naming reward, example and completion, when the reward raises or
-    returns anything but None or a number within its range that float32 can hold.
+    Raises `RewardFailed`, naming reward, example and completion, if the reward raises or returns anything but None or a
+    number within its range that float32 can hold.
     """
     try:
         score = reward.score(completion, example)
@@ -97,7 +96,7 @@ def score_with(reward: Reward, completion: str, example: Example) -> float | Non
         raise
     except RewardError as error:
         raise failure(reward, completion, example, f"failed: {str(error).rstrip('.')}", error.hint) from error
-    except (Exception, SystemExit) as error:  # sys.exit(0) in a reward would end the run as if all were well
+    except (Exception, SystemExit) as error:  # sys.exit(0) in a reward would end the run as if it had succeeded
         raise failure(reward, completion, example, f"raised {in_one_line(error)}") from error
     return _checked(reward, score, completion, example)
 
@@ -105,14 +104,15 @@ def score_with(reward: Reward, completion: str, example: Example) -> float | Non
 def score_all(
     reward: Reward, completions: Sequence[str], examples: Sequence[Example], on_failure: OnFailure | None = None
 ) -> list[float | None]:
-    """Applies one reward to many completions, at once where it can; each score is checked as in `score_with`.
+    """Applies one reward to many completions, at once if it can; each score is checked as in `score_with`.
 
-    What a batch itself raises goes through: out of memory is not the fault of a completion.
+    An error of the batch as a whole passes through: out of memory is not the fault of a completion.
     """
     if reward.score_batch is None:
-        return [_score_or_skip(reward, c, e, on_failure) for c, e in zip(completions, examples, strict=True)]
-    scores = reward.score_batch(completions, examples)
-    checks = (partial(_checked, reward, *row) for row in zip(scores, completions, examples, strict=True))
+        checks = [partial(score_with, reward, *row) for row in zip(completions, examples, strict=True)]
+    else:
+        scores = reward.score_batch(completions, examples)
+        checks = [partial(_checked, reward, *row) for row in zip(scores, completions, examples, strict=True)]
     return [_or_skip(check, on_failure) for check in checks]
 
 
@@ -121,26 +121,17 @@ def _checked(reward: Reward, score: object, completion: str, example: Example) -
         return None
     if isinstance(score, RewardError):
         raise failure(reward, completion, example, f"failed: {str(score).rstrip('.')}", score.hint) from score
-    if isinstance(score, bool) or not isinstance(score, Real):  # Real: NumPy's numbers, too
+    if isinstance(score, bool) or not isinstance(score, Real):  # Real includes NumPy's numbers
         raise failure(reward, completion, example, f"returned {score!r:.80}, which is neither None nor a number")
-    value = _as_float(score)
-    if not abs(value) <= MAX_SCORE:  # so written, NaN is refused, too
-        raise failure(reward, completion, example, f"returned {value}, which is no finite number of float32")
+    try:
+        value = float(score)
+    except OverflowError:  # an integer of hundreds of digits
+        value = math.inf
+    if not abs(value) <= MAX_SCORE:  # written so that it also refuses NaN
+        raise failure(reward, completion, example, f"returned {value}, which is not a finite number of float32")
     if not reward.low <= value <= reward.high:
         raise failure(reward, completion, example, f"returned {value}, outside [{reward.low}, {reward.high}]")
     return value
-
-
-def _as_float(number: Real) -> float:
-    """Returns a number as a float: infinity for an integer of hundreds of digits."""
-    try:
-        return float(number)
-    except OverflowError:
-        return math.inf
-
-
-def _score_or_skip(reward: Reward, completion: str, example: Example, on_failure: OnFailure | None) -> float | None:
-    return _or_skip(partial(score_with, reward, completion, example), on_failure)
 
 
 def _or_skip(score: Callable[[], float | None], on_failure: OnFailure | None) -> float | None:

@@ -7,14 +7,14 @@ from lowmem_rl.finding import Finding
 
 Fault = Literal[
     "hangs",  # takes longer than any score may
-    "fails",  # raises, or returns what is no score
-    "thread-bound",  # scores otherwise off the main thread
-    "constant",  # pays the same whatever stands there, or skips everything
-    "unreachable",  # what pays elsewhere cannot be written under this chat template
+    "fails",  # raises, or returns what is not a score
+    "thread-bound",  # scores differently off the main thread
+    "constant",  # pays every completion the same, or skips all
+    "unreachable",  # what earns it cannot be written under this chat template
     "never-full",  # no perfect completion earns the maximum
     "unpaid",  # a perfect completion earns no more than a wrong one
     "blind",  # a wrong answer earns as much as the right one
-    "worthless-paid",  # so does nothing, padding or a list of all options
+    "worthless-paid",  # nothing, padding or a list of all options earns as much
     "hedge-paid",  # two answers are paid, whichever comes last
     "outranked",  # something else earns more than the perfect completion
 ]

@@ -1,4 +1,4 @@
-"""Names of rewards, as strings, so that listing them imports none. `FILE.py:NAME` is a user's own."""
+"""The built-in rewards as strings, so that listing them imports none. `FILE.py:NAME` is a user's own."""
 
 import math
 from collections.abc import Mapping
@@ -31,12 +31,17 @@ REWARDS = {
 
 
 def load_reward(name: str) -> Reward:
-    """Returns the reward of that name.
+    """Returns the reward of that name; of a user's file a `Reward`, or a plain function with an unbounded range.
 
-    Raises `UnknownName`, `ConfigError`, and `TaskError` for a user's file that fails.
+    Raises `UnknownName`, `ConfigError`, and `TaskError` if a user's file fails.
     """
     if is_user_code(name):
-        return _user_reward(name)
+        found = load_object(name, kind="reward")
+        if isinstance(found, Reward):
+            return replace(found, source=name)
+        if not callable(found):
+            raise TaskError(f"{name} is not a reward.", hint="Name a function of (completion, example), or a Reward.")
+        return Reward(getattr(found, "__name__", name), found, low=-math.inf, high=math.inf, source=name)
     refuse_bare_file(name, "reward")
     if name not in REWARDS:
         raise UnknownName("reward", name, REWARDS)
@@ -46,16 +51,6 @@ def load_reward(name: str) -> Reward:
 
 
 def load_reward_set(weights: Mapping[str, float]) -> RewardSet:
-    """Returns the rewards named in `weights`, those of weight 0 left out. Raises `UnknownName`."""
+    """Returns the rewards named in `weights` without those of weight 0. Raises as `load_reward` does."""
     used = {name: weight for name, weight in weights.items() if weight != 0}
     return RewardSet(tuple(load_reward(name) for name in used), tuple(used.values()))
-
-
-def _user_reward(name: str) -> Reward:
-    """Returns a user's `Reward`, or their plain function as one whose range is not known."""
-    found = load_object(name, kind="reward")
-    if isinstance(found, Reward):
-        return replace(found, source=name)
-    if not callable(found):
-        raise TaskError(f"{name} is no reward.", hint="Name a function of (completion, example), or a Reward.")
-    return Reward(getattr(found, "__name__", name), found, low=-math.inf, high=math.inf, source=name)

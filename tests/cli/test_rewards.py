@@ -24,7 +24,7 @@ def test_list_has_a_line_for_each_reward(cli_here) -> None:
     assert (outcome.code, outcome.stderr) == (0, "")
 
 
-def test_list_as_json_says_range_kind_and_need(cli_here) -> None:
+def test_list_as_json_has_range_kind_and_need(cli_here) -> None:
     rows = {row["name"]: row for row in json.loads(cli_here("rewards", "list", "--json").stdout)}
     assert all(row["pays"] and row["low"] < row["high"] for row in rows.values())
     assert {name for name, row in rows.items() if row["needs_model"]} == {
@@ -80,8 +80,8 @@ def test_the_rewards_of_the_examples_pass(cli_here, name: str, options: list[str
 @pytest.mark.parametrize("name", REWARDS_OF_EXAMPLES)
 def test_the_rewards_of_the_examples_pass_on_word_problems(name: str) -> None:
     task = load_task(TaskConfig(name="gsm8k", path=str(DATA / "gsm8k")))
-    trials = [RewardCase(e, task.gold_completion(e)) for e in task.examples(Selection("train", 8))]
-    assert check_rewards(load_reward_set({name: 1.0}), trials) == []
+    cases = [RewardCase(e, task.gold_completion(e)) for e in task.examples(Selection("train", 8))]
+    assert check_rewards(load_reward_set({name: 1.0}), cases) == []
 
 
 @pytest.mark.parametrize("name", ["boxed_anser", "boxed_answer=much", "boxed_answer=nan"])
@@ -122,11 +122,11 @@ def test_a_skipped_score_is_null(cli_here, tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ("{", "is not JSON"),
         ("[" * 100_000, "is not JSON"),
-        ('{"answer": NaN, "completion": ""}', "NaN is no JSON number"),
+        ('{"answer": NaN, "completion": ""}', "NaN is not a JSON number"),
         ("9" * 5000, "is not JSON"),
         ("[1]", "holds list"),
         ('{"answer": "5"}', "has no 'completion'; it has answer"),
@@ -135,13 +135,13 @@ def test_a_skipped_score_is_null(cli_here, tmp_path) -> None:
         ('{"answer": " ", "completion": ""}', "'answer' is empty"),
     ],
 )
-def test_a_hostile_row_is_named_by_its_line_after_the_good_ones(cli_here, tmp_path, line: str, told: str) -> None:
+def test_a_hostile_row_is_named_by_its_line_after_the_good_ones(cli_here, tmp_path, line: str, message: str) -> None:
     good = json.dumps({"answer": "5", "completion": "\\boxed{5}"})
     outcome = cli_here("rewards", "score", write(tmp_path, good, line), "--reward=boxed_answer")
     assert outcome.code == 6
     assert json.loads(outcome.stdout)["score"] == 1.0
-    assert f"rows.jsonl line 2{':' if told.startswith(chr(39)) else ''} " in outcome.stderr
-    assert told in outcome.stderr
+    assert f"rows.jsonl line 2{':' if message.startswith(chr(39)) else ''} " in outcome.stderr
+    assert message in outcome.stderr
 
 
 def test_a_reward_that_fails_is_named_with_the_line(cli_here, tmp_path) -> None:
@@ -168,7 +168,7 @@ def test_a_reward_that_needs_the_model_says_so(cli_here, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"])
-def test_a_file_that_is_none_is_data(cli_here, tmp_path, content: bytes | None) -> None:
+def test_a_file_that_cannot_be_read_is_a_data_error(cli_here, tmp_path, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / "rows.jsonl").write_bytes(content)
     outcome = cli_here("rewards", "score", "rows.jsonl", "--reward=boxed_answer")

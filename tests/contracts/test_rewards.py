@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lowmem_rl.config.run_config import TaskConfig
-from lowmem_rl.rewards.adversarial_cases import PREFILL, RewardCase, trials_for
+from lowmem_rl.rewards.adversarial_cases import PREFILL, RewardCase, cases_for
 from lowmem_rl.rewards.model_reward import ModelAccess, ModelReward
 from lowmem_rl.rewards.reward_check import check_reward, check_rewards
 from lowmem_rl.rewards.reward_registry import REWARDS, load_reward, load_reward_set
@@ -14,7 +14,7 @@ from lowmem_rl.tasks.task import Selection
 from lowmem_rl.tasks.task_registry import load_task
 from lowmem_rl_bench.broken_rewards import check_zoo
 
-RECORD = Path(__file__).parents[2] / "benchmarks" / "records" / "reward-zoo-2026-11-20.json"
+RECORD = Path(__file__).parents[2] / "benchmarks" / "records" / "reward-zoo-2026-11-29.json"
 
 FAULTS = {
     "any_candidate": "hedge-paid",
@@ -54,9 +54,9 @@ def test_every_reward_of_the_zoo_tells_where_it_was_seen() -> None:
 def test_none_of_ours_is_flagged(name: str, prefill: str) -> None:
     reward = load_reward(name)
     if isinstance(reward, ModelReward):
-        view = ModelAccess(lambda text: len(text) // 4, 256, lambda rows: [1.0 + len(row.lead) % 3 for row in rows])
-        reward = reward.bind(view)
-    assert check_reward(reward, trials_for(name), prefill) == []
+        model = ModelAccess(lambda text: len(text) // 4, 256, lambda rows: [1.0 + len(row.lead) % 3 for row in rows])
+        reward = reward.bind(model)
+    assert check_reward(reward, cases_for(name), prefill) == []
 
 
 @pytest.mark.parametrize(
@@ -72,9 +72,9 @@ def test_none_of_ours_is_flagged(name: str, prefill: str) -> None:
 def test_the_rewards_of_our_tasks_pass_on_them(task: str, weights: dict[str, float]) -> None:
     convention = "r1_zero" if "answer_tags" in weights else "think_boxed"
     made = load_task(TaskConfig(name=task, prompt=convention))
-    trials = [RewardCase(e, made.gold_completion(e)) for e in made.examples(Selection("train", limit=24))]
+    cases = [RewardCase(e, made.gold_completion(e)) for e in made.examples(Selection("train", limit=24))]
     for prefill in ("", PREFILL):
-        assert check_rewards(load_reward_set(weights), trials, prefill) == []
+        assert check_rewards(load_reward_set(weights), cases, prefill) == []
 
 
 def test_the_committed_table_is_what_the_command_prints(cli_here) -> None:

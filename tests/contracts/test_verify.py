@@ -1,4 +1,4 @@
-"""What the verdict on an answer promises. HOSTILE_COMPLETIONS=10000 makes the long form of the hostile test."""
+"""What the verdict on an answer promises. HOSTILE_COMPLETIONS=10000 runs the long version of the hostile test."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def test_the_fast_path_agrees_with_exact_arithmetic() -> None:
 
 
 @pytest.mark.parametrize("make", [verify_pairs.gsm8k_pairs, verify_pairs.sequence_pairs])
-def test_integers_and_sequences_are_judged_without_a_worker(make) -> None:
+def test_integers_and_sequences_are_decided_without_a_worker(make) -> None:
     for pair in make(300):
         assert compare_exactly(pair.given, pair.gold) is pair.equal, pair
 

@@ -46,7 +46,7 @@ def test_a_users_function_becomes_a_reward_of_its_name(tmp_path) -> None:
         ("import sys\nsys.exit(0)", "f", "line 2: SystemExit: 0"),
         ("x = 1\ny = (", "f", "SyntaxError"),
         ("def short(c, e): return 1", "shirt", "no reward named 'shirt'"),
-        ("f = 3", "f", "is no reward"),
+        ("f = 3", "f", "is not a reward"),
     ],
 )
 def test_a_file_that_does_not_work_says_where(tmp_path, body, name, expected) -> None:

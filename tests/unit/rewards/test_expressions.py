@@ -1,4 +1,4 @@
-"""Arithmetic that a model wrote: exact, bounded, never run as code. With the rewards that stand on it."""
+"""Arithmetic that a model wrote: exact, bounded, never run as code; and the rewards that use it."""
 
 import time
 from fractions import Fraction

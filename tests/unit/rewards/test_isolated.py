@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from lowmem_rl.example import Example
-from lowmem_rl.rewards.adversarial_cases import RewardCase, general_trials
+from lowmem_rl.rewards.adversarial_cases import RewardCase, general_cases
 from lowmem_rl.rewards.isolated import isolated
 from lowmem_rl.rewards.reward import RewardFailed
 from lowmem_rl.rewards.reward_check import check_reward
@@ -22,7 +22,7 @@ EXAMPLE = Example("one", ({"role": "user", "content": "?"},), "1")
 
 def findings(tmp_path: Path, body: str, trials: tuple[RewardCase, ...] | None = None) -> list[RewardFinding]:
     (tmp_path / "mine.py").write_text(f"import os, re, time\ndef pay(completion, example):\n    {body}\n")
-    return check_reward(load_reward(f"{tmp_path}/mine.py:pay"), trials or general_trials(), limit_s=LIMIT_S)
+    return check_reward(load_reward(f"{tmp_path}/mine.py:pay"), trials or general_cases(), limit_s=LIMIT_S)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +89,6 @@ def test_examples_that_cannot_be_handed_over_are_tried_here(tmp_path: Path, monk
     for extra in (Unpicklable(), elsewhere.Note()):
         trials = tuple(
             dataclasses.replace(t, example=dataclasses.replace(t.example, extra={"note": extra}))
-            for t in general_trials()
+            for t in general_cases()
         )
         assert [finding.fault for finding in findings(tmp_path, "return 1.0", trials)] == ["constant"]

@@ -36,7 +36,7 @@ def test_a_matrix_is_read_however_it_is_written(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "[[]]", "[[1, 2], [3]]", "[[1, a]]", "[[1/0]]", "[1, 2]", "[[1]" * 9, "5"])
-def test_what_is_no_matrix_is_none(text: str) -> None:
+def test_any_other_text_is_no_matrix(text: str) -> None:
     assert read_matrix(text) is None
 
 
@@ -63,6 +63,6 @@ def test_the_three_ways_to_be_nearly_right(given_matrix: str, rows: float, frobe
     assert scores == [pytest.approx(rows), pytest.approx(frobenius), pytest.approx(l1)]
 
 
-def test_a_gold_answer_that_is_no_matrix_is_named() -> None:
-    with pytest.raises(RewardError, match="'5' is no matrix .*example 'm'"):
+def test_a_gold_answer_that_is_not_a_matrix_is_named() -> None:
+    with pytest.raises(RewardError, match="'5' is not a matrix .*example 'm'"):
         score_with(load_reward("matrix_rows"), "\\boxed{[[5]]}", example("5"))

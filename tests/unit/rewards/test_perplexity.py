@@ -1,4 +1,4 @@
-"""The perplexity reward's arithmetic and its places in the text; the model itself is at work in tests/train."""
+"""The perplexity reward's arithmetic and its positions in the text; tests/train run it with the model."""
 
 import math
 
@@ -51,17 +51,17 @@ def test_a_score_is_bounded_thresholded_and_absolute_as_asked(nll: float, option
         ("", "\\boxed{"),
     ],
 )
-def test_only_the_way_to_the_answer_is_judged(completion: str, lead: str) -> None:
+def test_only_the_reasoning_before_the_answer_is_scored(completion: str, lead: str) -> None:
     assert lead_of(completion) == lead
 
 
-def test_without_reasoning_the_turn_has_the_form_that_was_asked_for() -> None:
+def test_without_reasoning_the_turn_has_the_requested_format() -> None:
     assert bare_lead(example()) == "\\boxed{"
     assert bare_lead(example(system="Think within <think> </think> tags.")) == "<think></think>\\boxed{"
 
 
-def view(seen: list[list[AnswerRow]]) -> ModelAccess:
-    """A model that is the surer of an answer the longer its lead is."""
+def model(seen: list[list[AnswerRow]]) -> ModelAccess:
+    """A model that is more certain of an answer the longer its lead is."""
 
     def answer_nll(rows: list[AnswerRow]) -> list[float]:
         seen.append(list(rows))
@@ -70,9 +70,9 @@ def view(seen: list[list[AnswerRow]]) -> ModelAccess:
     return ModelAccess(len, 100, answer_nll)
 
 
-def test_a_batch_is_one_call_and_reads_each_bare_answer_once_a_run() -> None:
+def test_a_batch_is_one_call_and_reads_each_bare_answer_once_per_run() -> None:
     seen: list[list[AnswerRow]] = []
-    reward = perplexity_reward().bind(view(seen))
+    reward = perplexity_reward().bind(model(seen))
     group = [example("a")] * 3 + [example("b")] * 3
     scores = score_all(reward, ["", "a way", "a longer way"] * 2, group)
     assert scores[:3] == scores[3:]
@@ -85,6 +85,6 @@ def test_a_batch_is_one_call_and_reads_each_bare_answer_once_a_run() -> None:
 
 def test_the_range_follows_from_the_options() -> None:
     reward = perplexity_reward("mine", low=-1.0, absolute=0.5)
-    assert (reward.low, reward.high, reward.bind(view([])).high) == (-1.0, 1.5, 1.5)
+    assert (reward.low, reward.high, reward.bind(model([])).high) == (-1.0, 1.5, 1.5)
     with pytest.raises(ValueError, match="low must be 0 or -1"):
         perplexity_reward(low=0.5)

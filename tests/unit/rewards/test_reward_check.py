@@ -10,11 +10,11 @@ from lowmem_rl.rewards.adversarial_cases import (
     PREFILL,
     RewardCase,
     as_sampled,
-    general_trials,
+    general_cases,
     hedges_of,
     near_misses,
-    probes_of,
     think_layout,
+    variants_of,
 )
 from lowmem_rl.rewards.boxed import score_boxed
 from lowmem_rl.rewards.chat_template import prefill_of_model
@@ -29,7 +29,7 @@ def mine(score, kind="merit") -> Reward:
 
 
 def faults(score, prefill: str = "", kind: str = "merit") -> list[str]:
-    return [finding.fault for finding in check_reward(mine(score, kind), general_trials(), prefill)]
+    return [finding.fault for finding in check_reward(mine(score, kind), general_cases(), prefill)]
 
 
 @pytest.mark.parametrize(
@@ -66,24 +66,24 @@ def test_a_sound_reward_of_the_users_passes(score) -> None:
     assert faults(score) == faults(score, PREFILL) == []
 
 
-def test_what_the_template_makes_impossible_is_told_as_that() -> None:
+def test_what_the_template_makes_impossible_is_reported_as_unreachable() -> None:
     at_once = mine(lambda completion, example: float("</think>" in completion and "<think>\n" not in completion))
-    trials = [RewardCase(t.example, t.perfect.replace("<think>\n", "<think>")) for t in general_trials()]
-    assert check_reward(at_once, trials) == []
-    (finding,) = check_reward(at_once, trials, PREFILL)
+    cases = [RewardCase(c.example, c.perfect.replace("<think>\n", "<think>")) for c in general_cases()]
+    assert check_reward(at_once, cases) == []
+    (finding,) = check_reward(at_once, cases, PREFILL)
     assert finding.fault == "unreachable"
     assert repr(PREFILL) in finding.what
 
 
-def test_a_reward_that_fines_length_is_no_fault_unless_it_says_it_is_more() -> None:
-    def fine(completion: str, example: Example) -> float:
+def test_a_length_penalty_is_a_fault_only_if_it_claims_to_be_a_merit() -> None:
+    def penalty(completion: str, example: Example) -> float:
         return -len(completion) / 1000
 
-    assert faults(fine, kind="cost") == []
-    assert faults(fine) == ["outranked"]
+    assert faults(penalty, kind="cost") == []
+    assert faults(penalty) == ["outranked"]
     boxed = Reward("boxed", score_boxed)
-    assert check_rewards(RewardSet((boxed, mine(fine, "cost")), (1.0, 1.0)), general_trials()) == []
-    (finding,) = check_rewards(RewardSet((boxed, mine(fine, "cost")), (0.01, 1.0)), general_trials())
+    assert check_rewards(RewardSet((boxed, mine(penalty, "cost")), (1.0, 1.0)), general_cases()) == []
+    (finding,) = check_rewards(RewardSet((boxed, mine(penalty, "cost")), (0.01, 1.0)), general_cases())
     assert (finding.reward, finding.fault) == ("all", "outranked")
 
 
@@ -92,15 +92,15 @@ def test_a_reward_that_fines_length_is_no_fault_unless_it_says_it_is_more() -> N
 )
 @pytest.mark.parametrize("prefill", ["", "<think>", PREFILL])
 def test_a_runs_rewards_and_its_controls_pass_under_every_template(weights: dict[str, float], prefill: str) -> None:
-    assert check_rewards(load_reward_set(weights), general_trials(), prefill) == []
+    assert check_rewards(load_reward_set(weights), general_cases(), prefill) == []
 
 
-def test_a_small_reward_that_pays_nonsense_is_outvoted_or_named() -> None:
+def test_a_small_reward_that_pays_nonsense_is_outweighed_or_named() -> None:
     boxed = Reward("boxed", score_boxed)
     empty_paid = mine(lambda completion, example: float(not completion.strip()))
-    assert [f.fault for f in check_reward(empty_paid, general_trials())] == ["outranked"]
-    assert check_rewards(RewardSet((boxed, empty_paid), (1.0, 0.5)), general_trials()) == []
-    (finding,) = check_rewards(RewardSet((boxed, empty_paid), (1.0, 1.5)), general_trials())
+    assert [f.fault for f in check_reward(empty_paid, general_cases())] == ["outranked"]
+    assert check_rewards(RewardSet((boxed, empty_paid), (1.0, 0.5)), general_cases()) == []
+    (finding,) = check_rewards(RewardSet((boxed, empty_paid), (1.0, 1.5)), general_cases())
     assert (finding.reward, finding.fault) == ("all", "outranked")
 
 
@@ -109,13 +109,13 @@ def test_without_examples_nothing_is_found() -> None:
 
 
 def test_a_weight_below_zero_makes_wrong_answers_worth_more() -> None:
-    (finding, *_) = check_rewards(load_reward_set({"boxed_answer": -1.0}), general_trials())
+    (finding, *_) = check_rewards(load_reward_set({"boxed_answer": -1.0}), general_cases())
     assert (finding.reward, finding.fault) == ("all", "outranked")
 
 
-def test_a_form_that_the_prompt_does_not_ask_for_is_never_earned() -> None:
-    trials = general_trials(lambda work, answer: f"<think>{work}</think>\\boxed{{{answer}}}")
-    (finding,) = check_rewards(load_reward_set({"tag_count": 1.0, "boxed_answer": 1.0}), trials)
+def test_a_format_that_the_prompt_does_not_ask_for_is_never_earned() -> None:
+    cases = general_cases(lambda work, answer: f"<think>{work}</think>\\boxed{{{answer}}}")
+    (finding,) = check_rewards(load_reward_set({"tag_count": 1.0, "boxed_answer": 1.0}), cases)
     assert (finding.reward, finding.fault) == ("tag_count", "never-full")
 
 
@@ -123,7 +123,7 @@ def test_findings_refuse_with_the_first_and_count_the_others() -> None:
     refuse([])
     broken = RewardSet((mine(lambda c, e: 1.0), mine(lambda c, e: math.nan)), (1.0, 1.0))
     with pytest.raises(RewardError, match=r"'mine' pays 1 for each of .*\(1 more: mine: fails\)") as refused:
-        refuse(check_rewards(broken, general_trials()))
+        refuse(check_rewards(broken, general_cases()))
     assert "teaches nothing" in refused.value.hint
 
 
@@ -134,11 +134,11 @@ def test_a_near_miss_is_never_right(answer: str) -> None:
     assert not any(equal_answers(miss, answer) for miss in misses)
 
 
-def test_probes_are_paid_as_they_deserve_by_the_strict_reward() -> None:
-    for trial in general_trials():
-        assert score_boxed(trial.perfect, trial.example) == 1
-        assert all(score_boxed(p.completion, trial.example) == 0 for p in probes_of(trial) if p.worth != "right")
-        assert [score_boxed(hedge, trial.example) for hedge in hedges_of(trial)] == [1, 0]
+def test_the_strict_reward_pays_variants_as_they_deserve() -> None:
+    for case in general_cases():
+        assert score_boxed(case.perfect, case.example) == 1
+        assert all(score_boxed(v.completion, case.example) == 0 for v in variants_of(case) if v.worth != "right")
+        assert [score_boxed(hedge, case.example) for hedge in hedges_of(case)] == [1, 0]
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_a_template_that_is_not_here_is_not_known() -> None:
     assert prefill_of_model("tiny") == ""
 
 
-def test_the_layout_of_the_trials_earns_every_form() -> None:
+def test_the_layout_of_the_cases_earns_every_format() -> None:
     names = ("boxed_answer", "any_answer", "think_format", "answer_tags", "tag_count")
-    scored = load_reward_set(dict.fromkeys(names, 1.0)).score(think_layout("6 * 7", "42"), general_trials()[0].example)
+    scored = load_reward_set(dict.fromkeys(names, 1.0)).score(think_layout("6 * 7", "42"), general_cases()[0].example)
     assert scored.reward == len(names)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lowmem_rl.errors import RewardError, UnknownName
 from lowmem_rl.example import Example
 from lowmem_rl.prompts import prefill_of
-from lowmem_rl.rewards.adversarial_cases import trials_for
+from lowmem_rl.rewards.adversarial_cases import cases_for
 from lowmem_rl.rewards.model_reward import ModelAccess, ModelReward
 from lowmem_rl.rewards.reward import Reward, score_with
 from lowmem_rl.rewards.reward_registry import REWARDS, load_reward, load_reward_set
@@ -27,7 +27,7 @@ def score(name: str, completion: str) -> float | None:
 @pytest.mark.parametrize("name", REWARDS)
 @given(completion=st.text() | st.text(st.sampled_from("{}\\boxed<think></think>5\0\ud800")))
 def test_every_reward_stays_in_its_range_on_any_text(name: str, completion: str) -> None:
-    reward, example = load_reward(name), trials_for(name)[0].example
+    reward, example = load_reward(name), cases_for(name)[0].example
     if isinstance(reward, ModelReward):
         reward = reward.bind(ModelAccess(len, 20, lambda rows: [float(len(row.lead) % 9) for row in rows]))
     given_score = score_with(reward, completion, example)
@@ -35,7 +35,7 @@ def test_every_reward_stays_in_its_range_on_any_text(name: str, completion: str)
 
 
 @pytest.mark.parametrize(
-    ("completion", "strict", "lenient", "form"),
+    ("completion", "strict", "lenient", "format_score"),
     [
         ("<think>2 + 3</think>\\boxed{5}", 1, 1, 1),
         ("<think></think>\\boxed{5}", 1, 1, 1),
@@ -51,9 +51,11 @@ def test_every_reward_stays_in_its_range_on_any_text(name: str, completion: str)
         ("", 0, 0, 0),
     ],
 )
-def test_answer_and_form_are_paid_apart(completion: str, strict: float, lenient: float, form: float) -> None:
+def test_answer_and_format_are_paid_separately(
+    completion: str, strict: float, lenient: float, format_score: float
+) -> None:
     assert (score("boxed_answer", completion), score("any_answer", completion)) == (strict, lenient)
-    assert score("think_format", completion) == form
+    assert score("think_format", completion) == format_score
 
 
 def test_a_prefilled_think_tag_is_paid_once_it_is_put_back() -> None:
@@ -69,7 +71,7 @@ def test_the_random_reward_repeats_itself_and_is_about_fair() -> None:
     assert 400 < sum(s or 0 for s in scores) < 600
 
 
-def test_a_reward_set_weighs_its_scores_and_leaves_out_weight_zero() -> None:
+def test_a_reward_set_weights_its_scores_and_leaves_out_weight_zero() -> None:
     rewards = load_reward_set({"boxed_answer": 1.0, "think_format": 0.2, "random": 0.0})
     scored = rewards.score("<think></think>\\boxed{5}", EXAMPLE)
     assert scored.scores == {"boxed_answer": 1.0, "think_format": 1.0}
@@ -81,15 +83,15 @@ def test_a_skipped_score_adds_nothing() -> None:
 
 
 @pytest.mark.parametrize("returned", [math.nan, math.inf, 2, -1, True, "1", [1], np.True_])
-def test_what_is_no_score_is_refused_with_reward_and_example(returned: object) -> None:
+def test_what_is_not_a_score_is_refused_with_reward_and_example(returned: object) -> None:
     reward = Reward("odd", lambda completion, example: returned)  # type: ignore[arg-type,return-value]
     with pytest.raises(RewardError, match=r"'odd' returned .*example 'e'"):
         score_with(reward, "text", EXAMPLE)
 
 
 @pytest.mark.parametrize("returned", [1e39, -1e39, 10**400, np.float32("inf"), np.float16("inf")])
-def test_what_float32_cannot_hold_is_no_score(returned: float) -> None:
-    with pytest.raises(RewardError, match="no finite number of float32"):
+def test_what_float32_cannot_hold_is_not_a_score(returned: float) -> None:
+    with pytest.raises(RewardError, match="not a finite number of float32"):
         score_with(Reward("huge", lambda completion, example: returned, -math.inf, math.inf), "text", EXAMPLE)
 
 

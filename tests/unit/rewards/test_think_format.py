@@ -1,15 +1,15 @@
-"""Rewards of form, language, repetition and length."""
+"""Rewards for format, language, repetition and length."""
 
 import pytest
 
 from lowmem_rl.errors import RewardError
 from lowmem_rl.example import Example
-from lowmem_rl.rewards.length import cosine_score, overlong_fine
+from lowmem_rl.rewards.length import cosine_score, overlong_penalty
 from lowmem_rl.rewards.model_reward import ModelAccess, ModelReward, bind_rewards, without_model
 from lowmem_rl.rewards.reward import score_with
 from lowmem_rl.rewards.reward_registry import load_reward, load_reward_set
 
-VIEW = ModelAccess(count_tokens=lambda text: len(text.split()), max_completion_tokens=100, answer_nll=lambda rows: [])
+MODEL = ModelAccess(count_tokens=lambda text: len(text.split()), max_completion_tokens=100, answer_nll=lambda rows: [])
 
 
 def example(question: str = "What is 2 + 3?") -> Example:
@@ -47,7 +47,7 @@ def test_answer_tags_want_one_full_pair_at_the_end(completion: str, paid: float)
         ("5", 0),
     ],
 )
-def test_each_tag_that_stands_once_is_a_quarter(completion: str, paid: float) -> None:
+def test_each_tag_that_occurs_once_is_a_quarter(completion: str, paid: float) -> None:
     assert score("tag_count", completion) == paid
 
 
@@ -76,9 +76,9 @@ def test_repeating_costs_and_saying_it_once_does_not() -> None:
     assert score("repetition", "我们得到" * 50) < -0.9
 
 
-@pytest.mark.parametrize(("tokens", "fine"), [(0, 0), (80, 0), (90, -0.5), (100, -1), (1000, -1)])
-def test_the_overlong_fine_rises_over_the_last_fifth(tokens: int, fine: float) -> None:
-    assert overlong_fine(tokens, limit=100) == pytest.approx(fine)
+@pytest.mark.parametrize(("tokens", "penalty"), [(0, 0), (80, 0), (90, -0.5), (100, -1), (1000, -1)])
+def test_the_overlong_penalty_grows_over_the_last_fifth(tokens: int, penalty: float) -> None:
+    assert overlong_penalty(tokens, limit=100) == pytest.approx(penalty)
 
 
 @pytest.mark.parametrize(
@@ -89,12 +89,12 @@ def test_the_cosine_prefers_right_short_and_wrong_long(tokens: int, right: float
     assert cosine_score(tokens, 100, right=False) == pytest.approx(wrong)
 
 
-def test_a_reward_of_length_scores_once_it_knows_the_model() -> None:
+def test_a_length_reward_scores_once_it_knows_the_model() -> None:
     rewards = load_reward_set({"boxed_answer": 1.0, "soft_overlong": 0.5, "cosine_length": 0.0})
-    with pytest.raises(RewardError, match="'soft_overlong' failed: it needs the model") as refused:
+    with pytest.raises(RewardError, match="'soft_overlong' failed: it needs the model, and none") as refused:
         rewards.score("word " * 90, example())
     assert "lowmem-rl train" in refused.value.hint
-    scored = bind_rewards(rewards, VIEW).score("word " * 89 + "\\boxed{5}", example())
+    scored = bind_rewards(rewards, MODEL).score("word " * 89 + "\\boxed{5}", example())
     assert scored.scores == {"boxed_answer": 1.0, "soft_overlong": pytest.approx(-0.5)}
     assert scored.reward == pytest.approx(0.75)
 
@@ -102,11 +102,11 @@ def test_a_reward_of_length_scores_once_it_knows_the_model() -> None:
 def test_the_cosine_reads_the_box() -> None:
     reward = load_reward("cosine_length")
     assert isinstance(reward, ModelReward)
-    bound = reward.bind(VIEW)
+    bound = reward.bind(MODEL)
     assert score_with(bound, "\\boxed{5}", example()) > 0.99
     assert score_with(bound, "\\boxed{6}", example()) < -0.99
 
 
-def test_what_needs_no_model_can_be_tried_without() -> None:
+def test_rewards_that_need_no_model_can_score_without_it() -> None:
     rewards = without_model(load_reward_set({"perplexity": 2.0, "boxed_answer": 1.0}))
     assert ([reward.name for reward in rewards.rewards], rewards.weights) == (["boxed_answer"], (1.0,))

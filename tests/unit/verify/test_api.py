@@ -1,4 +1,4 @@
-"""The verdict on an answer, choice by choice as `verdict.py` states them."""
+"""The verdict on an answer: each choice in the table of `api.py`."""
 
 import subprocess
 import sys
@@ -103,7 +103,7 @@ def test_these_are_unequal_without_any_worker(given_answer: str, gold: str) -> N
     assert compare_exactly(given_answer, gold) is False
 
 
-def test_what_the_fast_path_does_not_know_it_says() -> None:
+def test_the_fast_path_returns_none_for_what_it_cannot_decide() -> None:
     for pair in (("\\sec^2 x", "\\tan^2 x + 1"), ("1.414214", "\\sqrt{2}"), ("1/2x", "x/2"), ("x^2=4", "x^3=8")):
         assert compare_exactly(*pair) is None
 

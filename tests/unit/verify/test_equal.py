@@ -1,4 +1,4 @@
-"""Whether two answers are the same."""
+"""Are two answers equal."""
 
 import time
 from fractions import Fraction
@@ -64,7 +64,7 @@ def test_different_spellings_of_an_answer_are_equal(given_answer: str, gold: str
         ("7:30 PM", "7:30 p.m."),
     ],
 )
-def test_a_unit_or_a_variable_may_stand_beside_a_bare_gold_number(given_answer: str, gold: str) -> None:
+def test_a_unit_or_a_variable_may_be_added_to_a_bare_gold_number(given_answer: str, gold: str) -> None:
     assert equal_answers(given_answer, gold)
 
 
@@ -83,7 +83,7 @@ def test_a_unit_or_a_variable_may_stand_beside_a_bare_gold_number(given_answer: 
         ],
     ],
 )
-def test_words_that_change_the_number_are_no_unit(given_answer: str, gold: str) -> None:
+def test_words_that_change_the_number_are_not_a_unit(given_answer: str, gold: str) -> None:
     assert not equal_answers(given_answer, gold)
 
 
@@ -113,7 +113,7 @@ def test_different_answers_are_unequal(given_answer: str, gold: str) -> None:
     assert not equal_answers(given_answer, gold)
 
 
-def test_a_division_by_zero_is_no_number() -> None:
+def test_a_division_by_zero_is_not_a_number() -> None:
     assert as_number("1/0") is None
     assert as_number("\\frac{1}{0}") is None
 

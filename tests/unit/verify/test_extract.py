@@ -1,4 +1,4 @@
-"""Where the answer stands in a completion."""
+"""Finding the answer in a completion."""
 
 import time
 

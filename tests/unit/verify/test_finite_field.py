@@ -76,10 +76,10 @@ def test_these_expressions_are_equal(one: str, other: str) -> None:
 @pytest.mark.parametrize(
     "text", ["\\sin^{-1} x", "\\log 5", "1/2x", "2\\frac12 x", "x!", "0^0", "1/0", "\\int x", "", "x+"]
 )
-def test_what_can_be_read_in_two_ways_or_not_at_all_is_not_judged(text: str) -> None:
+def test_what_has_two_readings_or_none_is_not_decided(text: str) -> None:
     assert same_expression(text, "7") is None
 
 
-def test_different_functions_are_told_apart_by_a_value_and_equal_ones_are_not_denied() -> None:
+def test_different_functions_differ_by_a_value_and_equal_ones_are_not_refused() -> None:
     assert same_expression("\\sin x", "\\cos x") is False
     assert same_expression("\\sin^2 x + \\cos^2 x", "1") is None
