@@ -209,8 +209,10 @@ def _show_zoo(*, as_json: bool) -> None:
         summary = {"broken": len(zoo), "caught": caught, "ours_flagged": flagged}
         console.show_json({"date": date.today().isoformat(), "summary": summary, "zoo": zoo, "ours": ours})
         return
-    rows = [(str(r["reward"]), (r["findings"] or ["not caught"])[0].partition(":")[0], str(r["story"])) for r in zoo]
-    console.show(console.table([("broken reward", "fault", "story"), *rows], console.width()))
+    rows = [
+        (str(row["reward"]), (row["findings"] or ["not caught"])[0].partition(":")[0], str(row["story"])) for row in zoo
+    ]
+    console.show_table(("broken reward", "fault", "story"), rows)
     console.show(f"{caught} of {len(zoo)} caught; {flagged} of ours flagged")
 
 

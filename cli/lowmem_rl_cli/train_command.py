@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
 
 from lowmem_rl.config.compose import ResolvedConfig
 from lowmem_rl.evaluation.eval_result import EvalResult
@@ -18,7 +17,7 @@ from lowmem_rl.storage.run_dir import RunDir, default_path
 from lowmem_rl_cli import console
 from lowmem_rl_cli.dry_run_view import print_dry_run
 from lowmem_rl_cli.options import RunRequest
-from lowmem_rl_cli.text_page import stdout_page
+from lowmem_rl_cli.text_page import BOLD, stdout_page
 
 if TYPE_CHECKING:
     from lowmem_rl.entrypoints.controls import Controls
@@ -115,21 +114,16 @@ def _run_controls(composed: ResolvedConfig, out: Path, talk: Console, watched: b
 
 
 def _print_result(result: "RunResult", seconds: float) -> None:
-    before, after, path = result.before, result.after, result.path
-    page = Console(highlight=False)
-    table = Table(title=f"{before.task}, {before.num_examples} held-out examples, greedy", title_justify="left")
-    table.add_column("")
-    for name in ("before", "after"):
-        table.add_column(name, justify="right")
+    before, after, path, page = result.before, result.after, result.path, stdout_page()
+    console.show(page.ink(f"{before.task}, {before.num_examples} held-out examples, greedy", BOLD))
     after_cells = _result_cells(after)
-    for label, cell in _result_cells(before).items():
-        table.add_row(label, cell, after_cells.get(label, "-"))
-    page.print(table)
-    page.print(paired_verdict(result.comparison), soft_wrap=True)
-    page.print(_best(result.best, path), soft_wrap=True)
-    page.print(f"{seconds:.0f} s in all. The run is in {path}", soft_wrap=True)
+    rows = [(label, cell, after_cells.get(label, "-")) for label, cell in _result_cells(before).items()]
+    console.show("\n".join(page.table(rows, "lrr", ("", "before", "after"))))
+    console.show(paired_verdict(result.comparison))
+    console.show(_best(result.best, path))
+    console.show(f"{seconds:.0f} s in all. The run is in {path}")
     if RunDir(path).report.exists():
-        page.print(f"All of it on one page: {RunDir(path).report}", soft_wrap=True)
+        console.show(f"All of it on one page: {RunDir(path).report}")
 
 
 def _result_cells(result: EvalResult) -> dict[str, str]:

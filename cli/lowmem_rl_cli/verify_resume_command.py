@@ -13,6 +13,7 @@ from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.telemetry.environment import environment_record
 from lowmem_rl_bench.verify_resume import Kill, ResumeProof, verify_resume
 from lowmem_rl_cli import console
+from lowmem_rl_cli.text_page import list_page
 
 
 def verify_resume_command(kills: int, seed: int, *, as_json: bool, out: Path | None) -> bool:
@@ -52,7 +53,7 @@ def render(proof: ResumeProof) -> str:
     rows = [_row(moment, [kill for kill in proof.kills if kill.moment == moment]) for moment in moments]
     return "\n".join(
         [
-            console.table([head, *rows, _row("in all", list(proof.kills))], console.width()),
+            *list_page().listing(head, [*rows, _row("in all", list(proof.kills))]),
             "",
             f"Resuming took {_range(proof.resume_seconds)} beyond loading; the whole {proof.seconds:.0f} s.",
             *(f"differs: {difference}" for difference in proof.differences),

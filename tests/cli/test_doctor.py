@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from lowmem_rl_cli.doctor_command import as_line, as_table
-from rich.console import Console
+from lowmem_rl_cli.text_page import TextPage
 
 from lowmem_rl.entrypoints.doctor import MachineCheck
 from tests.unit.health.simulated_runs import Policy, simulate, write_run
@@ -33,10 +33,7 @@ def test_a_plain_line_says_status_finding_and_cure() -> None:
 
 
 def test_the_table_shows_square_brackets_as_they_are() -> None:
-    console = Console(width=200)
-    with console.capture() as shown:
-        console.print(as_table([MISSING]))
-    assert "lowmem-rl[train]" in shown.get()
+    assert "lowmem-rl[train]" in "\n".join(as_table([MISSING], TextPage(columns=120)))
 
 
 def test_a_run_is_audited_and_its_findings_are_no_failure(cli_here: Cli, tmp_path: Path) -> None:
