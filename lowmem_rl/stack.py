@@ -1,41 +1,31 @@
-"""What the GPU path rests on besides documented interfaces: versions, environment switches, private members, wording.
+"""What the GPU path needs beyond documented interfaces: versions, environment switches, private members, source text.
 
-Plain data. `tests/contracts/test_stack.py` holds it against the installed packages, so that an upgrade fails a test
-and not a run; `doctor` compares the versions. A switch of Unsloth's, a mark of its own, or a private name of a trainer
-that is used and not listed here fails that test, too.
+Plain data. `tests/contracts/test_stack.py` compares it with the installed packages, so that an upgrade fails a test
+and not a run. That test also fails if the code uses a switch or mark of Unsloth, or a private name of a trainer, that
+is not listed here. `doctor` compares the versions.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True, slots=True)
-class TestedVersion:
-    """The version a package was tried in, and the range that may work: lowest <= version < below."""
-
-    version: str
-    lowest: str
-    below: str | None = None
-
-
-# Tried together in November 2026 on Python 3.11; the ranges are those of the extra `train`.
-TRIED = {
-    "torch": TestedVersion("2.14.1", "2.9", "2.15"),
-    "torchvision": TestedVersion("0.29.2", "0.24"),
-    "unsloth": TestedVersion("2026.10.9", "2026.10.9"),
-    "unsloth_zoo": TestedVersion("2026.10.9", "2026.10.9"),
-    "transformers": TestedVersion("5.17.0", "5.2", "5.17.1"),
-    "trl": TestedVersion("1.15.0", "1.10", "1.15.1"),
-    "peft": TestedVersion("0.21.2", "0.18"),
-    "bitsandbytes": TestedVersion("0.50.2", "0.50.2"),
-    "datasets": TestedVersion("4.8.5", "4.3", "5"),
-    "accelerate": TestedVersion("1.15.0", "1.10"),
+TESTED: Mapping[str, str] = {
+    "torch": "2.14.1",
+    "torchvision": "0.29.2",
+    "unsloth": "2026.10.9",
+    "unsloth_zoo": "2026.10.9",
+    "transformers": "5.17.0",
+    "trl": "1.15.0",
+    "peft": "0.21.2",
+    "bitsandbytes": "0.50.2",
+    "datasets": "4.8.5",
+    "accelerate": "1.15.0",
 }
+"""The version of each package, tested together in November 2026 on Python 3.11. The extra `train` has the ranges."""
 
 
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """An environment variable of Unsloth's: the file that reads it, and what for."""
+    """An environment variable of Unsloth: the file that reads it, and why we care."""
 
     file: str
     why: str
@@ -44,9 +34,9 @@ class Switch:
 SWITCHES: Mapping[str, Switch] = {
     "UNSLOTH_DISABLE_STATISTICS": Switch("unsloth/models/_utils.py", "set: an import downloads nothing"),
     "UNSLOTH_COMPILE_LOCATION": Switch(
-        "unsloth_zoo/compiler.py", "set: rewritten trainers do not land in the working directory"
+        "unsloth_zoo/compiler.py", "set: rewritten trainers are not written to the working directory"
     ),
-    "UNSLOTH_VLLM_STANDBY": Switch("unsloth_zoo/vllm_utils.py", "set for vLLM: its memory is free while we learn"),
+    "UNSLOTH_VLLM_STANDBY": Switch("unsloth_zoo/vllm_utils.py", "set for vLLM: its memory is free during the update"),
     "UNSLOTH_MIXED_PRECISION": Switch("unsloth/models/rl.py", "set in float32: no bfloat16 autocast"),
     "UNSLOTH_OFFLOAD_FP32": Switch(
         "unsloth_zoo/gradient_checkpointing.py", "set in float32: activations are kept as they are"
@@ -67,17 +57,17 @@ MEMBERS: Mapping[str, str] = {
     "unsloth.FastLanguageModel.for_inference": "before `generate`",
     "unsloth.FastLanguageModel.for_training": "after it",
     "unsloth_zoo.rl_replacements.grpo_accumulated_loss": "the loss that the rewritten trainer computes",
-    "peft.tuners.lora.LoraLayer.get_base_layer": "the frozen weight beside an adapter",
+    "peft.tuners.lora.LoraLayer.get_base_layer": "the frozen weight under an adapter",
     "peft.tuners.lora.LoraLayer.active_adapters": "which adapter is on",
-    "peft.tuners.lora.LoraLayer.disable_adapters": "whether any is",
-    "peft.tuners.lora.LoraLayer.merged": "an adapter that is merged is none of ours",
-    "peft.utils.integrations.dequantize_module_weight": "a 4-bit weight as rollouts and exports need it",
+    "peft.tuners.lora.LoraLayer.disable_adapters": "if none is on",
+    "peft.tuners.lora.LoraLayer.merged": "an adapter that is merged is not ours",
+    "peft.utils.integrations.dequantize_module_weight": "a 4-bit weight, dequantized for rollouts and exports",
     "transformers.modeling_rope_utils.ROPE_INIT_FUNCTIONS": "the frequencies of scaled rotary embeddings",
     "accelerate.Accelerator.backward": "timed",
     "accelerate.Accelerator.optimizer_step_was_skipped": "a step that float16's scaler skips",
-    "torch.cuda.OutOfMemoryError": "what is survived",
+    "torch.cuda.OutOfMemoryError": "the error that a run survives",
 }
-"""Functions, classes' members and tables that are imported or called by name."""
+"""Functions, class members and tables that are imported or called by name."""
 
 
 MARKS = frozenset(
@@ -92,13 +82,13 @@ MARKS = frozenset(
         f"seq_packing_{part}_verified_seg",
     )
 ) | {"_unsloth_prefix_grouper_nograd_disabled"}
-"""Attributes in which Unsloth's `rl_replacements.py` notes on the model which shortcuts it takes: users see them, and
-checkpoints keep them (`training.shortcuts`)."""
+"""Attributes in which Unsloth's `rl_replacements.py` stores on the model which shortcuts it takes. They are reported to
+users and saved in checkpoints (`engine.unsloth_shortcuts`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """Text that a source file of the stack still has to hold, and what of ours is wrong if it does not."""
+    """Text that a source file of the stack must contain, and what breaks here if it does not."""
 
     file: str
     text: str
@@ -107,23 +97,25 @@ class Wording:
 
 WORDINGS = (
     Wording(
-        "unsloth/models/rl_replacements.py", "B = self.args.unsloth_grpo_mini_batch", "trl_args: a count of passes"
+        "unsloth/models/rl_replacements.py", "B = self.args.unsloth_grpo_mini_batch", "grpo_args: a count of passes"
     ),
-    Wording("unsloth/models/rl_replacements.py", "math.ceil(total_samples / B)", "trl_args: and not of rows"),
+    Wording("unsloth/models/rl_replacements.py", "math.ceil(total_samples / B)", "grpo_args: and not of rows"),
     Wording("unsloth/models/rl.py", "elif mixed_precision_dtype == 'bfloat16':", "trainer: float32 without autocast"),
     Wording("unsloth/models/rl.py", '"if _is_quantized_model:",', "trainer: no rounding of the adapter on a card"),
     Wording("unsloth/models/rl.py", "elif scale_rewards == True or scale_rewards == 'group':", "rules: refused"),
     Wording(
         "transformers/trainer.py",
         "self._globalstep_last_logged = self.state.global_step",
-        "learning: is a step's row written",
+        "update: is a step's row written",
     ),
     Wording("torch/amp/grad_scaler.py", '"_step_supports_amp_scaling"', "update: a skipped step of a fused AdamW"),
     Wording("torch/optim/lr_scheduler.py", "self._last_lr", "step_boundary: the learning rate after a rollback"),
-    Wording("trl/trainer/grpo_trainer.py", "self.reward_funcs = ", "trainer: scores of a round are kept"),
-    Wording("trl/trainer/grpo_trainer.py", "self.state.num_input_tokens_seen += ", "learning: counted once a round"),
-    Wording("trl/trainer/grpo_trainer.py", "param.data = param.data.to(torch.bfloat16)", "trainer: put back by us"),
-    Wording("unsloth/models/_utils.py", "if max_seq_length < 512:", "docs: shorter rows are checkpointed plainly"),
+    Wording("trl/trainer/grpo_trainer.py", "self.reward_funcs = ", "trainer: the scores of a round are saved"),
+    Wording("trl/trainer/grpo_trainer.py", "self.state.num_input_tokens_seen += ", "update: counted once a round"),
+    Wording(
+        "trl/trainer/grpo_trainer.py", "param.data = param.data.to(torch.bfloat16)", "trainer: we restore the type"
+    ),
+    Wording("unsloth/models/_utils.py", "if max_seq_length < 512:", "docs: shorter rows get plain checkpointing"),
     Wording("unsloth/models/llama.py", "We shall truncate it ourselves", "policy: longer rows are cut"),
     Wording("unsloth_zoo/rl_replacements.py", "kl_i = torch.clamp(kl_i, min = -10.0, max = 10.0)", "docs: the KL cap"),
 )

@@ -142,13 +142,13 @@ def _all_rows(key: str) -> Iterator[Row]:
 def _record(rows: Sequence[Row], seconds: float) -> dict[str, Any]:
     from importlib.metadata import version
 
-    from lowmem_rl.stack import TRIED
+    from lowmem_rl.stack import TESTED
 
     return {
         "date": date.today().isoformat(),
         "command": " ".join(["python -m tests.rehearsal.numbers", *sys.argv[1:]]),
         "machine": "a simulated card in host memory, and the CPU backend",
-        "versions": {name: version(name) for name in TRIED},
+        "versions": {name: version(name) for name in TESTED},
         "seconds": round(seconds),
         "bounds": BOUNDS,
         "faults": sum(bool(row.faults) for row in rows),

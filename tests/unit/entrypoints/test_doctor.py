@@ -1,4 +1,4 @@
-"""What the doctor says of a machine."""
+"""What the doctor reports about a machine."""
 
 import time
 from dataclasses import replace
@@ -15,9 +15,9 @@ from lowmem_rl.entrypoints.doctor import (
     check_package,
     check_python,
     is_ready,
+    required_ranges,
 )
 from lowmem_rl.models.hardware import Machine, find_card
-from lowmem_rl.stack import TRIED
 from lowmem_rl.units import GIB
 
 LAPTOP = Machine(None, "cpu", 0, 0, "", 0, 8 * GIB, 4)
@@ -29,7 +29,7 @@ def test_python_is_held_to_the_supported_versions(found: tuple[int, int], status
     assert check_python(found).status == status
 
 
-def test_a_machine_without_gpu_is_pointed_to_the_tiny_model() -> None:
+def test_a_machine_without_gpu_is_referred_to_the_tiny_model() -> None:
     check = check_card(LAPTOP)
     assert check.status == "warn"
     assert "tiny-cpu" in check.message
@@ -50,27 +50,31 @@ def test_a_card_is_free_shared_or_too_old() -> None:
         ("torch", "2.14.1+cu130", "ok"),
         ("torch", "2.10.0", "warn"),
         ("torch", "2.15.0", "fail"),
+        ("torch", "2.14.0a0+git1", "warn"),
         ("torch", "2.8.1", "fail"),
         ("trl", "1.15.0", "ok"),
         ("trl", "1.16.0", "fail"),
+        ("unsloth_zoo", "2026.10.8", "fail"),
         ("unsloth", "2026.11.1", "warn"),
         ("peft", None, "fail"),
     ],
 )
-def test_a_package_is_ok_untried_or_unfit(name: str, found: str | None, status: str) -> None:
-    check = check_package(name, found, TRIED[name], WORKSTATION)
+def test_a_package_is_ok_untested_or_unfit(name: str, found: str | None, status: str) -> None:
+    check = check_package(name, found, required_ranges()[name], WORKSTATION)
     assert check.status == status
     assert (check.status == "ok") == (check.cure == "")
 
 
 def test_an_unsloth_without_cpu_backend_is_named_with_its_override() -> None:
-    check = check_package("unsloth", "2026.10.7", TRIED["unsloth"], LAPTOP)
+    check = check_package("unsloth", "2026.10.7", required_ranges()["unsloth"], LAPTOP)
     assert check.status == "fail"
     assert "CPU backend" in check.message
     assert "--override" in check.cure
 
 
-def test_a_small_or_unwritable_disk_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_disk_of_a_cache_that_does_not_exist_yet_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "not" / "there" / "yet"))
     cache, runs = check_disk()
     assert "GiB free" in cache.found
