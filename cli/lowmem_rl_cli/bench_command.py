@@ -19,7 +19,7 @@ def bench_verify(
     as_json: JsonOption = False,
     out: RecordOption = None,
     scale: Annotated[
-        float, typer.Option("--scale", help="Share of the pairs to judge; 1 takes some minutes.", min=0.001, max=1)
+        float, typer.Option("--scale", help="Share of the pairs to compare; 1 takes some minutes.", min=0.001, max=1)
     ] = 1.0,
 ) -> None:
     """Compare verdicts on answers with Math-Verify's: right ones, wrong ones, and time."""
@@ -56,11 +56,14 @@ def bench_step(
     as_json: JsonOption = False,
     out: RecordOption = None,
     plot: Annotated[
-        Path | None, typer.Option("--plot", help="File for a picture of the ratios, as SVG.", metavar="FILE")
+        Path | None,
+        typer.Option(
+            "--plot", help="File for a picture of the ratios, as SVG; needs the extra `slides`.", metavar="FILE"
+        ),
     ] = None,
 ) -> None:
     """Compare a training step with plain TRL's and Unsloth's: the same tokens, the same gradients, other seconds."""
-    from lowmem_rl_bench.step.plot import draw
+    from lowmem_rl_bench.step.plot import draw, figure_class
     from lowmem_rl_bench.step.replays import Protocol
     from lowmem_rl_bench.step.run_bench import measure
     from lowmem_rl_cli.bench_view import render
@@ -68,6 +71,8 @@ def bench_step(
 
     for file in filter(None, (out, plot)):
         check_writable(file)
+    if plot is not None:
+        figure_class()  # a missing extra is reported before minutes of work
     composed = RunRequest(preset, tuple(config or ()), tuple(settings or ())).resolve()
     record = measure(
         composed,
@@ -92,12 +97,10 @@ def _write(file: Path, text: str) -> None:
 
 
 def check_writable(file: Path) -> None:
-    """Raises `ConfigError` before minutes of work rather than behind them."""
+    """Raises `ConfigError` before minutes of work if `file` cannot be written."""
     from lowmem_rl.errors import ConfigError
 
     try:
         file.open("a", encoding="utf-8").close()
     except OSError as error:
-        raise ConfigError(
-            f"Cannot write {str(file)!r}: {error}.", hint="Choose a place that can be written."
-        ) from error
+        raise ConfigError(f"Cannot write {str(file)!r}: {error}.", hint="Choose another file.") from error
