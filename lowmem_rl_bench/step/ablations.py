@@ -1,4 +1,4 @@
-"""Ours with one saving off at a time, beside what the counts say that the saving is worth."""
+"""Ours with one saving off at a time, with the gain that the counts of work predict."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,20 +16,19 @@ WORK: Mapping[str, tuple[str, str, str | None]] = {
     "quantized": ("rollout", "sampled", None),
     "generate": ("rollout", "sampled", None),
 }
-"""The phase that a saving shortens, and the count that should say by how much, where one does."""
-CHECKPOINTING = 6 / 4
-"""Forward, and backward to the activations alone, for frozen weights: 4 operations a weight, and 2 more to redo."""
+"""The phase that a saving shortens, and the count that predicts by how much, if one does."""
+_CHECKPOINTING = 6 / 4
+"""With frozen weights, forward and backward to the activations take 4 operations a weight; recomputing takes 2 more."""
 
 
 def ablations(bench: Bench, protocol: Protocol) -> dict[str, Any]:
-    """Returns the replays of ours and of each ablation, and what each saving is worth, measured and predicted."""
+    """Returns the replays of ours and of each ablation, and the gain of each saving, measured and predicted."""
     found = replays(bench, protocol, (OURS, *ABLATIONS), "preset")
-    worth = {name: _worth(name, found["skewed"]) for name in WORK}
-    return {"worth": worth, "replay": found}
+    return {"worth": {name: _gain(name, found["skewed"]) for name in WORK}, "replay": found}
 
 
-def _worth(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns how many times as long the step takes without the saving, and its phase, beside the counted work."""
+def _gain(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns how many times as long the step and its phase take without the saving, and the counted work's ratio."""
     clock, phase = found["clock"], WORK[name][0]
     ours, without = found["arms"][OURS.name], found["arms"][name]
     return {
@@ -41,9 +40,9 @@ def _worth(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def predicted(name: str, ours: Mapping[str, Any], without: Mapping[str, Any]) -> float | None:
-    """Returns the ratio of the phase's work without the saving to that with it; None where no count tells."""
+    """Returns the ratio of the phase's work without the saving to that with it; None if no count predicts it."""
     _, part, count = WORK[name]
     if count is None:
         return None
-    again = CHECKPOINTING if name == "checkpointing" else 1.0
-    return float(again * without[part][count] / ours[part][count])
+    recomputed = _CHECKPOINTING if name == "checkpointing" else 1.0
+    return float(recomputed * without[part][count] / ours[part][count])

@@ -1,4 +1,4 @@
-"""Who is measured: the stack that trains, with which settings of a run, and which of our savings is off."""
+"""What is measured: a stack, the settings of its run, and which of our savings is off."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from lowmem_rl.planning.overrides import with_overrides
 
 Stack = Literal["ours", "trl", "unsloth"]
 Off = Literal[
-    "prompts read once", "prompts learnt from once", "finished rows leave", "sorted and trimmed", "dead rows out"
+    "prompts read once", "prompts trained on once", "finished rows leave", "sorted and trimmed", "dead rows out"
 ]
 """Savings of ours that no setting of a run turns off."""
 
@@ -25,31 +25,31 @@ class Arm:
     off: Off | None = None
 
     def configure(self, config: RunConfig) -> RunConfig:
-        """Returns the run that this arm trains."""
+        """Returns the configuration that this arm trains."""
         return with_overrides(config, self.settings)
 
 
-TRL_MICRO_BATCH = 8
-"""`per_device_train_batch_size` where nobody sets it, in transformers, TRL and Unsloth's notebooks on GRPO."""
-DEFAULTS = {"memory.micro_batch": TRL_MICRO_BATCH, "memory.checkpointing": "plain"}
-FAIR = {"memory.checkpointing": "none"}
+_TRL_MICRO_BATCH = 8
+"""The default `per_device_train_batch_size` of transformers, TRL and Unsloth's notebooks on GRPO."""
+_DEFAULTS = {"memory.micro_batch": _TRL_MICRO_BATCH, "memory.checkpointing": "plain"}
+_FAIR = {"memory.checkpointing": "none"}
 
 OURS = Arm("ours", "ours", "lowmem-rl as `train` runs it")
-TRL = Arm("trl", "trl", "plain TRL at its defaults: micro-batches of 8, checkpointing on", DEFAULTS)
-TRL_FAIR = Arm("trl_fair", "trl", "plain TRL, checkpointing off and our micro-batch", FAIR)
+TRL = Arm("trl", "trl", "plain TRL at its defaults: micro-batches of 8, checkpointing on", _DEFAULTS)
+TRL_FAIR = Arm("trl_fair", "trl", "plain TRL, checkpointing off and our micro-batch", _FAIR)
 UNSLOTH = Arm(
     "unsloth",
     "unsloth",
     "Unsloth at its defaults: micro-batches of 8, its checkpointing",
-    DEFAULTS | {"memory.checkpointing": "unsloth"},
+    _DEFAULTS | {"memory.checkpointing": "unsloth"},
 )
-UNSLOTH_FAIR = Arm("unsloth_fair", "unsloth", "Unsloth, checkpointing off and our micro-batch", FAIR)
+UNSLOTH_FAIR = Arm("unsloth_fair", "unsloth", "Unsloth, checkpointing off and our micro-batch", _FAIR)
 OTHERS = (TRL, TRL_FAIR, UNSLOTH, UNSLOTH_FAIR)
 
 ABLATIONS = (
     Arm("dead_rows_kept", "ours", "rows without an advantage are trained on", off="dead rows out"),
     Arm("trl_layout", "ours", "micro-batches neither sorted nor trimmed", off="sorted and trimmed"),
-    Arm("prompts_per_row_update", "ours", "each row's update reads its prompt", off="prompts learnt from once"),
+    Arm("prompts_per_row_update", "ours", "each row's update reads its prompt", off="prompts trained on once"),
     Arm("prompts_per_row_rollout", "ours", "each row's rollout reads its prompt", off="prompts read once"),
     Arm("finished_stay", "ours", "finished rows stay until the last one ends", off="finished rows leave"),
     Arm("quantized", "ours", "rollouts on the 4-bit weights", {"rollout.weights": "quantized"}),

@@ -10,15 +10,15 @@ from lowmem_rl.grpo.micro_batches import BatchPlan, MicroBatches
 
 
 def ablation_mixins(off: str | None) -> tuple[type, ...]:
-    """Returns what a trainer's class is joined with so that it splits rollouts as the arm says."""
+    """Returns the mixins that make a trainer split rollouts as the arm requires."""
     if off == "sorted and trimmed":
         return (_Untrimmed,)
-    off_fields = {"dead rows out": "drops_dead_rows", "prompts learnt from once": "shares_prompts"}
+    off_fields = {"dead rows out": "drops_dead_rows", "prompts trained on once": "shares_prompts"}
     return (type("Ablation", (_PlanField,), {"field": off_fields[off]}),) if off in off_fields else ()
 
 
 class _PlanField:
-    """Switches one field of the batch plan off."""
+    """Turns one field of the batch plan off."""
 
     field: str
     batch_plan: BatchPlan
@@ -29,12 +29,12 @@ class _PlanField:
         self.batch_plan = replace(self.batch_plan, **off)
 
 
-def untrimmed_cut(batch: Batch, layout: BatchPlan, seed: int) -> MicroBatches:
-    """Cuts live rows as TRL cuts all: shuffled, `micro_batch` at a time, each as wide as the longest of the rollout.
+def _untrimmed_cut(batch: Batch, batch_plan: BatchPlan, seed: int) -> MicroBatches:
+    """Splits the live rows as TRL splits all: shuffled, `micro_batch` at a time, as wide as the rollout's longest row.
 
-    For one optimizer step and the loss `dapo`, whose sum over rows does not depend on the cut.
+    For one optimizer step and the loss `dapo`, whose sum over rows does not depend on the split.
     """
-    rows, size = len(batch["advantages"]), layout.micro_batch
+    rows, size = len(batch["advantages"]), batch_plan.micro_batch
     live = batch["advantages"].nonzero()[:, 0]
     live = live[torch.randperm(len(live), generator=torch.Generator().manual_seed(seed))]
     slots: list[Batch | None] = [take_rows(batch, live[start : start + size]) for start in range(0, len(live), size)]
@@ -42,4 +42,4 @@ def untrimmed_cut(batch: Batch, layout: BatchPlan, seed: int) -> MicroBatches:
 
 
 class _Untrimmed:
-    cut = staticmethod(untrimmed_cut)
+    cut = staticmethod(_untrimmed_cut)

@@ -1,6 +1,6 @@
-"""What a replayed step holds: prompts, the completions that every arm must take, and their rewards.
+"""A replayed step: prompts, the completions that every arm must sample, and their rewards.
 
-Completions are random ids: their content moves no clock, and their lengths are what a step's time hangs on.
+Completions are random ids: the time of a step depends on their lengths, not on their content.
 """
 
 import json
@@ -17,8 +17,7 @@ from lowmem_rl.example import Example, Message
 Ids = tuple[int, ...]
 Tokenize = Callable[[Sequence[Message]], list[int]]
 
-DEAD_REWARD = 1.0
-PROMPT_SPREAD = 0.25
+_PROMPT_SPREAD = 0.25
 """Prompts are up to this share shorter or longer than their mean."""
 
 
@@ -29,13 +28,13 @@ class WorkloadShape:
     prompts: int
     group_size: int
     prompt_tokens: int
-    """The mean, about."""
+    """The approximate mean."""
     completion_tokens: int
     """The limit, which the longest completion reaches."""
     mean_share: float = 0.43
-    """Mean completion length over the limit; below 1 lengths are exponential, cut off at the limit."""
+    """Mean completion length over the limit; below 1 lengths are exponential, truncated at the limit."""
     dead_share: float = 0.375
-    """Share of groups whose rewards are all alike."""
+    """Share of groups whose rewards are all equal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ class PromptGroup:
 
 @dataclass(frozen=True, slots=True)
 class BenchWorkload:
-    """The groups of a step, the same in every step and arm."""
+    """The groups of a step, equal in every step and arm."""
 
     shape: WorkloadShape
     groups: tuple[PromptGroup, ...]
@@ -66,7 +65,17 @@ class BenchWorkload:
     @classmethod
     def read(cls, path: Path) -> "BenchWorkload":
         found = json.loads(path.read_text(encoding="utf-8"))
-        return cls(WorkloadShape(**found["shape"]), tuple(_group(row) for row in found["groups"]))
+        groups = (
+            PromptGroup(
+                id=row["id"],
+                messages=tuple(row["messages"]),
+                prompt_ids=tuple(row["prompt_ids"]),
+                completions=tuple(map(tuple, row["completions"])),
+                rewards=tuple(row["rewards"]),
+            )
+            for row in found["groups"]
+        )
+        return cls(WorkloadShape(**found["shape"]), tuple(groups))
 
     @property
     def completion_lengths(self) -> list[int]:
@@ -77,7 +86,7 @@ class BenchWorkload:
         return [len(group.prompt_ids) for group in self.groups]
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what a reader of the record needs to know of it."""
+        """Returns the part that records keep: sizes, not tokens."""
         lengths, prompts = self.completion_lengths, self.prompt_lengths
         return asdict(self.shape) | {
             "rows": len(lengths),
@@ -89,12 +98,6 @@ class BenchWorkload:
         }
 
 
-def _group(row: dict[str, Any]) -> PromptGroup:
-    completions = tuple(tuple(ids) for ids in row["completions"])
-    messages = tuple(row["messages"])
-    return PromptGroup(row["id"], messages, tuple(row["prompt_ids"]), completions, tuple(row["rewards"]))
-
-
 def make_workload(
     shape: WorkloadShape,
     examples: Sequence[Example],
@@ -103,17 +106,17 @@ def make_workload(
     stop_id: int,
     seed: int,
 ) -> BenchWorkload:
-    """Returns the workload of a seed. `vocabulary` are the ids that end nothing; prompts are examples, padded by text.
+    """Returns the workload of a seed. `vocabulary`: the ids that do not stop; prompts are examples, padded with text.
 
-    There must be as many examples as prompts. A prompt that is longer than wished stays so.
+    There must be as many examples as prompts. A prompt that is too long stays as it is.
     """
     rng = random.Random(f"{seed}-{shape}")
     lengths = _lengths(shape, rng)
     dead = set(rng.sample(range(shape.prompts), round(shape.dead_share * shape.prompts)))
-    wished = _prompt_lengths(shape, rng)
+    prompt_lengths = _prompt_lengths(shape, rng)
     groups = []
     for number, example in enumerate(examples[: shape.prompts]):
-        padded = _padded(example, tokenize, wished[number])
+        padded = _padded(example, tokenize, prompt_lengths[number])
         own = lengths[number * shape.group_size : (number + 1) * shape.group_size]
         groups.append(
             PromptGroup(
@@ -128,14 +131,14 @@ def make_workload(
 
 
 def _rewards(size: int, rng: random.Random, *, is_dead: bool) -> tuple[float, ...]:
-    right = rng.randint(1, size - 1)
-    rewards = [1.0] * right + [0.0] * (size - right)
+    correct = rng.randint(1, size - 1)
+    rewards = [1.0] * correct + [0.0] * (size - correct)
     rng.shuffle(rewards)
-    return (DEAD_REWARD,) * size if is_dead else tuple(rewards)
+    return (1.0,) * size if is_dead else tuple(rewards)
 
 
 def _lengths(shape: WorkloadShape, rng: random.Random) -> list[int]:
-    """Returns the completion lengths, at the quantiles of their distribution: few rows have its mean too."""
+    """Returns the completion lengths, at the quantiles of their distribution: then a few rows, too, have its mean."""
     rows, limit = shape.prompts * shape.group_size, shape.completion_tokens
     if shape.mean_share >= 1:
         return [limit] * rows
@@ -147,7 +150,7 @@ def _lengths(shape: WorkloadShape, rng: random.Random) -> list[int]:
 
 
 def _exponential_scale(mean_share: float) -> float:
-    """Returns the scale of an exponential whose mean is `mean_share` once it is cut off at 1, by bisection."""
+    """Returns the scale of an exponential whose mean is `mean_share` if it is truncated at 1, by bisection."""
     low, high = 1e-3, 1e3
     for _ in range(60):
         middle = (low + high) / 2
@@ -158,20 +161,16 @@ def _exponential_scale(mean_share: float) -> float:
 
 def _prompt_lengths(shape: WorkloadShape, rng: random.Random) -> list[int]:
     if shape.mean_share >= 1:
-        return [shape.prompt_tokens] * shape.prompts  # the worst case for whoever trims
-    spread = PROMPT_SPREAD * shape.prompt_tokens
+        return [shape.prompt_tokens] * shape.prompts  # the worst case for trimming
+    spread = _PROMPT_SPREAD * shape.prompt_tokens
     return [round(shape.prompt_tokens + rng.uniform(-spread, spread)) for _ in range(shape.prompts)]
 
 
 def _padded(example: Example, tokenize: Tokenize, tokens: int) -> Example:
-    """Returns the example with words in front of its question until its prompt has at least `tokens`."""
+    """Returns the example with words before its question until its prompt has at least `tokens`."""
     *before, question = example.prompt
-    words: list[str] = []
+    words = [question["content"]]
     source = cycle(question["content"].split())
-    while len(tokenize((*before, message := _with(question, words)))) < tokens:
-        words.append(next(source))
+    while len(tokenize((*before, message := question | {"content": " ".join(words)}))) < tokens:
+        words.insert(-1, next(source))
     return replace(example, prompt=(*before, message))
-
-
-def _with(question: Message, words: Sequence[str]) -> Message:
-    return {"role": question["role"], "content": " ".join([*words, question["content"]])}

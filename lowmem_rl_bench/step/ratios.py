@@ -7,13 +7,13 @@ from typing import Any, Literal
 
 import numpy
 
-from lowmem_rl.stats import Interval, bootstrap_median
+from lowmem_rl.stats import bootstrap_median
 from lowmem_rl_bench.step.round_robin import ArmResult, Step, Weights
 
 Clock = Literal["wall", "cpu"]
 
-UNDISTURBED = 0.9
-"""Share of its wall clock that an arm must have had a core to itself for the wall to count."""
+_UNDISTURBED = 0.9
+"""An arm must have had its core for this share of the wall time, so that wall time counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Ratio:
 
     @classmethod
     def of(cls, ratios: Sequence[float]) -> "Ratio":
-        interval: Interval = bootstrap_median(ratios)
+        interval = bootstrap_median(ratios)
         return cls(median(ratios), interval.low, interval.high, len(ratios))
 
     def to_json(self) -> dict[str, Any]:
@@ -36,22 +36,22 @@ class Ratio:
 
 
 def clock_of(arms: Mapping[str, Sequence[Step]], *, is_gpu: bool) -> Clock:
-    """Returns the clock that ratios are read from: the wall's, which users feel.
+    """Returns the clock of the ratios: wall time, which users feel.
 
-    On a CPU, where every arm computes on one thread, wall and CPU time are the same unless something else takes the
-    core away. Where that took more than a tenth, the process's CPU time is the fair one.
+    On a CPU every arm computes on one thread, so wall and CPU time are equal unless something else uses the core. If
+    that took more than a tenth, CPU time is the fair one.
     """
     shares = [median(step["cpu"] / step["wall"] for step in steps) for steps in arms.values()]
-    return "wall" if is_gpu or min(shares) >= UNDISTURBED else "cpu"
+    return "wall" if is_gpu or min(shares) >= _UNDISTURBED else "cpu"
 
 
 def ratio_of(other: Sequence[Step], ours: Sequence[Step], clock: Clock) -> Ratio:
-    """Returns the ratio over rounds: the same step of both, taken one after the other."""
+    """Returns the ratio over rounds: in each, both took the same step, one after the other."""
     return Ratio.of([theirs[clock] / mine[clock] for theirs, mine in zip(other, ours, strict=True)])
 
 
 def distance(found: Weights, reference: Weights) -> float:
-    """Returns the largest difference of any element over the largest element: max |g - g'| / max |g'|."""
+    """Returns max |g - g'| / max |g'| over all elements. Raises `ValueError` if the names differ."""
     if set(found) != set(reference):
         raise ValueError(f"the adapters differ in {sorted(set(found) ^ set(reference))[:3]}")
     difference = max(float(numpy.abs(found[name] - reference[name]).max()) for name in reference)
@@ -61,20 +61,20 @@ def distance(found: Weights, reference: Weights) -> float:
 def summary(ended: ArmResult, warmup: int, clock: Clock) -> dict[str, Any]:
     """Returns an arm's timed steps as medians, and all of them."""
     steps = ended.steps[warmup:]
-    seconds = median(step[clock] for step in steps)
-    last = steps[-1]
+    last, clocks = steps[-1], ("wall", "cpu")
+    seconds = {name: median(step[name] for step in steps) for name in clocks}
     return {
-        "seconds": {name: median(step[name] for step in steps) for name in ("wall", "cpu")},
-        "fastest_seconds": {name: min(step[name] for step in steps) for name in ("wall", "cpu")},
+        "seconds": seconds,
+        "fastest_seconds": {name: min(step[name] for step in steps) for name in clocks},
         "phases": {
-            phase: {name: median(step["phases"][phase][name] for step in steps) for name in ("wall", "cpu")}
+            phase: {name: median(step["phases"][phase][name] for step in steps) for name in clocks}
             for phase in last["phases"]
         },
         "useful_tokens": last["useful_tokens"],
-        "useful_tokens_per_s": last["useful_tokens"] / seconds,
+        "useful_tokens_per_s": last["useful_tokens"] / seconds[clock],
         "sampled": last["sampled"],
         "updated": last["updated"],
         "peak_bytes": ended.peak_bytes,
         "engine": ended.engine,
-        "rounds": [{name: step[name] for name in ("wall", "cpu")} for step in steps],
+        "rounds": [{name: step[name] for name in clocks} for step in steps],
     }

@@ -1,4 +1,4 @@
-"""Replays: every arm takes the same tokens and rewards, in turns; what their times and their gradients say."""
+"""Replays: every arm takes the same tokens and rewards, in turns; their times and gradients are compared."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import render
 from lowmem_rl.entrypoints.preflight import prepare
-from lowmem_rl.example import Example, Message
+from lowmem_rl.example import Example
 from lowmem_rl.models.lookup import model_path
 from lowmem_rl.planning.overrides import divisors, with_overrides
 from lowmem_rl_bench.step.arm_worker import ArmTask
@@ -21,12 +21,12 @@ from lowmem_rl_bench.step.bench_workload import BenchWorkload, WorkloadShape, ma
 from lowmem_rl_bench.step.ratios import clock_of, distance, ratio_of, summary
 from lowmem_rl_bench.step.round_robin import ArmProcess, ArmResult, alive, take_turns
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 SETS: Mapping[str, Mapping[str, Any]] = {"skewed": {}, "equal": {"mean_share": 1.0, "dead_share": 0.0}}
-"""Replays, as changes to `WorkloadShape`: lengths and dead groups as training meets them, and the worst case for us."""
+"""Replays, as changes to `WorkloadShape`: typical lengths and dead groups, and the worst case for us."""
 FP32 = {"model.bits": 16, "model.dtype": "float32"}
-UNCLIPPED = 1e9
+_UNCLIPPED = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Protocol:
     sets: tuple[str, ...] = tuple(SETS)
     warmup: int = 2
     rounds: int = 8
-    """Timed steps; with the warm-up there are ten, after which the weights are compared."""
+    """Timed steps; the warm-up makes them ten, after which the weights are compared."""
     shape: Mapping[str, Any] = field(default_factory=dict)
     """Changes to the shape of the replayed step."""
     seed: int = 0
@@ -50,24 +50,27 @@ class Protocol:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What every part of the benchmark stands on."""
+    """What every part of the benchmark needs."""
 
     config: RunConfig
     device: Device
     examples: tuple[Example, ...]
     shape: WorkloadShape
     folder: Path
-    tell: Tell
+    report: Report
 
     def workload(self, shape: WorkloadShape, name: str, seed: int = 0) -> tuple[BenchWorkload, Path]:
-        """Makes a workload and writes it where the arms read it."""
-        tokenizer = _tokenizer(self.config)
-        stop = {tokenizer.eos_token_id, *tokenizer.all_special_ids}
+        """Makes a workload and writes it to the file that the arms read."""
+        from transformers import AutoTokenizer
+
+        name_or_path = model_path(self.config.model.name)
+        tokenizer: Any = AutoTokenizer.from_pretrained(name_or_path, revision=self.config.model.revision)
+        special = {tokenizer.eos_token_id, *tokenizer.all_special_ids}
         made = make_workload(
             shape,
             self.examples,
-            lambda messages: _tokenize(tokenizer, messages),
-            vocabulary=[i for i in range(len(tokenizer)) if i not in stop],
+            lambda messages: tokenizer(render(tokenizer, messages), add_special_tokens=False)["input_ids"],
+            vocabulary=[i for i in range(len(tokenizer)) if i not in special],
             stop_id=tokenizer.eos_token_id,
             seed=seed,
         )
@@ -77,24 +80,19 @@ class Bench:
 
 
 @contextmanager
-def opened(composed: ResolvedConfig, protocol: Protocol, tell: Tell = lambda text: None) -> Iterator[Bench]:
-    """Yields what the parts stand on, in a folder that lives as long. Raises what `preflight.prepare` raises."""
-    inputs = prepare(composed, force=True)
-    config = inputs.plan.config
-    with tempfile.TemporaryDirectory(prefix="lowmem-rl-bench-") as folder:
-        shape = shape_of(config, inputs.device, protocol)
-        yield Bench(config, inputs.device, inputs.train, shape, Path(folder), tell)
-
-
-def shape_of(config: RunConfig, device: Device, protocol: Protocol) -> WorkloadShape:
-    """Returns the replayed step: on a CPU short, on a GPU as long as the run's completions may be."""
+def open_bench(composed: ResolvedConfig, protocol: Protocol, report: Report = lambda text: None) -> Iterator[Bench]:
+    """Yields the benchmark with a temporary folder. Raises what `preflight.prepare` raises."""
+    prepared = prepare(composed, force=True)
+    config, device = prepared.plan.config, prepared.device
+    # On a CPU the replayed step is short, on a GPU as long as the run's completions may be.
     prompt, completion = (200, config.grpo.max_completion_tokens) if device.is_gpu else (48, 96)
     shape = WorkloadShape(config.grpo.prompts_per_step, config.grpo.group_size, prompt, completion)
-    return replace(shape, **protocol.shape)
+    with tempfile.TemporaryDirectory(prefix="lowmem-rl-bench-") as folder:
+        yield Bench(config, device, prepared.train, replace(shape, **protocol.shape), Path(folder), report)
 
 
 def replay_config(config: RunConfig, shape: WorkloadShape, steps: int, precision: str = "preset") -> RunConfig:
-    """Returns the run that replays a shape: recorded rewards, no dropout, gradients not clipped."""
+    """Returns the run that replays a shape: recorded rewards, no dropout, no clipping of gradients."""
     settings = {
         "grpo.prompts_per_step": shape.prompts,
         "grpo.group_size": shape.group_size,
@@ -104,7 +102,7 @@ def replay_config(config: RunConfig, shape: WorkloadShape, steps: int, precision
         "grpo.steps_per_rollout": 1,
         "grpo.passes_per_rollout": 1,
         "adapter.dropout": 0.0,
-        "optimizer.max_grad_norm": UNCLIPPED,
+        "optimizer.max_grad_norm": _UNCLIPPED,
         "memory.micro_batch": divisors(shape.prompts * shape.group_size, config.micro_batch)[-1],
         "logging.report_to": (),
     }
@@ -113,19 +111,19 @@ def replay_config(config: RunConfig, shape: WorkloadShape, steps: int, precision
 
 
 def replays(bench: Bench, protocol: Protocol, arms: Sequence[Arm], precision: str) -> dict[str, Any]:
-    """Returns each set's results in one precision: all arms alive, one computing."""
+    """Returns each set's results in one precision: all arms are loaded, one computes at a time."""
     config, device = replay_config(bench.config, bench.shape, protocol.steps, precision), bench.device
     if precision == "fp32":
         device = replace(device, dtype="float32")
-    bench.tell(f"{precision}: loading {', '.join(arm.name for arm in arms)}")
+    bench.report(f"{precision}: loading {', '.join(arm.name for arm in arms)}")
     results = {}
     with alive(arms, config, device, bench.folder) as processes:
         for name in protocol.sets:
-            bench.tell(f"{precision}, {name}: {protocol.steps} steps of {len(arms)} arms in turns")
+            bench.report(f"{precision}, {name}: {protocol.steps} steps of {len(arms)} arms in turns")
             shape = replace(bench.shape, **SETS[name])
             workload, path = bench.workload(shape, f"{precision}-{name}", protocol.seed)
             ended = take_turns(processes, _tasks(arms, path), protocol.steps)
-            found = compare(ended, protocol.warmup, is_gpu=device.is_gpu)
+            found = _compare(ended, protocol.warmup, is_gpu=device.is_gpu)
             if TRL_FAIR in arms:
                 found["row_order_error"] = _row_order_error(processes, ended, path)
             results[name] = {"workload": workload.to_json()} | found
@@ -137,14 +135,14 @@ def _tasks(arms: Sequence[Arm], workload: Path) -> dict[str, ArmTask]:
 
 
 def _row_order_error(processes: Mapping[str, ArmProcess], ended: Mapping[str, ArmResult], workload: Path) -> float:
-    """Returns how far plain TRL's first gradient is from its own with the rows in another order."""
+    """Returns the error of plain TRL's first gradient against its own with the rows in another order."""
     task = ArmTask(str(workload.with_name("reordered")), {}, seed=1, workload=str(workload))
     again = take_turns(processes, {TRL_FAIR.name: task}, 1)[TRL_FAIR.name]
     return distance(again.gradients, ended[TRL_FAIR.name].gradients)
 
 
-def compare(ended: Mapping[str, ArmResult], warmup: int, *, is_gpu: bool) -> dict[str, Any]:
-    """Returns what each arm took, its ratio to ours, and how far its gradient and weights are from ours."""
+def _compare(ended: Mapping[str, ArmResult], warmup: int, *, is_gpu: bool) -> dict[str, Any]:
+    """Returns each arm's times, its ratio to ours, and the errors of its gradient and weights against ours."""
     timed = {name: arm.steps[warmup:] for name, arm in ended.items()}
     clock, ours = clock_of(timed, is_gpu=is_gpu), ended[OURS.name]
     others = [name for name in ended if name != OURS.name]
@@ -158,14 +156,3 @@ def compare(ended: Mapping[str, ArmResult], warmup: int, *, is_gpu: bool) -> dic
         "gradient_errors": {name: distance(ours.gradients, ended[name].gradients) for name in others},
         "weight_errors": {name: distance(ours.weights, ended[name].weights) for name in others},
     }
-
-
-def _tokenizer(config: RunConfig) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(model_path(config.model.name), revision=config.model.revision)
-
-
-def _tokenize(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
-    ids: list[int] = tokenizer(render(tokenizer, messages), add_special_tokens=False)["input_ids"]
-    return ids

@@ -1,10 +1,10 @@
 """A loaded arm that trains one task after the other, each from the same adapter.
 
-Imported behind Unsloth in the arms that use it, for TRL is imported here.
+Imports TRL, so arms that use Unsloth import this module after Unsloth.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,46 +33,61 @@ from lowmem_rl_bench.step.arm_timer import ArmTimer, count_engine
 from lowmem_rl_bench.step.arm_worker import ArmTask
 from lowmem_rl_bench.step.arms import Arm
 from lowmem_rl_bench.step.bench_workload import BenchWorkload
-from lowmem_rl_bench.step.token_replay import Choose, RecordedCompletions, recorded_choice, replace_in_generate
+from lowmem_rl_bench.step.token_replay import Choose, RecordedCompletions, choose_recorded, replace_in_generate
 
-Order = Callable[[], Mapping[str, Any]]
-Answer = Callable[[Mapping[str, Any]], None]
+ReadOrder = Callable[[], Mapping[str, Any]]
+SendAnswer = Callable[[Mapping[str, Any]], None]
 
 
 class ArmSession:
-    """An arm and its policy; `order` waits for what to do next, `answer` says what came of it."""
+    """An arm and its policy; `order` waits for the next order, `answer` sends the result."""
 
-    def __init__(self, arm: Arm, config: RunConfig, policy: Policy, order: Order, answer: Answer) -> None:
+    def __init__(self, arm: Arm, config: RunConfig, policy: Policy, order: ReadOrder, answer: SendAnswer) -> None:
         self.arm, self.config, self.policy, self.order, self.answer = arm, config, policy, order, answer
-        self.clock = ArmTimer(policy.device.is_gpu)
-        self.clock.count_tokens(policy.model)
+        self.timer = ArmTimer(policy.device)
+        self.timer.count_tokens(policy.model)
         self.generate = policy.model.generate
         if arm.stack == "ours":
-            count_engine(self.clock.counts)
+            count_engine(self.timer.counts)
 
     def run(self, task: ArmTask) -> None:
-        """Trains a task, a step an order, until it is told to end."""
+        """Trains a task, one step an order, until the order to end."""
         config = with_overrides(self.config, task.settings).model_copy(update={"seed": task.seed})
         recorded = RecordedCompletions(BenchWorkload.read(Path(task.workload))) if task.workload else None
         trainer = self._trainer(task, config, recorded)
-        self._replace_picks(task, config, recorded, trainer)
-        # A replay starts from one adapter whatever orders its rows; a live run from its seed's, as training does.
+        # `generate`, if the arm uses it, samples the recorded tokens or those of our engine's random streams.
+        chooser: Callable[[list[list[int]]], Choose] | None = None
+        if recorded is not None:
+            chooser = partial(choose_recorded, recorded, device=self.policy.model.device)
+        elif task.noise:
+            chooser = partial(_choose_with_our_noise, config, trainer)
+        self.policy.model.generate = self.generate
+        replace_in_generate(self.policy.model, chooser, self.timer.counts)
+        # A replay starts from one adapter for every row order; a live run from its seed's, as training does.
         stacks.fill_adapter(self.policy.model, *((0, stacks.B_SPREAD) if recorded else (task.seed, 0.0)))
-        self.clock.watch(trainer)
-        meter = MemoryProfiler(self.policy.device)
-        meter.begin()
+        self.timer.wrap(trainer)
+        memory = MemoryProfiler(self.policy.device)
+        memory.begin()
         trainer.train()
-        meter.end("task")
+        memory.end("task")
         _save(f"{task.out}.weights.npz", stacks.adapter_of(self.policy.model))
-        self.answer({"peak_bytes": meter.phases["task"].process_bytes, "engine": self._engine(trainer)})
+        engine = {"engine": "generate", "weights": None, "reason": f"as {type(trainer).__module__} samples"}
+        if self.arm.stack == "ours":
+            engine = dict(trainer.sampler.backend.to_json())
+        self.answer({"peak_bytes": memory.phases["task"].process_bytes, "engine": engine})
 
     def _trainer(self, task: ArmTask, config: RunConfig, recorded: RecordedCompletions | None) -> Any:
-        examples = _live_examples(task) if recorded is None else recorded.examples
-        rewards = self._rewards(config, examples) if recorded is None else [recorded]
+        rewards: Sequence[Any]
+        if recorded is None:
+            rows = json.loads(Path(str(task.examples)).read_text(encoding="utf-8"))
+            examples = {row["id"]: Example(**row | {"prompt": tuple(row["prompt"])}) for row in rows}
+            rewards = self._rewards(config, examples)
+        else:
+            examples, rewards = recorded.examples, [recorded]
         sampler = self._sampler(config, recorded) if self.arm.stack == "ours" else None
-        callbacks = [_turns(self, task, has_gradients=recorded is not None)]
-        training = stacks.TrainerSpec(config, examples, rewards, callbacks, Path(f"{task.out}.trainer"))
-        return stacks.build(self.arm, self.policy, sampler, training)
+        callbacks = [_take_orders(self, task, saves_gradients=recorded is not None)]
+        spec = stacks.TrainerSpec(config, examples, rewards, callbacks, Path(f"{task.out}.trainer"))
+        return stacks.build(self.arm, self.policy, sampler, spec)
 
     def _rewards(self, config: RunConfig, examples: Mapping[str, Example]) -> list[TrlReward]:
         rewards = bind_rewards(load_reward_set(config.rewards), view_of(self.policy, config))
@@ -94,60 +109,38 @@ class ArmSession:
         sampler.sample = replayed  # type: ignore[method-assign]
         return sampler
 
-    def _replace_picks(
-        self, task: ArmTask, config: RunConfig, recorded: RecordedCompletions | None, trainer: Any
-    ) -> None:
-        """Lets `generate`, where it samples, take the recorded tokens, or those of our engine's random streams."""
-        chooser: Callable[[list[list[int]]], Choose] | None = None
-        if recorded is not None:
-            chooser = partial(recorded_choice, recorded, device=self.policy.model.device)
-        elif task.noise:
-            chooser = partial(_noisy_choice, config, trainer)
-        self.policy.model.generate = self.generate
-        replace_in_generate(self.policy.model, chooser, self.clock.counts)
 
-    def _engine(self, trainer: Any) -> dict[str, Any]:
-        if self.arm.stack == "ours":
-            return dict(trainer.sampler.backend.to_json())
-        return {"engine": "generate", "weights": None, "reason": f"as {type(trainer).__module__} samples"}
-
-
-def _live_examples(task: ArmTask) -> dict[str, Example]:
-    rows = json.loads(Path(str(task.examples)).read_text(encoding="utf-8"))
-    return {row["id"]: Example(**row | {"prompt": tuple(row["prompt"])}) for row in rows}
-
-
-def _noisy_choice(config: RunConfig, trainer: Any, prompts: list[list[int]]) -> Choose:
-    """Picks as our engine does: with the noise that belongs to the row's number in the step."""
+def _choose_with_our_noise(config: RunConfig, trainer: Any, prompts: list[list[int]]) -> Choose:
+    """Chooses as our engine does: with the noise that belongs to the row's number in the step."""
     names = stream_names(f"{config.seed}/{trainer.state.global_step}/0", len(prompts))
     noise = uniform_noise(names, config.grpo.max_completion_tokens)
     params = replace(SamplingParams.of(config.rollout), repetition_penalty=1.0)  # `generate` has applied it
     return lambda scores, number: sample_token(scores.float(), noise[:, number].to(scores.device), params)[0]
 
 
-def _turns(session: ArmSession, task: ArmTask, *, has_gradients: bool) -> TrainerCallback:
-    """Returns the callback that waits for an order before each step and answers behind it."""
+def _take_orders(session: ArmSession, task: ArmTask, *, saves_gradients: bool) -> TrainerCallback:
+    """Returns the callback that waits for an order before each step and answers after it."""
 
     def wait(control: Any) -> None:
         if "step" not in session.order():
             control.should_training_stop = True
-        session.clock.restart()
+        session.timer.restart()
 
-    class Turns(TrainerCallback):
+    class TakeOrders(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             session.answer({"began": True})
             wait(control)
 
         def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if has_gradients and state.global_step == 0:
+            if saves_gradients and state.global_step == 0:
                 adapter = stacks.adapter_of(session.policy.model)
                 _save(f"{task.out}.gradients.npz", {name: weight.grad for name, weight in adapter.items()})
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            session.answer(session.clock.read())
+            session.answer(session.timer.read())
             wait(control)
 
-    return Turns()
+    return TakeOrders()
 
 
 def _save(path: str, tensors: Mapping[str, Any]) -> None:

@@ -1,11 +1,12 @@
 """Policy and trainer of each stack, as that stack makes them.
 
-Importing Unsloth rebinds TRL's classes, so the plain arm never does: it loads with transformers, bitsandbytes and
-PEFT. On a CPU it needs one mend, without which TRL 1.15 does not run there at all: the log-prob kernel is Triton's, and
-`unsloth_zoo` has it in PyTorch. That one file is loaded by its path, and with it nothing else of Unsloth.
+Importing Unsloth replaces TRL's classes, so the plain arm never does it: it loads with transformers, bitsandbytes and
+PEFT. On a CPU, TRL 1.15 needs one patch to run at all: its log-prob kernel is Triton's, and `unsloth_zoo` has it in
+PyTorch. That one file is loaded by its path, without the rest of Unsloth.
 """
 
 import importlib.util
+import runpy
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ B_SPREAD = 0.02
 
 @dataclass(frozen=True, slots=True)
 class TrainerSpec:
-    """What a trainer is made of besides its arm."""
+    """What a trainer is made of, together with its arm."""
 
     config: RunConfig
     examples: Mapping[str, Example]
@@ -43,7 +44,7 @@ class TrainerSpec:
 
 
 def load(arm: Arm, config: RunConfig, device: Device) -> Policy:
-    """Returns the arm's policy. Raises `SetupError` where the weights cannot be had."""
+    """Returns the arm's policy. Raises `SetupError` if the weights cannot be loaded."""
     if arm.stack == "trl":
         return _load_plain(config, device)
     return load_policy(config, device, [reading_answers(config, ())])  # the examples come later
@@ -73,56 +74,48 @@ def _load_plain(config: RunConfig, device: Device) -> Policy:
         task_type="CAUSAL_LM",
     )
     if not device.is_gpu:
-        _mend_head()
+        _patch_head()
     prefill = prefill_of(render(tokenizer, [{"role": "user", "content": ""}]))
     return Policy(get_peft_model(model, lora), tokenizer, device, prefill)
 
 
-def _mend_head() -> None:
-    package = importlib.util.find_spec("unsloth_zoo")
-    assert package is not None
-    assert package.origin is not None
-    path = Path(package.origin).parent / "cpu" / "ops.py"
-    spec = importlib.util.spec_from_file_location("unsloth_zoo_cpu_ops", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not module.patch_trl_fused_lm_head():
-        raise RuntimeError("TRL has no fused head where unsloth_zoo mends it")
+def _patch_head() -> None:
+    zoo: Any = importlib.util.find_spec("unsloth_zoo")
+    path = Path(zoo.origin).parent / "cpu" / "ops.py"
+    if not runpy.run_path(str(path))["patch_trl_fused_lm_head"]():
+        raise RuntimeError("TRL has no fused head that unsloth_zoo could patch")
 
 
-def build(arm: Arm, policy: Policy, sampler: Any, training: TrainerSpec) -> Any:
-    """Returns the arm's trainer; `sampler` is for ours alone."""
+def build(arm: Arm, policy: Policy, sampler: Any, spec: TrainerSpec) -> Any:
+    """Returns the arm's trainer; only ours uses `sampler`. Raises `RuntimeError` if plain TRL has loaded Unsloth."""
     if arm.stack == "ours":
         setup = TrainerSetup(
-            config=training.config,
+            config=spec.config,
             sampler=sampler,
-            dataset=to_dataset(list(training.examples.values())),
-            reward_functions=training.reward_functions,
-            prompt_tokens=tokens_of(policy, training.examples),
-            out=training.out,
-            callbacks=training.callbacks,
+            dataset=to_dataset(list(spec.examples.values())),
+            reward_functions=spec.reward_functions,
+            prompt_tokens=tokens_of(policy, spec.examples),
+            out=spec.out,
+            callbacks=spec.callbacks,
         )
-        trainer = make_trainer(policy, setup, ablation_mixins(arm.off))
-    else:
-        trainer = _build_theirs(policy, training)
-    _check_apart(arm, trainer)
-    return trainer
+        return make_trainer(policy, setup, ablation_mixins(arm.off))
+    if arm.stack == "trl" and "unsloth" in sys.modules:
+        raise RuntimeError("Unsloth is loaded in an arm of plain TRL")
+    return _build_theirs(policy, spec)
 
 
-def _build_theirs(policy: Policy, training: TrainerSpec) -> Any:
+def _build_theirs(policy: Policy, spec: TrainerSpec) -> Any:
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
-    rows = [{"prompt": list(one.prompt), "example_id": one.id} for one in training.examples.values()]
+    rows = [{"prompt": list(one.prompt), "example_id": one.id} for one in spec.examples.values()]
     trainer = GRPOTrainer(
         model=policy.model,
         processing_class=policy.tokenizer,
-        args=GRPOConfig(**trainer_arguments(training.config, policy.device, training.out)),
+        args=GRPOConfig(**trainer_arguments(spec.config, policy.device, spec.out)),
         train_dataset=Dataset.from_list(rows),
-        reward_funcs=list(training.reward_functions),
-        callbacks=list(training.callbacks),
+        reward_funcs=list(spec.reward_functions),
+        callbacks=list(spec.callbacks),
     )
     for parameter in policy.model.parameters():
         if parameter.requires_grad:  # TRL casts a quantised model's adapter to bfloat16: the same type as ours
@@ -130,13 +123,8 @@ def _build_theirs(policy: Policy, training: TrainerSpec) -> Any:
     return trainer
 
 
-def _check_apart(arm: Arm, trainer: Any) -> None:
-    if arm.stack == "trl" and "unsloth" in sys.modules:
-        raise RuntimeError("Unsloth is loaded in an arm of plain TRL")
-
-
 def fill_adapter(model: Any, seed: int, b_spread: float) -> None:
-    """Gives the adapter weights that depend on their names and the seed alone: A as PEFT draws it, B normal."""
+    """Gives the adapter weights that depend only on their names and the seed: A as PEFT draws it, B normal."""
     for name, parameter in adapter_of(model).items():
         digest = blake2b(f"{seed}/{name}".encode(), digest_size=7).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest, "big"))
@@ -150,5 +138,5 @@ def fill_adapter(model: Any, seed: int, b_spread: float) -> None:
 
 
 def adapter_of(model: Any) -> dict[str, Any]:
-    """Returns the weights that learn, by the name that all stacks give them."""
+    """Returns the trainable weights by name, which is the same in all stacks."""
     return {name: parameter for name, parameter in sorted(model.named_parameters()) if parameter.requires_grad}

@@ -1,7 +1,8 @@
-"""Makes an arm take given tokens: the model does all the work of sampling, and what it picks is replaced."""
+"""Makes an arm sample given tokens: the model does all the work of sampling, and the sampled token is replaced."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -9,45 +10,47 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from lowmem_rl.example import Example
-from lowmem_rl_bench.step.bench_workload import BenchWorkload, Ids
+from lowmem_rl_bench.step.bench_workload import BenchWorkload, Ids, PromptGroup
 
 Choose = Callable[[Tensor, int], Tensor]
-"""(logits (rows, vocabulary), number of the token in its row) -> the token of each row."""
+"""(logits (rows, vocabulary), number of the token in its row) -> the token of each row (rows,)."""
 
 
 @dataclass
 class SamplingCounts:
-    """Work that sampling did in one step."""
+    """Work of sampling in one step."""
 
     row_steps: int = 0
-    """Tokens that were picked, those of finished rows too."""
+    """Tokens that were sampled, including those of finished rows."""
     decode_steps: int = 0
     prefill_tokens: int = 0
-    """Prompt tokens read, padding included."""
+    """Prompt tokens read, including padding."""
     attended: int = 0
-    """Keys that the picked tokens' queries were held against, masked ones too: the quadratic part."""
+    """Keys that the sampled tokens' queries were compared with, including masked ones: the quadratic part."""
 
     def restart(self) -> None:
         self.row_steps = self.decode_steps = self.prefill_tokens = self.attended = 0
 
-    def picked(self, rows: int) -> None:
+    def add_sampled(self, rows: int) -> None:
         self.row_steps += rows
         self.decode_steps += 1
 
 
 @dataclass
 class RecordedCompletions:
-    """The completions and rewards of a workload, found by prompt or by example, each in the rows' order."""
+    """The completions and rewards of a workload, found by prompt or by example, each in the order of the rows."""
 
     workload: BenchWorkload
-    by_prompt: dict[Ids, Sequence[Ids]] = field(init=False)
-    by_example: dict[str, Any] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.by_prompt = {group.prompt_ids: group.completions for group in self.workload.groups}
-        self.by_example = {group.id: group for group in self.workload.groups}
 
     __name__ = "recorded"
+
+    @cached_property
+    def _by_prompt(self) -> dict[Ids, PromptGroup]:
+        return {group.prompt_ids: group for group in self.workload.groups}
+
+    @cached_property
+    def _by_example(self) -> dict[str, PromptGroup]:
+        return {group.id: group for group in self.workload.groups}
 
     @property
     def examples(self) -> dict[str, Example]:
@@ -55,48 +58,49 @@ class RecordedCompletions:
         return {group.id: Example(group.id, group.messages, "recorded") for group in self.workload.groups}
 
     def completions(self, prompts: Sequence[Sequence[int]]) -> list[Ids]:
-        """Returns each row's completion. Raises `ValueError` for a prompt that is tokenised otherwise than recorded."""
+        """Returns each row's completion. Raises `ValueError` if a prompt's tokens are not recorded."""
         seen: dict[Ids, int] = {}
         rows = []
         for prompt in map(tuple, prompts):
-            if prompt not in self.by_prompt:
-                raise ValueError(f"a prompt of {len(prompt)} tokens is none of the recorded ones")
+            if prompt not in self._by_prompt:
+                raise ValueError(f"a prompt of {len(prompt)} tokens is not recorded")
             number = seen[prompt] = seen.get(prompt, -1) + 1
-            rows.append(self.by_prompt[prompt][number])
+            rows.append(self._by_prompt[prompt].completions[number])
         return rows
 
     def __call__(
         self, completion_ids: Sequence[Sequence[int]], example_id: Sequence[str], **_: Any
     ) -> list[float | None]:
-        """Returns the recorded rewards, as TRL calls a reward. Raises `ValueError` for tokens that are not recorded."""
+        """Returns the recorded rewards, called by TRL as a reward. Raises `ValueError` if tokens are not recorded."""
         seen: dict[str, int] = {}
         rewards: list[float | None] = []
         for ids, key in zip(completion_ids, example_id, strict=True):
             number = seen[key] = seen.get(key, -1) + 1
-            group = self.by_example[key]
+            group = self._by_example[key]
             if tuple(ids) != group.completions[number]:
                 raise ValueError(f"{key}: completion {number} is not the recorded one")
             rewards.append(group.rewards[number])
         return rewards
 
 
-class ForcedToken(LogitsProcessor):
-    """Leaves one token to pick at each row."""
+class _ForcedToken(LogitsProcessor):
+    """Leaves one possible token in each row."""
 
-    def __init__(self, choose: Choose, counts: SamplingCounts, width: int) -> None:
-        self.choose, self.counts, self.width = choose, counts, width
+    def __init__(self, choose: Choose, counts: SamplingCounts, prompt_width: int) -> None:
+        self.choose, self.counts, self.prompt_width = choose, counts, prompt_width
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        self.counts.picked(len(scores))
+        """Takes ids (rows, length) and logits (rows, vocabulary), returns logits."""
+        self.counts.add_sampled(len(scores))
         self.counts.attended += input_ids.numel()
-        tokens = self.choose(scores, input_ids.shape[1] - self.width)
+        tokens = self.choose(scores, input_ids.shape[1] - self.prompt_width)
         return torch.full_like(scores, -torch.inf).scatter_(1, tokens[:, None], 0.0)
 
 
 def replace_in_generate(
     model: Any, chooser: Callable[[list[list[int]]], Choose] | None, counts: SamplingCounts
 ) -> None:
-    """Wraps the model's `generate`: `chooser` gets the prompts and says who picks; None leaves the picks alone."""
+    """Wraps the model's `generate`: `chooser` returns, for the prompts, who chooses the tokens; None changes none."""
     generate = model.generate
 
     def replaced(*args: Any, **kwargs: Any) -> Any:
@@ -104,14 +108,14 @@ def replace_in_generate(
         counts.prefill_tokens += ids.numel()
         if chooser is not None:
             prompts = [row[keep.bool()].tolist() for row, keep in zip(ids, mask, strict=True)]
-            kwargs["logits_processor"] = [ForcedToken(chooser(prompts), counts, ids.shape[1])]
+            kwargs["logits_processor"] = [_ForcedToken(chooser(prompts), counts, ids.shape[1])]
         return generate(*args, **kwargs)
 
     model.generate = replaced
 
 
-def recorded_choice(recorded: RecordedCompletions, prompts: list[list[int]], device: Any) -> Choose:
-    """Returns the choice of the recorded tokens; a finished row gets its stop id again."""
+def choose_recorded(recorded: RecordedCompletions, prompts: list[list[int]], device: Any) -> Choose:
+    """Returns the choice of the recorded tokens; a finished row repeats its stop id."""
     rows = recorded.completions(prompts)
     longest = max(map(len, rows))
     tokens = torch.tensor([[*row, *row[-1:] * (longest - len(row))] for row in rows], device=device)

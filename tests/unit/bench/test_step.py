@@ -1,6 +1,8 @@
-"""What the benchmark of a step stands on, without a model: the workload, the ratios, the law, the page, the picture."""
+"""The benchmark of a step without a model: the workload, the ratios, the law, the timer, the page, the picture."""
 
 import random
+import sys
+import time
 import xml.dom.minidom
 from pathlib import Path
 from statistics import fmean
@@ -9,14 +11,19 @@ import pytest
 from lowmem_rl_cli.bench_view import render
 from lowmem_rl_cli.text_page import TextPage
 
+from lowmem_rl.engine.device import Device
+from lowmem_rl.errors import SetupError
 from lowmem_rl.example import Example
 from lowmem_rl_bench.step.bench_workload import BenchWorkload, WorkloadShape, make_workload
 
-pytest.importorskip("numpy")  # behind it stand rooms that need the training stack
+pytest.importorskip("trl")  # the modules below import the training stack
+
+import numpy
 
 from lowmem_rl_bench.step.ablations import WORK, predicted
+from lowmem_rl_bench.step.arm_timer import ArmTimer
 from lowmem_rl_bench.step.arms import ABLATIONS
-from lowmem_rl_bench.step.live_runs import LearningCurve, has_reached, sooner
+from lowmem_rl_bench.step.live_runs import LearningCurve, has_reached, time_ratio
 from lowmem_rl_bench.step.plot import draw
 from lowmem_rl_bench.step.ratios import Ratio, clock_of, distance, ratio_of
 from lowmem_rl_bench.step.sweep import LAW, fit, points
@@ -36,7 +43,7 @@ def workload(shape: WorkloadShape, seed: int = 0) -> BenchWorkload:
     return make_workload(shape, examples, words, list(range(2, 50)), STOP, seed)
 
 
-def test_skewed_lengths_have_the_mean_and_the_longest_that_were_asked_for() -> None:
+def test_skewed_lengths_have_the_requested_mean_and_maximum() -> None:
     lengths = workload(SHAPE).completion_lengths
     assert max(lengths) == 96
     assert min(lengths) >= 1
@@ -78,7 +85,7 @@ def test_a_ratio_is_the_median_over_rounds_with_an_interval_around_it() -> None:
     assert 2 <= ratio.low < ratio.median < ratio.high <= 30
 
 
-def test_the_wall_counts_unless_something_else_took_the_core() -> None:
+def test_wall_time_counts_unless_something_else_used_the_core() -> None:
     alone, disturbed = steps(1, 1, 1, cpu_share=0.97), steps(1, 1, 1, cpu_share=0.5)
     assert clock_of({"a": alone, "b": alone}, is_gpu=False) == "wall"
     assert clock_of({"a": alone, "b": disturbed}, is_gpu=False) == "cpu"
@@ -86,7 +93,6 @@ def test_the_wall_counts_unless_something_else_took_the_core() -> None:
 
 
 def test_the_distance_is_relative_to_the_largest_element() -> None:
-    numpy = pytest.importorskip("numpy")
     reference = {"a": numpy.array([1.0, -4.0]), "b": numpy.array([0.5])}
     assert distance(reference, reference) == 0
     assert distance(reference | {"b": numpy.array([0.6])}, reference) == pytest.approx(0.025)
@@ -94,7 +100,7 @@ def test_the_distance_is_relative_to_the_largest_element() -> None:
         distance({"a": reference["a"]}, reference)
 
 
-def test_the_law_is_found_in_steps_that_follow_it() -> None:
+def test_the_fit_finds_the_law_of_steps_that_follow_it() -> None:
     rng = random.Random(0)
     found = []
     for _ in range(12):
@@ -119,16 +125,16 @@ def test_the_reward_is_reached_when_the_mean_of_the_last_steps_is_there() -> Non
     assert has_reached([0.0, 0.9, 0.9, 0.9, 0.9, 0.9], target=0.9)
 
 
-def test_an_arm_that_never_gets_there_counts_with_the_time_it_was_given() -> None:
-    def course(seconds: float, step: int | None) -> LearningCurve:
+def test_an_arm_that_never_reaches_the_target_counts_with_the_time_it_had() -> None:
+    def curve(seconds: float, step: int | None) -> LearningCurve:
         return LearningCurve(step, {"wall": seconds, "cpu": seconds}, ())
 
-    found = sooner([course(30, 20), course(80, None)], [course(10, 20), course(20, 25)], "wall")
+    found = time_ratio([curve(30, 20), curve(80, None)], [curve(10, 20), curve(20, 25)], "wall")
     assert found["by_seed"] == [3, 4]
-    assert sooner([course(30, 20)], [course(10, None)], "wall") is None
+    assert time_ratio([curve(30, 20)], [curve(10, None)], "wall") is None
 
 
-def test_what_a_saving_is_worth_is_predicted_from_the_counts() -> None:
+def test_the_gain_of_a_saving_is_predicted_from_the_counts() -> None:
     ours = {"updated": {"tokens": 1000}, "sampled": {"row_steps": 400}}
     without = {"updated": {"tokens": 1600}, "sampled": {"row_steps": 900}}
     assert predicted("dead_rows_kept", ours, without) == 1.6
@@ -174,7 +180,7 @@ RECORD = {
 }
 
 
-def test_the_page_leads_with_the_ratio_and_says_what_is_void() -> None:
+def test_the_page_starts_with_the_ratio_or_reports_that_it_is_void() -> None:
     assert render(RECORD, TextPage()).startswith("A step takes trl 3.2 times as long as ours.")
     void = render(RECORD | {"is_valid": False}, TextPage())
     assert void.startswith("Void: the gradients differ")
@@ -184,3 +190,25 @@ def test_the_picture_is_well_formed_and_shows_every_ratio() -> None:
     picture = draw(RECORD)
     xml.dom.minidom.parseString(picture)
     assert picture.count("3.20×") == 2
+    assert draw(RECORD) == picture
+
+
+def test_without_matplotlib_the_picture_names_the_extra(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(SetupError, match="matplotlib") as raised:
+        draw(RECORD)
+    assert "lowmem-rl[slides]" in raised.value.hint
+
+
+def test_the_phases_of_a_timed_step_sum_to_the_step() -> None:
+    timer = ArmTimer(Device("cpu", "float32"))
+    timer.restart()
+    with timer.phase("rollout"):
+        time.sleep(0.02)
+    with timer.phase("update"):
+        sum(range(100_000))
+    found = timer.read()
+    assert found["phases"]["rollout"]["wall"] >= 0.02 > found["phases"]["rollout"]["cpu"]
+    assert found["phases"]["scoring"] == {"wall": 0, "cpu": 0}
+    for clock in ("wall", "cpu"):
+        assert found[clock] == pytest.approx(sum(spent[clock] for spent in found["phases"].values()))
