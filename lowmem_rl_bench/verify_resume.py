@@ -1,8 +1,8 @@
-"""Proof that a run goes on exactly: a tiny training is killed again and again, and ends like one that never was.
+"""Proof that a run resumes exactly: a tiny training is killed many times and ends like one that was not.
 
-The kills are SIGKILLs at random moments: while the model loads, in the midst of a step, while a checkpoint is being
-written, and in the final evaluation. Its configuration holds what is hard to go on with: rollouts that two steps
-share, a moving curriculum, dropout, a schedule with a warm-up, 8-bit optimizer states.
+The kills are SIGKILLs at random moments: while the model loads, during a step, while a checkpoint is written, and in
+the final evaluation. The configuration has what is hard to resume: rollouts that two steps share, a moving
+curriculum, dropout, a learning rate schedule with warm-up, 8-bit optimizer states.
 """
 
 import contextlib
@@ -10,10 +10,11 @@ import multiprocessing
 import os
 import random
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
 from itertools import cycle, islice
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,13 @@ from typing import Any
 from lowmem_rl.checkpointing.checkpoint_storage import Checkpoint, newest
 from lowmem_rl.config.compose import resolve
 from lowmem_rl.engine.device import device_on
-from lowmem_rl.engine.policy import prepare_process
+from lowmem_rl.engine.policy import import_unsloth, prepare_process
 from lowmem_rl.errors import TrainingError
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.storage.run_dir import RunDir, read_json, read_rows
 from lowmem_rl.telemetry.metrics import MEASURED
 
-SETTINGS = (
+_SETTINGS = (
     "adapter.dropout=0.1",
     "curriculum.by=pass_rate",
     "curriculum.how=window",
@@ -43,41 +44,41 @@ SETTINGS = (
     "optimizer.name=adamw_8bit",
     "optimizer.warmup_steps=3",
 )
-CHANGES_BY_ITSELF = (*MEASURED, "seconds")
+_NEVER_EQUAL = (*MEASURED, "seconds")
 """Time and memory, which no run repeats."""
-OPTIMIZER, TELLS_THE_TIME = "optimizer.pt", "trainer_state.json"
-"""transformers' names."""
-STEPS_A_KILL = 3
-"""More steps than a life takes before it is killed: none ends the run too soon."""
-LOOK_S = 0.002
-IN_A_STEP, AT_A_CHECKPOINT = "in a step", "while a checkpoint was written"
-LOADING, AT_THE_END = "while it loaded", "in the final evaluation"
-LOADING_S, STEP_S, WRITING_S = 3.0, 0.3, 0.03
-"""About what these moments take, for the tiny model on one core; the kill comes at any time within."""
+_OPTIMIZER, _HAS_TIMES = "optimizer.pt", "trainer_state.json"
+"""transformers' file names."""
+_STEPS_A_KILL = 3
+"""More steps than an attempt takes before it is killed: no attempt ends the run too soon."""
+_POLL_S = 0.002
+_IN_A_STEP, _AT_A_CHECKPOINT = "in a step", "while a checkpoint was written"
+_LOADING, _AT_THE_END = "while it loaded", "in the final evaluation"
+_LOADING_S, _STEP_S, _WRITING_S = 3.0, 0.3, 0.03
+"""Approximate duration of these moments for the tiny model on one core; the kill comes at any time within."""
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """One kill: when it came, how many steps had a row then, and behind which step the next life went on."""
+    """One kill: its moment, the last step with a row, and the step after which the next attempt continued."""
 
     moment: str
     step: int
     kept_step: int
     is_checkpoint_lost: bool
-    """True if a checkpoint that stood there was no longer whole."""
+    """True if a checkpoint that was complete before the kill was not complete after it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResumeProof:
-    """What came out; `differences` is empty where both runs ended alike."""
+    """The result; `differences` is empty if both runs ended equal."""
 
     steps: int
     kills: tuple[Kill, ...]
     differences: tuple[str, ...]
     resume_seconds: tuple[float, ...]
-    """Of each life that went on behind a checkpoint: checking and reading it, beyond loading the model."""
+    """For each attempt that resumed a checkpoint: time to check and read it, without loading the model."""
     seconds: float
 
     @property
@@ -89,101 +90,131 @@ class ResumeProof:
         return asdict(self) | {"is_exact": self.is_exact}
 
 
-def verify_resume(kills: int, folder: Path, tell: Tell, seed: int = 0) -> ResumeProof:
-    """Trains twice in `folder`, the second time killed `kills` times, and compares. Raises `TrainingError`."""
-    began, steps = time.monotonic(), STEPS_A_KILL * (kills + 1)
-    start = _starter((*SETTINGS, f"grpo.steps={steps}"))
+def verify_resume(kills: int, folder: Path, report: Report, seed: int = 0) -> ResumeProof:
+    """Trains twice in `folder`, the second time with `kills` kills, and compares.
+
+    Raises `TrainingError` if an attempt ends by itself.
+    """
+    began, steps = time.monotonic(), _STEPS_A_KILL * (kills + 1)
+    start = _starter((*_SETTINGS, f"grpo.steps={steps}"))
     undisturbed, killed = RunDir(folder / "undisturbed"), RunDir(folder / "killed")
-    tell(f"the undisturbed run: {steps} steps")
-    _end(start(undisturbed.path, is_first=True))
-    tell(f"  done after {time.monotonic() - began:.0f} s; now the same run, killed {kills} times")
-    found = tuple(_killed(kills, steps, killed, start, tell, random.Random(seed)))
-    _end(start(killed.path, is_first=not found))
+    report(f"the undisturbed run: {steps} steps")
+    _join(start(undisturbed.path, is_first=True), undisturbed)
+    report(f"  done after {time.monotonic() - began:.0f} s; now the same run, killed {kills} times")
+    found = tuple(_kill(kills, steps, killed, start, report, random.Random(seed)))
+    _join(start(killed.path, is_first=not found), killed)
     seconds = tuple(row["seconds"] for row in read_rows(killed.resumes))
     return ResumeProof(steps, found, tuple(differences(undisturbed, killed)), seconds, time.monotonic() - began)
 
 
 def _starter(settings: tuple[str, ...]) -> Callable[..., BaseProcess]:
-    """Returns what starts a life."""
+    """Returns the function that starts an attempt in a process of its own.
+
+    On a CPU the processes are forked from a server that has loaded the training stack: one starts in a second instead
+    of ten. CUDA does not survive a fork, so on a GPU each process loads the stack.
+    """
     config = resolve(preset="tiny-cpu", settings=settings).config
     device = device_on(this_machine(), config)
     prepare_process(config, device)  # the processes inherit it
-    # A killed process leaves the semaphores of its progress bars to multiprocessing, which tells of them.
+    # A killed process leaves the semaphores of its progress bars to multiprocessing, which warns about them.
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
-    # CUDA does not survive a fork: there each life loads the stack anew.
     context = multiprocessing.get_context("spawn") if device.is_gpu else multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["lowmem_rl_bench.verify_resume_worker"])
+    if not device.is_gpu:
+        context.set_forkserver_preload(["unsloth", "lowmem_rl.checkpointing.resume", "lowmem_rl.entrypoints.train"])
+        with _silent():
+            forkserver.ensure_running()
 
     def start(out: Path, *, is_first: bool) -> BaseProcess:
-        process = context.Process(target=_live, args=(out, settings), kwargs={"is_first": is_first}, daemon=True)
+        process = context.Process(target=_run_attempt, args=(out, settings, is_first), daemon=True)
         process.start()
         return process
 
     return start
 
 
-def _live(out: Path, settings: tuple[str, ...], *, is_first: bool) -> None:
-    from lowmem_rl_bench.verify_resume_worker import run_attempt  # loads the stack, which this process is to do without
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Lets processes started inside inherit closed streams: loading the stack prints banners."""
+    saved = {stream: os.dup(stream) for stream in (1, 2)}
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        for stream in saved:
+            os.dup2(nowhere, stream)
+        yield
+    finally:
+        for stream, copy in saved.items():
+            os.dup2(copy, stream)
+        for file in (nowhere, *saved.values()):
+            os.close(file)
 
-    run_attempt(out, settings, is_first=is_first)
+
+def _run_attempt(out: Path, settings: tuple[str, ...], is_first: bool) -> None:
+    """Runs the tiny training in `out` until its end, or until it is killed."""
+    with _log(out).open("a", encoding="utf-8") as log:
+        try:
+            with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+                import_unsloth()
+                from lowmem_rl.checkpointing.resume_config import read_composed
+                from lowmem_rl.entrypoints import train
+
+            if is_first:
+                train.run(resolve(preset="tiny-cpu", settings=settings), out, force=True)
+            else:
+                train.resume(read_composed(RunDir(out)), out, force=True)
+        except BaseException:
+            traceback.print_exc(file=log)
+            raise
 
 
-def _end(process: BaseProcess) -> None:
+def _log(out: Path) -> Path:
+    return out.with_suffix(".log")
+
+
+def _join(process: BaseProcess, run_dir: RunDir) -> None:
     process.join()
     if process.exitcode:
-        raise TrainingError(f"The tiny run ended by itself with exit code {process.exitcode}.")
+        raise TrainingError(
+            f"The tiny run ended by itself with exit code {process.exitcode}.", hint=f"See {_log(run_dir.path)}."
+        )
 
 
-def _killed(
-    kills: int, steps: int, run_dir: RunDir, start: Callable[..., BaseProcess], tell: Tell, rng: random.Random
+def _kill(
+    kills: int, steps: int, run_dir: RunDir, start: Callable[..., BaseProcess], report: Report, rng: random.Random
 ) -> Iterator[Kill]:
-    """Yields the kills of a run that is then still to be ended."""
-    for number, moment in enumerate(_moments(kills), 1):
-        has_come = _has_come(moment, run_dir, steps, rng)
+    """Kills attempts and yields the kills; the last attempt, which ends the run, is the caller's."""
+    # A step first, the final evaluation last.
+    moments = islice(cycle((_IN_A_STEP, _AT_A_CHECKPOINT, _IN_A_STEP, _AT_A_CHECKPOINT, _LOADING)), kills - 1)
+    for number, moment in enumerate([*moments, _AT_THE_END], 1):
+        has_begun, longest_s = _moment(moment, run_dir, steps)
         process = start(run_dir.path, is_first=not run_dir.config.exists())
-        while process.is_alive() and not (run_dir.config.exists() and has_come()):
-            time.sleep(LOOK_S)
-        stood = _whole_step(run_dir)
+        while process.is_alive() and not (run_dir.config.exists() and has_begun()):
+            time.sleep(_POLL_S)
+        time.sleep(rng.uniform(0, longest_s))
+        before = _complete_step(run_dir)
         if not process.is_alive():
-            _end(process)
-            raise TrainingError("The tiny run ended before it was killed.")
+            _join(process, run_dir)
+            raise TrainingError("The tiny run ended before it was killed.", hint="Another seed may kill it earlier.")
         process.kill()
         process.join()
-        kept = _whole_step(run_dir)
-        kill = Kill(moment, _rows(run_dir), kept, kept < stood)
-        tell(f"  kill {number} of {kills}: {moment}, at step {kill.step}; goes on behind step {kept}")
+        after = _complete_step(run_dir)
+        kill = Kill(moment, _rows(run_dir), after, after < before)
+        report(f"  kill {number} of {kills}: {moment}, at step {kill.step}; continues after step {after}")
         yield kill
 
 
-def _moments(kills: int) -> list[str]:
-    """Returns at which moments to kill: a step first, the final evaluation last."""
-    return [*islice(cycle((IN_A_STEP, AT_A_CHECKPOINT, IN_A_STEP, AT_A_CHECKPOINT, LOADING)), kills - 1), AT_THE_END][
-        -kills:
-    ]
-
-
-def _has_come(moment: str, run_dir: RunDir, steps: int, rng: random.Random) -> Callable[[], bool]:
-    """Returns what says that a moment has come; it is another one each time."""
-    kept = _whole_step(run_dir)
-    if moment == AT_A_CHECKPOINT:
-        return partial(_later, rng.uniform(0, WRITING_S), partial(_is_writing, run_dir, time.time_ns()))
-    if moment == LOADING:
-        return partial(_later, rng.uniform(0, LOADING_S), lambda: True)
-    if moment == AT_THE_END:
-        return partial(_later, rng.uniform(0, WRITING_S), run_dir.checkpoint(steps).exists)
-    return partial(_later, rng.uniform(0, STEP_S), lambda: _rows(run_dir) > kept + 1)
-
-
-def _later(seconds: float, has_begun: Callable[[], bool]) -> bool:
-    """Says whether something has begun, and lets it go on for a while then."""
-    if not has_begun():
-        return False
-    time.sleep(seconds)
-    return True
+def _moment(moment: str, run_dir: RunDir, steps: int) -> tuple[Callable[[], bool], float]:
+    """Returns the function that returns whether a moment has begun, and how long it lasts, in seconds."""
+    step, now_ns = _complete_step(run_dir), time.time_ns()
+    return {
+        _IN_A_STEP: (lambda: _rows(run_dir) > step + 1, _STEP_S),
+        _AT_A_CHECKPOINT: (lambda: _is_writing(run_dir, now_ns), _WRITING_S),
+        _LOADING: (lambda: True, _LOADING_S),
+        _AT_THE_END: (run_dir.checkpoint(steps).exists, _WRITING_S),
+    }[moment]
 
 
 def _is_writing(run_dir: RunDir, since_ns: int) -> bool:
-    """Says whether a checkpoint is being written; one that an earlier kill tore off is not."""
+    """Returns whether a checkpoint is being written; the remains of an earlier kill do not count."""
     with contextlib.suppress(FileNotFoundError):
         return any(path.stat().st_ctime_ns > since_ns for path in run_dir.checkpoints.glob(".step-*.aside"))
     return False
@@ -194,22 +225,23 @@ def _rows(run_dir: RunDir) -> int:
     return max((row["step"] for row in read_rows(run_dir.metrics)), default=0)
 
 
-def _whole_step(run_dir: RunDir) -> int:
-    """Returns the step of the newest checkpoint, which must be whole, 0 where there is none."""
+def _complete_step(run_dir: RunDir) -> int:
+    """Returns the step of the newest complete checkpoint, 0 if there is none."""
     found = newest(run_dir, lambda text: None)
     return found.step if found else 0
 
 
 def differences(one: RunDir, other: RunDir) -> Iterator[str]:
-    """Yields what two runs that should be one differ in: weights, states, rows, evaluations."""
+    """Yields the differences of two runs that should be equal: weights, states, rows, evaluations."""
     yield from _different_states(one, other)
     for name in ("order", "samples"):
         if getattr(one, name).read_bytes() != getattr(other, name).read_bytes():
             yield f"{name}.jsonl"
-    pairs = zip(_steady(one), _steady(other), strict=False)
+    first_rows, second_rows = ([_without_time(row) for row in read_rows(run.metrics)] for run in (one, other))
+    pairs = zip(first_rows, second_rows, strict=False)
     yield from (f"metrics.jsonl, row {number}: {a} and {b}" for number, (a, b) in enumerate(pairs, 1) if a != b)
-    if len(_steady(one)) != len(_steady(other)):
-        yield f"metrics.jsonl: {len(_steady(one))} rows and {len(_steady(other))}"
+    if len(first_rows) != len(second_rows):
+        yield f"metrics.jsonl: {len(first_rows)} rows and {len(second_rows)}"
     if _without_time(read_json(one.evaluations)) != _without_time(read_json(other.evaluations)):
         yield "eval.json"
     items = {path.name for run in (one, other) for path in run.eval_items("before").parent.glob("*.jsonl")}
@@ -226,18 +258,18 @@ def _different_states(one: RunDir, other: RunDir) -> Iterator[str]:
         yield f"adapter/{weights}"
     found = [newest(run, lambda text: None) for run in (one, other)]
     files = [read_json(checkpoint.path / "checkpoint.json")["files"] if checkpoint else {} for checkpoint in found]
-    for name in sorted((files[0].keys() | files[1].keys()) - {TELLS_THE_TIME}):
-        if files[0].get(name) != files[1].get(name) and not _hold_the_same(name, *found):
+    for name in sorted((files[0].keys() | files[1].keys()) - {_HAS_TIMES}):
+        if files[0].get(name) != files[1].get(name) and not _have_equal_values(name, *found):
             yield f"the last checkpoint's {name}"
 
 
-def _hold_the_same(name: str, *checkpoints: Checkpoint | None) -> bool:
-    """Says whether two files of optimizer states hold equal values in other bytes.
+def _have_equal_values(name: str, *checkpoints: Checkpoint | None) -> bool:
+    """Returns whether two files of optimizer states have equal values although their bytes differ.
 
-    bitsandbytes' 8-bit states share a table of numbers, which is written once. On a card each has a table of its own
-    after it was read back.
+    bitsandbytes' 8-bit states share a table of numbers, which is written once. On a card each state has its own table
+    after it was loaded.
     """
-    if name != OPTIMIZER or None in checkpoints:
+    if name != _OPTIMIZER or None in checkpoints:
         return False
     import torch
 
@@ -258,11 +290,7 @@ def _equal(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def _steady(run_dir: RunDir) -> list[dict[str, Any]]:
-    return [_without_time(row) for row in read_rows(run_dir.metrics)]
-
-
 def _without_time(found: Any) -> Any:
     if isinstance(found, dict):
-        return {key: _without_time(value) for key, value in found.items() if key not in CHANGES_BY_ITSELF}
+        return {key: _without_time(value) for key, value in found.items() if key not in _NEVER_EQUAL}
     return [_without_time(value) for value in found] if isinstance(found, list) else found

@@ -10,7 +10,7 @@ from benchmarks.gpu.card import clocks
 from benchmarks.gpu.processes import serve
 from lowmem_rl.config.compose import resolve
 from lowmem_rl_bench.step.arms import OURS, UNSLOTH
-from lowmem_rl_bench.step.replays import Protocol, opened, replays
+from lowmem_rl_bench.step.replays import Protocol, open_bench, replays
 
 SET = "skewed"
 """Lengths and dead groups as training meets them."""
@@ -21,7 +21,7 @@ def measure(order: Mapping[str, Any]) -> dict[str, Any]:
     composed = resolve(preset=order["preset"], settings=order["settings"])
     arms = (OURS, UNSLOTH)
     protocol = Protocol(arms[1:], sets=(SET,), warmup=1, rounds=order["rounds"], shape=order["shape"])
-    with opened(composed, protocol, lambda text: print(text, file=sys.stderr)) as bench:
+    with open_bench(composed, protocol, lambda text: print(text, file=sys.stderr)) as bench:
         found = replays(bench, protocol, arms, "preset")[SET]
     seconds = {name: _phases(arm) for name, arm in found["arms"].items()}
     ours, theirs = seconds[OURS.name], seconds[UNSLOTH.name]
