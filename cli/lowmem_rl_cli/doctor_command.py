@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 
 import typer
 
@@ -18,7 +17,7 @@ def doctor_command(as_json: bool) -> None:
     """Prints the checks, in a pipe one line each; exits with 3 if one fails."""
     checks = check_machine()
     if as_json:
-        show_json({"ready": is_ready(checks), "checks": [asdict(check) for check in checks]})
+        show_json({"ready": is_ready(checks), "checks": [check.to_json() for check in checks]})
     else:
         show("\n".join(as_table(checks, stdout_page()) if sys.stdout.isatty() else map(as_line, checks)))
     if not is_ready(checks):
@@ -37,4 +36,4 @@ def as_line(check: MachineCheck) -> str:
 
 
 def _found(check: MachineCheck) -> str:
-    return " · ".join(filter(None, [check.found, check.message, check.cure]))
+    return " · ".join(filter(None, [check.found, check.message, check.fix]))

@@ -59,7 +59,7 @@ def _cells(predicted: Footprint, measured: Footprint, kinds: list[str]) -> Itera
 def _remarks(measured: Measurement, kinds: list[str]) -> Iterator[str]:
     if len(kinds) < len(KINDS):
         yield "On a CPU the process alone can be measured: PyTorch counts tensors and their pool on a GPU only."
-    if not measured.apart:
+    if not measured.has_phase_peaks:
         yield "This system does not reset a process's peak: each phase shows the highest so far."
     if measured.calibration:
         factor = f"{measured.calibration.factor:.2f} x the overhead around the tensors"

@@ -1,4 +1,4 @@
-"""Checks whether this machine is ready to train: one small function a check, each with its cure.
+"""Checks whether this machine is ready to train: one small function a check, each with its fix.
 
 Packages are never imported, only their metadata is read. The check of xformers' kernels needs torch and runs in a
 subprocess.
@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Literal
@@ -29,13 +29,18 @@ Status = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True, slots=True)
 class MachineCheck:
-    """One check of the machine: `found` is the short answer, `cure` is what to do about it."""
+    """One check of the machine: `found` is the short answer, `fix` is what to do about it."""
 
     name: str
     status: Status
     found: str
     message: str = ""
-    cure: str = ""
+    fix: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        """Returns plain JSON data."""
+        shown = asdict(self)
+        return shown | {"cure": shown.pop("fix")}
 
 
 _PYTHONS = ((3, 11), (3, 14))
@@ -99,8 +104,8 @@ def check_card(machine: Machine) -> MachineCheck:
 
 
 def check_gpu_count(machine: Machine) -> MachineCheck:
-    cure = "Choose one with CUDA_VISIBLE_DEVICES."
-    return MachineCheck("gpus", "ok", f"{machine.num_gpus} GPUs", "A run uses only the first one.", cure)
+    fix = "Choose one with CUDA_VISIBLE_DEVICES."
+    return MachineCheck("gpus", "ok", f"{machine.num_gpus} GPUs", "A run uses only the first one.", fix)
 
 
 def check_package(name: str, found: str | None, required: SpecifierSet, machine: Machine) -> MachineCheck:
@@ -109,15 +114,15 @@ def check_package(name: str, found: str | None, required: SpecifierSet, machine:
         return MachineCheck(name, "fail", "not installed", "The extra `train` brings it.", _INSTALL)
     # a build of a pre-release counts as its release: a vendor's torch is 2.14.0a0+...
     found_version, tested = Version(Version(found).base_version), TESTED[name]
-    cure = f"uv pip install '{name}=={tested}'"
+    fix = f"uv pip install '{name}=={tested}'"
     if name == "unsloth" and not machine.has_gpu and found_version < Version(_CPU_BACKEND_SINCE):
         message = f"The CPU backend began with {_CPU_BACKEND_SINCE}."
         return MachineCheck(name, "fail", found, message, f"{_OVERRIDE} 'unsloth>={_CPU_BACKEND_SINCE}'")
     if found_version not in required:
         wanted = ",".join(sorted(map(str, required), reverse=True))
-        return MachineCheck(name, "fail", found, f"{name}{wanted} is needed.", cure)
+        return MachineCheck(name, "fail", found, f"{name}{wanted} is needed.", fix)
     if found_version != Version(tested):
-        return MachineCheck(name, "warn", found, f"Tested with {tested}.", cure)
+        return MachineCheck(name, "warn", found, f"Tested with {tested}.", fix)
     return MachineCheck(name, "ok", found)
 
 

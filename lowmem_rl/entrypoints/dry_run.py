@@ -1,7 +1,6 @@
-"""What a run would be, without running it: the resolved config and the exact arguments of the stack.
+"""`train --dry-run`: the resolved config and the exact arguments of the stack, without running anything.
 
-Needs no card, no network and no torch. On a machine without the preset's card the arguments
-are those for that card.
+Needs no card, no network and no torch. On a machine without the preset's card, the arguments are for that card.
 """
 
 from dataclasses import asdict, dataclass
@@ -31,7 +30,7 @@ from lowmem_rl.trl_adapter.grpo_args import (
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """Everything that a run is decided by before it starts."""
+    """Everything that is decided before a run starts."""
 
     preset: str
     card: str
@@ -45,7 +44,7 @@ class DryRun:
     adjustments: tuple[Adjustment, ...]
     plan: Plan
     refusals: tuple[LowMemError, ...]
-    """What `train` would end with before it loads the model, unless forced."""
+    """The errors that would end `train` before it loads the model, unless forced."""
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -62,14 +61,17 @@ class DryRun:
 
 
 def dry_run(composed: ResolvedConfig, out: Path, pass_rate: PassRate | None = None) -> DryRun:
-    """Returns what `train` would do into `out`; the gate only tells.
+    """Returns what `train` would do into `out`; the gate only reports.
 
-    Raises `ConfigError` as `train` would, and `TaskError` for the curriculum's pass rates, the one file that is read.
+    Raises `ConfigError` as `train` would, and `TaskError` if the curriculum's pass rates, the only file, are not valid.
     """
     check_settings(composed.config)
     rates_of(composed.config)
     planned = plan_anywhere(composed, pass_rate)
-    config, device = planned.config, planned_device(composed)
+    config, machine = planned.config, this_machine()
+    device = device_on(machine, composed.config)
+    if machine.card is None and composed.card != "cpu":
+        device = device_of(find_card(composed.card), composed.config)
     return DryRun(
         preset=composed.preset,
         card=composed.card,
@@ -87,33 +89,25 @@ def dry_run(composed: ResolvedConfig, out: Path, pass_rate: PassRate | None = No
     )
 
 
-def planned_device(composed: ResolvedConfig) -> Device:
-    """Returns this machine's device, or the preset's card where this machine has none."""
-    machine = this_machine()
-    if machine.card is None and composed.card != "cpu":
-        return device_of(find_card(composed.card), composed.config)
-    return device_on(machine, composed.config)
-
-
 def _notes(config: RunConfig, device: Device) -> list[str]:
-    """What the stack would do to these settings by itself, were they not given explicitly."""
+    """Returns what the stack would change by itself if these settings were not explicit."""
     grpo = config.grpo
     notes = [
         f"{config.rows_per_step} completions a step ({grpo.prompts_per_step} groups of {grpo.group_size}) "
         f"in {micro_batches_per_step(config)} micro-batches of {config.micro_batch}"
     ]
     if grpo.loss == "dapo" and grpo.epsilon_high is None:
-        notes.append(f"epsilon_high is given as {grpo.epsilon}: left unset, Unsloth makes it 0.28 for dapo")
+        notes.append(f"epsilon_high is given as {grpo.epsilon}: if unset, Unsloth makes it 0.28 for dapo")
     if grpo.loss == "dapo" and not grpo.mask_truncated:
-        notes.append("mask_truncated_completions is given as false: left unset, Unsloth turns it on for dapo")
+        notes.append("mask_truncated_completions is given as false: if unset, Unsloth turns it on for dapo")
     if config.micro_batch < grpo.group_size:
-        notes.append("steps_per_generation is given: left unset, Unsloth may raise the batch to the group size")
+        notes.append("steps_per_generation is given: if unset, Unsloth may raise the batch to the group size")
     if config.model.bits == 4 and config.model.checkpoint == "dynamic" and device.is_gpu:
-        notes.append("Unsloth swaps the model's name for its dynamic 4-bit upload (model.checkpoint)")
+        notes.append("Unsloth replaces the model by its dynamic 4-bit upload (model.checkpoint)")
     if config.optimizer.warmup_steps >= grpo.steps:
         notes.append(f"the run of {grpo.steps} steps ends within its warm-up of {config.optimizer.warmup_steps}")
     if grpo.loss == "bnpo":
         notes.append("bnpo averages over each micro-batch: memory.micro_batch changes its gradient")
     if config.optimizer.schedule == "multistep":
-        notes.append("the multi-step schedule is ours: transformers is told a constant one")
+        notes.append("the multi-step schedule is ours: transformers gets a constant one")
     return notes

@@ -1,6 +1,5 @@
-"""One question to a run's model, told once: load it, ask without the adapter and with it."""
+"""Answers one prompt with a run's model, without the adapter and with it."""
 
-import contextlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from lowmem_rl.telemetry.output_capture import capture_library_output
 
 @dataclass(frozen=True, slots=True)
 class PromptAnswers:
-    """What a run's base model and its trained model say to one prompt; greedily once, or as often as was sampled."""
+    """Completions of one prompt by a run's base model and its trained model: one greedy one, or sampled ones."""
 
     prompt: str
     greedy: bool
@@ -38,21 +37,23 @@ class PromptAnswers:
 def ask(
     run_path: Path, prompt: str, *, samples: int | None = None, listen: Listener = lambda event: None
 ) -> PromptAnswers:
-    """Asks a run's model as its training asked, greedily or `samples` times with its sampling settings.
+    """Prompts a run's model as its training did, greedily or `samples` times with its sampling settings.
 
-    `run_path` is a run's directory, or in it `best`. Raises `RunDirError` for a run without an adapter, `ConfigError`
-    for a prompt that is none or too long.
+    `run_path` is a run's directory, or `best` in it. Raises `RunDirError` if the run has no adapter, `ConfigError` if
+    the prompt is empty or too long.
     """
-    learnt = find_learnt(run_path)
-    config = config_of(learnt.run)
-    check_adapter(learnt)
-    messages = conversation(_checked(prompt), config.task.prompt)
+    trained = find_learnt(run_path)
+    config = config_of(trained.run)
+    check_adapter(trained)
+    if not prompt.strip() or prompt.encode(errors="ignore").decode() != prompt:
+        raise ConfigError("The prompt is empty or not UTF-8.", hint='Write the question: --prompt "What is 3 * 4?"')
+    messages = conversation(prompt, config.task.prompt)
     check_weights(config)
-    with capture_library_output(learnt.run.log):
+    with capture_library_output(trained.run.log):
         listen(PhaseStarted(f"loading {config.model.name} with the adapter"))
         device = device_on(this_machine(), config)
         prepare_process(config, device)
-        policy = load_trained(learnt, config, device)
+        policy = load_trained(trained, config, device)
         _check_length(policy, messages, config)
         sampler = Sampler(policy, config)
         with policy.model.disable_adapter():
@@ -73,17 +74,10 @@ def _answers(sampler: Sampler, messages: tuple[Message, ...], samples: int | Non
     return tuple(completion for _, completion in sorted(answered, key=lambda found: found[0]))
 
 
-def _checked(prompt: str) -> str:
-    with contextlib.suppress(UnicodeEncodeError):
-        if prompt.encode() and prompt.strip():
-            return prompt
-    raise ConfigError("The prompt is empty or no UTF-8 text.", hint='Write the question: --prompt "What is 3 * 4?"')
-
-
 def _check_length(policy: Policy, messages: tuple[Message, ...], config: RunConfig) -> None:
-    tokens, most = len(policy.tokenize(messages)), config.grpo.max_prompt_tokens
-    if tokens > most:
+    tokens, limit = len(policy.tokenize(messages)), config.grpo.max_prompt_tokens
+    if tokens > limit:
         raise ConfigError(
-            f"The prompt has {tokens} tokens; this run's model was loaded for {most} (grpo.max_prompt_tokens).",
-            hint="Ask something shorter.",
+            f"The prompt has {tokens} tokens; this run's model was loaded for {limit} (grpo.max_prompt_tokens).",
+            hint="Write a shorter prompt.",
         )

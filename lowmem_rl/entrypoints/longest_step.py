@@ -1,7 +1,7 @@
-"""A step as long as a run's longest, without what only repeats an allocation.
+"""A step as long as a run's longest, without work that only repeats an allocation.
 
-Of each answer the last tokens are sampled: our engine's cache has its full size from the first one on. Of the update
-the two largest micro-batches are learnt from. Rewards differ within each group, so that no row is left out.
+Only the last tokens of each completion are sampled: our engine's cache has its full size from the first one on. Only
+the two largest micro-batches are trained on. Rewards differ within each group, so that no row is dropped.
 """
 
 from collections.abc import Sequence
@@ -24,13 +24,13 @@ from lowmem_rl.training.step import Hooks
 from lowmem_rl.trl_adapter.trainer import SampledBatch, TrainerSetup, make_trainer
 
 LAST_TOKENS = GPU_CHECK_EVERY
-"""Tokens that a row samples: as many as lie between two looks at who has finished, so that there is one look."""
+"""Tokens that a row samples: as many as between two checks for finished rows, so that there is one check."""
 
 
 class LastTokens(Sampler):
-    """Samples the last tokens of each row; the ones before repeat the first of those, and no answer ends early.
+    """Samples the last tokens of each row; the ones before repeat the first of those, and no completion ends early.
 
-    The cache, the mask and what attention reads are those of full rows: only the tokens between are not computed.
+    The cache, the mask and the keys that attention reads are those of full rows; the other tokens are not computed.
     """
 
     def sample(
@@ -50,14 +50,14 @@ class LastTokens(Sampler):
 
 
 def _filled(row: SampledCompletion, skipped: int) -> SampledCompletion:
-    """Puts a sampled id in the place of those left out: the zeros there may be the padding's, which would be cut."""
+    """Replaces the skipped ids by a sampled one: their zeros may be the padding id, which would be cut off."""
     return SampledCompletion([row.ids[skipped]] * skipped + row.ids[skipped:], row.log_probs)
 
 
 def sampler_up_to_the_limit(policy: Policy, config: RunConfig, kind: type[Sampler] = LastTokens) -> Sampler:
-    """Returns a sampler none of whose answers ends early; of `generate` that costs one copy more of a place's logits.
+    """Returns a sampler whose completions never end early. `generate` needs one more copy of a token's logits for that.
 
-    vLLM takes its cache at once, whatever the lengths: there the step is as long as the answers happen to be.
+    vLLM allocates its cache at once for any length: there the step is as long as the completions happen to be.
     """
     sampler = kind(policy, with_overrides(config, {"rollout.stop_loops": False}))
     sampler.stop_ids = frozenset()
@@ -65,13 +65,13 @@ def sampler_up_to_the_limit(policy: Policy, config: RunConfig, kind: type[Sample
     return sampler
 
 
-class OneWave:
-    """A trainer whose `generate`, whose cache grows with each token, answers the longest prompts for all rows."""
+class _OneWave:
+    """A trainer that samples only the longest prompts: the cache of `generate` grows with each token."""
 
     def sample_through_trl(self, prompt_ids: list[list[int]], *args: Any) -> SampledBatch:
-        """Samples one wave, and repeats its completions."""
+        """Samples one wave and repeats its completions for all rows."""
         sample = super().sample_through_trl  # type: ignore[misc]
-        if self.use_vllm:  # type: ignore[attr-defined]  # it plans its own waves
+        if self.use_vllm:  # type: ignore[attr-defined]  # vLLM plans its own waves
             return sample(prompt_ids, *args)
         longest_first = sorted(prompt_ids, key=len, reverse=True)
         wave: SampledBatch = sample(longest_first[: self.config.rollout_rows], *args)  # type: ignore[attr-defined]
@@ -79,11 +79,11 @@ class OneWave:
         return replace(wave, completion_ids=ids)
 
 
-class LargestMicroBatches:
-    """A trainer that learns from two micro-batches: the second, the largest, meets the gradients of the first."""
+class _LargestMicroBatches:
+    """A trainer that trains on two micro-batches: the second, the largest, runs with the gradients of the first."""
 
     def split_rollout(self, rollout: Batch, sampled_after: int) -> MicroBatches:
-        """Keeps the two largest."""
+        """Keeps the two largest micro-batches of the first step."""
         found: MicroBatches = super().split_rollout(rollout, sampled_after)  # type: ignore[misc]
         of_a_step = len(found.slots) // self.batch_plan.steps  # type: ignore[attr-defined]
         kept = sorted(filter(None, found.slots[:of_a_step]), key=_tokens)[-2:]
@@ -92,7 +92,7 @@ class LargestMicroBatches:
 
 
 def _tokens(batch: Batch) -> int:
-    """Tokens of a micro-batch, padding counted."""
+    """Returns the tokens of a micro-batch, including padding."""
     return int(batch["prompt_ids"].numel() + batch["completion_ids"].numel())
 
 
@@ -105,21 +105,21 @@ def trainer_of(
     *,
     repeats_nothing: bool,
 ) -> Any:
-    """Returns a trainer over the examples; as many of its rewards as the run has are `AlternatingReward`."""
+    """Returns a trainer of the examples with as many rewards as the run has, all of them alternating."""
     setup = TrainerSetup(
         config=sampler.config,
         sampler=sampler,
         dataset=to_dataset(examples),
-        reward_functions=[AlternatingReward() for _ in range(rewards)],
+        reward_functions=[_AlternatingReward() for _ in range(rewards)],
         prompt_tokens=tokens_of(sampler.policy, {example.id: example for example in examples}),
         out=out,
         hooks=Hooks((profiler,)),
     )
-    return make_trainer(sampler.policy, setup, (OneWave, LargestMicroBatches) if repeats_nothing else ())
+    return make_trainer(sampler.policy, setup, (_OneWave, _LargestMicroBatches) if repeats_nothing else ())
 
 
-class AlternatingReward:
-    """Pays every second completion: every group is informative, whatever the model says."""
+class _AlternatingReward:
+    """Pays every second completion, so that every group is informative."""
 
     __name__ = "alternating"
 

@@ -1,4 +1,4 @@
-"""One probe, told once: load the base model, sample training examples, count, say what the groups would carry."""
+"""Samples training examples with the base model, counts correct ones, and predicts the signal of groups."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from lowmem_rl.telemetry.output_capture import capture_library_output
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """What was counted, what groups of the run's size would carry, and where the counts lie."""
+    """The counts, the predicted signal for the run's group size, and the file of the counts."""
 
     probe: PassRateProbe
     signal: SignalReport
@@ -37,7 +37,7 @@ def run_probe(
 ) -> ProbeResult:
     """Samples each of `num_examples` training examples `samples` times and writes the counts to `path`.
 
-    An adapter fresh from its initialisation changes nothing: what is sampled is the base model.
+    A new adapter changes nothing: this samples the base model.
     Raises `ConfigError`, `TaskError` or `SetupError` before the model is loaded.
     """
     machine = this_machine()

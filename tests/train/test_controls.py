@@ -1,4 +1,4 @@
-"""Controls: short runs under other rewards, and what they say about a run's gain."""
+"""Controls: short runs under other rewards, and what they show about a run's gain."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 
 from lowmem_rl.config.compose import resolve
 from lowmem_rl.config.run_config import RunConfig
-from lowmem_rl.entrypoints.controls import control_steps, rewards_of_controls, run_controls, weigh
+from lowmem_rl.entrypoints.controls import compare_controls, control_steps, rewards_of_controls, run_controls
 from lowmem_rl.errors import Interrupted
 from lowmem_rl.reports.compare import compare_runs
 from lowmem_rl.storage.run_dir import RunDir, read_json, write_json
@@ -26,9 +26,9 @@ def controlled(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 
 
 def test_controls_are_runs_of_the_same_configuration_under_other_rewards(controlled) -> None:
-    told = read_json(controlled.controls)
-    assert [(control["name"], control["steps"]) for control in told["controls"]] == [("random", 1), ("format", 1)]
-    paths = [controlled.path, *(controlled.path / control["path"] for control in told["controls"])]
+    found = read_json(controlled.controls)
+    assert [(control["name"], control["steps"]) for control in found["controls"]] == [("random", 1), ("format", 1)]
+    paths = [controlled.path, *(controlled.path / control["path"] for control in found["controls"])]
     differences = compare_runs(paths).differences
     assert {key for key in differences if not key.startswith("rewards.")} <= {"eval.every"}
     assert differences["rewards.random"] == ("unset", 1.0, "unset")
@@ -51,18 +51,18 @@ def rows(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_the_words_say_what_of_the_gain_came_without_right_answers(tmp_path) -> None:
+def test_the_sentences_name_the_gain_that_needs_no_correct_answers(tmp_path) -> None:
     main = make_run(tmp_path / "run", right=(2, 18))
     for name, right in (("random", (2, 3)), ("format", (2, 10))):
         make_run(RunDir(main).control(name), steps=5, right=right)
-    told = weigh(main, {"random": {"random": 1.0}, "format": {"think_format": 0.2}}, {})
-    text = " ".join(told.words)
+    controls = compare_controls(main, {"random": {"random": 1.0}, "format": {"think_format": 0.2}}, {})
+    text = " ".join(controls.words)
     assert "The run gained +80.0 points" in text
-    assert "no difference can be told with a random reward (+5.0 points" in text
+    assert "a random reward made no measurable difference (+5.0 points" in text
     assert "+40.0 points" in text
     assert "came also with the format alone" in text
     assert "Beyond the format alone the run has +40.0 points" in text
-    assert json.loads(json.dumps(told.to_json()))["controls"][1]["beyond"]["won"] == 8
+    assert json.loads(json.dumps(controls.to_json()))["controls"][1]["beyond"]["won"] == 8
 
 
 def test_a_control_that_makes_no_sense_is_left_out_with_the_reason() -> None:
@@ -70,7 +70,7 @@ def test_a_control_that_makes_no_sense_is_left_out_with_the_reason() -> None:
         return rewards_of_controls(RunConfig(rewards=rewards))
 
     assert list(of(boxed_answer=1.0, think_format=0.2)[0]) == ["random", "format"]
-    assert of(boxed_answer=1.0)[1] == {"format": "the run is paid for no format"}
+    assert of(boxed_answer=1.0)[1] == {"format": "the run is not paid for a format"}
     assert of(think_format=1.0)[1] == {"format": "the run is paid for nothing else"}
     assert set(of(random=1.0)[1]) == {"random", "format"}
 
@@ -80,7 +80,7 @@ def test_a_control_takes_a_quarter_of_the_steps_and_at_least_twenty(steps, expec
     assert control_steps(RunConfig.model_validate({"grpo": {"steps": steps}})) == expected
 
 
-def test_controls_that_were_begun_are_gone_on_with(controlled, tmp_path) -> None:
+def test_controls_that_were_stopped_are_resumed(controlled, tmp_path) -> None:
     import shutil
 
     run = RunDir(tmp_path / "run")

@@ -62,14 +62,14 @@ def test_a_card_is_free_shared_or_too_old() -> None:
 def test_a_package_is_ok_untested_or_unfit(name: str, found: str | None, status: str) -> None:
     check = check_package(name, found, required_ranges()[name], WORKSTATION)
     assert check.status == status
-    assert (check.status == "ok") == (check.cure == "")
+    assert (check.status == "ok") == (check.fix == "")
 
 
 def test_an_unsloth_without_cpu_backend_is_named_with_its_override() -> None:
     check = check_package("unsloth", "2026.10.7", required_ranges()["unsloth"], LAPTOP)
     assert check.status == "fail"
     assert "CPU backend" in check.message
-    assert "--override" in check.cure
+    assert "--override" in check.fix
 
 
 def test_the_disk_of_a_cache_that_does_not_exist_yet_is_checked(
