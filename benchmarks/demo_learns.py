@@ -1,11 +1,11 @@
-"""Does the demo learn, and does it learn from the answer's reward alone?
+"""Does the demo learn, and only from the reward of the answer?
 
 Trains the preset tiny-cpu with each seed under three sets of rewards and writes a record:
 
     .venv/bin/python benchmarks/demo_learns.py --seeds 0 1 2 3 4 --out benchmarks/records/demo.json
 
-The target: greedy pass@1 on 500 unseen problems from at most 0.60 to at least 0.80 with intervals
-apart for each seed; with a random reward, or the format's alone, no more than +0.05 (median).
+Target: greedy pass@1 on 500 unseen problems rises from at most 0.60 to at least 0.80, with separate intervals for each
+seed; with a random reward, or a format reward only, it gains at most +0.05 (median).
 """
 
 import argparse
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def measure(arm: str, seed: int, out: Path) -> dict[str, Any]:
-    """Returns what one run of an arm gained, and the wall clock of the whole command in seconds."""
+    """Returns the gain of one run of an arm, and the wall time of the whole command in seconds."""
     command = [Path(sys.executable).with_name("lowmem-rl"), "train", "--preset=tiny-cpu", f"--seed={seed}", *ARMS[arm]]
     began = time.monotonic()
     subprocess.run([*command, f"--out={out}"], check=True, capture_output=True)
@@ -70,7 +70,7 @@ def measure(arm: str, seed: int, out: Path) -> dict[str, Any]:
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Returns by arm what the target speaks of."""
+    """Returns the figures of the target by arm."""
     arms = {arm: [row for row in rows if row["arm"] == arm] for arm in ARMS}
     return {
         arm: {

@@ -1,15 +1,15 @@
-"""How fast are held-out problems answered greedily: by our sampler, and by `generate` at the same batch size?
+"""How fast are greedy answers to held-out problems, from our sampler and from `generate` at the same batch size?
 
     .venv/bin/lowmem-rl train --preset tiny-cpu --out runs/demo
     .venv/bin/python benchmarks/eval_throughput.py --adapter runs/demo/adapter --out benchmarks/records/eval.json
 
-Both go through `Sampler.answers`, as an evaluation does, over the same policy in one process, in turns: first a round
-that is thrown away, then `--rounds` that count. `merged` is what an evaluation on a CPU takes; `quantized` computes
-with the very weights of `generate`, and must say the same token by token. Where it does not, the gap between the two
-likeliest logits is told: rounding decides a tie. Target: `merged` at least three times as fast.
+All run through `Sampler.answers`, as an evaluation does, with the same policy in one process, in turns: one round of
+warm-up, then `--rounds` that count. `merged` is the default of an evaluation on a CPU. `quantized` computes with the
+same weights as `generate` and must give the same tokens; if it does not, the record has the gap between the two
+highest logits, because rounding decides a tie. Target: `merged` is at least three times as fast.
 
-`ratio_of_products_alone` says how far that can go: what `generate` takes, in products that `merged` cannot do without
-(matrices and attention, by PyTorch's profiler, the least of the rounds). Where rows are many it bounds the ratio.
+`ratio_of_products_alone` is an upper bound of the ratio for many rows: the time of `generate` over the time of those
+products that `merged` cannot avoid (matrices and attention, from PyTorch's profiler, the shortest of the rounds).
 """
 
 import argparse
@@ -55,40 +55,42 @@ def main() -> None:
     if options.adapter:
         load_adapter(policy.model, options.adapter)
     samplers = {arm: Sampler(policy, config) for arm, config in configs.items()}
-    asked = held_out(configs["merged"], configs["merged"].task)
-    rows = [measure(samplers, asked, batch, options.rounds, policy) for batch in options.batches]
+    eval_set = held_out(configs["merged"], configs["merged"].task)
+    rows = [measure(samplers, eval_set, batch, options.rounds, policy) for batch in options.batches]
     record = {"date": date.today().isoformat(), "command": " ".join(["benchmarks/eval_throughput.py", *sys.argv[1:]])}
     record |= {"machine": environment_record(this_machine(), device), "examples": options.examples, "rows": rows}
     options.out.write_text(json.dumps(record, indent=2) + "\n")
 
 
-def measure(samplers: dict[str, Sampler], asked: EvalSet, batch: int, rounds: int, policy: Policy) -> dict[str, Any]:
-    """Returns each arm's tokens a second, the ratios to `generate` within a round, and what differs in text."""
+def measure(samplers: dict[str, Sampler], eval_set: EvalSet, batch: int, rounds: int, policy: Policy) -> dict[str, Any]:
+    """Returns each arm's tokens a second, the ratios to `generate` within a round, and the texts that differ."""
     speeds: dict[str, list[float]] = {arm: [] for arm in samplers}
     work: dict[str, list[float]] = {arm: [] for arm in samplers}
-    said: dict[str, Answers] = {}
+    answers: dict[str, Answers] = {}
     for number in range(rounds + 1):
         for arm, sampler in samplers.items():
             began, began_work = time.monotonic(), time.process_time()
-            said[arm] = answered(sampler, asked, batch)
+            answers[arm] = answered(sampler, eval_set, batch)
             seconds, work_s = time.monotonic() - began, time.process_time() - began_work
             if number:
-                tokens = sum(completion.tokens for completion in said[arm])
-                speeds[arm].append(tokens / seconds)
-                work[arm].append(tokens / work_s)
-    generate_s = sum(completion.tokens for completion in said["generate"]) / median(speeds["generate"])
-    tokens = sum(completion.tokens for completion in said["merged"])
-    products_s = tokens * min(products_s_a_token(samplers["merged"], asked, batch) for _ in range(rounds))
+                count = sum(completion.tokens for completion in answers[arm])
+                speeds[arm].append(count / seconds)
+                work[arm].append(count / work_s)
+    tokens = {arm: sum(completion.tokens for completion in found) for arm, found in answers.items()}
+    generate_s = tokens["generate"] / median(speeds["generate"])
+    products_s = tokens["merged"] * min(
+        products_s_per_token(samplers["merged"], eval_set, batch) for _ in range(rounds)
+    )
     row = {
         "batch": batch,
-        "tokens": {arm: sum(completion.tokens for completion in answers) for arm, answers in said.items()},
+        "tokens": tokens,
         "tokens_per_s": {arm: spread(values) for arm, values in speeds.items()},
         "ratio": {arm: spread(ratios(speeds, arm)) for arm in ("quantized", "merged")},
         "ratio_of_process_time": {arm: spread(ratios(work, arm)) for arm in ("quantized", "merged")},
         "products_s": round(products_s, 3),
         "ratio_of_products_alone": round(generate_s / products_s, 3),
         "texts_that_differ": {
-            arm: differences(policy, asked, said["generate"], said[arm]) for arm in ("quantized", "merged")
+            arm: differences(policy, eval_set, answers["generate"], answers[arm]) for arm in ("quantized", "merged")
         },
     }
     print(json.dumps({key: value for key, value in row.items() if key != "texts_that_differ"}), file=sys.stderr)
@@ -96,22 +98,22 @@ def measure(samplers: dict[str, Sampler], asked: EvalSet, batch: int, rounds: in
     return row
 
 
-def answered(sampler: Sampler, asked: EvalSet, batch: int) -> Answers:
+def answered(sampler: Sampler, eval_set: EvalSet, batch: int) -> Answers:
     """Returns the greedy completions in the order of the examples."""
-    prompts = [example.prompt for example in asked.examples]
-    found = sampler.answers(prompts, GREEDY, max_tokens=asked.max_tokens, batch=batch)
+    prompts = [example.prompt for example in eval_set.examples]
+    found = sampler.answers(prompts, GREEDY, max_tokens=eval_set.max_tokens, batch=batch)
     return [completion for _, completion in sorted(found, key=lambda pair: pair[0])]
 
 
-def products_s_a_token(sampler: Sampler, asked: EvalSet, batch: int) -> float:
-    """Returns the seconds in which matrices are multiplied and attention is paid, over a few batches."""
+def products_s_per_token(sampler: Sampler, eval_set: EvalSet, batch: int) -> float:
+    """Returns the seconds of matrix products and attention, over a few batches."""
     from torch.profiler import ProfilerActivity, profile
 
-    few = replace(asked, examples=asked.examples[: PROFILED_BATCHES * batch])  # of all, it takes gigabytes
-    with profile(activities=[ProfilerActivity.CPU]) as seen:
-        said = answered(sampler, few, batch)
-    seconds = sum(one.self_cpu_time_total for one in seen.key_averages() if one.key in PRODUCTS) / 1e6
-    return seconds / sum(completion.tokens for completion in said)
+    few = replace(eval_set, examples=eval_set.examples[: PROFILED_BATCHES * batch])  # for all, it takes gigabytes
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        answers = answered(sampler, few, batch)
+    seconds = sum(one.self_cpu_time_total for one in profiled.key_averages() if one.key in PRODUCTS) / 1e6
+    return seconds / sum(completion.tokens for completion in answers)
 
 
 def ratios(speeds: dict[str, list[float]], arm: str) -> list[float]:
@@ -120,25 +122,25 @@ def ratios(speeds: dict[str, list[float]], arm: str) -> list[float]:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Returns median, least and greatest."""
+    """Returns median, minimum and maximum."""
     return {name: round(of(values), 3) for name, of in (("median", median), ("min", min), ("max", max))}
 
 
-def differences(policy: Policy, asked: EvalSet, first: Answers, second: Answers) -> list[dict[str, Any]]:
-    """Returns the items with different text, and how near the two likeliest tokens are where they part."""
-    pairs = zip(asked.examples, first, second, strict=True)
+def differences(policy: Policy, eval_set: EvalSet, first: Answers, second: Answers) -> list[dict[str, Any]]:
+    """Returns the items with different text, and the gap of the two highest logits at the first different token."""
+    pairs = zip(eval_set.examples, first, second, strict=True)
     return [
         {
             "example_id": example.id,
-            "logit_gap": gap_where_they_part(policy, policy.tokenize(example.prompt), one, other),
+            "logit_gap": gap_at_difference(policy, policy.tokenize(example.prompt), one, other),
         }
         for example, one, other in pairs
         if one != other
     ]
 
 
-def gap_where_they_part(policy: Policy, prompt: list[int], one: Completion, other: Completion) -> float:
-    """Returns the distance of the two likeliest logits, by the model's own forward, behind what both have said."""
+def gap_at_difference(policy: Policy, prompt: list[int], one: Completion, other: Completion) -> float:
+    """Returns the gap of the two highest logits, by the model's own forward, after the tokens that both have."""
     import torch
 
     ids = [policy.tokenizer(text.text, add_special_tokens=False)["input_ids"] for text in (one, other)]

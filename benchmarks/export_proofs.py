@@ -1,9 +1,9 @@
-"""Does each export answer like the model it was made of? Exports a run in every form that is proven here.
+"""Does each export answer like the model it was made from? Exports a run in every form that is proven here.
 
     .venv/bin/lowmem-rl train --preset tiny-cpu --out runs/demo
     .venv/bin/python -m benchmarks.export_proofs runs/demo --out benchmarks/records/export.json
 
-Each export is written into a folder that is removed again; what is kept is its proof, and why it was refused.
+Exports are written into a temporary folder; the record has their proofs, or why they were refused.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def proof(run: Path, to: str, base: str | None, folder: Path) -> dict[str, Any]:
-    """Returns what an export was accepted or refused for."""
+    """Returns the proof of an export, or why it was refused."""
     about = {"to": to, "base": base}
     try:
         made = export(run, to, base=base, out=folder / f"{to}-{base}")

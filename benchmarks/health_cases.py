@@ -1,4 +1,4 @@
-"""What goes wrong in the runs of `health_failures.py`, how it is provoked, and the healthy runs beside them."""
+"""The runs of `health_failures.py`: failures, with how each is provoked, and healthy runs."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -18,22 +18,22 @@ from lowmem_rl.telemetry.metrics import diverged
 REWARDS = Path(__file__).with_name("health_rewards.py")
 
 Onset = Callable[[Sequence[Row]], int | None]
-"""Reads from the rows since when a failure is there, None where it never was."""
+"""Returns the step since which the rows show a failure, None if they never do."""
 Spoil = Callable[[Path], None]
-"""Puts a mistake into a copy of the model's folder."""
+"""Changes a copy of the model's folder so that it has a mistake."""
 Sabotage = Callable[[], AbstractContextManager[object]]
-"""Puts a mistake into this library for the length of a block."""
+"""Patches a mistake into this library for the length of a block."""
 
 
 def from_the_start(rows: Sequence[Row]) -> int | None:
-    """The first step's completions show it already."""
+    """Returns the first step, whose completions already show it."""
     return rows[0]["step"] if rows else None
 
 
 def since(metric: str, has_gone_wrong: Callable[[float, float], bool]) -> Onset:
-    """Returns a rule: the first three steps in a row whose mean has gone wrong, beside the mean of the run's first two.
+    """Returns a rule: the first three consecutive steps (fewer at the end) whose mean has gone wrong.
 
-    Where fewer follow, those that do.
+    It is compared with the mean of the run's first two steps.
     """
 
     def onset(rows: Sequence[Row]) -> int | None:
@@ -46,7 +46,7 @@ def since(metric: str, has_gone_wrong: Callable[[float, float], bool]) -> Onset:
 
 
 def without_a_number(rows: Sequence[Row]) -> int | None:
-    """The first step whose loss or gradient is no number."""
+    """Returns the first step whose loss or gradient is not a number."""
     return next((row["step"] for row in rows if diverged(row)), None)
 
 
@@ -60,8 +60,8 @@ def risen(metric: str, by: float) -> Onset:
     return since(metric, lambda before, now: now > before + by)
 
 
-def loses_its_end_of_turn(folder: Path) -> None:
-    """Names another token as the one that ends a turn."""
+def change_end_of_turn(folder: Path) -> None:
+    """Declares another token as the end of a turn."""
     for name, key, value in (
         ("generation_config.json", "eos_token_id", 0),
         ("config.json", "eos_token_id", 0),
@@ -71,15 +71,15 @@ def loses_its_end_of_turn(folder: Path) -> None:
         (folder / name).write_text(json.dumps(content | {key: value}))
 
 
-def opens_the_think_tag(folder: Path) -> None:
-    """Lets the chat template write the tag, as those of reasoning models do."""
+def open_think_tag(folder: Path) -> None:
+    """Makes the chat template write the tag, as those of reasoning models do."""
     path = folder / "chat_template.jinja"
     path.write_text(path.read_text().replace("assistant\n{% endif %}", "assistant\n<think>{% endif %}"))
 
 
 @contextmanager
 def keeps_its_first_weights() -> Iterator[None]:
-    """Lets the sampler hold on to the copy of the weights that it made first, as an engine beside the trainer does."""
+    """Makes the sampler keep its first copy of the weights, as a separate engine without synchronisation would."""
     copies: dict[int, Decoder] = {}
 
     def first_copy(model: Any, places: int) -> Decoder:
@@ -91,12 +91,12 @@ def keeps_its_first_weights() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One run. A failure has findings that are expected, a healthy run has none."""
+    """One run. A failure has expected findings, a healthy run has none."""
 
     name: str
     about: str
     expected: tuple[str, ...] = ()
-    """Any of these names it."""
+    """Any of these findings counts."""
     settings: tuple[str, ...] = ()
     rewards: tuple[str, ...] = ()
     onset: Onset = from_the_start
@@ -107,14 +107,14 @@ class Case:
 
 
 def wrong(function: str) -> str:
-    """Returns a reward of health_rewards.py, with its weight."""
+    """Returns the setting of a reward of health_rewards.py with weight 1."""
     return f"{REWARDS}:{function}=1.0"
 
 
 FAILURES = (
     Case(
         "learning rate 100x",
-        "5e-4 became 5e-2",
+        "5e-2 instead of 5e-4",
         ("learning_rate_too_high",),
         ("optimizer.learning_rate=0.05",),
         onset=halved("accuracy"),
@@ -129,8 +129,8 @@ FAILURES = (
         steps=30,
     ),
     Case(
-        "learning rate nought",
-        "5e-4 became 5e-9, the KL term there to be read",
+        "learning rate near zero",
+        "5e-9 instead of 5e-4, with a tiny KL term to measure the KL",
         ("learning_rate_too_low",),
         ("optimizer.learning_rate=5e-9", "grpo.beta=1e-6"),
         steps=22,
@@ -153,22 +153,22 @@ FAILURES = (
     ),
     Case(
         "dead reward",
-        "a reward that waits for words the model never says",
+        "a reward for words that the model never writes",
         ("dead_reward",),
         rewards=(wrong("deaf"),),
         steps=14,
     ),
     Case(
-        "judge that breaks down",
+        "reward that breaks down",
         "a reward that pays nothing from about the tenth step on",
         ("dead_reward",),
-        rewards=(wrong("judge_that_breaks_down"),),
+        rewards=(wrong("breaks_down"),),
         onset=since("reward", lambda before, now: now == 0),
         steps=26,
     ),
     Case(
         "pairs on a hard task",
-        "groups of 2 on two digits times two, of which the model knows few",
+        "groups of 2 on two digits times two, of which the model can do few",
         ("dead_groups", "dead_reward"),
         (
             "grpo.group_size=2",
@@ -182,22 +182,22 @@ FAILURES = (
     ),
     Case(
         "prefilled think tag",
-        "the template opens the tag, the format reward wants it on a line of its own",
+        "the template opens the tag, the format reward requires it on a separate line",
         ("template_mismatch",),
         rewards=("boxed_answer=1.0", f"{REWARDS}:format_on_lines_of_its_own=0.5"),
-        spoil=opens_the_think_tag,
+        spoil=open_think_tag,
         steps=14,
     ),
     Case(
         "no end of turn",
         "the model folder names another token as the end of a turn",
         ("template_mismatch",),
-        spoil=loses_its_end_of_turn,
+        spoil=change_end_of_turn,
         steps=6,
     ),
     Case(
         "hacked reward",
-        "one digit is paid, wherever it stands in the box",
+        "one digit is paid, anywhere in the box",
         ("reward_hacking",),
         ("optimizer.learning_rate=1.5e-3",),
         (wrong("mostly_sevens"),),
@@ -206,7 +206,7 @@ FAILURES = (
     ),
     Case(
         "format alone",
-        "a form is paid that only careless answers have",
+        "a format is paid that only careless completions have",
         ("format_gain",),
         rewards=(wrong("format_without_thoughts"),),
         onset=risen("reward", 0.1),
@@ -214,7 +214,7 @@ FAILURES = (
     ),
     Case(
         "one answer for all",
-        "the digit of the hacked reward is paid at 2e-3, until nothing else is said",
+        "the digit of the hacked reward is paid at 2e-3, until the model writes nothing else",
         ("input_agnostic", "entropy_collapse"),
         ("optimizer.learning_rate=2e-3", "optimizer.schedule=constant"),
         (wrong("mostly_sevens"),),
@@ -223,7 +223,7 @@ FAILURES = (
     ),
     Case(
         "far from the base",
-        "a learning rate of 2e-2 beside a KL term too weak to hold it",
+        "a learning rate of 2e-2 with a KL term that is too weak for it",
         ("kl_blowup",),
         ("optimizer.learning_rate=0.02", "grpo.beta=1e-6"),
         onset=since("kl", lambda before, now: now > 2.0),
@@ -231,7 +231,7 @@ FAILURES = (
     ),
     Case(
         "ever longer",
-        "length is paid, whatever is said",
+        "length is paid, with any content",
         ("length_explosion",),
         ("grpo.max_completion_tokens=160", "optimizer.learning_rate=2e-3"),
         (wrong("longer_is_better"),),
@@ -241,7 +241,7 @@ FAILURES = (
     ),
     Case(
         "ever shorter",
-        "brevity is paid, whatever is said",
+        "brevity is paid, with any content",
         ("length_collapse",),
         ("optimizer.learning_rate=2e-3",),
         rewards=(wrong("shorter_is_better"),),
@@ -268,15 +268,16 @@ FAILURES = (
 HEALTHY = (
     *[Case("arithmetic", "the preset")] * 8,
     *[Case("arithmetic, any_answer", "lenient answers paid", rewards=("any_answer=1.0",))] * 3,
-    *[Case("countdown, answer_tags", "the form paid", rewards=("answer_tags=1.0",), task="countdown")] * 3,
+    *[Case("countdown, answer_tags", "the format paid", rewards=("answer_tags=1.0",), task="countdown")] * 3,
     *[Case("matrix_inverse", "entries paid", rewards=("matrix_rows=1.0",), task="matrix_inverse")] * 3,
-    *[Case("program_synthesis", "right", rewards=("program_synthesis=1.0",), task="program_synthesis")] * 3,
+    *[Case("program_synthesis", "correct results paid", rewards=("program_synthesis=1.0",), task="program_synthesis")]
+    * 3,
 )
 
 
 ROLL_BACK = Case(
     "roll-back",
-    "a warm-up of 20 steps to 2e-2, and back from there",
+    "a warm-up of 20 steps to 2e-2, and a rollback",
     settings=(
         "optimizer.learning_rate=0.02",
         "optimizer.warmup_steps=20",

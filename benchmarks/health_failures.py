@@ -1,14 +1,14 @@
-"""Does the audit name what goes wrong, in time, and leave healthy runs in peace?
+"""Does the audit find failures in time, and nothing in healthy runs?
 
     .venv/bin/python -m benchmarks.health_failures --runs runs/health --out benchmarks/records/health.json
 
-Provokes failures for real, by a setting, a reward or a model folder with a mistake in it, and trains healthy runs of
-several tasks and seeds beside them. Every run is watched as it goes. Then its rows are led past a new watcher: it must
-say what the one beside the run has said. A failure counts as named where one of the findings that are expected for
-it was told within 20 steps of its onset; the onset is read from the rows by a rule that knows of no finding.
+Provokes real failures with a setting, a reward or a model folder that has a mistake, and trains healthy runs of several
+tasks and seeds. Each run is audited while it trains. Then its rows are replayed to a new audit, which must report the
+same. A failure is found if one of its expected findings is reported within 20 steps of its onset; a rule that does not
+use findings reads the onset from the rows.
 
-A false stop is a critical finding in a healthy run, a false warning a warning in one. Runs that lie in `--runs` are not
-trained again, so thresholds can be tried on all of them in seconds: with seeds on which they are not reported.
+A false stop is a critical finding in a healthy run, a false warning is a warning in one. Runs in `--runs` are not
+trained again, so thresholds can be tried on all of them in seconds, with other seeds than those of the record.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from lowmem_rl.config.compose import ResolvedConfig, read_assignments, resolve
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import cache_dir
 from lowmem_rl.errors import Interrupted, LowMemError
-from lowmem_rl.health.history import RunHistory, read_history
+from lowmem_rl.health.history import read_history
 from lowmem_rl.health.incremental_audit import replay
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.models.lookup import TINY, TINY_DIRECTORY
@@ -38,12 +38,12 @@ from lowmem_rl.telemetry.environment import environment_record
 from lowmem_rl.telemetry.events import Event, FindingReported, StepEnded
 
 WITHIN = 20
-"""Steps from the onset in which a failure must have its name."""
+"""Steps from the onset within which a failure must be found."""
 COMMON = ("eval.examples=50", "eval.quick_examples=50", "eval.every=10")
 
 
 def main() -> None:
-    """Trains what is not there yet, replays everything, writes the record and prints what was told."""
+    """Trains missing runs, replays all, writes the record and prints the findings."""
     options = _options()
     options.runs.mkdir(parents=True, exist_ok=True)
     chosen = list(_chosen(options))
@@ -51,10 +51,10 @@ def main() -> None:
         if not options.replay_only:
             train(case, seed, run_of(options.runs, case, seed), options.bases)
     rows = [result(case, seed, run_of(options.runs, case, seed)) for case, seed in chosen if case != ROLL_BACK]
-    back = [gone_back(run_of(options.runs, case, seed)) for case, seed in chosen if case == ROLL_BACK]
+    rolled_back = [rollback_result(run_of(options.runs, case, seed)) for case, seed in chosen if case == ROLL_BACK]
     if options.out:
-        write_json(options.out, record(rows, options) | {"roll_back": back})
-    print("\n".join([*map(line, rows), json.dumps(summary(rows), indent=2), *map(json.dumps, back)]))
+        write_json(options.out, record(rows, options) | {"roll_back": rolled_back})
+    print("\n".join([*map(line, rows), json.dumps(summary(rows), indent=2), *map(json.dumps, rolled_back)]))
 
 
 def _chosen(options: argparse.Namespace) -> Iterator[tuple[Case, int]]:
@@ -62,28 +62,28 @@ def _chosen(options: argparse.Namespace) -> Iterator[tuple[Case, int]]:
     cases = [(case, options.seed) for case in (*FAILURES, ROLL_BACK)]
     cases += [(case, options.seed + number) for number, case in enumerate(HEALTHY)]
     for case, seed in cases:
-        done = (run_of(options.runs, case, seed).path / TOLD).exists()
+        done = (run_of(options.runs, case, seed).path / REPORTED).exists()
         if (not options.only or case.name in options.only) and (done or not options.replay_only):
             yield case, seed
 
 
 def run_of(folder: Path, case: Case, seed: int) -> RunDir:
-    """Returns where a case's run lies."""
+    """Returns the directory of a case's run."""
     return RunDir(folder / f"{case.name.replace(',', '').replace(' ', '-')}-{seed}")
 
 
-TOLD = "told.json"
-"""What the watcher beside the run told, in the run's own directory."""
+REPORTED = "told.json"
+"""The findings that were reported while the run trained, in its directory."""
 
 
 def train(case: Case, seed: int, out: RunDir, bases: Path) -> None:
-    """Trains a case unless it was; how it ended is told beside what was found."""
+    """Trains a case unless it was, and writes its findings and how it ended."""
     from lowmem_rl.entrypoints.train import run
 
-    if (out.path / TOLD).exists():
+    if (out.path / REPORTED).exists():
         return
     shutil.rmtree(out.path, ignore_errors=True)
-    live, began = Live(), time.monotonic()
+    live, began = LiveFindings(), time.monotonic()
     ended = "at its last step"
     try:
         with case.sabotage():
@@ -93,23 +93,23 @@ def train(case: Case, seed: int, out: RunDir, bases: Path) -> None:
     except LowMemError as error:
         ended = str(error)
     seconds = round(time.monotonic() - began, 1)
-    write_json(out.path / TOLD, {"told": live.told, "ended": ended, "seconds": seconds})
-    print(f"{case.name}, seed {seed}: {seconds:.0f} s, {live.told}", file=sys.stderr)
+    write_json(out.path / REPORTED, {"told": live.reported, "ended": ended, "seconds": seconds})
+    print(f"{case.name}, seed {seed}: {seconds:.0f} s, {live.reported}", file=sys.stderr)
 
 
 @dataclass
-class Live:
-    """Listens to a run and keeps what its watcher tells, with the step."""
+class LiveFindings:
+    """Listens to a run and collects its findings, each with the step."""
 
     step: int = 0
-    told: list[tuple[int, str, str]] = field(default_factory=list)
+    reported: list[tuple[int, str, str]] = field(default_factory=list)
 
     def __call__(self, event: Event) -> None:
-        """Takes in an event; a finding follows the row of its step."""
+        """Handles an event; a finding follows the row of its step."""
         if isinstance(event, StepEnded):
             self.step = event.row["step"]
         elif isinstance(event, FindingReported):
-            self.told.append((self.step, event.finding.name, event.finding.level))
+            self.reported.append((self.step, event.finding.name, event.finding.level))
 
 
 def composed(case: Case, seed: int, out: RunDir, bases: Path) -> ResolvedConfig:
@@ -121,7 +121,7 @@ def composed(case: Case, seed: int, out: RunDir, bases: Path) -> ResolvedConfig:
     name = TINY if model == TINY_DIRECTORY else str(model)
     options = [option.removeprefix("--set=") for option in TASK_OPTIONS[case.task]]
     named = [f"model.name={name}", f"task.name={case.task}", f"seed={seed}", f"grpo.steps={case.steps}"]
-    # The last one of a key counts, where --set refuses two.
+    # The last value of a key counts; --set refuses two.
     settings = dict(setting.split("=", 1) for setting in [*named, *COMMON, *options, *case.settings])
     flags = [read_assignments("--reward", case.rewards, prefix="rewards.", replaces_rewards=True)]
     return resolve(
@@ -132,11 +132,11 @@ def composed(case: Case, seed: int, out: RunDir, bases: Path) -> ResolvedConfig:
 
 
 def result(case: Case, seed: int, out: RunDir) -> dict[str, Any]:
-    """Returns what was told of a run and when, now and then, beside what should have been."""
-    found, beside = read_history(out), read_json(out.path / TOLD)
-    told = [(step, finding.name, finding.level) for step, finding in replay(found)]
+    """Returns the findings of a run's replay, whether they are those of the live audit, and what was expected."""
+    found, live = read_history(out), read_json(out.path / REPORTED)
+    reported = [(step, finding.name, finding.level) for step, finding in replay(found)]
     onset = case.onset(found.rows) if case.expected else None
-    named = next((step for step, name, _ in told if name in case.expected), None)
+    named = next((step for step, name, _ in reported if name in case.expected), None)
     return {
         "case": case.name,
         "about": case.about,
@@ -146,19 +146,19 @@ def result(case: Case, seed: int, out: RunDir) -> dict[str, Any]:
         "onset": onset,
         "named": named,
         "in_time": onset is not None and named is not None and named < onset + WITHIN,
-        "told": told,
-        "same_beside_the_run": told == [tuple(one) for one in beside["told"]],
-        "accuracy": ends(found),
+        "told": reported,
+        "same_beside_the_run": reported == [tuple(one) for one in live["told"]],
+        "accuracy": [round(fmean(row["accuracy"] for row in part), 3) for part in (found.rows[:3], found.rows[-3:])],
         "steps": found.step,
-        "ended": beside["ended"],
-        "seconds": beside["seconds"],
+        "ended": live["ended"],
+        "seconds": live["seconds"],
     }
 
 
-def gone_back(out: RunDir) -> dict[str, Any]:
-    """Returns the held-out accuracy of a run that went back: in the end, at its best healthy checkpoint, at its worst.
+def rollback_result(out: RunDir) -> dict[str, Any]:
+    """Returns the held-out accuracy of a run with rollbacks: at the end, at its best healthy checkpoint, where undone.
 
-    Each checkpoint has an evaluation, all of the same examples; one that a roll-back has undone was none in health.
+    Each checkpoint has an evaluation of the same examples. One that a rollback has undone was not healthy.
     """
     found = read_history(out)
     *lasting, after = (one.pass_at_1 for one in found.lasting().evaluations)
@@ -172,26 +172,19 @@ def gone_back(out: RunDir) -> dict[str, Any]:
     }
 
 
-def ends(found: RunHistory) -> list[float]:
-    """Returns the mean accuracy of the first and of the last steps' completions."""
-    values = [row["accuracy"] for row in found.rows]
-    return [round(fmean(part), 3) for part in (values[:3], values[-3:])]
-
-
 def record(rows: list[dict[str, Any]], options: argparse.Namespace) -> dict[str, Any]:
-    """Returns what is kept."""
-    machine = environment_record(this_machine(), Device("cpu", "float32"))
+    """Returns the record."""
     return {
         "date": date.today().isoformat(),
         "command": f"python -m benchmarks.health_failures --out {options.out}",
-        "machine": machine,
+        "machine": environment_record(this_machine(), Device("cpu", "float32")),
         "summary": summary(rows),
         "runs": rows,
     }
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Returns what the targets speak of."""
+    """Returns the figures that the targets are about."""
     failures = [row for row in rows if row["expected"]]
     healthy = [row for row in rows if not row["expected"]]
     severities = [severity for row in healthy for _, _, severity in row["told"]]
@@ -207,18 +200,18 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def line(row: dict[str, Any]) -> str:
-    """Returns what was told of a run, in a line."""
+    """Returns the findings of a run as a line."""
     verdict = "" if not row["expected"] else "in time: " if row["in_time"] else "MISSED: "
-    told = ", ".join(f"{name} ({severity}, {step})" for step, name, severity in row["told"]) or "nothing"
-    return f"{row['case']}, seed {row['seed']}, there since {row['onset']}: {verdict}{told}"
+    found = ", ".join(f"{name} ({severity}, {step})" for step, name, severity in row["told"]) or "nothing"
+    return f"{row['case']}, seed {row['seed']}, onset {row['onset']}: {verdict}{found}"
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("runs/health"), help="where the runs are kept")
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="runs of these names alone")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="only runs of these names")
     parser.add_argument("--seed", type=int, default=100, help="of the failures; healthy runs count up from it")
-    parser.add_argument("--replay-only", action="store_true", help="train nothing, look again at what is there")
+    parser.add_argument("--replay-only", action="store_true", help="train nothing, replay existing runs")
     parser.add_argument("--bases", type=Path, default=cache_dir() / "bases", help="default: in the user's cache")
     parser.add_argument("--out", type=Path, help="the record to write")
     return parser.parse_args()

@@ -1,14 +1,14 @@
-"""What does each family of rewards teach? One real run a family, on the tiny base that fits its first reward.
+"""What does each family of rewards teach? One real run per family, on the tiny base that fits its first reward.
 
     .venv/bin/python benchmarks/learning_curves.py --out benchmarks/records/learning-curves.json
     .venv/bin/python benchmarks/learning_curves.py --rewards matrix_l1 tag_count
 
-Each run is `lowmem-rl train` with one reward of weight 1, seed fixed. Its curve is the mean reward of the sampled
-completions by step; before and after stand greedy means over unseen problems, with 95 % intervals. A curve is
-learnt where these are apart. The control, a random reward, must not be: it is judged by its answers.
+Each run is `lowmem-rl train` with one reward of weight 1 and a fixed seed. Its curve is the mean reward of the sampled
+completions by step, with greedy means over unseen problems before and after, and their 95 % intervals. A run has
+learned if these do not overlap. The control, a random reward, must not learn: its score is correctness.
 
-The bases are made by `scripts/make_tiny_model.py`, with what it teaches told there. They are not shipped: a
-missing one is made first, under `--bases`, in minutes.
+`scripts/make_tiny_model.py` makes the bases and describes what they are taught. They are not shipped: a missing one
+is made first, under `--bases`, in minutes.
 """
 
 import argparse
@@ -37,17 +37,17 @@ from lowmem_rl.storage.run_dir import Row, RunDir, read_json, read_rows
 MAKE_BASE = Path(__file__).parents[1] / "scripts" / "make_tiny_model.py"
 
 ARITHMETIC_LIMIT, SEQUENCE_LIMIT = 64, 72
-"""Tokens of a completion where length is judged. Arithmetic's working is longer than its guesses; the careless way
-with sequences comes to 60 to 74 tokens, working to 39 to 49."""
+"""Token limits of the length rewards. In arithmetic, working is longer than guesses; with sequences, careless
+completions have 60 to 74 tokens and working has 39 to 49."""
 
 TASK_OPTIONS = {
     "arithmetic": (),
     "countdown": ("--set=task.levels=[2]", "--set=task.prompt=countdown"),
-    # To draw the last few matrices takes longer than all before them.
+    # Drawing the last few matrices takes longer than drawing all before them.
     "matrix_inverse": ("--set=task.levels=[1]", "--set=task.limit=1000", "--set=eval.examples=250"),
     "program_synthesis": ("--set=task.levels=[1]", f"--set=grpo.max_completion_tokens={SEQUENCE_LIMIT}"),
 }
-"""The levels and the convention that a base was taught, over preset tiny-cpu."""
+"""The levels and the prompt that a base was taught, as changes of preset tiny-cpu."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,23 +58,23 @@ class Curve:
     reward: str
     base: str
     options: tuple[str, ...] = ()
-    judge: Callable[[Row], float] | None = None
-    """Scores a held-out completion; the reward's own score where unset."""
+    scorer: Callable[[Row], float] | None = None
+    """Scores a held-out completion; the reward's own score if None."""
     is_control: bool = False
 
     @property
     def range(self) -> tuple[float, float]:
-        """What a held-out completion can score."""
+        """Lowest and highest score of a held-out completion."""
         reward = load_reward(self.reward)
-        return (0.0, 1.0) if self.judge is is_right else (reward.low, reward.high)
+        return (0.0, 1.0) if self.scorer is is_correct else (reward.low, reward.high)
 
     def score(self, item: Row) -> float:
         """Returns a held-out completion's score; a skipped one counts as 0, as in training."""
-        return self.judge(item) if self.judge else item["scores"][self.reward] or 0.0
+        return self.scorer(item) if self.scorer else item["scores"][self.reward] or 0.0
 
 
-def is_right(item: Row) -> float:
-    """1 where the answer stands anywhere, else 0: for rewards that do not say what a completion is worth alone."""
+def is_correct(item: Row) -> float:
+    """Returns 1 for an answer anywhere in the completion, else 0: for rewards that cannot score a completion alone."""
     return float(item["correct"])
 
 
@@ -94,33 +94,33 @@ CURVES = (
     Curve("format", "answer_tags", "countdown"),
     Curve("format", "think_format", "countdown"),
     Curve("format", "tag_count", "countdown"),
-    Curve("length", "soft_overlong", "program_synthesis", judge=fine),
-    Curve("length", "cosine_length", "arithmetic", judge=cosine),
+    Curve("length", "soft_overlong", "program_synthesis", scorer=fine),
+    Curve("length", "cosine_length", "arithmetic", scorer=cosine),
     Curve("repetition", "repetition", "program_synthesis"),
-    # Alone it pays for words of any kind and the perfect completion has none: train refuses that, rightly.
+    # Alone it pays for any words, and the perfect completion has none: train refuses that without --force.
     Curve("language", "language_consistency", "program_synthesis", ("--force",)),
     Curve("linear algebra", "matrix_frobenius", "matrix_inverse"),
     Curve("linear algebra", "matrix_rows", "matrix_inverse"),
     Curve("linear algebra", "matrix_l1", "matrix_inverse"),
     Curve("countdown", "countdown", "countdown"),
     Curve("program", "program_synthesis", "program_synthesis"),
-    Curve("perplexity", "perplexity", "arithmetic", judge=is_right),
-    Curve("perplexity", "perplexity_signed", "arithmetic", judge=is_right),
-    Curve("control", "random", "arithmetic", judge=is_right, is_control=True),
+    Curve("perplexity", "perplexity", "arithmetic", scorer=is_correct),
+    Curve("perplexity", "perplexity_signed", "arithmetic", scorer=is_correct),
+    Curve("control", "random", "arithmetic", scorer=is_correct, is_control=True),
 )
 
 
 def curves_of(rewards: Sequence[str]) -> list[Curve]:
-    """Returns the curves of these rewards; where none is named, the first of each family."""
+    """Returns the curves of these rewards, or the first of each family if there are none."""
     firsts = {curve.family: curve.reward for curve in reversed(CURVES)}.values()
     return [curve for curve in CURVES if curve.reward in (rewards or firsts)]
 
 
 def main() -> None:
-    """Runs the curves one after the other, each missing base made before its first one, and writes the record."""
+    """Runs the curves one after the other, makes missing bases, and writes the record."""
     options = _options()
-    held = read_json(options.out) if options.resume else {"bases": {}, "curves": []}
-    rows, bases = held["curves"], held["bases"]
+    earlier = read_json(options.out) if options.resume else {"bases": {}, "curves": []}
+    rows, bases = earlier["curves"], earlier["bases"]
     done = {(row["reward"], row["seed"]) for row in rows}
     with tempfile.TemporaryDirectory() as folder:
         for curve, seed in product(curves_of(options.rewards), options.seeds):
@@ -131,13 +131,13 @@ def main() -> None:
             out = RunDir(Path(folder, f"{curve.reward}-{seed}"))
             rows.append(measure(curve, seed, base, out))
             print(" | ".join(cells(rows[-1])), file=sys.stderr)
-            # After each run: what is measured is not lost with the last one.
+            # After each run, so that a later failure loses nothing.
             options.out.write_text(json.dumps(record(rows, read_json(out.machine), bases), indent=2) + "\n")
     print("\n".join(table(rows)))
 
 
 def record(rows: list[dict[str, Any]], machine: dict[str, Any], bases: dict[str, Any]) -> dict[str, Any]:
-    """Returns what is kept of all runs."""
+    """Returns the record of all runs."""
     return {
         "date": date.today().isoformat(),
         "command": " ".join(["python -m benchmarks.learning_curves", *sys.argv[1:]]),
@@ -148,7 +148,7 @@ def record(rows: list[dict[str, Any]], machine: dict[str, Any], bases: dict[str,
 
 
 def base_of(task: str, folder: Path) -> Path:
-    """Returns the directory of a task's base, which is made if it is not there; arithmetic's is the embedded model."""
+    """Returns the directory of a task's base and makes it if it is missing; arithmetic's is the embedded model."""
     if task == "arithmetic":
         return TINY_DIRECTORY
     path = folder / task
@@ -160,14 +160,14 @@ def base_of(task: str, folder: Path) -> Path:
 
 
 def call(*command: str) -> None:
-    """Runs a command on one thread, as a model this small wants it; ends with what it said where it fails."""
+    """Runs a command on one thread, the fastest for so small a model. Exits with its output if it fails."""
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-4000:]}")
 
 
 def measure(curve: Curve, seed: int, base: Path, out: RunDir) -> dict[str, Any]:
-    """Returns what one run learnt, and the wall clock of the whole command in seconds."""
+    """Returns the result of one run, and the wall time of the whole command in seconds."""
     model = TINY if base == TINY_DIRECTORY else str(base)
     began = time.monotonic()
     call(
@@ -181,7 +181,7 @@ def measure(curve: Curve, seed: int, base: Path, out: RunDir) -> dict[str, Any]:
 
 
 def result(curve: Curve, seed: int, out: RunDir) -> dict[str, Any]:
-    """Reads what a finished run has to say about its reward."""
+    """Returns the result of a finished run."""
     evaluations = read_json(out.evaluations)
     ends = {name: [curve.score(item) for item in read_rows(out.eval_items(name))] for name in ("before", "after")}
     intervals = {name: interval(scores, *curve.range) for name, scores in ends.items()}
@@ -191,7 +191,7 @@ def result(curve: Curve, seed: int, out: RunDir) -> dict[str, Any]:
         "reward": curve.reward,
         "task": curve.base,
         "seed": seed,
-        "judged_by": "answers" if curve.judge is is_right else "reward",
+        "judged_by": "answers" if curve.scorer is is_correct else "reward",
         "range": curve.range,
         "held_out": len(ends["before"]),
         **means,
@@ -205,24 +205,24 @@ def result(curve: Curve, seed: int, out: RunDir) -> dict[str, Any]:
 
 
 def interval(scores: list[float], low: float, high: float) -> Interval:
-    """Returns a 95 % interval of a mean of scores in a range: Wilson's for a share.
+    """Returns a 95 % interval of a mean of scores in a range: Wilson's interval of a share.
 
-    Of all variables in [0, 1] with one mean, 0 or 1 vary most: for partial credit it is too wide, never too narrow.
+    Of all variables in [0, 1] with one mean, those of 0 and 1 vary most: for partial credit it is never too narrow.
     """
     share = wilson(sum((score - low) / (high - low) for score in scores), len(scores))
     return Interval(*(low + end * (high - low) for end in (share.low, share.high)))
 
 
 def digest(base: Path) -> str:
-    """Returns what tells a base's weights from others."""
+    """Returns the SHA-256 of a base's weights."""
     return sha256((base / "model.safetensors").read_bytes()).hexdigest()
 
 
-HEAD = ("family", "reward", "task", "greedy, before", "after", "sampled, first steps", "last", "right", "seconds", "")
+HEAD = ("family", "reward", "task", "greedy, before", "after", "sampled, first steps", "last", "correct", "seconds", "")
 
 
 def table(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """Yields the lines of a Markdown table, a run each."""
+    """Yields the lines of a Markdown table, one per run."""
     yield f"| {' | '.join(HEAD)} |"
     yield "|---" * len(HEAD) + "|"
     for row in rows:
@@ -230,7 +230,7 @@ def table(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def cells(row: dict[str, Any]) -> Iterator[str]:
-    """Yields what the table says of a run; a control that learnt nothing is as it should be."""
+    """Yields the cells of a run; a control is as expected if it has learned nothing."""
     yield from (row["family"], f"`{row['reward']}`", row["task"])
     for end in ("before", "after"):
         low, high = row["intervals"][end]
@@ -239,11 +239,11 @@ def cells(row: dict[str, Any]) -> Iterator[str]:
     yield from (f"{fmean(few):.2f}" for few in (steps[:FEW], steps[-FEW:]))
     yield f"{row['right']['before']:.2f} → {row['right']['after']:.2f}"
     yield f"{row['seconds']:.0f}"
-    yield "as it should be" if row["learnt"] != row["is_control"] else "not as it should be"
+    yield "as expected" if row["learnt"] != row["is_control"] else "not as expected"
 
 
 FEW = 3
-"""Steps whose mean reward stands for the beginning and the end of a curve."""
+"""Steps at the beginning and the end of a curve whose mean reward the table shows."""
 
 
 def _options() -> argparse.Namespace:
@@ -251,7 +251,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--rewards", nargs="+", default=[], choices=REWARDS, metavar="NAME", help="default: the first of each family"
     )
-    parser.add_argument("--resume", action="store_true", help="keep the runs that --out holds, and add the others")
+    parser.add_argument("--resume", action="store_true", help="keep the runs in --out and add the others")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--bases", type=Path, default=cache_dir() / "bases", help="default: in the user's cache")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/records/learning-curves.json"))

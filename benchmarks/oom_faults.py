@@ -1,16 +1,16 @@
-"""What a run does when its memory runs out: the real error, raised in every phase of trainings of the tiny model.
+"""What a run does on OOM: the real error, raised in every phase of a training of the tiny model.
 
     .venv/bin/python benchmarks/oom_faults.py --out benchmarks/records/faults-oom.json
 
-Each case trains the embedded model in float32 for some steps through the whole stack, with memory short in one phase
-of one step, and is compared with the undisturbed training: the same tokens must be sampled, the step that was taken
-again must have the same gradient and move the weights alike, and the run must end with the groups it began with. The
-error is `torch.OutOfMemoryError` itself, raised as a card would: each time that more rows stand together than fit.
+Each case trains the embedded model in float32 for some steps through the whole stack, with too little memory in one
+phase of one step, and is compared with the undisturbed training: the sampled tokens, the gradient and the update of
+the repeated step must be equal, and the run must end with the groups it began with. The error is
+`torch.OutOfMemoryError`, raised as on a card: each time that more rows than fit are together.
 
-Errors are relative: of a gradient the largest difference over the largest entry, of an update the length of the
-difference over its length. AdamW divides by the root of the squared gradient: where a gradient is rounding alone, so is
-the direction of the update. In the very first step, when each weight moves by the sign of its gradient, that is enough
-to miss 1e-5: there the gradient tells more.
+Errors are relative: for a gradient the largest difference over the largest element, for an update the norm of the
+difference over its norm. AdamW divides by the root of the squared gradient: if a gradient is only rounding, so is the
+direction of the update. In the first step, when each weight moves by the sign of its gradient, that is enough to miss
+1e-5: there the gradient is the better measure.
 """
 
 import argparse
@@ -58,27 +58,27 @@ SHORTAGE = "CUDA out of memory. Tried to allocate 1.50 GiB."
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Where memory is short, in which step, from 1, and the most rows that fit together there."""
+    """The phase and step (from 1) that lack memory, and the most rows that fit there."""
 
     phase: Phase
     step: int
     fits: int
     times: int | None = None
-    """How often it is short; None is each time that too many rows stand together."""
+    """How often memory is short; None: each time that too many rows are together."""
 
 
 FAULTS = (
     *(Fault("rollout", *where) for where in ((1, 12), (2, 7), (2, 3), (2, 1))),
     *(Fault("logprobs", *where) for where in ((1, 6), (2, 5), (2, 3), (2, 1))),
     *(Fault("backward", *where) for where in ((1, 6), (2, 5), (2, 3), (2, 1))),
-    # It holds no rows to be fewer of.
+    # The optimizer has no rows to reduce.
     *(Fault("optimizer", step, 0, times) for step in (1, 2) for times in (1, 2)),
 )
 
 
 @dataclass
 class Trained:
-    """A short training: its weights before the first step and after each, and the tokens that it sampled."""
+    """A short training: its weights (parameters,) before the first step and after each, and the sampled tokens."""
 
     weights: list[Tensor] = field(default_factory=list)
     gradients: list[Tensor] = field(default_factory=list)
@@ -89,15 +89,15 @@ class Trained:
     recoveries: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     logged: list[dict[str, Any]] = field(default_factory=list)
-    """What TRL logs, a row a step."""
+    """What TRL logs, one row a step."""
 
     def update(self, step: int) -> Tensor:
-        """Returns what a step, counted from 1, added to the weights."""
+        """Returns the change of the weights by a step, counted from 1."""
         return self.weights[step] - self.weights[step - 1]
 
 
 def main() -> None:
-    """Tries all cases and writes the record."""
+    """Runs all cases and writes the record."""
     options = _options()
     rows: list[dict[str, Any]] = []
     began = time.monotonic()
@@ -142,14 +142,14 @@ def compared(fault: Fault, disturbed: Trained, undisturbed: Trained) -> dict[str
 
 
 def is_sound(row: dict[str, Any]) -> bool:
-    """Says whether a row reaches the target."""
+    """Returns whether a row reaches the target."""
     exact = max(row["gradient_error"], row["update_error"]) <= TOLERANCE
     whole = row["group_sizes"] == [GROUP_SIZE] and row["steps_done"] == STEPS
     return exact and whole and row["same_tokens"] and row["same_weights_before"] and row["raised"] > 0
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Returns what the target speaks of."""
+    """Returns the figures of the target."""
     return {
         "cases": len(rows),
         "sound": sum(map(is_sound, rows)),
@@ -161,7 +161,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def snapshot_cost(weights: int = 40_370_176, tensors: int = 392) -> dict[str, float]:
-    """Returns what the copy before an optimizer step takes for Qwen2.5-7B's adapter of rank 16, AdamW in 8 bit."""
+    """Returns the cost of the copy before an optimizer step: Qwen2.5-7B's adapter of rank 16, AdamW in 8 bit."""
     parameters = [torch.nn.Parameter(torch.zeros(weights // tensors)) for _ in range(tensors)]
     optimizer = torch.optim.SGD(parameters)
     for parameter in parameters:
@@ -198,17 +198,17 @@ def config_of(settings: Mapping[str, Any]) -> RunConfig:
 
 @cache
 def policy() -> Policy:
-    """Loads the tiny model once; every training begins with the same adapter."""
+    """Loads the tiny model once; every training starts with the same adapter."""
     config, device = config_of(settings_of("backward", "dapo")), Device("cpu", "float32")
     prepare_process(config, device)
     return load_policy(config, device)
 
 
 def train(settings: Mapping[str, Any], out: Path, fault: Fault | None = None) -> Trained:
-    """Trains in `out`, which gets recoveries.jsonl, with memory short where `fault` says."""
+    """Trains in `out`, which gets recoveries.jsonl, with too little memory as `fault` says."""
     config, trained = config_of(settings), Trained()
     oom_policy = OomPolicy(
-        config, out / "recoveries.jsonl", trained.notes.append, lambda phase, found: f"cure of {found} in {phase}"
+        config, out / "recoveries.jsonl", trained.notes.append, lambda phase, found: f"fix of {found} in {phase}"
     )
     trainer = _trainer(config, oom_policy, trained, out)
     trained.weights.append(_flat(trainer.model))
@@ -223,11 +223,11 @@ def _trainer(config: RunConfig, oom_policy: OomPolicy, trained: Trained, out: Pa
     from transformers import TrainerCallback
 
     class Weights(TrainerCallback):
-        def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-            trained.gradients.append(torch.cat([weight.grad.flatten() for weight in _trainable(trainer.model)]))
+        def on_pre_optimizer_step(self, *args: Any, model: Any, **kwargs: Any) -> None:
+            trained.gradients.append(torch.cat([weight.grad.flatten() for weight in _trainable(model)]))
 
-        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-            trained.weights.append(_flat(trainer.model))
+        def on_step_end(self, *args: Any, model: Any, **kwargs: Any) -> None:
+            trained.weights.append(_flat(model))
 
     _restart_adapter(policy())
     examples = draw_examples(load_task(config.task), Selection("train", 64, config.task.levels, 0), 64)
@@ -250,19 +250,18 @@ def _trainer(config: RunConfig, oom_policy: OomPolicy, trained: Trained, out: Pa
         callbacks=[Weights()],
         oom_policy=oom_policy,
     )
-    trainer = make_trainer(policy(), setup)
-    return trainer
+    return make_trainer(policy(), setup)
 
 
 def _lengths(completion_ids: Sequence[Sequence[int]], **_: Any) -> list[float | None]:
-    """A reward that every group differs in."""
+    """A reward that differs in every group."""
     return [float(sum(ids) % 7) for ids in completion_ids]
 
 
 def _restart_adapter(policy: Policy) -> None:
-    """Sets every trainable weight anew: away from zero, where half of a fresh adapter has no gradient."""
+    """Resets every trainable weight, none to zero: at zero, half of a new adapter has no gradient."""
     generator = torch.Generator().manual_seed(0)
-    if "ref" in policy.model.peft_config:  # TRL's frozen copy, from a training before
+    if "ref" in policy.model.peft_config:  # TRL's frozen copy, from an earlier training
         policy.model.delete_adapter("ref")
     for name, weight in policy.model.named_parameters():
         if "lora_" in name:
@@ -280,25 +279,25 @@ def _flat(model: Any) -> Tensor:
 
 @contextlib.contextmanager
 def short_of_memory(fault: Fault | None, trainer: Any, trained: Trained) -> Iterator[None]:
-    """Lets the real error come up in the fault's step, each time that more rows than fit stand together."""
+    """Raises the real error in the fault's step, each time that more rows than fit are together."""
     if fault is None:
         yield
         return
 
-    def take(rows: int) -> None:
-        often_enough = fault.times is not None and trained.raised >= fault.times
-        if trainer.state.global_step == fault.step - 1 and rows > fault.fits and not often_enough:
+    def allocate(rows: int) -> None:
+        is_over = fault.times is not None and trained.raised >= fault.times
+        if trainer.state.global_step == fault.step - 1 and rows > fault.fits and not is_over:
             trained.raised += 1
             raise torch.OutOfMemoryError(SHORTAGE)
 
     phases = {"rollout": _rollout, "logprobs": _logprobs, "backward": _backward, "optimizer": _optimizer}
-    with phases[fault.phase](take, trainer):
+    with phases[fault.phase](allocate, trainer):
         yield
 
 
 @contextlib.contextmanager
-def _rollout(take: Any, trainer: Any) -> Iterator[None]:
-    """In the third layer, once some tokens are there."""
+def _rollout(allocate: Any, trainer: Any) -> Iterator[None]:
+    """Fails in the third layer, after some tokens."""
     step = decoder.step
     calls = 0
 
@@ -306,7 +305,7 @@ def _rollout(take: Any, trainer: Any) -> Iterator[None]:
         nonlocal calls
         calls += 1
         if calls % 5 == 0:
-            take(len(tokens))
+            allocate(len(tokens))
         return step(model, tokens, *args)
 
     continuous_batching.step = short
@@ -317,12 +316,12 @@ def _rollout(take: Any, trainer: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _logprobs(take: Any, trainer: Any) -> Iterator[None]:
-    """In the third layer of a forward without gradients."""
+def _logprobs(allocate: Any, trainer: Any) -> Iterator[None]:
+    """Fails in the third layer of a forward without gradients."""
 
     def short(module: Any, inputs: Any) -> None:
         if not torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
-            take(len(inputs[0]))
+            allocate(len(inputs[0]))
 
     handle = _third_layer(trainer).register_forward_pre_hook(short)
     yield
@@ -330,25 +329,25 @@ def _logprobs(take: Any, trainer: Any) -> Iterator[None]:
 
 
 class _Short(torch.autograd.Function):
-    """Passes everything, and runs out of memory on the way back."""
+    """The identity, which runs out of memory in the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, take: Any) -> Tensor:
-        ctx.take = take
+    def forward(ctx: Any, x: Tensor, allocate: Any) -> Tensor:
+        ctx.allocate = allocate
         return x.view_as(x)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        ctx.take(len(gradient))
+        ctx.allocate(len(gradient))
         return gradient, None
 
 
 @contextlib.contextmanager
-def _backward(take: Any, trainer: Any) -> Iterator[None]:
-    """Half-way down: the layers above have their gradients already."""
+def _backward(allocate: Any, trainer: Any) -> Iterator[None]:
+    """Fails in the third layer, when the layers above already have their gradients."""
 
     def short(module: Any, inputs: Any, output: Any) -> Any:
-        return _Short.apply(output, take) if torch.is_grad_enabled() else output
+        return _Short.apply(output, allocate) if torch.is_grad_enabled() else output
 
     handle = _third_layer(trainer).register_forward_hook(short)
     yield
@@ -356,14 +355,14 @@ def _backward(take: Any, trainer: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _optimizer(take: Any, trainer: Any) -> Iterator[None]:
-    """Once half of the weights are updated, with the counters of all."""
+def _optimizer(allocate: Any, trainer: Any) -> Iterator[None]:
+    """Fails after the update of half of the weights and of all step counters."""
     update = torch._fused_adamw_
 
     def short(*tensors: Any, **settings: Any) -> None:
         half = len(tensors[0]) // 2
         update(*(some[:half] for some in tensors), **settings)
-        take(1)
+        allocate(1)
         update(*(some[half:] for some in tensors), **settings)
 
     torch._fused_adamw_ = short

@@ -1,1 +1,1 @@
-"""Ours against others, measured side by side on the same input."""
+"""Ours against others, measured on the same input."""

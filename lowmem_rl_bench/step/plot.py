@@ -23,7 +23,7 @@ _SETS = {
 _STYLE = {"svg.fonttype": "none", "svg.hashsalt": "bench step", "font.size": 10}
 """Text stays text, and a record always gives the same file."""
 _BAR = 0.38
-"""Height of a bar; the arms are one apart."""
+"""Height of a bar; the distance of two arms is 1."""
 
 
 def figure_class() -> "type[Figure]":
