@@ -1,12 +1,12 @@
 # `make demo` and `make test` are all the set-up there is: they need Python 3.11-3.13, pip and make.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test rehearse lint format clean
+.PHONY: help demo test test-fast rehearse lint format clean
 
 RUN := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/.demo ## train the embedded model on this machine; prints accuracy before and after
 	@began=$$(date +%s) && .venv/bin/lowmem-rl train --preset tiny-cpu --out $(RUN) \
@@ -14,6 +14,9 @@ demo: .venv/.demo ## train the embedded model on this machine; prints accuracy b
 
 test: .venv/.test ## run every check and every test that needs no GPU
 	@scripts/check
+
+test-fast: .venv/.test ## run tests/unit and tests/cli, without their slow tests
+	@.venv/bin/pytest -m "not slow and not gpu" tests/unit tests/cli
 
 rehearse: .venv/.test ## run every GPU preset's code path on a simulated card; prints a table, 0 if nothing is a fault
 	@.venv/bin/python -m tests.rehearsal

@@ -8,6 +8,8 @@ import pytest
 
 from lowmem_rl.config.presets import load_presets
 
+pytestmark = pytest.mark.slow  # half a minute, most of it to load the stack
+
 BUILD = """
 import json, sys
 from trl import GRPOConfig

@@ -44,6 +44,7 @@ def test_a_plan_breaks_no_rule_and_keeps_the_group(plans):
         assert config.grpo == resolve(preset=name.split()[0]).config.grpo
 
 
+@pytest.mark.slow  # loads the stack
 def test_the_real_grpo_config_takes_every_plan(plans, tmp_path):
     arguments = {
         name: grpo_arguments(config, device_of(CARDS[name.split()[1]], config), Path("out"))

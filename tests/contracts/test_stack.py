@@ -19,6 +19,8 @@ from lowmem_rl.entrypoints.doctor import installed
 from lowmem_rl.stack import MARKS, MEMBERS, SWITCHES, TESTED, WORDINGS
 from lowmem_rl.trl_adapter.private import TORCH_PRIVATE, TRL_PRIVATE
 
+pytestmark = pytest.mark.slow  # half a minute, most of it to load the stack
+
 OURS = Path(lowmem_rl.__file__).parent
 
 REPORT = """
