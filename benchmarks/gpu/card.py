@@ -1,4 +1,4 @@
-"""What a card says of itself: name, driver, capability, versions, clocks and what holds them down."""
+"""Properties of a card: name, driver, capability, versions, clocks and what limits them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from benchmarks.gpu.processes import serve
+from lowmem_rl.entrypoints.doctor import installed
 
 THROTTLES = {
     "idle": 0x1,
@@ -23,21 +24,21 @@ THROTTLES = {
 
 
 def clocks() -> dict[str, Any]:
-    """Returns clocks, power, heat and what holds the clocks down of the card that torch uses, as far as NVML says."""
+    """Returns clocks, power, temperature and clock limits of the card that torch uses, as far as NVML reports them."""
     import pynvml
     import torch
 
     pynvml.nvmlInit()
     try:
-        return _answers(pynvml, pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(0).uuid}"))
-    except pynvml.NVMLError:  # a slice of a card (MIG) has a UUID that NVML does not take for a card's
+        return _readings(pynvml, pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(0).uuid}"))
+    except pynvml.NVMLError:  # NVML does not accept the UUID of a MIG slice as a card's
         return {}
     finally:
         pynvml.nvmlShutdown()
 
 
-def _answers(nvml: Any, gpu: Any) -> dict[str, Any]:
-    asked = {
+def _readings(nvml: Any, gpu: Any) -> dict[str, Any]:
+    readers = {
         "sm_mhz": lambda: nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_SM),
         "memory_mhz": lambda: nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_MEM),
         "most_sm_mhz": lambda: nvml.nvmlDeviceGetMaxClockInfo(gpu, nvml.NVML_CLOCK_SM),
@@ -45,21 +46,21 @@ def _answers(nvml: Any, gpu: Any) -> dict[str, Any]:
         "power_w": lambda: nvml.nvmlDeviceGetPowerUsage(gpu) / 1000,
         "power_limit_w": lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(gpu) / 1000,
         "celsius": lambda: nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU),
-        "held_down_by": lambda: _reasons(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(gpu)),
+        "held_down_by": lambda: _throttles(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(gpu)),
     }
     found: dict[str, Any] = {}
-    for name, ask in asked.items():
-        with suppress(nvml.NVMLError, AttributeError):  # a card or a binding that does not know
-            found[name] = ask()
+    for name, read in readers.items():
+        with suppress(nvml.NVMLError, AttributeError):  # not known to this card or binding
+            found[name] = read()
     return found
 
 
-def _reasons(bits: int) -> list[str]:
+def _throttles(bits: int) -> list[str]:
     return [name for name, bit in THROTTLES.items() if bits & bit]
 
 
 def describe(order: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns all of it, after a second of work that wakes the clocks."""
+    """Returns all properties, after a second of work that raises the clocks."""
     import torch
 
     properties = torch.cuda.get_device_properties(0)
@@ -73,18 +74,9 @@ def describe(order: Mapping[str, Any]) -> dict[str, Any]:
         "total_bytes": properties.total_memory,
         "multiprocessors": properties.multi_processor_count,
         "cuda": torch.version.cuda,
-        "optional": {name: _version(name) for name in ("triton", "xformers", "vllm", "flash_attn")},
+        "optional": {name: installed(name) for name in ("triton", "xformers", "vllm", "flash_attn")},
         "clocks": clocks(),
     }
-
-
-def _version(package: str) -> str | None:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 if __name__ == "__main__":

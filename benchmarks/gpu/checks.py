@@ -1,4 +1,4 @@
-"""What has to be there before a card's minutes begin. Standard library alone: the first check is for the packages."""
+"""Checks before the first minutes begin. Only the standard library: the first check is for packages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GIB = 2**30
 
 
 class Unready(Exception):
-    """Nothing can be measured: what is missing, and on a second line what to do."""
+    """Nothing can be measured. The message says what is missing and, on a second line, what to do."""
 
     def __init__(self, problem: str, fix: str, code: int = NOT_READY) -> None:
         super().__init__(f"{problem}\n{fix}")
@@ -29,7 +29,7 @@ def check_packages() -> None:
 
 
 def check_card(name: str | None) -> None:
-    """Raises `Unready` without a card, by the name its driver gives, or with a torch that cannot use it."""
+    """Raises `Unready` if there is no card, or if torch cannot use it. `name` comes from the driver."""
     fix = "`lowmem-rl doctor` shows what is missing."
     if name is None:
         raise Unready("This machine shows no card.", fix)
@@ -40,20 +40,20 @@ def check_card(name: str | None) -> None:
 
 
 def scratch(folder: Path | None) -> Path | None:
-    """Returns the folder, which exists now. Raises `Unready` if it cannot be made."""
+    """Creates the folder and returns it. Raises `Unready` if it cannot be created."""
     try:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise Unready(f"--scratch {folder}: {error.strerror}.", "Name a folder that can be written.") from error
+        raise Unready(f"--scratch {folder}: {error.strerror}.", "Choose another folder.") from error
     return folder
 
 
 def check_disk(folder: Path, needed_bytes: int) -> None:
-    """Raises `Unready` if the folder's disk has less room."""
+    """Raises `Unready` if the folder's disk has less free space."""
     free = shutil.disk_usage(folder).free
     if free < needed_bytes:
         problem = (
             f"The weights take {needed_bytes / GIB:.1f} GiB of disk, {free / GIB:.1f} are free in {folder.parent}."
         )
-        raise Unready(problem, "Name a folder on a larger disk (--scratch FOLDER), or fewer parts (--only PART ...).")
+        raise Unready(problem, "Choose a folder on a larger disk (--scratch FOLDER), or fewer parts (--only PART ...).")

@@ -1,7 +1,7 @@
-"""Milliseconds a decoded token for some numbers of rows: our engine on each kind of weights, and Unsloth's `generate`.
+"""Milliseconds a decoded token by number of rows: our engine on each kind of weights, and Unsloth's `generate`.
 
 All sample the same number of tokens from the same prompts, with one loaded model, in turns. The time of few tokens is
-taken from the time of many: what is left is decoding, without reading the prompts.
+subtracted from the time of many: the rest is decoding, without the prefill.
 """
 
 from __future__ import annotations
@@ -22,21 +22,22 @@ from lowmem_rl.models.hardware import this_machine
 THEIRS = "unsloth"
 OURS = ("quantized", "merged")
 Way = Callable[[int, int], None]
-"""(rows, tokens): samples so many of each."""
+"""(rows, tokens): samples so many tokens in so many rows."""
 
 
 def measure(order: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yields milliseconds a token by number of rows and way, and how many times as long Unsloth's takes.
 
-    The answer grows by a number of rows each time. What memory is too small for is left out: a way, or one with so many
-    rows.
+    The result grows by a number of rows each time. A way is left out, for all or some numbers of rows, if it does not
+    fit in memory.
     """
     config = resolve(preset=order["preset"], settings=order["settings"]).config
     device = device_on(this_machine(), config)
     prepare_process(config, device)
     import_unsloth()
     policy = load_policy(config, device)
-    prompt = _prompt(policy, order["prompt_tokens"])
+    ids = policy.tokenize([{"role": "user", "content": "Count to a hundred."}])
+    prompt = (ids * order["prompt_tokens"])[: order["prompt_tokens"]]
     ways, left_out = _ways(policy, prompt, order["prompt_tokens"] + 2 * order["tokens"][1])
     found: dict[str, Any] = {"prompt_tokens": len(prompt), "rows": {}, "left_out": left_out}
     for rows in order["rows"]:
@@ -46,13 +47,8 @@ def measure(order: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield found | {"clocks": clocks()}
 
 
-def _prompt(policy: Policy, tokens: int) -> list[int]:
-    ids = policy.tokenize([{"role": "user", "content": "Count to a hundred."}])
-    return (ids * tokens)[:tokens]
-
-
 def _ways(policy: Policy, prompt: list[int], places: int) -> tuple[dict[str, Way], dict[str, str]]:
-    """Returns what samples, and why what cannot be had cannot."""
+    """Returns the ways to sample, and why others are left out."""
     from lowmem_rl.engine.backend import build
     from lowmem_rl.engine.continuous_batching import StoppingCriteria, sample
     from lowmem_rl.engine.oom import OutOfMemory, catch_oom
@@ -88,21 +84,18 @@ def _generate(policy: Policy, prompt: list[int]) -> Way:
 
     def theirs(rows: int, tokens: int) -> None:
         ids = torch.tensor([prompt] * rows, device=policy.model.device)
-        lengths = {"max_new_tokens": tokens, "min_new_tokens": tokens}
-        made = policy.model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            pad_token_id=policy.tokenizer.pad_token_id,
-            **settings_of(GREEDY),
-            **lengths,
-        )
-        assert made.shape[1] == len(prompt) + tokens, "generate stopped early"
-
-    def in_inference(rows: int, tokens: int) -> None:
         with policy.inference():
-            theirs(rows, tokens)
+            generated = policy.model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                pad_token_id=policy.tokenizer.pad_token_id,
+                **settings_of(GREEDY),
+                max_new_tokens=tokens,
+                min_new_tokens=tokens,
+            )
+        assert generated.shape[1] == len(prompt) + tokens, "generate stopped early"
 
-    return in_inference
+    return theirs
 
 
 def in_turns(
@@ -110,7 +103,7 @@ def in_turns(
 ) -> tuple[dict[str, list[float]], dict[str, str]]:
     """Returns each way's milliseconds a token in some rounds, and why memory ran out in the others.
 
-    The first round, which compiles and fills buffers, is thrown away.
+    The first round, which compiles and fills buffers, does not count.
     """
     from lowmem_rl.engine.oom import OutOfMemory, catch_oom
 
@@ -128,9 +121,9 @@ def in_turns(
 
 
 def summary(times: list[float], theirs: list[float]) -> dict[str, float | None]:
-    """Returns milliseconds a token, and Unsloth's over them, None if no round has both.
+    """Returns milliseconds a token, and the ratio of Unsloth's to them, None if no round has both.
 
-    Noise can make the time of many tokens less than that of few: no ratio is taken of such a round.
+    Because of noise, many tokens can take less time than few: such a round has no ratio.
     """
     ratios = [other / own for own, other in zip(times, theirs, strict=False) if own > 0 and other > 0]
     return {

@@ -1,10 +1,10 @@
-"""The first fifteen minutes on a card that is new to this project: does it run, what does it take, how fast is it.
+"""The first fifteen minutes on a card that is new to this project: does it run, how much memory, how fast.
 
     .venv/bin/python benchmarks/gpu/first_minutes.py [--minutes 15] [--out FILE.json] [--quick]
 
-Each part runs in processes of its own, within its own time and the whole's. The record is written after every part: a
-run that is cut off leaves what it has. A part that fails says why, and the others go on. No network is used: the models
-have real shapes and random weights, made here and removed at the end.
+Each part runs in separate processes, within its own time and the total time. The record is written after every part,
+so a run that is cut off leaves its results. If a part fails, the record says why, and the others continue. No network
+is used: the models have real shapes and random weights, which are made here and removed at the end.
 
 The exit code is 0 if all parts are done or do not fit on this card, 1 if one failed, 2 for an unknown option or part,
 3 if the machine is not ready, 4 if time was too short for a part.
@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "cli")]  # the script's own folder is there, the repository need not be
+sys.path[:0] = [str(ROOT), str(ROOT / "cli")]  # the script's own folder is on the path, the repository may not be
 
-from benchmarks.gpu import checks  # noqa: E402  # all others need packages, for which `main` looks first
+from benchmarks.gpu import checks  # noqa: E402  # all others need packages, which `main` checks first
 
 if TYPE_CHECKING:
     from benchmarks.gpu.processes import Site
@@ -66,7 +66,7 @@ def _measured(options: argparse.Namespace) -> int:
 
 
 def _take(wanted: Sequence[Part], site: Site, record: dict[str, Any], out: Path) -> None:
-    """Asks the card part by part; the record grows, and is written each time."""
+    """Runs the parts one by one and writes the record after each."""
     from benchmarks.gpu.record import finite, write
     from benchmarks.gpu.schedule import taken
     from benchmarks.gpu.table import line_of

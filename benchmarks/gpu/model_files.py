@@ -1,4 +1,4 @@
-"""What a model's folder holds besides the numbers: config.json of a real shape, a tokenizer, the tensors' sizes.
+"""A model's folder except for its weights: config.json of a real shape, a tokenizer, the tensors' sizes.
 
 The shape is the catalogue's; tokenizer, chat template and the tokens' ids are the embedded model's.
 """
@@ -27,7 +27,7 @@ LLAMA3_ROPE = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
 }
-"""config.json of Llama 3.1; Unsloth chooses the class of the rotary embedding by it."""
+"""config.json of Llama 3.1; Unsloth uses it to choose the class of the rotary embedding."""
 Sizes = dict[str, tuple[int, ...]]
 
 
@@ -73,7 +73,7 @@ def _rope(shape: ModelShape) -> dict[str, Any]:
 
 
 def parts_of(shape: ModelShape) -> Iterator[Sizes]:
-    """Yields the tensors' sizes file by file: the embeddings, each layer, and what is around them."""
+    """Yields the tensors' sizes file by file: the embeddings, each layer, and the rest."""
     yield {"model.embed_tokens.weight": (shape.vocab_size, shape.hidden_size)}
     for layer in range(shape.num_layers):
         yield {f"model.layers.{layer}.{name}": size for name, size in _layer(shape)}

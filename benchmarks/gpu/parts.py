@@ -1,4 +1,4 @@
-"""The parts of the first minutes: what each runs on the card, and what it reads from that."""
+"""The parts of the first minutes: what each runs on the card, and its results."""
 
 from __future__ import annotations
 
@@ -45,22 +45,22 @@ SHORTAGE = {
 }
 SIX_BATCHES = {"grpo.prompts_per_step": 6, "memory.micro_batch": 8, "grpo.max_completion_tokens": 256}
 SIX_SMALL_BATCHES = {"grpo.prompts_per_step": 24, "memory.micro_batch": 32, "grpo.max_completion_tokens": 24}
-"""Micro-batches of alike rows: memory is measured in the fourth and short in the fifth. PyTorch reserves blocks of
-20 MB, which even those of the embedded model's shape have to exceed."""
+"""Six micro-batches of equal rows: memory is measured in the fourth and limited in the fifth. PyTorch reserves blocks
+of 20 MB, which even those of the embedded model's shape have to exceed."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """How much is measured; rounds are those that count."""
+    """How much is measured, without rounds of warm-up."""
 
     rows: tuple[int, ...]
     tokens: tuple[int, int]
-    """Tokens a row that are decoded: the second number's time, less the first's."""
+    """Decoded tokens a row: the time of the second number minus that of the first counts."""
     prompt_tokens: int
     rounds: int
     step_rounds: int
     step: Mapping[str, int]
-    """The shape of the whole step that is compared."""
+    """The shape of the compared step."""
 
 
 ON_A_CARD = Speed(
@@ -72,14 +72,14 @@ REHEARSED = Speed(
 
 
 def speed(*, quick: bool) -> Speed:
-    """Returns how much is measured of each size."""
+    """Returns how much is measured for each size."""
     return REHEARSED if quick else ON_A_CARD
 
 
 def does_it_run(site: Site, *, quick: bool) -> Found:
-    """Trains the embedded model in 4 bit, kills and resumes a second run of it, compares both, exports the first.
+    """Trains the embedded model in 4 bit, kills and resumes a second such run, compares both, exports the first.
 
-    Raises `Failed` with what it found until then if the runs differ, or the export does not answer as the run does.
+    Raises `Failed` with the results so far if the runs differ, or if the export answers differently.
     """
     whole, killed = RunDir(site.folder / "whole"), RunDir(site.folder / "killed")
     train = ["train", "--preset", "tiny-cpu", *_given(SHORT_RUN if quick else RUN), "--force", "--out"]
@@ -97,7 +97,7 @@ def does_it_run(site: Site, *, quick: bool) -> Found:
 
 @contextmanager
 def holding(found: Found) -> Iterator[None]:
-    """Gives a `Failed` that is raised inside what was found until then."""
+    """Adds the results so far to a `Failed` that is raised inside."""
     try:
         yield
     except Failed as error:
@@ -106,7 +106,7 @@ def holding(found: Found) -> Iterator[None]:
 
 
 def check_runs(found: Found) -> None:
-    """Raises `Failed` if a resumed run differs, or an export does not answer as its run does."""
+    """Raises `Failed` if a resumed run differs, or if an export answers differently than its run."""
     resumed, export = found["resumed"], found["export"]
     if not resumed["exact"]:
         off = f"its adapter is {resumed['adapter_distance']:.1e} off"
@@ -129,7 +129,7 @@ def _trained(run: RunDir) -> Found:
 
 
 def _compared(whole: RunDir, killed: RunDir) -> Found:
-    """Returns what a killed run differs in, and by how much its adapter does, over the largest weight."""
+    """Returns the differences of a killed run, and the distance of its adapter over the largest weight."""
     from safetensors.numpy import load_file
 
     from lowmem_rl_bench.step.ratios import distance
@@ -141,7 +141,7 @@ def _compared(whole: RunDir, killed: RunDir) -> Found:
 
 
 def make_weights(site: Site, size: Size) -> Found:
-    """Writes the random model of a size."""
+    """Writes a size's model with random weights."""
     made = site.child(
         "random_model", {"model": size.model, "folder": str(site.folder / size.name)}, f"weights-{size.name}"
     )
@@ -149,7 +149,7 @@ def make_weights(site: Site, size: Size) -> Found:
 
 
 def memory(site: Site, size: Size, source: str) -> Found:
-    """Measures a preset's longest step by phase, next to its estimate; `source` names the record in the row."""
+    """Measures a preset's longest step by phase, with its estimate; `source` names the record in the row."""
     settings = _given(size.settings(site.folder) | questions_in(site.folder))
     printed = site.lowmem(f"memory-{size.name}", "profile", "--preset", size.preset, *settings, "--measure", "--json")
     measured = json.loads(printed)
@@ -165,7 +165,7 @@ def memory(site: Site, size: Size, source: str) -> Found:
 
 
 def _with_error(found: Mapping[str, Mapping[str, int]]) -> Found:
-    """Returns predicted and measured bytes by kind, and the error: predicted over measured, less one."""
+    """Returns predicted and measured bytes by kind, and the error: predicted over measured, minus one."""
     return {
         kind.removesuffix("_bytes"): {
             "predicted": found["predicted"][kind],
@@ -177,7 +177,7 @@ def _with_error(found: Mapping[str, Mapping[str, int]]) -> Found:
 
 
 def _row(size: Size, measured: Mapping[str, Any], source: str) -> Found:
-    """Returns the measurement as `profile --score` reads it."""
+    """Returns the measurement in the form of `profile --score`."""
     config, peaks = size.plan.config, [found["measured"] for found in measured["phases"].values()]
     return {
         "id": f"{source.removesuffix('.json')}-{size.name}",
@@ -227,7 +227,7 @@ def _given(settings: Settings) -> list[str]:
 
 
 def out_of_memory(site: Site, size: Size, *, quick: bool) -> Found:
-    """Caps the memory in the middle of a step; the run must go on with the groups it began with."""
+    """Limits the memory during a step; the run must continue with the groups it began with."""
     run = RunDir(site.folder / "short")
     settings = size.settings(site.folder) | SHORTAGE | (SIX_SMALL_BATCHES if quick else SIX_BATCHES)
     order = _asked(size, settings) | {"out": str(run.path)}
@@ -244,9 +244,9 @@ def _survived(run: RunDir, cap: str) -> Found:
     if len(steps) != 1:
         raise Failed(f"{len(steps)} steps were taken instead of one.")
     names = ("step", "phase", "rows", "next_rows", "why")
-    groups = whole_groups(run)
-    return {"recoveries": [{name: row[name] for name in names} for row in recoveries]} | {
-        "groups": groups,
+    return {
+        "recoveries": [{name: row[name] for name in names} for row in recoveries],
+        "groups": whole_groups(run),
         "loss": steps[0]["loss"],
     }
 
@@ -265,11 +265,11 @@ def whole_groups(run: RunDir) -> list[int]:
 
 
 def card(site: Site, *, quick: bool) -> Found:
-    """Asks the card what it is, and how fast it runs now."""
+    """Reads the card's properties and its present speed."""
     work = {"side": 64, "products": 1} if quick else {"side": 8192, "products": 200}
     return dict(site.child("card", work))
 
 
 def ready(folder: Path, size: Size) -> bool:
-    """Says whether a size's weights are there."""
+    """Returns whether a size's weights exist."""
     return (folder / size.name / "model.safetensors.index.json").exists()

@@ -1,4 +1,4 @@
-"""Processes of a part: each with a log of its own, none longer than the part may take, none left running."""
+"""The processes of a part: each has a log, none runs longer than the part may take, none is left running."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 LAST_LINES = 6
-LOOK_S = 0.002
+POLL_S = 0.002
 
 
 class Failed(Exception):
-    """A part did not do what it should; the text holds no path of this machine."""
+    """A part did not do what it should. The text has no path of this machine."""
 
     found: Mapping[str, Any] | None = None
-    """What was measured before."""
+    """The results so far."""
 
 
 class TookTooLong(Failed):
@@ -32,7 +32,7 @@ class TookTooLong(Failed):
 
 @dataclass(frozen=True)
 class Site:
-    """A folder for what a run leaves, and until when its processes may run."""
+    """A folder for the files of a run, and the time at which its processes must end."""
 
     folder: Path
     end: float
@@ -43,18 +43,20 @@ class Site:
         return self.end - time.monotonic()
 
     def until(self, seconds: float) -> Site:
-        """Returns the site for a part that may take so long, and no longer than the whole."""
+        """Returns the site for a part that may take so long, within the total time."""
         return replace(self, end=min(self.end, time.monotonic() + seconds))
 
     def lowmem(self, name: str, *arguments: str) -> str:
-        """Runs a lowmem-rl command; returns what it printed on standard output. Raises `Failed` if it does not end
-        with 0. `name` is its log's."""
+        """Runs a lowmem-rl command with a log of this name; returns its standard output.
+
+        Raises `Failed` if it does not end with 0.
+        """
         return self.python(name, "lowmem_rl_cli", *arguments)
 
     def child(self, module: str, order: Mapping[str, Any], name: str = "") -> Any:
         """Runs a module of this folder with an order; returns its answer.
 
-        Raises `Failed`, which holds what there is of an answer that grows.
+        Raises `Failed` with the part of the answer that exists.
         """
         name = name or module
         ordered, answer = (self.folder / f"{name}.{kind}.json" for kind in ("order", "answer"))
@@ -72,22 +74,22 @@ class Site:
         with self.started(name, *module) as process:
             self._wait(name, process)
             if process.returncode:
-                raise Failed(f"{name} ended with {process.returncode}. It said last:\n{self.last_lines(name)}")
+                raise Failed(f"{name} ended with {process.returncode}. Its last lines:\n{self.last_lines(name)}")
         return self._output(name).read_text(encoding="utf-8", errors="replace")
 
-    def killed(self, name: str, has_come: Callable[[], bool], *module: str) -> None:
-        """Runs `python -m` and kills it as soon as a moment has come. Raises `Failed` if it ends before."""
+    def killed(self, name: str, is_time: Callable[[], bool], *module: str) -> None:
+        """Runs `python -m` and kills it when `is_time` returns True. Raises `Failed` if it ends before."""
         with self.started(name, *module) as process:
-            while not has_come():
+            while not is_time():
                 if process.poll() is not None:
                     raise Failed(f"{name} ended with {process.returncode} before it was killed.")
                 if self.seconds_left < 0:
                     raise TookTooLong(f"{name} was not killed: its moment did not come in time.")
-                time.sleep(LOOK_S)
+                time.sleep(POLL_S)
 
     @contextmanager
     def started(self, name: str, *module: str) -> Iterator[subprocess.Popen[bytes]]:
-        """Yields a process in a group of its own, which is gone at the end."""
+        """Yields a process in its own process group, which is killed at the end."""
         with self._output(name).open("wb") as output, self._log(name).open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", *module],
@@ -110,12 +112,12 @@ class Site:
             process.wait(timeout=max(self.seconds_left, 0))
         except subprocess.TimeoutExpired as error:
             seconds = time.monotonic() - began
-            reason = f"{name} was ended after {seconds:.0f} s. It said last:\n{self.last_lines(name)}"
+            reason = f"{name} was ended after {seconds:.0f} s. Its last lines:\n{self.last_lines(name)}"
             raise TookTooLong(reason) from error
 
     def _environment(self) -> dict[str, str]:
-        """Offline, caches in the scratch folder: a measurement corrects no prediction of this machine's user. Cards are
-        numbered as NVML does it, which CUDA by itself does not (CUDA C++ Programming Guide, CUDA_DEVICE_ORDER)."""
+        """Returns an offline environment with caches in the scratch folder: a measurement must not change the user's
+        predictions. Cards have NVML's numbers (CUDA C++ Programming Guide, CUDA_DEVICE_ORDER)."""
         paths = [str(ROOT), str(ROOT / "cli"), *filter(None, [os.environ.get("PYTHONPATH")])]
         return (
             {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
@@ -135,12 +137,12 @@ class Site:
         return self.folder / f"{name}.log"
 
     def last_lines(self, name: str) -> str:
-        """Returns the end of what a process said on standard error."""
+        """Returns the last lines of a process on standard error."""
         lines = self._log(name).read_text(encoding="utf-8", errors="replace").splitlines()
         return "\n".join(self.without_paths(line)[:300] for line in lines[-LAST_LINES:])
 
     def without_paths(self, text: str) -> str:
-        """Returns a text without the places of this machine."""
+        """Returns a text without this machine's paths."""
         places = {str(self.folder): "SCRATCH", str(ROOT): ".", sys.prefix: "PYTHON", str(Path.home()): "~"}
         for place in sorted(places, key=len, reverse=True):
             text = text.replace(place, places[place])
@@ -148,9 +150,9 @@ class Site:
 
 
 def serve(work: Callable[[Mapping[str, Any]], Any]) -> None:
-    """Does what the order in the first file says, and writes the answer to the second. NaN is an answer, too.
+    """Reads the order from the first file and writes the answer to the second. NaN is an answer, too.
 
-    `work` returns the answer, or yields it again and again as it grows.
+    `work` returns the answer, or yields it repeatedly as it grows.
     """
     order, answer = map(Path, sys.argv[1:])
     found = work(json.loads(order.read_text(encoding="utf-8")))
@@ -161,9 +163,9 @@ def serve(work: Callable[[Mapping[str, Any]], Any]) -> None:
 
 
 def exit_on_signals() -> None:
-    """Exits on a signal, so that a part's processes and its files are removed; a lost terminal sends SIGHUP.
+    """Makes signals exit, so that a part's processes and files are removed; a lost terminal sends SIGHUP.
 
-    A signal that is ignored, as nohup does it, stays ignored.
+    An ignored signal, as under nohup, stays ignored.
     """
     signals = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
 

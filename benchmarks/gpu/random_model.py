@@ -1,9 +1,9 @@
-"""A model of a real shape with random weights, for a machine without network: memory and speed depend on shapes alone.
+"""A model of a real shape with random weights, for a machine without network: only shapes matter for memory and speed.
 
     python -m benchmarks.gpu.random_model ORDER.json ANSWER.json     (an order: {"model": NAME, "folder": FOLDER})
 
-One layer is made at a time, so that host memory holds one. No zeros: NF4 of a block of zeros divides by zero, and every
-logit would be no number.
+One layer is made at a time, so that host memory has only one. No zeros: NF4 of a block of zeros divides by zero, and
+every logit would be NaN.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lowmem_rl.models.shape import ModelShape
 from lowmem_rl.models.weight_files import INDEX
 
 BYTES = 2
-"""Of a weight: bfloat16."""
+"""Of a weight in bfloat16."""
 
 
 def make(order: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,19 +36,19 @@ def _write_weights(shape: ModelShape, folder: Path) -> int:
     from safetensors.torch import save_file
 
     torch.manual_seed(0)
-    where: dict[str, str] = {}
+    files: dict[str, str] = {}
     for number, sizes in enumerate(parts_of(shape)):
         file = f"model-{number:05d}.safetensors"
         save_file({name: _drawn(name, size) for name, size in sizes.items()}, folder / file, {"format": "pt"})
-        where |= dict.fromkeys(sizes, file)
+        files |= dict.fromkeys(sizes, file)
     total = BYTES * shape.num_params
-    index = {"metadata": {"total_size": total}, "weight_map": where}
+    index = {"metadata": {"total_size": total}, "weight_map": files}
     (folder / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
     return total
 
 
 def _drawn(name: str, size: tuple[int, ...]) -> torch.Tensor:
-    """Returns a host tensor, drawn on the card: there 7 billion numbers take a second."""
+    """Returns a host tensor, drawn on the card, where 7 billion numbers take a second."""
     if "norm" in name:
         return torch.ones(size, dtype=torch.bfloat16)
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,4 +1,4 @@
-"""The record of a card's first minutes: its head, its parts, its file."""
+"""The record of the first minutes: its head, its parts, its file."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ ONE_FAILED, NOT_ALL = 1, 4
 
 
 def path_of(machine: Machine) -> Path:
-    """Returns where a card's record of today belongs."""
+    """Returns the file of today's record of a card."""
     assert machine.card is not None
     return RECORDS / f"gpu-{machine.card.key}-{date.today().isoformat()}.json"
 
 
 def head(command: str, machine: Machine) -> Found:
-    """Returns a record without parts. The command names no place of this machine."""
+    """Returns a record without parts. The command must have no path of this machine."""
     assert machine.card is not None
     return {
         "date": date.today().isoformat(),
@@ -42,7 +42,7 @@ def head(command: str, machine: Machine) -> Found:
 
 
 def finite(part: Mapping[str, Any]) -> Found:
-    """Returns a part with None for numbers that are not finite, which JSON has no word for; `not_finite` lists them."""
+    """Returns a part with None for numbers that are not finite, because JSON has none; `not_finite` lists them."""
     places = list(_not_finite(part))
     return {**_cleaned(part), **({"not_finite": places} if places else {})}
 
@@ -68,11 +68,11 @@ def begin(record: Found, out: Path) -> None:
     try:
         _write(record, out)
     except OSError as error:
-        raise Unready(f"{out} cannot be written: {error.strerror}.", "Name another file with --out FILE.") from error
+        raise Unready(f"{out} cannot be written: {error.strerror}.", "Choose another file with --out FILE.") from error
 
 
 def write(record: Found, out: Path) -> None:
-    """Writes the record; on a full disk it says so, and the one before is still there."""
+    """Writes the record. If the disk is full it prints that, and the previous file stays."""
     try:
         _write(record, out)
     except OSError as error:
@@ -80,7 +80,7 @@ def write(record: Found, out: Path) -> None:
 
 
 def _write(record: Found, out: Path) -> None:
-    """Replaces the file at once: a run that is cut off here leaves the one before."""
+    """Replaces the file atomically: a run that is cut off here leaves the previous one."""
     rows = [part["found"]["row"] for part in record["parts"] if "row" in part.get("found", {})]
     text = json.dumps(record | {"memory_rows": rows}, indent=1, allow_nan=False, ensure_ascii=False)
     new = out.with_name(f".{out.name}.new")

@@ -1,4 +1,4 @@
-"""Which questions a card is asked, in which order, and how one is asked."""
+"""The parts of the first minutes, their order, and how one runs."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from lowmem_rl.models.hardware import Machine
 
 DONE, FAILED, LEFT_OUT, OUT_OF_TIME = "done", "failed", "left out", "out of time"
 REST_BYTES = 2**30
-"""Of disk: the runs of the embedded model, exports and logs."""
+"""Disk space for runs of the embedded model, exports and logs."""
 Work = Callable[[Site], dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Part:
-    """One question to the card."""
+    """One measurement of the card."""
 
     name: str
     seconds: float
-    """The most it may take of 15 minutes."""
+    """Its limit, if the total is 15 minutes."""
     work: Work
     size: Size | None = None
-    """Whose weights it makes or needs."""
+    """The size whose weights it makes or needs."""
     makes_weights: bool = False
 
     def why_not(self, site: Site) -> str:
-        """Returns why it cannot be asked, "" if it can. It is called when its turn comes."""
+        """Returns why it cannot run, "" if it can. Called just before it would run."""
         if self.size is None:
             return ""
         if self.makes_weights:
             return self.size.left_out(site.folder)
-        return "" if parts.ready(site.folder, self.size) else "its weights are not there"
+        return "" if parts.ready(site.folder, self.size) else "its weights do not exist"
 
 
 def schedule(machine: Machine, source: str, *, quick: bool) -> Iterator[Part]:
-    """Yields the parts, what matters most first: all of the smallest size before the next one's weights."""
+    """Yields the parts, the most important ones first: the smallest size in full before the next one's weights."""
     yield Part("card", 60, partial(parts.card, quick=quick))
     yield Part("does it run", 330, partial(parts.does_it_run, quick=quick))
     small, *larger = sizes_for(machine, quick=quick)
@@ -65,7 +65,7 @@ def _measured(size: Size, source: str, *, quick: bool) -> Iterator[Part]:
 def chosen(every: Sequence[Part], only: Sequence[str]) -> list[Part]:
     """Returns the parts whose names begin so, and the weights that they need; all if none is named.
 
-    Raises `Unready` for the beginning of no name.
+    Raises `Unready` if no name begins so.
     """
     unknown = [name for name in only if not any(part.name.startswith(name) for part in every)]
     if unknown:
@@ -77,17 +77,17 @@ def chosen(every: Sequence[Part], only: Sequence[str]) -> list[Part]:
 
 
 def disk_bytes(wanted: Sequence[Part]) -> int:
-    """Returns what the parts write at most: weights of models that fit on the card, and the rest."""
+    """Returns the most bytes that the parts write: weights of models that fit on the card, and the rest."""
     made = (part.size for part in wanted if part.makes_weights and part.size)
     return REST_BYTES + sum(size.disk_bytes for size in made if not size.too_large())
 
 
 def taken(part: Part, site: Site, share: float) -> dict[str, Any]:
-    """Returns what came of a part that may take this share of its seconds."""
+    """Runs a part within this share of its seconds and returns its entry in the record."""
     began = time.monotonic()
     try:
-        found = _asked(part, site, share)
-    except Exception as error:  # noqa: BLE001  # whatever a part meets, the card's time goes to the others
+        found = _run(part, site, share)
+    except Exception as error:  # noqa: BLE001  # any error of a part leaves the card's time to the others
         is_late = isinstance(error, TookTooLong) and site.seconds_left <= 0
         reason = f"{'' if isinstance(error, Failed) else type(error).__name__ + ': '}{error}"
         found = {"status": OUT_OF_TIME if is_late else FAILED, "reason": site.without_paths(reason)}
@@ -96,9 +96,9 @@ def taken(part: Part, site: Site, share: float) -> dict[str, Any]:
     return {"name": part.name, "seconds": round(time.monotonic() - began, 1)} | found
 
 
-def _asked(part: Part, site: Site, share: float) -> dict[str, Any]:
+def _run(part: Part, site: Site, share: float) -> dict[str, Any]:
     if why_not := part.why_not(site):
         return {"status": LEFT_OUT, "reason": why_not}
     if site.seconds_left <= 0:
-        return {"status": OUT_OF_TIME, "reason": "no time was left for it"}
+        return {"status": OUT_OF_TIME, "reason": "no time was left"}
     return {"status": DONE, "found": part.work(site.until(part.seconds * share))}

@@ -1,4 +1,4 @@
-"""A training whose card becomes too small in the middle of a step: PyTorch's own out of memory, not a played one."""
+"""A training whose card becomes too small during a step: PyTorch's real OOM, not a simulated one."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ from lowmem_rl.engine.policy import import_unsloth, prepare_process
 from lowmem_rl.models.hardware import this_machine
 
 SHARE = 0.6
-"""Of what a micro-batch takes beyond what is held anyway: its rows do not fit, half of them may."""
-
+"""Of a micro-batch's memory above the constant part: its rows do not fit, half of them do."""
 
 MEASURED = 4
-"""The micro-batch that is measured: Unsloth's checks of a new shape take the first ones twice."""
+"""The measured micro-batch: Unsloth's checks of a new shape run the first ones twice."""
 
 
 class Cap:
-    """Watches one micro-batch, then leaves too little memory for the next."""
+    """Measures one micro-batch, then leaves too little memory for the next."""
 
     def __init__(self) -> None:
         self.micro_batches = 0
         self.held_bytes = self.peak_bytes = self.limit_bytes = 0
 
     def after_micro_batch(self) -> None:
-        """Is called between two micro-batches of a step."""
+        """Runs between two micro-batches of a step."""
         import torch
 
         self.micro_batches += 1
@@ -38,7 +37,7 @@ class Cap:
             torch.cuda.reset_peak_memory_stats()
         elif self.micro_batches == MEASURED:
             self.peak_bytes = torch.cuda.max_memory_reserved()
-            torch.cuda.empty_cache()  # blocks in the cache would serve the next one without an allocation
+            torch.cuda.empty_cache()  # cached blocks would serve the next one without an allocation
             self.held_bytes = torch.cuda.memory_reserved()
             self.limit_bytes = int(self.held_bytes + SHARE * (self.peak_bytes - self.held_bytes))
             total = torch.cuda.get_device_properties(0).total_memory
@@ -51,7 +50,7 @@ def train(order: Mapping[str, Any]) -> dict[str, Any]:
     prepare_process(config, device_on(this_machine(), config))
     import_unsloth()  # before transformers
     cap = Cap()
-    _watch(cap)
+    _call_between_micro_batches(cap)
     settings = [argument for setting in order["settings"] for argument in ("--set", setting)]
     code = main(["train", "--preset", order["preset"], *settings, "--force", "--out", order["out"]])
     if not code and not cap.limit_bytes:
@@ -59,7 +58,7 @@ def train(order: Mapping[str, Any]) -> dict[str, Any]:
     return {"code": code, **vars(cap)}
 
 
-def _watch(cap: Cap) -> None:
+def _call_between_micro_batches(cap: Cap) -> None:
     from transformers.trainer_callback import CallbackHandler
 
     plain = CallbackHandler.on_substep_end

@@ -1,4 +1,4 @@
-"""Which models are measured on which card, with which settings: those of the presets that are made for its size."""
+"""The models that are measured on a card, and their settings: those of the presets made for its size."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from lowmem_rl.units import GIB
 
 QUESTIONS = 400
 STEPS = QUESTIONS // 16
-"""Steps of a run that draws all questions: two for each prompt of its steps, 8 prompts each."""
+"""Steps of a run that draws all questions: two for each prompt of its steps, 8 prompts a step."""
 BY_CARD = ((44, "a6000"), (20, "24gb"), (0, "t4"))
-"""Presets by the least GiB that a card offers."""
+"""Presets by the minimum GiB of a card."""
 Settings = dict[str, Any]
 """Values by key, as a user gives them with `--set`."""
 MADE_UP: Settings = {"task.name": "arithmetic", "task.levels": "[3]", "task.prompt": "bare"}
@@ -32,12 +32,12 @@ SHORT: Settings = {
     "grpo.max_completion_tokens": 24,
     "eval.batch": 4,
 }
-"""Of a rehearsal: rows of the embedded model."""
+"""For a rehearsal: rows of the embedded model."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """A model that is measured, on a card of this machine."""
+    """A model that is measured on this machine's card."""
 
     name: str
     model: str
@@ -48,7 +48,7 @@ class Size:
 
     @cached_property
     def plan(self) -> Plan:
-        """What the planner chooses for the preset's own card, or for this one if it is the smaller."""
+        """The plan for the preset's card, or for this one if it is smaller."""
         composed = resolve(preset=self.preset, settings=as_texts(self.short | {"model.name": self.model}))
         card, budget = find_card(composed.card), find_card(composed.card).offered_bytes
         if self.machine.free_bytes < budget:
@@ -58,27 +58,27 @@ class Size:
 
     @property
     def disk_bytes(self) -> int:
-        """Of the random weights, in bfloat16, and a tenth to spare."""
+        """Size of the random weights in bfloat16, plus a tenth."""
         return int(1.1 * 2 * load_shape(self.model).num_params)
 
     def settings(self, folder: Path) -> Settings:
-        """Returns the settings of a run: the preset's own, nothing left to this card's planner.
+        """Returns the settings of a run: those of the preset's plan, so that this card's planner decides nothing.
 
-        The model comes from `folder`, its task is made up. Our engine samples: a card on which `generate` is the faster
-        would show another memory than the estimate is for.
+        The model comes from `folder`, its task is made up. Our engine samples: with `generate` the memory would not be
+        what the estimate predicts.
         """
         local = {"model.name": folder / self.name, "rollout.engine": "lowmem", **MADE_UP}
         return self.short | local | planned(self.plan.config)
 
     def too_large(self) -> str:
-        """Returns why this card cannot have it; "" if it can."""
+        """Returns why it does not fit on this card, "" if it does."""
         if self.plan.memory_verdict != "does-not-fit":
             return ""
         needed = self.plan.estimate.expected_bytes / GIB
         return f"{self.preset} needs {needed:.1f} GiB, {self.machine.free_bytes / GIB:.1f} are free"
 
     def left_out(self, folder: Path) -> str:
-        """Returns why this card, or this disk by now, cannot have it; "" if it can."""
+        """Returns why it does not fit on this card or, by now, on this disk; "" if it does."""
         if reason := self.too_large():
             return reason
         free = shutil.disk_usage(folder).free
@@ -88,7 +88,7 @@ class Size:
 
 
 def sizes_for(machine: Machine, *, quick: bool) -> list[Size]:
-    """Returns what is measured on a card, the smallest first."""
+    """Returns the sizes that are measured on a card, the smallest first."""
     card = next(name for least, name in BY_CARD if machine.total_bytes >= least * GIB)
     if quick:
         return [Size("embedded", "tiny", f"qwen1.5b-{card}", SHORT, machine)]
@@ -104,9 +104,9 @@ def as_texts(settings: Settings) -> list[str]:
 
 
 def questions_in(folder: Path) -> Settings:
-    """Writes questions of every length, in steps of a token or two; returns the settings of a run that draws them all.
+    """Writes questions of every length, in steps of one or two tokens; returns the settings of a run that draws all.
 
-    So its longest prompts reach its limit. The embedded model's tokenizer has few words: a digit is a token.
+    Its longest prompts reach its limit. The embedded model's tokenizer has few words: a digit is a token.
     """
     folder = folder / "questions"
     folder.mkdir(exist_ok=True)

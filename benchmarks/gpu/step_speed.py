@@ -1,4 +1,4 @@
-"""A whole step, ours against Unsloth's defaults: the same tokens and rewards, in turns (`bench.step`)."""
+"""A whole step, ours against Unsloth's defaults: the same tokens and rewards, in turns (`lowmem_rl_bench.step`)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from lowmem_rl_bench.step.arms import OURS, UNSLOTH
 from lowmem_rl_bench.step.replays import Protocol, open_bench, replays
 
 SET = "skewed"
-"""Lengths and dead groups as training meets them."""
+"""Typical lengths and dead groups."""
 
 
 def measure(order: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns each arm's seconds by phase, ours in Unsloth's, and the error of the first gradients."""
+    """Returns each arm's seconds by phase, Unsloth's over ours, and the error of the first gradients."""
     composed = resolve(preset=order["preset"], settings=order["settings"])
     arms = (OURS, UNSLOTH)
     protocol = Protocol(arms[1:], sets=(SET,), warmup=1, rounds=order["rounds"], shape=order["shape"])

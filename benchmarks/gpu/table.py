@@ -1,4 +1,4 @@
-"""A record of the first minutes for a person: a line a part, then its figures."""
+"""A record of the first minutes as text: one line per part, then its figures."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ Found = Mapping[str, Any]
 
 
 def line_of(part: Found) -> str:
-    """Returns a part's line; what failed in its first two lines."""
+    """Returns a part's line, with the first two lines of its reason."""
     reason = " ".join(part.get("reason", "").splitlines()[:2])
     return f"{part['name']:<22} {part['status']:<11} {part['seconds']:>6.1f} s  {reason}".rstrip()
 
 
 def lines_of(record: Found) -> Iterator[str]:
-    """Yields the figures of all parts that have some."""
+    """Yields the figures of all parts that have any."""
     machine = record["machine"]
     yield f"{machine['gpu']}, driver {machine['driver']}, {record['date']}, {record['seconds']:.0f} s"
     for part in record["parts"]:
@@ -29,7 +29,7 @@ def lines_of(record: Found) -> Iterator[str]:
 
 
 def _figures(part: Found, shown: Callable[[Found], Iterator[str]]) -> Iterator[str]:
-    """Yields a part's lines. What cannot be shown is in the record all the same, so no table is lost by it."""
+    """Yields a part's lines. If a figure cannot be shown, the record has it, and the table continues."""
     try:
         yield from shown(part["found"])
     except (LookupError, TypeError, ValueError) as error:
@@ -66,7 +66,7 @@ def _time(time: Found) -> str:
 
 
 def _grid(corner: str, title: str, rows: Mapping[str, Found], cell: Callable[[Found], str]) -> Iterator[str]:
-    """Yields a line for each row; its columns are those that any row has."""
+    """Yields a line for each row, with all columns that any row has."""
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
     yield f"{corner:<12}" + "".join(f"{f'{column}: {title}':>32}" for column in columns)
     for name, row in rows.items():
@@ -96,7 +96,7 @@ def _numbers(values: Iterable[float | None]) -> str:
 
 
 def _number(value: float | None, form: str = ".2f") -> str:
-    """Returns "-" for a number that was not finite, or not measured."""
+    """Returns "-" for a number that is not finite or not measured."""
     return "-" if value is None else format(value, form)
 
 
