@@ -1,4 +1,4 @@
-"""The page of `bench step`: the ratios first, then where the time goes, then whether the gradients are the same."""
+"""The page of `bench step`: the ratios, the time by phase, and whether the gradients are equal."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,7 +10,6 @@ Record = Mapping[str, Any]
 
 TITLES = {"skewed": "skewed lengths", "equal": "equal lengths"}
 PHASES = ("rollout", "scoring", "update", "optimizer", "other")
-PHASE_HEAD = ("seconds", *PHASES, "other")
 
 
 def render(record: Record, page: TextPage) -> str:
@@ -39,9 +38,8 @@ def _headline(record: Record) -> str:
     if not record["is_valid"]:
         return "Void: the gradients differ, so no speed counts."
     skewed = {arm: ratios["replay_skewed"] for arm, ratios in record["ratios"].items() if ratios["replay_skewed"]}
-    return (
-        "A step takes " + ", ".join(f"{arm} {ratio:.1f} times" for arm, ratio in skewed.items()) + " as long as ours."
-    )
+    times = ", ".join(f"{arm} {ratio:.1f} times" for arm, ratio in skewed.items())
+    return f"A step takes {times} as long as ours."
 
 
 def _replay(title: str, found: Record, page: TextPage) -> Iterator[str]:
@@ -49,12 +47,16 @@ def _replay(title: str, found: Record, page: TextPage) -> Iterator[str]:
     size = f"{work['prompts']} x {work['group_size']} completions of {work['mean_completion_tokens']:.0f} tokens, "
     limits = f"at most {work['completion_tokens']}; prompts of {work['mean_prompt_tokens']:.0f}; "
     yield from page.heading(title, f"{size}{limits}{work['dead_groups']} groups dead")
-    head = ("", "ratio", "95 % interval", "wall s", "CPU s", "tokens/s", "row-steps", "rows learnt from", "GiB")
+    head = ("", "ratio", "95 % interval", "wall s", "CPU s", "tokens/s", "row-steps", "rows trained on", "GiB")
     rows = [_arm(name, arm, found) for name, arm in found["arms"].items()]
     yield from page.table(rows, "l" + "r" * (len(head) - 1), head, bold=0)
     yield ""
-    yield from page.table([_phases(name, arm, found) for name, arm in found["arms"].items()], "lrrrrrr", PHASE_HEAD)
-    yield from page.fold(_clock(found["clock"]), "  ", "", DIM)
+    rows = [_phases(name, arm, found["clock"]) for name, arm in found["arms"].items()]
+    yield from page.table(rows, "lrrrrrr", ("seconds", *PHASES, "other"))
+    clock = "By CPU time: other processes used the arms' core for more than a tenth of the time."
+    if found["clock"] == "wall":
+        clock = "By wall time: the arms had their core to themselves."
+    yield from page.fold(clock, "  ", "", DIM)
 
 
 def _arm(name: str, arm: Record, found: Record) -> tuple[str, ...]:
@@ -71,21 +73,15 @@ def _arm(name: str, arm: Record, found: Record) -> tuple[str, ...]:
     )
 
 
-def _phases(name: str, arm: Record, found: Record) -> tuple[str, ...]:
-    """Returns each phase's seconds, and the share of the step in none of them."""
-    seconds = {phase: arm["phases"][phase][found["clock"]] for phase in PHASES}
-    other = 100 * seconds["other"] / arm["seconds"][found["clock"]]
+def _phases(name: str, arm: Record, clock: str) -> tuple[str, ...]:
+    """Returns each phase's seconds, and the share of the step outside all phases."""
+    seconds = {phase: arm["phases"][phase][clock] for phase in PHASES}
+    other = 100 * seconds["other"] / arm["seconds"][clock]
     return (name, *(f"{spent:.3f}" for spent in seconds.values()), f"{other:.1f} %")
 
 
-def _clock(clock: str) -> str:
-    if clock == "wall":
-        return "By the wall clock; the arms had their core to themselves."
-    return "By CPU time: something else took the core from the arms for more than a tenth of the time."
-
-
 def _exactness(record: Record, page: TextPage) -> Iterator[str]:
-    yield from page.heading("Same learning", "max |g - g'| / max |g'| over all LoRA weights, ours and theirs")
+    yield from page.heading("Equal gradients", "max |g - g'| / max |g'| over all LoRA weights, ours and theirs")
     arms = list(record["ratios"])
     head = ("", *arms, "TRL, reordered")
     gradients, weights = [], []
@@ -98,8 +94,8 @@ def _exactness(record: Record, page: TextPage) -> Iterator[str]:
             weights.append((f"weights, {precision}, {name}", *errors, ""))
     yield from page.table([*gradients, *weights], "l" + "r" * (len(arms) + 1), head)
     names = {"gradient_error": "first gradient", "weight_error": f"weights after {sum(record['steps'].values())} steps"}
-    judged = (f"{names[kind]} {record[kind]:.1e}, limit {limit:.1e}" for kind, limit in record["limits"].items())
-    yield from page.fold(f"Judged: {'; '.join(judged)}.", "  ", "", GREEN if record["is_valid"] else RED)
+    errors = (f"{names[kind]} {record[kind]:.1e}, limit {limit:.1e}" for kind, limit in record["limits"].items())
+    yield from page.fold(f"Compared: {'; '.join(errors)}.", "  ", "", GREEN if record["is_valid"] else RED)
 
 
 def _ablations(found: Record, page: TextPage) -> Iterator[str]:
@@ -107,17 +103,15 @@ def _ablations(found: Record, page: TextPage) -> Iterator[str]:
     head = ("", "step", "95 % interval", "phase", "measured", "predicted")
     rows = []
     for name, worth in found["worth"].items():
-        step, guess = worth["step"], worth["predicted_phase_ratio"]
-        interval = f"{step['low']:.2f} to {step['high']:.2f}"
-        measured = f"{worth['phase_ratio']:.2f}x"
-        rows.append(
-            (name, f"{step['median']:.2f}x", interval, worth["phase"], measured, f"{guess:.2f}x" if guess else "-")
-        )
+        step, predicted = worth["step"], worth["predicted_phase_ratio"]
+        ratio = (f"{step['median']:.2f}x", f"{step['low']:.2f} to {step['high']:.2f}")
+        phase = (worth["phase"], f"{worth['phase_ratio']:.2f}x", f"{predicted:.2f}x" if predicted else "-")
+        rows.append((name, *ratio, *phase))
     yield from page.table(rows, "lrrlrr", head)
 
 
 def _sweep(found: Record, page: TextPage) -> Iterator[str]:
-    yield from page.heading("Growth", "seconds of sampling and learning, measured and by the fitted law")
+    yield from page.heading("Growth", "seconds of rollout and update, measured and by the fitted law")
     head = ("", "", "ours", "by law", "trl_fair", "by law", "ratio", "by law", "GiB, ours")
     rows = []
     for point in found["points"]:
@@ -147,10 +141,7 @@ def _live(found: Record, page: TextPage) -> Iterator[str]:
 
 def _same_noise(found: Record, page: TextPage) -> Iterator[str]:
     steps = len(next(iter(found["curves"].values())))
-    alike = f"{found['steps_alike']} of {steps} steps; largest difference of a step's reward "
-    verdict = "coincide" if found["coincide"] else "part"
-    codes = (GREEN,) if found["coincide"] else (YELLOW,)
+    verdict, colour = ("coincide", GREEN) if found["coincide"] else ("differ", YELLOW)
+    equal = f"equal in the first {found['steps_alike']} of {steps} steps; largest difference of a step's reward "
     yield from page.heading("Same noise", "float32, ours and plain TRL with the same random numbers")
-    yield from page.fold(
-        f"The reward curves {verdict}: alike in {alike}{found['largest_difference']:.2g}.", "  ", "", *codes
-    )
+    yield from page.fold(f"The reward curves {verdict}: {equal}{found['largest_difference']:.2g}.", "  ", "", colour)
