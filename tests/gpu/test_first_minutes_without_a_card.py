@@ -1,4 +1,4 @@
-"""What the script for a card's first minutes does around the card: it needs none for that."""
+"""The script for a card's first minutes, as far as it needs no card."""
 
 import json
 import os
@@ -77,7 +77,7 @@ def test_a_number_that_is_not_finite_is_recorded_as_null_and_named(tmp_path: Pat
     assert "  not finite: found.loss.1: nan" in table.lines_of(kept)
 
 
-def test_a_table_shows_what_there_is(site: Site) -> None:
+def test_a_table_shows_the_existing_figures(site: Site) -> None:
     good = taken(part(partial(answers, RUN)), site, 1)
     broken = taken(part(partial(answers, {"rewards": [1.0]})), site, 1)
     lines = list(table.lines_of(recorded(broken, good)))
@@ -94,7 +94,7 @@ def test_a_record_that_cannot_be_written_is_found_before_the_first_part(tmp_path
 # A part
 
 
-def test_a_part_that_time_was_too_short_for_is_no_success(site: Site) -> None:
+def test_a_part_without_enough_time_is_not_a_success(site: Site) -> None:
     late = Site(site.folder, time.monotonic() - 1)
     cut_off = taken(part(partial(fails, TookTooLong("it was ended after 3 s"))), site, 1)
     not_begun = taken(part(partial(answers, RUN)), late, 1)
@@ -132,7 +132,7 @@ def grows(order: Any) -> Iterator[dict[str, int]]:
     raise RuntimeError("64 rows took too long")
 
 
-def test_what_a_module_had_answered_survives_its_end(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_answer_of_a_module_survives_its_end(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     class InThisProcess(Site):
         def python(self, name: str, *module: str) -> str:
             monkeypatch.setattr(sys, "argv", [*module])
@@ -161,7 +161,7 @@ def test_a_group_without_all_its_completions_is_not_whole(tmp_path: Path) -> Non
 # Which parts
 
 
-def test_what_matters_most_is_asked_before_the_large_weights_are_made() -> None:
+def test_the_most_important_parts_come_before_the_large_weights() -> None:
     order = names(list(schedule(A6000, "record.json", quick=False)))
     assert order[:2] == ["card", "does it run"]
     assert order[order.index("weights, 7b") :] == ["weights, 7b", "memory, 7b", "decode, 7b"]
@@ -200,7 +200,7 @@ def test_noise_makes_no_ratio() -> None:
 @pytest.mark.parametrize(
     ("model", "kind"), [("meta-llama/Llama-3.1-8B-Instruct", "llama3"), ("Qwen/Qwen2.5-7B-Instruct", "default")]
 )
-def test_a_made_model_has_the_rotary_embedding_of_its_architecture(model: str, kind: str) -> None:
+def test_a_random_model_has_the_rotary_embedding_of_its_architecture(model: str, kind: str) -> None:
     assert config_of(load_shape(model))["rope_parameters"]["rope_type"] == kind
 
 

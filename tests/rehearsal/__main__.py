@@ -26,7 +26,7 @@ from rich.table import Table
 
 from tests.rehearsal import bytes as full_shape
 from tests.rehearsal import real_shape
-from tests.rehearsal.scenarios import OK, PHASES, UNSEEN, gpu_presets, planned, rehearse, said
+from tests.rehearsal.scenarios import OK, PHASES, UNSEEN, cell_of, gpu_presets, planned, rehearse
 from tests.rehearsal.stage import Stage, unsupported
 
 COLUMNS = (*PHASES, "real widths", "bytes")
@@ -74,8 +74,10 @@ def _on(card: str, presets: list[str], folder: Path) -> Iterator[Row]:
             (folder / preset).mkdir(parents=True, exist_ok=True)
             began = time.monotonic()
             row = {"preset": preset, "card": card} | rehearse(stage, preset, folder / preset)
-            row["real widths"] = said(lambda preset=preset: at_real_widths(stage, preset, folder / preset / "widths"))
-            row["bytes"] = said(lambda preset=preset: at_full_shape(stage, preset, folder / preset / "bytes"))
+            row["real widths"] = cell_of(
+                lambda preset=preset: at_real_widths(stage, preset, folder / preset / "widths")
+            )
+            row["bytes"] = cell_of(lambda preset=preset: at_full_shape(stage, preset, folder / preset / "bytes"))
             seconds = round(time.monotonic() - began)
             marks = " ".join("!" if is_fault(row[column]) else row[column] for column in COLUMNS)
             console.print(f"{preset} on {card}, {seconds} s: {marks}", markup=False, highlight=False)
@@ -91,7 +93,7 @@ def at_real_widths(stage: Stage, preset: str, folder: Path) -> Iterator[str]:
 
 
 def at_full_shape(stage: Stage, preset: str, folder: Path) -> Iterator[str]:
-    """Which phases hold other bytes than estimated."""
+    """Returns the phases whose bytes differ from the estimate."""
     folder.mkdir(exist_ok=True)
     for row in full_shape.on_stage(stage, preset, folder):
         if not row.is_close:
@@ -109,7 +111,7 @@ def stage_of(card: str) -> Iterator[Stage]:
 
 
 def is_fault(cell: str) -> bool:
-    """Says whether a cell is one."""
+    """Returns whether a cell is a problem."""
     return cell not in (OK, UNSEEN)
 
 
@@ -141,7 +143,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.rehearsal", description=__doc__.partition("\n")[0])
     parser.add_argument("presets", nargs="*", metavar="PRESET", help=", ".join(gpu_presets()))
     parser.add_argument("--record", type=Path, help="a JSON file for the table")
-    parser.add_argument("--keep", type=Path, help="a folder for the runs, which else are gone at the end")
+    parser.add_argument("--keep", type=Path, help="a folder for the runs, which are otherwise removed at the end")
     options = parser.parse_args()
     if unknown := set(options.presets) - set(gpu_presets()):
         parser.error(f"no preset for a GPU: {', '.join(sorted(unknown))}")

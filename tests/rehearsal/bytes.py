@@ -135,7 +135,7 @@ def question(number: int, words: int) -> str:
 
 
 def agree() -> None:
-    """Computes how far the sampler is from the training weights, and finds them the same: there are no numbers."""
+    """Computes the distance of sampler and training weights, and returns zero: there are no numbers."""
     from lowmem_rl.engine import backend, sampler
 
     plain = backend.logprob_gap
@@ -168,7 +168,7 @@ def note_blocks(most: int) -> dict[str, tuple[tuple[int, int, str], ...]]:
 
 
 def main() -> int:
-    """Prints a table, and 1 if a phase lies further off than `TOLERANCE`."""
+    """Prints a table; returns 1 if an error is above `TOLERANCE`."""
     options = _options()
     rows: dict[str, list[Row]] = {}
     began = time.monotonic()

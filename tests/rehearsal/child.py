@@ -38,7 +38,7 @@ def answer(request: Request) -> Answer:
         found = Answer(result, report=STATE.report())
     except SystemExit as ended:
         found = Answer(ended.code, report=STATE.report())
-    except BaseException:  # noqa: BLE001  # whatever ends the child is the parent's to raise
+    except BaseException:  # noqa: BLE001  # the parent raises any error of the child
         found = Answer(error=traceback.format_exc(), report=STATE.report())
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""A run that is killed once a step is kept, gone on with, and compared with the run that nothing happened to."""
+"""A run that is killed after a checkpoint, resumed, and compared with an undisturbed run."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ KEPT = 2
 """Steps that are kept when the process dies."""
 
 
-def dies_when_kept() -> None:
+def die_after_checkpoint() -> None:
     """Ends the process at once, as SIGKILL does, when the checkpoint is written."""
     from lowmem_rl.checkpointing import checkpointer
 
@@ -29,8 +29,10 @@ def dies_when_kept() -> None:
     checkpointer.write_checkpoint = write
 
 
-def went_on(stage: Stage, words: Sequence[str], out: Path, dies: Callable[[], None] = dies_when_kept) -> RunDir:
-    """Returns a run that was killed and gone on with."""
+def killed_and_resumed(
+    stage: Stage, words: Sequence[str], out: Path, dies: Callable[[], None] = die_after_checkpoint
+) -> RunDir:
+    """Returns a run that was killed and resumed."""
     with pytest.raises(RehearsalError, match="process died"):
         stage.lowmem("train", *words, "--out", str(out), before=dies)
     ended = stage.lowmem("train", "--resume", "--out", str(out))

@@ -1,4 +1,4 @@
-"""The card's numbers beside the CPU backend's: log-probs, advantages, gradients and weights of the same two steps.
+"""The card's numbers against the CPU backend's: log-probs, advantages, gradients and weights of the same two steps.
 
     python -m tests.rehearsal.numbers --out benchmarks/records/rehearsal-numbers-2026-11-29.json
 

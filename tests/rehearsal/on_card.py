@@ -56,6 +56,6 @@ def main(card: str, module: str, *arguments: str) -> None:
 
 if __name__ == "__main__":
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    with tempfile.TemporaryDirectory() as cache:  # what a run remembers of its memory is no measurement
+    with tempfile.TemporaryDirectory() as cache:  # a simulated run must not change the calibration
         os.environ.setdefault("XDG_CACHE_HOME", cache)
         main(*sys.argv[1:])

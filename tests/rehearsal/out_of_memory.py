@@ -3,7 +3,7 @@
     python -m tests.rehearsal.out_of_memory --each 50 --out benchmarks/records/rehearsal-oom.json
 
 One training of the embedded model is loaded on a simulated card. When its first step begins, it is forked for each
-allocation that is to fail, counted from there on, and each fork goes on to the run's end. The allocations are spread
+allocation that is to fail, counted from there on, and each fork continues to the run's end. The allocations are spread
 over the parts of the step, of which most have few.
 """
 
@@ -90,7 +90,7 @@ def outcomes(training: Training, out: str, allocations: Sequence[int]) -> list[O
     if not child:
         try:
             _train(training, Path(out), allocations, results)
-        except BaseException:  # noqa: BLE001  # a fork must not go on as the process that it was forked from
+        except BaseException:  # noqa: BLE001  # a fork must not continue as the process that it was forked from
             traceback.print_exc()
         finally:
             sys.stderr.flush()

@@ -14,7 +14,7 @@ CHOSEN = {"memory.checkpointing": "none", "rollout.engine": "lowmem", "rollout.w
 
 
 def load(settings: Mapping[str, object] | None = None, uses: Sequence[SequenceUse] = ()) -> tuple[RunConfig, Policy]:
-    """Returns config and policy of the tiny preset; the policy has learnt something."""
+    """Returns config and policy of the tiny preset; the policy has a trained adapter."""
     from lowmem_rl.config.compose import resolve
     from lowmem_rl.engine.device import device_on
     from lowmem_rl.engine.policy import load_policy, prepare_process

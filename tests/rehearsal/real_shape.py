@@ -28,7 +28,7 @@ SHORT = (
     "task.name=arithmetic",
     "task.levels=[3]",
     "task.prompt=bare",
-    "rewards={random = 1.0}",  # groups whose rewards differ, whatever a model without data says
+    "rewards={random = 1.0}",  # groups whose rewards differ, for any output of a model without data
     "rollout.engine=lowmem",
     "grpo.steps=1",
     "grpo.max_prompt_tokens=128",

@@ -1,4 +1,4 @@
-"""Trains two steps on given tokens from a given adapter, on whatever device this process shows; runs in a child.
+"""Trains two steps on given tokens from a given adapter, on the device of this process; runs in a child.
 
 Tokens and rewards are the benchmark's recorded ones (`lowmem_rl_bench.step`): the sampler reads them as if it had
 picked them, so that both sides learn from the same rows and every number can be compared.

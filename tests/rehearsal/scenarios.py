@@ -1,6 +1,6 @@
 """What each preset is rehearsed in: the embedded model with the preset's own settings, on the preset's own card.
 
-A cell of the table is "ok", or says what is wrong.
+A cell of the table is "ok", or what is wrong.
 """
 
 from __future__ import annotations
@@ -123,24 +123,24 @@ def rehearse(stage: Stage, preset: str, folder: Path) -> dict[str, str]:
     (folder / "whole.log").write_text(ended.output)
     cells = dict.fromkeys(PHASES, UNSEEN)
     for phase, look in LOOKS.items():
-        cells[phase] = said(lambda look=look: look(RunDir(whole), ended))
+        cells[phase] = cell_of(lambda look=look: look(RunDir(whole), ended))
     if ended.code:
         return cells
-    cells["resume"] = said(lambda: resumed(stage, preset, RunDir(whole), folder / "killed"))
-    cells["out of memory"] = said(
+    cells["resume"] = cell_of(lambda: resumed(stage, preset, RunDir(whole), folder / "killed"))
+    cells["out of memory"] = cell_of(
         lambda: itertools.chain(
             short_of_memory(stage, preset, folder),
             cramped(stage, preset, folder, ended.report.peak_bytes, ended.report.held_bytes),
         )
     )
-    cells["export"] = said(lambda: exported(stage, whole))
+    cells["export"] = cell_of(lambda: exported(stage, whole))
     return cells
 
 
-def said(look: Callable[[], Iterator[str]]) -> str:
-    """Returns a cell: "ok", or what `look` finds wrong."""
+def cell_of(check: Callable[[], Iterator[str]]) -> str:
+    """Returns a cell: "ok", or the problems that `check` finds."""
     try:
-        return "; ".join(look()) or OK
+        return "; ".join(check()) or OK
     except RehearsalError as error:
         return error.reason
     except Exception as error:  # noqa: BLE001  # a file of the run is missing or torn: this cell's fault, no other's
@@ -226,7 +226,7 @@ LOOKS: dict[str, Callable[[RunDir, Ended], Iterator[str]]] = {
 
 
 def resumed(stage: Stage, preset: str, whole: RunDir, out: Path) -> Iterator[str]:
-    """What differs in a run that is killed after a step and goes on."""
+    """Yields the differences of a run that is killed after a step and resumed."""
     try:
         ended = stage.lowmem(*command(preset, out), before=dies_after_some_steps)
         yield f"not killed: ended with {ended.code}"
@@ -254,7 +254,7 @@ def dies_after_some_steps() -> None:
 
 
 def short_of_memory(stage: Stage, preset: str, folder: Path) -> Iterator[str]:
-    """What is wrong with runs in which an allocation fails, one in each part of a step: they go on, groups whole."""
+    """Yields the problems of runs in which an allocation fails, one in each part of a step: they must continue."""
     training = training_of(preset, steps=2)
     marks = stage.call(marks_of, training, str(folder / "marks"))
     numbers = middles(marks)
@@ -268,7 +268,7 @@ def short_of_memory(stage: Stage, preset: str, folder: Path) -> Iterator[str]:
 
 
 def cramped(stage: Stage, preset: str, folder: Path, peak: int, held: int) -> Iterator[str]:
-    """What is wrong with a run that has less memory than its step takes: fewer rows stay together, or it says so."""
+    """Yields the problems of a run with less memory than its step takes: it must use fewer rows, or report it."""
     limit = held + int(ROOM * (peak - held))
     ended = stage.lowmem(*command(preset, folder / "cramped"), limit_bytes=limit)
     rows = list(read_rows(RunDir(folder / "cramped").recoveries))

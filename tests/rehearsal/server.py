@@ -68,7 +68,7 @@ def _fork(listener: Listener, connection: Connection, request: object) -> None:
 
 
 def _reap() -> None:
-    """Takes note of children that have ended; others go on, for a rehearsal may ask for one more."""
+    """Collects children that have ended; others continue, because a rehearsal may ask for one more."""
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass

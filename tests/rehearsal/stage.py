@@ -127,7 +127,7 @@ class Stage:
         return answer, text
 
     def _answered(self, request: Request) -> Answer | None:
-        """Returns None if the process died, by a signal of its own for one."""
+        """Returns None if the process died, for example from a signal."""
         with Client(self.address, "AF_UNIX") as connection:
             connection.send(request)
             if not connection.poll(START_S):

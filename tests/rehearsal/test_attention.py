@@ -89,12 +89,12 @@ def attention_refusals() -> list[str]:
     import torch
     from torch.nn.functional import scaled_dot_product_attention as attention
 
-    from tests.rehearsal.test_strictness import said_by
+    from tests.rehearsal.test_strictness import errors_of
 
     card, host = torch.ones(1, 2, 8, 8, device="cuda"), torch.ones(1, 2, 8, 8)
     calls = {"key": lambda: attention(card, host, card), "value": lambda: attention(card, card, host)}
-    return list(said_by(calls).values())
+    return list(errors_of(calls).values())
 
 
 def test_attention_takes_no_keys_or_values_of_the_host(a6000: Stage) -> None:
-    assert all("query, key, and value to have the same device type" in said for said in a6000.call(attention_refusals))
+    assert all("query, key, and value to have the same device type" in text for text in a6000.call(attention_refusals))

@@ -1,4 +1,4 @@
-"""Bytes on the simulated card: of a real architecture beside the estimate, and of a short measurement beside a long."""
+"""Bytes on the simulated card: a real architecture against the estimate, a short measurement against a long one."""
 
 from pathlib import Path
 

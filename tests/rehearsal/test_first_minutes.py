@@ -66,7 +66,7 @@ def test_every_part_is_done_and_its_numbers_are_finite(record: dict[str, Any]) -
     assert record["command"] == "python3 benchmarks/gpu/first_minutes.py --minutes 15 --quick"
 
 
-def test_a_killed_run_went_on_as_if_it_had_not_been(record: dict[str, Any]) -> None:
+def test_a_killed_run_resumed_as_if_it_had_not_been_killed(record: dict[str, Any]) -> None:
     found = part(record, "does it run")
     assert found["resumed"] == {"exact": True, "differences": [], "adapter_distance": 0.0}
     assert found["export"]["holds"]

@@ -1,4 +1,4 @@
-"""Memory that runs out at any moment of a step: the run goes on, its groups whole, nothing sampled or scored twice."""
+"""OOM at any moment of a step: the run continues, its groups complete, nothing sampled or scored twice."""
 
 from pathlib import Path
 

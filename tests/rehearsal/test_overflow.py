@@ -29,7 +29,7 @@ def scales_from_far_above() -> None:
 
 
 def scales_from_the_floor() -> None:
-    """No gradient is a number, whatever the scale."""
+    """Every gradient is infinite, at any scale."""
     begins_with(2.0)
     spoils_gradients()
 
@@ -61,7 +61,7 @@ def spoils_gradients(steps: Container[int] = range(100)) -> None:
 
 
 def spoils_two_steps() -> None:
-    """The third and the fourth gradient are no numbers, at scales of 2 and 1."""
+    """The third and the fourth gradient are infinite, at scales of 2 and 1."""
     begins_with(2.0)
     spoils_gradients({3, 4})
 
@@ -102,7 +102,7 @@ def test_an_overflow_at_the_floor_of_the_scale_ends_the_run_with_its_cause(t4: S
 
 
 @pytest.mark.long
-def test_a_run_that_goes_back_takes_up_the_scale_of_its_checkpoint(t4: Stage, tmp_path: Path) -> None:
+def test_a_rollback_restores_the_scale_of_the_checkpoint(t4: Stage, tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     settings = ("health.action=roll_back", "logging.checkpoint_every=1")
     ended = train(t4, run.path, 5, "adamw_8bit", spoils_two_steps, *settings)

@@ -9,7 +9,7 @@ import pytest
 from lowmem_rl.reports.html import render
 from lowmem_rl.reports.run_record import read_record
 from lowmem_rl.storage.run_dir import RunDir, read_json, read_rows
-from tests.rehearsal.killed import adapter_of, dies_when_kept, rows_of, went_on
+from tests.rehearsal.killed import adapter_of, die_after_checkpoint, killed_and_resumed, rows_of
 from tests.rehearsal.stage import Stage
 
 SETTINGS = (
@@ -80,7 +80,7 @@ def differs_with_shared_prompts() -> None:
 def fails_and_dies() -> None:
     """Memory as before; and the process is killed when its second step is kept."""
     fails_with_shared_prompts()
-    dies_when_kept()
+    die_after_checkpoint()
 
 
 def words(steps: int = 4) -> list[str]:
@@ -131,11 +131,11 @@ def test_a_step_whose_clipping_is_done_again_still_counts_what_was_given_up(a600
 
 
 @pytest.mark.long
-def test_a_run_goes_on_without_what_unsloth_had_given_up(
+def test_a_resumed_run_does_without_what_unsloth_had_given_up(
     a6000: Stage, undisturbed: tuple[RunDir, str], tmp_path: Path
 ) -> None:
     """Without Unsloth's notes the resumed run would share prompts of two groups again: other rounding, more memory."""
     whole, _ = undisturbed
-    resumed = went_on(a6000, words(), tmp_path / "killed", fails_and_dies)
+    resumed = killed_and_resumed(a6000, words(), tmp_path / "killed", fails_and_dies)
     assert rows_of(resumed) == rows_of(whole)
     assert adapter_of(resumed) == adapter_of(whole)

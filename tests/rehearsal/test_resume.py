@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lowmem_rl.storage.run_dir import RunDir
-from tests.rehearsal.killed import adapter_of, rows_of, went_on
+from tests.rehearsal.killed import adapter_of, killed_and_resumed, rows_of
 from tests.rehearsal.stage import Stage
 
 SETTINGS = (
@@ -21,7 +21,7 @@ SETTINGS = (
     "logging.checkpoint_every=1",
     "optimizer.warmup_steps=0",
 )
-"""Dropout draws from the card's generator; the second step of a rollout's two is learnt from what the first kept."""
+"""Dropout draws from the card's generator; the second of a rollout's two steps trains on what the first one kept."""
 
 
 def words(optimizer: str) -> list[str]:
@@ -33,11 +33,11 @@ def words(optimizer: str) -> list[str]:
 @pytest.mark.parametrize(
     ("card", "optimizer"), [("a6000", "adamw_8bit"), ("a6000", "paged_adamw_8bit"), ("t4", "adamw_8bit")]
 )
-def test_a_killed_run_goes_on_to_the_bit(stages: dict[str, Stage], card: str, optimizer: str, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_bit_for_bit(stages: dict[str, Stage], card: str, optimizer: str, tmp_path: Path) -> None:
     stage, whole = stages[card], RunDir(tmp_path / "whole")
     ended = stage.lowmem("train", *words(optimizer), "--out", str(whole.path))
     assert ended.code == 0, ended.output
-    resumed = went_on(stage, words(optimizer), tmp_path / "killed")
+    resumed = killed_and_resumed(stage, words(optimizer), tmp_path / "killed")
     assert rows_of(resumed) == rows_of(whole)
     assert any(row["grad_norm"] for row in rows_of(whole)[2:])
     assert adapter_of(resumed) == adapter_of(whole)

@@ -55,13 +55,13 @@ def readings(policy: Policy) -> list[Any]:
     row = AnswerRow(({"role": "user", "content": "What is 417 * 6?"},), THOUGHTS + "\\boxed{", "2502}")
     turn = encode_turn(policy, long_prompt(), THOUGHTS, truncated=False)
     return [
-        said(lambda: answer_nll(policy, [row], batch=1)[0]),
-        said(lambda: kl_from_base(policy, [turn])),
-        said(lambda: [found.text for found in answer(policy, [long_prompt()], GREEDY, max_tokens=16, batch=1)]),
+        result_of(lambda: answer_nll(policy, [row], batch=1)[0]),
+        result_of(lambda: kl_from_base(policy, [turn])),
+        result_of(lambda: [found.text for found in answer(policy, [long_prompt()], GREEDY, max_tokens=16, batch=1)]),
     ]
 
 
-def said(call: Any) -> Any:
+def result_of(call: Any) -> Any:
     from lowmem_rl.errors import LowMemError
 
     try:
@@ -102,9 +102,9 @@ def test_what_loading_is_given_is_read_as_by_a_model_of_longer_rows(a6000: Stage
 
 def test_what_loading_is_not_given_is_refused_in_two_lines(a6000: Stage) -> None:
     for refusal in a6000.call(refuses):
-        what, _, cure = refusal.partition("\n")
+        what, _, fix = refusal.partition("\n")
         assert "tokens is longer than" in what
-        assert cure
+        assert fix
 
 
 def test_a_run_with_a_perplexity_reward_cuts_no_row(a6000: Stage, tmp_path: Path) -> None:

@@ -22,13 +22,13 @@ PHANTOM_BYTES = 2**10
 """64 x 64 numbers have no data, 16 have."""
 
 
-def said_by(calls: dict[str, Callable[[], Any]]) -> dict[str, str]:
+def errors_of(calls: dict[str, Callable[[], Any]]) -> dict[str, str]:
     """Returns what each call raises, "" for nothing."""
     found = dict.fromkeys(calls, "")
     for name, call in calls.items():
         try:
             call()
-        except Exception as error:  # noqa: BLE001  # which one is the test's to say
+        except Exception as error:  # noqa: BLE001  # the test checks which one
             found[name] = f"{type(error).__name__}: {error}"
     return found
 
@@ -45,7 +45,7 @@ def refusals() -> dict[str, str]:
     from torch.nn.functional import layer_norm, linear
 
     host, ids = torch.Generator(), on_card(2, 2, dtype=torch.int64)
-    return said_by(
+    return errors_of(
         {
             "a host scalar is written": lambda: torch.tensor(0.0).add_(on_card()),
             "a host tensor is written": lambda: torch.add(on_card(2), 1, out=torch.empty(2)),
@@ -68,7 +68,7 @@ def unseen_refusals() -> dict[str, str]:
 
     wide, host = on_card(64, 64), torch.Generator()
     beyond, negative = (torch.tensor([[5, value]], device="cuda") for value in (64, -1))
-    return said_by(
+    return errors_of(
         {
             "an addition": lambda: wide + torch.ones(64),
             "a product": lambda: wide @ wide.half(),
@@ -87,7 +87,7 @@ def takes() -> dict[str, str]:
     import torch
 
     kept = on_card(2) > 0
-    return said_by(
+    return errors_of(
         {
             "a host scalar fills": lambda: on_card(2).masked_fill(kept, torch.tensor(1.0)),
             "a host condition": lambda: torch.where(torch.tensor(True), on_card(2), on_card(2)),
@@ -127,7 +127,7 @@ def test_what_cuda_refuses_is_refused_without_data(a6000: Stage) -> None:
 @pytest.mark.parametrize("phantom_bytes", [None, PHANTOM_BYTES])
 def test_what_cuda_takes_is_taken(a6000: Stage, phantom_bytes: int | None) -> None:
     found = a6000.call(takes, phantom_bytes=phantom_bytes)
-    assert {name: said for name, said in found.items() if said} == {}
+    assert {name: error for name, error in found.items() if error} == {}
 
 
 def factories() -> list[tuple[str, int]]:
@@ -189,19 +189,19 @@ def memory_after_a_fraction() -> tuple[tuple[int, int], tuple[int, int], float, 
     before = torch.cuda.mem_get_info()
     torch.cuda.set_per_process_memory_fraction(0.5)
     most = before[1] // 2 + 2**20
-    said = said_by({"": lambda: torch.empty(most, dtype=torch.uint8, device="cuda")})[""]
-    return before, torch.cuda.mem_get_info(), torch.cuda.get_per_process_memory_fraction(), said
+    error = errors_of({"": lambda: torch.empty(most, dtype=torch.uint8, device="cuda")})[""]
+    return before, torch.cuda.mem_get_info(), torch.cuda.get_per_process_memory_fraction(), error
 
 
 def test_a_fraction_of_the_memory_limits_the_process_and_not_the_card(a6000: Stage) -> None:
-    before, after, fraction, said = a6000.call(memory_after_a_fraction, phantom_bytes=PHANTOM_BYTES)
+    before, after, fraction, error = a6000.call(memory_after_a_fraction, phantom_bytes=PHANTOM_BYTES)
     assert before == after
     assert fraction == pytest.approx(0.5)
-    assert said.startswith("OutOfMemoryError: CUDA out of memory")
+    assert error.startswith("OutOfMemoryError: CUDA out of memory")
 
 
 def peaks() -> dict[str, int]:
-    """Returns the most that is held during an operation beside its input, in whole inputs."""
+    """Returns the peak memory of an operation without its input, in multiples of the input."""
     import torch
 
     wide = on_card(64, 1024)
@@ -230,10 +230,10 @@ def address_space() -> str:
     from tests.rehearsal.card.memory import Addresses
 
     resource.setrlimit(resource.RLIMIT_AS, (2**36, 2**36))
-    return said_by({"": lambda: Addresses().take(4096)})[""]
+    return errors_of({"": lambda: Addresses().take(4096)})[""]
 
 
-def test_too_little_address_space_is_said(a6000: Stage) -> None:
+def test_too_little_address_space_is_reported(a6000: Stage) -> None:
     assert "MemoryError: no address space" in a6000.call(address_space)
 
 

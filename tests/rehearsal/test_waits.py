@@ -31,11 +31,11 @@ OF_ALL = 110
 TENSORS = 42
 """Weights that learn. A step that brought them to the host would copy as often."""
 CHECKPOINT = "engine/policy.py"
-"""It saves the adapter after the last step, which is no part of one."""
+"""It saves the adapter after the last step, which is not part of a step."""
 
 
 def counts_steps_alone() -> None:
-    """Ends the count with the last step: evaluating and saving are no part of one."""
+    """Ends the count with the last step: evaluating and saving are not part of a step."""
     from transformers import Trainer
     from transformers.trainer_callback import CallbackHandler
 

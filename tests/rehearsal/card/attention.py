@@ -31,7 +31,7 @@ CONVERTED_AND_PADDED = "efficient, boolean mask converted and padded in each cal
 
 
 def is_aligned(mask: Tensor) -> bool:
-    """Says whether the efficient kernel reads a mask as it is (ATen/native/transformers/attention.cpp, torch 2.14)."""
+    """Returns whether the efficient kernel reads a mask directly (native/transformers/attention.cpp, torch 2.14)."""
     return mask.stride(-1) == 1 and all(stride % 8 == 0 for stride in mask.stride()[:-1])
 
 
@@ -178,7 +178,7 @@ def check(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, gq
         raise RuntimeError("Explicit attn_mask should not be set when is_causal=True")
     if not mask.is_cuda:
         raise mixed("scaled_dot_product_attention", "the mask")
-    if mask.dtype not in (torch.bool, q.dtype):  # float32 beside 16 bit passes torch's check, not the kernel's
+    if mask.dtype not in (torch.bool, q.dtype):  # float32 with 16 bit passes torch's check, not the kernel's
         raise RuntimeError(f"invalid dtype for bias: attn_mask is {mask.dtype}, query {q.dtype}")
 
 

@@ -1,7 +1,7 @@
 """What the autograd engine asks of CUDA before each backward: there is one card, without a context.
 
 torch's own answer is an error if there is no driver, and the question does not go through Python: the first bytes of
-two functions of libc10_cuda are overwritten (x86-64, Linux). `hasPrimaryContext` is no exported symbol; c10 holds a
+two functions of libc10_cuda are overwritten (x86-64, Linux). `hasPrimaryContext` is not an exported symbol; c10 holds a
 pointer to it, through which its own function of that name jumps: `movsbl %dil, %edi; jmp *offset(%rip)`.
 """
 
@@ -24,7 +24,7 @@ READ_WRITE_EXECUTE, READ_EXECUTE = 7, 5
 
 
 def patch() -> None:
-    """Overwrites both. Raises `NotImplementedError` elsewhere, `RuntimeError` if torch's code is another."""
+    """Overwrites both. Raises `NotImplementedError` on other systems, `RuntimeError` if torch's code differs."""
     if (platform.machine(), sys.platform) != ("x86_64", "linux"):
         raise NotImplementedError("the simulated card needs Linux on x86-64")
     library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libc10_cuda.so"))

@@ -16,7 +16,7 @@ from tests.rehearsal.card.row_kernels import FORMULAS
 from tests.rehearsal.card.state import MULTIPROCESSORS, STATE
 
 Lent = dict[int, tuple[torch.Tensor, torch.Tensor]]
-"""Storages of bfloat16 and a copy of each in float32: the interpreter computes with NumPy, which has none."""
+"""Storages of bfloat16 and a copy of each in float32: the interpreter computes with NumPy, which has no bfloat16."""
 
 
 def on_host(value: Any, lent: Lent | None) -> Any:

@@ -29,7 +29,7 @@ class Log:
     live: dict[int, Origin] = field(default_factory=dict)
     at_reset: dict[int, Origin] = field(default_factory=dict)
     events: list[tuple[int, Origin | None]] = field(default_factory=list)
-    """A block's number, and what it is; None when it goes."""
+    """A block's number and description; None when it is freed."""
     peak_at: int = 0
     """Events until the peak."""
 
@@ -66,7 +66,7 @@ def mark_peak() -> None:
 
 
 def at_peak() -> list[tuple[int, int, str]]:
-    """Returns bytes, number and origin of the blocks that lived at the peak, alike ones together, the largest first."""
+    """Returns bytes, number and origin of the blocks that lived at the peak, equal ones merged, the largest first."""
     live = dict(LOG.at_reset)
     for number, origin in LOG.events[: LOG.peak_at]:
         if origin is None:

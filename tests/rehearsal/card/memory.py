@@ -54,7 +54,7 @@ AT: dict[int, Block] = {}
 
 
 def device_bytes() -> int:
-    """Returns the bytes of the card beside the context's."""
+    """Returns the bytes of the card without the context's."""
     return STATE.card.offered_bytes - CONTEXT_BYTES if STATE.limit_bytes is None else STATE.limit_bytes
 
 
@@ -139,7 +139,7 @@ class Addresses:
         self.free: dict[int, list[int]] = {}
 
     def take(self, space: int) -> int:
-        """Returns the address of `space` bytes. Raises `MemoryError` when none are left."""
+        """Returns the address of `space` bytes. Raises `MemoryError` if there are too few."""
         if free := self.free.get(space):
             return free.pop()
         self.start = self.start or self._reserved()
@@ -178,7 +178,7 @@ def view_on(owner: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 
 def to_card(host: torch.Tensor) -> torch.Tensor:
-    """Returns a card tensor over the memory of a host tensor that nobody else holds."""
+    """Returns a card tensor over the memory of a host tensor that has no other owner."""
     return on_storage(card_storage(host.untyped_storage()), host)
 
 

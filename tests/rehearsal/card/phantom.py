@@ -34,18 +34,18 @@ MOST_INTEGERS = 2**26
 
 
 def is_large(tensor: torch.Tensor) -> bool:
-    """Says whether a tensor has no data."""
+    """Returns whether a tensor has no data."""
     return lacks(tensor.numel() * tensor.element_size(), tensor.dtype)
 
 
 def lacks(nbytes: int, dtype: torch.dtype) -> bool:
-    """Says whether so many bytes of a dtype have no data; 4-bit weights are uint8."""
+    """Returns whether so many bytes of a dtype have no data; 4-bit weights are uint8."""
     is_number = dtype.is_floating_point or dtype is torch.uint8 or nbytes > MOST_INTEGERS
     return is_number and nbytes > (STATE.phantom_bytes or 0)
 
 
 def lacks_data(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Says whether an operation is done by its shapes alone: on tensors without data, and views on the card."""
+    """Returns whether an operation is done by its shapes alone: on tensors without data, and views on the card."""
     if name in NOT_BY_SHAPE:
         return False
     if func.is_view:
@@ -65,7 +65,7 @@ def lacks_data(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, An
 
 
 def _dtype_of(base: str, args: tuple[Any, ...]) -> torch.dtype:
-    """Returns the dtype of a factory's result that is given none."""
+    """Returns the dtype of a factory's result if the call gives none."""
     if base.startswith("new_"):
         return args[0].dtype
     if base == "full" and isinstance(args[1], int):

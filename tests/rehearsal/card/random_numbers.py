@@ -1,4 +1,4 @@
-"""The card's own generator beside the host's."""
+"""The card's own generator, separate from the host's."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What an operation makes of its arguments' shapes: found once on the meta device, then looked up.
 
-A model's layers are alike, so that nearly every operation has been met before; to ask PyTorch's shape functions again
+A model's layers are equal, so nearly every operation has been seen before; to ask PyTorch's shape functions again
 takes ten times as long.
 """
 
@@ -63,7 +63,7 @@ class Several:
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What is no tensor."""
+    """Arguments that are not tensors."""
 
     value: Any
 
@@ -153,7 +153,7 @@ def metadata_of(value: torch.Tensor) -> dict[str, Any]:
 
 
 def view_of(owner: torch.Tensor, metadata: dict[str, Any]) -> torch.Tensor:
-    """Returns a view of a tensor; it is an inference tensor if its owner is one, whatever the mode is."""
+    """Returns a view of a tensor; it is an inference tensor if its owner is one, in any mode."""
     if not owner.is_cuda:
         return owner.as_strided(metadata["size"], metadata["stride"], metadata["storage_offset"])
     if owner.is_inference() == torch.is_inference_mode_enabled():

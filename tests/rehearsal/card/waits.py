@@ -68,7 +68,7 @@ def _note_indexing(name: str, args: tuple[Any, ...]) -> None:
 
 
 def _finds_range(args: tuple[Any, ...]) -> bool:
-    """Says whether a histogram's range is the data's, which the host reads (ATen/native/cuda/SummaryOps.cu)."""
+    """Returns whether a histogram's range is the data's, which the host reads (ATen/native/cuda/SummaryOps.cu)."""
     return len(args) < 4 or args[2] == args[3]
 
 
@@ -108,12 +108,12 @@ def pinned(host: torch.Tensor) -> torch.Tensor:
 
 
 def is_pinned(tensor: torch.Tensor) -> bool:
-    """Says whether it is such a copy; a part of one is not known here."""
+    """Returns whether it is such a copy; a part of one is not known here."""
     return getattr(tensor, "is_in_pinned_memory", False)
 
 
 def is_mask(index: Any) -> bool:
-    """Says whether an index chooses by ones and zeros."""
+    """Returns whether an index chooses by ones and zeros."""
     return isinstance(index, torch.Tensor) and index.dtype in (torch.bool, torch.uint8)
 
 
