@@ -72,7 +72,7 @@ def run_of(folder: Path, case: Case, seed: int) -> RunDir:
     return RunDir(folder / f"{case.name.replace(',', '').replace(' ', '-')}-{seed}")
 
 
-REPORTED = "told.json"
+REPORTED = "findings.json"
 """The findings that were reported while the run trained, in its directory."""
 
 

@@ -31,10 +31,10 @@ RUNS = [
         "expected": expected,
         "onset": 5,
         "in_time": named,
-        "told": told,
+        "told": reported,
         "same_beside_the_run": True,
     }
-    for case, expected, named, told in (
+    for case, expected, named, reported in (
         ("found", ["collapse"], True, [(9, "collapse", "critical")]),
         ("missed", ["collapse"], False, [(9, "other", "warning")]),
         ("healthy", [], False, [(3, "collapse", "critical"), (4, "other", "warning"), (5, "other", "warning")]),
