@@ -25,13 +25,14 @@ class StepTimer:
 
     def __init__(self, device: Device) -> None:
         self.is_gpu = device.is_gpu
-        self.restart()
         self.is_between = True
+        self.open = [OTHER]
+        self.marks: list[tuple[str, Mark]] = []
+        self.began_s = 0.0
 
     def restart(self) -> None:
         """Begins a step."""
-        self.is_between, self.open, self.began_s = False, [OTHER], time.monotonic()
-        self.marks: list[tuple[str, Mark]] = []
+        self.is_between, self.marks, self.began_s = False, [], time.monotonic()
 
     def read(self) -> dict[str, float]:
         """Returns the seconds of the step so far, whole and by phase, as metric rows name them."""

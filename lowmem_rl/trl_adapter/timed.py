@@ -1,5 +1,6 @@
 """Times and counts the phases of any GRPOTrainer, for benchmarks: those of TRL and Unsloth have no hooks."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,10 +18,13 @@ class PhaseTimer(Protocol):
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Around each phase."""
 
-    def count_scores(self, completion_ids: list[list[int]], rewards: Tensor) -> None:
+    def count_scores(self, completion_ids: Sequence[Sequence[int]], rewards: Tensor) -> None:
         """After scoring; rewards (rows,) are weighted sums."""
 
-    def count_update(self, inputs: Any) -> None:
+    def tokens_read(self) -> int:
+        """Tokens of the step that were read with a gradient."""
+
+    def count_update(self, inputs: Any, tokens_before: int) -> None:
         """After the forward of a micro-batch."""
 
 
@@ -51,9 +55,10 @@ class TimedMixin(TrlTrainer):
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Times the forward."""
+        before = self.timer.tokens_read()
         with self.timer.phase("update"):
             loss = super().compute_loss(model, inputs, *args, **kwargs)
-        self.timer.count_update(inputs)
+        self.timer.count_update(inputs, before)
         return loss
 
     def _clip_grad_norm(self, model: Any) -> Any:

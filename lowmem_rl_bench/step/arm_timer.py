@@ -1,23 +1,25 @@
 """Where the time of an arm's step goes, by the wall clock and by the process's CPU clock, and how much work it does.
 
-The same methods are wrapped in every arm: plain TRL and Unsloth have no hooks. They are wrapped on the instance,
-because Unsloth rewrites classes. On a GPU the queue is emptied at the start and end of a phase, and only there.
+The same methods are timed in every arm, by a class that joins the trainer's: plain TRL and Unsloth have no hooks. On a
+GPU the queue is emptied at the start and end of a phase, and only there.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import TrainerCallback
 
 from lowmem_rl.engine import continuous_batching
 from lowmem_rl.engine.device import Device
 from lowmem_rl.phases import OTHER
 from lowmem_rl.telemetry.step_timer import StepTimer
+from lowmem_rl.trl_adapter.timed import TimedMixin
 from lowmem_rl_bench.step.token_replay import SamplingCounts
 
 _PHASES = ("rollout", "scoring", "update", "optimizer")
@@ -75,15 +77,9 @@ class ArmTimer(StepTimer):
             torch.cuda.synchronize()
         self.marks.append((self.open[-1], {"wall": time.perf_counter(), "cpu": time.process_time()}))
 
-    def wrap(self, trainer: Any) -> None:
-        """Times and counts the steps of any stack's trainer."""
-        trainer._generate_single_turn = self._timed("rollout", trainer._generate_single_turn)
-        trainer._calculate_rewards = self._counted_rewards(trainer, trainer._calculate_rewards)
-        trainer.compute_loss = self._counted_loss(trainer.compute_loss)
-        accelerator = trainer.accelerator
-        accelerator.backward = self._timed("update", accelerator.backward)
-        accelerator.clip_grad_norm_ = self._timed("optimizer", accelerator.clip_grad_norm_)
-        trainer.add_callback(_optimizer_callback(self))
+    def tokens_read(self) -> int:
+        """Returns the tokens of the step that were read with a gradient."""
+        return self.updates.tokens
 
     def count_tokens(self, model: Any) -> None:
         """Counts what the model reads with a gradient; recomputed activations start after the embedding."""
@@ -94,41 +90,28 @@ class ArmTimer(StepTimer):
 
         model.get_input_embeddings().register_forward_hook(read)
 
-    def _timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            with self.phase(name):
-                return function(*args, **kwargs)
+    def count_scores(self, completion_ids: Sequence[Sequence[int]], rewards: Tensor) -> None:
+        """Counts the sampled tokens; rewards (rows,) become their mean."""
+        self.useful_tokens, self.reward = sum(map(len, completion_ids)), float(rewards.mean())
 
-        return timed
-
-    def _counted_rewards(self, trainer: Any, calculate: Callable[..., Any]) -> Callable[..., Any]:
-        def calculated(inputs: Any, prompts: Any, completions: Any, completion_ids: Any) -> Any:
-            with self.phase("scoring"):
-                scores = calculate(inputs, prompts, completions, completion_ids)
-            self.useful_tokens = sum(map(len, completion_ids))
-            self.reward = float((scores * trainer.reward_weights.to(scores.device)).nansum(1).mean())
-            return scores
-
-        return calculated
-
-    def _counted_loss(self, compute: Callable[..., Any]) -> Callable[..., Any]:
-        def computed(model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-            before = self.updates.tokens
-            with self.phase("update"):
-                loss = compute(model, inputs, *args, **kwargs)
-            rows, length = inputs["completion_ids"].shape
-            prompt, sampled = inputs["prompt_ids"].shape[1], rows * length
-            self.updates.micro_batches += 1
-            self.updates.rows += rows
-            # A prompt token sees the prompt, a completion token both.
-            self.updates.attended += sampled * length + (self.updates.tokens - before) * prompt
-            self.updates.completion_tokens += int(inputs["completion_mask"].sum())
-            return loss
-
-        return computed
+    def count_update(self, inputs: Any, tokens_before: int) -> None:
+        """Counts a micro-batch that was read after `tokens_before` of the step's tokens."""
+        rows, length = inputs["completion_ids"].shape
+        prompt, sampled = inputs["prompt_ids"].shape[1], rows * length
+        self.updates.micro_batches += 1
+        self.updates.rows += rows
+        # A prompt token sees the prompt, a completion token both.
+        self.updates.attended += sampled * length + (self.updates.tokens - tokens_before) * prompt
+        self.updates.completion_tokens += int(inputs["completion_mask"].sum())
 
 
-def _optimizer_callback(timer: ArmTimer) -> TrainerCallback:
+def timed_by(timer: ArmTimer) -> type:
+    """Returns what a trainer's class is joined with so that the timer times and counts its steps."""
+    return type("Timed", (TimedMixin,), {"timer": timer})
+
+
+def optimizer_callback(timer: ArmTimer) -> TrainerCallback:
+    """Returns the callback that times the optimizer's step."""
     phase = ExitStack()
 
     class OptimizerPhase(TrainerCallback):

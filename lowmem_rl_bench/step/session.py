@@ -29,7 +29,7 @@ from lowmem_rl.telemetry.memory_profiler import MemoryProfiler
 from lowmem_rl.training.reward_errors import RewardErrorCounter
 from lowmem_rl.trl_adapter.reward_funcs import TrlReward
 from lowmem_rl_bench.step import stacks
-from lowmem_rl_bench.step.arm_timer import ArmTimer, count_engine
+from lowmem_rl_bench.step.arm_timer import ArmTimer, count_engine, optimizer_callback, timed_by
 from lowmem_rl_bench.step.arm_worker import ArmTask
 from lowmem_rl_bench.step.arms import Arm
 from lowmem_rl_bench.step.bench_workload import BenchWorkload
@@ -65,7 +65,6 @@ class ArmSession:
         replace_in_generate(self.policy.model, chooser, self.timer.counts)
         # A replay starts from one adapter for every row order; a live run from its seed's, as training does.
         stacks.fill_adapter(self.policy.model, *((0, stacks.B_SPREAD) if recorded else (task.seed, 0.0)))
-        self.timer.wrap(trainer)
         memory = MemoryProfiler(self.policy.device)
         memory.begin()
         trainer.train()
@@ -85,8 +84,9 @@ class ArmSession:
         else:
             examples, rewards = recorded.examples, [recorded]
         sampler = self._sampler(config, recorded) if self.arm.stack == "ours" else None
-        callbacks = [_take_orders(self, task, saves_gradients=recorded is not None)]
-        spec = stacks.TrainerSpec(config, examples, rewards, callbacks, Path(f"{task.out}.trainer"))
+        callbacks = [optimizer_callback(self.timer), _take_orders(self, task, saves_gradients=recorded is not None)]
+        kinds = (timed_by(self.timer),)
+        spec = stacks.TrainerSpec(config, examples, rewards, callbacks, Path(f"{task.out}.trainer"), kinds)
         return stacks.build(self.arm, self.policy, sampler, spec)
 
     def _rewards(self, config: RunConfig, examples: Mapping[str, Example]) -> list[TrlReward]:

@@ -41,6 +41,8 @@ class TrainerSpec:
     reward_functions: Sequence[Callable[..., list[float | None]]]
     callbacks: Sequence[Any]
     out: Path
+    kinds: tuple[type, ...] = ()
+    """Mixins that come before the trainer's own class."""
 
 
 def load(arm: Arm, config: RunConfig, device: Device) -> Policy:
@@ -98,7 +100,7 @@ def build(arm: Arm, policy: Policy, sampler: Any, spec: TrainerSpec) -> Any:
             out=spec.out,
             callbacks=spec.callbacks,
         )
-        return make_trainer(policy, setup, ablation_mixins(arm.off))
+        return make_trainer(policy, setup, (*spec.kinds, *ablation_mixins(arm.off)))
     if arm.stack == "trl" and "unsloth" in sys.modules:
         raise RuntimeError("Unsloth is loaded in an arm of plain TRL")
     return _build_theirs(policy, spec)
@@ -109,7 +111,8 @@ def _build_theirs(policy: Policy, spec: TrainerSpec) -> Any:
     from trl import GRPOConfig, GRPOTrainer
 
     rows = [{"prompt": list(one.prompt), "example_id": one.id} for one in spec.examples.values()]
-    trainer = GRPOTrainer(
+    kind = type(GRPOTrainer.__name__, (*spec.kinds, GRPOTrainer), {"__module__": GRPOTrainer.__module__})
+    trainer = kind(
         model=policy.model,
         processing_class=policy.tokenizer,
         args=GRPOConfig(**trainer_arguments(spec.config, policy.device, spec.out)),
