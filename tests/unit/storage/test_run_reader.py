@@ -7,7 +7,8 @@ import pytest
 from lowmem_rl.errors import RunDirError
 from lowmem_rl.storage.run_dir import RunDir, write_json
 from lowmem_rl.storage.run_reader import RunReader, is_number, number, numbers, part, rows_in
-from tests.run_maker import GIB, make_run
+from lowmem_rl.units import GIB
+from tests.run_maker import make_run
 
 EVALUATION = {"step": 0, "pass_at_1": 0.5}
 
