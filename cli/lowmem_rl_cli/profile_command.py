@@ -9,6 +9,7 @@ from lowmem_rl.memory.calibration import calibration_for
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.models.lookup import check_length, load_shape
 from lowmem_rl.planning.budget_input import Budget, asked_place, nearest_card, place_here, place_of
+from lowmem_rl.planning.explain import advice_of, explain
 from lowmem_rl.planning.plan import plan
 from lowmem_rl_cli import console
 from lowmem_rl_cli.options import RunRequest
@@ -33,12 +34,12 @@ def profile_command(
     known = calibration_for(place.card, "unsloth", console.say)
     planned = plan(composed.config, shape, place.card, place.budget_bytes, rate, known)
     if as_json:
-        console.show_json(planned.to_json())
+        console.show_json(planned.to_json(advice_of(planned)))
         return
     from lowmem_rl_cli.profile_view import render
     from lowmem_rl_cli.text_page import stdout_page
 
-    console.show(render(planned, composed.preset, place.name, stdout_page(), verbose=verbose))
+    console.show(render(planned, explain(planned), composed.preset, place.name, stdout_page(), verbose=verbose))
 
 
 def _resolve(request: RunRequest, asked: Budget | None) -> tuple[ResolvedConfig, Budget]:

@@ -1,13 +1,13 @@
-"""The page of `profile`: the verdict in a sentence, then what it stands on."""
+"""The page of `profile`: the verdict in a sentence, then what it is based on."""
 
 from collections.abc import Iterator
 
 from lowmem_rl.memory.estimate import MemoryEstimate, Verdict, verdict
-from lowmem_rl.planning.advice import Advice
+from lowmem_rl.planning.explain import Explanation
 from lowmem_rl.planning.plan import Plan
 from lowmem_rl.planning.step_time import SecondsRange
-from lowmem_rl.signal.groups import MAX_GROUP_SIZE, MEANINGFUL_SHARE
-from lowmem_rl.signal.signal_report import RECOMMENDATION, SignalFinding
+from lowmem_rl.signal.groups import MAX_GROUP_SIZE, MEANINGFUL_SHARE, baseline_efficiency
+from lowmem_rl.signal.signal_report import RECOMMENDATION, SignalReport
 from lowmem_rl.units import GIB, MIB
 from lowmem_rl_cli.text_page import BOLD, DIM, GREEN, RED, YELLOW, TextPage
 
@@ -21,87 +21,79 @@ COLOURS = {
     "too-small": RED,
 }
 SEVERITY = (GREEN, YELLOW, RED)
-BARS_BESIDE = 60
-"""Columns from which there is room for bars beside figures, and for settings behind a number."""
-WORDS = {"fits": "fits", "tight": "tight", "does-not-fit": "does not fit"}
+WIDE = 60
+"""Columns from which there is room for bars next to figures, and for settings after a number."""
 
 
-def render(plan: Plan, preset: str, place: str, page: TextPage, *, verbose: bool = False) -> str:
+def render(
+    plan: Plan, explained: Explanation, preset: str, place: str, page: TextPage, *, verbose: bool = False
+) -> str:
     """Returns the page; `verbose` shows the terms of every phase with their formulas."""
-    return "\n".join(_lines(plan, preset, place, page, verbose))
+    return "\n".join(_lines(plan, explained, preset, place, page, verbose))
 
 
-def _lines(plan: Plan, preset: str, place: str, page: TextPage, verbose: bool) -> Iterator[str]:
+def _lines(plan: Plan, explained: Explanation, preset: str, place: str, page: TextPage, verbose: bool) -> Iterator[str]:
     colour = max(COLOURS[plan.memory_verdict], COLOURS[plan.signal.verdict], key=SEVERITY.index)
     yield from page.fold(verdict_sentence(plan), "", "", BOLD, colour)
-    yield from page.fold(_refusal(plan), "", "")
+    yield from page.fold(_refusal(plan, explained), "", "")
     yield ""
-    yield from page.fold(_subject(plan, preset, place), "", "", DIM)
+    yield from page.fold(f"{preset} on {place}: {_subject(plan)}.", "", "", DIM)
     yield from _phases(plan, page)
     for phase in plan.estimate.phases if verbose else [plan.estimate.peak_phase]:
-        yield from _terms(plan, phase, page, verbose)
+        yield from _terms(plan.estimate, phase, page, verbose)
     notes = [*plan.estimate.notes, *([str(plan.target.calibration)] if plan.target.calibration else [])]
     yield from (line for note in notes for line in page.fold(f"note: {note}.", "  ", "  ", DIM))
-    yield from _signal(plan, page)
-    yield from _frontier(plan, page)
+    yield from _signal(plan.signal, page)
+    yield from _frontier(plan, explained, page)
     yield from _time(plan, page)
-    yield from _otherwise(plan, page)
-    yield from _advice(plan, page)
+    yield from _alternatives(plan, explained, page)
+    yield from _advice(explained, page)
 
 
 def verdict_sentence(plan: Plan) -> str:
     """Returns both verdicts in one sentence."""
-    return f"{_memory_clause(plan)}{_signal_clause(plan)}."
-
-
-def _memory_clause(plan: Plan) -> str:
     expected, upper, budget = plan.estimate.expected_bytes, plan.estimate.upper_bytes, plan.target.budget_bytes
     clauses: dict[Verdict, str] = {
         "fits": f"Fits: {gib(upper)} of {gib(budget)} GiB at most",
         "tight": f"Tight: {gib(expected)} GiB expected, {gib(upper)} at most, of {gib(budget)}",
         "does-not-fit": f"Does not fit: {gib(expected)} GiB expected, {gib(upper)} at most, of {gib(budget)}",
     }
-    return clauses[plan.memory_verdict]
+    return f"{clauses[plan.memory_verdict]}{_signal_clause(plan)}."
 
 
 def _signal_clause(plan: Plan) -> str:
-    verdict, joint = plan.signal.verdict, "but" if plan.memory_verdict == "fits" else "and"
-    if verdict == "too-small":
-        return f", {joint} carries no signal: {plan.signal.findings[0].what}"
-    if verdict == "warning":
-        return f", {joint} the signal is thin: {plan.signal.findings[0].what}"
-    joint = ", and" if plan.memory_verdict == "fits" else ";"
-    return f"{joint} {percent(plan.signal.informative_share)} of the groups carry signal"
+    fits, signal = plan.memory_verdict == "fits", plan.signal
+    joint = "but" if fits else "and"
+    if signal.verdict == "too-small":
+        return f", {joint} carries no signal: {signal.findings[0].what}"
+    if signal.verdict == "warning":
+        return f", {joint} the signal is thin: {signal.findings[0].what}"
+    return f"{', and' if fits else ';'} {percent(signal.informative_share)} of the groups carry signal"
 
 
-def _refusal(plan: Plan) -> str:
+def _refusal(plan: Plan, explained: Explanation) -> str:
     """Returns what `train` will say to it, and the first change with which the run fits."""
     refused = plan.memory_verdict == "does-not-fit" or plan.signal.verdict == "too-small"
-    said = "`train` refuses this run; --force overrides." if refused else ""
-    if not plan.remedies:
-        return said
-    return (
-        f"{said} With --set {plan.remedies[0].change} it fits; the group stays {plan.config.grpo.group_size}.".strip()
-    )
+    text = "`train` refuses this run; --force overrides. " if refused else ""
+    if explained.remedies:
+        change, group_size = explained.remedies[0].change, plan.config.grpo.group_size
+        text += f"With --set {change} it fits; the group stays {group_size}."
+    return text.rstrip()
 
 
-def _subject(plan: Plan, preset: str, place: str) -> str:
-    config, grpo = plan.config, plan.config.grpo
+def _subject(plan: Plan) -> str:
+    config, grpo, engine = plan.config, plan.config.grpo, plan.estimate.workload.rollout_engine
     method = "QLoRA" if config.model.bits == 4 else "LoRA"
     rows = f"{grpo.prompts_per_step} x {grpo.group_size} completions a step, up to "
     tokens = f"{grpo.max_prompt_tokens} + {grpo.max_completion_tokens} tokens each"
-    memory = f"{config.micro_batch} a micro-batch, {_wave(plan)}, checkpointing {config.checkpointing}"
-    model = f"{plan.target.shape.key}, {method} of rank {config.adapter.rank}"
-    return f"{preset} on {place}: {model}; {rows}{tokens}; {memory}."
-
-
-def _wave(plan: Plan) -> str:
-    """Returns how rows are sampled together, by which engine; ours fills the place of a row that has ended."""
-    config, engine = plan.config, plan.estimate.workload.rollout_engine
-    if engine != "lowmem":
-        return f"{config.rollout_rows} a wave of {engine}"
-    refilled = "" if config.rollout_rows == config.rows_per_rollout else ", refilled"
-    return f"{config.rollout_rows} a wave{refilled}, {config.rollout_weights} weights"
+    wave = f"{config.rollout_rows} a wave"
+    if engine == "lowmem":  # it fills the place of a row that has ended
+        refilled = "" if config.rollout_rows == config.rows_per_rollout else ", refilled"
+        wave += f"{refilled}, {config.rollout_weights} weights"
+    else:
+        wave += f" of {engine}"
+    memory = f"{config.micro_batch} a micro-batch, {wave}, checkpointing {config.checkpointing}"
+    return f"{plan.target.shape.key}, {method} of rank {config.adapter.rank}; {rows}{tokens}; {memory}"
 
 
 def _phases(plan: Plan, page: TextPage) -> Iterator[str]:
@@ -109,7 +101,7 @@ def _phases(plan: Plan, page: TextPage) -> Iterator[str]:
     needed, budget = plan.estimate, plan.target.budget_bytes
     sizes = {phase: (needed.phase_bytes(phase), _upper(needed, phase)) for phase in needed.phases}
     name, scale = max(map(len, sizes)), max(budget, *(upper for _, upper in sizes.values()))
-    is_narrow = page.columns < BARS_BESIDE  # there a bar stands below its figures
+    is_narrow = page.columns < WIDE  # there a bar is below its figures
     width = page.columns - 5 if is_narrow else page.columns - name - 32
     edge = round(width * budget / scale)
     solid, light, mark = page.glyphs
@@ -127,8 +119,8 @@ def _phases(plan: Plan, page: TextPage) -> Iterator[str]:
         yield page.ink(f"{figures}{mark}{gap}{bar}" if is_narrow else f"{figures}{gap}{bar}{mark}", *codes)
 
 
-def _terms(plan: Plan, phase: str, page: TextPage, verbose: bool) -> Iterator[str]:
-    needed, parts = plan.estimate, plan.estimate.phases[phase]
+def _terms(needed: MemoryEstimate, phase: str, page: TextPage, verbose: bool) -> Iterator[str]:
+    parts = needed.phases[phase]
     yield from page.heading(phase.capitalize(), "the peak, GiB" if phase == needed.peak_phase else "GiB")
     head, rows = ("", "expected", "upper", "formula; evidence" if verbose else "evidence"), []
     for part in parts:
@@ -141,10 +133,9 @@ def _terms(plan: Plan, phase: str, page: TextPage, verbose: bool) -> Iterator[st
         yield from page.fold(f"{gib2(elastic)} GiB of it are given back under pressure.", "  ", "", DIM)
 
 
-def _signal(plan: Plan, page: TextPage) -> Iterator[str]:
-    signal = plan.signal
-    known = "every rate from 0 to 1 counts alike" if signal.pass_rate.kind == "unknown" else ""
-    yield from page.heading("Signal", "; ".join(filter(None, [f"{signal.pass_rate} of {signal.judged_by}", known])))
+def _signal(signal: SignalReport, page: TextPage) -> Iterator[str]:
+    known = "; every rate from 0 to 1 counts the same" if signal.pass_rate.kind == "unknown" else ""
+    yield from page.heading("Signal", f"{signal.pass_rate} of {signal.reward}{known}")
     uneven = "" if signal.pessimistic_share is None else f"; {percent(signal.pessimistic_share)} on uneven data"
     a_step = f"{signal.informative_groups_per_step:.1f} of {signal.prompts_per_step} a step"
     smallest = signal.smallest_group_size
@@ -154,24 +145,21 @@ def _signal(plan: Plan, page: TextPage) -> Iterator[str]:
         ("steps without any", percent(signal.dead_step_probability), ""),
         (f"{percent(MEANINGFUL_SHARE)} informative from", str(smallest or "none"), reached),
         ("recommended group", str(signal.recommended_group_size), RECOMMENDATION),
-        ("worth of a rollout", percent(signal.baseline_efficiency), "against a perfect baseline"),
+        ("sample efficiency", percent(baseline_efficiency(signal.group_size)), "against a perfect baseline"),
     ]
     yield from page.table(rows, "lrl")
     for finding in signal.findings:
-        yield from page.fold(_finding(finding), "  ", "  ", COLOURS[finding.level])
+        text = f"{finding.level}: {finding.what}. Fix: {finding.fix}."
+        yield from page.fold(text, "  ", "  ", COLOURS[finding.level])
     for caveat in signal.caveats:
         yield from page.fold(f"note: {caveat}.", "  ", "  ", DIM)
 
 
-def _finding(finding: SignalFinding) -> str:
-    return f"{finding.level}: {finding.what}. Cure: {finding.fix}."
-
-
-def _frontier(plan: Plan, page: TextPage) -> Iterator[str]:
+def _frontier(plan: Plan, explained: Explanation, page: TextPage) -> Iterator[str]:
     yield from page.heading("Group size", "at the same micro-batch and wave, as far as its rows fill them; GiB")
     head, rows = ("group", "expected", "upper", "informative", "step time", ""), []
-    chosen = [point.group_size for point in plan.frontier].index(plan.config.grpo.group_size)
-    for number, point in enumerate(plan.frontier):
+    chosen = [point.group_size for point in explained.frontier].index(plan.config.grpo.group_size)
+    for number, point in enumerate(explained.frontier):
         share, time = percent(point.informative_share), f"{point.relative_step_time:.2f}x"
         cells = (str(point.group_size), gib(point.expected_bytes), gib(point.upper_bytes), share, time)
         rows.append((*cells, "<- this run" if number == chosen else ""))
@@ -179,52 +167,46 @@ def _frontier(plan: Plan, page: TextPage) -> Iterator[str]:
 
 
 def _time(plan: Plan, page: TextPage) -> Iterator[str]:
-    if plan.time is None:
-        yield from page.heading("Time", _why_no_time(plan))
+    if (time := plan.time) is None:
+        why = "for a card of unknown speed" if plan.target.card else "on a CPU"
+        yield from page.heading("Time", f"not predicted {why}")
         return
-    yield from page.heading("Time", f"{plan.time.grade}: data-sheet rates, half to all of the lengths allowed")
-    parts = sorted(plan.time.parts.items(), key=lambda part: -part[1].high)
+    yield from page.heading("Time", f"{time.grade}: data-sheet rates, half to all of the lengths allowed")
+    parts = sorted(time.parts.items(), key=lambda part: -part[1].high)
     rows = [
-        ("a step", span(plan.time.step), ", ".join(f"{name} {span(time)}" for name, time in parts)),
-        (f"{plan.config.grpo.steps} steps", span(plan.time.run), "evaluations included"),
+        ("a step", span(time.step), ", ".join(f"{name} {span(part)}" for name, part in parts)),
+        (f"{plan.config.grpo.steps} steps", span(time.run), "evaluations included"),
     ]
     yield from page.table(rows, "lrl")
 
 
-def _why_no_time(plan: Plan) -> str:
-    return "not predicted for a card of unknown speed" if plan.target.card else "not predicted on a CPU"
-
-
-def _otherwise(plan: Plan, page: TextPage) -> Iterator[str]:
-    """Yields the same run done otherwise, and what is needed beside the card."""
-    yield from page.heading("Done otherwise", "the same run, GiB")
+def _alternatives(plan: Plan, explained: Explanation, page: TextPage) -> Iterator[str]:
+    """Yields the same run with other methods, and what is needed in addition to the card."""
+    yield from page.heading("Alternatives", "the same run, GiB")
     this, needed, budget = "QLoRA" if plan.config.model.bits == 4 else "LoRA", plan.estimate, plan.target.budget_bytes
     head, rows = ("", "expected", "upper", "", "run" if plan.time else ""), []
-    for way in plan.alternatives:
-        fits = WORDS[verdict(way.expected_bytes, way.upper_bytes, budget)]
-        shown = f"{way.name} (this run)" if way.name == this else way.name
-        rows.append((shown, gib(way.expected_bytes), gib(way.upper_bytes), fits, span(way.run) if way.run else ""))
-    chosen = next(number for number, row in enumerate(rows) if row[0].endswith("(this run)"))
+    for way in explained.alternatives:
+        fits = verdict(way.expected_bytes, way.upper_bytes, budget).replace("-", " ")
+        name = f"{way.name} (this run)" if way.name == this else way.name
+        rows.append((name, gib(way.expected_bytes), gib(way.upper_bytes), fits, span(way.run) if way.run else ""))
+    chosen = [way.name for way in explained.alternatives].index(this)
     yield from page.table(rows, "lrrll", head, bold=chosen)
     host = f"{amount(needed.host_bytes)} of host memory, " if plan.target.card else ""
-    yield from page.fold(f"Beside that: {host}{amount(needed.disk_bytes)} of disk.")
+    yield from page.fold(f"In addition: {host}{amount(needed.disk_bytes)} of disk.")
 
 
-def _advice(plan: Plan, page: TextPage) -> Iterator[str]:
-    if not plan.advice:
+def _advice(explained: Explanation, page: TextPage) -> Iterator[str]:
+    if not explained.advice:
         return
     yield from page.heading("Advice", "the best first; the group is never cut")
-    for number, item in enumerate(plan.advice, start=1):
+    for number, item in enumerate(explained.advice, start=1):
         # A line must not end between --set and its setting.
         change = f"{number}. --set {item.change}".replace("--set ", "--set\N{NO-BREAK SPACE}")
-        hang = "" if page.columns < BARS_BESIDE else "   "
+        hang = "" if page.columns < WIDE else "   "
         yield from (line.replace("\N{NO-BREAK SPACE}", " ") for line in page.fold(change, "  ", hang, BOLD))
-        yield from page.fold(_price(item, plan), "     ")
-
-
-def _price(item: Advice, plan: Plan) -> str:
-    saves = f"saves {gib(item.saves_bytes)} GiB: " if item.saves_bytes > 0 else ""
-    return f"{saves}{item.costs}" + ("; then it fits" if item in plan.remedies else "")
+        saves = f"saves {gib(item.saves_bytes)} GiB: " if item.saves_bytes > 0 else ""
+        fits = "; then it fits" if item in explained.remedies else ""
+        yield from page.fold(f"{saves}{item.costs}{fits}", "     ")
 
 
 def _upper(needed: MemoryEstimate, phase: str) -> int:
@@ -236,7 +218,7 @@ def gib(num_bytes: int) -> str:
 
 
 def gib2(num_bytes: int) -> str:
-    """Returns GiB with two digits; what is there but smaller is said to be."""
+    """Returns GiB with two digits; what is smaller but not nothing is shown as such."""
     return "<0.01" if 0 < num_bytes < GIB / 200 else f"{num_bytes / GIB:.2f}"
 
 

@@ -319,5 +319,5 @@ Value = TypeVar("Value")
 
 def _chosen(key: str, value: Value | Auto) -> Value:
     if value == "auto":
-        raise ValueError(f"{key} is still 'auto': planning's resolve_auto chooses it")
+        raise ValueError(f"{key} is still 'auto': planning.search.resolve_auto chooses it")
     return value

@@ -15,15 +15,17 @@ from lowmem_rl.engine.adapter import load_adapter
 from lowmem_rl.engine.device import device_on
 from lowmem_rl.engine.policy import Policy, load_policy, prepare_process
 from lowmem_rl.engine.sampler import Sampler
-from lowmem_rl.entrypoints.preflight import check_weights, plan_here
+from lowmem_rl.entrypoints.preflight import check_weights
 from lowmem_rl.errors import Interrupted, RewardError, RunDirError
 from lowmem_rl.evaluation.eval_result import EvalResult
 from lowmem_rl.evaluation.eval_set import EvalSet, held_out
 from lowmem_rl.evaluation.eval_target import EvalTarget
 from lowmem_rl.evaluation.evaluate import EvalFiles, evaluate
 from lowmem_rl.evaluation.prompt_limit import eval_set_with_room
+from lowmem_rl.memory.calibration import calibration_for
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.models.lookup import check_length, load_shape
+from lowmem_rl.planning.search import resolve_auto
 from lowmem_rl.storage.lock import exclusive, locked
 from lowmem_rl.storage.run_dir import Row, RunDir, default_path, read_json, write_json
 from lowmem_rl.storage.run_reader import RunReader
@@ -54,13 +56,14 @@ def run_eval(
     Ctrl-C: the answers so far are saved, and the same call continues after them.
     """
     machine = this_machine()
-    config = plan_here(target.config, machine).config
+    shape = load_shape(target.config.model.name, target.config.model.revision)
+    known = calibration_for(machine.card, "unsloth")
+    config = resolve_auto(target.config, shape, machine.usable_bytes, machine.card, known)
     names = list(dict.fromkeys(tasks or target.task_origins))
     check_allowed({name: "--task" if tasks else target.task_origins[name] for name in names}, allow_code=allow_code)
     eval_sets = [held_out(config, target.asked(name)) for name in names]
     if not target.run_dir:
         eval_sets = [replace(eval_set, in_domain=None) for eval_set in eval_sets]
-    shape = load_shape(config.model.name, config.model.revision)
     check_length(shape, config.grpo.max_prompt_tokens, config.grpo.max_completion_tokens)
     check_weights(config)
     run_dir = _output_dir(target, config, out)

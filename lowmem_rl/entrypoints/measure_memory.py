@@ -22,6 +22,7 @@ from lowmem_rl.entrypoints.preflight import PreparedRun, prepare
 from lowmem_rl.errors import DoesNotFit
 from lowmem_rl.grpo.train_dataset import check_enough, prompts_needed, within_prompt_limit
 from lowmem_rl.memory.calibration import CPU, Calibration, CalibrationRow, calibration_for, store
+from lowmem_rl.planning.explain import advice_of
 from lowmem_rl.planning.overrides import with_overrides
 from lowmem_rl.planning.plan import Plan
 from lowmem_rl.telemetry.events import Listener, Note, PhaseStarted
@@ -98,7 +99,7 @@ def out_of_memory(profiler: MemoryProfiler, plan: Plan) -> DoesNotFit:
     """Returns the error to raise after a real OOM in the first phase that is not measured."""
     phase = next((name for name in plan.estimate.phases if name not in profiler.phases), "save")
     predicted = plan.estimate.phase_bytes(phase) / GIB
-    cheapest = next((item.change for item in plan.advice if item.saves_bytes > 0), "a smaller model")
+    cheapest = next((item.change for item in advice_of(plan) if item.saves_bytes > 0), "a smaller model")
     return DoesNotFit(
         f"Memory ran out in the phase {phase}, for which {predicted:.1f} GiB were predicted.",
         hint=f"Cheapest change: {cheapest}. Other processes on the card count too.",

@@ -8,14 +8,16 @@ from lowmem_rl.engine.device import device_on
 from lowmem_rl.engine.policy import load_policy, prepare_process
 from lowmem_rl.engine.row_length import asking
 from lowmem_rl.engine.sampler import Sampler
-from lowmem_rl.entrypoints.preflight import check_card, check_settings, check_weights, plan_here
+from lowmem_rl.entrypoints.preflight import check_card, check_settings, check_weights
 from lowmem_rl.evaluation.grader import grader_of
 from lowmem_rl.evaluation.pass_rate_probe import PassRateProbe, probe
 from lowmem_rl.evaluation.prompt_limit import examples_with_room
+from lowmem_rl.memory.calibration import calibration_for
 from lowmem_rl.models.hardware import this_machine
-from lowmem_rl.planning.frontier import signal_of
+from lowmem_rl.models.lookup import load_shape
+from lowmem_rl.planning.search import resolve_auto
 from lowmem_rl.signal.pass_rate import measured
-from lowmem_rl.signal.signal_report import SignalReport
+from lowmem_rl.signal.signal_report import SignalReport, signal_of
 from lowmem_rl.storage.run_dir import write_json
 from lowmem_rl.tasks.select import draw_examples
 from lowmem_rl.tasks.task import Selection
@@ -44,7 +46,9 @@ def run_probe(
     _, task = check_settings(composed.config)
     grader = grader_of(task)
     check_card(composed, machine)
-    config = plan_here(composed.config, machine).config
+    shape = load_shape(composed.config.model.name, composed.config.model.revision)
+    known = calibration_for(machine.card, "unsloth")
+    config = resolve_auto(composed.config, shape, machine.usable_bytes, machine.card, known)
     check_weights(config)
     examples = draw_examples(task, Selection("train", num_examples, config.task.levels, config.seed), num_examples)
     listen(PhaseStarted(f"loading {config.model.name}"))

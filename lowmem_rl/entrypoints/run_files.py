@@ -16,6 +16,7 @@ from lowmem_rl.config.compose import ResolvedConfig
 from lowmem_rl.entrypoints.preflight import PreparedRun
 from lowmem_rl.errors import DoesNotFit, RunDirError
 from lowmem_rl.models.hardware import this_machine
+from lowmem_rl.planning.explain import advice_of
 from lowmem_rl.planning.overrides import planner_origins
 from lowmem_rl.storage.run_dir import RunDir, write_json
 from lowmem_rl.telemetry.environment import environment_record
@@ -29,7 +30,7 @@ def write_run_files(run_dir: RunDir, composed: ResolvedConfig, prepared: Prepare
     known = {"preset": composed.preset, "card": composed.card, "config": resolved, "origins": origins}
     try:
         write_json(run_dir.machine, environment_record(this_machine(), prepared.device))
-        write_json(run_dir.estimate, prepared.plan.to_json() | {"forced": forced})
+        write_json(run_dir.estimate, prepared.plan.to_json(advice_of(prepared.plan)) | {"forced": forced})
         write_json(run_dir.config, known)  # the last one: a run that has it can be resumed
     except OSError as error:
         run_dir.undo()

@@ -51,6 +51,11 @@ class Machine:
     def has_gpu(self) -> bool:
         return self.num_gpus > 0
 
+    @property
+    def usable_bytes(self) -> int:
+        """What a run may use: the card's free memory, or the host's."""
+        return self.free_bytes if self.has_gpu else self.ram_bytes
+
 
 def _row(key: str, name: str, gib: float, capability: tuple[int, int], source: str) -> Card:
     return Card(key, name, int(gib * GIB), capability, source)

@@ -1,18 +1,17 @@
-"""What to change: settings that save memory with what each costs, cures for weak groups with their price.
+"""What to change: settings that save memory, and fixes for weak groups, each with its cost.
 
 The group is never lowered: memory is saved where it costs time, and only then where it costs learning.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from lowmem_rl.config.run_config import RunConfig
-from lowmem_rl.planning.frontier import keeping_batch_shape, signal_of, with_group
+from lowmem_rl.planning.frontier import keeping_batch_shape, with_group
 from lowmem_rl.planning.overrides import (
     Settings,
     as_text,
-    differences,
     divisors,
     not_already_set,
     planned,
@@ -22,7 +21,7 @@ from lowmem_rl.planning.overrides import (
 from lowmem_rl.planning.search import PlanTarget, choose
 from lowmem_rl.signal.groups import MAX_GROUP_SIZE, MEANINGFUL_SHARE
 from lowmem_rl.signal.pass_rate import PassRate
-from lowmem_rl.signal.signal_report import SignalReport
+from lowmem_rl.signal.signal_report import SignalReport, signal_of
 from lowmem_rl.units import GIB
 
 SMALL_SAVING = GIB // 20
@@ -37,43 +36,52 @@ WORTH_A_DOUBLING = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """A change, the bytes it saves (below 0: takes), and what it costs besides."""
+    """A change, the bytes it saves (below 0: takes), and what it costs."""
 
     settings: Settings
     saves_bytes: int
     costs: str
     costs_learning: bool = False
-    besides: str = ""
-    """What of the costs is not the time of a step."""
+    other_costs: str = ""
+    """The costs without the time of a step."""
 
     @property
     def change(self) -> str:
-        """The settings as they stand behind `--set`: "a.b=1", or "a.b=1 --set a.c=2"."""
+        """The settings as they are written after `--set`: "a.b=1", or "a.b=1 --set a.c=2"."""
         return as_text(self.settings)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns plain JSON data."""
         return {"change": self.change, "saves_bytes": self.saves_bytes, "costs": self.costs}
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryOption:
-    """A setting that may need less memory, and what it costs besides the time of a step."""
+    """A setting that may need less memory, and what it costs in addition to the time of a step."""
 
     settings: Settings
     costs: str = ""
     costs_learning: bool = False
 
 
-def advice(written: RunConfig, config: RunConfig, target: PlanTarget, pass_rate: PassRate) -> tuple[Advice, ...]:
+def advise(written: RunConfig, config: RunConfig, target: PlanTarget, pass_rate: PassRate) -> tuple[Advice, ...]:
     """Returns what to change in a run as it was written, the best first; `config` is the same run resolved."""
-    return tuple(_as_written(item, written, config, target) for item in _advice(config, target, pass_rate))
+    saving = memory_savings(config, target)
+    fixes = tuple(signal_fixes(config, target, pass_rate))
+    replanned = _replanned(config, target)
+    found = (*fixes, *replanned, *saving) if target.fits(config) else (*replanned, *saving, *fixes)
+    return tuple(_as_written(item, written, config, target) for item in found)
+
+
+def remedies(advice: Iterable[Advice], spare_bytes: int) -> tuple[Advice, ...]:
+    """Returns the advice with which a run fits that lacks memory: what costs no learning, then the fewest settings."""
+    enough = [item for item in advice if spare_bytes < 0 <= spare_bytes + item.saves_bytes]
+    return tuple(sorted(enough, key=lambda item: (item.costs_learning, len(item.settings))))
 
 
 def _as_written(item: Advice, written: RunConfig, config: RunConfig, target: PlanTarget) -> Advice:
-    """Returns the advice for the run as its user wrote it, where a change lets what is "auto" be chosen anew.
+    """Returns the advice for the run as its user wrote it: a change lets "auto" choose again.
 
-    Where the run then fits at last, that is what it brings; elsewhere what would be chosen otherwise is pinned.
+    If the run fits only then, that is what the change brings; else what would be chosen differently is pinned.
     """
     alone = not_already_set(written, item.settings)
     again = choose(with_overrides(written, alone), target)
@@ -82,62 +90,57 @@ def _as_written(item: Advice, written: RunConfig, config: RunConfig, target: Pla
     if not target.fits(again) or target.fits(config):
         return replace(item, settings=not_already_set(written, with_planned_values(item.settings, config)))
     saved = target.upper_bytes(config) - target.upper_bytes(again)
-    costs = _costs(_ratio(again, config, target), item.besides)
+    costs = _costs(_time_ratio(again, config, target), item.other_costs)
     return replace(item, settings=alone, saves_bytes=saved, costs=costs)
 
 
-def _advice(config: RunConfig, target: PlanTarget, pass_rate: PassRate) -> tuple[Advice, ...]:
-    """Returns what to change in a resolved run: what it lacks, then the rest."""
-    saving, learning = tuple(savings(config, target)), tuple(cures(config, target, pass_rate))
-    if not target.fits(config):
-        return (*_replanned(config, target), *saving, *learning)
-    return (*learning, *_replanned(config, target), *saving)
+def memory_savings(config: RunConfig, target: PlanTarget) -> list[Advice]:
+    """Returns what saves memory, each key once, by saving per cost.
 
-
-def savings(config: RunConfig, target: PlanTarget) -> Iterator[Advice]:
-    """Yields what saves memory, each key once, by saving per cost.
-
-    What costs learning comes last, and is not offered where the run fits. Where it does not, the cheapest change
-    that makes it fit comes first: bytes beyond that are worth nothing.
+    What costs learning comes last, and is not offered if the run fits. If it does not fit, the cheapest change that
+    makes it fit comes first: bytes beyond that are worth nothing.
     """
     upper, step, fits = target.upper_bytes(config), target.relative_step_time(config), target.fits(config)
     priced = []
-    for lever in _levers(config, target):
-        run = with_overrides(config, lever.settings)
+    for option in _memory_options(config, target):
+        run = with_overrides(config, option.settings)
         needed, ratio = target.upper_bytes(run), target.relative_step_time(run) / step
-        if upper - needed >= SMALL_SAVING and not (fits and lever.costs_learning):
-            cost, is_enough = max(ratio - 1, LEAST_COST), not fits and needed <= target.budget_bytes
-            order = (cost, -needed) if is_enough else (-(upper - needed) / cost, needed)
-            rank = (lever.costs_learning, not is_enough, *order)
-            costs = _costs(ratio, lever.costs)
-            priced.append((rank, Advice(lever.settings, upper - needed, costs, lever.costs_learning, lever.costs)))
-    ranked = [item for _, item in sorted(priced, key=lambda pair: pair[0])]
-    best = {tuple(item.settings): item for item in reversed(ranked)}
-    yield from (item for item in ranked if best[tuple(item.settings)] is item)
+        saved = upper - needed
+        if saved < SMALL_SAVING or (fits and option.costs_learning):
+            continue
+        cost, is_enough = max(ratio - 1, LEAST_COST), not fits and needed <= target.budget_bytes
+        order = (cost, -needed) if is_enough else (-saved / cost, needed)
+        costs = _costs(ratio, option.costs)
+        item = Advice(option.settings, saved, costs, option.costs_learning, option.costs)
+        priced.append(((option.costs_learning, not is_enough, *order), item))
+    best: dict[tuple[str, ...], Advice] = {}
+    for _, item in sorted(priced, key=lambda pair: pair[0]):
+        best.setdefault(tuple(item.settings), item)
+    return list(best.values())
 
 
-def cures(config: RunConfig, target: PlanTarget, pass_rate: PassRate) -> Iterator[Advice]:
-    """Yields what makes groups teach more: the findings' cures, and a group twice as large where it pays."""
+def signal_fixes(config: RunConfig, target: PlanTarget, pass_rate: PassRate) -> Iterator[Advice]:
+    """Yields what makes groups teach more: the findings' fixes, and a group twice as large if it pays."""
     report, wanted = signal_of(config, pass_rate), dict[str, int]()
     for finding in report.findings:
         wanted |= {key: max(value, wanted.get(key, 0)) for key, value in finding.settings.items()}
     double = 2 * config.grpo.group_size
-    if double <= MAX_GROUP_SIZE and _pays(report, signal_of(with_group(config, double), pass_rate)):
-        wanted.setdefault("grpo.group_size", double)
+    if double <= MAX_GROUP_SIZE and report.informative_share < MEANINGFUL_SHARE:
+        larger = signal_of(with_group(config, double), pass_rate)
+        if larger.informative_share - report.informative_share >= WORTH_A_DOUBLING:
+            wanted.setdefault("grpo.group_size", double)
     for key in sorted(wanted, reverse=True):  # prompts first: they cost no memory
-        yield _price({key: wanted[key]}, config, target, pass_rate)
+        yield _priced_fix({key: wanted[key]}, config, target, pass_rate)
 
 
-def _price(settings: Settings, config: RunConfig, target: PlanTarget, pass_rate: PassRate) -> Advice:
-    """Returns a cure with its price while micro-batch and wave stay."""
+def _priced_fix(settings: Settings, config: RunConfig, target: PlanTarget, pass_rate: PassRate) -> Advice:
+    """Returns a fix with its cost while micro-batch and wave stay."""
     grpo = with_overrides(config, settings).grpo
-    kept = keeping_batch_shape(config, grpo.group_size, grpo.prompts_per_step)
-    run = with_overrides(config, {**settings, **kept})
+    settings = {**settings, **keeping_batch_shape(config, grpo.group_size, grpo.prompts_per_step)}
+    run = with_overrides(config, settings)
     saved = target.upper_bytes(config) - target.upper_bytes(run)
-    ratio = _ratio(run, config, target)
-    gain = _gain(signal_of(config, pass_rate), signal_of(run, pass_rate))
-    costs = f"{_more(saved)} while micro-batch and wave stay: {_time(ratio)}, {gain}"
-    return Advice({**settings, **kept}, saved, costs)
+    time, gain = _time(_time_ratio(run, config, target)), _gain(signal_of(config, pass_rate), signal_of(run, pass_rate))
+    return Advice(settings, saved, f"{_more(saved)} while micro-batch and wave stay: {time}, {gain}")
 
 
 def _gain(before: SignalReport, after: SignalReport) -> str:
@@ -148,26 +151,22 @@ def _gain(before: SignalReport, after: SignalReport) -> str:
     return f"informative groups a step {groups}, dead steps {dead}"
 
 
-def _pays(report: SignalReport, larger: SignalReport) -> bool:
-    gain = larger.informative_share - report.informative_share
-    return report.informative_share < MEANINGFUL_SHARE and gain >= WORTH_A_DOUBLING
-
-
-def _replanned(config: RunConfig, target: PlanTarget) -> Iterator[Advice]:
-    """Yields the settings of the fastest plan, where the run as it stands does not fit or is slower."""
+def _replanned(config: RunConfig, target: PlanTarget) -> list[Advice]:
+    """Returns the settings of the fastest plan, if the run does not fit or is slower."""
     free = {"memory.rollout_rows": "auto", "memory.checkpointing": "auto", "rollout.weights": "auto"}
-    if _is_free(config):
+    if _micro_batch_is_free(config):
         free["memory.micro_batch"] = "auto"
     run = choose(with_overrides(config, free), target)
-    ratio = _ratio(run, config, target)
-    settings = differences(config, run)
-    if settings and (ratio < WORTH_A_CHANGE or not target.fits(config)):
-        saved = target.upper_bytes(config) - target.upper_bytes(run)
-        yield Advice(settings, saved, _time(ratio) if saved > 0 else f"{_more(saved)}: {_time(ratio)}")
+    ratio, before = _time_ratio(run, config, target), planned(config)
+    settings = {key: value for key, value in planned(run).items() if value != before[key]}
+    if not settings or (ratio >= WORTH_A_CHANGE and target.fits(config)):
+        return []
+    saved = target.upper_bytes(config) - target.upper_bytes(run)
+    return [Advice(settings, saved, _time(ratio) if saved > 0 else f"{_more(saved)}: {_time(ratio)}")]
 
 
-def _levers(config: RunConfig, target: PlanTarget) -> Iterator[MemoryOption]:
-    if _is_free(config):
+def _memory_options(config: RunConfig, target: PlanTarget) -> Iterator[MemoryOption]:
+    if _micro_batch_is_free(config):
         yield from _halved("memory.micro_batch", config.micro_batch, config.rows_per_step)
     yield from _halved("memory.rollout_rows", config.rollout_rows, config.rows_per_rollout)
     if config.rollout_weights == "merged":
@@ -178,11 +177,10 @@ def _levers(config: RunConfig, target: PlanTarget) -> Iterator[MemoryOption]:
         yield MemoryOption({"memory.checkpointing": modes[modes.index(mode) + 1]})
     if config.optimizer.name.startswith("adamw_torch") and target.card:
         yield MemoryOption({"optimizer.name": "adamw_8bit"})
-    yield from _learning_levers(config)
+    yield from _options_that_cost_learning(config)
 
 
-def _learning_levers(config: RunConfig) -> Iterator[MemoryOption]:
-    """Yields what saves memory at the cost of what is learnt, or how well."""
+def _options_that_cost_learning(config: RunConfig) -> Iterator[MemoryOption]:
     if config.model.bits == 16:
         yield MemoryOption({"model.bits": 4}, "QLoRA instead of LoRA: frozen weights in 4 bit", costs_learning=True)
     elif config.model.checkpoint == "dynamic":
@@ -195,7 +193,7 @@ def _learning_levers(config: RunConfig) -> Iterator[MemoryOption]:
         yield MemoryOption({"adapter.rank": rank}, "half as many weights learn", costs_learning=True)
 
 
-def _is_free(config: RunConfig) -> bool:
+def _micro_batch_is_free(config: RunConfig) -> bool:
     """True if the micro-batch changes no gradient; bnpo averages over each."""
     return config.grpo.loss != "bnpo"
 
@@ -208,16 +206,15 @@ def _halved(key: str, value: int, rows: int, costs: str = "") -> Iterator[Memory
 
 
 def _more(saved: int) -> str:
-    """Returns what a change takes, as text."""
     return f"{max(-saved, 0) / GIB:.1f}".removesuffix(".0") + " GiB more"
 
 
-def _ratio(run: RunConfig, config: RunConfig, target: PlanTarget) -> float:
+def _time_ratio(run: RunConfig, config: RunConfig, target: PlanTarget) -> float:
     return target.relative_step_time(run) / target.relative_step_time(config)
 
 
-def _costs(ratio: float, besides: str) -> str:
-    return "; ".join(filter(None, [_time(ratio), besides]))
+def _costs(ratio: float, others: str) -> str:
+    return "; ".join(filter(None, [_time(ratio), others]))
 
 
 def _time(ratio: float) -> str:

@@ -1,11 +1,10 @@
-"""What to set after memory ran out although the plan said that it would do: the plan again, for what was there."""
+"""What to set after memory ran out although the plan fitted: the plan again, for the memory that was there."""
 
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from lowmem_rl.config.run_config import RunConfig
-from lowmem_rl.memory.estimate import MemoryEstimate
 from lowmem_rl.planning.overrides import (
     PLANNED,
     Settings,
@@ -16,32 +15,27 @@ from lowmem_rl.planning.overrides import (
 )
 from lowmem_rl.planning.search import PlanTarget, choose
 
-HOLD_LITTLE = frozenset({"advantages", "optimizer", "between"})
+SMALL_PHASES = frozenset({"advantages", "optimizer", "between"})
 """Parts of a run that need less memory than the rollout or the update: no setting that is searched makes it less."""
+STEP_PHASES = ("rollout", "logprobs", "backward")
 
 
 def suggest_fix(config: RunConfig, target: PlanTarget, phase: str, settings: Settings) -> str:
     """Returns a hint for a resolved run that did not get through a phase even with `settings`."""
     failed = with_overrides(config, settings)
-    found = fitting(failed, lacking(failed, target, phase))
-    if found is not None:
-        return f"This fits what was there: --set {as_text(not_already_set(config, found))}"
-    if phase in HOLD_LITTLE or _has_fitted(target.estimate(failed), phase):
-        return "Free what other processes hold, then go on with --resume: other phases need more than this one."
+    if (found := fitting(failed, lacking(failed, target, phase))) is not None:
+        return f"This fits in what was there: --set {as_text(not_already_set(config, found))}"
+    # The evaluation comes before the first step: a phase that needs less has fitted before.
+    bytes_of = target.estimate(failed).phase_bytes
+    if phase in SMALL_PHASES or (phase in STEP_PHASES and bytes_of(phase) < bytes_of("evaluation")):
+        return "Free what other processes hold, then continue with --resume: other phases need more than this one."
     return "Nothing smaller is known to fit: free what other processes hold, or take a smaller model."
-
-
-def _has_fitted(estimate: MemoryEstimate, phase: str) -> bool:
-    """Says whether a phase of a step needs less than the evaluation did, which comes before the first step."""
-    return phase in ("rollout", "logprobs", "backward") and estimate.phase_bytes(phase) < estimate.phase_bytes(
-        "evaluation"
-    )
 
 
 def lacking(failed: RunConfig, target: PlanTarget, phase: str) -> PlanTarget:
     """Returns the target with less memory than `failed` is expected to need in the phase: there was no more.
 
-    What is no phase of the estimate holds no more than what is there between two steps.
+    A phase that the estimate does not have needs no more than what is there between two steps.
     """
     found = target.estimate(failed)
     needed = found.phase_bytes(phase if phase in found.phases else "save")
@@ -49,7 +43,7 @@ def lacking(failed: RunConfig, target: PlanTarget, phase: str) -> PlanTarget:
 
 
 def fitting(failed: RunConfig, target: PlanTarget) -> dict[str, Any] | None:
-    """Returns settings with which the run fits, those first that cost no learning; None where none are known."""
+    """Returns settings with which the run fits, those first that cost no learning; None if none are known."""
     for settings in _ever_smaller(failed):
         run = choose(with_overrides(failed, settings), target)
         if target.fits(run):

@@ -1,9 +1,9 @@
-"""What "auto" stands for: micro-batch, checkpointing, rollout wave and rollout weights that make a run fastest.
+"""The values that "auto" takes: micro-batch, checkpointing, rollout wave and rollout weights that make a run fastest.
 
-A choice fits when its upper estimate does. Time and memory split in two: the wave and the weights it is sampled with
-decide the rollout, micro-batch and checkpointing decide the update, and the peak is the worse of both. So each half is
-searched with the other at its most frugal, and the two winners are put together. An expanded copy of the weights is
-one choice among others: it competes with a larger wave by the time of a step, and never takes what a run needs to fit.
+A choice fits if its upper estimate does. Wave and weights decide the rollout, micro-batch and checkpointing the update,
+and the peak is the worse of both: each half is searched with the other at its most frugal, then both winners are put
+together. An expanded copy of the weights competes with a larger wave by the time of a step; it never takes what a run
+needs to fit.
 """
 
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from typing import Any
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.memory.calibration import Calibration
 from lowmem_rl.memory.estimate import MemoryEstimate, estimate
-from lowmem_rl.memory.workload import Workload, engine_of, workload_of
+from lowmem_rl.memory.workload import engine_of, workload_of
 from lowmem_rl.models.hardware import Card
-from lowmem_rl.models.lookup import ModelShape
-from lowmem_rl.planning.overrides import divisors, with_overrides
+from lowmem_rl.models.shape import ModelShape
+from lowmem_rl.planning.overrides import divisors, planner_origins, with_overrides
 from lowmem_rl.planning.step_time import relative_step_time
 
 AS_FAST = 1.02
@@ -28,6 +28,9 @@ MOST_ROWS = 1024
 
 Choice = dict[str, Any]
 """Values by dotted key."""
+
+# Pure, and half of what advice asks for has been asked before.
+_cached_estimate = lru_cache(maxsize=1024)(estimate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +45,8 @@ class PlanTarget:
 
     def estimate(self, config: RunConfig) -> MemoryEstimate:
         """Returns what a resolved run needs here, corrected by what was measured here."""
-        found = self._estimate(config)
+        found = _cached_estimate(workload_of(config, self.shape), self.shape, self.card)
         return self.calibration.apply(found, self.card) if self.calibration else found
-
-    def _estimate(self, config: RunConfig) -> MemoryEstimate:
-        return _estimate_of(workload_of(config, self.shape), self.shape, self.card)
 
     def upper_bytes(self, config: RunConfig) -> int:
         return self.estimate(config).upper_bytes
@@ -59,20 +59,16 @@ class PlanTarget:
         return relative_step_time(config, self.shape, self.card)
 
 
-@lru_cache(maxsize=1024)
-def _estimate_of(workload: Workload, shape: ModelShape, card: Card | None) -> MemoryEstimate:
-    """Returns the estimate, which is pure: half of what advice asks for has been asked before."""
-    return estimate(workload, shape, card)
-
-
-def resolve_auto(config: RunConfig, shape: ModelShape, budget_bytes: int, card: Card | None) -> RunConfig:
+def resolve_auto(
+    config: RunConfig, shape: ModelShape, budget_bytes: int, card: Card | None, calibration: Calibration | None = None
+) -> RunConfig:
     """Returns the run with every "auto" chosen: the fastest that fits, else the one that needs least."""
-    return choose(config, PlanTarget(shape, card, budget_bytes))
+    return choose(config, PlanTarget(shape, card, budget_bytes, calibration))
 
 
 def choose(config: RunConfig, target: PlanTarget) -> RunConfig:
     """Returns the run with every "auto" chosen for the target; the same input gives the same choice."""
-    halves = (_choices(_rollouts(config, target)), _choices(_updates(config, target)))
+    halves = _rollout_and_update(config, target)
     frugal, fast = (with_overrides(config, halves[0][end] | halves[1][end]) for end in (0, -1))
     if frugal == fast or not target.fits(frugal):
         return frugal
@@ -84,6 +80,24 @@ def choose(config: RunConfig, target: PlanTarget) -> RunConfig:
     return next(run for run in sorted(runs, key=target.relative_step_time) if target.fits(run))
 
 
+def _rollout_and_update(config: RunConfig, target: PlanTarget) -> list[list[Choice]]:
+    """Returns the choices for what is "auto" in the rollout and in the update, the most frugal first."""
+    # In 16 bit nothing has to be expanded; other engines use the weights as they are.
+    can_merge = config.model.bits == 4 and engine_of(config, target.shape) == "lowmem"
+    rollout: dict[str, Sequence[Any]] = {
+        "rollout.weights": ("quantized", "merged") if can_merge else ("quantized",),
+        "memory.rollout_rows": divisors(config.rows_per_rollout, MOST_ROWS),
+    }
+    update: dict[str, Sequence[Any]] = {
+        "memory.micro_batch": divisors(config.rows_per_step, MOST_ROWS),
+        # On a CPU activations are in host RAM already.
+        "memory.checkpointing": ("unsloth", "plain", "none") if target.card else ("plain", "none"),
+    }
+    auto = planner_origins(config)
+    halves = [{key: values for key, values in half.items() if key in auto} for half in (rollout, update)]
+    return [[dict(zip(half, values, strict=True)) for values in product(*half.values())] for half in halves]
+
+
 def _best(half: Sequence[Choice], frugal: RunConfig, fast: RunConfig, target: PlanTarget) -> Choice:
     """Returns the choice for one half; the other half is frugal in memory and fast in time."""
     uppers = [target.upper_bytes(with_overrides(frugal, choice)) for choice in half]
@@ -91,34 +105,3 @@ def _best(half: Sequence[Choice], frugal: RunConfig, fast: RunConfig, target: Pl
     fitting = [i for i, upper in enumerate(uppers) if upper <= target.budget_bytes]
     limit = AS_FAST * min(times[i] for i in fitting)
     return half[min((i for i in fitting if times[i] <= limit), key=lambda i: (uppers[i], times[i]))]
-
-
-def _choices(options: dict[str, Sequence[Any]]) -> list[Choice]:
-    return [dict(zip(options, values, strict=True)) for values in product(*options.values())]
-
-
-def _rollouts(config: RunConfig, target: PlanTarget) -> dict[str, Sequence[Any]]:
-    """Values for wave and weights where they are "auto", the most frugal first."""
-    options: dict[str, Sequence[Any]] = {}
-    if config.rollout.weights == "auto":
-        options["rollout.weights"] = _weights(config, target)
-    if config.memory.rollout_rows == "auto":
-        options["memory.rollout_rows"] = divisors(config.rows_per_rollout, MOST_ROWS)
-    return options
-
-
-def _weights(config: RunConfig, target: PlanTarget) -> Sequence[str]:
-    """In 16 bit nothing has to be expanded; other engines use the weights as they are."""
-    can_merge = config.model.bits == 4 and engine_of(config, target.shape) == "lowmem"
-    return ("quantized", "merged") if can_merge else ("quantized",)
-
-
-def _updates(config: RunConfig, target: PlanTarget) -> dict[str, Sequence[Any]]:
-    """Values for micro-batch and checkpointing where they are "auto", the most frugal first."""
-    options: dict[str, Sequence[Any]] = {}
-    if config.memory.micro_batch == "auto":
-        options["memory.micro_batch"] = divisors(config.rows_per_step, MOST_ROWS)
-    if config.memory.checkpointing == "auto":
-        # On a CPU activations are in host RAM already.
-        options["memory.checkpointing"] = ("unsloth", "plain", "none") if target.card else ("plain", "none")
-    return options

@@ -1,15 +1,14 @@
 """Groups of rewards: a group is informative if its rewards differ, else dead (its advantages are all zero).
 
-What is counted on rewards stands beside what is expected of them. The expectations hold for completions
-that are independent given the prompt; temperature 0 or equal seeds break that.
+The expectations hold for completions that are independent given the prompt; temperature 0 or equal seeds break that.
 """
 
 from collections.abc import Callable, Sequence
 
 MIN_GROUP_SIZE = 2
-"""Of one completion the advantage is zero whatever its reward."""
+"""The advantage of a single completion is always zero."""
 MAX_GROUP_SIZE = 256
-"""Where the search for a group ends: a data set that needs more is better filtered."""
+"""Largest group that is searched: a data set that needs more is better filtered."""
 MEANINGFUL_SHARE = 0.8
 """Informative share from which a group counts as meaningful."""
 ROUNDING = 1e-9
@@ -17,10 +16,10 @@ ROUNDING = 1e-9
 
 
 def informative_share(rewards: Sequence[float], group_size: int) -> float:
-    """Returns the share of informative groups among rewards that stand group by group.
+    """Returns the share of informative groups of rewards that are ordered by group.
 
-    Decided on the rewards themselves. TRL's `frac_reward_zero_std` asks whether the standard
-    deviation is below 1e-8, which float32 misses already for eight rewards of 1.2.
+    TRL's `frac_reward_zero_std` asks whether the standard deviation is below 1e-8, which float32 misses already for
+    eight rewards of 1.2.
     """
     groups = [rewards[i : i + group_size] for i in range(0, len(rewards), group_size)]
     return sum(max(group) > min(group) for group in groups) / len(groups)
@@ -32,7 +31,7 @@ def dead_step_probability(informative_share: float, prompts_per_step: int) -> fl
 
 
 def baseline_efficiency(group_size: int) -> float:
-    """Returns what a rollout is worth against the group's mean, relative to a perfect baseline: 1 - 1/G.
+    """Returns the sample efficiency of the group's mean against a perfect baseline: 1 - 1/G.
 
     Squared signal to noise at a fixed number of rollouts, advantages not scaled by the group's deviation.
     """

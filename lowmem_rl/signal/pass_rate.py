@@ -1,7 +1,7 @@
 """How likely a completion is right, prompt by prompt: unknown, given as a mean, or measured by a probe.
 
-All three are mixtures, and what a group can teach follows from one number of each part: the
-probability that n completions of a prompt all score the same.
+All three are mixtures. What a group can teach follows from one number of each part: the probability that n completions
+of a prompt all score the same.
 """
 
 from collections import Counter
@@ -70,7 +70,7 @@ class PassRate:
 
 
 def unknown() -> PassRate:
-    """Returns the pass rate of which nothing is known: every one between 0 and 1 is as likely."""
+    """Returns the prior of an unknown pass rate: uniform from 0 to 1."""
     return PassRate("unknown", ((1.0, Beta(1, 1)),))
 
 
@@ -89,20 +89,19 @@ def given(mean: float) -> PassRate:
 def outcomes(probabilities: Sequence[float]) -> PassRate:
     """Returns the pass rate of a reward with several values, the right answer's probability first.
 
-    Raises `ConfigError` unless the probabilities are such and sum to 1.
+    Raises `ConfigError` unless the probabilities are from 0 to 1 and sum to 1.
     """
-    # Said as what must hold: no comparison holds for a NaN.
+    # Written as what must hold: no comparison holds for a NaN.
     if not all(0 <= p <= 1 for p in probabilities) or not abs(fsum(probabilities) - 1) <= 1e-6:
         raise ConfigError(f"{list(probabilities)} are no probabilities.", hint="Each is at least 0, their sum 1.")
     return PassRate("given", ((1.0, Categorical(tuple(probabilities))),))
 
 
 def measured(counts: Iterable[tuple[int, int]]) -> PassRate:
-    """Returns the pass rate behind (right, sampled) counts, one pair a prompt.
+    """Returns the pass rate of (right, sampled) counts, one pair a prompt.
 
-    Each prompt keeps its uncertainty: its posterior Beta(a + k, b + n - k) under the spread Beta(a, b) that all
-    prompts together make likeliest, averaged exactly.
-    Raises `ConfigError` for counts that cannot be.
+    Each prompt keeps its uncertainty: the mixture holds its posterior Beta(a + k, b + n - k) under the prior Beta(a, b)
+    that makes all counts likeliest. Raises `ConfigError` for impossible counts.
     """
     tally = Counter(counts)
     if not tally or any(not 0 <= right <= sampled or sampled < 1 for right, sampled in tally):

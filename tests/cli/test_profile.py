@@ -167,7 +167,7 @@ def test_another_model_another_estimate(cli_here):
 def test_the_page_says_whose_pass_rate_it_is_and_which_group_is_recommended(cli_here):
     page = cli_here("profile", "--preset", "qwen7b-a6000", "--pass-rate", "0.05").stdout
     assert "given pass rate 0.05 of boxed_answer" in page
-    assert re.search(r"recommended group +16  16 where the pass rate is at most 0\.1 or at least 0\.9", page)
+    assert re.search(r"recommended group +16  16 if the pass rate is at most 0\.1 or at least 0\.9", page)
 
 
 def test_the_page_says_how_rows_are_sampled_together(cli_here):

@@ -19,7 +19,7 @@ def plan_of(preset: str) -> Plan:
 
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("preset", ["qwen7b-a6000", "qwen1.5b-24gb", "qwen7b-t4"])
-def test_what_is_offered_fits_where_the_phase_that_failed_does_not(preset: str, phase: str) -> None:
+def test_what_is_offered_fits_although_the_phase_that_failed_does_not(preset: str, phase: str) -> None:
     planned = plan_of(preset)
     target = lacking(planned.config, planned.target, phase)
     assert target.budget_bytes < planned.estimate.phase_bytes(phase)
@@ -31,7 +31,7 @@ def test_what_is_offered_fits_where_the_phase_that_failed_does_not(preset: str, 
     run = with_overrides(planned.config, settings)
     assert target.fits(run)
     assert run.grpo.group_size == planned.config.grpo.group_size
-    assert hint.startswith("This fits what was there: --set ")
+    assert hint.startswith("This fits in what was there: --set ")
 
 
 def test_what_costs_learning_is_offered_last() -> None:
@@ -44,7 +44,7 @@ def test_what_costs_learning_is_offered_last() -> None:
 def test_a_phase_that_needs_less_than_others_asks_for_the_memory_that_it_had(preset: str, phase: str) -> None:
     planned = plan_of(preset)
     hint = suggest_fix(planned.config, planned.target, phase, {})
-    assert hint.startswith("Free what other processes hold, then go on with --resume")
+    assert hint.startswith("Free what other processes hold, then continue with --resume")
 
 
 def test_an_update_that_needs_less_than_the_evaluation_did_asks_for_the_memory_that_it_had() -> None:
@@ -52,9 +52,9 @@ def test_an_update_that_needs_less_than_the_evaluation_did_asks_for_the_memory_t
     planned = plan(composed.config, load_shape(composed.config.model.name), CARDS["a6000"])
     assert planned.estimate.phase_bytes("backward") < planned.estimate.phase_bytes("evaluation")
     hint = suggest_fix(planned.config, planned.target, "backward", {"memory.micro_batch": 1})
-    assert hint.startswith("Free what other processes hold, then go on with --resume")
+    assert hint.startswith("Free what other processes hold, then continue with --resume")
 
 
-def test_where_nothing_is_known_to_fit_it_is_said() -> None:
+def test_if_nothing_is_known_to_fit_the_hint_says_so() -> None:
     planned = plan_of("qwen7b-t4")
     assert "Nothing smaller is known to fit" in suggest_fix(planned.config, planned.target, "load", {})

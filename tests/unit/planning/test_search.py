@@ -27,7 +27,7 @@ def test_without_auto_nothing_is_chosen():
     assert resolve_auto(config, QWEN_7B, GIB, find_card("t4")) == config
 
 
-def test_an_unsolved_setting_is_told_when_it_is_used():
+def test_an_auto_setting_raises_when_it_is_used():
     config = run_of(AUTO)
     assert list(broken_rules(config)) == []
     with pytest.raises(ValueError, match="memory.micro_batch is still 'auto'"):
@@ -52,7 +52,7 @@ def test_a_large_card_keeps_activations_and_samples_in_one_wave():
     assert (chosen.rollout_rows, chosen.checkpointing) == (64, "none")
 
 
-def test_where_nothing_fits_the_plan_needs_least():
+def test_if_nothing_fits_the_plan_needs_least():
     chosen = resolve_auto(run_of(AUTO), QWEN_7B, GIB, find_card("t4"))
     assert settings_of(chosen) == (1, 1, "unsloth", "quantized")
 
@@ -68,7 +68,7 @@ def test_where_nothing_fits_the_plan_needs_least():
         ("Qwen/Qwen2.5-7B-Instruct", "a6000", "merged"),
     ],
 )
-def test_weights_are_expanded_where_the_plan_has_room(model, card, weights):
+def test_weights_are_expanded_if_the_plan_has_room(model, card, weights):
     where = CARDS.get(card)
     chosen = resolve_auto(run_of(AUTO), load_shape(model), where.offered_bytes if where else 8 * GIB, where)
     assert chosen.rollout_weights == weights
@@ -88,7 +88,7 @@ def test_what_expands_nothing_gets_no_copy(settings, model):
     assert chosen.rollout_weights == "quantized"
 
 
-def test_a_copy_may_cost_rows_of_the_wave_where_that_is_faster():
+def test_a_copy_may_cost_rows_of_the_wave_if_that_is_faster():
     run, card = run_of(AUTO, group_size=32, max_prompt_tokens=384, max_completion_tokens=1536), find_card("a6000")
     target = PlanTarget(QWEN_7B, card, card.offered_bytes)
     chosen = choose(run, target)
@@ -119,7 +119,7 @@ targets = st.builds(
 
 
 @given(runs, targets)
-def test_a_plan_breaks_no_rule_keeps_the_group_and_fits_where_anything_does(config, target):
+def test_a_plan_breaks_no_rule_keeps_the_group_and_fits_if_anything_does(config, target):
     chosen = choose(config, target)
     assert list(broken_rules(chosen)) == []
     assert chosen.grpo == config.grpo
@@ -138,3 +138,28 @@ def test_more_memory_never_makes_the_plan_slower(config, target):
 @given(st.integers(1, 5000))
 def test_divisors_are_all_and_in_order(total):
     assert divisors(total) == [number for number in range(1, total + 1) if total % number == 0]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("grpo.group_siez", 8),
+        ("gpro.group_size", 8),
+        ("seed", 1),
+        ("grpo.group_size", 1),
+        ("memory.micro_batch", "most"),
+        ("rollout.weights", "expanded"),
+        ("eval.batch", 0),
+    ],
+)
+def test_an_override_that_no_field_takes_is_refused(key, value):
+    with pytest.raises(ValueError, match=key.rpartition(".")[2]):
+        with_overrides(run_of(AUTO), {"grpo.steps": 1, key: value})
+
+
+def test_an_override_changes_its_key_and_nothing_else():
+    before = run_of(AUTO)
+    after = with_overrides(before, {"grpo.steps": 7, "logging.report_to": []})
+    assert after.grpo.steps == 7
+    assert after.logging.report_to == ()
+    assert with_overrides(after, {"grpo.steps": before.grpo.steps}) == before

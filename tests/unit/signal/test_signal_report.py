@@ -67,25 +67,25 @@ def test_pairs_pass_only_when_asked_for_unscaled_and_many(scale_rewards, prompts
     assert report.verdict == verdict
 
 
-def test_the_cure_of_thin_steps_is_more_prompts():
+def test_the_fix_of_thin_steps_is_more_prompts():
     (finding,) = signal_report(8, 1, unknown()).findings
     assert finding.what == "0.8 informative groups a step, none at all in 22 % of steps"
     assert finding.settings == {"grpo.prompts_per_step": 3}
 
 
-def test_the_cure_of_rare_differences_is_a_larger_group_or_other_data():
+def test_the_fix_of_rare_differences_is_a_larger_group_or_other_data():
     (finding,) = signal_report(8, 64, given(0.05)).findings
     assert finding.settings == {"grpo.group_size": 14}
     assert "0.2 to 0.8" in finding.fix
 
 
 @forall(st.integers(4, 64), st.integers(1, 64), PASS_RATES)
-def test_a_cure_cures_and_never_lowers_the_group(group_size, prompts, pass_rate):
+def test_a_fix_works_and_never_lowers_the_group(group_size, prompts, pass_rate):
     for finding in signal_report(group_size, prompts, pass_rate).findings:
-        cured = {"grpo.group_size": group_size, "grpo.prompts_per_step": prompts} | finding.settings
-        assert cured["grpo.group_size"] >= group_size
-        assert prompts <= cured["grpo.prompts_per_step"] <= MOST_PROMPTS + prompts
-        after = signal_report(cured["grpo.group_size"], cured["grpo.prompts_per_step"], pass_rate)
+        fixed = {"grpo.group_size": group_size, "grpo.prompts_per_step": prompts} | finding.settings
+        assert fixed["grpo.group_size"] >= group_size
+        assert prompts <= fixed["grpo.prompts_per_step"] <= MOST_PROMPTS + prompts
+        after = signal_report(fixed["grpo.group_size"], fixed["grpo.prompts_per_step"], pass_rate)
         if finding.settings:
             assert finding.what.partition(" ")[2] not in [other.what.partition(" ")[2] for other in after.findings]
 
@@ -105,7 +105,7 @@ def test_hard_and_easy_data_call_for_sixteen():
 
 
 def test_a_paid_format_is_named_as_what_it_hides():
-    report = signal_report(8, 8, unknown(), paid_besides=["think_format"])
+    report = signal_report(8, 8, unknown(), other_rewards=["think_format"])
     assert report.caveats == (
         "think_format is paid too: it can keep groups informative that say nothing about being right",
     )
