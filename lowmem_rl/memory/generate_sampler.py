@@ -5,7 +5,7 @@ from dataclasses import replace
 from math import ceil
 
 from lowmem_rl.memory.activations import forward_layer
-from lowmem_rl.memory.terms import Term, linear_weights, other_weights, term, trained_params
+from lowmem_rl.memory.terms import Term, kv_bytes_per_token, linear_weights, other_weights, term, trained_params
 from lowmem_rl.memory.workload import Workload
 from lowmem_rl.models.hardware import Card
 from lowmem_rl.models.lookup import ModelShape
@@ -18,30 +18,25 @@ SAMPLER_BYTES, SORTING_BYTES = 10, 26
 indices and sums (transformers generation/logits_process.py)."""
 
 
-def kv_bytes_per_token(workload: Workload, shape: ModelShape) -> int:
-    """Keys and values of one token in all layers: 2 L k b."""
-    return 2 * shape.num_layers * shape.key_size * workload.compute_bytes
-
-
 def kv_cache(workload: Workload, shape: ModelShape, rows: int) -> Term:
     """The cache of all rows at full length, and one layer's old copy while it grows."""
     new = workload.completion_tokens
     tokens = workload.prompt_tokens + (ceil(new / KV_STEP) * KV_STEP if workload.stack == "unsloth" else new)
-    size = rows * tokens * kv_bytes_per_token(workload, shape)
+    size = rows * tokens * kv_bytes_per_token(shape, workload.compute_bytes)
     formula = "rows (P + C) 2 (L + 1) k b" + (", C in steps of 512" if workload.stack == "unsloth" else "")
     return term("KV cache", size + size // shape.num_layers, "read from source", formula)
 
 
 def prompt_cache(workload: Workload, shape: ModelShape, rows: int) -> Term:
     """The cache while the prompts are read."""
-    size = rows * workload.prompt_tokens * kv_bytes_per_token(workload, shape)
+    size = rows * workload.prompt_tokens * kv_bytes_per_token(shape, workload.compute_bytes)
     return term("KV cache", size, "read from source", "rows P 2 L k b")
 
 
 def first_token(workload: Workload, shape: ModelShape, rows: int) -> Term:
     """The cache as the first word leaves it: each layer takes its grown one while the prompts' are all still held."""
     tokens = 2 * workload.prompt_tokens + KV_STEP + 1
-    size = rows * tokens * kv_bytes_per_token(workload, shape)
+    size = rows * tokens * kv_bytes_per_token(shape, workload.compute_bytes)
     return term("KV cache", size, "read from source", "rows (2P + 513) 2 L k b")
 
 
@@ -104,7 +99,7 @@ def vllm_share(workload: Workload, shape: ModelShape, card: Card | None) -> tupl
 
     vLLM never outgrows its share while one row has room: rows then wait, and a larger engine leaves a smaller cache.
     """
-    engine, row = vllm_engine(workload, shape), workload.row_tokens * kv_bytes_per_token(workload, shape)
+    engine, row = vllm_engine(workload, shape), workload.row_tokens * kv_bytes_per_token(shape, workload.compute_bytes)
     size, spare = workload.rollout_rows * row, 0
     if card:
         room = max(_cache_room(workload, shape, engine, card), row)

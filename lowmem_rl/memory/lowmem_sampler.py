@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from math import ceil
 
 from lowmem_rl.memory.activations import FUSED
-from lowmem_rl.memory.generate_sampler import kv_bytes_per_token
-from lowmem_rl.memory.terms import Grade, Term, term, trained_bytes, trained_params
+from lowmem_rl.memory.terms import Grade, Term, kv_bytes_per_token, term, trained_bytes, trained_params
 from lowmem_rl.memory.workload import Workload
 from lowmem_rl.models.lookup import ModelShape
 
@@ -43,19 +42,19 @@ def joining(workload: Workload, shape: ModelShape) -> Term:
 
 def cache(workload: Workload, shape: ModelShape, rows: int) -> Term:
     """Keys and values of all slots at full length, and the tokens between two looks at who has finished."""
-    size = rows * (workload.row_tokens + CHECK_EVERY) * kv_bytes_per_token(workload, shape)
+    size = rows * (workload.row_tokens + CHECK_EVERY) * kv_bytes_per_token(shape, workload.compute_bytes)
     return term("KV cache", size, "read from source", "rows (P + C + 8) 2 L k b")
 
 
 def prompts_read(workload: Workload, shape: ModelShape, prompts: int) -> Term:
     """Keys and values of a wave's distinct prompts, and the logits behind each, until they are in the cache."""
-    each = workload.prompt_tokens * kv_bytes_per_token(workload, shape) + 4 * shape.vocab_size
+    each = workload.prompt_tokens * kv_bytes_per_token(shape, workload.compute_bytes) + 4 * shape.vocab_size
     return term("prompts read", prompts * each, "read from source", "prompts (P 2 L k b + 4 V)")
 
 
 def prompts_heads(workload: Workload, shape: ModelShape, prompts: int) -> Term:
     """The last forward's keys and values as its layers leave them, until they are put together (`decoder.prefill`)."""
-    size = _prefill_tokens(workload, prompts) * kv_bytes_per_token(workload, shape)
+    size = _prefill_tokens(workload, prompts) * kv_bytes_per_token(shape, workload.compute_bytes)
     return term("prompts being read", size, "read from source", "min(prompts P, 8192) 2 L k b")
 
 
@@ -95,7 +94,7 @@ MOVED_SHARE = 1 / 16
 
 def moved_rows(workload: Workload, shape: ModelShape, rows: int) -> Term:
     """The copy of what moves into the slots of finished rows, layer by layer (`decoder.KeyValues.move`)."""
-    each = workload.row_tokens * kv_bytes_per_token(workload, shape) // shape.num_layers
+    each = workload.row_tokens * kv_bytes_per_token(shape, workload.compute_bytes) // shape.num_layers
     grade: Grade = "assumed"
     return term("rows on the move", MOVED_SHARE * rows * each, grade, "rows / 16 (P + C) 2 k b", upper=rows // 2 * each)
 

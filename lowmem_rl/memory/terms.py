@@ -53,6 +53,16 @@ UNKNOWN_EXCESS = (0.25, 0.45)
 """For other models: expected and upper; the uploads that were read lie between 0.05 and 0.44."""
 
 
+def nf4_bytes(double_quantisation: bool = True) -> float:
+    """Returns the bytes of a weight in NF4 with its constants: 4.127 bits if these are quantised again."""
+    return 0.5 + (1 / BLOCK + 4 / (BLOCK * OUTER_BLOCK) if double_quantisation else 4 / BLOCK)
+
+
+def kv_bytes_per_token(shape: ModelShape, compute_bytes: int) -> int:
+    """Returns the bytes of the keys and values of one token in all layers: 2 L k b."""
+    return 2 * shape.num_layers * shape.key_size * compute_bytes
+
+
 def linear_weights(workload: Workload, shape: ModelShape) -> Term:
     """The matrices of all layers, quantised or in the compute type."""
     count = shape.linear_params
@@ -61,7 +71,7 @@ def linear_weights(workload: Workload, shape: ModelShape) -> Term:
     if (held := shape.linear_file_bytes) is not None:
         return term("4-bit weights", held, "measured here", "the files' bytes - what is not quantised in them")
     constants = "1 / 64 + 4 / (64 x 256)" if workload.double_quantisation else "4 / 64"
-    plain = count * (0.5 + _constant_bytes(workload.double_quantisation))
+    plain = count * nf4_bytes(workload.double_quantisation)
     low, high = _dynamic_excess(shape) if is_dynamic(workload, shape) else (0.0, 0.0)
     whole = plain + _remainder_bytes(workload, shape)
     grade: Grade = "assumed" if low != high else "measured elsewhere" if low else "read from source"
@@ -77,7 +87,7 @@ def is_dynamic(workload: Workload, shape: ModelShape) -> bool:
 def uncounted_weights(workload: Workload, shape: ModelShape) -> Term:
     """What the files hold beyond the formulas: quantised where it is more linear layers, else as it is."""
     width = weight_bytes(workload)
-    each = 0.5 + _constant_bytes(workload.double_quantisation) if workload.method == "qlora" else width
+    each = nf4_bytes(workload.double_quantisation) if workload.method == "qlora" else width
     count = shape.uncounted_params
     return term("weights of no formula", count * each, "assumed", "the files' weights - ours", upper=count * width)
 
@@ -241,10 +251,6 @@ def ppo_extra_bytes(workload: Workload, shape: ModelShape) -> int:
 
 def _remainder_bytes(workload: Workload, shape: ModelShape) -> int:
     return shape.other_params * (4 if workload.upcast_remainder else weight_bytes(workload))
-
-
-def _constant_bytes(double: bool) -> float:
-    return 1 / BLOCK + 4 / (BLOCK * OUTER_BLOCK) if double else 4 / BLOCK
 
 
 def _dynamic_excess(shape: ModelShape) -> tuple[float, float]:

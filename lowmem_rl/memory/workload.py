@@ -133,6 +133,11 @@ def engine_of(config: RunConfig, shape: ModelShape) -> Engine:
     return "lowmem" if shape.is_sampled_by_us else "generate"
 
 
+def compute_bytes_of(config: RunConfig) -> int:
+    """Returns the width of a number in the compute type that the configuration names."""
+    return 4 if config.model.dtype == "float32" else 2
+
+
 def workload_of(config: RunConfig, shape: ModelShape) -> Workload:
     """Returns what decides a run's memory on the default stack. Raises `ValueError` while a setting is "auto"."""
     grpo, rollout = config.grpo, config.rollout
@@ -161,7 +166,7 @@ def workload_of(config: RunConfig, shape: ModelShape) -> Workload:
         old_logprob_pass=grpo.steps_per_rollout * grpo.passes_per_rollout > 1,
         grouped_rows=0 if uses_vllm else config.rows_per_rollout,
         dynamic_checkpoint=config.model.checkpoint == "dynamic",
-        compute_bytes=4 if config.model.dtype == "float32" else 2,
+        compute_bytes=compute_bytes_of(config),
         wide_on_cpu=config.model.dtype != "bfloat16",
         # Unsloth switches it on at import on Linux, and off again for vLLM's standby.
         expandable_segments=not uses_vllm,

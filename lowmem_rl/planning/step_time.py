@@ -1,20 +1,19 @@
-"""How long a step and a run take: the work of `work.py` at a card's speed, between two efficiencies.
+"""How long a step and a run take: the counts of `step_cost` at a card's speed, between two efficiencies.
 
-A roofline with a floor: a part takes as long as the slowest of its multiplications, its bytes and the host
-that launches its kernels. The work is counted, the card's rates are its data sheet's, the share of them
-that is reached is assumed. The upper end has every prompt and completion at its limit, the lower one at half of it.
-Dead groups are spared where something is known of the pass rate; unknown, every group counts.
+A roofline with a floor: a part takes as long as the slowest of its multiplications, its bytes and the host that
+launches its kernels. The work is counted, the card's rates are its data sheet's, the share of them that is reached is
+assumed. The upper end has every prompt and completion at its limit, the lower one at half of it. Dead groups cost no
+update if something is known of the pass rate; if not, every group counts.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.models.hardware import Card
-from lowmem_rl.models.lookup import ModelShape
+from lowmem_rl.models.shape import ModelShape
 from lowmem_rl.planning.speeds import TYPICAL, Speed, speed_of
-from lowmem_rl.planning.step_cost import LONGEST, Scenario, StepCost, evaluation_work, step_work
+from lowmem_rl.planning.step_cost import Scenario, StepCost, evaluation_work, step_work
 
 GRADE = "assumed"
 """Evidence of the weakest link, the efficiencies."""
@@ -35,8 +34,7 @@ class Efficiency:
 AT_BEST = Efficiency(bandwidth=0.75, flops=0.60, layer_s=0.0002)
 AT_WORST = Efficiency(bandwidth=0.50, flops=0.35, layer_s=0.001)
 SHORT = 0.5
-"""Mean length over the limit, where a step is at its fastest; an assumption."""
-PEAK = Efficiency(bandwidth=1.0, flops=1.0, layer_s=0.0)
+"""Mean length over the limit in the fastest step; an assumption."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +43,6 @@ class SecondsRange:
 
     low: float
     high: float
-
-    @property
-    def middle(self) -> float:
-        return (self.low + self.high) / 2
 
     def to_json(self) -> dict[str, float]:
         """Returns plain JSON data; tenths of a second are all the model knows."""
@@ -64,57 +58,32 @@ class StepTime:
     run: SecondsRange
     grade: str = GRADE
 
-    @property
-    def low_s(self) -> float:
-        return self.step.low
 
-    @property
-    def high_s(self) -> float:
-        return self.step.high
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the step's range as plain JSON data."""
-        return self.step.to_json()
-
-
-def step_time(
-    config: RunConfig, shape: ModelShape, card: Card | None, informative_share: float = 1.0
-) -> StepTime | None:
+def step_time(config: RunConfig, shape: ModelShape, card: Card | None, updated_share: float = 1.0) -> StepTime | None:
     """Returns the times of a resolved run, or None for a card of unknown speed and for a CPU."""
     speed = speed_of(card)
-    return None if speed is None else time_at(config, shape, speed, informative_share)
+    return None if speed is None else time_at(config, shape, speed, updated_share)
 
 
 def relative_step_time(config: RunConfig, shape: ModelShape, card: Card | None) -> float:
     """Returns a number that orders resolved runs by the time of a step; without a known card a typical one's."""
-    short, long = (step_work(config, shape, course) for course in _courses())
-    return _range(short, long, speed_of(card) or TYPICAL).middle
+    short, long = (step_work(config, shape, Scenario(filled)) for filled in (SHORT, 1.0))
+    step = _range(short, long, speed_of(card) or TYPICAL)
+    return (step.low + step.high) / 2
 
 
-def time_at(config: RunConfig, shape: ModelShape, speed: Speed, informative_share: float = 1.0) -> StepTime:
-    """Returns the times of a resolved run on a card of that speed; groups without signal cost no update."""
-    courses = _courses(informative_share)
-    short, long = (list(step_work(config, shape, course)) for course in courses)
-    short_ones, long_ones = (evaluation_work(config, shape, course) for course in courses)
-    step, evaluations = _range(short, long, speed), _range(short_ones, long_ones, speed)
-    steps = config.grpo.steps
-    return StepTime(
-        step=step,
-        parts={
-            name: _range(_named(short, name), _named(long, name), speed)
-            for name in dict.fromkeys(work.name for work in long)
-        },
-        run=SecondsRange(steps * step.low + evaluations.low, steps * step.high + evaluations.high),
-    )
-
-
-def _courses(informative_share: float = 1.0) -> tuple[Scenario, Scenario]:
-    """Returns the shortest step and the longest."""
-    return Scenario(SHORT, informative_share), replace(LONGEST, informative=informative_share)
-
-
-def _named(works: Iterable[StepCost], name: str) -> Iterator[StepCost]:
-    return (work for work in works if work.name == name)
+def time_at(config: RunConfig, shape: ModelShape, speed: Speed, updated_share: float = 1.0) -> StepTime:
+    """Returns the times of a resolved run on a card of that speed; `updated_share` of the groups cost an update."""
+    shortest, longest = (Scenario(filled, updated_share) for filled in (SHORT, 1.0))
+    short, long = (list(step_work(config, shape, scenario)) for scenario in (shortest, longest))
+    evaluations = _range(evaluation_work(config, shape, shortest), evaluation_work(config, shape, longest), speed)
+    parts = {
+        name: _range([one for one in short if one.name == name], [one for one in long if one.name == name], speed)
+        for name in dict.fromkeys(one.name for one in long)
+    }
+    step, steps = _range(short, long, speed), config.grpo.steps
+    run = SecondsRange(steps * step.low + evaluations.low, steps * step.high + evaluations.high)
+    return StepTime(step, parts, run)
 
 
 def seconds(work: StepCost, speed: Speed, efficiency: Efficiency) -> float:

@@ -245,8 +245,8 @@ def test_logits_cost_what_their_kernel_holds() -> None:
 
 
 def test_the_kv_cache_of_a_7b_takes_56_kib_a_token() -> None:
-    assert generate_sampler.kv_bytes_per_token(work(), LARGE) == 57_344
-    assert generate_sampler.kv_bytes_per_token(work(), SMALL) == 28_672
+    assert terms.kv_bytes_per_token(LARGE, 2) == 57_344
+    assert terms.kv_bytes_per_token(SMALL, 2) == 28_672
     # 8 rows x (512 + 1024) x 57 344, and one layer of 28 twice while the cache grows
     assert generate_sampler.kv_cache(work(), LARGE, 8).expected_bytes == 8 * 1536 * 57_344 * 29 // 28
     # Unsloth grows by 512: one token over asks for 512 more

@@ -7,25 +7,25 @@ from hypothesis import strategies as st
 
 from lowmem_rl.config.compose import resolve
 from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.memory.terms import kv_bytes_per_token
 from lowmem_rl.memory.workload import LINEAR_LAYERS
 from lowmem_rl.models.hardware import CARDS
 from lowmem_rl.models.lookup import load_shape
 from lowmem_rl.planning.speeds import SPEEDS
 from lowmem_rl.planning.step_cost import (
+    MatmulWeights,
     adapter_params,
     decode,
-    expanded_bytes,
-    kv_bytes_per_token,
     log_probs,
     prefill,
     step_work,
     update,
-    weight_bytes,
 )
-from lowmem_rl.planning.step_time import AT_BEST, PEAK, SecondsRange, seconds, step_time, time_at
+from lowmem_rl.planning.step_time import AT_BEST, Efficiency, SecondsRange, seconds, step_time, time_at
 
 QWEN_7B, QWEN_1B = load_shape("Qwen/Qwen2.5-7B-Instruct"), load_shape("Qwen/Qwen2.5-1.5B-Instruct")
 A6000 = SPEEDS["a6000"]
+PEAK = Efficiency(bandwidth=1.0, flops=1.0, layer_s=0.0)
 
 
 def adapter_of(shape) -> int:
@@ -45,7 +45,7 @@ def test_the_counts_behind_it():
     # 28 x (2 x 3584 x 3584 + 2 x 3584 x 512 + 3 x 3584 x 18944)
     assert QWEN_7B.linear_params == 6_525_288_448
     assert QWEN_1B.linear_params == 1_310_195_712
-    assert kv_bytes_per_token(QWEN_7B) == 57_344
+    assert kv_bytes_per_token(QWEN_7B, 2) == 57_344
     assert (adapter_of(QWEN_7B), adapter_of(QWEN_1B)) == (40_370_176, 18_464_768)
     # 28 x 16 x (3584 + 3584 + 3584 + 512)
     assert adapter_params(QWEN_7B, 16, ("q_proj", "v_proj")) == 5_046_272
@@ -53,9 +53,11 @@ def test_the_counts_behind_it():
 
 def test_bytes_to_use_every_weight_once():
     # 6.525e9 x 4.127 / 8 = 3.37 GB packed, x 2 = 13.05 GB plain
-    assert weight_bytes(QWEN_7B, "fused") == pytest.approx(3.37e9, rel=0.002)
-    assert weight_bytes(QWEN_7B, "copy") == pytest.approx(13.05e9, rel=0.001)
-    assert weight_bytes(QWEN_7B, "expand") + expanded_bytes(QWEN_7B, "expand") == pytest.approx(29.47e9, rel=0.001)
+    fused, copy, expand = (MatmulWeights(QWEN_7B, path) for path in ("fused", "copy", "expand"))
+    assert fused.linear_bytes == pytest.approx(3.37e9, rel=0.002)
+    assert copy.linear_bytes == pytest.approx(13.05e9, rel=0.001)
+    assert expand.linear_bytes + expand.expanded_bytes == pytest.approx(29.47e9, rel=0.001)
+    assert MatmulWeights(QWEN_7B, "copy", 4).linear_bytes == 2 * copy.linear_bytes
 
 
 @pytest.mark.parametrize(
@@ -68,24 +70,25 @@ def test_bytes_to_use_every_weight_once():
 )
 def test_decoding_by_the_way_weights_are_read(path, tokens_per_s):
     for rows, expected in tokens_per_s.items():
-        work = decode(QWEN_7B, path, adapter_of(QWEN_7B), rows, prompt_tokens=200, steps=512)
+        work = decode(MatmulWeights(QWEN_7B, path), adapter_of(QWEN_7B), rows, prompt_tokens=200, steps=512)
         assert rows * work.times / at_peak(work) == pytest.approx(expected, rel=0.02), rows
 
 
 def test_the_parts_of_a_step():
+    weights = MatmulWeights(QWEN_7B, "copy")
     rows, shared, repeated, sampled = 64, 8 * 200 + 64 * 512, 64 * 712, 64 * 512
 
     def update_s(tokens: int, checkpointing) -> float:
-        return at_peak(update(QWEN_7B, "copy", rows, tokens, sampled, checkpointing=checkpointing))
+        return at_peak(update(weights, rows, tokens, sampled, checkpointing=checkpointing))
 
-    assert at_peak(prefill(QWEN_7B, "copy", 8, 200)) == pytest.approx(0.13, abs=0.01)
-    assert at_peak(prefill(QWEN_7B, "copy", 64, 200)) == pytest.approx(1.08, abs=0.02)
+    assert at_peak(prefill(weights, 8, 200)) == pytest.approx(0.13, abs=0.01)
+    assert at_peak(prefill(weights, 64, 200)) == pytest.approx(1.08, abs=0.02)
     # Beside each figure some 0.15 s of attention.
     assert update_s(shared, "none") == pytest.approx(6.3 + 0.15, abs=0.15)
     assert update_s(shared, "plain") == pytest.approx(9.2 + 0.15, abs=0.15)
     assert update_s(repeated, "plain") == pytest.approx(12.0 + 0.15, abs=0.15)
-    assert at_peak(log_probs("old", QWEN_7B, "copy", rows, shared, 0)) == pytest.approx(2.9, abs=0.1)
-    assert at_peak(log_probs("old", QWEN_7B, "copy", rows, repeated, 0)) == pytest.approx(3.8, abs=0.1)
+    assert at_peak(log_probs("old", weights, rows, shared, 0)) == pytest.approx(2.9, abs=0.1)
+    assert at_peak(log_probs("old", weights, rows, repeated, 0)) == pytest.approx(3.8, abs=0.1)
 
 
 @pytest.mark.parametrize(
@@ -107,19 +110,20 @@ def test_the_parts_of_a_step():
 )
 def test_whole_steps_by_card(shape, card, best, stock):
     speed, sampled = SPEEDS[card], 64 * 512
+    fused, copy, expand = (MatmulWeights(shape, path) for path in ("fused", "copy", "expand"))
 
     def total(*works) -> float:
         return sum(seconds(work, speed, PEAK) for work in works)
 
     ideal = total(
-        prefill(shape, "fused", 8, 200),
-        decode(shape, "fused", adapter_of(shape), 64, 200, 512),
-        update(shape, "copy", 64, 8 * 200 + sampled, sampled, checkpointing="none"),
+        prefill(fused, 8, 200),
+        decode(fused, adapter_of(shape), 64, 200, 512),
+        update(copy, 64, 8 * 200 + sampled, sampled, checkpointing="none"),
     )
     floor = total(
-        prefill(shape, "copy", 64, 200),
-        decode(shape, "expand", adapter_of(shape), 64, 200, 512),
-        update(shape, "copy", 64, 64 * 712, sampled, checkpointing="plain"),
+        prefill(copy, 64, 200),
+        decode(expand, adapter_of(shape), 64, 200, 512),
+        update(copy, 64, 64 * 712, sampled, checkpointing="plain"),
     )
     assert ideal == pytest.approx(best, rel=0.03)
     assert floor == pytest.approx(stock, rel=0.03)
@@ -139,9 +143,9 @@ def run_of(**sections: dict) -> RunConfig:
 
 def step_s(config: RunConfig) -> float:
     time = time_at(config, QWEN_1B, A6000)
-    assert 0 < time.low_s < time.high_s < time.run.low
-    assert sum(part.high for part in time.parts.values()) == pytest.approx(time.high_s)
-    return time.high_s
+    assert 0 < time.step.low < time.step.high < time.run.low
+    assert sum(part.high for part in time.parts.values()) == pytest.approx(time.step.high)
+    return time.step.high
 
 
 @given(st.integers(2, 32), st.integers(1, 16), st.sampled_from([16, 512, 2048]))
@@ -187,9 +191,9 @@ def test_rows_that_leave_shorten_our_decoding_and_not_that_of_generate():
 
 
 def test_dead_groups_cost_no_update_unless_a_penalty_needs_them():
-    assert part(run_of(), "update", informative_share=0.5).high == pytest.approx(part(run_of(), "update").high / 2)
+    assert part(run_of(), "update", updated_share=0.5).high == pytest.approx(part(run_of(), "update").high / 2)
     penalised = run_of(grpo={"beta": 0.04})
-    assert part(penalised, "update", informative_share=0.5) == part(penalised, "update")
+    assert part(penalised, "update", updated_share=0.5) == part(penalised, "update")
 
 
 def test_a_rollout_that_serves_two_steps_is_paid_by_both():
