@@ -85,19 +85,19 @@ CARDS: dict[str, Card] = {
 }
 
 _FAMILIES = re.compile(r"(nvidia|geforce|tesla|quadro|rtx|sxm\d?|pcie|[\s_-])+")
-"""What a card's name may hold besides its key."""
+"""What a card's name may hold in addition to its key."""
 
 
-def find_card(name: str, *, besides: Sequence[str] = ()) -> Card:
+def find_card(name: str, *, others: Sequence[str] = ()) -> Card:
     """Returns the card of that key or name: "a6000", "RTX A6000", "NVIDIA A100-SXM4-80GB".
 
-    Raises `UnknownName` with the nearest keys; `besides` are others that would have done.
+    Raises `UnknownName` with the nearest keys; `others` are further names that the caller takes.
     """
     key = _FAMILIES.sub("-", name.lower()).strip("-")
     key = re.sub(r"(\d)-?gi?b$", r"\1", key)
     if key not in CARDS:
         unknown = UnknownName("card", name, ())
-        unknown.hint = near_names(key, [*besides, *CARDS])
+        unknown.hint = near_names(key, [*others, *CARDS])
         raise unknown
     return CARDS[key]
 

@@ -1,11 +1,7 @@
-"""What a plan is asked for in words: a card or a number of bytes, and how likely an answer is right.
-
-Text and files of a user's are hostile until read here.
-"""
+"""A plan's inputs as text: a card or a number of bytes, and how likely an answer is right. Hostile until read here."""
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from errno import EFBIG, ENOENT
 from pathlib import Path
@@ -19,15 +15,14 @@ from lowmem_rl.units import GB, GIB, MB, MIB
 CPU = "cpu"
 UNITS = {"gib": GIB, "gb": GB, "mib": MIB, "mb": MB}
 UNNAMED = "vram"
-"""Key of the card behind a bare number of bytes: from Ampere on, of unknown speed."""
-
+"""Key of the card that a bare number of bytes means: Ampere or later, of unknown speed."""
 LARGEST_PROBE_BYTES = 100_000_000
 MOST_SAMPLES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Where a run is planned for."""
+    """The place a run is planned for."""
 
     card: Card | None
     """None is a CPU."""
@@ -38,7 +33,7 @@ class Budget:
 def asked_place(card: str | None, vram: str | None) -> Budget | None:
     """Returns the place that `--card` or `--vram` names, None without either.
 
-    Raises `ConfigError` for both at once and for a number that is none, `UnknownName` for the card.
+    Raises `ConfigError` for both at once and for text that is no amount of memory, `UnknownName` for the card.
     """
     if card is not None and vram is not None:
         raise ConfigError(
@@ -47,22 +42,25 @@ def asked_place(card: str | None, vram: str | None) -> Budget | None:
         )
     if card is not None:
         return place_of(card)
-    return None if vram is None else _unnamed_place(read_bytes(vram))
+    if vram is None:
+        return None
+    size = read_bytes(vram)
+    name = f"a card with {size / GIB:.1f} GiB"
+    return Budget(Card(UNNAMED, name, size, (8, 0), "--vram"), size, name)
 
 
 def place_of(key: str) -> Budget:
     """Returns a card with all it offers, or for `cpu` this machine's free memory. Raises `UnknownName`."""
     if key.strip().lower() == CPU:
         return Budget(None, free_ram_bytes(), "this machine's CPU")
-    card = find_card(key, besides=[CPU])
+    card = find_card(key, others=[CPU])
     return Budget(card, card.offered_bytes, card.name)
 
 
 def place_here(machine: Machine) -> Budget:
     """Returns this machine: what is free on its card now, or in its RAM."""
-    if machine.has_gpu:
-        return Budget(machine.card, machine.free_bytes, f"this machine's {machine.name}")
-    return Budget(None, machine.ram_bytes, "this machine's CPU")
+    name = f"this machine's {machine.name if machine.has_gpu else 'CPU'}"
+    return Budget(machine.card, machine.usable_bytes, name)
 
 
 def nearest_card(place: Budget) -> str | None:
@@ -91,10 +89,9 @@ def read_bytes(text: str) -> int:
 
 
 def read_pass_rate(text: str) -> PassRate:
-    """Returns the pass rate that a number from 0 to 1 or the file of a `probe` states.
+    """Returns the pass rate of a number from 0 to 1 or of a `probe`'s file. Raises `ConfigError`.
 
     Several numbers, as in 0.2,0.3,0.5, are the probabilities of a reward's values, the right answer's first.
-    Raises `ConfigError`.
     """
     try:
         numbers = [float(part) for part in text.split(",")]
@@ -104,53 +101,38 @@ def read_pass_rate(text: str) -> PassRate:
     return outcomes(numbers) if others else first
 
 
-def _unnamed_place(size: int) -> Budget:
-    name = f"a card with {size / GIB:.1f} GiB"
-    return Budget(Card(UNNAMED, name, size, (8, 0), "--vram"), size, name)
-
-
 def _read_counts(file: str) -> list[tuple[int, int]]:
+    """Returns (passed, samples) of each example in a probe's file."""
     content = _read_json(file)
     examples = content.get("examples") if isinstance(content, dict) else None
     if not isinstance(examples, list) or not examples:
         raise ConfigError(f"{file} lists no examples.", hint="`lowmem-rl probe` writes such a file.")
-    return list(_counts(examples, Path(file).name))
+    counts = []
+    for number, example in enumerate(examples, start=1):
+        row = example if isinstance(example, dict) else {}
+        where = f"{Path(file).name}, example {number}"
+        samples = _count(row, "samples", 1, MOST_SAMPLES, where)
+        counts.append((_count(row, "passed", 0, samples, where), samples))
+    return counts
 
 
 def _read_json(file: str) -> Any:
+    """Reads a plain file; a device or a pipe might never end."""
+    path, hint = Path(file), "Give a share such as 0.35, or the file `lowmem-rl probe` wrote."
     try:
-        text = _read_file(Path(file))
-    except OSError as error:
-        raise _no_probe(file, f"is neither a number nor a file: {error.strerror or error}") from error
-    try:
+        if not path.is_file():
+            raise FileNotFoundError(ENOENT, "no plain file of that name")
+        with path.open("rb") as stream:
+            text = stream.read(LARGEST_PROBE_BYTES + 1)
+        if len(text) > LARGEST_PROBE_BYTES:
+            raise OSError(EFBIG, "larger than any probe's file")
         return json.loads(text)
+    except OSError as error:
+        what = f"is neither a number nor a file: {error.strerror or error}"
+        raise ConfigError(f"--pass-rate {file[:80]!r} {what}.", hint=hint) from error
     except (ValueError, RecursionError) as error:
-        raise _no_probe(file, f"cannot be read as JSON: {error}") from error
-
-
-def _read_file(path: Path) -> bytes:
-    """Returns a plain file's bytes; a device or a pipe might never end. Raises `OSError`."""
-    if not path.is_file():
-        raise FileNotFoundError(ENOENT, "no plain file of that name")
-    with path.open("rb") as file:
-        content = file.read(LARGEST_PROBE_BYTES + 1)
-    if len(content) > LARGEST_PROBE_BYTES:
-        raise OSError(EFBIG, "larger than any probe's file")
-    return content
-
-
-def _no_probe(file: str, why: str) -> ConfigError:
-    hint = "Give a share such as 0.35, or the file `lowmem-rl probe` wrote."
-    return ConfigError(f"--pass-rate {file[:80]!r} {why}.", hint=hint)
-
-
-def _counts(examples: list[Any], name: str) -> Iterator[tuple[int, int]]:
-    """Yields (passed, samples) of each example. Raises `ConfigError` naming the example's number, from 1."""
-    for number, example in enumerate(examples, start=1):
-        row = example if isinstance(example, dict) else {}
-        where = f"{name}, example {number}"
-        samples = _count(row, "samples", 1, MOST_SAMPLES, where)
-        yield _count(row, "passed", 0, samples, where), samples
+        what = f"cannot be read as JSON: {error}"
+        raise ConfigError(f"--pass-rate {file[:80]!r} {what}.", hint=hint) from error
 
 
 def _count(row: dict[str, Any], field: str, least: int, most: int, where: str) -> int:
