@@ -1,4 +1,4 @@
-"""The estimate against measured rows: errors by stack, card and source, and what it says of runs that failed.
+"""The estimate against measured rows: errors by stack, card and source, and its verdicts on runs that failed.
 
 An error is predicted over measured, less one, of the expected value; below zero is an under-prediction.
 """
@@ -10,11 +10,12 @@ from typing import Any
 
 from lowmem_rl.memory.driver_overhead import CONTEXT
 from lowmem_rl.memory.estimate import UNVALIDATED, MemoryEstimate, Verdict, estimate
-from lowmem_rl.memory.measured_rows import FIELDS, MEASURED, MeasuredRow, card_of, shape_of, workload_of_row
+from lowmem_rl.memory.measured_rows import FIELDS, MEASURED, MeasuredRow, card_of, workload_of_row
+from lowmem_rl.models.catalogue import find_shape
 from lowmem_rl.models.hardware import Card
 
 TOLERATED_UNDER = 0.10
-"""An under-prediction beyond this is named."""
+"""Under-predictions beyond this are listed."""
 VERDICTS: tuple[Verdict, ...] = ("fits", "tight", "does-not-fit")
 UNKNOWN_CARD = Card("unknown", "", 2**50, (8, 0), "the row does not name one: a card from Ampere on, without a limit")
 
@@ -27,13 +28,13 @@ class ScoredRow:
     predicted: dict[str, int] | None = None
     """Bytes by what was measured (`allocated`, `reserved`, `process`, `load`), and `upper` of the process."""
     verdict: str | None = None
-    """Against the card, where the row names one."""
+    """Against the card, if the row names one."""
     inside_bounds: bool | None = None
     """For a row whose lengths are limits: its peak lies between no tokens and the limit's upper value."""
     left_out: str | None = None
 
     def error(self, measured: str) -> float | None:
-        """Returns the relative error of one measurement, or None where there is none."""
+        """Returns the relative error of one measurement, or None without one."""
         truth = getattr(self.row, FIELDS[measured])
         if self.predicted is None or truth is None or (self.row.lengths_at_most and measured != "load"):
             return None
@@ -43,7 +44,7 @@ class ScoredRow:
 
     @property
     def is_load_alone(self) -> bool:
-        """Nothing but the loaded model is compared."""
+        """Only the loaded model is compared."""
         return [name for name in MEASURED if self.error(name) is not None] == ["load"]
 
     @property
@@ -66,7 +67,7 @@ class ScoredRow:
 
 @dataclass(frozen=True, slots=True)
 class AccuracyScore:
-    """All rows, and what they add up to."""
+    """All rows and their summary."""
 
     rows: tuple[ScoredRow, ...]
 
@@ -76,7 +77,6 @@ class AccuracyScore:
 
     @property
     def left_out(self) -> dict[str, str]:
-        """The reason by row."""
         return {one.row.id: one.left_out or "" for one in self.rows if one.predicted is None}
 
     @property
@@ -84,13 +84,14 @@ class AccuracyScore:
         """Errors in all and by group, verdicts on failed runs, rows left out and why."""
         failed = [one for one in self.scored if one.row.oom]
         bounded = [one for one in self.scored if one.inside_bounds is not None]
+        stacks = {(one.row.stack, one.row.loss, one.row.method) for one in self.scored}
         return {
             "rows": len(self.rows),
             "scored": len(self.scored),
             "left_out": self.left_out,
             "errors": errors(self.scored),
             "by_stack": self._by(lambda one: f"{one.row.stack} {one.row.loss} {one.row.method}"),
-            "by_card": self._by(lambda one: _card(one.row).key),
+            "by_card": self._by(lambda one: (card_of(one.row.gpu) or UNKNOWN_CARD).key),
             "by_source": self._by(lambda one: one.row.source),
             "load_alone": [one.row.id for one in self.scored if one.is_load_alone],
             "rounded": [one.row.id for one in self.scored if one.row.rounded_to_bytes],
@@ -98,14 +99,14 @@ class AccuracyScore:
             "above_upper": [one.row.id for one in self.scored if one.is_above_upper],
             "out_of_memory": {"rows": len(failed), "called_fits": [x.row.id for x in failed if x.verdict == "fits"]},
             "bounded": {"rows": len(bounded), "outside": [x.row.id for x in bounded if not x.inside_bounds]},
-            "unvalidated": [] if any(map(_is_own_case, self.scored)) else [UNVALIDATED],
+            "unvalidated": [] if ("unsloth", "grpo", "qlora") in stacks else [UNVALIDATED],
         }
 
     def _verdicts(self) -> dict[str, dict[str, list[str]]]:
-        """Returns the rows by what became of the run and by what was said of it, where card and lengths are given."""
-        judged = [one for one in self.scored if one.verdict and not one.row.lengths_at_most]
+        """Returns the rows by the end of the run and by verdict, if card and lengths are given."""
+        known = [one for one in self.scored if one.verdict and not one.row.lengths_at_most]
         return {
-            end: {said: [x.row.id for x in judged if (x.row.oom, x.verdict) == (oom, said)] for said in VERDICTS}
+            end: {name: [x.row.id for x in known if (x.row.oom, x.verdict) == (oom, name)] for name in VERDICTS}
             for end, oom in (("completed", False), ("out of memory", True))
         }
 
@@ -118,7 +119,7 @@ class AccuracyScore:
 
 
 def score(rows: Iterable[MeasuredRow]) -> AccuracyScore:
-    """Returns every row with a prediction or a reason."""
+    """Returns every row with a prediction, or with the reason why there is none."""
     return AccuracyScore(tuple(map(_score, rows)))
 
 
@@ -146,15 +147,15 @@ def _score(row: MeasuredRow) -> ScoredRow:
         return ScoredRow(row, left_out=row.left_out)
     if not row.oom and not any(getattr(row, field) for field in FIELDS.values()):
         return ScoredRow(row, left_out="nothing was measured")
-    if (shape := shape_of(row)) is None:
+    if (shape := find_shape(row.model)) is None:
         return ScoredRow(row, left_out=f"the shape of {row.model} is not known")
-    workload = workload_of_row(row)
-    found = estimate(workload, shape, _card(row))
-    inside = None
-    if row.lengths_at_most:
-        empty = replace(workload, micro_batch=1, prompt_tokens=1, completion_tokens=1)
-        inside = _is_inside(row, estimate(empty, shape, _card(row)), found)
-    card = card_of(row.gpu)
+    workload, card = workload_of_row(row), card_of(row.gpu)
+    found, inside = estimate(workload, shape, card or UNKNOWN_CARD), None
+    peak = row.peak_reserved_bytes or row.process_bytes
+    if row.lengths_at_most and peak is not None:
+        shortest = replace(workload, micro_batch=1, prompt_tokens=1, completion_tokens=1)
+        least = (1 - TOLERATED_UNDER) * estimate(shortest, shape, card or UNKNOWN_CARD).reserved_bytes
+        inside = least <= peak <= found.upper_bytes
     verdict = found.verdict(card.offered_bytes) if card else None
     return ScoredRow(row, predicted=_predicted(found), verdict=verdict, inside_bounds=inside)
 
@@ -168,18 +169,3 @@ def _predicted(found: MemoryEstimate) -> dict[str, int]:
         "load": load,
         "upper": found.upper_bytes,
     }
-
-
-def _is_inside(row: MeasuredRow, empty: MemoryEstimate, full: MemoryEstimate) -> bool | None:
-    peak = row.peak_reserved_bytes or row.process_bytes
-    if peak is None:
-        return None
-    return (1 - TOLERATED_UNDER) * empty.reserved_bytes <= peak <= full.upper_bytes
-
-
-def _card(row: MeasuredRow) -> Card:
-    return card_of(row.gpu) or UNKNOWN_CARD
-
-
-def _is_own_case(one: ScoredRow) -> bool:
-    return (one.row.stack, one.row.loss, one.row.method) == ("unsloth", "grpo", "qlora")

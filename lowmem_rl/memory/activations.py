@@ -1,31 +1,28 @@
 """What the forward and backward passes of one micro-batch hold, by kernel and by checkpointing mode.
 
-A decoder layer keeps some tensors for its backward pass (`saved`) and needs others while it runs (`transient`),
-all of so many bytes a token. They were counted, not fitted: for transformers' layer by running it under fake tensors
-(transformers 5.17, PEFT 0.21, November 2026; exact to 0.1 % over eight shapes), for Unsloth's by
-reading which tensors its functions save (unsloth 2026.10.9 kernels/fast_lora.py, models/llama.py).
+A decoder layer keeps some tensors for its backward pass (`saved`) and needs others while it runs (`transient`), both in
+bytes a token. They were counted, not fitted: for transformers' layer by running it under fake tensors (transformers
+5.17, PEFT 0.21, November 2026; exact to 0.1 % over eight shapes), for Unsloth's by reading which tensors its functions
+save (unsloth 2026.10.9 kernels/fast_lora.py, models/llama.py).
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import ceil
 
-from lowmem_rl.memory.terms import (
-    Grade,
-    Term,
-    adapted_sizes,
-    gradients,
-    term,
-    trained_bytes,
-    trained_layers,
-    weight_bytes,
-)
+from lowmem_rl.memory import terms
+from lowmem_rl.memory.terms import Grade, Term, term, trained_bytes, trained_layers, weight_bytes
 from lowmem_rl.memory.workload import Workload
-from lowmem_rl.models.lookup import ModelShape
+from lowmem_rl.models.shape import ModelShape
 from lowmem_rl.units import GIB
 
 FUSED = ("flash", "efficient")
 """Attention that holds no squares of scores."""
+LAYER_UPPER = 1.16
+"""Unsloth's published line of context against memory is 1.14 to 1.16 of what the tensors add up to
+(unsloth.ai/docs/basics/unsloth-benchmarks): small buffers and slack, taken as the bound."""
+LOSS_UPPER = 1.25
+"""Compilers and autotuning may hold a temporary more; an assumption."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,27 +40,23 @@ class Layer:
 
 def layer_of(workload: Workload, shape: ModelShape) -> Layer:
     """Returns the bytes a token of one decoder layer in training; attention scores are a term of their own."""
-    kinds = {"unsloth": _unsloth_layer, "plain": _plain_layer, "fused": _fused_layer}
-    return kinds[workload.layer](workload, shape)
+    return {"unsloth": _unsloth_layer, "plain": _plain_layer, "fused": _fused_layer}[workload.layer](workload, shape)
 
 
 def _unsloth_layer(workload: Workload, shape: ModelShape) -> Layer:
     """Saved: both norms' outputs, the middle residual, the output (4H), q, k, v, attention's output, gate and up.
 
-    In GRPO attention's output is kept twice: rows of equal length are attended one after the other and joined in a
-    copy (unsloth 2026.10.9 utils/attention_dispatch.py, _sdpa_packed_segments). The MLP's backward pass works in gate
-    and up; it adds the gradient of their product, one coming in, one going out.
+    In GRPO attention's output is kept twice: packed rows of equal length are attended one by one and joined in a copy
+    (unsloth 2026.10.9 utils/attention_dispatch.py, _sdpa_packed_segments); a single row never is (unsloth_zoo
+    rl_replacements.py). The MLP's backward pass works in gate and up; it adds the gradient of their product, one coming
+    in, one going out.
     """
     hidden, mlp, keys, b = shape.hidden_size, shape.intermediate_size, _keys(workload, shape), workload.compute_bytes
     norms = 2 * (shape.query_size + shape.key_size) if shape.qk_norm else 0  # inputs of Qwen3's two extra norms
-    queries = 3 if _joins_rows(workload) else 2
+    joins_rows = workload.loss == "grpo" and workload.attention in FUSED and workload.micro_batch > 1
+    queries = 3 if joins_rows else 2
     saved = b * (4 * hidden + queries * shape.query_size + 2 * keys + 2 * mlp + norms / 2)
     return Layer(saved, b * (mlp + 2 * hidden), f"b (4H + {queries}q + 2k + 2I) + b (I + 2H)")
-
-
-def _joins_rows(workload: Workload) -> bool:
-    """Says whether rows are packed and attended one by one; a single one never is (unsloth_zoo rl_replacements.py)."""
-    return workload.loss == "grpo" and workload.attention in FUSED and workload.micro_batch > 1
 
 
 def _plain_layer(workload: Workload, shape: ModelShape) -> Layer:
@@ -87,7 +80,7 @@ def _kept_inputs(workload: Workload, shape: ModelShape) -> int:
     if workload.method != "full":
         adapts_mlp = {"gate_proj", "up_proj"} & set(workload.lora_targets)
         return workload.compute_bytes * shape.hidden_size * (2 if adapts_mlp else 1)
-    # Autocast narrows the input of each of the five layers behind a norm for itself.
+    # Autocast narrows the input of each of the five layers after a norm separately.
     copies = 5 if weight_bytes(workload) > workload.compute_bytes else 2
     return (2 * weight_bytes(workload) + copies * workload.compute_bytes) * shape.hidden_size
 
@@ -110,14 +103,12 @@ def layer(workload: Workload, shape: ModelShape) -> Term:
     return term("one layer's backward", size, grade, formula, upper=upper)
 
 
-LAYER_UPPER = 1.16
-"""Unsloth's published line of context against memory is 1.14 to 1.16 of what the tensors add up to
-(unsloth.ai/docs/basics/unsloth-benchmarks): small buffers and slack, taken as the bound."""
-
-
 def kept_activations(workload: Workload, shape: ModelShape) -> Term:
-    """What the forward pass leaves on the GPU for the layers below the one at work."""
-    hidden, layers, tokens, b = shape.hidden_size, trained_layers(workload, shape), workload.tokens, _residual(workload)
+    """What the forward pass leaves on the GPU for the layers below the current one."""
+    hidden, layers, tokens = shape.hidden_size, trained_layers(workload, shape), workload.tokens
+    # The residual is as wide as the embeddings: float32 in float32 weights and after `prepare_model_for_kbit_training`.
+    wide = 4 if workload.upcast_remainder else max(weight_bytes(workload), workload.compute_bytes)
+    b = workload.residual_bytes or wide
     if workload.checkpointing == "unsloth":
         # unsloth_zoo gradient_checkpointing.py: every input but the last goes to the host, two buffers bring them back.
         return term("activations kept", 3 * tokens * hidden * b, "read from source", "(2 staging + 1) T H b")
@@ -135,25 +126,35 @@ LOGIT_BYTES = {"in-place": 6.0, "kept": 6.7, "fused": 8.0, "full": 12.0, "shifte
 
 in-place: Unsloth before chunks wrote the gradient into the logits (2), of which accelerate made a float32 copy
 (4; accelerate utils/operations.py, ConvertOutputsToFp32). kept: float32 chunks until the backward pass, 6.7 measured
-(unsloth issue 4985). fused: 2 + 4 + 2. full: log-softmax 4, two gradients of 4 (12, measured here);
-shifted: and the 16-bit logits beside their shifted float32 copy."""
+(unsloth issue 4985). fused: 2 + 4 + 2. full: log-softmax 4, two gradients of 4 (12, measured here); shifted: in
+addition the 16-bit logits next to their shifted float32 copy."""
 CHUNK_BYTES, LEAST_ROWS, MOST_ROWS = 2 * GIB, 512, 4096
 CHUNK_LOGITS = 512 * 151_936
-"""unsloth_zoo 2026.10.9 fused_losses/fused_linear.py:69-73, 140: what a chunk of float32 logits is cut by. Its rows
-are no setting: `unsloth_logit_chunk_multiplier` is read and then left unused by the fused log-probs."""
+"""unsloth_zoo 2026.10.9 fused_losses/fused_linear.py:69-73, 140: what limits a chunk of float32 logits. Its rows cannot
+be set: `unsloth_logit_chunk_multiplier` is read, but the fused log-probs do not use it."""
+CHUNK_LEAST = 2
+"""Rows below which a chunk never shrinks (fused_linear.py and chunked_logprob.py)."""
 SPLIT_COLUMNS = 16_384
 """The same file's tiles, from 4096 rows on and on cards of up to 24.5 GiB: never wider than this."""
 FALLBACK_BYTES = 8
-"""unsloth_zoo 2026.10.9 fused_losses/chunked_logprob.py:47-72, which runs where the fused kernels do not: a chunk's
+"""unsloth_zoo 2026.10.9 fused_losses/chunked_logprob.py:47-72, which runs if the fused kernels do not: a chunk's
 float32 logits and their gradient."""
 TILE_ROWS, TILE_WIDTH = 4096, 32768
-"""trl 1.15 kernels/chunked_logprob.py: one tile of logits at a time, in the compute type, whatever the vocabulary."""
+"""trl 1.15 kernels/chunked_logprob.py: one tile of logits at a time, in the compute type, for any vocabulary."""
 
 
 def loss(workload: Workload, shape: ModelShape) -> Term:
-    """Final hidden states, what the loss makes of the vocabulary, and the gradient that comes back."""
-    hidden = workload.tokens * shape.hidden_size * _hidden_bytes(workload)
-    return _with_logits("loss", workload, shape, hidden, _head_gradient(workload, shape))
+    """Final hidden states, logits, and the gradients of both.
+
+    Unsloth keeps the final hidden state and its gradient; a plain norm also a float32 copy. With TRL's chunks only that
+    copy is left: the scored rows are copied out of the hidden state. In full training the head's gradient is made here,
+    by TRL's chunks in float32 first, then narrowed.
+    """
+    b, is_chunked, head = workload.compute_bytes, workload.logits == "chunked", 0
+    each = 2 * b if workload.layer != "plain" else 4 if is_chunked else b + 4
+    if workload.method == "full":
+        head = shape.vocab_size * shape.hidden_size * (weight_bytes(workload) + (4 if is_chunked and b < 4 else 0))
+    return _with_logits("loss", workload, shape, workload.tokens * shape.hidden_size * each, head)
 
 
 def scoring(workload: Workload, shape: ModelShape) -> Term:
@@ -164,7 +165,7 @@ def scoring(workload: Workload, shape: ModelShape) -> Term:
 def forward_layer(workload: Workload, shape: ModelShape, tokens: int, name: str) -> Term:
     """One layer without gradients: input, output, two norms, and the MLP's two halves."""
     wide = 4 * shape.hidden_size + 2 * shape.intermediate_size
-    plain = 4 * shape.hidden_size + shape.intermediate_size * workload.compute_bytes  # float32 norm, activation apart
+    plain = 4 * shape.hidden_size + shape.intermediate_size * workload.compute_bytes  # float32 norm, activation
     size = tokens * (workload.compute_bytes * wide + (plain if workload.stack == "trl" else 0))
     formula = "tokens x b (4H + 2I)" + (" + tokens (4H + b I)" if workload.stack == "trl" else "")
     return term(name, size, "read from source", formula, upper=size * LAYER_UPPER)
@@ -173,7 +174,7 @@ def forward_layer(workload: Workload, shape: ModelShape, tokens: int, name: str)
 def all_groups(workload: Workload, shape: ModelShape) -> Term:
     """One layer's forward over a whole rollout, each group's prompt once (unsloth 2026.10.9 utils/prefix_grouper.py).
 
-    Unsloth tries it where rows share prompts and falls back to micro-batches when memory runs out.
+    Unsloth tries it if rows share prompts and falls back to micro-batches when memory runs out.
     """
     groups = ceil(workload.grouped_rows / workload.group_size)
     tokens = groups * workload.prompt_tokens + workload.grouped_rows * workload.completion_tokens
@@ -181,7 +182,7 @@ def all_groups(workload: Workload, shape: ModelShape) -> Term:
 
 
 def saved_at_top(workload: Workload, shape: ModelShape) -> Term:
-    """What the top layer saved, while the loss is at work: nothing of it is recomputed."""
+    """What the top layer has saved while the loss is computed: nothing of it is recomputed."""
     size = workload.tokens * layer_of(workload, shape).saved + _scores(workload, shape)
     upper = size + _copied_keys(workload, shape)
     return term("top layer's activations", size, "measured here", "T x what a layer saves", upper=upper)
@@ -190,18 +191,15 @@ def saved_at_top(workload: Workload, shape: ModelShape) -> Term:
 def backward_moments(workload: Workload, shape: ModelShape) -> Iterator[tuple[Term, ...]]:
     """Yields what is there at once: at the top layer, and for full training at the bottom, where all gradients are."""
     kept, one = kept_activations(workload, shape), layer(workload, shape)
-    if workload.checkpointing == "none":
-        yield kept, saved_at_top(workload, shape), loss(workload, shape), spare_chunk(workload, shape)
-        yield kept, one
-    else:
-        yield kept, loss(workload, shape), spare_chunk(workload, shape)
-        yield kept, one
+    top = (saved_at_top(workload, shape),) if workload.checkpointing == "none" else ()
+    yield kept, *top, loss(workload, shape), spare_chunk(workload, shape)
+    yield kept, one
     if workload.method == "full" and not workload.accumulated:
-        yield gradients(workload, shape), one
+        yield terms.gradients(workload, shape), one
 
 
 def logit_bytes(workload: Workload, shape: ModelShape) -> float:
-    """Bytes of logits at once."""
+    """Returns the bytes of logits at once."""
     rows, vocab = workload.scored_tokens, shape.vocab_size
     if workload.logits != "chunked":
         return rows * vocab * LOGIT_BYTES[workload.logits]
@@ -214,7 +212,7 @@ def logit_bytes(workload: Workload, shape: ModelShape) -> float:
 
 
 def spare_chunk(workload: Workload, shape: ModelShape) -> Term:
-    """What Unsloth's chunk of logits takes beyond its least rows: it shrinks to half of what the card has free."""
+    """What Unsloth's chunk of logits takes beyond its least rows: it shrinks to half of the card's free memory."""
     rows, vocab = workload.scored_tokens, shape.vocab_size
     least = min(CHUNK_LEAST, rows)
     shrinks = workload.logits == "chunked" and workload.stack == "unsloth"
@@ -224,12 +222,8 @@ def spare_chunk(workload: Workload, shape: ModelShape) -> Term:
     return term("chunk of logits", size, "read from source", formula, upper=LOSS_UPPER * upper, elastic=True)
 
 
-CHUNK_LEAST = 2
-"""Rows below which a chunk never shrinks (both files)."""
-
-
 def chunk_rows(rows: int, shape: ModelShape) -> int:
-    """Rows of one chunk in Unsloth's fused log-probs, all powers of two; from 4096 rows on tiles take over."""
+    """Returns the rows of one chunk in Unsloth's fused log-probs, a power of two; from 4096 rows on tiles are used."""
     rows = min(rows, MOST_ROWS)
     least = min(max(_power_of_two(CHUNK_LOGITS / shape.vocab_size), LEAST_ROWS), MOST_ROWS)
     wanted = max(_power_of_two(rows * shape.hidden_size / shape.vocab_size), least)
@@ -237,18 +231,18 @@ def chunk_rows(rows: int, shape: ModelShape) -> int:
 
 
 def fallback_rows(rows: int, vocab_size: int) -> int:
-    """Rows of one chunk without the fused kernels: an eighth of all, not below 512, not above 2 GiB."""
+    """Returns the rows of one chunk without the fused kernels: an eighth of all, from 512 up to 2 GiB."""
     most = CHUNK_BYTES // (FALLBACK_BYTES * vocab_size)
     return min(max(min(most, max(LEAST_ROWS, ceil(rows / 8))), CHUNK_LEAST), rows)
 
 
 def _power_of_two(number: float) -> int:
-    """The power of two at or below a number."""
+    """Returns the power of two at or below a number."""
     return 1 << max(int(number).bit_length() - 1, 0)
 
 
 def _with_logits(name: str, workload: Workload, shape: ModelShape, hidden: float, head: float = 0.0) -> Term:
-    """Adds logits to the hidden states. A head's gradient comes with chunks, but when most of whole logits is gone."""
+    """Adds logits to the hidden states. A head's gradient is there with chunks, but after most of whole logits."""
     rule = "one chunk of logits" if workload.logits == "chunked" else f"T V x {LOGIT_BYTES[workload.logits]:g}"
     grade: Grade = "measured here" if workload.logits == "full" else "read from source"
     logits = logit_bytes(workload, shape)
@@ -258,37 +252,9 @@ def _with_logits(name: str, workload: Workload, shape: ModelShape, hidden: float
     return term(name, size, grade, f"final hidden states + {rule}", upper=LOSS_UPPER * size)
 
 
-LOSS_UPPER = 1.25
-"""Compilers and autotuning may hold a temporary more; an assumption."""
-
-
-def _hidden_bytes(workload: Workload) -> int:
-    """Unsloth keeps the final hidden state and its gradient; a plain norm also a float32 copy.
-
-    Behind TRL's chunks that copy alone is left: the scored rows are copied out of the hidden state.
-    """
-    if workload.layer != "plain":
-        return 2 * workload.compute_bytes
-    return 4 if workload.logits == "chunked" else workload.compute_bytes + 4
-
-
-def _head_gradient(workload: Workload, shape: ModelShape) -> int:
-    """In full training the head's gradient is made at the loss, by TRL's chunks in float32 first, then narrowed."""
-    if workload.method != "full":
-        return 0
-    sums = 4 if workload.logits == "chunked" and workload.compute_bytes < 4 else 0
-    return shape.vocab_size * shape.hidden_size * (weight_bytes(workload) + sums)
-
-
-def _residual(workload: Workload) -> int:
-    """As wide as the embeddings: float32 in float32 weights, and after `prepare_model_for_kbit_training`."""
-    wide = max(weight_bytes(workload), workload.compute_bytes)
-    return workload.residual_bytes or (4 if workload.upcast_remainder else wide)
-
-
 def _softmax(workload: Workload, shape: ModelShape) -> float:
-    """Eager attention's own backward pass, once the MLP's is over: the norm's input, queries, keys and values, and in
-    float32 softmax's result, the gradient that comes and the one that goes."""
+    """Eager attention's own backward pass, after the MLP's: the norm's input, queries, keys and values, and in float32
+    softmax's result, the gradient that comes in and the one that goes out."""
     if workload.attention != "eager":
         return 0.0
     squares = workload.micro_batch * workload.row_tokens**2 * shape.num_heads
@@ -301,7 +267,7 @@ def _keys(workload: Workload, shape: ModelShape) -> int:
 
 
 def _copied_keys(workload: Workload, shape: ModelShape) -> int:
-    """What one layer keeps more if the memory-efficient kernel knows no grouped queries, before torch 2.14."""
+    """What one layer keeps in addition if the memory-efficient kernel has no grouped queries, before torch 2.14."""
     more = shape.query_size - shape.key_size if workload.attention == "efficient" else 0
     return workload.tokens * 2 * more * workload.compute_bytes
 
@@ -310,13 +276,13 @@ def _dropped(workload: Workload, shape: ModelShape, *, masks: bool = True) -> fl
     """Dropout keeps its own copy of each adapted layer's input, and a mask of one byte."""
     if not workload.lora_dropout or workload.method == "full":
         return 0.0
-    inputs = sum(size[0] for size in adapted_sizes(workload, shape))
+    inputs = sum(size[0] for size in terms.adapted_sizes(workload, shape))
     return (workload.compute_bytes + masks) * inputs
 
 
 def _scores(workload: Workload, shape: ModelShape) -> float:
-    """Attention's squares in one layer. `sdpa`: the mask in numbers, made anew by each layer (measured here);
-    `eager`: what softmax keeps of its own result, in float32, and the copy that the values are mixed by."""
+    """Attention's squares in one layer. `sdpa`: the mask in numbers, made by each layer (measured here); `eager`: what
+    softmax keeps of its own result, in float32, and the copy that the values are mixed with."""
     square = workload.micro_batch * workload.row_tokens**2
     if workload.attention == "sdpa":
         return square * workload.compute_bytes

@@ -1,8 +1,8 @@
 """What this machine has measured, and how later predictions use it.
 
-A row is one phase of one real step, predicted beside measured. Tensors are arithmetic and stay as they are; calibrated
-is the overhead around them (context, slack; on a CPU the program), by one factor for a card and a stack. The file is
-local and may be edited, copied or torn, so nothing in it is trusted: what makes no sense is left out, and told once.
+A row is one phase of one real step, predicted and measured. Tensors are arithmetic and stay as they are; calibrated is
+the overhead around them (context, slack; on a CPU the program), by one factor for a card and a stack. The file is local
+and may be edited, copied or torn: invalid rows are left out and reported once.
 """
 
 import json
@@ -25,21 +25,21 @@ from lowmem_rl.storage.run_dir import append_row
 CPU = "cpu"
 OVERHEAD = (CONTEXT, SLACK, context(None).name)
 LEAST, MOST = 0.5, 3.0
-"""Bounds of the factor. Beyond them something else was measured than this run: another process, another formula."""
+"""Bounds of the factor. Beyond them another process or another formula was measured."""
 PLAUSIBLE = 5.0
-"""Times that a phase may miss its prediction before its row is taken for damaged."""
+"""Factor by which a phase may miss its prediction before its row counts as damaged."""
 OVERHEAD_FORMULAS = 1
-"""Raised when context or slack is computed otherwise: what was predicted before says nothing of what is now."""
+"""Increased when the formulas of context or slack change: older rows no longer compare."""
 LARGEST_FILE_BYTES = 10_000_000
 
 Bytes = Annotated[int, Field(ge=0, le=2**50, strict=True)]
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 class Footprint(BaseModel):
     """Memory of one phase: tensors, the allocator's pool, and the process as the driver (on a CPU the kernel) sees it.
 
-    The first two are None where nobody counts them: PyTorch does on a GPU alone.
+    The first two are None on a CPU: PyTorch counts them on a GPU only.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -91,11 +91,10 @@ class CalibrationRow(BaseModel):
 
     @property
     def measured_overhead(self) -> int:
-        """Bytes around the tensors as measured; where nobody counted the tensors, around those predicted."""
+        """Bytes around the tensors as measured; if the tensors were not counted, around those predicted."""
         tensors = self.measured.allocated_bytes
-        return max(
-            self.measured.process_bytes - (self.predicted.allocated_bytes or 0 if tensors is None else tensors), 0
-        )
+        counted = self.predicted.allocated_bytes or 0 if tensors is None else tensors
+        return max(self.measured.process_bytes - counted, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +113,14 @@ class Calibration:
 
     def apply(self, estimate: MemoryEstimate, card: Card | None) -> MemoryEstimate:
         """Returns the estimate with its overhead as measured."""
-        phases = {
-            phase: capped_to_card([self._scaled(one) for one in parts], card)
-            for phase, parts in estimate.phases.items()
-        }
+        phases = {name: capped_to_card([*map(self._scaled, parts)], card) for name, parts in estimate.phases.items()}
         return replace(estimate, phases=phases)
 
     def _scaled(self, one: Term) -> Term:
         if one.name not in OVERHEAD:
             return one
         expected = round(self.factor * one.expected_bytes)
-        # A few measurements may raise a bound; to lower one takes more.
+        # A few measurements may raise a bound; they are too few to lower it.
         upper = max(one.upper_bytes, round(self.factor * one.upper_bytes))
         return replace(one, expected_bytes=expected, upper_bytes=upper, grade="measured here")
 
@@ -138,24 +134,24 @@ def footprint(parts: Sequence[Term]) -> Footprint:
 
 
 def calibration_path() -> Path:
-    """Returns where the rows lie: in this user's cache."""
+    """Returns the file of the rows, in this user's cache."""
     caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(caches).expanduser() / "lowmem-rl" / "calibration.jsonl"
 
 
-def store(rows: Sequence[CalibrationRow], tell: Tell = lambda line: None) -> None:
-    """Appends rows. A cache that cannot be written costs a line, never a run."""
+def store(rows: Sequence[CalibrationRow], report: Report = lambda line: None) -> None:
+    """Appends rows. A cache that cannot be written is reported and stops no run."""
     try:
         for row in rows:
             append_row(calibration_path(), row.model_dump(mode="json"))
     except OSError as error:
-        tell(f"{calibration_path()} cannot be written ({error.strerror or error}): nothing is remembered")
+        report(f"{calibration_path()} cannot be written ({error.strerror or error}): nothing is remembered")
 
 
-def calibration_for(card: Card | None, stack: Stack, tell: Tell = lambda line: None) -> Calibration | None:
-    """Returns what was measured on this kind of card (None is a CPU), or None where nothing was."""
+def calibration_for(card: Card | None, stack: Stack, report: Report = lambda line: None) -> Calibration | None:
+    """Returns what was measured on this kind of card (None is a CPU), or None if nothing was."""
     wanted = (key := card.key if card else CPU, stack, OVERHEAD_FORMULAS)
-    rows = [row for row in read_rows(tell) if (row.card, row.stack, row.overhead_formulas) == wanted]
+    rows = [row for row in read_rows(report) if (row.card, row.stack, row.overhead_formulas) == wanted]
     expected = sum(row.expected_overhead for row in rows)
     if expected <= 0:
         return None
@@ -163,8 +159,8 @@ def calibration_for(card: Card | None, stack: Stack, tell: Tell = lambda line: N
     return Calibration(key, stack, min(max(factor, LEAST), MOST), len(rows), max(row.date for row in rows))
 
 
-def read_rows(tell: Tell = lambda line: None) -> list[CalibrationRow]:
-    """Returns the rows that make sense, and tells in one line of those that do not."""
+def read_rows(report: Report = lambda line: None) -> list[CalibrationRow]:
+    """Returns the valid rows, and reports the others in one line."""
     path = calibration_path()
     try:
         if not path.exists():
@@ -173,16 +169,8 @@ def read_rows(tell: Tell = lambda line: None) -> list[CalibrationRow]:
             raise ValueError(f"larger than {LARGEST_FILE_BYTES // 10**6} MB")
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
-        tell(f"{path} is ignored: {getattr(error, 'strerror', None) or error}")
+        report(f"{path} is ignored: {getattr(error, 'strerror', None) or error}")
         return []
-    rows, damaged = _sorted_out(lines)
-    if damaged:
-        number, why = damaged[0]
-        tell(f"{path}: {len(damaged)} of {len(lines)} lines are ignored, the first is line {number} ({why})")
-    return rows
-
-
-def _sorted_out(lines: Sequence[str]) -> tuple[list[CalibrationRow], list[tuple[int, str]]]:
     rows: list[CalibrationRow] = []
     damaged: list[tuple[int, str]] = []
     for number, line in enumerate(lines, 1):
@@ -192,7 +180,10 @@ def _sorted_out(lines: Sequence[str]) -> tuple[list[CalibrationRow], list[tuple[
             damaged.append((number, _why(error)))
         except (ValueError, RecursionError):
             damaged.append((number, "no JSON"))
-    return rows, damaged
+    if damaged:
+        number, why = damaged[0]
+        report(f"{path}: {len(damaged)} of {len(lines)} lines are ignored, the first is line {number} ({why})")
+    return rows
 
 
 def _why(error: ValidationError) -> str:

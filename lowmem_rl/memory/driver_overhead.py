@@ -1,22 +1,14 @@
-"""What the driver counts besides tensors: the CUDA context and the allocator's slack; and host memory and disk."""
+"""What the driver counts in addition to tensors: the CUDA context and the allocator's slack; host memory and disk."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
+from lowmem_rl.memory import terms
 from lowmem_rl.memory.activations import LOGIT_BYTES, layer_of
-from lowmem_rl.memory.terms import (
-    Grade,
-    Term,
-    linear_weights,
-    other_weights,
-    term,
-    trained_bytes,
-    trained_layers,
-    trained_params,
-)
+from lowmem_rl.memory.terms import Grade, Term, term
 from lowmem_rl.memory.workload import Workload
 from lowmem_rl.models.hardware import Card
-from lowmem_rl.models.lookup import ModelShape
+from lowmem_rl.models.shape import ModelShape
 from lowmem_rl.units import GIB
 
 CONTEXT = "CUDA context"
@@ -29,7 +21,7 @@ TURING_CONTEXT = (int(0.14 * GIB), int(0.3 * GIB))
 NEWER_CONTEXT = (int(0.5 * GIB), int(0.8 * GIB))
 """Ampere and later: more kernels and cuBLAS workspaces; 0.3 to 0.75 GiB in reports."""
 HOST_PROGRAM = 4 * GIB
-"""Beside a GPU: the same with CUDA's libraries, and a shard of weights on its way to the card; an assumption."""
+"""With a GPU: the program with CUDA's libraries, and a shard of weights on its way to the card; an assumption."""
 PROGRAM = (int(1.3 * GIB), int(2.0 * GIB))
 """On a CPU: Python with PyTorch, transformers and Unsloth loaded."""
 
@@ -45,13 +37,16 @@ def context(card: Card | None) -> Term:
 
 
 SLACK_SHARES = {True: (0.03, 0.10), False: (0.12, 0.35)}
-"""Share of the memory that comes and goes which the allocator holds on top, expected and upper, by
-`expandable_segments`. Off: runs of one fixed length lie at 0.11 (fms-acceleration, A100), changing lengths higher;
+"""What the allocator holds in addition, as a share of the memory that comes and goes, expected and upper, by
+`expandable_segments`. Off: runs of one fixed length are at 0.11 (fms-acceleration, A100), changing lengths higher;
 on: an assumption; Unsloth's H100 pair shows 1.00 of the peak (unsloth.ai/docs, memory-efficient RL)."""
+CHAIN_BYTES, STALE = 14.0, 0.6
+"""Plain and fused losses pass whole logits through blocks of 14 bytes a logit, in which a layer has no room for 0.6 of
+its blocks (fms-acceleration, A100: 14.07 bytes and 0.6, from two vocabularies; LLaMA-Factory's held-out runs agree)."""
 
 
 def slack(workload: Workload, shape: ModelShape, dynamic: Sequence[Term], card: Card | None, *, learning: bool) -> Term:
-    """Blocks that are cached and serve nothing: rounding, and blocks of sizes that are not asked for again."""
+    """Cached blocks without use: rounding, and blocks of sizes that are not asked for again."""
     if card is None:
         return term(SLACK, 0, "assumed", "none on a CPU")
     low, high = SLACK_SHARES[workload.expandable_segments]
@@ -65,12 +60,6 @@ def slack(workload: Workload, shape: ModelShape, dynamic: Sequence[Term], card: 
     return term(SLACK, expected, grade, formula, upper=upper, elastic=True)
 
 
-CHAIN_BYTES, STALE = 14.0, 0.6
-"""Plain and fused losses pass whole logits through blocks of 14 bytes, whatever they hold at once; in those a
-layer finds no room for 0.6 of its blocks (fms-acceleration, A100: 14.07 bytes and 0.6, from two vocabularies;
-LLaMA-Factory's runs, left out of that, agree)."""
-
-
 def _unused_blocks(workload: Workload, shape: ModelShape, dynamic: Sequence[Term]) -> float:
     if workload.logits == "chunked":
         return 0.0
@@ -81,26 +70,25 @@ def _unused_blocks(workload: Workload, shape: ModelShape, dynamic: Sequence[Term
     return max(kept + chain + layer - sum(one.expected_bytes for one in dynamic), 0.0)
 
 
-def capped_to_card(terms: Sequence[Term], card: Card | None) -> tuple[Term, ...]:
+def capped_to_card(parts: Sequence[Term], card: Card | None) -> tuple[Term, ...]:
     """Returns the terms with the slack cut to what the card has left: PyTorch frees cached blocks before it fails."""
     if card is None:
-        return tuple(terms)
-    needed = sum(one.expected_bytes for one in terms if one.name != SLACK)
-    room = max(card.offered_bytes - needed, 0)
+        return tuple(parts)
+    room = max(card.offered_bytes - sum(one.expected_bytes for one in parts if one.name != SLACK), 0)
     return tuple(
-        replace(one, expected_bytes=min(one.expected_bytes, room)) if one.name == SLACK else one for one in terms
+        replace(one, expected_bytes=min(one.expected_bytes, room)) if one.name == SLACK else one for one in parts
     )
 
 
 def host_bytes(workload: Workload, shape: ModelShape) -> int:
     """Returns the host memory a run takes: the program, offloaded layer inputs, one shard while loading."""
-    offloaded = trained_layers(workload, shape) * workload.tokens * shape.hidden_size * workload.compute_bytes
+    offloaded = terms.trained_layers(workload, shape) * workload.tokens * shape.hidden_size * workload.compute_bytes
     return HOST_PROGRAM + (offloaded if workload.checkpointing == "unsloth" else 0)
 
 
 def disk_bytes(workload: Workload, shape: ModelShape) -> int:
-    """Returns the disk a run takes: the weights as they are fetched, and two copies of what was learnt."""
+    """Returns the disk a run takes: the weights as they are fetched, and two copies of what was learned."""
     quantised = workload.method == "qlora" and (workload.dynamic_checkpoint or shape.quantised != "no")
-    in_4_bit = linear_weights(workload, shape).expected_bytes + other_weights(workload, shape).expected_bytes
-    learnt = trained_params(workload, shape) * trained_bytes(workload)
-    return (shape.file_bytes or (in_4_bit if quantised else 2 * shape.num_params)) + 2 * learnt
+    in_4_bit = sum(part(workload, shape).expected_bytes for part in (terms.linear_weights, terms.other_weights))
+    learned = terms.trained_params(workload, shape) * terms.trained_bytes(workload)
+    return (shape.file_bytes or (in_4_bit if quantised else 2 * shape.num_params)) + 2 * learned

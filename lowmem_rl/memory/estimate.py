@@ -1,6 +1,6 @@
-"""Phases from terms. A phase has moments, whose worst counts; the peak is the worst phase, never a sum of phases."""
+"""Phases from terms. The worst moment of a phase counts; the peak is the worst phase, never a sum of phases."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -9,12 +9,11 @@ from lowmem_rl.memory.activations import all_groups, backward_moments, forward_l
 from lowmem_rl.memory.terms import Term, term
 from lowmem_rl.memory.workload import Workload
 from lowmem_rl.models.hardware import Card
-from lowmem_rl.models.lookup import ModelShape
+from lowmem_rl.models.shape import ModelShape
 from lowmem_rl.units import GIB
 
 Verdict = Literal["fits", "tight", "does-not-fit"]
 Terms = tuple[Term, ...]
-Moments = Sequence[Terms]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +26,6 @@ class MemoryEstimate:
     """Of each phase the moment at which the process is largest; the slack's upper value covers the others'."""
     allocated_bytes: int
     """The tensors' peak, of all moments: PyTorch's `max_memory_allocated`."""
-    required_tensor_bytes: int
-    """The same without what libraries fill because there is room."""
     host_bytes: int
     disk_bytes: int
     notes: tuple[str, ...] = ()
@@ -51,24 +48,12 @@ class MemoryEstimate:
     @property
     def reserved_bytes(self) -> int:
         """The pool's peak: PyTorch's `max_memory_reserved`."""
-        return max(sum(_sizes(parts, left_out=driver_overhead.AROUND_THE_POOL)) for parts in self.phases.values())
-
-    @property
-    def required_bytes(self) -> int:
-        """The peak without what libraries fill or hold because there is room."""
-        around = (one.expected_bytes for one in self.phases["load"] if one.name in driver_overhead.AROUND_THE_POOL)
-        return self.required_tensor_bytes + sum(around)
-
-    @property
-    def elastic_bytes(self) -> int:
-        """What of the peak is given back under pressure."""
-        return sum(one.expected_bytes for one in self.phases[self.peak_phase] if one.elastic)
+        return max(_bytes_without(driver_overhead.AROUND_THE_POOL, parts) for parts in self.phases.values())
 
     def phase_bytes(self, phase: str) -> int:
         return _expected(self.phases[phase])
 
     def verdict(self, budget_bytes: int) -> Verdict:
-        """Returns whether the run fits into a budget surely, probably or not."""
         return verdict(self.expected_bytes, self.upper_bytes, budget_bytes)
 
     def to_json_phases(self) -> dict[str, dict[str, int]]:
@@ -77,13 +62,15 @@ class MemoryEstimate:
 
 
 def verdict(expected_bytes: int, upper_bytes: int, budget_bytes: int) -> Verdict:
-    """Returns whether that fits into a budget surely, probably or not; what is guessed has a wider upper value."""
+    """Returns whether that fits into a budget surely, probably or not; an assumed size has a wider upper value."""
     if upper_bytes <= budget_bytes:
         return "fits"
     return "tight" if expected_bytes <= budget_bytes else "does-not-fit"
 
 
 KNOWN_ARCHITECTURES = frozenset(f"{name}ForCausalLM" for name in ("Llama", "Mistral", "Phi3", "Qwen2", "Qwen3"))
+SMALL_CARD_BYTES = int(24.5 * GIB)
+"""unsloth_zoo 2026.10.9 fused_losses/fused_linear.py, _SMALL_CARD_BYTES."""
 UNKNOWN_UPPER = 1.5
 """What another architecture may take, over a Llama's of the same sizes; an assumption."""
 UNVALIDATED = "unvalidated: no measured run of QLoRA and GRPO through Unsloth is known for this stack"
@@ -98,25 +85,27 @@ def estimate(workload: Workload, shape: ModelShape, card: Card | None = None) ->
         workload=workload,
         shape=shape,
         phases={phase: _worst(found) for phase, found in moments.items()},
-        allocated_bytes=max(sum(_sizes(parts, left_out=driver_overhead.OUTSIDE_TENSORS)) for parts in every),
-        required_tensor_bytes=max(
-            sum(_sizes([one for one in parts if not one.elastic], left_out=driver_overhead.OUTSIDE_TENSORS))
-            for parts in every
-        ),
+        allocated_bytes=max(_bytes_without(driver_overhead.OUTSIDE_TENSORS, parts) for parts in every),
         host_bytes=driver_overhead.host_bytes(workload, shape),
         disk_bytes=driver_overhead.disk_bytes(workload, shape),
         notes=tuple(_notes(workload, shape)),
     )
 
 
-SMALL_CARD_BYTES = int(24.5 * GIB)
-"""unsloth_zoo 2026.10.9 fused_losses/fused_linear.py, _SMALL_CARD_BYTES."""
-
-
 def _as_it_runs(workload: Workload, card: Card | None) -> Workload:
-    """FlashAttention-2 needs Ampere: below it Unsloth runs the memory-efficient kernel, plain layers copy keys."""
+    """Returns the workload with what the card makes of it.
+
+    On a CPU, what would be paged or offloaded is in host memory already. FlashAttention-2 needs Ampere: before it
+    Unsloth runs the memory-efficient kernel, plain layers copy keys.
+    """
     if card is None:
-        workload = _on_cpu(workload)
+        workload = replace(
+            workload,
+            compute_bytes=4 if workload.wide_on_cpu else workload.compute_bytes,
+            optimizer=workload.optimizer.removeprefix("paged_"),
+            checkpointing="plain" if workload.checkpointing == "unsloth" else workload.checkpointing,
+            grouped_rows=0,
+        )
     lacks_flash = card is None or card.compute_capability < (8, 0)
     if lacks_flash and workload.attention == "flash":
         is_fused = card is not None and workload.layer == "unsloth"
@@ -124,23 +113,12 @@ def _as_it_runs(workload: Workload, card: Card | None) -> Workload:
     return replace(workload, tiles_logits=card is not None and card.offered_bytes <= SMALL_CARD_BYTES)
 
 
-def _on_cpu(workload: Workload) -> Workload:
-    """What would be paged or offloaded is in host memory already."""
-    return replace(
-        workload,
-        compute_bytes=4 if workload.wide_on_cpu else workload.compute_bytes,
-        optimizer=workload.optimizer.removeprefix("paged_"),
-        checkpointing="plain" if workload.checkpointing == "unsloth" else workload.checkpointing,
-        grouped_rows=0,
-    )
-
-
 def _notes(workload: Workload, shape: ModelShape) -> Iterable[str]:
     if (workload.stack, workload.loss, workload.method) == ("unsloth", "grpo", "qlora"):
         yield UNVALIDATED
     if workload.grouped_rows and (workload.old_logprob_pass or workload.reference_pass):
         size = all_groups(workload, shape).upper_bytes / GIB
-        yield f"log-probs: up to {size:.1f} GiB for all groups at once, or micro-batches where that does not fit"
+        yield f"log-probs: up to {size:.1f} GiB for all groups at once, or micro-batches if that does not fit"
     if shape.architecture not in KNOWN_ARCHITECTURES:
         yield f"{shape.architecture} is counted as a Llama of its sizes, with a wider upper value"
     if shape.file_bytes is not None and not shape.files_agree:
@@ -148,37 +126,36 @@ def _notes(workload: Workload, shape: ModelShape) -> Iterable[str]:
 
 
 def _disagreement(shape: ModelShape) -> str:
-    """Returns what is wrong with a model's files, and what is made of that."""
+    """Returns what is wrong with a model's files, and what counts instead."""
     if shape.quantised != "no":
         return "no 4-bit copy of its config.json can be: the formulas decide"
     made = f"its config.json makes {2 * shape.num_params / GIB:.2f} in 16 bit"
     return f"is not what {made}: " + ("the rest is added" if shape.uncounted_params else "the formulas decide")
 
 
-def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[str, Moments]:
+def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[str, list[Terms]]:
     """Returns, by phase, all that is there at once, moment by moment."""
     base = (
         terms.linear_weights(workload, shape),
         terms.other_weights(workload, shape),
         terms.uncounted_weights(workload, shape),
     )
-    learnt = tuple(part(workload, shape) for part in (terms.adapter, terms.optimizer_states, terms.paged_states))
-    scratch, held = terms.weight_copies(workload, shape), terms.gradients(workload, shape)
-    idle = (*base, *learnt, scratch)
+    adapter, held = terms.adapter(workload, shape), terms.gradients(workload, shape)
+    states = (terms.optimizer_states(workload, shape), terms.paged_states(workload, shape))
+    idle = (*base, adapter, *states, terms.weight_copies(workload, shape))
     between = (*idle, *generate_sampler.resident_engine(workload, shape, card))
 
-    def phase(resident: Terms, passing: Iterable[Terms], *, learning: bool = False) -> Moments:
+    def phase(resident: Terms, passing: Iterable[Terms], *, learning: bool = False) -> list[Terms]:
         return [_moment(workload, shape, card, resident, one, learning=learning) for one in passing]
 
-    found = {"load": phase((*base, learnt[0]), [(_loading(workload, shape),)])}
+    found = {"load": phase((*base, adapter), [(_loading(workload, shape),)])}
     if workload.loss == "grpo":
         if workload.rollout_engine == "vllm":
             found["rollout"] = phase((*idle, *generate_sampler.vllm_share(workload, shape, card)), [()])
         else:
-            rows, waits = workload.rollout_rows, workload.grouped_rows > workload.rollout_rows
-            found["rollout"] = phase(
-                idle, _sampled(workload, shape, rows, lowmem_sampler.prompts_of(workload, rows), waits)
-            )
+            rows = workload.rollout_rows
+            prompts, waits = lowmem_sampler.prompts_of(workload, rows), workload.grouped_rows > rows
+            found["rollout"] = phase(idle, _sampled(workload, shape, rows, prompts, waits))
         if workload.old_logprob_pass or workload.reference_pass:
             found["logprobs"] = phase(between, _scored(workload, shape))
     earlier = (held,) if workload.accumulated or workload.method != "full" else ()
@@ -190,14 +167,11 @@ def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[s
     return found | {"save": phase(between, [()])}
 
 
-def _worst(found: Moments) -> Terms:
+def _worst(found: list[Terms]) -> Terms:
     """Returns the terms of the worst moment; its slack's upper value covers the other moments' upper values."""
-    worst = max(found, key=_expected)
+    worst, slack = max(found, key=_expected), driver_overhead.SLACK
     missing = max(map(_upper, found)) - _upper(worst)
-    covered = (
-        replace(one, upper_bytes=one.upper_bytes + missing) if one.name == driver_overhead.SLACK else one
-        for one in worst
-    )
+    covered = (replace(one, upper_bytes=one.upper_bytes + missing) if one.name == slack else one for one in worst)
     return tuple(one for one in covered if one.upper_bytes)
 
 
@@ -214,8 +188,8 @@ def _widened(one: Term) -> Term:
     return replace(one, upper_bytes=int(UNKNOWN_UPPER * one.upper_bytes), grade="assumed")
 
 
-def _sizes(parts: Iterable[Term], *, left_out: tuple[str, ...]) -> list[int]:
-    return [one.expected_bytes for one in parts if one.name not in left_out]
+def _bytes_without(names: tuple[str, ...], parts: Iterable[Term]) -> int:
+    return sum(one.expected_bytes for one in parts if one.name not in names)
 
 
 def _expected(parts: Terms) -> int:
@@ -235,7 +209,7 @@ def _loading(workload: Workload, shape: ModelShape) -> Term:
 
 
 def _sampled(workload: Workload, shape: ModelShape, rows: int, prompts: int, waits: bool) -> Iterator[Terms]:
-    """Returns the moments of sampling, vLLM's own left out: it answers no evaluation. Others may wait for the wave."""
+    """Returns the moments of sampling without vLLM, which answers no evaluation; `waits`: prompts wait for slots."""
     if workload.rollout_engine == "lowmem":
         ahead = lowmem_sampler.prompts_ahead(workload, prompts) if waits else 0
         return lowmem_sampler.peak_points(workload, shape, rows, prompts, ahead)
@@ -243,6 +217,6 @@ def _sampled(workload: Workload, shape: ModelShape, rows: int, prompts: int, wai
 
 
 def _scored(workload: Workload, shape: ModelShape) -> Iterator[Terms]:
-    """One micro-batch's layers, then its vocabulary."""
+    """Yields a micro-batch's layers, then its logits."""
     yield (forward_layer(workload, shape, workload.tokens, "one layer's forward"),)
     yield scoring(workload, shape), spare_chunk(workload, shape)

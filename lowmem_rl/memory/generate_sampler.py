@@ -8,14 +8,14 @@ from lowmem_rl.memory.activations import forward_layer
 from lowmem_rl.memory.terms import Term, kv_bytes_per_token, linear_weights, other_weights, term, trained_params
 from lowmem_rl.memory.workload import Workload
 from lowmem_rl.models.hardware import Card
-from lowmem_rl.models.lookup import ModelShape
+from lowmem_rl.models.shape import ModelShape
 from lowmem_rl.units import GIB
 
 KV_STEP = 512
 """Tokens by which Unsloth grows its cache (unsloth 2026.10.9 models/llama.py, KV_CACHE_INCREMENT)."""
 SAMPLER_BYTES, SORTING_BYTES = 10, 26
-"""Bytes a row and word: logits 2, their float32 copy 4, probabilities 4; top-p sorts and adds values, 64-bit
-indices and sums (transformers generation/logits_process.py)."""
+"""Bytes a row and token: logits 2, their float32 copy 4, probabilities 4; top-p sorts and adds values, 64-bit indices
+and sums (transformers generation/logits_process.py)."""
 
 
 def kv_cache(workload: Workload, shape: ModelShape, rows: int) -> Term:
@@ -34,14 +34,14 @@ def prompt_cache(workload: Workload, shape: ModelShape, rows: int) -> Term:
 
 
 def first_token(workload: Workload, shape: ModelShape, rows: int) -> Term:
-    """The cache as the first word leaves it: each layer takes its grown one while the prompts' are all still held."""
+    """The cache after the first token: each layer takes its grown one while the prompts' are all still held."""
     tokens = 2 * workload.prompt_tokens + KV_STEP + 1
     size = rows * tokens * kv_bytes_per_token(shape, workload.compute_bytes)
     return term("KV cache", size, "read from source", "rows (2P + 513) 2 L k b")
 
 
 def decode_scores(workload: Workload, shape: ModelShape, rows: int, new: int) -> Term:
-    """Attention scores of one word, which each layer keeps a buffer for."""
+    """Attention scores of one token, for which each layer keeps a buffer."""
     tokens = workload.prompt_tokens + (ceil(new / KV_STEP) * KV_STEP if workload.stack == "unsloth" else new)
     layers = shape.num_layers if workload.stack == "unsloth" else 1
     size = layers * rows * shape.num_heads * tokens * workload.compute_bytes
@@ -54,13 +54,13 @@ def prefill(workload: Workload, shape: ModelShape, rows: int) -> Term:
 
 
 def sampler(workload: Workload, shape: ModelShape, rows: int) -> Term:
-    """Logits of one position, and what is made of them to draw a word."""
-    words = rows * shape.vocab_size
-    return term("sampler", words * SAMPLER_BYTES, "read from source", "rows V x 10", upper=words * SORTING_BYTES)
+    """Logits of one position, and what sampling makes of them."""
+    logits = rows * shape.vocab_size
+    return term("sampler", logits * SAMPLER_BYTES, "read from source", "rows V x 10", upper=logits * SORTING_BYTES)
 
 
 def generate_moments(workload: Workload, shape: ModelShape, rows: int) -> Iterator[tuple[Term, ...]]:
-    """Yields what is there at once: while prompts are read, at the first word with Unsloth, and at the last."""
+    """Yields what is there at once: while prompts are read, at the first token with Unsloth, and at the last."""
     drawn = sampler(workload, shape, rows)
     yield prompt_cache(workload, shape, rows), prefill(workload, shape, rows)
     if workload.stack == "unsloth":
@@ -79,7 +79,7 @@ STANDBY_UTILISATION = ((40, 0.925), (25, 0.9), (20, 0.825), (14, 0.8), (10, 0.77
 
 
 def vllm_engine(workload: Workload, shape: ModelShape) -> Term:
-    """What vLLM holds besides weights and cache: graphs, activations, a second copy of the adapter.
+    """What vLLM holds without weights and cache: graphs, activations, a second copy of the adapter.
 
     Unsloth shares the weights with it; plain TRL loads them a second time.
     """
@@ -87,22 +87,22 @@ def vllm_engine(workload: Workload, shape: ModelShape) -> Term:
     graphs = min(max(172 * shape.hidden_size * shape.num_layers * 4, low), high)
     tokens = min(ENGINE_TOKENS, workload.rollout_rows * workload.row_tokens)
     adapter = 2 * trained_params(workload, shape) if workload.method != "full" else 0
-    copy = linear_weights(workload, shape).expected_bytes + other_weights(workload, shape).expected_bytes
-    size = graphs + tokens * ENGINE_BYTES_PER_TOKEN + adapter + (copy if workload.stack == "trl" else 0)
-    return term(
-        "vLLM engine", size, "measured elsewhere", "graphs + activations + adapter [+ weights: TRL]", upper=1.2 * size
-    )
+    copy = _weights_bytes(workload, shape) if workload.stack == "trl" else 0
+    size, formula = graphs + tokens * ENGINE_BYTES_PER_TOKEN + adapter + copy, "graphs + activations + adapter"
+    return term("vLLM engine", size, "measured elsewhere", f"{formula} [+ weights: TRL]", upper=1.2 * size)
 
 
 def vllm_share(workload: Workload, shape: ModelShape, card: Card | None) -> tuple[Term, Term, Term]:
-    """The engine, the cache that the wave needs, and what vLLM takes on top because it may.
+    """The engine, the cache that the wave needs, and what vLLM takes in addition because it may.
 
-    vLLM never outgrows its share while one row has room: rows then wait, and a larger engine leaves a smaller cache.
+    vLLM stays within its share while one row has room: rows then wait, and a larger engine leaves a smaller cache.
+    Unsloth lends it the policy's weights.
     """
     engine, row = vllm_engine(workload, shape), workload.row_tokens * kv_bytes_per_token(shape, workload.compute_bytes)
     size, spare = workload.rollout_rows * row, 0
     if card:
-        room = max(_cache_room(workload, shape, engine, card), row)
+        held = engine.expected_bytes + (_weights_bytes(workload, shape) if workload.stack == "unsloth" else 0)
+        room = max(int(utilisation(workload, card) * card.offered_bytes) - held, row)
         size, spare = min(size, room), max(room - size, 0)
         grown = max(engine.upper_bytes - engine.expected_bytes - (size + spare - row), 0)
         engine = replace(engine, upper_bytes=engine.expected_bytes + grown)
@@ -111,11 +111,8 @@ def vllm_share(workload: Workload, shape: ModelShape, card: Card | None) -> tupl
     return engine, needed, fill
 
 
-def _cache_room(workload: Workload, shape: ModelShape, engine: Term, card: Card) -> int:
-    """Returns what weights and engine leave of vLLM's share; Unsloth lends it the policy's weights."""
-    weights = linear_weights(workload, shape).expected_bytes + other_weights(workload, shape).expected_bytes
-    held = engine.expected_bytes + (weights if workload.stack == "unsloth" else 0)
-    return int(utilisation(workload, card) * card.offered_bytes) - held
+def _weights_bytes(workload: Workload, shape: ModelShape) -> int:
+    return linear_weights(workload, shape).expected_bytes + other_weights(workload, shape).expected_bytes
 
 
 def utilisation(workload: Workload, card: Card) -> float:

@@ -1,68 +1,70 @@
-"""What our own engine holds while it samples (`engine.rollout`): a cache of full size from the first token on.
+"""What our own engine holds while it samples (`engine.continuous_batching`): a cache of full size from the start.
 
-The prompts of a wave are read into it, rows that finish leave, and waiting ones take their slots; so nothing here
-grows with the group or with the number of rows, only with the wave.
+The prompts of a wave are read into it, rows that finish leave, and waiting ones take their slots: nothing here grows
+with the group or with the number of rows, only with the wave.
 """
 
 from collections.abc import Iterator
 from math import ceil
 
 from lowmem_rl.memory.activations import FUSED
-from lowmem_rl.memory.terms import Grade, Term, kv_bytes_per_token, term, trained_bytes, trained_params
+from lowmem_rl.memory.terms import Term, kv_bytes_per_token, term, trained_bytes, trained_params
 from lowmem_rl.memory.workload import Workload
-from lowmem_rl.models.lookup import ModelShape
+from lowmem_rl.models.shape import ModelShape
 
 PREFILL_TOKENS = 8192
-"""Most prompt tokens in one forward, as `engine.rollout` has it."""
+"""Most prompt tokens in one forward; this and the next two as in `engine.continuous_batching`."""
 READ_AHEAD_TOKENS = 1024
-"""Most tokens of prompts that wait for a slot and are read already, likewise."""
+"""Most tokens of prompts that are read already and wait for a slot."""
 CHECK_EVERY = 8
-"""Tokens that a finished row may go on for before someone looks, likewise."""
+"""Tokens between two checks for finished rows."""
 PICK_BYTES, FILTERED_PICK_BYTES = 32, 46
-"""Bytes a row and word while a word is picked (`engine.sampling.pick`), all at once: logits, their quotient by the
-temperature, log-softmax and its exp 4 each, that in float64 8 and its sums 8. Filters: instead of the last three,
-transformers' top-p holds sorted values, 64-bit indices, softmax, sums, masks and what the sort works in (34)."""
+"""Bytes a row and token of the vocabulary while a token is sampled (`engine.sampling`), all at once: logits, their
+quotient by the temperature, log-softmax and its exp 4 each, that in float64 8 and its sums 8. Filters: instead of the
+last three, transformers' top-p holds sorted values, 64-bit indices, softmax, sums, masks and the sort's buffer (34)."""
 SCORE_BYTES = 8
-"""Float32 scores and their softmax, where no kernel fuses attention."""
+"""Float32 scores and their softmax, if no kernel fuses attention."""
+MOVED_SHARE = 1 / 16
+"""Rows of the wave that move into others' slots at one check: an assumption; half of them is the most."""
 
 
 def merged_copy(workload: Workload, shape: ModelShape) -> Term:
-    """All linear layers in the compute type; in 16 bit the adapter stands beside them, its outer sides on diagonals."""
+    """All linear layers in the compute type; in 16 bit with a separate adapter, its outer sides on diagonals."""
     size = shape.linear_params * workload.compute_bytes
-    beside = 3 * trained_params(workload, shape) * workload.compute_bytes if workload.compute_bytes < 4 else 0
+    adapter = 3 * trained_params(workload, shape) * workload.compute_bytes if workload.compute_bytes < 4 else 0
     formula = "L (2Hq + 2Hk + 3HI) b"
-    return term("merged copy of the weights", size, "read from source", formula, upper=size + beside)
+    return term("merged copy of the weights", size, "read from source", formula, upper=size + adapter)
 
 
 def joining(workload: Workload, shape: ModelShape) -> Term:
-    """The widest pair of layers, gate and up, apart and joined while the copy is made."""
+    """The widest pair of layers, gate and up, in their joined form while the copy is made."""
     size = 2 * shape.hidden_size * shape.intermediate_size * workload.compute_bytes
     return term("layers being joined", size, "read from source", "2 H I b")
 
 
 def cache(workload: Workload, shape: ModelShape, rows: int) -> Term:
-    """Keys and values of all slots at full length, and the tokens between two looks at who has finished."""
+    """Keys and values of all slots at full length, and the tokens between two checks for finished rows."""
     size = rows * (workload.row_tokens + CHECK_EVERY) * kv_bytes_per_token(shape, workload.compute_bytes)
     return term("KV cache", size, "read from source", "rows (P + C + 8) 2 L k b")
 
 
 def prompts_read(workload: Workload, shape: ModelShape, prompts: int) -> Term:
-    """Keys and values of a wave's distinct prompts, and the logits behind each, until they are in the cache."""
+    """Keys and values of a wave's distinct prompts, and the logits after each, until they are in the cache."""
     each = workload.prompt_tokens * kv_bytes_per_token(shape, workload.compute_bytes) + 4 * shape.vocab_size
     return term("prompts read", prompts * each, "read from source", "prompts (P 2 L k b + 4 V)")
 
 
 def prompts_heads(workload: Workload, shape: ModelShape, prompts: int) -> Term:
-    """The last forward's keys and values as its layers leave them, until they are put together (`decoder.prefill`)."""
+    """The last forward's keys and values per layer, until they are joined (`decoder.prefill`)."""
     size = _prefill_tokens(workload, prompts) * kv_bytes_per_token(shape, workload.compute_bytes)
     return term("prompts being read", size, "read from source", "min(prompts P, 8192) 2 L k b")
 
 
 def layer_pass(workload: Workload, shape: ModelShape, tokens: int) -> Term:
-    """One layer over some tokens: the residual, and at the MLP's middle what `decoder._mlp` and its maps hold.
+    """One layer over some tokens: the residual, and in the middle of the MLP what the decoder holds.
 
-    Merged in float32 that is gate, up, the activation and the product; in 16 bit the adapter's product and the sum
-    beside gate and up; through PEFT's own layers gate, up, and the adapter's product in its width, scaled and summed.
+    Merged in float32 that is gate, up, the activation and the product; in 16 bit gate, up, the adapter's product and
+    the sum; through PEFT's own layers gate, up, and the adapter's product in its width, scaled and summed.
     """
     b, merged = workload.compute_bytes, workload.rollout_weights == "merged"
     own = max(4 * b, 2 * b + 2 * trained_bytes(workload))
@@ -74,7 +76,7 @@ def layer_pass(workload: Workload, shape: ModelShape, tokens: int) -> Term:
 def prompt_scores(workload: Workload, shape: ModelShape, prompts: int) -> Term:
     """Attention's squares over the prompts of one forward, if no kernel fuses attention.
 
-    The memory-efficient kernel takes grouped queries since torch 2.14; before, PyTorch's math kernel runs instead.
+    The memory-efficient kernel takes grouped queries since torch 2.14; before that PyTorch's math kernel runs.
     """
     squares = SCORE_BYTES * _prefill_tokens(workload, prompts) * workload.prompt_tokens * shape.num_heads
     size = 0 if workload.attention in FUSED else squares
@@ -83,26 +85,22 @@ def prompt_scores(workload: Workload, shape: ModelShape, prompts: int) -> Term:
 
 
 def picker(workload: Workload, shape: ModelShape, rows: int) -> Term:
-    """The logits of a token for each row, and what is made of them to pick one."""
+    """The logits of a token for each row, and what sampling makes of them."""
     each = FILTERED_PICK_BYTES if workload.filters_words else PICK_BYTES
     return term("sampling logits", rows * shape.vocab_size * each, "read from source", f"rows V x {each}")
 
 
-MOVED_SHARE = 1 / 16
-"""Rows that move into others' slots at one look, of the wave: an assumption; half of them is the most."""
-
-
 def moved_rows(workload: Workload, shape: ModelShape, rows: int) -> Term:
-    """The copy of what moves into the slots of finished rows, layer by layer (`decoder.KeyValues.move`)."""
+    """The copy of what moves into the slots of finished rows, layer by layer (`decoder.KVCache.move`)."""
     each = workload.row_tokens * kv_bytes_per_token(shape, workload.compute_bytes) // shape.num_layers
-    grade: Grade = "assumed"
-    return term("rows on the move", MOVED_SHARE * rows * each, grade, "rows / 16 (P + C) 2 k b", upper=rows // 2 * each)
+    size, formula = MOVED_SHARE * rows * each, "rows / 16 (P + C) 2 k b"
+    return term("rows on the move", size, "assumed", formula, upper=rows // 2 * each)
 
 
 def peak_points(
     workload: Workload, shape: ModelShape, rows: int, prompts: int, ahead: int
 ) -> Iterator[tuple[Term, ...]]:
-    """Yields what is there at once: while weights are copied, prompts read and put in, the first word, the last.
+    """Yields what is there at once: while weights are copied, prompts read and put in, the first token, the last.
 
     `prompts` are the wave's, `ahead` those that are read before a slot is free for them.
     """
@@ -123,12 +121,12 @@ def peak_points(
 
 
 def prompts_of(workload: Workload, rows: int) -> int:
-    """Returns the distinct prompts that a wave's rows begin with: groups stand together."""
+    """Returns the distinct prompts that a wave begins with: the rows of a group are neighbours."""
     return ceil(rows / workload.group_size)
 
 
 def prompts_ahead(workload: Workload, prompts: int) -> int:
-    """Returns the most prompts that are read before a slot is free for them, beside a wave of some prompts."""
+    """Returns the most prompts that are read before a slot is free for them, in addition to a wave's `prompts`."""
     return min(prompts, READ_AHEAD_TOKENS // workload.prompt_tokens)
 
 

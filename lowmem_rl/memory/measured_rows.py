@@ -1,4 +1,4 @@
-"""Measured rows: what somebody ran, on which card, and what it took. Their schema, and the workload behind one."""
+"""Measured rows: what was run, on which card, and what it took. Their schema, and the workload of a row."""
 
 import json
 import re
@@ -21,9 +21,7 @@ from lowmem_rl.memory.workload import (
     Stack,
     Workload,
 )
-from lowmem_rl.models.catalogue import find_shape
 from lowmem_rl.models.hardware import CARDS, Card
-from lowmem_rl.models.lookup import ModelShape
 
 LARGEST_FILE_BYTES = 64_000_000
 Bytes = Annotated[int, Field(gt=0, le=2**50)]
@@ -34,7 +32,7 @@ OPTIMIZERS = (*STATE_BYTES, "adamw", "adamw_torch", "adamw_torch_fused")
 
 
 def _full_names(value: object) -> object:
-    """Lets q stand for q_proj, as reports write it."""
+    """Takes q for q_proj, as published reports write it."""
     if not isinstance(value, list | tuple):
         return value
     return tuple(f"{name}_proj" if f"{name}_proj" in LINEAR_LAYERS else name for name in value)
@@ -47,7 +45,7 @@ def _known_optimizer(name: str) -> str:
 
 
 class MeasuredRow(BaseModel):
-    """One run. Below `rollout_engine` everything is optional; unknown keys are carried along."""
+    """One run. After `rollout_engine` everything is optional; unknown keys are kept."""
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
 
@@ -76,7 +74,7 @@ class MeasuredRow(BaseModel):
     """The pool before the first step."""
     oom: bool = False
     rounded_to_bytes: Annotated[int, Field(ge=0, le=2**40)] = 0
-    """The step to which the source rounds; an error within half of it is none."""
+    """The step to which the source rounds; a difference within half of it is no error."""
     lengths_at_most: bool = False
     """The lengths are limits, not what was run: the peak can only be bounded."""
     left_out: str | None = None
@@ -99,7 +97,7 @@ class MeasuredRow(BaseModel):
     rollout_weights: Literal["quantized", "merged"] = "quantized"
     """What our engine, `lowmem`, samples with."""
     eval_rows: Annotated[int, Field(ge=0, le=2**20)] = 0
-    """Rows answered together in an evaluation that the peak holds; 0 without one."""
+    """Rows answered together in an evaluation that the peak includes; 0 without one."""
     expandable_segments: bool = False
 
     @model_validator(mode="after")
@@ -124,7 +122,7 @@ def read_rows(path: Path) -> list[MeasuredRow]:
 
 
 def _read_json(path: Path) -> object:
-    """Reads a file that is one: a pipe would never end."""
+    """Reads a regular file: a pipe would never end."""
     try:
         if path.exists() and not path.is_file():
             raise ValueError("not a regular file")
@@ -154,7 +152,7 @@ def _read_row(content: object, where: str) -> MeasuredRow:
 
 
 def card_of(gpu: str | None) -> Card | None:
-    """Returns the card behind a name as reports write it ("Tesla T4", "NVIDIA A100-SXM4-40GB"), or None."""
+    """Returns the card of a name as reports write it ("Tesla T4", "NVIDIA A100-SXM4-40GB"), or None."""
     text = (gpu or "").lower()
     for key, card in CARDS.items():
         family, _, size = key.partition("-")
@@ -163,17 +161,12 @@ def card_of(gpu: str | None) -> Card | None:
     return None
 
 
-def shape_of(row: MeasuredRow) -> ModelShape | None:
-    """Returns the model's shape from the catalogue, or None."""
-    return find_shape(row.model)
-
-
 def workload_of_row(row: MeasuredRow, **changes: Any) -> Workload:
-    """Returns the workload of a row. What it does not say is what its stack does by default.
+    """Returns the workload of a row; what the row leaves open is its stack's default.
 
     A supervised run on plain transformers has whole logits, float32 norms and embeddings after
-    `prepare_model_for_kbit_training`, and 4-bit constants that are not quantised again; GRPO on the
-    same stack is TRL's own trainer.
+    `prepare_model_for_kbit_training`, and 4-bit constants that are not quantised again; GRPO on the same stack is TRL's
+    own trainer.
     """
     plain = row.stack == "trl"
     card = card_of(row.gpu)
@@ -187,7 +180,7 @@ def workload_of_row(row: MeasuredRow, **changes: Any) -> Workload:
         "double_quantisation": not supervised,
         "upcast_remainder": supervised and row.method == "qlora",
     }
-    said = {name: getattr(row, name) for name in defaults if getattr(row, name) is not None}
+    given = {name: getattr(row, name) for name in defaults if getattr(row, name) is not None}
     return Workload(
         loss=row.loss,
         stack=row.stack,
@@ -200,7 +193,7 @@ def workload_of_row(row: MeasuredRow, **changes: Any) -> Workload:
         group_size=row.group_size or 1,
         rollout_rows=row.rollout_rows or row.micro_batch,
         checkpointing=row.checkpointing,
-        optimizer=_optimizer(row.optimizer),
+        optimizer="adamw_torch" if row.optimizer in (None, "adamw") else row.optimizer.split()[0],
         rollout_engine=row.rollout_engine or "generate",
         rollout_weights=row.rollout_weights,
         eval_rows=row.eval_rows,
@@ -215,12 +208,8 @@ def workload_of_row(row: MeasuredRow, **changes: Any) -> Workload:
         lora_dropout=row.lora_dropout,
         accumulated=row.accumulated,
         expandable_segments=row.expandable_segments,
-        **(defaults | said | changes),
+        **(defaults | given | changes),
     )
-
-
-def _optimizer(name: str | None) -> str:
-    return "adamw_torch" if name in (None, "adamw") else name.split()[0]
 
 
 MEASURED: Sequence[str] = ("allocated", "reserved", "process", "load")

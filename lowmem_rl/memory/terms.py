@@ -10,7 +10,7 @@ from typing import Literal
 
 from lowmem_rl.errors import ConfigError
 from lowmem_rl.memory.workload import Workload
-from lowmem_rl.models.lookup import ModelShape
+from lowmem_rl.models.shape import ModelShape
 
 Grade = Literal["measured here", "measured elsewhere", "read from source", "assumed"]
 
@@ -31,15 +31,14 @@ class Term:
 def term(
     name: str, expected: float, grade: Grade, formula: str, *, upper: float | None = None, elastic: bool = False
 ) -> Term:
-    """Returns a term in whole bytes; its upper value is the expected one where none is given."""
-    return Term(
-        name, ceil(expected), ceil(expected if upper is None else max(upper, expected)), grade, formula, elastic
-    )
+    """Returns a term in whole bytes; its upper value is the expected one if none is given."""
+    highest = expected if upper is None else max(upper, expected)
+    return Term(name, ceil(expected), ceil(highest), grade, formula, elastic)
 
 
 BLOCK, OUTER_BLOCK = 64, 256
-"""Weights behind one constant of NF4, and constants behind one constant of the second quantisation
-(bitsandbytes' defaults; QLoRA, arXiv 2305.14314)."""
+"""Weights that share a constant of NF4, and constants that share one of the second quantisation (bitsandbytes'
+defaults; QLoRA, arXiv 2305.14314)."""
 DYNAMIC_EXCESS = {
     (3584, 18_944, 152_064): 0.359,
     (5120, 13_824, 152_064): 0.435,
@@ -47,10 +46,10 @@ DYNAMIC_EXCESS = {
     (4096, 14_336, 128_256): 0.05,
 }
 """What Unsloth's dynamic upload adds to a plain one, by hidden size, MLP and vocabulary: the size of its files on the
-hub over the formula's (Qwen2.5 7B 7.54 GB, 14B 14.25 GB, 3B; Llama 3.1 8B), read in November 2026. Layers are
-no part of the key: a deeper model of the same widths must never need less."""
+hub over the formula's (Qwen2.5 7B 7.54 GB, 14B 14.25 GB, 3B; Llama 3.1 8B), read in November 2026. The number of
+layers is not in the key: a deeper model of the same widths must never need less."""
 UNKNOWN_EXCESS = (0.25, 0.45)
-"""For other models: expected and upper; the uploads that were read lie between 0.05 and 0.44."""
+"""For other models: expected and upper; the uploads that were read are between 0.05 and 0.44."""
 
 
 def nf4_bytes(double_quantisation: bool = True) -> float:
@@ -72,20 +71,18 @@ def linear_weights(workload: Workload, shape: ModelShape) -> Term:
         return term("4-bit weights", held, "measured here", "the files' bytes - what is not quantised in them")
     constants = "1 / 64 + 4 / (64 x 256)" if workload.double_quantisation else "4 / 64"
     plain = count * nf4_bytes(workload.double_quantisation)
-    low, high = _dynamic_excess(shape) if is_dynamic(workload, shape) else (0.0, 0.0)
+    low, high = 0.0, 0.0
+    if workload.dynamic_checkpoint or shape.quantised == "dynamic":  # asked for, or in the named files already
+        known = DYNAMIC_EXCESS.get((shape.hidden_size, shape.intermediate_size, shape.vocab_size))
+        low, high = UNKNOWN_EXCESS if known is None else (known, known)
     whole = plain + _remainder_bytes(workload, shape)
     grade: Grade = "assumed" if low != high else "measured elsewhere" if low else "read from source"
     formula = f"L (2Hq + 2Hk + 3HI) (1/2 + {constants})" + (" + layers left in 16 bit" if low else "")
     return term("4-bit weights", plain + low * whole, grade, formula, upper=plain + high * whole)
 
 
-def is_dynamic(workload: Workload, shape: ModelShape) -> bool:
-    """Says whether layers are left in 16 bit: asked for, or in the named files already."""
-    return workload.dynamic_checkpoint or shape.quantised == "dynamic"
-
-
 def uncounted_weights(workload: Workload, shape: ModelShape) -> Term:
-    """What the files hold beyond the formulas: quantised where it is more linear layers, else as it is."""
+    """What the files hold beyond the formulas: quantised if it is more linear layers, else as it is."""
     width = weight_bytes(workload)
     each = nf4_bytes(workload.double_quantisation) if workload.method == "qlora" else width
     count = shape.uncounted_params
@@ -107,9 +104,8 @@ def trained_params(workload: Workload, shape: ModelShape) -> int:
     """Weights that learn: r (in + out) of each adapted layer, or all of them."""
     share = trained_layers(workload, shape)
     if workload.method == "full":
-        return (
-            shape.num_params if share == shape.num_layers else share * (shape.layer_params + shape.layer_other_params)
-        )
+        one_layer = shape.layer_params + shape.layer_other_params
+        return shape.num_params if share == shape.num_layers else share * one_layer
     return share * workload.lora_rank * sum(map(sum, adapted_sizes(workload, shape)))
 
 
@@ -118,16 +114,11 @@ def adapted_sizes(workload: Workload, shape: ModelShape) -> list[tuple[int, int]
     sizes = shape.linear_sizes
     for name in workload.lora_targets:
         if name not in sizes:
-            raise ConfigError(
-                f"adapter.targets: no formula for {name!r}{_WHOLE_MATRICES.get(name, '')}.",
-                hint=f"The linear layers are {', '.join(sizes)}.",
-            )
+            is_whole = name in ("embed_tokens", "lm_head")
+            why = ": Unsloth trains that matrix whole, with gradients and states to match" if is_whole else ""
+            what = f"adapter.targets: no formula for {name!r}{why}."
+            raise ConfigError(what, hint=f"The linear layers are {', '.join(sizes)}.")
     return [sizes[name] for name in dict.fromkeys(workload.lora_targets)]
-
-
-_WHOLE_MATRICES = dict.fromkeys(
-    ("embed_tokens", "lm_head"), ": Unsloth trains that matrix whole, with gradients and states to match"
-)
 
 
 def trained_layers(workload: Workload, shape: ModelShape) -> int:
@@ -138,10 +129,10 @@ def trained_layers(workload: Workload, shape: ModelShape) -> int:
 def trained_bytes(workload: Workload) -> int:
     """Width of a trained weight: Unsloth and PEFT hold adapters in float32, TRL turns those on 4-bit bases to 16 bit
     (trl 1.15 grpo_trainer.py:509); full training has the weights' own width."""
-    trl_qlora = workload.stack == "trl" and workload.method == "qlora" and workload.loss == "grpo"
     if workload.method == "full":
         return weight_bytes(workload)
-    return workload.compute_bytes if trl_qlora else 4
+    is_trl_qlora = (workload.stack, workload.method, workload.loss) == ("trl", "qlora", "grpo")
+    return workload.compute_bytes if is_trl_qlora else 4
 
 
 def weight_bytes(workload: Workload) -> int:
@@ -156,7 +147,7 @@ def adapter(workload: Workload, shape: ModelShape) -> Term:
 
 
 def gradients(workload: Workload, shape: ModelShape) -> Term:
-    """One number a trained weight, from the first backward pass of a step to its end."""
+    """One number per trained weight, from the first backward pass of a step to its end."""
     size = trained_params(workload, shape) * trained_bytes(workload)
     return term("gradients", size, "read from source", "trained weights x their width")
 
@@ -169,16 +160,14 @@ STATE_BYTES = {
     "sgd": 0.0,
     "adafactor": 0.02,
 }
-"""Bytes of state a trained weight: two moments of 8 bits, each with a float32 constant for 256 numbers
-(bitsandbytes' optimizers). Tensors below 4096 numbers stay in float32 there; adapters have none of weight."""
-
-
+"""Bytes of state per trained weight: two moments of 8 bits, each with a float32 constant for 256 numbers
+(bitsandbytes' optimizers). Tensors below 4096 numbers stay in float32 there; adapters have none that matter."""
 PAGED_NUMBERS = 100_000
-"""Numbers of a weight from which on bitsandbytes pages its states (optim/optimizer.py, get_state_buffer)."""
+"""Size of a weight from which on bitsandbytes pages its states (optim/optimizer.py, get_state_buffer)."""
 
 
 def paged_params(workload: Workload, shape: ModelShape) -> int:
-    """Trained weights whose states are paged; in full training all, as good as: norms and biases are small."""
+    """Trained weights whose states are paged; in full training practically all: norms and biases are small."""
     if not workload.optimizer.startswith("paged"):
         return 0
     if workload.method == "full":
@@ -197,10 +186,8 @@ def optimizer_states(workload: Workload, shape: ModelShape) -> Term:
 def paged_states(workload: Workload, shape: ModelShape) -> Term:
     """States in memory that CUDA moves to the host under pressure."""
     each = _state_bytes(workload)
-    formula = f"trained weights in tensors of {PAGED_NUMBERS:,} numbers and more x {each:.4g}"
-    return term(
-        "paged optimizer states", paged_params(workload, shape) * each, "read from source", formula, elastic=True
-    )
+    size, formula = paged_params(workload, shape) * each, f"trained weights in tensors of {PAGED_NUMBERS:,} numbers"
+    return term("paged optimizer states", size, "read from source", f"{formula} and more x {each:.4g}", elastic=True)
 
 
 def _state_bytes(workload: Workload) -> float:
@@ -215,7 +202,7 @@ def optimizer_scratch(workload: Workload, shape: ModelShape) -> Term:
 
 
 def undo_copy(workload: Workload, shape: ModelShape) -> Term:
-    """Adapter and states once more while the optimizer steps, by which a step that fails is undone (training/redo.py).
+    """A copy of adapter and states while the optimizer steps, to undo a step that fails (`grpo.oom_retry`).
 
     Paged states are host memory to torch, and so is their copy. Those of small weights are not paged.
     """
@@ -226,9 +213,9 @@ def undo_copy(workload: Workload, shape: ModelShape) -> Term:
 
 
 def weight_copies(workload: Workload, shape: ModelShape) -> Term:
-    """Weights in the type they are multiplied in: the largest 4-bit matrix, or all that autocast narrows.
+    """Weights in the compute type: the largest 4-bit matrix, or all that autocast narrows.
 
-    Unsloth keeps one buffer for the largest matrix with its constants, others allocate anew each time.
+    Unsloth keeps one buffer for the largest matrix with its constants, others allocate it each time.
     """
     if workload.method == "qlora":
         largest = max(inputs * outputs for inputs, outputs in shape.linear_sizes.values())
@@ -239,10 +226,10 @@ def weight_copies(workload: Workload, shape: ModelShape) -> Term:
 
 
 def ppo_extra_bytes(workload: Workload, shape: ModelShape) -> int:
-    """Returns what PPO would hold beside the same run, for comparison.
+    """Returns what PPO would hold in addition to the same run, for comparison.
 
-    A value model of the policy's size with its own adapter, gradients and states, and a reference model
-    of its own where the method trains all weights; an adapter is its own reference when switched off.
+    A value model of the policy's size with its own adapter, gradients and states, and a reference model if the method
+    trains all weights; with an adapter the reference is the same model without it.
     """
     base = linear_weights(workload, shape).expected_bytes + other_weights(workload, shape).expected_bytes
     learning = sum(part(workload, shape).expected_bytes for part in (adapter, gradients, optimizer_states))
@@ -251,8 +238,3 @@ def ppo_extra_bytes(workload: Workload, shape: ModelShape) -> int:
 
 def _remainder_bytes(workload: Workload, shape: ModelShape) -> int:
     return shape.other_params * (4 if workload.upcast_remainder else weight_bytes(workload))
-
-
-def _dynamic_excess(shape: ModelShape) -> tuple[float, float]:
-    known = DYNAMIC_EXCESS.get((shape.hidden_size, shape.intermediate_size, shape.vocab_size))
-    return UNKNOWN_EXCESS if known is None else (known, known)

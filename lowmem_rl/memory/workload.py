@@ -1,6 +1,6 @@
 """`Workload`: the settings of a run that decide its memory, and nothing else.
 
-The loss kind `sft` is here so that published measurements can check the terms that both kinds share.
+The loss `sft` is here so that published measurements can check the terms that both losses share.
 """
 
 from dataclasses import dataclass, replace
@@ -35,7 +35,7 @@ class Workload:
     prompt_tokens: int
     completion_tokens: int
     group_size: int
-    """Rows that share a prompt. Larger groups need no more: they are sampled in waves, learnt from in micro-batches."""
+    """Rows that share a prompt. Larger groups need no more memory: waves and micro-batches cut them."""
     rollout_rows: int
     """Rows sampled together (the wave)."""
     eval_rows: int = 0
@@ -47,9 +47,9 @@ class Workload:
     rollout_engine: Engine
     """What samples; `lowmem` is ours."""
     rollout_weights: Literal["quantized", "merged"] = "quantized"
-    """Our engine computes with the model's own modules, or with a copy expanded for the length of a rollout."""
+    """Our engine computes with the model's own modules, or with a copy that is expanded for each rollout."""
     filters_words: bool = False
-    """Sampling leaves unlikely words out (top-k, top-p, min-p, a repetition penalty): scores are sorted for that."""
+    """Sampling drops unlikely tokens (top-k, top-p, min-p, a repetition penalty), which sorts the scores."""
     standby: bool
     """vLLM gives its KV cache back while the model learns."""
     vllm_utilisation: float | None = None
@@ -57,7 +57,7 @@ class Workload:
     reference_pass: bool
     old_logprob_pass: bool
     grouped_rows: int = 0
-    """Rows of a whole rollout, whose log-probs Unsloth takes in one pass with shared prompts where there is room."""
+    """Rows of a whole rollout, whose log-probs Unsloth takes in one pass with shared prompts if there is room."""
     dynamic_checkpoint: bool
     """Unsloth's own 4-bit upload, which leaves sensitive layers in 16 bit."""
     double_quantisation: bool = True
@@ -65,13 +65,13 @@ class Workload:
     upcast_remainder: bool = False
     """PEFT's `prepare_model_for_kbit_training` has turned what is not quantised into float32."""
     residual_bytes: int | None = None
-    """Width of the residual stream where it is not the compute type's."""
+    """Width of the residual stream if it is not the compute type's."""
     weight_bytes: int | None = None
-    """Width of the weights where they are not in the compute type: autocast then keeps copies."""
+    """Width of the weights if they are not in the compute type: autocast then keeps copies."""
     compute_bytes: int
     """Width of a number in the compute type."""
     wide_on_cpu: bool = False
-    """On a CPU the compute type is float32: what auto and float16 become there."""
+    """On a CPU the compute type is float32, as for auto and float16."""
     lora_dropout: float = 0.0
     attention: Attention = "flash"
     """`efficient` is PyTorch's kernel for cards without flash; `sdpa` with a padding mask copies keys and values for
@@ -79,12 +79,12 @@ class Workload:
     layer: Layer = "unsloth"
     """Whose kernels a decoder layer runs: Unsloth's, plain transformers, or those with fused norms and RoPE."""
     logits: Logits = "chunked"
-    """How the loss meets the vocabulary: in chunks, in chunks that are kept, whole in a kernel (in place or
-    not), whole in plain PyTorch, or so with a shifted copy, as transformers did before 4.50."""
+    """How the loss computes logits: in chunks, in chunks that are kept, whole in a kernel (in place or not), whole in
+    plain PyTorch, or that with a shifted copy, as transformers did before 4.50."""
     tiles_logits: bool = False
-    """Unsloth's chunks are tiles of the vocabulary whatever the number of rows, as on cards of up to 24.5 GiB."""
+    """Unsloth's chunks are tiles of the vocabulary for any number of rows, as on cards of up to 24.5 GiB."""
     trained_layers: int | None = None
-    """Layers with trained weights, counted from the top; all where unset."""
+    """Layers with trained weights, counted from the top; all if unset."""
     expandable_segments: bool
     """PyTorch's allocator grows its segments instead of collecting fixed ones."""
 
@@ -99,14 +99,14 @@ class Workload:
 
     @property
     def scored_tokens(self) -> int:
-        """Tokens that meet the vocabulary: completions in GRPO, everything in SFT."""
+        """Tokens with logits: completions in GRPO, everything in SFT."""
         return self.tokens if self.loss == "sft" else self.micro_batch * self.completion_tokens
 
 
 def on_plain_trl(workload: Workload) -> Workload:
     """Returns the same run on TRL, PEFT and bitsandbytes alone, as their defaults run it.
 
-    No offloading, plain layers, keys copied for every query head behind the padding mask, fixed segments.
+    No offloading, plain layers, keys copied for every query head because of the padding mask, fixed segments.
     """
     return replace(
         workload,
@@ -126,7 +126,7 @@ def on_plain_trl(workload: Workload) -> Workload:
 def engine_of(config: RunConfig, shape: ModelShape) -> Engine:
     """Returns what samples: ours for every model that it knows unless another is named, else `generate`.
 
-    On a GPU a run that leaves the engine open may still find `generate` faster when it starts.
+    On a GPU a run with engine `auto` may still find `generate` faster when it starts.
     """
     if config.rollout.engine in ("generate", "vllm"):
         return config.rollout.engine
