@@ -1,8 +1,8 @@
 """Known models, so that a run can be planned before a byte is fetched.
 
-A row's `source` is the evidence its numbers stand on: config.json itself; a public copy or transcription of it
-(repository@commit/path, compared in November 2026); or, said outright, less than that. What a transcription leaves out
-(tied embeddings, the width of a head) the exact count of weights settles, which the tests hold each family to.
+A row's `source` is the evidence for its numbers: config.json itself; a public copy or transcription of it
+(repository@commit/path, compared in November 2026); or an explicit note that it is less than that. What a transcription
+leaves out (tied embeddings, the width of a head) follows from the exact count of weights, which the tests check.
 """
 
 import re
@@ -20,6 +20,11 @@ _LLM_PROF = _COPY + "citsjtu2020/LLM-Prof@8434c8d/sglang/Model_Config.md"
 _LLM_ENGINE = _COPY + "scaleapi/llm-engine@28edd64/model-engine/tests/unit/domain/test_llm_use_cases.py"
 _ONNX_TOOL = _COPY + "ThanatosShinji/onnx-tool@c58db71/onnx_tool/llm.py"
 _THUNDER_BLOCKS = _COPY + "kevinstephano/thunder_model_blocks@"
+
+_LLAMA_3 = _THUNDER_BLOCKS + "4b180c4/thunder_model_blocks/llama/llama_3_8B_Instruct_config.py"
+_NEKO_LORA = _COPY + "mephisto1484/Neko-LoRA-Build-Your-AI-Catgirl@1d5d023/Qwen3-1.7B/config.json"
+_WARPIO = _COPY + "akougkas/warpio-cli@e84bac5/warpio-docs/ai-docs/model_cards/qwen3:4b.md"
+_NANOQUANT = _COPY + "swayam8624/nanoquant-private@0619c48/TinyLlama-1.1B-Chat-v1.0/config.json"
 
 _TRANSCRIPT = "config.json as transcribed in "
 _LITGPT = _TRANSCRIPT + "Lightning-AI/litgpt@0006c97/litgpt/config.py"
@@ -47,8 +52,8 @@ def _decoder(
     tied: bool = False,
     head: int | None = None,
 ) -> ModelShape:
-    """Returns a row without its name; `heads` are those of queries and of keys, `head` their width where it is no
-    even share of the hidden size."""
+    """Returns a row without its name; `heads` are those of queries and of keys, `head` their width if it is not the
+    hidden size over the query heads."""
     return ModelShape(
         key="",
         architecture=architecture,
@@ -113,10 +118,7 @@ _FAMILIES: tuple[tuple[ModelShape, dict[str, tuple[int, str]]], ...] = (
         _decoder(LLAMA, 32, 4096, 14_336, (32, 8), 128_256),
         {
             "meta-llama/Meta-Llama-3-8B": (8192, _KVFIT),
-            "meta-llama/Meta-Llama-3-8B-Instruct": (
-                8192,
-                _THUNDER_BLOCKS + "4b180c4/thunder_model_blocks/llama/llama_3_8B_Instruct_config.py",
-            ),
+            "meta-llama/Meta-Llama-3-8B-Instruct": (8192, _LLAMA_3),
             "meta-llama/Llama-3.1-8B": (131_072, _LLM_PROF),
             "meta-llama/Llama-3.1-8B-Instruct": (131_072, _KVFIT),
         },
@@ -147,23 +149,14 @@ _FAMILIES: tuple[tuple[ModelShape, dict[str, tuple[int, str]]], ...] = (
     ),
     (
         _decoder(QWEN3, 28, 2048, 6144, (16, 8), 151_936, tied=True),
-        {
-            "Qwen/Qwen3-1.7B": (
-                40_960,
-                _COPY + "mephisto1484/Neko-LoRA-Build-Your-AI-Catgirl@1d5d023/Qwen3-1.7B/config.json",
-            ),
-            "Qwen/Qwen3-1.7B-Base": (32_768, _QWEN3_BASE),
-        },
+        {"Qwen/Qwen3-1.7B": (40_960, _NEKO_LORA), "Qwen/Qwen3-1.7B-Base": (32_768, _QWEN3_BASE)},
     ),
     (
         _decoder(QWEN3, 36, 2560, 9728, (32, 8), 151_936, tied=True, head=128),
         {
             "Qwen/Qwen3-4B": (40_960, _LLM_PROF),
             "Qwen/Qwen3-4B-Base": (32_768, _QWEN3_BASE),
-            "Qwen/Qwen3-4B-Instruct-2507": (
-                262_144,
-                _COPY + "akougkas/warpio-cli@e84bac5/warpio-docs/ai-docs/model_cards/qwen3:4b.md",
-            ),
+            "Qwen/Qwen3-4B-Instruct-2507": (262_144, _WARPIO),
         },
     ),
     (
@@ -177,19 +170,8 @@ _FAMILIES: tuple[tuple[ModelShape, dict[str, tuple[int, str]]], ...] = (
         _decoder(QWEN3, 40, 5120, 17_408, (40, 8), 151_936),
         {"Qwen/Qwen3-14B": (40_960, _LLM_PROF), "Qwen/Qwen3-14B-Base": (32_768, _QWEN3_BASE)},
     ),
-    (
-        _decoder(QWEN3, 64, 5120, 25_600, (64, 8), 151_936, head=128),
-        {"Qwen/Qwen3-32B": (40_960, _LLM_PROF)},
-    ),
-    (
-        _decoder(LLAMA, 22, 2048, 5632, (32, 4), 32_000),
-        {
-            "TinyLlama/TinyLlama-1.1B-Chat-v1.0": (
-                2048,
-                _COPY + "swayam8624/nanoquant-private@0619c48/TinyLlama-1.1B-Chat-v1.0/config.json",
-            )
-        },
-    ),
+    (_decoder(QWEN3, 64, 5120, 25_600, (64, 8), 151_936, head=128), {"Qwen/Qwen3-32B": (40_960, _LLM_PROF)}),
+    (_decoder(LLAMA, 22, 2048, 5632, (32, 4), 32_000), {"TinyLlama/TinyLlama-1.1B-Chat-v1.0": (2048, _NANOQUANT)}),
     (
         _decoder(LLAMA, 32, 4096, 11_008, (32, 32), 32_000),
         {"meta-llama/Llama-2-7b-hf": (4096, _KVFIT), "meta-llama/Llama-2-7b-chat-hf": (4096, _ONNX_TOOL)},
@@ -244,14 +226,8 @@ _FAMILIES: tuple[tuple[ModelShape, dict[str, tuple[int, str]]], ...] = (
             "microsoft/Phi-3-mini-4k-instruct": (4096, _KVFIT),
         },
     ),
-    (
-        _decoder(PHI3, 40, 5120, 17_920, (40, 10), 32_064),
-        {"microsoft/Phi-3-medium-4k-instruct": (4096, _ONNX_TOOL)},
-    ),
-    (
-        _decoder(PHI3, 40, 5120, 17_920, (40, 10), 100_352),
-        {"microsoft/phi-4": (16_384, _KVFIT)},
-    ),
+    (_decoder(PHI3, 40, 5120, 17_920, (40, 10), 32_064), {"microsoft/Phi-3-medium-4k-instruct": (4096, _ONNX_TOOL)}),
+    (_decoder(PHI3, 40, 5120, 17_920, (40, 10), 100_352), {"microsoft/phi-4": (16_384, _KVFIT)}),
 )
 
 CATALOGUE: dict[str, ModelShape] = {
@@ -265,14 +241,14 @@ _COPIES = re.compile(r"(-unsloth)?(-bnb-4bit)?$|-hf$|-gptq$|-instruct$|-base$", 
 
 
 def find_shape(name: str) -> ModelShape | None:
-    """Returns the row behind a name as reports write it ("Llama-2-7B", "unsloth/Qwen3-14B-bnb-4bit"), or None."""
+    """Returns the row of a name as reports write it ("Llama-2-7B", "unsloth/Qwen3-14B-bnb-4bit"), or None."""
     return CATALOGUE.get(name) or _BY_BARE_NAME.get(_bare(name))
 
 
 def find_mirrored(name: str) -> ModelShape | None:
-    """Returns the row behind Unsloth's own copy of a model, whole or in 4 bit, or None.
+    """Returns the row of the model that Unsloth's copy is made from, in 16 or in 4 bit, or None.
 
-    Only the owner and what a 4-bit upload adds are taken away: a chat model may take fewer tokens than its base.
+    Only the owner and the suffix of a 4-bit upload are removed: a chat model may take fewer tokens than its base.
     """
     owner, _, copy = name.rpartition("/")
     suffix = _FOUR_BIT.search(copy)
@@ -282,7 +258,7 @@ def find_mirrored(name: str) -> ModelShape | None:
 
 
 _FOUR_BIT = re.compile(r"(-unsloth)?-bnb-4bit$")
-"""Unsloth's uploads in 4 bit; those with its own name in it are dynamic."""
+"""Unsloth's uploads in 4 bit; those with its own name in the suffix are dynamic."""
 _BY_LAST_NAME = {name.rpartition("/")[2].lower(): shape for name, shape in CATALOGUE.items()}
 
 

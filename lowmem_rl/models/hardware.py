@@ -1,7 +1,7 @@
-"""Cards and what they really offer, and this machine's card. No torch: the driver is asked through NVML.
+"""Cards and what they really offer, and this machine's card. No torch: NVML asks the driver.
 
-A card offers less than its name says: error correction and the driver take their share before
-any process starts. `offered_bytes` is the total that CUDA reports to a process.
+A card offers less than its name says: error correction and the driver take their share before any process starts.
+`offered_bytes` is the total that CUDA reports to a process.
 """
 
 import os
@@ -21,7 +21,7 @@ class Card:
 
     key: str
     name: str
-    """A part of the name the driver reports, by which the card is recognised."""
+    """Part of the name that the driver reports."""
     offered_bytes: int
     compute_capability: tuple[int, int]
     source: str
@@ -36,7 +36,7 @@ class Machine:
     """What a run can use here. Without a driver `name` is "cpu" and the GPU's numbers are 0."""
 
     card: Card | None
-    """The table's row, or a row made from the driver's answers; None without a GPU."""
+    """From the table, or made from the driver's answers; None without a GPU."""
     name: str
     total_bytes: int
     free_bytes: int
@@ -44,7 +44,7 @@ class Machine:
     num_gpus: int
     """GPUs this process may see; a run uses the first."""
     ram_bytes: int
-    """Host memory that is free now, swap left out."""
+    """Host memory that is free now, without swap."""
     cores: int
 
     @property
@@ -64,7 +64,7 @@ def _row(key: str, name: str, gib: float, capability: tuple[int, int], source: s
 _GITHUB = "https://github.com"
 _MODAL = f"{_GITHUB}/modal-labs/modal-client/pull/2797 (nvidia-smi's total, less what the driver keeps)"
 
-# Where reports differ by driver, the smallest one. "capacity" is the total in PyTorch's out-of-memory message.
+# If reports differ by driver, the smallest one. "capacity" is the total in PyTorch's out-of-memory message.
 CARDS: dict[str, Card] = {
     card.key: card
     for card in (
@@ -93,8 +93,7 @@ def find_card(name: str, *, others: Sequence[str] = ()) -> Card:
 
     Raises `UnknownName` with the nearest keys; `others` are further names that the caller takes.
     """
-    key = _FAMILIES.sub("-", name.lower()).strip("-")
-    key = re.sub(r"(\d)-?gi?b$", r"\1", key)
+    key = re.sub(r"(\d)-?gi?b$", r"\1", _FAMILIES.sub("-", name.lower()).strip("-"))
     if key not in CARDS:
         unknown = UnknownName("card", name, ())
         unknown.hint = near_names(key, [*others, *CARDS])
@@ -105,7 +104,7 @@ def find_card(name: str, *, others: Sequence[str] = ()) -> Card:
 def this_machine() -> Machine:
     """Returns this machine, with the first GPU that CUDA_VISIBLE_DEVICES leaves visible.
 
-    A machine without driver, without card or without permission to ask is one without a GPU.
+    Without a driver, a card or permission to ask it counts as a machine without a GPU.
     """
     import pynvml
 
@@ -122,9 +121,9 @@ def this_machine() -> Machine:
 
 
 def free_ram_bytes() -> int:
-    """Returns the host memory a new process can take: MemAvailable on Linux, all of it elsewhere.
+    """Returns the host memory a new process can take: MemAvailable on Linux, all of it on other systems.
 
-    A container's own limit counts where it is lower.
+    A container's own limit counts if it is lower.
     """
     meminfo = Path("/proc/meminfo")
     if meminfo.is_file():
@@ -136,12 +135,11 @@ def free_ram_bytes() -> int:
 
 
 def _container_bytes() -> int | None:
-    """Returns what a cgroup (version 2) leaves to this container, or None where it sets no limit.
+    """Returns what a cgroup (version 2) leaves to this container, or None without a limit.
 
-    Cached file pages count as used there, but are given back when memory is asked for.
+    Cached file pages count as used there, but are given back under pressure.
     """
-    group = Path("/sys/fs/cgroup")
-    limit, used, stat = group / "memory.max", group / "memory.current", group / "memory.stat"
+    limit, used, stat = (Path("/sys/fs/cgroup", f"memory.{name}") for name in ("max", "current", "stat"))
     if not all(file.is_file() for file in (limit, used, stat)) or not (text := limit.read_text().strip()).isdigit():
         return None
     counts = dict(line.split() for line in stat.read_text().splitlines())
@@ -157,26 +155,25 @@ def _gpu_machine(gpus: list[Any], nvml: Any) -> Machine:
         return _cpu_machine()
     name = nvml.nvmlDeviceGetName(gpus[0])
     total, free = _memory(gpus[0], nvml)
-    card = recognise(name, total) or _unlisted(name, total, nvml.nvmlDeviceGetCudaComputeCapability(gpus[0]))
+    card = recognise(name, total)
+    if card is None:
+        capability, key = nvml.nvmlDeviceGetCudaComputeCapability(gpus[0]), name.lower().replace(" ", "-")
+        card = Card(key, name, total, capability, "this machine's driver")
     driver = nvml.nvmlSystemGetDriverVersion()
     return Machine(card, name, total, free, driver, len(gpus), free_ram_bytes(), os.cpu_count() or 1)
 
 
 def recognise(name: str, total_bytes: int) -> Card | None:
-    """Returns the row for a driver's name and total, or None.
+    """Returns the listed card for a driver's name and total, or None.
 
-    The total decides too: "RTX 4090" is also a laptop card of 16 GB, "NVIDIA L4" begins "NVIDIA L40S".
+    The total decides too: "RTX 4090" is also a laptop card of 16 GB, "NVIDIA L40S" begins with "NVIDIA L4".
     """
-    alike = (card for card in CARDS.values() if card.name in name)
-    return next((card for card in alike if abs(card.offered_bytes - total_bytes) < card.offered_bytes / 10), None)
-
-
-def _unlisted(name: str, total_bytes: int, capability: tuple[int, int]) -> Card:
-    return Card(name.lower().replace(" ", "-"), name, total_bytes, capability, "this machine's driver")
+    named = (card for card in CARDS.values() if card.name in name)
+    return next((card for card in named if abs(card.offered_bytes - total_bytes) < card.offered_bytes / 10), None)
 
 
 def _memory(gpu: Any, nvml: Any) -> tuple[int, int]:
-    """Returns a GPU's total and free bytes as CUDA reports them: the driver's own reserve is in neither."""
+    """Returns a GPU's total and free bytes as CUDA reports them, without the driver's own reserve."""
     try:
         memory = nvml.nvmlDeviceGetMemoryInfo(gpu, version=nvml.nvmlMemory_v2)
         return memory.total - memory.reserved, memory.free

@@ -1,6 +1,6 @@
 """config.json of a hub model that is not on this disk: one small request with the standard library.
 
-Nothing is stored: the hub's cache belongs to its own client. The token goes to the hub's host alone.
+Nothing is stored: the hub's cache belongs to its own client. The token is sent to the hub's host only.
 """
 
 import json
@@ -28,19 +28,19 @@ def config_url(name: str, revision: str | None = None) -> str:
 
 
 def fetch_config(name: str, revision: str | None = None) -> dict[str, Any] | None:
-    """Returns the hub's config.json of a model, None where the hub has none or does not answer in time.
+    """Returns the hub's config.json of a model, None if the hub has none or does not answer in time.
 
-    Raises `SetupError` for a model behind a licence.
+    Raises `SetupError` for a gated model.
     """
     if not HUB_NAME.fullmatch(name):
         return None
     try:
         content = json.loads(_fetch(config_url(name, revision)))
     except HTTPError as error:
-        error.close()  # it is the answer, with its connection
+        error.close()  # it holds the connection
         if error.headers.get("X-Error-Code") == "GatedRepo":
-            what = f"{name} is behind a licence on the hub."
-            raise SetupError(what, hint="Accept it on the model's page and set HF_TOKEN.") from error
+            hint = "Accept its licence on the model's page and set HF_TOKEN."
+            raise SetupError(f"{name} is a gated model on the hub.", hint=hint) from error
         return None
     except (OSError, HTTPException, ValueError, RecursionError):
         return None
@@ -48,7 +48,7 @@ def fetch_config(name: str, revision: str | None = None) -> dict[str, Any] | Non
 
 
 class _SameHost(HTTPRedirectHandler):
-    """Follows redirects on the hub alone: the standard library would take the token along to any host."""
+    """Follows redirects on the hub's host only: the standard library would send the token to any host."""
 
     def redirect_request(self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Request | None:
         old, new = urlsplit(req.full_url), urlsplit(newurl)

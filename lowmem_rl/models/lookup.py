@@ -1,8 +1,7 @@
-"""Models: what config.json says of one, and where to read it without a download.
+"""Models by name: the shape in config.json, and where to read it without a download.
 
-A shape comes from a local directory, else from the hub's cache on this disk, else from the
-catalogue, so that a model can be planned for before a byte of it is fetched.
-Weights are never opened beyond their headers: whether they are all there, and how many bytes they hold.
+A shape comes from a local directory, else from the hub's cache on this disk, else from the catalogue, so that a model
+can be planned before a byte of it is fetched. Of weights only the headers are read.
 """
 
 import os
@@ -22,26 +21,40 @@ TINY = "tiny"
 TINY_DIRECTORY = Path(__file__).parents[1] / "_assets" / "tiny-qwen2"
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
-"""Files of which a tokenizer has at least one: the fast form, SentencePiece, byte-level BPE."""
+"""A tokenizer has at least one of these files: the fast form, SentencePiece, byte-level BPE."""
+CONNECT_TIMEOUT_S = 5.0
+LARGEST_WIDTH = 1_000_000
+LARGEST = {"num_hidden_layers": 1000, "vocab_size": 10_000_000, "max_position_embeddings": 1_000_000_000}
+"""Well beyond any model: what is larger is a damaged file."""
+STATE_SPACE = ("mamba", "rwkv", "jamba", "bamba", "zamba", "falcon_h1", "nemotron_h", "granitemoehybrid", "retnet")
+STATE_SPACE_KEYS = ("mamba_", "ssm_", "state_size", "linear_conv_kernel_dim", "linear_num_key_heads")
+AGAIN = "Fetch the file again."
 
 
 def load_shape(name: str, revision: str | None = None) -> ModelShape:
     """Returns the shape of a directory, of `tiny` or of a hub model; no weights are fetched.
 
-    Raises `ConfigError` for a directory or a name that is none, and for a model that is no causal
-    decoder; `SetupError` for a hub model that is neither cached nor in the catalogue nor shown by the hub.
+    Raises `ConfigError` for a directory or a name that does not exist and for a model that is no causal decoder,
+    `SetupError` for a hub model that is neither cached nor in the catalogue nor shown by the hub.
     """
     if directory := _local_directory(name):
         return _read_shape(name, directory / "config.json")
-    if cached := _cached_config(name, revision):
-        return _read_shape(name, cached)
+    snapshot = cached_snapshot(name, revision) if _looks_like_hub_name(name) else None
+    if snapshot and (snapshot / "config.json").is_file():
+        return _read_shape(name, snapshot / "config.json")
     if known := CATALOGUE.get(name) or find_mirrored(name):
         return known
-    return _fetched_shape(name, revision)
+    if not _looks_like_hub_name(name) or _is_offline():
+        raise _unknown_model(name)
+    from lowmem_rl.models.hub_config import config_url, fetch_config
+
+    if (config := fetch_config(name, revision)) is None:
+        raise _unknown_model(name)
+    return shape_from_config(config, key=name, source=config_url(name, revision))
 
 
 def model_path(name: str) -> str:
-    """Returns what a loader takes: the directory behind `tiny` or a path, else the hub name as it is.
+    """Returns what a loader takes: the directory of `tiny` or of a path, else the hub name as it is.
 
     Raises `ConfigError` for a path that does not exist, `SetupError` for a directory that lacks weights.
     """
@@ -56,9 +69,9 @@ def model_path(name: str) -> str:
 
 
 def check_tokenizer(name: str, revision: str | None = None) -> None:
-    """Checks the tokenizer of a directory or of a whole cached model; what the hub still has to send is not known here.
+    """Checks the tokenizer of a directory or of a completely cached model; others are not known here.
 
-    Raises `SetupError` for one without files, `ConfigError` for a broken one and for one without a chat template.
+    Raises `SetupError` if it has no files, `ConfigError` if it is broken or has no chat template.
     """
     directory = _local_directory(name)
     if directory is None and _is_cached(name, revision):
@@ -66,19 +79,17 @@ def check_tokenizer(name: str, revision: str | None = None) -> None:
     if directory is None:
         return
     if not _has_tokenizer(directory):
-        raise SetupError(
-            f"Model directory {directory} has no tokenizer ({' or '.join(TOKENIZERS)}).",
-            hint="Put the tokenizer's files beside the weights: tokenizer.save_pretrained writes them.",
-        )
+        what = f"Model directory {directory} has no tokenizer ({' or '.join(TOKENIZERS)})."
+        raise SetupError(what, hint="Put the tokenizer's files into it: tokenizer.save_pretrained writes them.")
     if not _has_chat_template(directory):
+        what = f"{name} has no chat template: neither chat_template.jinja nor one in tokenizer_config.json."
         raise ConfigError(
-            f"{name} has no chat template: neither chat_template.jinja nor one in tokenizer_config.json.",
-            hint="Use the model's instruct version, or put a chat_template.jinja into its directory.",
+            what, hint="Use the model's instruct version, or put a chat_template.jinja into its directory."
         )
 
 
 def check_length(shape: ModelShape, prompt_tokens: int, completion_tokens: int) -> None:
-    """Raises `ConfigError` where prompt and completion together are longer than the model takes."""
+    """Raises `ConfigError` if prompt and completion together are longer than the model takes."""
     total = prompt_tokens + completion_tokens
     if total <= shape.max_positions:
         return
@@ -91,13 +102,13 @@ def check_length(shape: ModelShape, prompt_tokens: int, completion_tokens: int) 
 
 
 def shape_from_config(config: Mapping[str, Any], key: str = "model", source: str = "config.json") -> ModelShape:
-    """Reads a config.json's content. Raises `ConfigError` for what is no dense causal decoder, or cannot be one."""
+    """Returns the shape in a config.json's content. Raises `ConfigError` unless it is a valid dense causal decoder."""
     architecture = _causal_architecture(config, key)
     heads = _number(config, "num_attention_heads", source)
     kv_heads = _number(config, "num_key_value_heads", source, default=heads)
     if heads % kv_heads:
         what = f"{source}: num_key_value_heads {kv_heads} does not divide num_attention_heads {heads}."
-        raise ConfigError(what, hint="Fetch the file again.")
+        raise ConfigError(what, hint=AGAIN)
     hidden = _number(config, "hidden_size", source)
     return ModelShape(
         key=key,
@@ -120,7 +131,7 @@ def shape_from_config(config: Mapping[str, Any], key: str = "model", source: str
 
 
 def _quantised(config: Mapping[str, Any]) -> Quantised:
-    """Says what a checkpoint's own bitsandbytes settings say; what they skip inside layers makes it a dynamic one."""
+    """Returns what a checkpoint's own bitsandbytes settings say; if they skip parts of layers it is a dynamic one."""
     settings = config.get("quantization_config")
     if not isinstance(settings, dict) or not settings.get("load_in_4bit"):
         return "no"
@@ -129,7 +140,7 @@ def _quantised(config: Mapping[str, Any]) -> Quantised:
 
 
 def hub_cache() -> Path:
-    """Returns the directory of the hub's cache, by the variables huggingface_hub itself obeys."""
+    """Returns the directory of the hub's cache, by the variables that huggingface_hub reads."""
     if explicit := os.environ.get("HF_HUB_CACHE"):
         return Path(explicit).expanduser()
     caches = os.environ.get("XDG_CACHE_HOME", "~/.cache")
@@ -141,30 +152,28 @@ def cached_snapshot(repository: str, revision: str | None = None, kind: str = "m
 
     Layout: `models--org--name/refs/main` holds a hash, `snapshots/HASH/` the files.
     """
-    root = hub_cache() / "--".join([kind, *repository.split("/")])
-    wanted = revision or "main"
+    root, wanted = hub_cache() / "--".join([kind, *repository.split("/")]), revision or "main"
     reference = root / "refs" / wanted
-    commit = reference.read_text().strip() if reference.is_file() else wanted
-    snapshot = root / "snapshots" / commit
+    snapshot = root / "snapshots" / (reference.read_text().strip() if reference.is_file() else wanted)
     return snapshot if snapshot.is_dir() else None
 
 
 def check_fetched(name: str, revision: str | None = None) -> None:
-    """Raises `SetupError` for a hub model that is neither cached nor to be fetched now."""
+    """Raises `SetupError` for a hub model that is neither cached nor can be fetched now."""
     if _local_directory(name) or _is_cached(name, revision) or (reason := why_no_hub()) is None:
         return
     raise SetupError(
         f"{name} is not in {hub_cache()} (config.json, tokenizer, weights), and {reason}.",
-        hint=f"Fetch it where there is a network: hf download {name}   (or give a local folder as model.name)",
+        hint=f"Fetch it while online: hf download {name}   (or give a local folder as model.name)",
     )
 
 
 def why_no_hub() -> str | None:
     """Returns why nothing can be fetched from the hub now, or None.
 
-    Asked once with a short time limit: the hub's own client tries for over a minute.
+    One request with a short time limit: the hub's own client tries for over a minute.
     """
-    # Here, as in `_fetched_shape`: only who asks the network pays for urllib's import.
+    # Imported here, as in `load_shape`: urllib's import is slow, and few commands need the network.
     import socket
     from urllib.parse import urlsplit
     from urllib.request import getproxies
@@ -181,9 +190,6 @@ def why_no_hub() -> str | None:
     return None
 
 
-CONNECT_TIMEOUT_S = 5.0
-
-
 def _is_offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
@@ -198,12 +204,6 @@ def _local_directory(name: str) -> Path | None:
         return TINY_DIRECTORY
     path = Path(name).expanduser()
     return path if path.is_dir() else None
-
-
-def _cached_config(name: str, revision: str | None) -> Path | None:
-    snapshot = cached_snapshot(name, revision) if _looks_like_hub_name(name) else None
-    config = snapshot / "config.json" if snapshot else None
-    return config if config and config.is_file() else None
 
 
 def _looks_like_hub_name(name: str) -> bool:
@@ -224,33 +224,22 @@ def _unknown_model(name: str) -> LowMemError:
     return UnknownName("model", name, [TINY, *CATALOGUE])
 
 
-def _fetched_shape(name: str, revision: str | None) -> ModelShape:
-    if not _looks_like_hub_name(name) or _is_offline():
-        raise _unknown_model(name)
-    from lowmem_rl.models.hub_config import config_url, fetch_config
-
-    config = fetch_config(name, revision)
-    if config is None:
-        raise _unknown_model(name)
-    return shape_from_config(config, key=name, source=config_url(name, revision))
-
-
 def _read_shape(key: str, path: Path) -> ModelShape:
-    shape = shape_from_config(_read_config(path), key=key, source=str(path))
-    return replace(shape, file_bytes=tensor_bytes(path.parent))
-
-
-def _read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         adapter = (path.parent / "adapter_config.json").is_file()
         raise ConfigError(
             f"Model directory {path.parent} has no config.json" + (": it holds an adapter only." if adapter else "."),
             hint="Name the base model instead." if adapter else "Name a directory that save_pretrained has written.",
         )
-    config = read_json(path)
-    if not isinstance(config, dict):
-        raise ConfigError(f"{path} holds {type(config).__name__}, not an object.", hint="Fetch the file again.")
-    return config
+    shape = shape_from_config(_read_object(path), key=key, source=str(path))
+    return replace(shape, file_bytes=tensor_bytes(path.parent))
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} holds {type(content).__name__}, not an object.", hint=AGAIN)
+    return content
 
 
 def _causal_architecture(config: Mapping[str, Any], key: str) -> str:
@@ -273,30 +262,21 @@ def _number(config: Mapping[str, Any], name: str, source: str, default: int | No
     value = config.get(name)
     value = default if value is None else value
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigError(f"{source}: {name} is {value!r}, not a positive integer.", hint="Fetch the file again.")
+        raise ConfigError(f"{source}: {name} is {value!r}, not a positive integer.", hint=AGAIN)
     if value > (most := LARGEST.get(name, LARGEST_WIDTH)):
-        raise ConfigError(f"{source}: {name} is {value}; no model goes beyond {most}.", hint="Fetch the file again.")
+        raise ConfigError(f"{source}: {name} is {value}; no model goes beyond {most}.", hint=AGAIN)
     return value
-
-
-LARGEST_WIDTH = 1_000_000
-LARGEST = {"num_hidden_layers": 1000, "vocab_size": 10_000_000, "max_position_embeddings": 1_000_000_000}
-"""Well beyond any model: what is larger is a damaged file."""
 
 
 def _flag(config: Mapping[str, Any], name: str, source: str) -> bool:
     value = config.get(name)
     if value is not None and not isinstance(value, bool):
-        raise ConfigError(f"{source}: {name} is {value!r}, neither true nor false.", hint="Fetch the file again.")
+        raise ConfigError(f"{source}: {name} is {value!r}, neither true nor false.", hint=AGAIN)
     return bool(value)
 
 
-STATE_SPACE = ("mamba", "rwkv", "jamba", "bamba", "zamba", "falcon_h1", "nemotron_h", "granitemoehybrid", "retnet")
-STATE_SPACE_KEYS = ("mamba_", "ssm_", "state_size", "linear_conv_kernel_dim", "linear_num_key_heads")
-
-
 def _has_state_space(config: Mapping[str, Any]) -> bool:
-    """Says whether layers keep a recurrent state instead of keys and values, all or some of them."""
+    """Returns whether some layers keep a recurrent state instead of keys and values."""
     kind = str(config.get("model_type", "")).lower()
     return any(name in kind for name in STATE_SPACE) or any(
         key.startswith(STATE_SPACE_KEYS) and value for key, value in config.items()
@@ -308,11 +288,9 @@ def _has_tokenizer(directory: Path) -> bool:
 
 
 def _has_chat_template(directory: Path) -> bool:
-    """Says whether a template stands where transformers looks for it. Raises `ConfigError` for broken files."""
+    """Returns whether there is a template that transformers finds. Raises `ConfigError` for broken files."""
     if (directory / TOKENIZERS[0]).is_file():
         read_json(directory / TOKENIZERS[0])
     settings = directory / "tokenizer_config.json"
-    values = read_json(settings) if settings.is_file() else {}
-    if not isinstance(values, dict):
-        raise ConfigError(f"{settings} holds {type(values).__name__}, not an object.", hint="Fetch the file again.")
+    values = _read_object(settings) if settings.is_file() else {}
     return bool(values.get("chat_template")) or (directory / "chat_template.jinja").is_file()

@@ -15,7 +15,7 @@ class ModelShape:
     """The numbers that decide a causal decoder's memory and time."""
 
     key: str
-    """The name it was asked for by: hub name or directory."""
+    """The requested name: hub name or directory."""
     architecture: str
     num_layers: int
     hidden_size: int
@@ -34,14 +34,14 @@ class ModelShape:
     qk_norm: bool = False
     """Queries and keys are normed once more in each head, as in Qwen3."""
     quantised: Quantised = "no"
-    """The files hold 4-bit weights: all linear layers (plain), or with layers left in 16 bit (Unsloth's dynamic)."""
+    """The files hold 4-bit weights: all linear layers (plain), or some layers in 16 bit (Unsloth's dynamic)."""
     file_bytes: int | None = None
-    """Bytes of all tensors in the model's files, where those are on this disk; as they claim, nothing checked."""
+    """Bytes of all tensors in the model's files, if they are on this disk; as their headers say, not checked."""
 
     @property
     def is_sampled_by_us(self) -> bool:
-        """Our rollout engine knows its layers; what else it asks of a model (rotary embedding, attention window) is
-        found out when the model is loaded."""
+        """Our rollout engine knows its layers; its other demands (rotary embedding, attention window) are checked when
+        the model is loaded."""
         return self.architecture in SAMPLED_BY_US.values()
 
     @property
@@ -70,7 +70,7 @@ class ModelShape:
 
     @property
     def layer_params(self) -> int:
-        """Weights of one decoder layer's linear layers, biases and norms left out."""
+        """Weights of one decoder layer's linear layers, without biases and norms."""
         return sum(inputs * outputs for inputs, outputs in self.linear_sizes.values())
 
     @property
@@ -97,7 +97,7 @@ class ModelShape:
 
     @property
     def linear_file_bytes(self) -> int | None:
-        """Bytes of the linear layers in 4-bit files; None without such files, or where their size cannot be one's."""
+        """Bytes of the linear layers in 4-bit files; None without such files, or if their size is impossible."""
         if self.quantised == "no" or self.file_bytes is None:
             return None
         size = self.file_bytes - 2 * self.other_params

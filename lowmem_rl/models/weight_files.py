@@ -1,4 +1,4 @@
-"""A model's files on this disk, hostile until checked: JSON that may be torn, weights that may be cut short."""
+"""A model's files on this disk, hostile until checked: JSON may be torn, weights may be truncated."""
 
 import json
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ LARGEST_HEADER_BYTES = 100_000_000
 
 
 def read_json(path: Path) -> Any:
-    """Returns what a JSON file holds. Raises `ConfigError`."""
+    """Returns the content of a JSON file. Raises `ConfigError`."""
     most = {"config.json": LARGEST_CONFIG_BYTES, INDEX: LARGEST_INDEX_BYTES}.get(path.name)
     try:
         if most is not None and path.stat().st_size > most:
@@ -30,33 +30,31 @@ def read_json(path: Path) -> Any:
 
 
 def tensor_bytes(directory: Path) -> int | None:
-    """Returns the bytes of all tensors in a directory's safetensors files, None where neither index nor header tells.
+    """Returns the bytes of all tensors in a directory's safetensors files, None if neither index nor header has them.
 
-    A torn file tells nothing: planning needs none of them, and loading refuses them by name.
+    A torn file counts as none: planning can do without, and loading refuses it by name.
     """
-    if (directory / INDEX).is_file():
-        return _total_size(directory / INDEX)
-    whole = directory / WHOLE_WEIGHTS[0]
-    layout = _layout(whole) if whole.is_file() else None
-    return layout and layout[1]
-
-
-def _total_size(index: Path) -> int | None:
+    if not (directory / INDEX).is_file():
+        whole = directory / WHOLE_WEIGHTS[0]
+        layout = _layout(whole) if whole.is_file() else None
+        return layout and layout[1]
     try:
-        content = read_json(index)
+        content = read_json(directory / INDEX)
     except ConfigError:
         return None
-    metadata = content.get("metadata") if isinstance(content, dict) else None
-    size = metadata.get("total_size") if isinstance(metadata, dict) else None
+    size = _as_object(_as_object(content).get("metadata")).get("total_size")
     if isinstance(size, bool) or not isinstance(size, int | float):
         return None
     return int(size) if 0 < size <= MOST_BYTES else None
 
 
 def missing_weights(directory: Path) -> Iterator[str]:
-    """Yields what keeps a directory's weights from being loaded. Raises `ConfigError` for a broken index."""
+    """Yields why a directory's weights cannot be loaded. Raises `ConfigError` for a broken index."""
     if (directory / INDEX).is_file():
-        files = sorted(set(_shards(directory / INDEX)))
+        shards = _as_object(read_json(directory / INDEX)).get("weight_map")
+        if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+            raise ConfigError(f"{directory / INDEX} has no weight_map.", hint="Fetch the file again.")
+        files = sorted(set(shards.values()))
     else:
         files = [name for name in WHOLE_WEIGHTS if (directory / name).is_file()][:1]
     if not files:
@@ -64,28 +62,21 @@ def missing_weights(directory: Path) -> Iterator[str]:
     for name in files:
         if not (directory / name).is_file():
             yield f"{name} is missing, which {INDEX} names"
-        elif name.endswith(".safetensors") and not _is_whole(directory / name):
-            yield f"{name} is cut short or broken"
+        elif name.endswith(".safetensors"):
+            layout = _layout(directory / name)
+            if layout is None or sum(layout) > (directory / name).stat().st_size:
+                yield f"{name} is cut short or broken"
 
 
-def _shards(index: Path) -> list[str]:
-    content = read_json(index)
-    shards = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
-        raise ConfigError(f"{index} has no weight_map.", hint="Fetch the file again.")
-    return list(shards.values())
-
-
-def _is_whole(path: Path) -> bool:
-    layout = _layout(path)
-    return layout is not None and sum(layout) <= path.stat().st_size
+def _as_object(content: Any) -> dict[str, Any]:
+    return content if isinstance(content, dict) else {}
 
 
 def _layout(path: Path) -> tuple[int, int] | None:
-    """Returns the bytes before a safetensors file's tensors and those of the tensors, None without a sound header.
+    """Returns the bytes before a safetensors file's tensors and those of the tensors, None without a valid header.
 
-    The file begins with 8 bytes of length, then JSON with offsets. A Git LFS pointer fails as a cut download
-    does: its first 8 bytes read as a huge length.
+    The file begins with 8 bytes of length, then JSON with offsets. A Git LFS pointer fails like a truncated download:
+    its first 8 bytes read as a huge length.
     """
     try:
         with path.open("rb") as file:
