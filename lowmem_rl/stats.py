@@ -1,6 +1,6 @@
-"""Shares with their uncertainty, and tests of two on the same items: written once.
+"""Shares with their uncertainty, tests of two on the same items, and the Beta distribution of pass rates.
 
-The item is the unit everywhere: several samples of one item resemble each other and never count as items.
+The item is the unit everywhere: several samples of one item are correlated and never count as items.
 """
 
 from collections import Counter
@@ -66,7 +66,7 @@ class Shift:
 def wilson(successes: float, trials: float) -> Interval:
     """Returns the 95 % score interval of a share (Wilson 1927); [0, 1] without trials.
 
-    Trials may be an effective number, and no integer.
+    Trials may be an effective number, not an integer.
     """
     if trials <= 0:
         return Interval(0.0, 1.0)
@@ -84,23 +84,21 @@ def clustered_share(successes: Sequence[int], trials: int) -> tuple[float, Inter
 def clustered_mean(values: Sequence[float], trials: int) -> tuple[float, Interval]:
     """Returns the mean of one value an item, each within [0, 1] and from `trials` samples, and its 95 % interval.
 
-    The number of samples is divided by the design effect, the variance of the items' mean against
-    that of independent samples (Kish, Survey Sampling, 1965), before Wilson's interval is taken.
+    The number of samples is divided by the design effect, the variance of the items' mean against that of independent
+    samples (Kish, Survey Sampling, 1965), before Wilson's interval is taken.
     """
     mean = fmean(values)
     spread = _variance(values, mean)
-    independent = mean * (1 - mean)
     # Values that are all equal differ by rounding.
-    effective = len(values) * independent / spread if spread > ROUNDING else len(values)
+    effective = len(values) * (mean * (1 - mean)) / spread if spread > ROUNDING else len(values)
     effective = min(max(effective, 1.0), float(len(values) * trials))
     return mean, wilson(mean * effective, effective)
 
 
 def pass_at_k(samples: int, right: int, k: int) -> float:
-    """Returns the chance that one of `k` samples is right, unbiased, `right` of `samples` being so.
+    """Returns the unbiased chance that one of `k` samples is right, if `right` of `samples` are.
 
-    Of all draws of k, those without a right one are taken off (Chen et al. 2021, arXiv:2107.03374,
-    equation 1). Raises `ValueError` where `k` is not within 1 and `samples`.
+    Chen et al. 2021, arXiv:2107.03374, equation 1. Raises `ValueError` unless `k` is from 1 to `samples`.
     """
     _check_k(k, samples)
     return 1.0 - comb(samples - right, k) / comb(samples, k)
@@ -110,7 +108,7 @@ def maj_at_k(answers: Sequence[str | None], is_right: Sequence[bool], k: int) ->
     """Returns how often the most frequent of `k` answers is right, over blocks of `k` samples of one item.
 
     Equal answers are equally right. None is no answer and has no vote; answers that tie share one.
-    Raises `ValueError` where `k` is not within 1 and the number of samples.
+    Raises `ValueError` unless `k` is from 1 to the number of samples.
     """
     _check_k(k, len(answers))
     right = dict(zip(answers, is_right, strict=True))
@@ -121,21 +119,20 @@ def maj_at_k(answers: Sequence[str | None], is_right: Sequence[bool], k: int) ->
 def compare_paired(first: Sequence[float], second: Sequence[float]) -> PairedDifference:
     """Compares two lists of one value an item, each within [0, 1], item by item.
 
-    Where every value is 0 or 1, the p-value is McNemar's, else the bootstrap's. Raises `ValueError`
-    for lists that are empty or of different lengths.
+    If every value is 0 or 1, the p-value is McNemar's, else the bootstrap's. Raises `ValueError` for lists that are
+    empty or of different lengths.
     """
     gains = [after - before for before, after in zip(first, second, strict=True)]
     if not gains:
         raise ValueError("there are no items to compare")
     won, lost = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
     interval, bootstrap_p = bootstrap_gain(gains)
-    is_binary = {*first, *second} <= {0, 1}
-    p_value = mcnemar(won, lost) if is_binary else bootstrap_p
+    p_value = mcnemar(won, lost) if {*first, *second} <= {0, 1} else bootstrap_p
     return PairedDifference(fmean(gains), interval, p_value, won, lost, len(gains))
 
 
 def compare_shared(first: Mapping[str, float], second: Mapping[str, float]) -> PairedDifference | None:
-    """Compares one value an item, by the item's name, on the items that both have; None where there are none."""
+    """Compares one value an item, by the item's name, on the items that both have; None if there are none."""
     both = [name for name in first if name in second]
     return compare_paired([first[name] for name in both], [second[name] for name in both]) if both else None
 
@@ -143,8 +140,8 @@ def compare_shared(first: Mapping[str, float], second: Mapping[str, float]) -> P
 def mcnemar(won: int, lost: int, *, exact: bool = False) -> float:
     """Returns McNemar's two-sided p-value from the items that only one of two got right.
 
-    The mid-p value counts the observed outcome half. It keeps the error rate of 5 %, which the `exact` one
-    undercuts so far that it misses differences (Fagerland, Lydersen and Laake 2013, doi:10.1186/1471-2288-13-91).
+    The mid-p value counts the observed outcome half. It keeps the error rate of 5 %; the `exact` one is so far below
+    that it misses differences (Fagerland, Lydersen and Laake 2013, doi:10.1186/1471-2288-13-91).
     """
     discordant, fewer = won + lost, min(won, lost)
     ways = [comb(discordant, count) for count in range(fewer + 1)]
@@ -155,15 +152,15 @@ def mcnemar(won: int, lost: int, *, exact: bool = False) -> float:
 def bootstrap_gain(gains: Sequence[float], draws: int = BOOTSTRAP_DRAWS, seed: int = 0) -> tuple[Interval, float]:
     """Returns the 95 % percentile interval of the mean of paired differences, and the p-value of none.
 
-    Items are drawn anew with their pairs intact. One item won and one lost are added, as Bonett and Price do for
-    their interval (2012, doi:10.3102/1076998611411915), or few differing items would pass for certainty.
+    Items are drawn with their pairs intact. One item won and one lost are added, as Bonett and Price do for their
+    interval (2012, doi:10.3102/1076998611411915), or few differing items would count as certainty.
     """
     padded, random = [*gains, 1.0, -1.0], Random(seed)
     size = len(padded)
     means = sorted(sum(random.choices(padded, k=size)) / size for _ in range(draws))
     cut = round(draws * 0.025)
     below, above = sum(mean <= 0 for mean in means), sum(mean >= 0 for mean in means)
-    # The sample itself counts as one draw: of finitely many none proves that chance never does it.
+    # The sample itself counts as one draw: finitely many draws never prove a probability of 0.
     return Interval(means[cut], means[-1 - cut]), min(1.0, 2 * (1 + min(below, above)) / (1 + draws))
 
 
@@ -176,7 +173,7 @@ def bootstrap_median(values: Sequence[float], draws: int = BOOTSTRAP_DRAWS, seed
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Returns p-values that may be read together: the chance of one false alarm among them stays 5 % (Holm 1979)."""
+    """Returns p-values for several tests: the chance of one false alarm among them stays 5 % (Holm 1979)."""
     adjusted, highest = [0.0] * len(p_values), 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
@@ -257,7 +254,7 @@ def _narrowed(centre: float, low: float, high: float) -> tuple[float, float]:
 
 
 def _variance(values: Sequence[float], mean: float) -> float:
-    """The sample variance; `statistics.variance` is exact over fractions, and a hundred times slower."""
+    """The sample variance; `statistics.variance` computes with fractions and is a hundred times slower."""
     return sum((value - mean) ** 2 for value in values) / (len(values) - 1) if len(values) > 1 else 0.0
 
 

@@ -39,12 +39,13 @@ def show_preset(name: NameArgument, as_json: JsonOption = False) -> None:
         config = composed.config.model_dump(mode="json")
         console.show_json({**_facts(preset), "config": config, "origins": dict(composed.origins)})
     else:
-        console.show(_about(preset) + "\n" + console.config_text(composed))
+        facts = (preset.summary, f"card {preset.card}; from {preset.base} weights; {preset.checkpoint}")
+        console.show("\n".join([*(f"# {fact}" for fact in facts), console.config_text(composed)]))
 
 
 @app.command("explain")
 def explain_key(
-    key: Annotated[str | None, typer.Argument(help="A key or section; all keys where left out.", metavar="KEY")] = None,
+    key: Annotated[str | None, typer.Argument(help="A key or section; all keys if left out.", metavar="KEY")] = None,
 ) -> None:
     """Explain a setting: meaning, range, default, presets."""
     from lowmem_rl.config.keys import find_key, fix_for_unknown, known_keys, sections
@@ -52,7 +53,7 @@ def explain_key(
 
     if key is None or key in sections():
         names = known_keys() if key is None else sections()[key]
-        console.show("\n".join(_in_one_line(known_keys()[name]) for name in names))
+        console.show("\n".join(f"{name:<31}  {known_keys()[name].takes}" for name in names))
     elif found := find_key(key):
         console.show(_in_full(found))
     else:
@@ -75,9 +76,7 @@ def copy_preset(
     except FileExistsError as error:
         raise ConfigError(f"{file} exists already.", hint="Choose another name.") from error
     except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"Cannot write {str(file)!r}: {error}.", hint="Choose a place that can be written."
-        ) from error
+        raise ConfigError(f"Cannot write {str(file)!r}: {error}.", hint="Choose a writable folder.") from error
     console.say(f"Wrote {file}. Run it with: lowmem-rl train --config {file}")
 
 
@@ -96,23 +95,14 @@ def _facts(preset: "Preset") -> dict[str, object]:
 
 
 def _row(preset: "Preset") -> tuple[str, ...]:
-    # The owner is in `show`; here the column is too dear.
+    # `show` has the owner; here the column would be too wide.
     model = preset.model.rpartition("/")[2]
     return (preset.name, preset.card, model, str(preset.group_size), str(preset.max_completion_tokens), preset.summary)
 
 
-def _about(preset: "Preset") -> str:
-    lines = (preset.summary, f"card {preset.card}; from {preset.base} weights; {preset.checkpoint}")
-    return "\n".join(f"# {line}" for line in lines)
-
-
-def _in_one_line(key: "SettingKey") -> str:
-    return f"{key.name:<31}  {key.takes}"
-
-
 def _in_full(key: "SettingKey") -> str:
     facts = [("takes", key.takes), ("default", "unset" if key.default is None else console.toml_value(key.default))]
-    presets = [(name, console.toml_value(value)) for name, value in _setters(key.name)]
+    presets = [(name, console.toml_value(value)) for name, value in _stated(key.name)]
     blocks = ["\n".join(f"  {line}" for line in key.doc.splitlines()), _indented(facts)]
     return "\n".join([key.name, *blocks, *(["", "  set by presets", _indented(presets)] if presets else [])])
 
@@ -122,12 +112,10 @@ def _indented(pairs: list[tuple[str, str]]) -> str:
     return "\n".join(f"  {name:<{size}}  {value}" for name, value in pairs)
 
 
-def _setters(name: str) -> list[tuple[str, object]]:
+def _stated(key: str) -> list[tuple[str, object]]:
     """Returns the presets that state the key, with their values."""
     from lowmem_rl.config.compose import flatten
     from lowmem_rl.config.presets import load_presets
 
-    stated = [
-        (preset.name, {**flatten(preset.values), "rewards": preset.values["rewards"]}) for preset in load_presets()
-    ]
-    return [(preset, values[name]) for preset, values in stated if name in values]
+    values = {preset.name: {**flatten(preset.values), "rewards": preset.values["rewards"]} for preset in load_presets()}
+    return [(name, found[key]) for name, found in values.items() if key in found]

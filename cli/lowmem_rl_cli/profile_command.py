@@ -1,4 +1,4 @@
-"""`lowmem-rl profile`: will it fit, and will it carry signal. A question: the exit code is 0 whatever the answer."""
+"""`lowmem-rl profile`: will it fit, and will it carry signal. The exit code is 0 for every answer."""
 
 from pathlib import Path
 
@@ -15,15 +15,8 @@ from lowmem_rl_cli import console
 from lowmem_rl_cli.options import RunRequest
 
 
-def profile_command(
-    request: RunRequest,
-    *,
-    card: str | None,
-    vram: str | None,
-    as_json: bool,
-    verbose: bool,
-) -> None:
-    """Plans the run and prints both verdicts with what they stand on. Raises `ConfigError` as `train` would there."""
+def profile_command(request: RunRequest, *, card: str | None, vram: str | None, as_json: bool, verbose: bool) -> None:
+    """Plans the run and prints both verdicts with their basis. Raises `ConfigError` as `train` would."""
     rate = request.read_pass_rate()
     composed, place = _resolve(request, asked_place(card, vram))
     grpo, model = composed.config.grpo, composed.config.model
@@ -45,7 +38,7 @@ def profile_command(
 def _resolve(request: RunRequest, asked: Budget | None) -> tuple[ResolvedConfig, Budget]:
     """Returns the run and what it is planned for: the place asked for, else the preset's card, else this machine.
 
-    The driver is asked only where neither is named: loading its library takes a tenth of the time there is.
+    The driver is asked only if neither is named: loading its library takes a tenth of half a second.
     """
     if request.preset is not None:
         composed = request.resolve()
@@ -58,7 +51,7 @@ def _resolve(request: RunRequest, asked: Budget | None) -> tuple[ResolvedConfig,
 
 
 def score_command(path: Path, *, as_json: bool) -> None:
-    """Prints how near the estimate comes to measured rows."""
+    """Prints the errors of the estimate against measured rows."""
     from lowmem_rl.memory.accuracy import score
     from lowmem_rl.memory.measured_rows import read_rows
 

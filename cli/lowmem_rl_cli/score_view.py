@@ -1,4 +1,4 @@
-"""The page of `profile --score`: how near the estimate comes to what was measured."""
+"""The page of `profile --score`: the errors of the estimate against measured rows."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -20,7 +20,7 @@ def render(score: AccuracyScore, page: TextPage) -> str:
 def _lines(summary: Mapping[str, Any], page: TextPage) -> Iterator[str]:
     wrong = summary["out_of_memory"]["called_fits"] or summary["verdicts"]["completed"]["does-not-fit"]
     colour = RED if wrong else YELLOW if _under(summary["errors"]) else GREEN
-    yield from page.fold(_verdict(summary), "", "", BOLD, colour)
+    yield from page.fold(_headline(summary), "", "", BOLD, colour)
     for note in summary["unvalidated"]:
         yield from page.fold(f"{note[:1].upper()}{note[1:]}.", "", "", YELLOW)
     beyond = f"under: rows predicted more than {100 * TOLERATED_UNDER:.0f} % too low"
@@ -29,14 +29,16 @@ def _lines(summary: Mapping[str, Any], page: TextPage) -> Iterator[str]:
     yield from _named("too low", _under(summary["errors"]), page)
     for key, title in GROUPS.items():
         yield from page.heading(title)
-        named = [(_shortened(name, page), errors) for name, errors in summary[key].items()]
-        rows = [row for name, errors in named for row in _rows(name, errors)]
+        rows = [row for name, errors in summary[key].items() for row in _rows(_shortened(name, page), errors)]
         yield from page.table(rows, "llrrrrl", ("", *HEAD))
-    yield from _failed(summary, page)
-    yield from _left_out(summary["left_out"], page)
+    yield from _verdicts(summary, page)
+    if left_out := summary["left_out"]:
+        yield from page.heading("Left out", f"{len(left_out)} rows")
+        for reason in dict.fromkeys(left_out.values()):
+            yield from _named(reason, [row for row, why in left_out.items() if why == reason], page)
 
 
-def _verdict(summary: Mapping[str, Any]) -> str:
+def _headline(summary: Mapping[str, Any]) -> str:
     errors = ", ".join(f"{name} {_percent(found['mean_error'])}" for name, found in summary["errors"].items())
     load = f" ({len(summary['load_alone'])} of them by their load alone)" if summary["load_alone"] else ""
     of = f"{summary['scored']} of {summary['rows']} rows are scored{load}"
@@ -51,10 +53,10 @@ def _rows(name: str, errors: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
         name = ""
 
 
-def _failed(summary: Mapping[str, Any], page: TextPage) -> Iterator[str]:
+def _verdicts(summary: Mapping[str, Any], page: TextPage) -> Iterator[str]:
     verdicts, bounded = summary["verdicts"], summary["bounded"]
-    yield from page.heading("Verdicts", "rows by what became of the run and what is said of it")
-    counts = [(end, *(str(len(rows)) for rows in said.values())) for end, said in verdicts.items()]
+    yield from page.heading("Verdicts", "rows by the end of the run and by verdict")
+    counts = [(end, *(str(len(rows)) for rows in found.values())) for end, found in verdicts.items()]
     yield from page.table(counts, "lrrr", ("", *verdicts["completed"]))
     yield from _named("out of memory, called fitting", summary["out_of_memory"]["called_fits"], page)
     yield from _named("completed, called not fitting", verdicts["completed"]["does-not-fit"], page)
@@ -66,15 +68,6 @@ def _failed(summary: Mapping[str, Any], page: TextPage) -> Iterator[str]:
     yield from _named("outside the bounds", bounded["outside"], page, none="all inside the bounds")
 
 
-def _left_out(left_out: Mapping[str, str], page: TextPage) -> Iterator[str]:
-    """Yields each reason with the rows it holds for."""
-    if not left_out:
-        return
-    yield from page.heading("Left out", f"{len(left_out)} rows")
-    for reason in dict.fromkeys(left_out.values()):
-        yield from _named(reason, [row for row, why in left_out.items() if why == reason], page)
-
-
 def _named(what: str, rows: Sequence[str], page: TextPage, none: str = "") -> Iterator[str]:
     yield from page.fold(f"{what} ({len(rows)}): {', '.join(rows)}" if rows else none, "  ", "  ")
 
@@ -84,11 +77,9 @@ def _under(errors: Mapping[str, Any]) -> list[str]:
 
 
 def _shortened(source: str, page: TextPage) -> str:
-    """Returns an address without what most share; one too long for the table keeps its owner and its last part."""
-    text, room = (
-        source.removeprefix("https://").removeprefix("github.com/"),
-        max(page.columns - FIGURES, NARROWEST_CELL),
-    )
+    """Returns an address without its common prefix; if it is too long for the table, its owner and its last part."""
+    text = source.removeprefix("https://").removeprefix("github.com/")
+    room = max(page.columns - FIGURES, NARROWEST_CELL)
     if len(text) > room:
         text = f"{text.partition('/')[0]}/.../{text.rpartition('/')[2]}"
     return text if len(text) <= room else f"{text[: room - 3]}..."
