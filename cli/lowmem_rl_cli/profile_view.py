@@ -228,7 +228,7 @@ def amount(num_bytes: int) -> str:
 
 
 def percent(share: float) -> str:
-    """Returns a share as a percentage that is 0 or 100 only where it is."""
+    """Returns a share as a percentage; only exact shares show 0 or 100."""
     if 0 < share < 0.001:
         return "<0.1 %"
     if 0.995 <= share < 1:

@@ -30,7 +30,7 @@ class ScoredRow:
     verdict: str | None = None
     """Against the card, if the row names one."""
     inside_bounds: bool | None = None
-    """For a row whose lengths are limits: its peak lies between no tokens and the limit's upper value."""
+    """For a row whose lengths are limits: its peak is between no tokens and the limit's upper value."""
     left_out: str | None = None
 
     def error(self, measured: str) -> float | None:

@@ -189,7 +189,7 @@ def saved_at_top(workload: Workload, shape: ModelShape) -> Term:
 
 
 def backward_moments(workload: Workload, shape: ModelShape) -> Iterator[tuple[Term, ...]]:
-    """Yields what is there at once: at the top layer, and for full training at the bottom, where all gradients are."""
+    """Yields what is there at once: at the top layer, and for full training at the bottom, with all gradients."""
     kept, one = kept_activations(workload, shape), layer(workload, shape)
     top = (saved_at_top(workload, shape),) if workload.checkpointing == "none" else ()
     yield kept, *top, loss(workload, shape), spare_chunk(workload, shape)

@@ -81,7 +81,7 @@ class CalibrationRow(BaseModel):
     def _is_plausible(self) -> Self:
         expected, found = self.predicted.process_bytes, self.measured.process_bytes
         if not expected / PLAUSIBLE <= found <= expected * PLAUSIBLE or not expected:
-            raise ValueError(f"{found} bytes measured and {expected} predicted are no two figures of one run")
+            raise ValueError(f"{found} bytes measured and {expected} predicted cannot be of one run")
         return self
 
     @property
@@ -108,8 +108,7 @@ class Calibration:
     latest: date
 
     def __str__(self) -> str:
-        where = "CPU" if self.card == CPU else "card"
-        return f"calibrated on this {where}, {self.latest.isoformat()}"
+        return f"calibrated on this {'CPU' if self.card == CPU else 'card'}, {self.latest.isoformat()}"
 
     def apply(self, estimate: MemoryEstimate, card: Card | None) -> MemoryEstimate:
         """Returns the estimate with its overhead as measured."""

@@ -141,7 +141,7 @@ def weight_bytes(workload: Workload) -> int:
 
 
 def adapter(workload: Workload, shape: ModelShape) -> Term:
-    """The adapter's weights; none in full training, where the weights themselves learn."""
+    """The adapter's weights; none in full training: the weights themselves learn."""
     count = 0 if workload.method == "full" else trained_params(workload, shape)
     return term("adapter", count * trained_bytes(workload), "read from source", "L r sum(in + out) x 4 (2: TRL, QLoRA)")
 

@@ -40,9 +40,9 @@ SPEEDS: dict[str, Speed] = {
     "h200": _row(4800, 989, f"NVIDIA H200 data sheet; {_TRL}"),
 }
 
-TYPICAL = _row(768, 100, "a card of no name: orders settings by time, never shown as seconds")
+TYPICAL = _row(768, 100, "an unknown card: orders settings by time, never shown as seconds")
 
 
 def speed_of(card: Card | None) -> Speed | None:
-    """Returns a card's speed, or None where the table lacks it."""
+    """Returns a card's speed, or None if the table lacks it."""
     return None if card is None else SPEEDS.get(card.key)

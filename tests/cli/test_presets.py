@@ -29,7 +29,7 @@ def test_show_prints_a_config_file_that_makes_the_same_run(cli_here, tmp_path, n
     assert resolve(preset="tiny-cpu", config_files=[file]).config == resolve(preset=name).config
 
 
-def test_show_has_the_origin_beside_each_value(cli_here):
+def test_show_has_the_origin_next_to_each_value(cli_here):
     lines = cli_here("presets", "show", "qwen7b-a6000").stdout.splitlines()
     settings = [line.split() for line in lines if " = " in line or " unset " in line]
     assert len(settings) == len(resolve(preset="qwen7b-a6000").origins)
@@ -43,7 +43,7 @@ def test_show_as_json_has_config_and_origins(cli_here):
     assert shown["origins"].keys() == flatten(shown["config"]).keys()
 
 
-def test_explain_tells_meaning_range_default_and_presets(cli_here):
+def test_explain_shows_meaning_range_default_and_presets(cli_here):
     page = cli_here("presets", "explain", "grpo.group_size").stdout
     assert "Completions sampled per prompt" in page
     assert "an integer, at least 2, at most 4096" in page
@@ -78,7 +78,7 @@ def test_copy_never_overwrites(cli_here, tmp_path):
 
 
 @pytest.mark.parametrize("place", ["no/such/folder/x.toml", "a\0b", "."])
-def test_copy_says_where_it_cannot_write(cli_here, place):
+def test_copy_names_the_place_that_it_cannot_write(cli_here, place):
     outcome = cli_here("presets", "copy", "tiny-cpu", place)
     assert outcome.code == 2
     assert len(outcome.stderr.splitlines()) == 2

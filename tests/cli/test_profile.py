@@ -297,7 +297,7 @@ def test_a_change_of_several_settings_breaks_between_them_alone(cli_here, monkey
     assert not [line for line in changes if line.endswith("--set")]
 
 
-def test_colours_come_where_they_are_asked_for_and_change_no_word(cli_here, monkeypatch):
+def test_colours_come_if_they_are_asked_for_and_change_no_word(cli_here, monkeypatch):
     plain = cli_here("profile", "--preset", "qwen7b-a6000").stdout
     monkeypatch.delenv("NO_COLOR")
     monkeypatch.setenv("FORCE_COLOR", "1")
@@ -312,7 +312,7 @@ def test_a_terminal_without_block_characters_gets_other_bars(cli):
     assert re.search(r"rollout .* #+-+ +\| peak", outcome.stdout)
 
 
-def test_a_bar_passes_the_edge_exactly_where_the_run_can(cli_here):
+def test_a_bar_passes_the_edge_exactly_if_the_run_can(cli_here):
     page = cli_here("profile", "--preset", "qwen7b-a6000", "--vram", "14GiB", *FIXED).stdout
     bars = {line.split()[0]: line for line in page.splitlines() if "│" in line and line.startswith("  ")}
     beyond = {phase for phase, line in bars.items() if line.partition("│")[2].strip().strip("peak")}
@@ -374,7 +374,7 @@ def test_rows_in_another_schema_name_row_and_field(cli_here, tmp_path, content, 
     assert (outcome.code, outcome.stdout, len(outcome.stderr.splitlines())) == (2, "", 2)
 
 
-def test_shares_are_0_or_100_per_cent_only_where_they_are():
+def test_shares_are_0_or_100_per_cent_only_if_they_are():
     assert [percent(share) for share in (0, 0.0004, 0.05, 0.5, 0.999, 1)] == [
         "0 %",
         "<0.1 %",

@@ -64,7 +64,7 @@ class LiveBytes(TorchDispatchMode):
 
 
 class NoKernel:
-    """Stands for a Triton kernel of TRL's, which no CPU runs: it writes into buffers that it is given, all counted."""
+    """Replaces a Triton kernel of TRL's, which no CPU runs: it writes into the given buffers, which are all counted."""
 
     def __getitem__(self, grid: Any) -> Any:
         return lambda *args, **kwargs: None
@@ -193,7 +193,7 @@ def padded(ids: Any) -> Any:
 
 
 def optimizer_step(trained: list[Any], live: LiveBytes) -> dict[str, int]:
-    """Returns the states that the first step leaves and what it held besides, as on a GPU: all tensors at once."""
+    """Returns the states that the first step leaves and what else it held, as on a GPU: all tensors at once."""
     live.window()
     before = live.now
     optimizer = torch.optim.AdamW(trained, foreach=True)

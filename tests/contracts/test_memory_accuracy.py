@@ -55,7 +55,7 @@ def test_nine_in_ten_dense_rows_are_scored_and_the_others_say_why(measured: Accu
 
 
 GRID = {"share": (0.06, 0.09, 0.12, 0.15, 0.18), "chain": (10.0, 12.0, 14.0, 16.0), "stale": (0.3, 0.6, 0.9)}
-"""Values for the constants that rows decide: the share of slack, and the two of the blocks a loss leaves behind."""
+"""Values for the constants that rows decide: the share of slack, and the two of the blocks that a loss leaves."""
 Fit = tuple[float, ...]
 Errors = dict[str, list[float]]
 

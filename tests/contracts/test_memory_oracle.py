@@ -1,6 +1,6 @@
 """The estimate of plain TRL against plain transformers itself, run on the CPU with every storage counted.
 
-An oracle that needs no card: whoever changes a formula, or a version of the stack, hears of it here.
+An oracle that needs no card: a changed formula, or another version of the stack, fails here.
 Quantised and Unsloth's kernels run on cards alone; what they share with plain layers is held by this.
 """
 
@@ -123,7 +123,7 @@ def counted() -> dict[str, dict[str, int]]:
 
 
 def estimated(shape: ModelShape, work: Workload) -> dict[str, int]:
-    """The same by the estimator's terms; `kept` is whole, with the top layer's own where nothing is recomputed."""
+    """The same by the estimator's terms; `kept` is whole, with the top layer's own if nothing is recomputed."""
     kept = activations.kept_activations(work, shape).expected_bytes
     saved = activations.saved_at_top(work, shape).expected_bytes if work.checkpointing == "none" else 0
     base = terms.linear_weights(work, shape), terms.other_weights(work, shape)

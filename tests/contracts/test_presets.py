@@ -51,7 +51,7 @@ def test_its_task_and_rewards_exist(preset: Preset):
 def test_it_asks_for_what_it_pays(preset: Preset):
     config = resolve(preset=preset.name).config
     pays_thinking = config.rewards["think_format"] > 0
-    # The embedded model learnt its format in training and reads no instructions.
+    # The embedded model learned its format in training and reads no instructions.
     assert pays_thinking == (config.task.prompt == "think_boxed") or config.model.name == "tiny"
 
 

@@ -47,16 +47,16 @@ def test_no_trials_say_nothing() -> None:
     assert wilson(0, 0) == Interval(0.0, 1.0)
 
 
-def test_touching_intervals_are_not_apart() -> None:
+def test_touching_intervals_are_not_disjoint() -> None:
     assert not Interval(0.1, 0.5).apart_from(Interval(0.5, 0.9))
     assert Interval(0.1, 0.4).apart_from(Interval(0.5, 0.9))
     assert Interval(0.5, 0.9).apart_from(Interval(0.1, 0.4))
 
 
 def test_items_that_resemble_themselves_widen_the_interval() -> None:
-    alike = clustered_share([8, 0] * 20, 8)[1]
+    equal = clustered_share([8, 0] * 20, 8)[1]
     mixed = clustered_share([4] * 39 + [5], 8)[1]
-    assert alike.high - alike.low > 2 * (mixed.high - mixed.low)
+    assert equal.high - equal.low > 2 * (mixed.high - mixed.low)
 
 
 @pytest.mark.parametrize("samples", [4, 8])
@@ -75,7 +75,7 @@ def test_the_interval_over_items_covers_the_true_rate(samples) -> None:
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95])
 @pytest.mark.parametrize("items", [100, 500])
 def test_the_interval_of_one_sample_an_item_covers_the_true_share(items, share) -> None:
-    # Counts are whole, so the coverage of n = 100 swings with the share: ten times the simulations tell it apart.
+    # Counts are whole, so the coverage of n = 100 swings with the share: ten times the simulations show it.
     interval_of = [wilson(count, items) for count in range(items + 1)]
     right = np.random.default_rng(0).binomial(items, share, 10 * SIMULATED)
     intervals = [interval_of[count] for count in right]
@@ -172,23 +172,23 @@ def test_the_bootstrap_covers_the_gain_and_errs_in_one_of_twenty() -> None:
 
 def test_a_comparison_pairs_the_items() -> None:
     first, second = [1] * 40 + [0] * 60, [1] * 38 + [0] * 32 + [1] * 30
-    told = compare_paired(first, second)
-    assert (told.won, told.lost, told.num_items, told.gain) == (30, 2, 100, pytest.approx(0.28))
-    assert told.is_distinguishable
-    assert 0 < told.interval.low < 0.28 < told.interval.high
-    assert told.p_value == mcnemar(30, 2)
+    found = compare_paired(first, second)
+    assert (found.won, found.lost, found.num_items, found.gain) == (30, 2, 100, pytest.approx(0.28))
+    assert found.is_distinguishable
+    assert 0 < found.interval.low < 0.28 < found.interval.high
+    assert found.p_value == mcnemar(30, 2)
 
 
 def test_values_between_right_and_wrong_are_compared_by_the_bootstrap() -> None:
-    told = compare_paired([0.25] * 100, [0.5] * 100)
-    assert told.p_value == pytest.approx(2 / 2001)
+    found = compare_paired([0.25] * 100, [0.5] * 100)
+    assert found.p_value == pytest.approx(2 / 2001)
     assert not compare_paired([0.25, 0.75] * 50, [0.75, 0.25] * 50).is_distinguishable
 
 
 def test_runs_that_never_differ_are_not_certain_to_be_equal() -> None:
-    told = compare_paired([1] * 50, [1] * 50)
-    assert (told.gain, told.p_value) == (0, 1)
-    assert told.interval.low < 0 < told.interval.high
+    found = compare_paired([1] * 50, [1] * 50)
+    assert (found.gain, found.p_value) == (0, 1)
+    assert found.interval.low < 0 < found.interval.high
 
 
 def test_several_comparisons_are_held_to_one_error_rate() -> None:
@@ -196,7 +196,7 @@ def test_several_comparisons_are_held_to_one_error_rate() -> None:
     assert holm([0.9, 0.8]) == [1.0, 1.0]
 
 
-def test_the_interval_of_a_median_lies_within_the_values_and_narrows_with_more_of_them() -> None:
+def test_the_interval_of_a_median_is_within_the_values_and_narrows_with_more_of_them() -> None:
     rng = random.Random(0)
     few = bootstrap_median(values := [rng.gauss(3, 1) for _ in range(8)])
     many = bootstrap_median([rng.gauss(3, 1) for _ in range(200)])

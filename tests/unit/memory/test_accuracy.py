@@ -1,4 +1,4 @@
-"""The estimate against measured rows, and rows that are no rows."""
+"""The estimate against measured rows, and invalid rows."""
 
 import json
 import os
@@ -152,7 +152,7 @@ def test_a_wrong_row_is_named_by_number_and_field(tmp_path: Path, changes: dict[
     assert caught.value.hint
 
 
-def test_a_missing_field_a_wrong_shape_and_no_json_are_told_apart(tmp_path: Path) -> None:
+def test_a_missing_field_a_wrong_shape_and_no_json_have_different_errors(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="row 1: model is missing"):
         read_rows(write(tmp_path, [{key: value for key, value in ROW.items() if key != "model"}]))
     with pytest.raises(ConfigError, match="not a list of rows"):

@@ -59,7 +59,7 @@ def test_the_factor_is_the_overhead_measured_over_the_overhead_predicted() -> No
     later = row(date=date(2026, 11, 21), phase="rollout", measured=Footprint(process_bytes=12 * GIB))
     store([row(), later])
     found = calibration_for(A6000, "unsloth")
-    # (9.5 - 8) + (12 - the 10 predicted, where tensors were not counted), over 1 + 1
+    # (9.5 - 8) + (12 - the 10 predicted, since tensors were not counted), over 1 + 1
     assert found.factor == pytest.approx(1.75)
     assert found.rows == 2
     assert str(found) == "calibrated on this card, 2026-11-21"
@@ -114,30 +114,30 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("line", HOSTILE.values(), ids=HOSTILE)
-def test_a_line_that_makes_no_sense_is_left_out_and_told_once(line: str) -> None:
+def test_an_invalid_line_is_left_out_and_reported_once(line: str) -> None:
     store([row()])
     with calibration_path().open("a") as file:
         file.write(line + "\n")
-    told: list[str] = []
-    assert calibration_for(A6000, "unsloth", told.append).factor == pytest.approx(1.5)
-    assert len(told) == 1
-    assert "1 of 2 lines are ignored" in told[0]
-    assert "line 2" in told[0]
+    reported: list[str] = []
+    assert calibration_for(A6000, "unsloth", reported.append).factor == pytest.approx(1.5)
+    assert len(reported) == 1
+    assert "1 of 2 lines are ignored" in reported[0]
+    assert "line 2" in reported[0]
 
 
 def test_a_file_that_is_none_costs_a_line_and_no_run() -> None:
     calibration_path().mkdir(parents=True)
-    told: list[str] = []
-    assert read_rows(told.append) == []
-    store([row()], told.append)
-    assert ["is ignored" in told[0], "cannot be written" in told[1]] == [True, True]
+    reported: list[str] = []
+    assert read_rows(reported.append) == []
+    store([row()], reported.append)
+    assert ["is ignored" in reported[0], "cannot be written" in reported[1]] == [True, True]
     calibration_path().rmdir()
     calibration_path().write_bytes(b"\xff\xfe\x00")
-    assert calibration_for(A6000, "unsloth", told.append) is None
-    assert len(told) == 3
+    assert calibration_for(A6000, "unsloth", reported.append) is None
+    assert len(reported) == 3
 
 
 def test_without_a_measurement_there_is_nothing_to_say() -> None:
-    told: list[str] = []
-    assert calibration_for(A6000, "unsloth", told.append) is None
-    assert told == []
+    reported: list[str] = []
+    assert calibration_for(A6000, "unsloth", reported.append) is None
+    assert reported == []

@@ -84,7 +84,7 @@ def test_more_of_anything_never_lowers_the_peak(
     assert all(a >= b for a, b in zip(peaks(after), peaks(before), strict=True))
 
 
-def test_no_bound_falls_where_the_layers_overtake_the_loss() -> None:
+def test_no_bound_falls_when_the_layers_overtake_the_loss() -> None:
     shape = load_shape("Qwen/Qwen2.5-1.5B")
     run = replace(
         on_plain_trl(workload_of(config(memory={"micro_batch": 8, "rollout_rows": 1}), LARGE)),
@@ -96,7 +96,7 @@ def test_no_bound_falls_where_the_layers_overtake_the_loss() -> None:
     assert uppers == sorted(uppers)
 
 
-def test_a_deeper_model_beside_vllm_never_needs_less() -> None:
+def test_a_deeper_model_with_vllm_never_needs_less() -> None:
     run = replace(workload_of(config(rollout={"engine": "vllm"}), LARGE), standby=False, dynamic_checkpoint=True)
     found = [estimate(run, replace(LARGE, num_layers=layers), CARD) for layers in range(28, 200)]
     for figure in zip(*map(peaks, found), strict=True):
@@ -187,7 +187,7 @@ def test_what_no_run_has_confirmed_and_what_is_not_known_is_said() -> None:
     assert guessed.upper_bytes > known.upper_bytes
 
 
-def test_a_guessed_layer_is_tight_where_the_same_sizes_known_would_fit() -> None:
+def test_a_guessed_layer_is_tight_although_the_same_sizes_known_would_fit() -> None:
     workload, other = workload_of(config(), LARGE), replace(LARGE, architecture="NovelForCausalLM")
     known, guessed = estimate(workload, LARGE, CARD), estimate(workload, other, CARD)
     assert (known.verdict(known.upper_bytes), guessed.verdict(known.upper_bytes)) == ("fits", "tight")
@@ -204,7 +204,7 @@ def test_a_cpu_computes_in_float32_and_neither_pages_nor_offloads() -> None:
     assert estimate(asked, LARGE, None).workload.compute_bytes == 2
 
 
-def test_log_probs_run_by_the_micro_batch_and_the_pass_over_all_groups_is_told_of() -> None:
+def test_log_probs_run_by_the_micro_batch_and_the_pass_over_all_groups_is_noted() -> None:
     run = config(grpo={"group_size": 16, "beta": 0.04}, memory={"micro_batch": 4, "rollout_rows": 8})
     workload = workload_of(run, LARGE)
     assert workload.grouped_rows == run.rows_per_rollout

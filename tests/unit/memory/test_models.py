@@ -1,4 +1,4 @@
-"""What a config.json and the files beside it may claim before the formulas believe it; models under mirrors' names."""
+"""What a config.json and the files next to it may claim before the formulas believe it; models under mirrors' names."""
 
 import json
 from pathlib import Path
@@ -90,7 +90,7 @@ def test_files_of_the_counted_size_in_16_or_32_bit_change_nothing(tmp_path: Path
     assert len(found.notes) == 1
 
 
-def test_weights_that_the_formulas_lack_are_added_and_told_of(tmp_path: Path) -> None:
+def test_weights_that_the_formulas_lack_are_added_and_reported(tmp_path: Path) -> None:
     found = needed(write(tmp_path, CONFIG, of_size(2 * (LINEAR + OTHER) + 20_000)))
     (extra,) = (part for part in found.phases["load"] if part.name == "weights of no formula")
     # 10000 weights: 4 bits and their constants if they are linear layers, 16 bits at most
@@ -98,7 +98,7 @@ def test_weights_that_the_formulas_lack_are_added_and_told_of(tmp_path: Path) ->
     assert "the rest is added" in found.notes[1]
 
 
-def test_files_smaller_than_their_config_leave_the_formulas_alone_and_are_told_of(tmp_path: Path) -> None:
+def test_files_smaller_than_their_config_change_no_formula_and_are_reported(tmp_path: Path) -> None:
     found = needed(write(tmp_path, CONFIG, of_size(2 * OTHER)))
     assert found.upper_bytes == needed(write(tmp_path, CONFIG, {})).upper_bytes
     assert "the formulas decide" in found.notes[1]
@@ -140,7 +140,7 @@ def test_a_dynamic_checkpoint_is_known_by_the_layers_it_skips(tmp_path: Path) ->
         of_size(10**30),
     ],
 )
-def test_an_index_that_tells_no_size_is_no_hindrance(tmp_path: Path, index: object) -> None:
+def test_an_index_without_a_size_is_accepted(tmp_path: Path, index: object) -> None:
     assert load_shape(write(tmp_path, CONFIG, index)).file_bytes is None
 
 

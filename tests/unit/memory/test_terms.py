@@ -192,21 +192,21 @@ def test_a_plain_layer_holds_what_fake_tensors_count() -> None:
 
 def test_eager_attention_holds_all_scores() -> None:
     eager = replace(PLAIN, attention="eager")
-    # beside the MLP's backward pass what softmax keeps, 4 + 2 bytes of 8 rows x 12 heads x 1536^2
+    # in addition to the MLP's backward pass what softmax keeps, 4 + 2 bytes of 8 rows x 12 heads x 1536^2
     assert activations.layer(eager, SMALL).expected_bytes == 12_288 * (24 * 1536 + 12 * 8960) + 8 * 12 * 1536**2 * 6
     # one long row, 12 heads x 4096^2: in float32 softmax's result, the gradient that comes, the one that goes,
-    # beside the norm's input, queries, keys and values for every head, 8 x 1536 + 4 x 2 x 1536 bytes a token
+    # in addition to the norm's input, queries, keys and values for every head, 8 x 1536 + 4 x 2 x 1536 bytes a token
     long = replace(eager, micro_batch=1, completion_tokens=4096 - eager.prompt_tokens)
     assert activations.layer(long, SMALL).expected_bytes == 12 * 4096**2 * 12 + 4096 * 16 * 1536
 
 
-def test_behind_a_padding_mask_each_layer_writes_the_mask_in_numbers() -> None:
+def test_with_a_padding_mask_each_layer_writes_the_mask_in_numbers() -> None:
     # 8 rows x 1536^2 x 2 bytes; Llama 2 has as many keys as queries, so that nothing else differs
     masked = activations.layer(PLAIN, LLAMA2).expected_bytes
     assert masked - activations.layer(replace(PLAIN, attention="flash"), LLAMA2).expected_bytes == 8 * 1536**2 * 2
 
 
-def test_the_loss_meets_all_layers_where_nothing_is_recomputed() -> None:
+def test_the_loss_meets_all_layers_if_nothing_is_recomputed() -> None:
     at_loss, at_top = activations.backward_moments(work(checkpointing="none"), LARGE)
     held = sum(one.expected_bytes for one in at_loss if one.name not in ("loss", "chunk of logits"))
     assert held == 28 * 8 * 1536 * 2 * 64_000
@@ -227,7 +227,7 @@ def test_a_chunk_of_logits_shrinks_to_two_rows_before_memory_runs_out() -> None:
     # an eighth of 8192 rows, logits and their gradient
     assert found.upper_bytes == 1.25 * 1022 * 152_064 * 8
     assert activations.loss(work(), LARGE).expected_bytes == 12_288 * 3584 * 4 + 2 * 152_064 * 4
-    # on cards of up to 24.5 GiB tiles of all rows: 2 x 512, of 16384 + 3584 float32, where 512 x 152064 are more
+    # on cards of up to 24.5 GiB tiles of all rows: 2 x 512, of 16384 + 3584 float32, since 512 x 152064 are more
     few = {"micro_batch": 2, "completion_tokens": 512}
     assert activations.logit_bytes(work(**few, tiles_logits=True), LARGE) == 4 * 1024 * 19_968
     assert activations.logit_bytes(work(**few), LARGE) == 4 * 512 * 152_064
@@ -278,7 +278,7 @@ def ours(**changes: Any) -> Workload:
 def test_a_copy_of_the_weights_is_every_linear_layer_in_the_compute_type() -> None:
     copy = lowmem_sampler.merged_copy(ours(), LARGE)
     assert copy.expected_bytes == 2 * 6_525_288_448
-    # in 16 bit the adapter's 40 370 176 weights stand beside it, outer sides of three layers on one diagonal at most
+    # in 16 bit the adapter's 40 370 176 weights are separate, outer sides of three layers on one diagonal at most
     assert copy.upper_bytes == 2 * (6_525_288_448 + 3 * 40_370_176)
     wide = lowmem_sampler.merged_copy(ours(compute_bytes=4), LARGE)
     assert wide.expected_bytes == wide.upper_bytes == 4 * 6_525_288_448
@@ -286,13 +286,13 @@ def test_a_copy_of_the_weights_is_every_linear_layer_in_the_compute_type() -> No
     assert lowmem_sampler.joining(ours(), LARGE).expected_bytes == 2 * 3584 * 18_944 * 2
 
 
-def test_our_cache_stands_at_full_length_from_the_start() -> None:
+def test_our_cache_has_its_full_length_from_the_start() -> None:
     # 8 rows x (512 + 1024 + 8) x 57 344: no copy while it grows
     assert lowmem_sampler.cache(ours(), LARGE, 8).expected_bytes == 8 * 1544 * 57_344
 
 
 def test_prompts_are_held_until_they_are_put_in_the_cache() -> None:
-    # two prompts of 512 tokens x 57 344, and 152 064 logits of 4 bytes behind each
+    # two prompts of 512 tokens x 57 344, and 152 064 logits of 4 bytes after each
     assert lowmem_sampler.prompts_read(ours(), LARGE, 2).expected_bytes == 2 * (512 * 57_344 + 4 * 152_064)
     # 32 of them are 16 384 tokens, read by 8192: 57 344 each until they are put together
     assert lowmem_sampler.prompts_heads(ours(), LARGE, 32).expected_bytes == 8192 * 57_344
@@ -404,7 +404,7 @@ def test_a_deeper_model_of_the_same_widths_keeps_the_share_that_stays_in_16_bit(
     assert terms.linear_weights(dynamic, LLAMA2).grade == "assumed"
 
 
-def test_slack_is_small_where_segments_grow() -> None:
+def test_slack_is_small_if_segments_grow() -> None:
     parts = [terms.term("x", 1000, "assumed", "")]
     card = CARDS["a6000"]
     growing = driver_overhead.slack(work(), LARGE, parts, card, learning=True)
@@ -415,7 +415,7 @@ def test_slack_is_small_where_segments_grow() -> None:
 
 
 def test_offloaded_inputs_lie_in_host_memory() -> None:
-    # 28 x 12 288 tokens x 3584 x 2 = 2.30 GiB beside the program
+    # 28 x 12 288 tokens x 3584 x 2 = 2.30 GiB and the program
     offloaded = driver_overhead.host_bytes(work(), LARGE) - driver_overhead.host_bytes(
         work(checkpointing="plain"), LARGE
     )

@@ -36,7 +36,7 @@ def test_a_card_is_found_in_common_spellings(spelling: str) -> None:
         ("NVIDIA A100-SXM4-80GB", "a100-80"),
     ],
 )
-def test_a_card_is_found_by_the_name_its_driver_tells(name: str, key: str) -> None:
+def test_a_card_is_found_by_the_name_its_driver_reports(name: str, key: str) -> None:
     assert find_card(name).key == key
 
 
@@ -44,7 +44,7 @@ def test_every_card_is_found_by_the_name_shown_here_unless_it_is_two() -> None:
     assert [card.key for card in CARDS.values() if card.name != "A100" and find_card(card.name) is not card] == []
 
 
-def test_a_near_card_is_offered_whatever_family_stands_before_it() -> None:
+def test_a_near_card_is_offered_with_any_family_before_it() -> None:
     with pytest.raises(UnknownName, match="'NVIDIA L4x'") as caught:
         find_card("NVIDIA L4x")
     assert "l4" in caught.value.hint

@@ -94,7 +94,7 @@ def test_what_the_hub_does_not_show_stays_unknown(asked, name: str) -> None:
     assert len(asked) == 1
 
 
-def test_a_model_behind_a_licence_says_so(asked) -> None:
+def test_a_gated_model_says_so(asked) -> None:
     with pytest.raises(SetupError, match="a gated model") as refused:
         load_shape("org/gated")
     assert "HF_TOKEN" in refused.value.hint

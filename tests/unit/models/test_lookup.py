@@ -151,7 +151,7 @@ def write_tokenizer(directory: Path, config: object = None, tokenizer: str = "{}
         (directory / "tokenizer_config.json").write_text(json.dumps(config))
 
 
-def test_a_model_without_tokenizer_or_chat_template_is_refused_with_the_cure(tmp_path: Path) -> None:
+def test_a_model_without_tokenizer_or_chat_template_is_refused_with_the_fix(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model", weights=safetensors(10))
     with pytest.raises(SetupError, match="has no tokenizer"):
         check_tokenizer(str(model))
@@ -216,7 +216,7 @@ def test_an_adapter_directory_asks_for_its_base_model(tmp_path: Path) -> None:
         load_shape(str(tmp_path))
 
 
-def test_paths_and_names_that_do_not_exist_are_told_apart() -> None:
+def test_paths_and_names_that_do_not_exist_have_different_errors() -> None:
     with pytest.raises(ConfigError, match=r"no model directory '\./models/mine'"):
         load_shape("./models/mine")
     with pytest.raises(UnknownName) as near:

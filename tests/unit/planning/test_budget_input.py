@@ -89,7 +89,7 @@ def test_a_place_is_asked_for_once_or_not_at_all():
         asked_place("4090", "24GiB")
 
 
-def test_the_cpu_is_a_place_too_and_stands_among_the_near_names():
+def test_the_cpu_is_a_place_too_and_is_among_the_near_names():
     assert place_of("CPU").card is None
     with pytest.raises(UnknownName) as error:
         place_of("gpu")

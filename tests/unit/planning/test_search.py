@@ -69,8 +69,8 @@ def test_if_nothing_fits_the_plan_needs_least():
     ],
 )
 def test_weights_are_expanded_if_the_plan_has_room(model, card, weights):
-    where = CARDS.get(card)
-    chosen = resolve_auto(run_of(AUTO), load_shape(model), where.offered_bytes if where else 8 * GIB, where)
+    gpu = CARDS.get(card)
+    chosen = resolve_auto(run_of(AUTO), load_shape(model), gpu.offered_bytes if gpu else 8 * GIB, gpu)
     assert chosen.rollout_weights == weights
 
 

@@ -41,7 +41,7 @@ def test_every_card_has_a_speed_with_its_source():
     assert all(speed.source for speed in SPEEDS.values())
 
 
-def test_the_counts_behind_it():
+def test_the_counts():
     # 28 x (2 x 3584 x 3584 + 2 x 3584 x 512 + 3 x 3584 x 18944)
     assert QWEN_7B.linear_params == 6_525_288_448
     assert QWEN_1B.linear_params == 1_310_195_712
@@ -83,7 +83,7 @@ def test_the_parts_of_a_step():
 
     assert at_peak(prefill(weights, 8, 200)) == pytest.approx(0.13, abs=0.01)
     assert at_peak(prefill(weights, 64, 200)) == pytest.approx(1.08, abs=0.02)
-    # Beside each figure some 0.15 s of attention.
+    # In addition to each figure some 0.15 s of attention.
     assert update_s(shared, "none") == pytest.approx(6.3 + 0.15, abs=0.15)
     assert update_s(shared, "plain") == pytest.approx(9.2 + 0.15, abs=0.15)
     assert update_s(repeated, "plain") == pytest.approx(12.0 + 0.15, abs=0.15)
