@@ -43,9 +43,9 @@ class ScoredRow:
         return float(beyond / truth if difference > 0 else -beyond / truth)
 
     @property
-    def is_load_alone(self) -> bool:
-        """Only the loaded model is compared."""
-        return [name for name in MEASURED if self.error(name) is not None] == ["load"]
+    def errors(self) -> dict[str, float]:
+        """The errors that there are, by measurement."""
+        return {name: error for name in MEASURED if (error := self.error(name)) is not None}
 
     @property
     def is_above_upper(self) -> bool:
@@ -60,7 +60,7 @@ class ScoredRow:
         content = self.row.model_dump(exclude_unset=True)
         if self.predicted is None:
             return content | {"left_out": self.left_out}
-        errors = {name: round(error, 4) for name in MEASURED if (error := self.error(name)) is not None}
+        errors = {name: round(error, 4) for name, error in self.errors.items()}
         bounds = {} if self.inside_bounds is None else {"inside_bounds": self.inside_bounds}
         return content | {"predicted": {**self.predicted, "verdict": self.verdict, "errors": errors, **bounds}}
 
@@ -93,7 +93,7 @@ class AccuracyScore:
             "by_stack": self._by(lambda one: f"{one.row.stack} {one.row.loss} {one.row.method}"),
             "by_card": self._by(lambda one: (card_of(one.row.gpu) or UNKNOWN_CARD).key),
             "by_source": self._by(lambda one: one.row.source),
-            "load_alone": [one.row.id for one in self.scored if one.is_load_alone],
+            "load_alone": [one.row.id for one in self.scored if [*one.errors] == ["load"]],
             "rounded": [one.row.id for one in self.scored if one.row.rounded_to_bytes],
             "verdicts": self._verdicts(),
             "above_upper": [one.row.id for one in self.scored if one.is_above_upper],
@@ -125,21 +125,18 @@ def score(rows: Iterable[MeasuredRow]) -> AccuracyScore:
 
 def errors(rows: Sequence[ScoredRow]) -> dict[str, Any]:
     """Returns, for each kind of measurement: rows, mean absolute and worst error, under-predictions beyond a tenth."""
-    return {name: found for name in MEASURED if (found := _errors_of(name, rows))}
-
-
-def _errors_of(measured: str, rows: Sequence[ScoredRow]) -> dict[str, Any] | None:
-    found = {one.row.id: error for one in rows if (error := one.error(measured)) is not None}
-    if not found:
-        return None
-    worst = max(found, key=lambda id: abs(found[id]))
-    return {
-        "rows": len(found),
-        "mean_error": round(fmean(map(abs, found.values())), 4),
-        "worst_error": round(found[worst], 4),
-        "worst_row": worst,
-        "under_predicted": sorted(id for id, error in found.items() if error < -TOLERATED_UNDER),
-    }
+    summary = {}
+    for measured in MEASURED:
+        if found := {one.row.id: error for one in rows if (error := one.error(measured)) is not None}:
+            worst, error = max(found.items(), key=lambda item: abs(item[1]))
+            summary[measured] = {
+                "rows": len(found),
+                "mean_error": round(fmean(map(abs, found.values())), 4),
+                "worst_error": round(error, 4),
+                "worst_row": worst,
+                "under_predicted": sorted(id for id, error in found.items() if error < -TOLERATED_UNDER),
+            }
+    return summary
 
 
 def _score(row: MeasuredRow) -> ScoredRow:

@@ -50,9 +50,8 @@ class Footprint(BaseModel):
 
     @model_validator(mode="after")
     def _contains(self) -> Self:
-        sizes = [self.allocated_bytes, self.reserved_bytes, self.process_bytes]
-        known = [size for size in sizes if size is not None]
-        if known != sorted(known):
+        sizes = (self.allocated_bytes, self.reserved_bytes, self.process_bytes)
+        if (known := [size for size in sizes if size is not None]) != sorted(known):
             raise ValueError("tensors are within the pool, and the pool within the process")
         return self
 
@@ -134,8 +133,7 @@ def footprint(parts: Sequence[Term]) -> Footprint:
 
 def calibration_path() -> Path:
     """Returns the file of the rows, in this user's cache."""
-    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(caches).expanduser() / "lowmem-rl" / "calibration.jsonl"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lowmem-rl" / "calibration.jsonl"
 
 
 def store(rows: Sequence[CalibrationRow], report: Report = lambda line: None) -> None:
@@ -176,16 +174,12 @@ def read_rows(report: Report = lambda line: None) -> list[CalibrationRow]:
         try:
             rows.append(CalibrationRow.model_validate(json.loads(line)))
         except ValidationError as error:
-            damaged.append((number, _why(error)))
+            first = error.errors(include_url=False, include_input=False)[0]
+            field, what = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+            damaged.append((number, f"{field}: {what}" if field else what))
         except (ValueError, RecursionError):
             damaged.append((number, "no JSON"))
     if damaged:
         number, why = damaged[0]
         report(f"{path}: {len(damaged)} of {len(lines)} lines are ignored, the first is line {number} ({why})")
     return rows
-
-
-def _why(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(map(str, first["loc"]))
-    return f"{where}: {first['msg']}" if where else first["msg"].removeprefix("Value error, ")

@@ -38,7 +38,7 @@ class MemoryEstimate:
     @property
     def expected_bytes(self) -> int:
         """The process's peak."""
-        return max(self.phase_bytes(phase) for phase in self.phases)
+        return max(map(_expected, self.phases.values()))
 
     @property
     def upper_bytes(self) -> int:
@@ -122,15 +122,11 @@ def _notes(workload: Workload, shape: ModelShape) -> Iterable[str]:
     if shape.architecture not in KNOWN_ARCHITECTURES:
         yield f"{shape.architecture} is counted as a Llama of its sizes, with a wider upper value"
     if shape.file_bytes is not None and not shape.files_agree:
-        yield f"{shape.key}'s files hold {shape.file_bytes / GIB:.2f} GiB, which {_disagreement(shape)}"
-
-
-def _disagreement(shape: ModelShape) -> str:
-    """Returns what is wrong with a model's files, and what counts instead."""
-    if shape.quantised != "no":
-        return "no 4-bit copy of its config.json can be: the formulas decide"
-    made = f"its config.json makes {2 * shape.num_params / GIB:.2f} in 16 bit"
-    return f"is not what {made}: " + ("the rest is added" if shape.uncounted_params else "the formulas decide")
+        wrong = f"is not what its config.json makes {2 * shape.num_params / GIB:.2f} in 16 bit"
+        if shape.quantised != "no":
+            wrong = "no 4-bit copy of its config.json can be"
+        used = "the rest is added" if shape.uncounted_params else "the formulas decide"
+        yield f"{shape.key}'s files hold {shape.file_bytes / GIB:.2f} GiB, which {wrong}: {used}"
 
 
 def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[str, list[Terms]]:
@@ -157,7 +153,9 @@ def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[s
             prompts, waits = lowmem_sampler.prompts_of(workload, rows), workload.grouped_rows > rows
             found["rollout"] = phase(idle, _sampled(workload, shape, rows, prompts, waits))
         if workload.old_logprob_pass or workload.reference_pass:
-            found["logprobs"] = phase(between, _scored(workload, shape))
+            pass_over_layers = (forward_layer(workload, shape, workload.tokens, "one layer's forward"),)
+            pass_over_logits = (scoring(workload, shape), spare_chunk(workload, shape))
+            found["logprobs"] = phase(between, [pass_over_layers, pass_over_logits])
     earlier = (held,) if workload.accumulated or workload.method != "full" else ()
     found["backward"] = phase((*between, *earlier), backward_moments(workload, shape), learning=True)
     stepping = (held, terms.optimizer_scratch(workload, shape), terms.undo_copy(workload, shape))
@@ -201,10 +199,9 @@ def _upper(parts: Terms) -> int:
 
 
 def _loading(workload: Workload, shape: ModelShape) -> Term:
-    """The largest matrix in 16 bit, while it is quantised; what Unsloth uploads in 4 bit is quantised already."""
-    largest = max(inputs * outputs for inputs, outputs in shape.linear_sizes.values())
+    """The largest matrix in 16 bit while it is quantised; what Unsloth uploads in 4 bit is quantised already."""
     quantised_here = workload.method == "qlora" and not workload.dynamic_checkpoint and shape.quantised == "no"
-    size = 2 * largest if quantised_here else 0
+    size = 2 * shape.largest_matrix if quantised_here else 0
     return term("matrix being quantised", size, "read from source", "largest matrix x 2")
 
 
@@ -214,9 +211,3 @@ def _sampled(workload: Workload, shape: ModelShape, rows: int, prompts: int, wai
         ahead = lowmem_sampler.prompts_ahead(workload, prompts) if waits else 0
         return lowmem_sampler.peak_points(workload, shape, rows, prompts, ahead)
     return generate_sampler.generate_moments(workload, shape, rows)
-
-
-def _scored(workload: Workload, shape: ModelShape) -> Iterator[Terms]:
-    """Yields a micro-batch's layers, then its logits."""
-    yield (forward_layer(workload, shape, workload.tokens, "one layer's forward"),)
-    yield scoring(workload, shape), spare_chunk(workload, shape)

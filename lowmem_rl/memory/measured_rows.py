@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -168,8 +169,7 @@ def workload_of_row(row: MeasuredRow, **changes: Any) -> Workload:
     `prepare_model_for_kbit_training`, and 4-bit constants that are not quantised again; GRPO on the same stack is TRL's
     own trainer.
     """
-    plain = row.stack == "trl"
-    card = card_of(row.gpu)
+    plain, card = row.stack == "trl", card_of(row.gpu)
     # All rows are older than torch 2.14: below Ampere no fused kernel took grouped queries, and keys were copied.
     copies_keys = plain or (card is not None and card.compute_capability < (8, 0))
     supervised = plain and row.loss == "sft"
@@ -179,37 +179,17 @@ def workload_of_row(row: MeasuredRow, **changes: Any) -> Workload:
         "logits": "full" if supervised else "chunked",
         "double_quantisation": not supervised,
         "upcast_remainder": supervised and row.method == "qlora",
+        "lora_rank": 0,
+        "lora_targets": LINEAR_LAYERS if row.method != "full" else (),
+        "group_size": 1,
+        "rollout_rows": row.micro_batch,
+        "rollout_engine": "generate",
     }
-    given = {name: getattr(row, name) for name in defaults if getattr(row, name) is not None}
-    return Workload(
-        loss=row.loss,
-        stack=row.stack,
-        method=row.method,
-        lora_rank=row.lora_rank or 0,
-        lora_targets=row.lora_targets or (LINEAR_LAYERS if row.method != "full" else ()),
-        micro_batch=row.micro_batch,
-        prompt_tokens=row.prompt_tokens,
-        completion_tokens=row.completion_tokens,
-        group_size=row.group_size or 1,
-        rollout_rows=row.rollout_rows or row.micro_batch,
-        checkpointing=row.checkpointing,
-        optimizer="adamw_torch" if row.optimizer in (None, "adamw") else row.optimizer.split()[0],
-        rollout_engine=row.rollout_engine or "generate",
-        rollout_weights=row.rollout_weights,
-        eval_rows=row.eval_rows,
-        standby=row.standby,
-        vllm_utilisation=row.vllm_utilisation,
-        reference_pass=row.reference_pass,
-        old_logprob_pass=row.rollout_engine == "vllm",
-        dynamic_checkpoint=row.dynamic_checkpoint,
-        residual_bytes=row.residual_bytes,
-        weight_bytes=row.weight_bytes,
-        compute_bytes=row.compute_bytes,
-        lora_dropout=row.lora_dropout,
-        accumulated=row.accumulated,
-        expandable_segments=row.expandable_segments,
-        **(defaults | given | changes),
-    )
+    optimizer = "adamw_torch" if row.optimizer in (None, "adamw") else row.optimizer.split()[0]
+    shared = {field.name for field in fields(Workload)} & MeasuredRow.model_fields.keys()
+    given = {name: value for name in shared if (value := getattr(row, name)) not in (None, ())}
+    decided = {"optimizer": optimizer, "old_logprob_pass": row.rollout_engine == "vllm"}
+    return Workload(**(defaults | given | decided | changes))
 
 
 MEASURED: Sequence[str] = ("allocated", "reserved", "process", "load")

@@ -218,8 +218,7 @@ def weight_copies(workload: Workload, shape: ModelShape) -> Term:
     Unsloth keeps one buffer for the largest matrix with its constants, others allocate it each time.
     """
     if workload.method == "qlora":
-        largest = max(inputs * outputs for inputs, outputs in shape.linear_sizes.values())
-        size = largest * (workload.compute_bytes + 4 / BLOCK)
+        size = shape.largest_matrix * (workload.compute_bytes + 4 / BLOCK)
         return term("dequantisation scratch", size, "read from source", "largest matrix x (b + 4 / 64)")
     narrowed = shape.linear_params if weight_bytes(workload) > workload.compute_bytes else 0
     return term("autocast copies", narrowed * workload.compute_bytes, "read from source", "L (2Hq + 2Hk + 3HI) b")

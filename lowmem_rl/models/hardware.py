@@ -184,11 +184,8 @@ def _memory(gpu: Any, nvml: Any) -> tuple[int, int]:
 
 def _visible_gpus(nvml: Any) -> list[Any]:
     """Returns handles in the order of CUDA_VISIBLE_DEVICES; as in CUDA, the list ends at the first unknown entry."""
-    wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
-    count = nvml.nvmlDeviceGetCount()
-    names = [str(i) for i in range(count)] if wanted is None else wanted.split(",")
-    gpus: list[Any] = []
-    for name in map(str.strip, names):
+    wanted, count, gpus = os.environ.get("CUDA_VISIBLE_DEVICES"), nvml.nvmlDeviceGetCount(), []
+    for name in map(str.strip, map(str, range(count)) if wanted is None else wanted.split(",")):
         if name.isascii() and name.isdigit() and int(name) < count:
             gpus.append(nvml.nvmlDeviceGetHandleByIndex(int(name)))
         elif name.startswith(("GPU-", "MIG-")):

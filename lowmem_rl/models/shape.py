@@ -74,6 +74,11 @@ class ModelShape:
         return sum(inputs * outputs for inputs, outputs in self.linear_sizes.values())
 
     @property
+    def largest_matrix(self) -> int:
+        """Weights of the largest linear layer."""
+        return max(inputs * outputs for inputs, outputs in self.linear_sizes.values())
+
+    @property
     def num_params(self) -> int:
         """All weights."""
         return self.num_layers * self.layer_params + self.other_params

@@ -8,7 +8,7 @@ completions a group only says which half was better.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import ceil, log
+from math import ceil, inf, log
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
@@ -107,14 +107,6 @@ class SignalReport:
         names = ("group_size", "prompts_per_step", "informative_share", "informative_groups_per_step")
         return {name: getattr(self, name) for name in (*names, "dead_step_probability", "smallest_group_size")}
 
-    def __str__(self) -> str:
-        band = "" if self.pessimistic_share is None else f" ({self.pessimistic_share:.2f} for uneven data)"
-        return (
-            f"{self.informative_share:.2f}{band} of groups of {self.group_size} are informative: "
-            f"{self.informative_groups_per_step:.1f} of {self.prompts_per_step} a step, "
-            f"none in {_percent(self.dead_step_probability)} of steps"
-        )
-
 
 def signal_of(config: RunConfig, pass_rate: PassRate) -> SignalReport:
     """Returns what a run's groups will teach.
@@ -201,8 +193,8 @@ def _thin_steps(report: SignalReport) -> SignalFinding | None:
         return None
     what = f"{informative:.1f} informative groups a step, none at all in {_percent(dead)} of steps"
     fix = Fix(OTHER_DATA)
-    if (enough := _prompts_needed(report.informative_share)) is not None:
-        prompts = max(enough, report.prompts_per_step + 1)
+    if (enough := _prompts_needed(report.informative_share)) <= MOST_PROMPTS:
+        prompts = max(int(enough), report.prompts_per_step + 1)
         fix = Fix(f"grpo.prompts_per_step={prompts}", {"grpo.prompts_per_step": prompts})
     return SignalFinding("too-small" if dead > COMMON_DEAD_STEPS else "warning", what, *fix)
 
@@ -215,14 +207,12 @@ def _costly_baseline(report: SignalReport) -> SignalFinding | None:
     return SignalFinding("note", what, *_larger_group(DEFAULT_GROUP_SIZE))
 
 
-def _prompts_needed(share: float) -> int | None:
-    """Returns the fewest prompts with two informative groups a step and 5 % dead steps; None above 64."""
+def _prompts_needed(share: float) -> float:
+    """Returns the fewest prompts with two informative groups a step and 5 % dead steps."""
     if share <= 0:
-        return None
-    enough_groups = FEWEST_INFORMATIVE_GROUPS / share
+        return inf
     few_dead = log(RARE_DEAD_STEPS) / log(1 - share) if share < 1 else 1.0
-    prompts = ceil(max(enough_groups, few_dead))
-    return prompts if prompts <= MOST_PROMPTS else None
+    return ceil(max(FEWEST_INFORMATIVE_GROUPS / share, few_dead))
 
 
 def _larger_group(group_size: int, more: str = "") -> Fix:

@@ -109,9 +109,3 @@ def test_a_paid_format_is_named_as_what_it_hides():
     assert report.caveats == (
         "think_format is paid too: it can keep groups informative that say nothing about being right",
     )
-
-
-def test_a_report_reads_as_a_sentence():
-    assert str(signal_report(8, 8, unknown())) == (
-        "0.78 (0.61 for uneven data) of groups of 8 are informative: 6.2 of 8 a step, none in 0 % of steps"
-    )
