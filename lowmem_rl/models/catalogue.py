@@ -52,7 +52,7 @@ def _decoder(
     tied: bool = False,
     head: int | None = None,
 ) -> ModelShape:
-    """Returns a row without its name; `heads` are those of queries and of keys, `head` their width if it is not the
+    """Returns a shape without a name; `heads` are those of queries and of keys, `head` their width if it is not the
     hidden size over the query heads."""
     return ModelShape(
         key="",
@@ -72,168 +72,112 @@ def _decoder(
     )
 
 
-# Right: longest sequence and evidence by model; all else the members of a family share.
-_FAMILIES: tuple[tuple[ModelShape, dict[str, tuple[int, str]]], ...] = (
-    (
-        _decoder(QWEN2, 24, 896, 4864, (14, 2), 151_936, tied=True),
-        {"Qwen/Qwen2.5-0.5B": (32_768, _HUB), "Qwen/Qwen2.5-0.5B-Instruct": (32_768, _HUB)},
-    ),
-    (
-        _decoder(QWEN2, 28, 1536, 8960, (12, 2), 151_936, tied=True),
-        {
-            "Qwen/Qwen2.5-1.5B": (131_072, _HUB),
-            "Qwen/Qwen2.5-1.5B-Instruct": (32_768, _HUB),
-            "Qwen/Qwen2.5-Math-1.5B": (4096, _HUB),
-            "Qwen/Qwen2.5-Math-1.5B-Instruct": (4096, _HUB),
-        },
-    ),
-    (
-        _decoder(QWEN2, 36, 2048, 11_008, (16, 2), 151_936, tied=True),
-        {"Qwen/Qwen2.5-3B": (32_768, _LLM_PROF), "Qwen/Qwen2.5-3B-Instruct": (32_768, _LLM_CLIENT)},
-    ),
-    (
-        _decoder(QWEN2, 28, 3584, 18_944, (28, 4), 152_064),
-        {
-            "Qwen/Qwen2-7B": (131_072, _QWEN2),
-            "Qwen/Qwen2.5-7B": (131_072, _LLM_PROF),
-            "Qwen/Qwen2.5-7B-Instruct": (32_768, _KVFIT),
-            "Qwen/Qwen2.5-Coder-7B-Instruct": (32_768, _LITGPT),
-            "Qwen/Qwen2.5-Math-7B": (4096, _HUB),
-            "Qwen/Qwen2.5-Math-7B-Instruct": (4096, _HUB),
-        },
-    ),
-    (
-        _decoder(QWEN2, 48, 5120, 13_824, (40, 8), 152_064),
-        {
-            "Qwen/Qwen2.5-14B": (131_072, _LLM_PROF),
-            "Qwen/Qwen2.5-14B-Instruct": (32_768, _LLM_CLIENT),
-            "Qwen/Qwen2.5-Coder-14B-Instruct": (32_768, _LITGPT),
-        },
-    ),
-    (
-        _decoder(QWEN2, 64, 5120, 27_648, (40, 8), 152_064),
-        {"Qwen/Qwen2.5-32B": (131_072, _LLM_PROF), "Qwen/Qwen2.5-32B-Instruct": (32_768, _LLM_CLIENT)},
-    ),
-    (
-        _decoder(LLAMA, 32, 4096, 14_336, (32, 8), 128_256),
-        {
-            "meta-llama/Meta-Llama-3-8B": (8192, _KVFIT),
-            "meta-llama/Meta-Llama-3-8B-Instruct": (8192, _LLAMA_3),
-            "meta-llama/Llama-3.1-8B": (131_072, _LLM_PROF),
-            "meta-llama/Llama-3.1-8B-Instruct": (131_072, _KVFIT),
-        },
-    ),
-    (
-        _decoder(LLAMA, 32, 4096, 14_336, (32, 8), 128_264),
-        {"allenai/Llama-3.1-Tulu-3-8B-SFT": (131_072, _TULU), "allenai/Llama-3.1-Tulu-3-8B": (131_072, _TULU)},
-    ),
-    (
-        _decoder(LLAMA, 16, 2048, 8192, (32, 8), 128_256, tied=True),
-        {"meta-llama/Llama-3.2-1B": (131_072, _HUB), "meta-llama/Llama-3.2-1B-Instruct": (131_072, _HUB)},
-    ),
-    (
-        _decoder(LLAMA, 28, 3072, 8192, (24, 8), 128_256, tied=True),
-        {"meta-llama/Llama-3.2-3B": (131_072, _LLM_PROF), "meta-llama/Llama-3.2-3B-Instruct": (131_072, _KVFIT)},
-    ),
-    (
-        _decoder(LLAMA, 30, 4096, 11_008, (32, 32), 102_400),
-        {
-            "deepseek-ai/deepseek-math-7b-base": (4096, _HUB),
-            "deepseek-ai/deepseek-math-7b-instruct": (4096, _HUB),
-            "deepseek-ai/deepseek-math-7b-rl": (4096, _HUB),
-        },
-    ),
-    (
-        _decoder(QWEN3, 28, 1024, 3072, (16, 8), 151_936, tied=True, head=128),
-        {"Qwen/Qwen3-0.6B": (40_960, _LITGPT), "Qwen/Qwen3-0.6B-Base": (32_768, _QWEN3_BASE)},
-    ),
-    (
-        _decoder(QWEN3, 28, 2048, 6144, (16, 8), 151_936, tied=True),
-        {"Qwen/Qwen3-1.7B": (40_960, _NEKO_LORA), "Qwen/Qwen3-1.7B-Base": (32_768, _QWEN3_BASE)},
-    ),
-    (
-        _decoder(QWEN3, 36, 2560, 9728, (32, 8), 151_936, tied=True, head=128),
-        {
-            "Qwen/Qwen3-4B": (40_960, _LLM_PROF),
-            "Qwen/Qwen3-4B-Base": (32_768, _QWEN3_BASE),
-            "Qwen/Qwen3-4B-Instruct-2507": (262_144, _WARPIO),
-        },
-    ),
-    (
-        _decoder(QWEN3, 36, 4096, 12_288, (32, 8), 151_936),
-        {
-            "Qwen/Qwen3-8B": (40_960, _LLM_PROF),
-            "Qwen/Qwen3-8B-Base": (32_768, _COPY + "Chen-Oliver/qwen3-8b-base@1e44ee1/config.json"),
-        },
-    ),
-    (
-        _decoder(QWEN3, 40, 5120, 17_408, (40, 8), 151_936),
-        {"Qwen/Qwen3-14B": (40_960, _LLM_PROF), "Qwen/Qwen3-14B-Base": (32_768, _QWEN3_BASE)},
-    ),
-    (_decoder(QWEN3, 64, 5120, 25_600, (64, 8), 151_936, head=128), {"Qwen/Qwen3-32B": (40_960, _LLM_PROF)}),
-    (_decoder(LLAMA, 22, 2048, 5632, (32, 4), 32_000), {"TinyLlama/TinyLlama-1.1B-Chat-v1.0": (2048, _NANOQUANT)}),
-    (
-        _decoder(LLAMA, 32, 4096, 11_008, (32, 32), 32_000),
-        {"meta-llama/Llama-2-7b-hf": (4096, _KVFIT), "meta-llama/Llama-2-7b-chat-hf": (4096, _ONNX_TOOL)},
-    ),
-    (
-        _decoder(LLAMA, 40, 5120, 13_824, (40, 40), 32_000),
-        {"meta-llama/Llama-2-13b-hf": (4096, _KVFIT), "meta-llama/Llama-2-13b-chat-hf": (4096, _LITGPT)},
-    ),
-    (
-        _decoder(LLAMA, 80, 8192, 28_672, (64, 8), 32_000),
-        {"meta-llama/Llama-2-70b-hf": (4096, _LLM_ENGINE), "meta-llama/Llama-2-70b-chat-hf": (4096, _LITGPT)},
-    ),
-    (
-        _decoder(LLAMA, 80, 8192, 28_672, (64, 8), 128_256),
-        {
-            "meta-llama/Meta-Llama-3-70B": (8192, _KVFIT),
-            "meta-llama/Llama-3.1-70B": (131_072, _LITGPT),
-            "meta-llama/Llama-3.1-70B-Instruct": (131_072, _LITGPT),
-            "meta-llama/Llama-3.3-70B-Instruct": (131_072, _KVFIT),
-        },
-    ),
-    (
-        _decoder(MISTRAL, 32, 4096, 14_336, (32, 8), 32_000),
-        {"mistralai/Mistral-7B-v0.1": (32_768, _KVFIT), "mistralai/Mistral-7B-Instruct-v0.2": (32_768, _LITGPT)},
-    ),
-    (
-        _decoder(MISTRAL, 32, 4096, 14_336, (32, 8), 32_768),
-        {"mistralai/Mistral-7B-v0.3": (32_768, _LITGPT), "mistralai/Mistral-7B-Instruct-v0.3": (32_768, _KVFIT)},
-    ),
-    (
-        _decoder(MISTRAL, 40, 5120, 14_336, (32, 8), 131_072, head=128),
-        {
-            "mistralai/Mistral-Nemo-Base-2407": (131_072, _NEMO_BASE),
-            "mistralai/Mistral-Nemo-Instruct-2407": (131_072, _KVFIT),
-        },
-    ),
-    (
-        _decoder(MISTRAL, 56, 6144, 16_384, (48, 8), 32_768),
-        {"mistralai/Mistral-Small-Instruct-2409": (32_768, _SMALL_2409)},
-    ),
-    (
-        _decoder(MISTRAL, 40, 5120, 32_768, (32, 8), 131_072, head=128),
-        {
-            "mistralai/Mistral-Small-24B-Instruct-2501": (32_768, _LLM_CLIENT),
-            "mistralai/Magistral-Small-2509": (131_072, _MAGISTRAL),
-        },
-    ),
-    (
-        _decoder(PHI3, 32, 3072, 8192, (32, 32), 32_064),
-        {
-            "microsoft/Phi-3.5-mini-instruct": (131_072, _THUNDER_BLOCKS + "d84dd5c/hf_phi3/phi3_rope.py"),
-            "microsoft/Phi-3-mini-4k-instruct": (4096, _KVFIT),
-        },
-    ),
-    (_decoder(PHI3, 40, 5120, 17_920, (40, 10), 32_064), {"microsoft/Phi-3-medium-4k-instruct": (4096, _ONNX_TOOL)}),
-    (_decoder(PHI3, 40, 5120, 17_920, (40, 10), 100_352), {"microsoft/phi-4": (16_384, _KVFIT)}),
+_QWEN25_05B = _decoder(QWEN2, 24, 896, 4864, (14, 2), 151_936, tied=True)
+_QWEN25_15B = _decoder(QWEN2, 28, 1536, 8960, (12, 2), 151_936, tied=True)
+_QWEN25_3B = _decoder(QWEN2, 36, 2048, 11_008, (16, 2), 151_936, tied=True)
+_QWEN25_7B = _decoder(QWEN2, 28, 3584, 18_944, (28, 4), 152_064)
+_QWEN25_14B = _decoder(QWEN2, 48, 5120, 13_824, (40, 8), 152_064)
+_QWEN25_32B = _decoder(QWEN2, 64, 5120, 27_648, (40, 8), 152_064)
+_LLAMA3_8B = _decoder(LLAMA, 32, 4096, 14_336, (32, 8), 128_256)
+_TULU3_8B = _decoder(LLAMA, 32, 4096, 14_336, (32, 8), 128_264)
+_LLAMA32_1B = _decoder(LLAMA, 16, 2048, 8192, (32, 8), 128_256, tied=True)
+_LLAMA32_3B = _decoder(LLAMA, 28, 3072, 8192, (24, 8), 128_256, tied=True)
+_DEEPSEEK_MATH_7B = _decoder(LLAMA, 30, 4096, 11_008, (32, 32), 102_400)
+_QWEN3_06B = _decoder(QWEN3, 28, 1024, 3072, (16, 8), 151_936, tied=True, head=128)
+_QWEN3_17B = _decoder(QWEN3, 28, 2048, 6144, (16, 8), 151_936, tied=True)
+_QWEN3_4B = _decoder(QWEN3, 36, 2560, 9728, (32, 8), 151_936, tied=True, head=128)
+_QWEN3_8B = _decoder(QWEN3, 36, 4096, 12_288, (32, 8), 151_936)
+_QWEN3_14B = _decoder(QWEN3, 40, 5120, 17_408, (40, 8), 151_936)
+_QWEN3_32B = _decoder(QWEN3, 64, 5120, 25_600, (64, 8), 151_936, head=128)
+_TINY_LLAMA = _decoder(LLAMA, 22, 2048, 5632, (32, 4), 32_000)
+_LLAMA2_7B = _decoder(LLAMA, 32, 4096, 11_008, (32, 32), 32_000)
+_LLAMA2_13B = _decoder(LLAMA, 40, 5120, 13_824, (40, 40), 32_000)
+_LLAMA2_70B = _decoder(LLAMA, 80, 8192, 28_672, (64, 8), 32_000)
+_LLAMA3_70B = _decoder(LLAMA, 80, 8192, 28_672, (64, 8), 128_256)
+_MISTRAL_7B_V01 = _decoder(MISTRAL, 32, 4096, 14_336, (32, 8), 32_000)
+_MISTRAL_7B_V03 = _decoder(MISTRAL, 32, 4096, 14_336, (32, 8), 32_768)
+_MISTRAL_NEMO = _decoder(MISTRAL, 40, 5120, 14_336, (32, 8), 131_072, head=128)
+_MISTRAL_SMALL_2409 = _decoder(MISTRAL, 56, 6144, 16_384, (48, 8), 32_768)
+_MISTRAL_SMALL_2501 = _decoder(MISTRAL, 40, 5120, 32_768, (32, 8), 131_072, head=128)
+_PHI3_MINI = _decoder(PHI3, 32, 3072, 8192, (32, 32), 32_064)
+_PHI3_MEDIUM = _decoder(PHI3, 40, 5120, 17_920, (40, 10), 32_064)
+_PHI4 = _decoder(PHI3, 40, 5120, 17_920, (40, 10), 100_352)
+
+# Name, shape, longest sequence, evidence.
+_ROWS: tuple[tuple[str, ModelShape, int, str], ...] = (
+    ("Qwen/Qwen2.5-0.5B", _QWEN25_05B, 32_768, _HUB),
+    ("Qwen/Qwen2.5-0.5B-Instruct", _QWEN25_05B, 32_768, _HUB),
+    ("Qwen/Qwen2.5-1.5B", _QWEN25_15B, 131_072, _HUB),
+    ("Qwen/Qwen2.5-1.5B-Instruct", _QWEN25_15B, 32_768, _HUB),
+    ("Qwen/Qwen2.5-Math-1.5B", _QWEN25_15B, 4096, _HUB),
+    ("Qwen/Qwen2.5-Math-1.5B-Instruct", _QWEN25_15B, 4096, _HUB),
+    ("Qwen/Qwen2.5-3B", _QWEN25_3B, 32_768, _LLM_PROF),
+    ("Qwen/Qwen2.5-3B-Instruct", _QWEN25_3B, 32_768, _LLM_CLIENT),
+    ("Qwen/Qwen2-7B", _QWEN25_7B, 131_072, _QWEN2),
+    ("Qwen/Qwen2.5-7B", _QWEN25_7B, 131_072, _LLM_PROF),
+    ("Qwen/Qwen2.5-7B-Instruct", _QWEN25_7B, 32_768, _KVFIT),
+    ("Qwen/Qwen2.5-Coder-7B-Instruct", _QWEN25_7B, 32_768, _LITGPT),
+    ("Qwen/Qwen2.5-Math-7B", _QWEN25_7B, 4096, _HUB),
+    ("Qwen/Qwen2.5-Math-7B-Instruct", _QWEN25_7B, 4096, _HUB),
+    ("Qwen/Qwen2.5-14B", _QWEN25_14B, 131_072, _LLM_PROF),
+    ("Qwen/Qwen2.5-14B-Instruct", _QWEN25_14B, 32_768, _LLM_CLIENT),
+    ("Qwen/Qwen2.5-Coder-14B-Instruct", _QWEN25_14B, 32_768, _LITGPT),
+    ("Qwen/Qwen2.5-32B", _QWEN25_32B, 131_072, _LLM_PROF),
+    ("Qwen/Qwen2.5-32B-Instruct", _QWEN25_32B, 32_768, _LLM_CLIENT),
+    ("meta-llama/Meta-Llama-3-8B", _LLAMA3_8B, 8192, _KVFIT),
+    ("meta-llama/Meta-Llama-3-8B-Instruct", _LLAMA3_8B, 8192, _LLAMA_3),
+    ("meta-llama/Llama-3.1-8B", _LLAMA3_8B, 131_072, _LLM_PROF),
+    ("meta-llama/Llama-3.1-8B-Instruct", _LLAMA3_8B, 131_072, _KVFIT),
+    ("allenai/Llama-3.1-Tulu-3-8B-SFT", _TULU3_8B, 131_072, _TULU),
+    ("allenai/Llama-3.1-Tulu-3-8B", _TULU3_8B, 131_072, _TULU),
+    ("meta-llama/Llama-3.2-1B", _LLAMA32_1B, 131_072, _HUB),
+    ("meta-llama/Llama-3.2-1B-Instruct", _LLAMA32_1B, 131_072, _HUB),
+    ("meta-llama/Llama-3.2-3B", _LLAMA32_3B, 131_072, _LLM_PROF),
+    ("meta-llama/Llama-3.2-3B-Instruct", _LLAMA32_3B, 131_072, _KVFIT),
+    ("deepseek-ai/deepseek-math-7b-base", _DEEPSEEK_MATH_7B, 4096, _HUB),
+    ("deepseek-ai/deepseek-math-7b-instruct", _DEEPSEEK_MATH_7B, 4096, _HUB),
+    ("deepseek-ai/deepseek-math-7b-rl", _DEEPSEEK_MATH_7B, 4096, _HUB),
+    ("Qwen/Qwen3-0.6B", _QWEN3_06B, 40_960, _LITGPT),
+    ("Qwen/Qwen3-0.6B-Base", _QWEN3_06B, 32_768, _QWEN3_BASE),
+    ("Qwen/Qwen3-1.7B", _QWEN3_17B, 40_960, _NEKO_LORA),
+    ("Qwen/Qwen3-1.7B-Base", _QWEN3_17B, 32_768, _QWEN3_BASE),
+    ("Qwen/Qwen3-4B", _QWEN3_4B, 40_960, _LLM_PROF),
+    ("Qwen/Qwen3-4B-Base", _QWEN3_4B, 32_768, _QWEN3_BASE),
+    ("Qwen/Qwen3-4B-Instruct-2507", _QWEN3_4B, 262_144, _WARPIO),
+    ("Qwen/Qwen3-8B", _QWEN3_8B, 40_960, _LLM_PROF),
+    ("Qwen/Qwen3-8B-Base", _QWEN3_8B, 32_768, _COPY + "Chen-Oliver/qwen3-8b-base@1e44ee1/config.json"),
+    ("Qwen/Qwen3-14B", _QWEN3_14B, 40_960, _LLM_PROF),
+    ("Qwen/Qwen3-14B-Base", _QWEN3_14B, 32_768, _QWEN3_BASE),
+    ("Qwen/Qwen3-32B", _QWEN3_32B, 40_960, _LLM_PROF),
+    ("TinyLlama/TinyLlama-1.1B-Chat-v1.0", _TINY_LLAMA, 2048, _NANOQUANT),
+    ("meta-llama/Llama-2-7b-hf", _LLAMA2_7B, 4096, _KVFIT),
+    ("meta-llama/Llama-2-7b-chat-hf", _LLAMA2_7B, 4096, _ONNX_TOOL),
+    ("meta-llama/Llama-2-13b-hf", _LLAMA2_13B, 4096, _KVFIT),
+    ("meta-llama/Llama-2-13b-chat-hf", _LLAMA2_13B, 4096, _LITGPT),
+    ("meta-llama/Llama-2-70b-hf", _LLAMA2_70B, 4096, _LLM_ENGINE),
+    ("meta-llama/Llama-2-70b-chat-hf", _LLAMA2_70B, 4096, _LITGPT),
+    ("meta-llama/Meta-Llama-3-70B", _LLAMA3_70B, 8192, _KVFIT),
+    ("meta-llama/Llama-3.1-70B", _LLAMA3_70B, 131_072, _LITGPT),
+    ("meta-llama/Llama-3.1-70B-Instruct", _LLAMA3_70B, 131_072, _LITGPT),
+    ("meta-llama/Llama-3.3-70B-Instruct", _LLAMA3_70B, 131_072, _KVFIT),
+    ("mistralai/Mistral-7B-v0.1", _MISTRAL_7B_V01, 32_768, _KVFIT),
+    ("mistralai/Mistral-7B-Instruct-v0.2", _MISTRAL_7B_V01, 32_768, _LITGPT),
+    ("mistralai/Mistral-7B-v0.3", _MISTRAL_7B_V03, 32_768, _LITGPT),
+    ("mistralai/Mistral-7B-Instruct-v0.3", _MISTRAL_7B_V03, 32_768, _KVFIT),
+    ("mistralai/Mistral-Nemo-Base-2407", _MISTRAL_NEMO, 131_072, _NEMO_BASE),
+    ("mistralai/Mistral-Nemo-Instruct-2407", _MISTRAL_NEMO, 131_072, _KVFIT),
+    ("mistralai/Mistral-Small-Instruct-2409", _MISTRAL_SMALL_2409, 32_768, _SMALL_2409),
+    ("mistralai/Mistral-Small-24B-Instruct-2501", _MISTRAL_SMALL_2501, 32_768, _LLM_CLIENT),
+    ("mistralai/Magistral-Small-2509", _MISTRAL_SMALL_2501, 131_072, _MAGISTRAL),
+    ("microsoft/Phi-3.5-mini-instruct", _PHI3_MINI, 131_072, _THUNDER_BLOCKS + "d84dd5c/hf_phi3/phi3_rope.py"),
+    ("microsoft/Phi-3-mini-4k-instruct", _PHI3_MINI, 4096, _KVFIT),
+    ("microsoft/Phi-3-medium-4k-instruct", _PHI3_MEDIUM, 4096, _ONNX_TOOL),
+    ("microsoft/phi-4", _PHI4, 16_384, _KVFIT),
 )
 
 CATALOGUE: dict[str, ModelShape] = {
     name: replace(shape, key=name, max_positions=longest, source=f"{name}: {evidence}")
-    for shape, members in _FAMILIES
-    for name, (longest, evidence) in members.items()
+    for name, shape, longest, evidence in _ROWS
 }
 
 # What mirrors and quantised copies add to a model's own name.
