@@ -16,13 +16,12 @@ from lowmem_rl.errors import ConfigError, RunDirError
 from lowmem_rl.evaluation.eval_set import held_out_examples
 from lowmem_rl.evaluation.grader import Grader, grader_of
 from lowmem_rl.export.export_spec import ExportSpec, form_of
-from lowmem_rl.export.gguf import FILE, LlamaCpp, answer_with_gguf, convert, find_llama_cpp
+from lowmem_rl.export.gguf import FILE, JobFailed, LlamaCpp, answer_with_gguf, convert, find_llama_cpp
 from lowmem_rl.export.model_answers import Answer
 from lowmem_rl.export.model_card import card_of
 from lowmem_rl.export.plain_loader import BaseModelSpec
 from lowmem_rl.export.proof import AccuracyCheck, ModelAnswers, Proof, check_accuracy, check_tokens
 from lowmem_rl.export.reference_answers import ReferenceAnswers, answer_with_trained
-from lowmem_rl.export.subprocess_job import JobFailed, run_in_subprocess
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.models.lookup import model_path
 from lowmem_rl.reports.run_record import read_record
@@ -30,6 +29,7 @@ from lowmem_rl.storage.run_dir import RunDir, read_json, write_json
 from lowmem_rl.tasks.task_registry import load_task
 from lowmem_rl.telemetry.events import Listener, PhaseStarted
 from lowmem_rl.telemetry.output_capture import capture_library_output
+from lowmem_rl.workers import JsonWorker, RequestFailed, WorkerEnded
 
 ITEMS = {"tokens": 64, "accuracy": 200}
 """Held-out items of a proof, by its kind."""
@@ -89,7 +89,7 @@ def export(
             else:
                 listen(PhaseStarted("loading it again with transformers and peft alone, and asking the same"))
                 proof = compared(
-                    form, trained, run_in_subprocess("receiver", question(form, trained, aside), run.log), grader
+                    form, trained, _run_in_subprocess("reload_check", question(form, trained, aside), run.log), grader
                 )
             _accept(proof, form, learnt, path, aside)
     return Export(path, form, proof)
@@ -117,10 +117,20 @@ def write(form: ExportSpec, learnt: TrainedAdapter, trained: ReferenceAnswers, f
     original = form.base == "16bit"
     base = BaseModelSpec(model_path(form.base_name), trained.base.revision, None, "auto") if original else trained.base
     order = {"base": base.to_json(), "adapter": str(learnt.adapter.resolve()), "folder": str(folder)}
-    if run_in_subprocess("merge", order, learnt.run.log)["was_quantised"] and original:
+    if _run_in_subprocess("merge", order, learnt.run.log)["was_quantised"] and original:
         raise ConfigError(
             f"{form.base_name} is stored in 4 bit: there is no 16-bit original of it.", hint="Leave --base out."
         )
+
+
+def _run_in_subprocess(job: str, request: Mapping[str, Any], log: Path) -> Any:
+    """Returns the answer of `lowmem_rl.export.<job>` in a process without Unsloth, which rewrites other libraries."""
+    with JsonWorker(f"lowmem_rl.export.{job}", log) as worker:
+        try:
+            return worker.ask(request)
+        except WorkerEnded as error:
+            reason = worker.last_lines(1) or [f"the process ended with {error.code}"]
+            raise JobFailed(reason[0][:300]) from error
 
 
 def question(form: ExportSpec, trained: ReferenceAnswers, folder: Path) -> dict[str, Any]:
@@ -207,7 +217,7 @@ def _written_aside(path: Path) -> Iterator[Path]:
         aside.mkdir()
         yield aside
         aside.replace(path)
-    except JobFailed as error:
+    except (JobFailed, RequestFailed) as error:
         raise ExportRefused(
             f"Refused: the export cannot be made, or not be loaded again: {error}.", hint=error.hint
         ) from error

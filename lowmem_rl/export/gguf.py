@@ -18,15 +18,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lowmem_rl.errors import SetupError
+from lowmem_rl.errors import LowMemError, SetupError
 from lowmem_rl.export.model_answers import ExportPrompts
-from lowmem_rl.export.subprocess_job import JobFailed
 
 CONVERTER, SERVER, FILE = "convert_hf_to_gguf.py", "llama-server", "model.gguf"
 FOLDERS = (".", "build/bin", "bin")
 """Where a checkout of llama.cpp has them."""
 START_TIMEOUT_S = 600
 ANSWER_TIMEOUT_S = 600
+
+
+class JobFailed(LowMemError):
+    """A process that makes or loads the files did not end well; the message is the reason."""
 
 
 @dataclass(frozen=True, slots=True)

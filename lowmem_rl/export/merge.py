@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lowmem_rl.export.plain_loader import BaseModelSpec, load_plain
-from lowmem_rl.export.subprocess_job import serve
+from lowmem_rl.workers import serve
 
 
 def merge(order: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lowmem_rl.export.model_answers import Answer, ExportPrompts, answer_greedily, read_again
 from lowmem_rl.export.plain_loader import BaseModelSpec, load_adapted, load_plain
-from lowmem_rl.export.subprocess_job import serve
+from lowmem_rl.workers import serve
 
 
 def receive(order: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,12 +1,8 @@
-"""The arms as processes that take turns: while one computes, the others wait."""
+"""The arms as processes in turns: while one computes, the others wait."""
 
-import json
 import os
-import select
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,24 +12,25 @@ import numpy
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.device import Device
 from lowmem_rl.errors import LowMemError, SetupError
+from lowmem_rl.workers import JsonWorker, RequestFailed, WorkerFailed
 from lowmem_rl_bench.step.arm_worker import ArmTask
 from lowmem_rl_bench.step.arms import Arm
 
 Step = dict[str, Any]
-"""What `clock.StepClock.read` tells."""
+"""What `ArmTimer.read` returns."""
 Weights = Mapping[str, numpy.ndarray]
 
 Until = Callable[[Sequence[Step]], bool]
-"""Says of an arm's steps so far whether they are enough."""
+"""Returns whether an arm's steps so far are enough."""
 
 ANSWER_WITHIN_S = 900.0
-"""A step or a load that takes longer is taken for stuck."""
+"""For a step, or for loading; what takes longer is stuck."""
 LAST_LINES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class ArmResult:
-    """A task as an arm left it."""
+    """What an arm did for a task."""
 
     steps: tuple[Step, ...]
     peak_bytes: int
@@ -44,80 +41,44 @@ class ArmResult:
 
 
 class ArmProcess:
-    """An arm that is alive. Every method raises `LowMemError` with its last lines where it has died."""
+    """An arm in a process of its own."""
 
     def __init__(self, arm: Arm, config: RunConfig, device: Device, folder: Path) -> None:
         self.arm = arm
-        self.log = folder / f"{arm.name}.log"
-        environment = os.environ | ({} if device.is_gpu else {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "lowmem_rl_bench.step.arm_worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                env=environment,
-            )
-        self.send({"arm": arm.name, "config": config.model_dump(mode="json"), "device": asdict(device)})
+        on_cpu = {} if device.is_gpu else {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        log = folder / f"{arm.name}.log"
+        self.worker = JsonWorker("lowmem_rl_bench.step.arm_worker", log, os.environ | on_cpu)
+        self.worker.send({"arm": arm.name, "config": config.model_dump(mode="json"), "device": asdict(device)})
 
-    def send(self, order: Mapping[str, Any]) -> None:
-        assert self.process.stdin is not None
-        try:
-            self.process.stdin.write(json.dumps(order) + "\n")
-            self.process.stdin.flush()
-        except BrokenPipeError as error:
-            raise self._dead() from error
-
-    def answer(self) -> dict[str, Any]:
-        """Returns the answer to the last order: there is never more than one in the pipe."""
-        stream = self.process.stdout
-        assert stream is not None
-        ready, _, _ = select.select([stream], [], [], ANSWER_WITHIN_S)
-        if not ready:
-            raise self._failure(f"has not answered for {ANSWER_WITHIN_S:.0f} s")
-        line = stream.readline()
-        if not line:
-            raise self._dead()
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            kind = SetupError if answer["exit_code"] == SetupError.exit_code else LowMemError
-            raise kind(f"Arm {self.arm.name}: {answer['error']}", hint=answer["hint"])
-        return answer
-
-    def ask(self, order: Mapping[str, Any]) -> dict[str, Any]:
-        self.send(order)
+    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Sends a request and returns its answer. Raises what `answer` raises."""
+        self.worker.send(request)
         return self.answer()
 
-    def close(self) -> None:
-        """Ends the process, whatever it does."""
-        self.process.kill()
-        self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout):
-            assert stream is not None
-            with suppress(BrokenPipeError):  # an order that nobody read
-                stream.close()
-
-    def _dead(self) -> LowMemError:
-        return self._failure(f"ended with code {self.process.wait()}")
-
-    def _failure(self, what: str) -> LowMemError:
-        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        said = "".join(f"\n  {line}" for line in lines[-LAST_LINES:])
-        return LowMemError(
-            f"Arm {self.arm.name} {what}. It said last:{said}",
-            hint="Run `lowmem-rl doctor`, and see that memory is free.",
-        )
+    def answer(self) -> dict[str, Any]:
+        """Returns the answer to the last request. Raises `LowMemError`, with the arm's last lines if it ended."""
+        try:
+            answer: dict[str, Any] = self.worker.receive(ANSWER_WITHIN_S)
+            return answer
+        except RequestFailed as error:
+            kind = SetupError if error.code == SetupError.exit_code else LowMemError
+            raise kind(f"Arm {self.arm.name}: {error}", hint=error.hint) from error
+        except WorkerFailed as error:
+            lines = "".join(f"\n  {line}" for line in self.worker.last_lines(LAST_LINES))
+            raise LowMemError(
+                f"Arm {self.arm.name}: {error} It said last:{lines}",
+                hint="Run `lowmem-rl doctor`, and see that memory is free.",
+            ) from error
 
 
 @contextmanager
 def alive(arms: Sequence[Arm], config: RunConfig, device: Device, folder: Path) -> Iterator[dict[str, ArmProcess]]:
-    """Yields a loaded process for each arm, by name; all are ended at the end."""
+    """Yields a loaded process for each arm, by name, and ends them. Raises what `ArmProcess.answer` raises."""
     with ExitStack() as stack:
         processes = {}
-        for arm in arms:  # loading is not measured: side by side
+        for arm in arms:  # they load at the same time: loading is not measured
             processes[arm.name] = process = ArmProcess(arm, config, device, folder)
-            stack.callback(process.close)
+            stack.callback(process.worker.kill)
         for process in processes.values():
             process.answer()
         yield processes
@@ -126,28 +87,28 @@ def alive(arms: Sequence[Arm], config: RunConfig, device: Device, folder: Path) 
 def take_turns(
     processes: Mapping[str, ArmProcess], tasks: Mapping[str, ArmTask], most_steps: int, *, until: Until | None = None
 ) -> dict[str, ArmResult]:
-    """Lets every process train its task in turns, a step each: A B C, A B C, ...; returns what they did, by name.
+    """Trains every process's task in turns, a step each: A B C, A B C, ...; returns the results by name.
 
-    `until` sees an arm's steps so far and may end it early.
+    `until` may end an arm early, given its steps so far.
     """
     steps: dict[str, list[Step]] = {name: [] for name in tasks}
-    going = dict(tasks)
+    running = dict(tasks)
     for name, task in tasks.items():
         processes[name].ask({"begin": asdict(task)})
     ended = {}
     for number in range(most_steps):
-        for name in list(going):
+        for name in list(running):
             steps[name].append(processes[name].ask({"step": number}))
             if number == most_steps - 1 or (until is not None and until(steps[name])):
-                ended[name] = _end(processes[name], going.pop(name), steps[name])
+                ended[name] = _end(processes[name], running.pop(name), steps[name])
     return {name: ended[name] for name in tasks}
 
 
 def _end(process: ArmProcess, task: ArmTask, steps: list[Step]) -> ArmResult:
-    said = process.ask({"end": True})
+    last = process.ask({"end": True})
     gradients = _read(Path(f"{task.out}.gradients.npz"))
     return ArmResult(
-        tuple(steps), said["peak_bytes"], said["engine"], gradients, _read(Path(f"{task.out}.weights.npz"))
+        tuple(steps), last["peak_bytes"], last["engine"], gradients, _read(Path(f"{task.out}.weights.npz"))
     )
 
 

@@ -52,6 +52,8 @@ def test_a_record_has_a_ratio_for_each_arm_and_set(record) -> None:
 def test_the_error_of_an_arm_that_dies_has_its_last_lines(tmp_path) -> None:
     config, cpu = RunRequest(preset="tiny-cpu").resolve().config, Device("cpu", "float32")
     process = ArmProcess(Arm("nobody", "trl", "an arm that no process knows"), config, cpu, tmp_path)
-    with pytest.raises(LowMemError, match=r"Arm nobody ended with code 1. It said last:[\s\S]*KeyError: 'nobody'"):
+    with pytest.raises(
+        LowMemError, match=r"Arm nobody: The worker ended with code 1. It said last:[\s\S]*KeyError: 'nobody'"
+    ):
         process.answer()
-    process.close()
+    process.worker.kill()

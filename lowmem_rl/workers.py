@@ -1,0 +1,184 @@
+"""Python processes that answer requests and can be killed: one JSON line in, one JSON line out.
+
+The lines have a socket of their own, so what a worker's code and its libraries print never mixes with them.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from lowmem_rl.errors import LowMemError
+
+_EXIT_TIMEOUT_S = 10.0
+"""For a worker that has closed its socket: it may have a traceback to print."""
+
+
+class WorkerFailed(LowMemError):
+    """There is no answer, and the worker has ended."""
+
+
+class WorkerTimeout(WorkerFailed):
+    """The answer did not come in time."""
+
+
+class WorkerEnded(WorkerFailed):
+    """The worker ended by itself; `code` is negative for a signal."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"The worker ended with code {code}.")
+        self.code = code
+
+
+class RequestFailed(LowMemError):
+    """The worker answered with a `LowMemError`, whose exit code is `code`."""
+
+    def __init__(self, message: str, *, hint: str, code: int) -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+
+
+class JsonWorker:
+    """A process that runs `module`, for one thread at a time; the end of a `with` block kills it.
+
+    Its output goes to `log`, or to standard error. It needs a POSIX system.
+    """
+
+    def __init__(self, module: str, log: Path | None = None, env: Mapping[str, str] | None = None) -> None:
+        self.log, self._caller = log, os.getpid()
+        self._socket, theirs = socket.socketpair()
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(theirs)
+            output = stack.enter_context(log.open("ab")) if log else 2
+            # -P: no file of the working directory hides a module. A session of its own: Ctrl-C is the caller's alone,
+            # and what the worker starts is killed with it.
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", module, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=env,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+
+    def ask(self, request: Any, timeout_s: float | None = None) -> Any:
+        """Returns the answer to a request; `timeout_s` is for sending it and for waiting.
+
+        Raises `WorkerTimeout` or `WorkerEnded` if the worker is no more, `RequestFailed` if it can be asked again.
+        """
+        self.send(request, timeout_s)
+        return self.receive(timeout_s)
+
+    def send(self, request: Any, timeout_s: float | None = None) -> None:
+        """Sends a request; its answer must be received before the next one is sent. Raises `WorkerTimeout`."""
+        try:
+            self._socket.settimeout(timeout_s)
+            self._socket.sendall(json.dumps(request).encode() + b"\n")
+        except ConnectionError:
+            pass  # `receive` finds it, too
+        except BaseException as error:  # noqa: BLE001 - Ctrl-C, too
+            raise self._end_after(error, timeout_s) from None
+
+    def receive(self, timeout_s: float | None = None) -> Any:
+        """Returns the answer to the last request. Raises what `ask` raises."""
+        line = b""
+        try:
+            self._socket.settimeout(timeout_s)
+            while not line.endswith(b"\n"):
+                if not (part := self._socket.recv(1 << 16)):
+                    raise ConnectionResetError
+                line += part
+        except BaseException as error:  # noqa: BLE001 - Ctrl-C, too
+            raise self._end_after(error, timeout_s) from None
+        answer = json.loads(line.decode())
+        if "error" in answer:
+            raise RequestFailed(answer["error"], hint=answer["hint"], code=answer["code"])
+        return answer["answer"]
+
+    def kill(self, after_s: float = 0.0) -> None:
+        """Ends the process, if it has not ended `after_s` from now, and all that it has started."""
+        self._socket.close()
+        if self._process.returncode is not None or os.getpid() != self._caller:  # a forked copy of the caller
+            return
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(after_s)
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # the second on macOS, if it has ended
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def last_lines(self, count: int) -> list[str]:
+        """Returns the last lines of the log."""
+        return self.log.read_text("utf-8", "replace").strip().splitlines()[-count:] if self.log else []
+
+    def _end_after(self, error: BaseException, timeout_s: float | None) -> BaseException:
+        """Ends the worker, whose answer would be taken for the next one, and returns what to raise for an error."""
+        if isinstance(error, TimeoutError):
+            self.kill()
+            return WorkerTimeout(f"The worker has not answered for {timeout_s:g} s.")
+        if isinstance(error, OSError):
+            self.kill(_EXIT_TIMEOUT_S)
+            return WorkerEnded(self._process.returncode)
+        self.kill()
+        return error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.kill()
+
+
+class Requests:
+    """The worker's end, in its main thread: reads requests and answers each.
+
+    The only event during a request is the end of the caller. Linux then sends SIGIO, which ends a worker that computes
+    for nobody, even one that holds the interpreter's lock.
+    """
+
+    def __init__(self) -> None:
+        import fcntl  # missing on Windows, where this module can be imported
+
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback
+        signal.signal(signal.SIGIO, signal.SIG_IGN)  # between requests
+        self._socket = socket.socket(fileno=int(sys.argv[1]))
+        self._socket.set_inheritable(False)
+        self._lines = self._socket.makefile("rb")
+        flags = fcntl.fcntl(self._socket, fcntl.F_GETFL)
+        fcntl.fcntl(self._socket, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(self._socket, fcntl.F_SETFL, flags | os.O_ASYNC)
+
+    def read(self) -> Any:
+        """Returns the next request, None if the caller is gone."""
+        line = self._lines.readline()
+        signal.signal(signal.SIGIO, signal.SIG_DFL)
+        return json.loads(line) if line else None
+
+    def answer(self, answer: Any) -> None:
+        """Answers the last request."""
+        self._send({"answer": answer})
+
+    def fail(self, error: LowMemError) -> None:
+        """Answers the last request with an error."""
+        self._send({"error": str(error), "hint": error.hint, "code": error.exit_code})
+
+    def _send(self, answer: Mapping[str, Any]) -> None:
+        signal.signal(signal.SIGIO, signal.SIG_IGN)
+        with contextlib.suppress(OSError):  # the caller is gone, as the next read will find
+            self._socket.sendall(json.dumps(answer).encode() + b"\n")
+
+
+def serve(answer: Callable[[Any], Any]) -> None:
+    """Answers requests until the caller is gone; a `LowMemError` is an answer, too."""
+    requests = Requests()
+    while (request := requests.read()) is not None:
+        try:
+            requests.answer(answer(request))
+        except LowMemError as error:
+            requests.fail(error)
