@@ -1,60 +1,61 @@
-"""The nursery of the symbolic workers: it imports Math-Verify once and forks a worker for each socket it is handed.
+"""A symbolic worker: it imports Math-Verify once, and forks a child that computes, again after each that ended.
 
-`pool.py` runs it by its path in an interpreter of its own, so that neither torch nor a user's script is forked or
-imported again, and a worker that was killed is replaced in milliseconds. It needs the standard library and Math-Verify.
+Neither torch nor the caller's script is in this process, so a child is cheap and nothing of the caller is run again.
 """
 
 import contextlib
-import json
+import mmap
 import os
 import resource
 import signal
-import socket
-import sys
+from collections.abc import Callable
 from typing import Any
 
+from lowmem_rl.verify.pool import DIED
+from lowmem_rl.workers import Requests
+
 MEMORY_LIMIT_BYTES = 2 << 30
-"""Of address space, for one worker; Math-Verify and its libraries take a fifth of it."""
+"""Of address space, for one child; Math-Verify and its libraries take a fifth of it."""
 
 WARM_UP = [("x^2+2x+1", "(x+1)^2"), ("[1,2)", "(1,2)"), ("\\sin(x)", "\\cos(x)"), ("x=1", "y<2"), ("\\{1,2\\}", "1,2")]
 
+Same = Callable[[str, str], bool]
+
 
 def main() -> None:
-    """Serves the control socket, the first argument, until its other end is gone."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries the workers
-    control = socket.socket(fileno=int(sys.argv[1]))
-    algebra = load_algebra()
-    for pair in WARM_UP:  # each worker inherits filled caches
-        algebra(*pair)
+    """Has children answer requests until the caller is gone, or until one dies without a request."""
+    requests, same = Requests(), load_math_verify()
+    for pair in WARM_UP:  # each child inherits filled caches
+        same(*pair)
+    is_busy = mmap.mmap(-1, 1)  # shared with the children
     while True:
-        _, descriptors, _, _ = socket.recv_fds(control, 1, 1)
-        if not descriptors:
-            return
-        connection = socket.socket(fileno=descriptors[0])
         pid = os.fork()
         if pid == 0:
-            control.close()
-            serve(connection, algebra)
+            _serve(requests, same, is_busy)
             os._exit(0)
-        connection.close()
-        control.sendall(f"{pid}\n".encode())
+        _, status = os.waitpid(pid, 0)
+        if not is_busy[0]:
+            return
+        is_busy[0] = 0
+        requests.answer("late" if os.WTERMSIG(status) == signal.SIGALRM else DIED)
 
 
-def serve(connection: socket.socket, algebra: Any) -> None:
-    """Answers requests, one JSON line each, with one byte each, until the other end is gone."""
+def _serve(requests: Requests, same: Same, is_busy: mmap.mmap) -> None:
     with contextlib.suppress(OSError, ValueError):  # macOS refuses the first
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    for line in connection.makefile("rb"):
-        gold, given, seconds = json.loads(line)
-        # The asker kills a worker that is late. This alarm, whose default action is death, is for one nobody waits for.
-        signal.setitimer(signal.ITIMER_REAL, 2 * seconds)
-        connection.sendall(b"1" if algebra(gold, given) else b"0")
+    while request := requests.read():
+        gold, given, seconds = request
+        is_busy[0] = 1
+        signal.setitimer(signal.ITIMER_REAL, seconds)  # its signal ends the process, also one that is deep in C
+        verdict = same(gold, given)
         signal.setitimer(signal.ITIMER_REAL, 0)
+        is_busy[0] = 0
+        requests.answer(verdict)
 
 
-def load_algebra() -> Any:
-    """Returns a function of two LaTeX texts, the gold one first, that says whether they are equal.
+def load_math_verify() -> Same:
+    """Returns a function of two LaTeX texts, the gold one first, that returns whether they are equal.
 
     Only Math-Verify's LaTeX reader is used: its other one hands text to Python's `eval` (sympy.parse_expr).
     """

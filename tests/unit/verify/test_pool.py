@@ -2,43 +2,55 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lowmem_rl.verify import verify
-from lowmem_rl.verify.fork_server import MEMORY_LIMIT_BYTES
-from lowmem_rl.verify.pool import TIME_LIMIT_S, ForkServer, Worker, WorkerDied, pool
+from lowmem_rl.verify.pool import TIME_LIMIT_S, Pool, WorkerDied, pool
+from lowmem_rl.verify.pool_worker import MEMORY_LIMIT_BYTES
+from lowmem_rl.workers import JsonWorker, WorkerFailed
 
 pytest.importorskip("math_verify")
 
 EQUAL = ("\\tan^2 x + 1", "\\sec^2 x")
 ENDLESS = ("\\sum_{n=1}^{10^9} \\sin n", "7")
+NEEDS_PROC = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[ForkServer]:
-    nursery = ForkServer()
-    yield nursery
-    nursery.close()
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def ended(pid: int) -> bool:
+    """Waits for the end of a process that may be nobody's to reap."""
+    for _ in range(50):
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        time.sleep(0.1)
+    return False
 
 
 @pytest.fixture
-def hatch(nursery: ForkServer) -> Iterator[Callable[[], Worker]]:
-    """Hatches workers that end with the test."""
-    workers: list[Worker] = []
-
-    def hatch() -> Worker:
-        workers.append(nursery.hatch())
-        return workers[-1]
-
-    yield hatch
-    for worker in workers:
-        worker.kill()
+def own() -> Iterator[tuple[Pool, int, int]]:
+    """A pool with one worker that has answered, the worker's process and the child that computes."""
+    before = children(os.getpid())
+    own = Pool()
+    assert own.same(*EQUAL)
+    (worker,) = set(children(os.getpid())) - set(before)
+    (computing,) = children(worker)
+    yield own, worker, computing
+    own.close()
+    assert worker not in children(os.getpid())
+    assert all(map(ended, (worker, computing)))
 
 
 @pytest.mark.parametrize(
@@ -76,27 +88,60 @@ def test_a_time_limit_holds_off_the_main_thread() -> None:
     assert verdicts == [False] * 3
 
 
-def test_a_crashed_worker_is_told_and_the_next_one_works(hatch: Callable[[], Worker]) -> None:
-    worker = hatch()
-    os.kill(worker.pid, signal.SIGKILL)
-    with pytest.raises(WorkerDied, match="died over the answer 'x'"):
-        worker.ask("x", "x", 1)
-    assert hatch().ask("x+x", "2x", 1)
+@NEEDS_PROC
+def test_a_crash_is_reported_and_the_next_verdict_comes(own: tuple[Pool, int, int]) -> None:
+    own_pool, _, computing = own
+    timer = threading.Timer(TIME_LIMIT_S / 4, os.kill, (computing, signal.SIGKILL))
+    timer.start()
+    with pytest.raises(WorkerDied, match="died over the answer '7'"):
+        own_pool.same(*ENDLESS)
+    timer.join()
+    assert own_pool.same("x+x", "2x")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_worker_has_a_memory_limit(hatch: Callable[[], Worker]) -> None:
-    worker = hatch()
-    assert worker.ask("x+x", "2x", 1)
-    limits = Path(f"/proc/{worker.pid}/limits").read_text().splitlines()
+@NEEDS_PROC
+@pytest.mark.parametrize("number", [(0,), (1,), (0, 1)], ids=["worker", "child", "both"])
+def test_processes_that_are_killed_between_verdicts_cost_none(own: tuple[Pool, int, int], number: tuple[int]) -> None:
+    own_pool, *processes = own
+    for index in number:
+        os.kill(processes[index], signal.SIGKILL)
+    assert own_pool.same("x+x", "2x")
+    assert not own_pool.same("x+x", "3x")
+
+
+@NEEDS_PROC
+def test_a_worker_has_a_memory_limit(own: tuple[Pool, int, int]) -> None:
+    limits = Path(f"/proc/{own[2]}/limits").read_text().splitlines()
     assert next(line for line in limits if line.startswith("Max address space")).split()[3] == str(MEMORY_LIMIT_BYTES)
 
 
-def test_a_nursery_that_is_gone_is_noticed() -> None:
-    nursery = ForkServer()
-    nursery.hatch().kill()
-    nursery.process.kill()
-    nursery.process.wait()
-    with pytest.raises(OSError, match="ended|pipe|reset"):
-        nursery.hatch()
-    nursery.close()
+def test_a_worker_without_math_verify_ends(tmp_path: Path) -> None:
+    (tmp_path / "math_verify.py").write_text("raise ImportError('broken')\n")
+    with JsonWorker("lowmem_rl.verify.pool_worker", tmp_path / "log", os.environ | path_with(tmp_path)) as worker:
+        with pytest.raises(WorkerFailed, match="ended with code 1"):
+            worker.ask([*EQUAL, TIME_LIMIT_S], 60)
+        assert worker.last_lines(1) == ["ImportError: broken"]
+
+
+SCRIPT = """
+import sys, threading
+from lowmem_rl.verify import verify
+print("once")
+verdicts = []
+thread = threading.Thread(target=lambda: verdicts.append(verify("\\\\sec^2 x", "\\\\tan^2 x + 1")))
+thread.start()
+thread.join()
+print(verdicts, "torch" in sys.modules)
+"""
+
+
+def test_a_script_without_a_guard_runs_once(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines() == ["once", "[True] False"]
+    assert done.stderr == ""
+
+
+def path_with(folder: Path) -> dict[str, str]:
+    return {"PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
