@@ -21,25 +21,17 @@ _EXIT_TIMEOUT_S = 10.0
 
 
 class WorkerFailed(LowMemError):
-    """There is no answer, and the worker has ended."""
+    """The worker has ended without an answer, with exit code `code`; None if it was killed for being late."""
 
-
-class WorkerTimeout(WorkerFailed):
-    """The answer did not come in time."""
-
-
-class WorkerEnded(WorkerFailed):
-    """The worker ended by itself; `code` is negative for a signal."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__(f"The worker ended with code {code}.")
+    def __init__(self, what: str, code: int | None = None) -> None:
+        super().__init__(f"The worker {what}.")
         self.code = code
 
 
 class RequestFailed(LowMemError):
     """The worker answered with a `LowMemError`, whose exit code is `code`."""
 
-    def __init__(self, message: str, *, hint: str, code: int) -> None:
+    def __init__(self, message: str, hint: str, code: int) -> None:
         super().__init__(message, hint=hint)
         self.code = code
 
@@ -53,9 +45,7 @@ class JsonWorker:
     def __init__(self, module: str, log: Path | None = None, env: Mapping[str, str] | None = None) -> None:
         self.log, self._caller = log, os.getpid()
         self._socket, theirs = socket.socketpair()
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(theirs)
-            output = stack.enter_context(log.open("ab")) if log else 2
+        with theirs, log.open("ab") if log else contextlib.nullcontext(2) as output:
             # -P: no file of the working directory hides a module. A session of its own: Ctrl-C is the caller's alone,
             # and what the worker starts is killed with it.
             self._process = subprocess.Popen(
@@ -69,22 +59,19 @@ class JsonWorker:
             )
 
     def ask(self, request: Any, timeout_s: float | None = None) -> Any:
-        """Returns the answer to a request; `timeout_s` is for sending it and for waiting.
-
-        Raises `WorkerTimeout` or `WorkerEnded` if the worker is no more, `RequestFailed` if it can be asked again.
-        """
+        """Returns the answer to a request. Raises `WorkerFailed`, or `RequestFailed` if it can be asked again."""
         self.send(request, timeout_s)
         return self.receive(timeout_s)
 
     def send(self, request: Any, timeout_s: float | None = None) -> None:
-        """Sends a request; its answer must be received before the next one is sent. Raises `WorkerTimeout`."""
+        """Sends a request whose answer is received before the next one is sent. Raises `WorkerFailed` if late."""
         try:
             self._socket.settimeout(timeout_s)
             self._socket.sendall(json.dumps(request).encode() + b"\n")
         except ConnectionError:
             pass  # `receive` finds it, too
         except BaseException as error:  # noqa: BLE001 - Ctrl-C, too
-            raise self._end_after(error, timeout_s) from None
+            raise self._end_after(error) from None
 
     def receive(self, timeout_s: float | None = None) -> Any:
         """Returns the answer to the last request. Raises what `ask` raises."""
@@ -96,10 +83,10 @@ class JsonWorker:
                     raise ConnectionResetError
                 line += part
         except BaseException as error:  # noqa: BLE001 - Ctrl-C, too
-            raise self._end_after(error, timeout_s) from None
+            raise self._end_after(error) from None
         answer = json.loads(line.decode())
         if "error" in answer:
-            raise RequestFailed(answer["error"], hint=answer["hint"], code=answer["code"])
+            raise RequestFailed(answer["error"], answer["hint"], answer["code"])
         return answer["answer"]
 
     def kill(self, after_s: float = 0.0) -> None:
@@ -117,14 +104,13 @@ class JsonWorker:
         """Returns the last lines of the log."""
         return self.log.read_text("utf-8", "replace").strip().splitlines()[-count:] if self.log else []
 
-    def _end_after(self, error: BaseException, timeout_s: float | None) -> BaseException:
+    def _end_after(self, error: BaseException) -> BaseException:
         """Ends the worker, whose answer would be taken for the next one, and returns what to raise for an error."""
         if isinstance(error, TimeoutError):
-            self.kill()
-            return WorkerTimeout(f"The worker has not answered for {timeout_s:g} s.")
-        if isinstance(error, OSError):
+            error = WorkerFailed(f"has not answered for {self._socket.gettimeout():g} s")
+        elif isinstance(error, OSError):
             self.kill(_EXIT_TIMEOUT_S)
-            return WorkerEnded(self._process.returncode)
+            error = WorkerFailed(f"ended with code {self._process.returncode}", self._process.returncode)
         self.kill()
         return error
 

@@ -14,7 +14,7 @@ from typing import Any
 from lowmem_rl.example import Example
 from lowmem_rl.rewards.model_reward import ModelReward
 from lowmem_rl.rewards.reward import Reward, RewardFailed, RewardSet, failure
-from lowmem_rl.workers import JsonWorker, RequestFailed, WorkerEnded, WorkerTimeout
+from lowmem_rl.workers import JsonWorker, RequestFailed, WorkerFailed
 
 LIMIT_S = 20.0
 """For one score. The first may have to load something: our symbolic workers take 2 s, on a busy machine 6."""
@@ -39,8 +39,7 @@ class _RewardWorker:
     """The process of one reward, for one score at a time. The first score starts it, also after it has ended."""
 
     def __init__(self, reward: Reward, limit_s: float) -> None:
-        self.reward = reward
-        self.limit_s = limit_s
+        self.reward, self.limit_s = reward, limit_s
         self._worker: JsonWorker | None = None
 
     def score(self, completion: str, example: Example) -> float | None:
@@ -56,13 +55,12 @@ class _RewardWorker:
             answer = self._ask(pickled)
         except RequestFailed as error:
             raise RewardFailed(str(error), hint=error.hint) from error
-        except WorkerTimeout as error:
+        except WorkerFailed as error:
             self.end()
-            what = f"takes longer than {self.limit_s:g} s for one completion"
-            hint = "Bound its work: no open-ended pattern, search or evaluation of a text."
-            raise failure(self.reward, completion, example, what, hint, fault="hangs") from error
-        except WorkerEnded as error:
-            self.end()
+            if error.code is None:
+                what = f"takes longer than {self.limit_s:g} s for one completion"
+                hint = "Bound its work: no open-ended pattern, search or evaluation of a text."
+                raise failure(self.reward, completion, example, what, hint, fault="hangs") from error
             what = f"ended the process that tried it, with exit code {error.code}"
             hint = "Keep it from ending its process: it would end the run."
             raise failure(self.reward, completion, example, what, hint) from error

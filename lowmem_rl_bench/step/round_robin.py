@@ -23,9 +23,9 @@ Weights = Mapping[str, numpy.ndarray]
 Until = Callable[[Sequence[Step]], bool]
 """Returns whether an arm's steps so far are enough."""
 
-ANSWER_WITHIN_S = 900.0
+_STEP_TIMEOUT_S = 900.0
 """For a step, or for loading; what takes longer is stuck."""
-LAST_LINES = 8
+_LAST_LINES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +58,13 @@ class ArmProcess:
     def answer(self) -> dict[str, Any]:
         """Returns the answer to the last request. Raises `LowMemError`, with the arm's last lines if it ended."""
         try:
-            answer: dict[str, Any] = self.worker.receive(ANSWER_WITHIN_S)
+            answer: dict[str, Any] = self.worker.receive(_STEP_TIMEOUT_S)
             return answer
         except RequestFailed as error:
             kind = SetupError if error.code == SetupError.exit_code else LowMemError
             raise kind(f"Arm {self.arm.name}: {error}", hint=error.hint) from error
         except WorkerFailed as error:
-            lines = "".join(f"\n  {line}" for line in self.worker.last_lines(LAST_LINES))
+            lines = "".join(f"\n  {line}" for line in self.worker.last_lines(_LAST_LINES))
             raise LowMemError(
                 f"Arm {self.arm.name}: {error} It said last:{lines}",
                 hint="Run `lowmem-rl doctor`, and see that memory is free.",
@@ -106,10 +106,8 @@ def take_turns(
 
 def _end(process: ArmProcess, task: ArmTask, steps: list[Step]) -> ArmResult:
     last = process.ask({"end": True})
-    gradients = _read(Path(f"{task.out}.gradients.npz"))
-    return ArmResult(
-        tuple(steps), last["peak_bytes"], last["engine"], gradients, _read(Path(f"{task.out}.weights.npz"))
-    )
+    gradients, weights = (_read(Path(f"{task.out}.{kind}.npz")) for kind in ("gradients", "weights"))
+    return ArmResult(tuple(steps), last["peak_bytes"], last["engine"], gradients, weights)
 
 
 def _read(path: Path) -> Weights:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lowmem_rl.errors import SetupError
-from lowmem_rl.workers import JsonWorker, RequestFailed, WorkerEnded, WorkerTimeout
+from lowmem_rl.workers import JsonWorker, RequestFailed, WorkerFailed
 
 WORKER = """
 import os, subprocess, sys, time
@@ -76,7 +76,7 @@ def test_a_late_worker_is_killed(start, request_: str) -> None:
     worker = start()
     pid = worker.ask("os.getpid()")
     began = time.monotonic()
-    with pytest.raises(WorkerTimeout, match="not answered for 0.5 s"):
+    with pytest.raises(WorkerFailed, match="not answered for 0.5 s"):
         worker.ask(request_, 0.5)
     assert time.monotonic() - began < 5
     with pytest.raises(ProcessLookupError):
@@ -86,11 +86,11 @@ def test_a_late_worker_is_killed(start, request_: str) -> None:
 def test_a_worker_that_ends_leaves_its_code_and_its_last_lines(start) -> None:
     for request, code in (("os._exit(7)", 7), ("os.kill(os.getpid(), 9)", -9), ("1 / 0", 1)):
         worker = start()
-        with pytest.raises(WorkerEnded) as caught:
+        with pytest.raises(WorkerFailed) as caught:
             worker.ask(request)
         assert caught.value.code == code
     assert worker.last_lines(1) == ["ZeroDivisionError: division by zero"]
-    with pytest.raises(WorkerEnded, match="code 1"):
+    with pytest.raises(WorkerFailed, match="code 1"):
         worker.ask("1")
 
 
@@ -114,7 +114,7 @@ def test_an_interrupted_question_ends_the_worker(start) -> None:
             worker.ask("time.sleep(60)", 30)
     finally:
         signal.signal(signal.SIGALRM, previous)
-    with pytest.raises(WorkerEnded):
+    with pytest.raises(WorkerFailed):
         worker.ask("1")
 
 
@@ -149,7 +149,7 @@ def test_ctrl_c_is_the_caller_s_alone(start) -> None:
     worker = start()
     assert worker.ask("os.getsid(0) == os.getpid()") is True
     os.kill(worker.ask("os.getpid()"), signal.SIGINT)
-    with pytest.raises(WorkerEnded) as caught:
+    with pytest.raises(WorkerFailed) as caught:
         worker.ask("time.sleep(5)")
     assert caught.value.code == -signal.SIGINT
     assert worker.last_lines(1) == []
