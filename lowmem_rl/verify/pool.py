@@ -43,8 +43,8 @@ class Pool:
         Raises `WorkerDied` if a worker crashed over them, `SetupError` if none starts.
         """
         with self._slots:
-            for _ in range(2):  # the kernel may have killed the first one when memory ran short
-                worker = self._take()
+            for start in (self._take, _start_worker):  # the kernel may have killed the first when memory ran short
+                worker = start()
                 try:
                     verdict = worker.ask([gold, given, TIME_LIMIT_S], START_LIMIT_S)
                 except WorkerFailed:
@@ -54,10 +54,8 @@ class Pool:
                     what = f"The symbolic worker died over the answer {given[:80]!r}."
                     raise WorkerDied(what, hint="It is replaced; the answer is skipped.")
                 return verdict is True
-        raise SetupError(
-            "The symbolic workers do not start.",
-            hint="`python -c 'import math_verify'` says why; reinstall math-verify.",
-        )
+        hint = "`python -c 'import math_verify'` says why; reinstall math-verify."
+        raise SetupError("The symbolic workers do not start.", hint=hint)
 
     def close(self) -> None:
         """Ends the workers that are idle; the others end with this process."""
