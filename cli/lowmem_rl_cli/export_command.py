@@ -32,7 +32,7 @@ def export_command(
     finally:
         view.close()
     if as_json:
-        console.show_json({"path": str(made.path), "what": made.form.what, "proof": made.proof.to_json()})
+        console.show_json({"path": str(made.path), "what": made.spec.what, "proof": made.proof.to_json()})
     else:
         page = stdout_page()
         console.show("\n".join(line for told in _told(made) for line in page.fold(told, "")))
@@ -40,6 +40,6 @@ def export_command(
 
 
 def _told(made: Export) -> Iterator[str]:
-    yield f"{made.form.what}."
-    yield f"Loaded again from disk by {made.form.loaded_by}: {made.proof.agreement}"
+    yield f"{made.spec.what}."
+    yield f"Loaded again from disk by {made.spec.loaded_by}: {made.proof.agreement}"
     yield made.proof.rightness

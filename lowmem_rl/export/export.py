@@ -1,10 +1,10 @@
-"""One export, told once: hear the trained model, write the files aside, hear them, and give them their name or none."""
+"""One export: ask the trained model, write the files to a temporary folder, ask them, and accept or refuse them."""
 
 import contextlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +15,28 @@ from lowmem_rl.entrypoints.preflight import check_weights
 from lowmem_rl.errors import ConfigError, RunDirError
 from lowmem_rl.evaluation.eval_set import held_out_examples
 from lowmem_rl.evaluation.grader import Grader, grader_of
-from lowmem_rl.export.export_spec import ExportSpec, form_of
-from lowmem_rl.export.gguf import FILE, JobFailed, LlamaCpp, answer_with_gguf, convert, find_llama_cpp
+from lowmem_rl.export.export_spec import ExportSpec, make_spec
+from lowmem_rl.export.gguf import FILE, JobFailed, answer_with_gguf, convert, find_llama_cpp
 from lowmem_rl.export.model_answers import Answer
-from lowmem_rl.export.model_card import card_of
-from lowmem_rl.export.plain_loader import BaseModelSpec
+from lowmem_rl.export.model_card import render_card
+from lowmem_rl.export.plain_worker import BaseModelSpec
 from lowmem_rl.export.proof import AccuracyCheck, ModelAnswers, Proof, check_accuracy, check_tokens
 from lowmem_rl.export.reference_answers import ReferenceAnswers, answer_with_trained
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.models.lookup import model_path
 from lowmem_rl.reports.run_record import read_record
-from lowmem_rl.storage.run_dir import RunDir, read_json, write_json
+from lowmem_rl.storage.run_dir import read_json, write_json
 from lowmem_rl.tasks.task_registry import load_task
 from lowmem_rl.telemetry.events import Listener, PhaseStarted
 from lowmem_rl.telemetry.output_capture import capture_library_output
-from lowmem_rl.workers import JsonWorker, RequestFailed, WorkerEnded
+from lowmem_rl.workers import JsonWorker, RequestFailed, WorkerFailed
 
-ITEMS = {"tokens": 64, "accuracy": 200}
+PROOF, CARD = "proof.json", "README.md"
+_SETTINGS = "adapter_config.json"
+_ITEMS = {"tokens": 64, "accuracy": 200}
 """Held-out items of a proof, by its kind."""
-PROOF, CARD, SETTINGS = "proof.json", "README.md", "adapter_config.json"
-UNSAFE = (".bin", ".pt", ".pth", ".pkl")
-"""Suffixes of files that run code when they are loaded: none is handed on."""
+_UNSAFE = (".bin", ".pt", ".pth", ".pkl")
+"""Suffixes of files that run code when they are loaded: none is exported."""
 
 
 class ExportRefused(RunDirError):
@@ -44,10 +45,10 @@ class ExportRefused(RunDirError):
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """Where an export lies, what it is, and what it was accepted for."""
+    """The folder of an export, what it is, and why it was accepted."""
 
     path: Path
-    form: ExportSpec
+    spec: ExportSpec
     proof: Proof
 
 
@@ -63,165 +64,147 @@ def export(
 ) -> Export:
     """Writes a run's model for others, with the proof that it is that model.
 
-    `run_path` is a run's directory, or in it `best`. Raises `ConfigError`, `RunDirError`, `TaskError` or `SetupError`
-    before the model is loaded, `ExportRefused` where the exported files do not answer like the trained model; then the
-    proof alone is kept.
+    `run_path` is a run's directory, or `best` in it. Raises `ConfigError`, `RunDirError`, `TaskError` or `SetupError`
+    before the model is loaded, `ExportRefused` if the exported files do not answer like the trained model; then only
+    the proof is kept.
     """
-    learnt = find_learnt(run_path)
-    run, config = learnt.run, config_of(learnt.run)
+    adapter = find_learnt(run_path)
+    run, config = adapter.run, config_of(adapter.run)
     device = device_on(this_machine(), config)
-    form = form_of(config, device, to, base)
-    llama_cpp = find_llama_cpp() if form.to == "gguf" else None
-    check_adapter(learnt)
-    path = free_folder(out or run.export(f"best-{form.to}" if learnt.is_best else form.to))
+    spec = make_spec(config, device, to, base)
+    llama_cpp = find_llama_cpp() if spec.to == "gguf" else None
+    check_adapter(adapter)
+    path = _free_folder(out or run.export(f"best-{spec.to}" if adapter.is_best else spec.to))
     check_allowed({config.task.name: str(run.config)}, allow_code=allow_code)
     task = load_task(config.task)
-    asked, grader = held_out_examples(task, config.task, examples or ITEMS[form.kind]), grader_of(task)
+    held_out, grader = held_out_examples(task, config.task, examples or _ITEMS[spec.kind]), grader_of(task)
     check_weights(config)
     with capture_library_output(run.log):
         listen(PhaseStarted(f"loading {config.model.name} with the adapter"))
-        trained = answer_with_trained(learnt, config, device, asked, listen)
-        with _written_aside(path) as aside:
-            listen(PhaseStarted(f"writing {form.to} files"))
-            write(form, learnt, trained, aside)
+        trained = answer_with_trained(adapter, config, device, held_out, listen)
+        with _temporary_folder(path) as folder:
+            listen(PhaseStarted(f"writing {spec.to} files"))
+            write_files(spec, adapter, trained, folder)
             if llama_cpp:
-                proof = _as_gguf(llama_cpp, run, trained, aside, grader, listen)
+                merged, file = sorted(folder.iterdir()), folder / FILE
+                convert(llama_cpp, folder, file, run.log)
+                for part in merged:
+                    part.unlink()
+                listen(PhaseStarted("loading it again with llama.cpp, and asking the same"))
+                texts = [trained.prefill + t for t in answer_with_gguf(llama_cpp, file, trained.asked, run.log)]
+                proof = Proof("accuracy", None, _compare_accuracy(trained, texts, grader))
             else:
                 listen(PhaseStarted("loading it again with transformers and peft alone, and asking the same"))
-                proof = compared(
-                    form, trained, _run_in_subprocess("reload_check", question(form, trained, aside), run.log), grader
-                )
-            _accept(proof, form, learnt, path, aside)
-    return Export(path, form, proof)
+                request = reload_request(spec, trained, folder)
+                proof = compare_answers(spec, trained, _in_subprocess("answer_reloaded", request, run.log), grader)
+            _accept(proof, spec, adapter, path, folder)
+    return Export(path, spec, proof)
 
 
-def free_folder(path: Path) -> Path:
-    """Returns a folder that is new or empty. Raises `RunDirError`."""
-    path = path.resolve()
-    cure = "Give another with --out, or remove it."
-    try:
-        if path.exists() and any(path.iterdir()):
-            raise RunDirError(f"{path} is not empty.", hint=cure)
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise RunDirError(f"{path} cannot hold an export: {reason}.", hint=cure) from error
-    return path
-
-
-def write(form: ExportSpec, learnt: TrainedAdapter, trained: ReferenceAnswers, folder: Path) -> None:
-    """Writes the files of an export. Raises `ConfigError` for an original that is none, `JobFailed`, `OSError`."""
-    if form.to == "adapter":
-        _copy_adapter(learnt.adapter, folder, trained.base)
+def write_files(spec: ExportSpec, adapter: TrainedAdapter, trained: ReferenceAnswers, folder: Path) -> None:
+    """Writes the files of an export. Raises `ConfigError` if there is no 16-bit original, `JobFailed`, `OSError`."""
+    base = trained.base
+    if spec.to == "adapter":
+        for file in adapter.adapter.iterdir():
+            if file.is_file() and not file.is_symlink() and file.suffix not in _UNSAFE and file.name != CARD:
+                shutil.copyfile(file, folder / file.name)
+        settings = read_json(folder / _SETTINGS)
+        if not isinstance(settings, dict):
+            what = f"{adapter.adapter / _SETTINGS} holds no JSON object."
+            raise RunDirError(what, hint="Bring the run's own file back.")
+        write_json(folder / _SETTINGS, settings | {"base_model_name_or_path": base.name, "revision": base.revision})
         return
-    original = form.base == "16bit"
-    base = BaseModelSpec(model_path(form.base_name), trained.base.revision, None, "auto") if original else trained.base
-    order = {"base": base.to_json(), "adapter": str(learnt.adapter.resolve()), "folder": str(folder)}
-    if _run_in_subprocess("merge", order, learnt.run.log)["was_quantised"] and original:
-        raise ConfigError(
-            f"{form.base_name} is stored in 4 bit: there is no 16-bit original of it.", hint="Leave --base out."
-        )
+    if spec.base == "16bit":
+        base = BaseModelSpec(model_path(spec.base_name), base.revision, None, "auto")
+    request = {"base": asdict(base), "adapter": str(adapter.adapter.resolve()), "folder": str(folder)}
+    if _in_subprocess("merge", request, adapter.run.log)["was_quantised"] and spec.base == "16bit":
+        what = f"{spec.base_name} is stored in 4 bit: there is no 16-bit original of it."
+        raise ConfigError(what, hint="Leave --base out.")
 
 
-def _run_in_subprocess(job: str, request: Mapping[str, Any], log: Path) -> Any:
-    """Returns the answer of `lowmem_rl.export.<job>` in a process without Unsloth, which rewrites other libraries."""
-    with JsonWorker(f"lowmem_rl.export.{job}", log) as worker:
+def reload_request(spec: ExportSpec, trained: ReferenceAnswers, folder: Path) -> dict[str, Any]:
+    """Returns the request that asks the files in `folder` what the trained model was asked."""
+    return {
+        "folder": str(folder),
+        "base": asdict(trained.base) if spec.to == "adapter" else None,
+        "messages": [list(example.prompt) for example in trained.examples],
+        "prefill": trained.prefill,
+        "asked": asdict(trained.asked),
+        "trained": [asdict(answer) for answer in trained.own.answers],
+    }
+
+
+def compare_answers(spec: ExportSpec, trained: ReferenceAnswers, reloaded: Mapping[str, Any], grader: Grader) -> Proof:
+    """Returns the proof, given what `answer_reloaded` returned."""
+    answers = [Answer(**answer) for answer in reloaded["answers"]]
+    exported = ModelAnswers(reloaded["prompts"], answers, reloaded["read_own"])
+    tokens = check_tokens(trained.own, exported, reloaded["read_trained"], spec.compute_dtype)
+    return Proof(spec.kind, tokens, _compare_accuracy(trained, reloaded["texts"], grader))
+
+
+def _compare_accuracy(trained: ReferenceAnswers, texts: Sequence[str], grader: Grader) -> AccuracyCheck:
+    def graded(texts: Sequence[str]) -> list[bool]:
+        return [grader.is_right(text, example) for text, example in zip(texts, trained.examples, strict=True)]
+
+    return check_accuracy(graded(trained.texts), graded(texts))
+
+
+def _in_subprocess(job: str, request: Mapping[str, Any], log: Path) -> Any:
+    """Returns the answer of a job of `plain_worker`. Raises `JobFailed` with the last line of its log."""
+    with JsonWorker("lowmem_rl.export.plain_worker", log) as worker:
         try:
-            return worker.ask(request)
-        except WorkerEnded as error:
+            return worker.ask({"job": job, **request})
+        except WorkerFailed as error:
             reason = worker.last_lines(1) or [f"the process ended with {error.code}"]
             raise JobFailed(reason[0][:300]) from error
 
 
-def question(form: ExportSpec, trained: ReferenceAnswers, folder: Path) -> dict[str, Any]:
-    """Returns the order that puts the trained model's questions to the files in `folder`."""
-    return {
-        "folder": str(folder),
-        "base": trained.base.to_json() if form.to == "adapter" else None,
-        "messages": [list(example.prompt) for example in trained.examples],
-        "prefill": trained.prefill,
-        "asked": trained.asked.to_json(),
-        "trained": [answer.to_json() for answer in trained.heard.answers],
-    }
-
-
-def compared(form: ExportSpec, trained: ReferenceAnswers, said: Mapping[str, Any], grader: Grader) -> Proof:
-    """Returns the proof from what the exported files have said."""
-    heard = ModelAnswers(said["prompts"], [Answer(**answer) for answer in said["answers"]], said["read_own"])
-    tokens = check_tokens(trained.heard, heard, said["read_trained"], form.compute_dtype)
-    return Proof(form.kind, tokens, _right(trained, said["texts"], grader))
-
-
-def _right(trained: ReferenceAnswers, texts: Sequence[str], grader: Grader) -> AccuracyCheck:
-    """Judges what both models have said."""
-    return check_accuracy(
-        *(
-            [grader.is_right(text, example) for text, example in zip(said, trained.examples, strict=True)]
-            for said in (trained.texts, texts)
-        )
-    )
-
-
-def _as_gguf(
-    llama_cpp: LlamaCpp, run: RunDir, trained: ReferenceAnswers, folder: Path, grader: Grader, listen: Listener
-) -> Proof:
-    """Turns the merged model in `folder` into one file of llama.cpp's, and hears that. Raises `JobFailed`."""
-    merged, file = sorted(folder.iterdir()), folder / FILE
-    convert(llama_cpp, folder, file, run.log)
-    for path in merged:
-        path.unlink()
-    listen(PhaseStarted("loading it again with llama.cpp, and asking the same"))
-    texts = [trained.prefill + text for text in answer_with_gguf(llama_cpp, file, trained.asked, run.log)]
-    return Proof("accuracy", None, _right(trained, texts, grader))
-
-
-def _accept(proof: Proof, form: ExportSpec, learnt: TrainedAdapter, path: Path, folder: Path) -> None:
-    """Writes proof and card beside accepted files. Raises `ExportRefused`, leaving the proof alone, for others."""
-    content = {"what": form.what, "loaded_by": form.loaded_by} | proof.to_json()
+def _accept(proof: Proof, spec: ExportSpec, adapter: TrainedAdapter, path: Path, folder: Path) -> None:
+    """Writes proof and card next to accepted files. Raises `ExportRefused` after writing the proof alone."""
+    content = {"what": spec.what, "loaded_by": spec.loaded_by} | proof.to_json()
     refused = path.with_name(f"{path.name}.refused.json")
     if proof.faults:
         write_json(refused, content)
+        if spec.kind == "accuracy":
+            advice = "--examples asks more items; --to adapter keeps the weights that were trained."
+        else:
+            advice = "Is the adapter the run's own?" if spec.to == "adapter" else "--to adapter changes no weight."
         raise ExportRefused(
             f"Refused: the exported model does not answer like the trained one: {'; '.join(proof.faults)}.",
-            hint=f"Nothing is in {path}; {refused} says what differs. {_other_way(form)}",
+            hint=f"Nothing is in {path}; {refused} says what differs. {advice}",
         )
     write_json(folder / PROOF, content)
-    (folder / CARD).write_text(
-        card_of(read_record(learnt.run.path), form, proof, of_best=learnt.is_best), "utf-8", "replace"
-    )
+    card = render_card(read_record(adapter.run.path), spec, proof, of_best=adapter.is_best)
+    (folder / CARD).write_text(card, "utf-8", "replace")
     refused.unlink(missing_ok=True)
 
 
-def _other_way(form: ExportSpec) -> str:
-    if form.kind == "accuracy":
-        return "--examples asks more items; --to adapter stands on the weights that were trained."
-    return "Is the adapter the run's own?" if form.to == "adapter" else "--to adapter changes no weight."
-
-
-def _copy_adapter(adapter: Path, folder: Path, base: BaseModelSpec) -> None:
-    """Copies adapter and tokenizer, and names the base as it was loaded."""
-    for file in adapter.iterdir():
-        if file.is_file() and not file.is_symlink() and file.suffix not in UNSAFE and file.name != CARD:
-            shutil.copyfile(file, folder / file.name)
-    settings = read_json(folder / SETTINGS)
-    if not isinstance(settings, dict):
-        raise RunDirError(f"{adapter / SETTINGS} holds no JSON object.", hint="Bring the run's own file back.")
-    write_json(folder / SETTINGS, settings | {"base_model_name_or_path": base.name, "revision": base.revision})
+def _free_folder(path: Path) -> Path:
+    """Returns a folder that is new or empty. Raises `RunDirError`."""
+    path = path.resolve()
+    fix = "Give another with --out, or remove it."
+    try:
+        if path.exists() and any(path.iterdir()):
+            raise RunDirError(f"{path} is not empty.", hint=fix)
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RunDirError(f"{path} cannot hold an export: {reason}.", hint=fix) from error
+    return path
 
 
 @contextlib.contextmanager
-def _written_aside(path: Path) -> Iterator[Path]:
-    """Yields a folder beside `path` that takes its name at the end, and is gone where it does not come to that."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+def _temporary_folder(path: Path) -> Iterator[Path]:
+    """Yields a folder next to `path` that is renamed to it at the end, or removed on an error."""
+    folder = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        aside.mkdir()
-        yield aside
-        aside.replace(path)
+        folder.mkdir()
+        yield folder
+        folder.replace(path)
     except (JobFailed, RequestFailed) as error:
-        raise ExportRefused(
-            f"Refused: the export cannot be made, or not be loaded again: {error}.", hint=error.hint
-        ) from error
+        what = f"Refused: the export cannot be made, or not be loaded again: {error}."
+        raise ExportRefused(what, hint=error.hint) from error
     except OSError as error:
         raise RunDirError(f"{path} cannot be written: {error.strerror}.", hint="Give another with --out.") from error
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)

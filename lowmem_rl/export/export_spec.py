@@ -1,7 +1,6 @@
-"""What an export is made of: which format, on which base, and how a receiver loads it."""
+"""What an export is made of: its format, its base, and how to load it."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -17,70 +16,106 @@ from lowmem_rl.reports.escape import one_line
 Format = Literal["adapter", "merged", "gguf"]
 BaseKind = Literal["dequantised", "16bit"]
 
+_LOAD_MERGED = """\
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+folder = "."  # of this file
+model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+"""
+_LOAD_ADAPTER = """\
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+folder = "."  # of this file
+{quantization}base = AutoModelForCausalLM.from_pretrained({base}, dtype=torch.{dtype}{quantized})
+model = PeftModel.from_pretrained(base, folder)
+"""
+_QUANTIZATION = """\
+quantization = BitsAndBytesConfig(
+    load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+    bnb_4bit_compute_dtype=torch.{dtype},
+)
+"""
+_ASK = """\
+tokenizer = AutoTokenizer.from_pretrained(folder)
+prompt = {prompt}
+ids = tokenizer.apply_chat_template(
+    prompt, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+).to(model.device)
+out = model.generate(**ids, do_sample=False, repetition_penalty=1.0, max_new_tokens=512)
+print(tokenizer.decode(out[0][ids["input_ids"].shape[1] :], skip_special_tokens=True))
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class ExportSpec:
-    """One export's format; `base` is what the adapter is folded into, None where it stays apart."""
+    """One export's format; `base` is what the adapter is merged into, None for an adapter alone."""
 
     to: Format
     base: BaseKind | None
     base_name: str
-    """As the run's configuration names it."""
+    """As in the run's configuration."""
     bits: int
     """Of the frozen weights in training."""
     compute_dtype: str
-    """In which activations and adapter are computed on this machine."""
+    """Of activations and adapter on this machine."""
     convention: str
-    """Of the prompts that it was trained on, a name of `prompts.CONVENTIONS`."""
+    """Of the prompts in training, a name in `prompts.CONVENTIONS`."""
 
     @property
     def kind(self) -> Kind:
-        """What the proof is about: tokens where these are the weights that were trained."""
+        """What the proof compares: tokens if the export holds the weights that were trained."""
         other_weights = self.base == "16bit" and self.bits == 4
         return "accuracy" if other_weights or self.to == "gguf" else "tokens"
 
     @property
     def loaded_by(self) -> str:
-        """Says what a receiver, and so the proof, loads it with."""
+        """What a receiver, and so the proof, loads it with."""
         return "llama.cpp" if self.to == "gguf" else "transformers and peft, without Unsloth"
 
     @property
     def hub_name(self) -> str | None:
-        """The base's name where others can fetch it."""
+        """The base's name, if others can download it."""
         return None if self.base_name == TINY or Path(self.base_name).exists() else self.base_name
 
     @property
     def what(self) -> str:
-        """Says what is in the folder, and on which base."""
+        """What is in the folder, and on which base."""
         name = f"`{one_line(self.base_name).replace('`', '')}`"
         frozen = "in 4 bit (NF4)" if self.bits == 4 else "in 16 bit"
         match self.to, self.base:
             case "adapter", _:
                 return f"A LoRA adapter on {name} {frozen}, as it was trained"
             case _, "dequantised":
-                return f"The adapter merged into {name} as it stood in training: 4-bit weights, expanded again"
+                return f"The adapter merged into {name} as it was in training: 4-bit weights, expanded again"
             case _, _ if self.bits == 4:
                 return f"The adapter merged into the 16-bit original of {name}, under which it was not trained"
             case _:
                 return f"The adapter merged into {name}, on whose 16-bit weights it was trained"
 
     @property
-    def usage(self) -> Iterator[str]:
-        """Yields how to load and ask it, in Markdown."""
+    def usage(self) -> str:
+        """How to load and ask it, in Markdown."""
         if self.to == "gguf":
-            yield from ("```", "llama-cli -m model.gguf --temp 0", "```")
-            return
-        yield "```python"
-        yield from _adapter_lines(self) if self.to == "adapter" else _merged_lines()
-        yield from _asking_lines(self)
-        yield "```"
-        if self.to == "adapter" and not self.hub_name:
-            yield ""
-            yield "The base is no model of a hub: take the folder that the run was trained from."
+            return "```\nllama-cli -m model.gguf --temp 0\n```"
+        load = _LOAD_MERGED
+        if self.to == "adapter":
+            is_4bit, base = self.bits == 4, json.dumps(one_line(self.base_name, 200))
+            load = _LOAD_ADAPTER.format(
+                quantization=_QUANTIZATION.format(dtype=self.compute_dtype) if is_4bit else "",
+                base=base,
+                dtype=self.compute_dtype,
+                quantized=", quantization_config=quantization" if is_4bit else "",
+            )
+        ask = _ASK.format(prompt=json.dumps(conversation("...", self.convention)))
+        is_local = self.to == "adapter" and not self.hub_name
+        note = "\n\nThe base is not on a hub: take the folder that the run was trained from." if is_local else ""
+        return f"```python\n{load}{ask}```{note}"
 
 
-def form_of(config: RunConfig, device: Device, to: str, base: str | None) -> ExportSpec:
-    """Returns the form that is asked for. Raises `UnknownName`, or `ConfigError` for a base that cannot be."""
+def make_spec(config: RunConfig, device: Device, to: str, base: str | None) -> ExportSpec:
+    """Returns the requested export. Raises `UnknownName`, or `ConfigError` for a base that it cannot have."""
     if to not in get_args(Format):
         raise UnknownName("export format", to, get_args(Format))
     if base is not None and base not in get_args(BaseKind):
@@ -91,41 +126,5 @@ def form_of(config: RunConfig, device: Device, to: str, base: str | None) -> Exp
     if base == "dequantised" and bits == 16:
         what = "The run was trained on 16-bit weights: there is nothing to dequantise."
         raise ConfigError(what, hint="Leave --base out.")
-    chosen = base or ("dequantised" if bits == 4 else "16bit")
-    folded = None if to == "adapter" else chosen
-    return ExportSpec(to, folded, config.model.name, bits, device.dtype, config.task.prompt)  # type: ignore[arg-type]  # checked
-
-
-def _adapter_lines(form: ExportSpec) -> Iterator[str]:
-    yield "import torch"
-    yield "from peft import PeftModel"
-    yield "from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig"
-    yield ""
-    yield 'folder = "."  # of this file'
-    quantized = ""
-    if form.bits == 4:
-        yield "quantization = BitsAndBytesConfig("
-        yield '    load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,'
-        yield f"    bnb_4bit_compute_dtype=torch.{form.compute_dtype},"
-        yield ")"
-        quantized = ", quantization_config=quantization"
-    base = json.dumps(one_line(form.base_name, 200))
-    yield f"base = AutoModelForCausalLM.from_pretrained({base}, dtype=torch.{form.compute_dtype}{quantized})"
-    yield "model = PeftModel.from_pretrained(base, folder)"
-
-
-def _merged_lines() -> Iterator[str]:
-    yield "from transformers import AutoModelForCausalLM, AutoTokenizer"
-    yield ""
-    yield 'folder = "."  # of this file'
-    yield 'model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")'
-
-
-def _asking_lines(form: ExportSpec) -> Iterator[str]:
-    yield "tokenizer = AutoTokenizer.from_pretrained(folder)"
-    yield f"prompt = {json.dumps(conversation('...', form.convention))}"
-    yield "ids = tokenizer.apply_chat_template("
-    yield '    prompt, add_generation_prompt=True, return_dict=True, return_tensors="pt"'
-    yield ").to(model.device)"
-    yield "out = model.generate(**ids, do_sample=False, repetition_penalty=1.0, max_new_tokens=512)"
-    yield 'print(tokenizer.decode(out[0][ids["input_ids"].shape[1] :], skip_special_tokens=True))'
+    merged_into = None if to == "adapter" else base or ("dequantised" if bits == 4 else "16bit")
+    return ExportSpec(to, merged_into, config.model.name, bits, device.dtype, config.task.prompt)  # type: ignore[arg-type]  # checked

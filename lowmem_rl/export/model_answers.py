@@ -1,14 +1,19 @@
-"""Greedy answers, and how near they came to others: plain torch and transformers, the same for every model on trial."""
+"""Greedy answers and their likeliest tokens: plain torch and transformers, the same for every model in a proof."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
 NEAR = 4
-"""Likeliest tokens that are noted at each place."""
+"""Likeliest tokens that are kept at each place."""
+_GREEDY = {
+    "do_sample": False, "temperature": None, "top_p": None, "top_k": None, "num_beams": 1,
+    "repetition_penalty": 1.0, "no_repeat_ngram_size": 0,
+}  # fmt: skip
+"""All of `generate`'s settings: what is left out comes from the model's generation_config."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,25 +26,17 @@ class ExportPrompts:
     max_tokens: int
     batch: int
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns plain JSON data."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A greedy completion: its ids (tokens), a stop id last unless the limit cut it off.
 
-    `near` (tokens, NEAR) are the likeliest ids at each place, and `log_probs` theirs, in nats.
+    `near` (tokens, NEAR) are the likeliest ids at each place, `log_probs` (tokens, NEAR) theirs in nats.
     """
 
     ids: list[int]
     near: list[list[int]]
     log_probs: list[list[float]]
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns plain JSON data."""
-        return asdict(self)
 
 
 def answer_greedily(model: Any, asked: ExportPrompts) -> Iterator[Answer]:
@@ -59,8 +56,8 @@ def read_again(model: Any, prompt: Sequence[int], answer: Answer) -> list[list[f
         return log_probs.gather(-1, torch.tensor(answer.near, device=model.device)).tolist()
 
 
-class _Noting(LogitsProcessor):
-    """Notes the likeliest tokens of each step, and changes nothing."""
+class _NearTokens(LogitsProcessor):
+    """Keeps the likeliest tokens of each step, (rows, NEAR), and changes nothing."""
 
     def __init__(self) -> None:
         self.near: list[torch.Tensor] = []
@@ -74,34 +71,20 @@ class _Noting(LogitsProcessor):
 
 
 def _answer_batch(model: Any, prompts: Sequence[Sequence[int]], asked: ExportPrompts) -> Iterator[Answer]:
-    ids, mask = _padded(prompts, asked.pad_id)
-    noting = _Noting()
+    width, kept = max(map(len, prompts)), _NearTokens()
+    ids = [[asked.pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts]  # padded on the left
+    mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
     with torch.inference_mode():
         output = model.generate(
-            input_ids=ids.to(model.device),
-            attention_mask=mask.to(model.device),
+            input_ids=torch.tensor(ids, device=model.device),
+            attention_mask=torch.tensor(mask, device=model.device),
             max_new_tokens=asked.max_tokens,
             eos_token_id=asked.stop_ids,
             pad_token_id=asked.pad_id,
-            logits_processor=LogitsProcessorList([noting]),
-            **GREEDY,
+            logits_processor=LogitsProcessorList([kept]),
+            **_GREEDY,
         )
-    near, log_probs = torch.stack(noting.near, 1).tolist(), torch.stack(noting.log_probs, 1).tolist()
-    for row, new in enumerate(output[:, ids.shape[1] :].tolist()):
+    near, log_probs = torch.stack(kept.near, 1).tolist(), torch.stack(kept.log_probs, 1).tolist()
+    for row, new in enumerate(output[:, width:].tolist()):
         end = next((place + 1 for place, token in enumerate(new) if token in asked.stop_ids), len(new))
         yield Answer(new[:end], near[row][:end], log_probs[row][:end])
-
-
-GREEDY = {
-    "do_sample": False, "temperature": None, "top_p": None, "top_k": None, "num_beams": 1,
-    "repetition_penalty": 1.0, "no_repeat_ngram_size": 0,
-}  # fmt: skip
-"""All of `generate`'s settings: what is left out comes from the model's generation_config."""
-
-
-def _padded(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns ids and mask (rows, tokens), padded on the left."""
-    width = max(map(len, prompts))
-    ids = [[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts]
-    mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-    return torch.tensor(ids), torch.tensor(mask)

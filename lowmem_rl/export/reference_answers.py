@@ -1,4 +1,4 @@
-"""The trained model's side of the proof: loaded as training has it, and let go of before anything else is loaded."""
+"""The trained model's side of the proof: loaded as in training, and freed before anything else is loaded."""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from lowmem_rl.engine.trained_model import TrainedAdapter, load_trained
 from lowmem_rl.evaluation.prompt_limit import examples_with_room
 from lowmem_rl.example import Example
 from lowmem_rl.export.model_answers import ExportPrompts, answer_greedily, read_again
-from lowmem_rl.export.plain_loader import BaseModelSpec
+from lowmem_rl.export.plain_worker import BaseModelSpec
 from lowmem_rl.export.proof import ModelAnswers
 from lowmem_rl.models.lookup import model_path
 from lowmem_rl.telemetry.events import Listener, Note, PhaseStarted
@@ -22,26 +22,23 @@ from lowmem_rl.telemetry.events import Listener, Note, PhaseStarted
 
 @dataclass(frozen=True, slots=True)
 class ReferenceAnswers:
-    """What the trained model says to held-out items, and what a receiver puts the adapter on."""
+    """The trained model's answers to held-out items, and the base that a receiver puts the adapter on."""
 
     examples: tuple[Example, ...]
     asked: ExportPrompts
-    heard: ModelAnswers
+    own: ModelAnswers
     texts: tuple[str, ...]
     prefill: str
     base: BaseModelSpec
 
 
 def answer_with_trained(
-    learnt: TrainedAdapter, config: RunConfig, device: Device, examples: Sequence[Example], listen: Listener
+    adapter: TrainedAdapter, config: RunConfig, device: Device, examples: Sequence[Example], listen: Listener
 ) -> ReferenceAnswers:
-    """Asks the model as training has it, and lets go of it.
-
-    Raises `TaskError` if it has room for none of the prompts.
-    """
+    """Asks the model as it is in training, and frees it. Raises `TaskError` if it has room for none of the prompts."""
     prepare_process(config, device)
     prompts, tokens = [example.prompt for example in examples], config.grpo.max_completion_tokens
-    policy = load_trained(learnt, config, device, [asking("the export's proof", prompts, tokens)])
+    policy = load_trained(adapter, config, device, [asking("the export's proof", prompts, tokens)])
     examples = examples_with_room(policy, examples, tokens, lambda text: listen(Note(text)))
     asked = ExportPrompts(
         prompts=[policy.tokenize(example.prompt) for example in examples],
@@ -53,21 +50,21 @@ def answer_with_trained(
     listen(PhaseStarted(f"asking the trained model {len(examples)} held-out items"))
     with policy.inference() as model:
         answers = list(answer_greedily(model, asked))
-        read = [read_again(model, prompt, answer) for prompt, answer in zip(asked.prompts, answers, strict=True)]
-    heard, base = ModelAnswers(asked.prompts, answers, read), _base_of(policy, config)
-    texts, prefill = tuple(completion_of(policy, answer.ids).text for answer in answers), policy.prefill
+        read = [read_again(model, *pair) for pair in zip(asked.prompts, answers, strict=True)]
+    texts = tuple(completion_of(policy, answer.ids).text for answer in answers)
+    own, prefill, base = ModelAnswers(asked.prompts, answers, read), policy.prefill, _base_of(policy, config)
     del policy, model
     free_memory()
-    return ReferenceAnswers(tuple(examples), asked, heard, texts, prefill, base)
+    return ReferenceAnswers(tuple(examples), asked, own, texts, prefill, base)
 
 
 def _base_of(policy: Policy, config: RunConfig) -> BaseModelSpec:
-    """Returns what the adapter stands on: on a GPU Unsloth may have taken its own upload of the named model."""
+    """Returns the adapter's base: on a GPU Unsloth may have taken its own upload of the named model."""
     from transformers import BitsAndBytesConfig
 
     loaded = policy.model.get_base_model().config
     quantization = getattr(loaded, "quantization_config", None)
-    if isinstance(quantization, dict):  # Unsloth's GPU loader leaves it in JSON's form
+    if isinstance(quantization, dict):  # Unsloth's GPU loader leaves it as JSON
         quantization = BitsAndBytesConfig.from_dict(quantization)
     settings = None if quantization is None else json.loads(quantization.to_json_string(use_diff=False))
     swapped = config.model.checkpoint == "dynamic" and config.model.bits == 4

@@ -13,13 +13,13 @@ from lowmem_rl.engine.trained_model import WEIGHTS, config_of, find_learnt
 from lowmem_rl.errors import RunDirError
 from lowmem_rl.evaluation.eval_set import held_out_examples
 from lowmem_rl.evaluation.grader import grader_of
-from lowmem_rl.export.export import compared, export, question, write
-from lowmem_rl.export.export_spec import form_of
+from lowmem_rl.export.export import compare_answers, export, reload_request, write_files
+from lowmem_rl.export.export_spec import make_spec
 from lowmem_rl.export.model_answers import Answer
-from lowmem_rl.export.model_card import card_of
+from lowmem_rl.export.model_card import render_card
+from lowmem_rl.export.plain_worker import answer_reloaded
 from lowmem_rl.export.proof import ModelAnswers, Proof, check_accuracy, check_tokens
 from lowmem_rl.export.reference_answers import answer_with_trained
-from lowmem_rl.export.reload_check import receive
 from lowmem_rl.reports.run_record import read_record
 from lowmem_rl.storage.run_dir import RunDir, read_json, write_json
 from lowmem_rl.tasks.task_registry import load_task
@@ -54,9 +54,9 @@ def merged(run) -> Path:
 
 def test_an_adapter_says_what_the_run_says_and_names_its_base(run, trained, tmp_path) -> None:
     config = config_of(run)
-    form, grader = form_of(config, Device("cpu", "float32"), "adapter", None), grader_of(load_task(config.task))
-    write(form, find_learnt(run.path), trained, tmp_path)
-    proof = compared(form, trained, receive(question(form, trained, tmp_path)), grader)
+    spec, grader = make_spec(config, Device("cpu", "float32"), "adapter", None), grader_of(load_task(config.task))
+    write_files(spec, find_learnt(run.path), trained, tmp_path)
+    proof = compare_answers(spec, trained, answer_reloaded(reload_request(spec, trained, tmp_path)), grader)
     assert (proof.tokens.same, proof.tokens.gap_nats, proof.faults) == (ITEMS, 0, [])
     assert read_json(tmp_path / "adapter_config.json")["base_model_name_or_path"].endswith("tiny-qwen2")
     assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".jinja", ".safetensors"}
@@ -89,8 +89,10 @@ def test_the_card_holds_the_numbers_of_the_run(run, merged) -> None:
 def test_the_card_of_a_best_that_is_the_base_model_says_so(tmp_path) -> None:
     run = RunDir(make_run(tmp_path / "run"))
     write_json(run.evaluations, read_json(run.evaluations) | {"best": {"name": "before", "step": 0}})
-    form = form_of(config_of(run), Device("cpu", "float32"), "adapter", None)
-    card = card_of(read_record(run.path), form, Proof("accuracy", None, check_accuracy([True], [True])), of_best=True)
+    spec = make_spec(config_of(run), Device("cpu", "float32"), "adapter", None)
+    card = render_card(
+        read_record(run.path), spec, Proof("accuracy", None, check_accuracy([True], [True])), of_best=True
+    )
     assert "answer as the base model does" in card
     assert card.count("| before |") == 1
     assert "Gain" not in card
@@ -120,11 +122,11 @@ WRONG = {
 @pytest.mark.parametrize("alter", [pytest.param(alter, id=name) for name, alter in WRONG.items()])
 def test_a_wrong_merge_is_refused(alter, run, trained, merged, tmp_path) -> None:
     config = config_of(run)
-    form, grader = form_of(config, Device("cpu", "float32"), "merged", None), grader_of(load_task(config.task))
-    right = compared(form, trained, receive(question(form, trained, merged)), grader)
+    spec, grader = make_spec(config, Device("cpu", "float32"), "merged", None), grader_of(load_task(config.task))
+    right = compare_answers(spec, trained, answer_reloaded(reload_request(spec, trained, merged)), grader)
     wrong = altered(merged, run, tmp_path / "wrong", alter)
     assert right.faults == []
-    assert compared(form, trained, receive(question(form, trained, wrong)), grader).faults != []
+    assert compare_answers(spec, trained, answer_reloaded(reload_request(spec, trained, wrong)), grader).faults != []
 
 
 def test_what_is_refused_leaves_its_proof_alone(run, cli_here, tmp_path) -> None:
@@ -241,5 +243,5 @@ def test_a_setting_of_another_version_is_left_out_and_a_wrong_value_is_not(tmp_p
     assert config_of(run) == expected
     content["config"]["grpo"]["steps"] = "many"
     run.config.write_text(json.dumps(content))
-    with pytest.raises(RunDirError, match="not a configuration"):
+    with pytest.raises(RunDirError, match="no run's configuration"):
         config_of(run)
