@@ -55,13 +55,9 @@ class Policy:
     longest_row: int | None = None
     """Tokens of the longest row that it was loaded for; None if rows are never cut: on a CPU, in plain transformers."""
 
-    def render(self, prompt: Sequence[Message]) -> str:
-        """Returns the prompt under the chat template, the assistant's turn opened."""
-        return render(self.tokenizer, prompt)
-
     def tokenize(self, prompt: Sequence[Message]) -> list[int]:
         """Returns the rendered prompt's token ids; the template itself adds a BOS token, if there is one."""
-        return self.encode(self.render(prompt))
+        return self.encode(render(self.tokenizer, prompt))
 
     def encode(self, text: str) -> list[int]:
         """Returns a text's token ids, without special tokens around it."""

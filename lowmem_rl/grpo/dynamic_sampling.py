@@ -6,7 +6,6 @@ here the number of rounds is bounded, and dead groups that are left stay (they c
 
 import random
 from collections.abc import Collection, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from torch.nn.functional import pad
 
 from lowmem_rl.grpo.advantages import is_noise
 from lowmem_rl.grpo.batch import Batch, row_tensors, with_values
+from lowmem_rl.grpo.train_dataset import Prompt
 
 
 def dead_groups(batch: Batch, group_size: int) -> list[int]:
@@ -22,7 +22,7 @@ def dead_groups(batch: Batch, group_size: int) -> list[int]:
     return [number for number, is_dead in enumerate(dead) if is_dead]
 
 
-def other_prompts(dataset: Any, asked: Collection[str], count: int, seed: str) -> list[Any]:
+def other_prompts(dataset: Sequence[Prompt], asked: Collection[str], count: int, seed: str) -> list[Prompt]:
     """Returns up to `count` rows of the data set whose examples were not asked for; `seed` decides which."""
     order = random.Random(seed).sample(range(len(dataset)), len(dataset))
     free = (row for row in (dataset[i] for i in order) if row["example_id"] not in asked)
