@@ -1,6 +1,6 @@
 """What can go wrong, and with which exit code.
 
-    LowMemError                    1   base; carries a hint, the cure in one line
+    LowMemError                    1   base; carries a hint, the fix in one line
     |-- ConfigError                2   bad key, value or combination
     |   `-- UnknownName                preset, key, task, reward: lists near names
     |-- SetupError                 3   the machine is not ready
@@ -8,12 +8,12 @@
     |-- TrainingError              5   a run stopped: memory, NaN, health
     |-- TaskError                  6   task or data
     |   `-- RewardError                a reward failed, on which example
-    |-- RunDirError                7   unreadable, half-written or occupied run directory
+    |-- RunDirError                7   unreadable, half-written or non-empty run directory
     |-- NoSignal                   8   no gradient would carry information
     `-- Interrupted              130   Ctrl-C, after saving
 
-A message says what, where and the rule; the hint says the cure. A user's mistake
-prints both lines and nothing else, a bug prints its traceback.
+A message names what is wrong, where, and the rule; the hint is the fix. A user's mistake prints both lines and
+nothing else, a bug prints its traceback.
 """
 
 from collections.abc import Iterable
@@ -57,7 +57,7 @@ class DoesNotFit(LowMemError):
 
 
 class TrainingError(LowMemError):
-    """A run that had started could not go on."""
+    """A run that had started could not continue."""
 
     exit_code = 5
 
@@ -69,7 +69,7 @@ class TaskError(LowMemError):
 
 
 class RewardError(TaskError):
-    """A reward raised, or returned something that is no score."""
+    """A reward raised, or returned something other than a score."""
 
 
 class RunDirError(LowMemError):
@@ -85,13 +85,13 @@ class NoSignal(LowMemError):
 
 
 class Interrupted(LowMemError):
-    """The user stopped the run; what was learnt is saved."""
+    """The user stopped the run; its state is saved."""
 
     exit_code = 130
 
 
 def near_names(name: str, known: Iterable[str]) -> str:
-    """Returns a hint with the names nearest to `name`, or all of them where none is near."""
+    """Returns a hint with the names nearest to `name`, or all of them if none is near."""
     names = sorted(known)
     holding = [other for other in names if len(name) > 2 and name.lower() in other.lower()]
     near = holding[:3] or get_close_matches(name, names, n=3, cutoff=0.5)

@@ -1,4 +1,4 @@
-"""`Example`: what a task yields and a reward sees."""
+"""`Example`: what a task yields and a reward receives."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,5 +20,5 @@ class Example:
 
     @property
     def question(self) -> str:
-        """The last user turn: what is asked, without instructions or few-shot turns."""
+        """The last user turn: the question, without instructions or few-shot turns."""
         return next((m["content"] for m in reversed(self.prompt) if m["role"] == "user"), "")

@@ -1,9 +1,8 @@
-"""Prompt conventions, and what the chat template puts into the assistant's mouth.
+"""Prompt conventions, and the start of the assistant's turn in a chat template.
 
-A convention is a system prompt that asks for exactly what the rewards pay; `perfect_completion`
-answers in the form it asks for. Some chat templates open the assistant's turn with `<think>`;
-the sampled completion then lacks the tag. `prefill_of` finds that opening, and everything that
-scores puts it back.
+A convention is a system prompt that asks for exactly what the rewards pay; `perfect_completion` answers in that form.
+Some chat templates open the assistant's turn with `<think>`, so the sampled completion lacks the tag. `prefill_of`
+returns that opening, and all scoring code puts it back.
 """
 
 from lowmem_rl.errors import UnknownName
@@ -20,7 +19,7 @@ CONVENTIONS = {
         "First think about the problem within <think> </think> tags, step by step. "
         "Then, after </think>, put your final answer within \\boxed{}."
     ),
-    # R1-Zero (arXiv 2501.12948, table 1), word for word; its "User:" and "Assistant:" are the chat template's business.
+    # R1-Zero (arXiv 2501.12948, table 1), word for word; its "User:" and "Assistant:" come from the chat template.
     "r1_zero": (
         "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. "
         "The assistant first thinks about the reasoning process in the mind and then provides the user with the "
@@ -41,10 +40,7 @@ ANSWER_TAGS = ("r1_zero", "countdown")
 
 
 def conversation(question: str, convention: str) -> tuple[Message, ...]:
-    """Returns the turns that ask `question` under a convention of `CONVENTIONS`.
-
-    Raises `UnknownName` for another convention.
-    """
+    """Returns the turns that ask `question` under a convention. Raises `UnknownName` if it is not in `CONVENTIONS`."""
     return (*instructions(convention), {"role": "user", "content": question})
 
 
@@ -57,9 +53,9 @@ def instructions(convention: str) -> tuple[Message, ...]:
 
 
 def perfect_completion(answer: str, convention: str, thoughts: str = "") -> str:
-    """Returns a completion in the form that a convention asks for, with nothing left to want."""
+    """Returns a complete completion in the form that a convention asks for."""
     if convention in ANSWER_TAGS:
-        # With the line breaks that open-r1's format reward wants; the others do not mind them.
+        # With the line breaks that open-r1's format reward requires; the others accept them.
         return f"<think>\n{thoughts}\n</think>\n<answer>\n{answer}\n</answer>"
     if convention == "hashes":
         return f"{thoughts}\n#### {answer}"
@@ -67,7 +63,7 @@ def perfect_completion(answer: str, convention: str, thoughts: str = "") -> str:
 
 
 def prefill_of(rendered_prompt: str) -> str:
-    """Returns the think tag that a rendered prompt already opened, with what follows it, or "".
+    """Returns the think tag that a rendered prompt already opened, with the text after it, or "".
 
     DeepSeek-R1's and QwQ's templates end in `<think>\\n`: the completion begins inside it.
     """

@@ -1,7 +1,7 @@
-"""The app: commands by name, and how a run of it ends.
+"""The app: the options of each command, and the exit codes.
 
-Only what parses the command line is imported here. A command's own module, and the library
-behind it, are imported when the command runs.
+Only the parts that parse the command line are imported here. A command's own module, and the library it uses, are
+imported when the command runs.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ from lowmem_rl_cli.options import (
     VramOption,
 )
 
-# Plain help pages: they read the same in a pipe, and rich alone would double the time to print one.
+# Plain help pages: they are the same in a pipe, and rich alone would double the time to print one.
 app = typer.Typer(name="lowmem-rl", rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
@@ -56,10 +56,10 @@ def doctor(
     run: Annotated[Path | None, typer.Argument(help="Run directory to audit instead.", metavar="[RUN]")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell whether this machine is ready, or what ails a run.
+    """Check whether this machine is ready, or audit a run.
 
-    The audit of a run is read from its files, also while it is running; nothing is written. What it finds is no
-    failure of the command: the exit code is 0, and 7 where RUN is no run directory.
+    The audit reads the run's files, also while it is running; nothing is written. Findings are not a failure of the
+    command: the exit code is 0, and 7 if RUN is not a run directory.
     """
     if run is not None:
         from lowmem_rl_cli.health_command import health_command
@@ -84,24 +84,24 @@ def profile(
         Path | None, typer.Option("--score", help="Compare the estimate with measured rows.", metavar="ROWS.json")
     ] = None,
     measure: Annotated[
-        bool, typer.Option("--measure", help="Take one real step, the longest there can be, and compare.")
+        bool, typer.Option("--measure", help="Take one real step, the longest possible, and compare.")
     ] = False,
     as_json: JsonOption = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the terms of every phase, with formulas.")] = False,
 ) -> None:
-    """Tell whether a run fits and carries signal, without a GPU.
+    """Predict whether a run fits and carries signal, without a GPU.
 
-    A question, not a run: the exit code is 0 whatever the verdict. `train` refuses with 4 or 8.
+    The exit code is 0 for every verdict. `train` refuses with 4 or 8.
     """
     from lowmem_rl_cli.profile_command import profile_command, score_command
 
     files, settings = tuple(config or ()), tuple(setting or ())
-    # Code of the user's runs only where a step is taken.
+    # The user's code runs only if a step is taken, so only then does it need --allow-code.
     request = RunRequest(preset, files, settings, model=model, pass_rate=pass_rate, allow_code=not measure)
     if measure:
         if (card, vram, pass_rate, score, verbose) != (None, None, None, None, False):
             others = "--card, --vram, --pass-rate, --score, --verbose"
-            raise typer.BadParameter(f"--measure is about this machine's memory: it goes with none of {others}")
+            raise typer.BadParameter(f"--measure is about this machine's memory and excludes {others}")
         from lowmem_rl_cli.measure_command import measure_command
 
         measure_command(request, as_json)
@@ -110,7 +110,7 @@ def profile(
         profile_command(request, card=card, vram=vram, as_json=as_json, verbose=verbose)
         return
     if request != RunRequest(allow_code=True) or (card, vram, verbose) != (None, None, False):
-        raise typer.BadParameter("--score stands alone: each row names its own run and card")
+        raise typer.BadParameter("--score excludes other options: each row names its own run and card")
     score_command(score, as_json=as_json)
 
 
@@ -126,7 +126,7 @@ def train(
     seed: SeedOption = None,
     pass_rate: PassRateOption = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out, exactly where it stopped.")
+        bool, typer.Option("--resume", help="Continue the run in --out exactly from where it stopped.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Resolve and check everything, train nothing.")] = False,
     as_json: JsonOption = False,
@@ -135,16 +135,14 @@ def train(
     ] = False,
     controls: Annotated[
         bool,
-        typer.Option(
-            "--controls", help="Then train shortly by chance and for the format, and say what of the gain they explain."
-        ),
+        typer.Option("--controls", help="Then run short controls by chance and by format, and report their gains."),
     ] = False,
     allow_code: AllowCodeOption = False,
 ) -> None:
     """Train a model, evaluate it before and after.
 
-    Ctrl-C and SIGTERM save and end it with 130, a second Ctrl-C ends it at once. A run that ended early, however it
-    did, goes on with `train --resume --out DIR`; it reads its configuration there.
+    Ctrl-C and SIGTERM save and end it with 130, a second Ctrl-C ends it at once. A run that ended early for any reason
+    continues with `train --resume --out DIR`; it reads its configuration there.
     """
     from lowmem_rl_cli.train_command import resume_command, train_command
 
@@ -154,7 +152,7 @@ def train(
         train_command(request, dry_run=dry_run, as_json=as_json, force=force, controls=controls)
         return
     if out is None or dry_run or pass_rate is not None:
-        raise typer.BadParameter("--resume needs --out, the run's directory, and goes with no --dry-run or --pass-rate")
+        raise typer.BadParameter("--resume needs --out, the run's directory, and excludes --dry-run and --pass-rate")
     resume_command(request, out, as_json=as_json, force=force, controls=controls)
 
 
@@ -167,7 +165,7 @@ def probe(
     examples: Annotated[int, typer.Option("--examples", help="Training examples to sample.", min=1)] = 64,
     samples: Annotated[int, typer.Option("--samples", help="Completions of each example.", min=1)] = 8,
     out: Annotated[
-        Path | None, typer.Option("--out", help="File for the counts; runs/probe-PRESET-TIME.json where unset.")
+        Path | None, typer.Option("--out", help="File for the counts; runs/probe-PRESET-TIME.json if unset.")
     ] = None,
     seed: SeedOption = None,
     as_json: JsonOption = False,
@@ -190,7 +188,7 @@ def evaluate(
     ],
     task: Annotated[
         list[str] | None,
-        typer.Option("--task", help="Task to ask; repeatable; unset, those of the run or preset.", metavar="NAME"),
+        typer.Option("--task", help="Task to evaluate; repeatable; unset, those of the run or preset.", metavar="NAME"),
     ] = None,
     examples: Annotated[
         int | None, typer.Option("--examples", help="Held-out examples of each task; sets eval.examples.", min=1)
@@ -201,7 +199,7 @@ def evaluate(
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option("--preset", help="Preset whose settings a model without a run is asked under.", metavar="NAME"),
+        typer.Option("--preset", help="Preset with the settings for a model without a run.", metavar="NAME"),
     ] = None,
     setting: SetOption = None,
     out: Annotated[
@@ -213,8 +211,8 @@ def evaluate(
 ) -> None:
     """Evaluate a run, an adapter or a model on held-out problems.
 
-    What is answered stays: interrupted, the same command goes on, and asked for more examples or samples it asks only
-    for those. All tasks are asked under the prompt of the run or preset.
+    Finished answers are kept: after an interruption the same command continues, and with more examples or samples it
+    only adds those. All tasks use the prompt of the run or preset.
     """
     from lowmem_rl_cli.eval_command import eval_command
 
@@ -230,30 +228,30 @@ def evaluate(
 def report(
     run: RunArgument,
     out: Annotated[
-        Path | None, typer.Option("--out", help="File to write; report.html in RUN where unset.", metavar="FILE")
+        Path | None, typer.Option("--out", help="File to write; report.html in RUN if unset.", metavar="FILE")
     ] = None,
     png: Annotated[bool, typer.Option("--png", help="Draw a picture for a slide instead: report.png.")] = False,
     follow: Annotated[
-        bool, typer.Option("--follow", help="Serve the page to this machine, and renew it while the run goes on.")
+        bool, typer.Option("--follow", help="Serve the page to this machine, and update it during the run.")
     ] = False,
     port: Annotated[
         int | None,
-        typer.Option("--port", help="Port for --follow; a free one where unset.", metavar="N", min=1, max=65535),
+        typer.Option("--port", help="Port for --follow; a free one if unset.", metavar="N", min=1, max=65535),
     ] = None,
 ) -> None:
-    """Write one offline HTML file about a run, also of one that stopped half-way or is running.
+    """Write one offline HTML file about a run, also if it stopped half-way or is running.
 
-    With --follow nothing is written before the run has ended; Ctrl-C ends it at any time.
+    With --follow nothing is written before the run ends; Ctrl-C stops it at any time.
     """
     from lowmem_rl_cli.report_command import follow_command, report_command
 
     if not follow and port is not None:
-        raise typer.BadParameter("--port goes with --follow")
+        raise typer.BadParameter("--port needs --follow")
     if not follow:
         report_command(run, out, png=png)
         return
     if png or out is not None:
-        raise typer.BadParameter("--follow goes with neither --out nor --png")
+        raise typer.BadParameter("--follow excludes --out and --png")
     follow_command(run, port)
 
 
@@ -267,7 +265,7 @@ def compare(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare runs of one task item by item, and say where no difference can be told."""
+    """Compare runs of one task item by item, and report which differences are significant."""
     from lowmem_rl_cli.compare_command import compare_command
 
     compare_command(runs, out, as_json=as_json)
@@ -280,11 +278,13 @@ def samples(
         list[str] | None,
         typer.Option(
             "--score",
-            help="Score it must have, as 'boxed_answer<1' or 'reward>=1.2'; repeatable.",
+            help="Score it must have, such as 'boxed_answer<1' or 'reward>=1.2'; repeatable.",
             metavar="NAME<VALUE",
         ),
     ] = None,
-    step: Annotated[str | None, typer.Option("--step", help="Step or range of steps, as 10-40.", metavar="N")] = None,
+    step: Annotated[
+        str | None, typer.Option("--step", help="Step or range of steps, such as 10-40.", metavar="N")
+    ] = None,
     truncated: Annotated[
         bool | None, typer.Option("--truncated/--whole", help="Only completions that were cut off, or were not.")
     ] = None,
@@ -311,11 +311,11 @@ def samples(
     if prompt is not None:
         if (score, step, truncated, side_by_side) != (None, None, None, False):
             others = "--score, --step, --truncated, --side-by-side"
-            raise typer.BadParameter(f"--prompt asks the model: it goes with none of {others}")
+            raise typer.BadParameter(f"--prompt asks the model and excludes {others}")
         prompt_command(run, prompt, samples=sampled, as_json=as_json)
         return
     if sampled is not None:
-        raise typer.BadParameter("--sampled is about --prompt, which is missing")
+        raise typer.BadParameter("--sampled needs --prompt")
 
     conditions = tuple(read_condition(text) for text in score or ())
     wanted = SampleFilter(conditions, None if step is None else read_steps(step), truncated)
@@ -331,10 +331,10 @@ def verify_resume(
         Path | None, typer.Option("--out", help="File for the whole record, as JSON.", metavar="FILE")
     ] = None,
 ) -> None:
-    """Prove that a run goes on exactly: kill and resume a tiny one, compare it with the undisturbed one.
+    """Prove that a run resumes exactly: kill and resume a tiny one, compare it with an uninterrupted one.
 
-    The exit code is 1 where both do not end alike. On a CPU the weights are compared bit for bit; on a GPU, too,
-    where kernels that add in any order may differ by rounding.
+    The exit code is 1 if the two differ at the end. Weights are compared bit for bit; on a GPU, kernels that add in
+    any order may differ by rounding.
     """
     from lowmem_rl_cli.verify_resume_command import verify_resume_command
 
@@ -352,13 +352,13 @@ def export(
         str | None,
         typer.Option(
             "--base",
-            help="What the adapter is merged into: dequantised, the 4-bit weights it was trained on (the default "
-            "there), or 16bit, their original.",
+            help="Weights that the adapter is merged into: dequantised, the 4-bit weights it was trained on (the "
+            "default there), or 16bit, their original.",
             metavar="BASE",
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder to write; RUN/export/FORMAT where unset.", metavar="DIR")
+        Path | None, typer.Option("--out", help="Folder to write; RUN/export/FORMAT if unset.", metavar="DIR")
     ] = None,
     examples: Annotated[
         int | None, typer.Option("--examples", help="Held-out items of the proof; 64, or 200 for accuracy.", min=1)
@@ -366,11 +366,11 @@ def export(
     as_json: JsonOption = False,
     allow_code: AllowCodeOption = False,
 ) -> None:
-    """Hand a run's model on, with proof that it answers like the trained one.
+    """Export a run's model, with proof that it answers like the trained one.
 
-    The written files are loaded again by transformers and peft alone and asked held-out items. An adapter and a merge
+    The written files are loaded again by transformers and peft alone and answer held-out items. An adapter and a merge
     into the weights of training must give the same tokens; a merge into 16-bit originals and gguf the same accuracy.
-    What fails is not left behind: exit code 7. RUN/best hands on the adapter of the best evaluation.
+    A failed export is removed: exit code 7. RUN/best exports the adapter of the best evaluation.
     """
     from lowmem_rl_cli.export_command import export_command
 
@@ -384,10 +384,12 @@ app.add_typer(tasks_command.app, name="tasks")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns its exit code; a bug goes through with its traceback."""
-    _print_anything()
+    """Runs the command line and returns its exit code; a bug raises with its traceback."""
+    _escape_unencodable()
     try:
-        return _run(arguments)
+        code = app(arguments, prog_name="lowmem-rl", standalone_mode=False)
+        sys.stdout.flush()
+        return code or 0
     except LowMemError as error:
         return _end(str(error), error.hint, error.exit_code)
     except typer.TyperException as error:
@@ -395,8 +397,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        return 0  # the reader has what it wanted
-    except SystemExit as error:  # what Typer makes of a broken pipe
+        return 0  # the reader closed the pipe
+    except SystemExit as error:  # Typer turns a broken pipe into one
         if isinstance(error.__context__, BrokenPipeError):
             return 0
         raise
@@ -404,27 +406,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _leave_broken_pipes()
 
 
-def _run(arguments: Sequence[str] | None) -> int:
-    code = app(arguments, prog_name="lowmem-rl", standalone_mode=False)
-    sys.stdout.flush()
-    return code or 0
-
-
 def _end(message: str, hint: str, code: int) -> int:
-    with contextlib.suppress(BrokenPipeError):  # the code tells it to whoever still listens
+    with contextlib.suppress(BrokenPipeError):
         console.tell_error(message, hint)
     return code
 
 
-def _print_anything() -> None:
-    """Lets text through that the terminal's encoding does not have, escaped."""
+def _escape_unencodable() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _usage_error(error: typer.TyperException) -> tuple[str, str]:
-    """Returns what is wrong with the command line, and the near names or the page that tells more."""
+    """Returns what is wrong with the command line, and near names or the help page."""
     near: Sequence[str] = getattr(error, "possibilities", None) or ()
     if near:
         return f"{error.message}.", f"Did you mean {' or '.join(near)}?"
@@ -433,11 +428,11 @@ def _usage_error(error: typer.TyperException) -> tuple[str, str]:
         return f"{message.rstrip('.?')}.", f"Did you mean {suggestion}"
     message = message.replace("Input should be", "must be").partition(", unable to")[0]
     context = getattr(error, "ctx", None)
-    return f"{message.rstrip('.')}.", f"`{context.command_path if context else 'lowmem-rl'} --help` tells more."
+    return f"{message.rstrip('.')}.", f"`{context.command_path if context else 'lowmem-rl'} --help` lists the options."
 
 
 def _leave_broken_pipes() -> None:
-    """Keeps Python from failing when it closes a stream whose reader has gone (docs.python.org, signal)."""
+    """Keeps Python from failing when it closes a stream without a reader (docs.python.org, signal)."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -1,20 +1,17 @@
-"""`lowmem-rl eval`: what a run, an adapter or a model can do on held-out problems."""
+"""`lowmem-rl eval`: accuracy of a run, an adapter or a model on held-out problems."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from lowmem_rl.evaluation.eval_result import EvalResult
-from lowmem_rl.stats import Interval
 from lowmem_rl.storage.run_dir import RunDir
 from lowmem_rl_cli import console
+from lowmem_rl_cli.metric_text import share_text
 from lowmem_rl_cli.text_page import BOLD, TextPage, stdout_page
 
-GREEDY_HEAD = ("task", "domain", "items", "answer anywhere", "asked form", "tokens", "cut off")
-SAMPLED_HEAD = ("k", "pass@k", "maj@k", "pass@k, asked form", "maj@k, asked form")
-DOMAINS = {True: "trained on", False: "another", None: "-"}
+_GREEDY_HEAD = ("task", "domain", "items", "answer anywhere", "asked form", "tokens", "cut off")
+_SAMPLED_HEAD = ("k", "pass@k", "maj@k", "pass@k, asked form", "maj@k, asked form")
+_DOMAINS = {True: "trained on", False: "another", None: "-"}
 
 
 def eval_command(
@@ -27,23 +24,19 @@ def eval_command(
     allow_code: bool,
     as_json: bool,
 ) -> None:
-    """Evaluates and prints; interrupted, the same command goes on."""
+    """Evaluates and prints; after an interruption the same command continues."""
     from lowmem_rl.config.presets import default_preset
     from lowmem_rl.evaluation.eval_target import find_target
     from lowmem_rl.models.hardware import this_machine
 
     card = this_machine().card
     target = find_target(name, preset or default_preset(card.key if card else None), settings)
-    # Later than `target`, whose mistakes need no torch.
+    # After `find_target`, whose errors need no torch.
     from lowmem_rl.entrypoints.evaluate import run_eval
-    from lowmem_rl_cli.live_view import view_for
+    from lowmem_rl_cli.live_view import watched
 
-    talk = Console(file=sys.stderr, highlight=False)
-    view = view_for(talk, f"evaluating {name}", live=talk.is_terminal and sys.stdout.isatty())
-    try:
-        done = run_eval(target, tasks, out, view.show, allow_code=allow_code)
-    finally:
-        view.close()
+    with watched(f"evaluating {name}") as show:
+        done = run_eval(target, tasks, out, show, allow_code=allow_code)
     if as_json:
         results = [{"name": key, **result.to_json()} for key, result in done.results.items()]
         console.show_json({"path": str(done.path), "target": name, "results": results})
@@ -54,29 +47,28 @@ def eval_command(
 def _lines(name: str, path: Path, results: Sequence[EvalResult], page: TextPage) -> Iterator[str]:
     yield from page.fold(f"{name}: held-out problems, with 95 % intervals", "", "", BOLD)
     yield from page.heading("Greedy")
-    yield from page.table([_greedy_row(result) for result in results], "llrllrr", GREEDY_HEAD)
+    yield from page.table([_greedy_row(result) for result in results], "llrllrr", _GREEDY_HEAD)
     for result in results:
         if result.samples > 1:
             yield from page.heading(f"{result.task}: {result.samples} samples", "the item is the unit")
-            yield from page.table(list(_sampled_rows(result)), "rllll", SAMPLED_HEAD)
+            yield from page.table(list(_sampled_rows(result)), "rllll", _SAMPLED_HEAD)
         if len(result.by_level) > 1:
             yield from page.heading(f"{result.task} by level", "greedy")
-            yield from page.table(
-                list(_level_rows(result)), "rrll", ("level", "items", "answer anywhere", "asked form")
-            )
+            head = ("level", "items", "answer anywhere", "asked form")
+            yield from page.table(list(_level_rows(result)), "rrll", head)
     yield ""
     if (kl_nats := next((r.kl_nats for r in results if r.kl_nats is not None), None)) is not None:
-        yield from page.fold(f"The policy is {kl_nats:.3f} nats a token from its base model.", "")
+        yield from page.fold(f"The policy is {kl_nats:.3f} nats per token from its base model.", "")
     yield from page.fold(f"Each answer is in {path / 'eval'}, the figures are in {RunDir(path).evaluations}", "")
 
 
 def _greedy_row(result: EvalResult) -> tuple[str, ...]:
     return (
         result.task,
-        DOMAINS[result.in_domain],
+        _DOMAINS[result.in_domain],
         str(result.num_examples),
-        _share(result.pass_at_1, result.pass_at_1_interval),
-        _share(result.strict_pass_at_1, result.strict_pass_at_1_interval),
+        share_text(result.pass_at_1, result.pass_at_1_interval),
+        share_text(result.strict_pass_at_1, result.strict_pass_at_1_interval),
         f"{result.completion_tokens:.1f}",
         f"{100 * result.truncated_share:.1f} %",
     )
@@ -84,23 +76,17 @@ def _greedy_row(result: EvalResult) -> tuple[str, ...]:
 
 def _sampled_rows(result: EvalResult) -> Iterator[tuple[str, ...]]:
     for k in result.pass_at_k:
-        yield (
-            k,
-            _share(result.pass_at_k[k], result.pass_at_k_intervals[k]),
-            _share(result.maj_at_k[k], result.maj_at_k_intervals[k]),
-            _share(result.strict_pass_at_k[k], result.strict_pass_at_k_intervals[k]),
-            _share(result.strict_maj_at_k[k], result.strict_maj_at_k_intervals[k]),
+        columns = (
+            (result.pass_at_k, result.pass_at_k_intervals),
+            (result.maj_at_k, result.maj_at_k_intervals),
+            (result.strict_pass_at_k, result.strict_pass_at_k_intervals),
+            (result.strict_maj_at_k, result.strict_maj_at_k_intervals),
         )
+        yield (k, *(share_text(shares[k], intervals[k]) for shares, intervals in columns))
 
 
 def _level_rows(result: EvalResult) -> Iterator[tuple[str, ...]]:
     for level, found in result.by_level.items():
-        shares = (
-            _share(found.pass_at_1, found.pass_at_1_interval),
-            _share(found.strict_pass_at_1, found.strict_pass_at_1_interval),
-        )
-        yield (level, str(found.num_examples), *shares)
-
-
-def _share(share: float, interval: Interval) -> str:
-    return f"{share:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+        lenient = share_text(found.pass_at_1, found.pass_at_1_interval)
+        strict = share_text(found.strict_pass_at_1, found.strict_pass_at_1_interval)
+        yield level, str(found.num_examples), lenient, strict

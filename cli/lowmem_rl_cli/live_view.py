@@ -1,7 +1,9 @@
 """Draws the events that training emits: a live panel on a terminal, plain lines elsewhere."""
 
 import contextlib
+import sys
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import Protocol
 
 from rich.console import Console, Group, RenderableType
@@ -18,6 +20,7 @@ from lowmem_rl.telemetry.events import (
     EvalProgressed,
     Event,
     FindingReported,
+    Listener,
     Note,
     PhaseStarted,
     StepEnded,
@@ -34,8 +37,20 @@ class EventView(Protocol):
 
 
 def view_for(console: Console, title: str, *, live: bool) -> EventView:
-    """Returns the live panel where a person watches, else plain lines."""
+    """Returns the live panel or plain lines."""
     return PipeSafeView(LiveView(console, title) if live else PlainView(console))
+
+
+@contextlib.contextmanager
+def watched(title: str) -> Iterator[Listener]:
+    """Yields a listener that shows events on stderr, in a live panel if stdout and stderr are terminals."""
+    # Bound to the real stream: output of the libraries is redirected during a run.
+    console = Console(file=sys.stderr, highlight=False)
+    view = view_for(console, title, live=console.is_terminal and sys.stdout.isatty())
+    try:
+        yield view.show
+    finally:
+        view.close()
 
 
 GONE = (OSError, SystemExit)

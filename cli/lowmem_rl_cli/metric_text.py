@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from lowmem_rl.stats import Interval
 from lowmem_rl.storage.run_dir import Row
 from lowmem_rl.units import GIB
 
@@ -47,6 +48,11 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def share_text(share: float, interval: Interval) -> str:
+    """Returns a share with its interval: `0.512 [0.469, 0.555]`."""
+    return f"{share:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
 
 
 def _averaged(values: Sequence[float], width: int) -> list[float]:

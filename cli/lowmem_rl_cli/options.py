@@ -1,4 +1,4 @@
-"""Options that several commands share, and the request they add up to."""
+"""Options that several commands share, and the request that they make together."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +48,7 @@ RewardOption = Annotated[
     typer.Option("--reward", help="Reward and its weight; repeatable, replaces the preset's.", metavar="NAME=WEIGHT"),
 ]
 OutOption = Annotated[
-    Path | None, typer.Option("--out", help="Run directory; runs/PRESET-TIME where unset.", metavar="DIR")
+    Path | None, typer.Option("--out", help="Run directory; runs/PRESET-TIME if unset.", metavar="DIR")
 ]
 StepsOption = Annotated[int | None, typer.Option("--steps", help="Optimizer steps; sets grpo.steps.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of the whole run.")]
@@ -60,7 +60,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a progr
 
 
 def command_group(about: str) -> typer.Typer:
-    """Returns an app of several commands that prints its help where none of them is named."""
+    """Returns an app of several commands that prints its help if none of them is named."""
     group = typer.Typer(help=about, rich_markup_mode=None)
 
     @group.callback(invoke_without_command=True)
@@ -73,7 +73,7 @@ def command_group(about: str) -> typer.Typer:
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """What the command line asks for, before it is known to make sense."""
+    """The request of a command line, not yet validated."""
 
     preset: str | None = None
     config_files: tuple[Path, ...] = ()
@@ -88,15 +88,15 @@ class RunRequest:
     pass_rate: str | None = None
 
     def read_pass_rate(self) -> "PassRate | None":
-        """Returns what --pass-rate says, None where it is not given. Raises `ConfigError`."""
+        """Returns the value of --pass-rate, None if it is not given. Raises `ConfigError` if it is not valid."""
         from lowmem_rl.planning.budget_input import read_pass_rate
 
         return None if self.pass_rate is None else read_pass_rate(self.pass_rate)
 
     def resolve(self, fallback: str | None = None) -> "ResolvedConfig":
-        """Returns the run's configuration; without a preset the `fallback`, or else the one for this machine's card.
+        """Returns the configuration; without a preset it starts from `fallback`, else from this machine's preset.
 
-        Raises `ConfigError`, also for code that a file names without --allow-code.
+        Raises `ConfigError` if it is not valid, and for code that a file names without --allow-code.
         """
         from lowmem_rl.config.compose import resolve
         from lowmem_rl.config.presets import default_preset
@@ -106,20 +106,20 @@ class RunRequest:
         if fallback is None:
             card = this_machine().card if self.preset is None else None
             fallback = default_preset(card.key if card else None)
-        composed = resolve(
+        resolved = resolve(
             preset=self.preset,
             fallback=fallback,
             config_files=self.config_files,
             settings=self.settings,
             flags=self.flag_layers(),
         )
-        check_allowed(composed.named_origins, allow_code=self.allow_code)
-        return composed
+        check_allowed(resolved.named_origins, allow_code=self.allow_code)
+        return resolved
 
     def resolve_resumed(self, out: Path) -> "ResolvedConfig":
-        """Returns the configuration of the run in `out`, with what was named beside it.
+        """Returns the configuration of the run in `out`, with the changes of this request.
 
-        Raises `RunDirError` where there is none, `ConfigError` for what would make it another run.
+        Raises `RunDirError` if there is no run, `ConfigError` for a change that would make it another run.
         """
         from lowmem_rl.checkpointing.resume_config import read_composed, with_changes
         from lowmem_rl.config.compose import named_layers
@@ -129,9 +129,9 @@ class RunRequest:
         layers = named_layers(
             preset=self.preset, config_files=self.config_files, settings=self.settings, flags=self.flag_layers()
         )
-        composed = with_changes(read_composed(RunDir(out)), layers)
-        check_allowed(composed.named_origins, allow_code=self.allow_code)
-        return composed
+        resolved = with_changes(read_composed(RunDir(out)), layers)
+        check_allowed(resolved.named_origins, allow_code=self.allow_code)
+        return resolved
 
     def flag_layers(self) -> "list[ConfigLayer]":
         """Returns one layer for each named flag that was given."""

@@ -1,12 +1,9 @@
-"""`lowmem-rl probe`: how often the base model is right, and which group size that calls for."""
+"""`lowmem-rl probe`: the base model's pass rate, and the group size that it needs."""
 
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from shlex import join
-
-from rich.console import Console
 
 from lowmem_rl.evaluation.pass_rate_probe import PassRateProbe
 from lowmem_rl.signal.signal_report import RECOMMENDATION, SignalReport
@@ -14,29 +11,24 @@ from lowmem_rl.storage.run_dir import default_probe_path
 from lowmem_rl_cli import console
 from lowmem_rl_cli.options import RunRequest
 
-BAR = 30
+_BAR = 30
 """Characters of the longest bar."""
 
 
 def probe_command(request: RunRequest, *, examples: int, samples: int, out: Path | None, as_json: bool) -> None:
-    """Probes the base model and prints what was counted."""
+    """Probes the base model and prints the counts."""
     from lowmem_rl.entrypoints.probe_pass_rate import run_probe
-    from lowmem_rl_cli.live_view import view_for
+    from lowmem_rl_cli.live_view import watched
 
-    composed = request.resolve()
-    talk = Console(file=sys.stderr, highlight=False)
-    watched = talk.is_terminal and sys.stdout.isatty()
-    view = view_for(talk, f"{composed.preset}: probing {composed.config.model.name}", live=watched)
-    path = out or default_probe_path(composed.preset)
-    try:
-        result = run_probe(composed, num_examples=examples, samples=samples, path=path, listen=view.show)
-    finally:
-        view.close()
+    resolved = request.resolve()
+    path = out or default_probe_path(resolved.preset)
+    with watched(f"{resolved.preset}: probing {resolved.config.model.name}") as show:
+        result = run_probe(resolved, num_examples=examples, samples=samples, path=path, listen=show)
     if as_json:
         console.show_json(result.probe.to_json() | {"group": result.signal.to_json(), "path": str(path)})
     else:
-        told = [*_counts(result.probe), "", *_meaning(result.signal), "", *_next_step(request, path)]
-        console.show("\n".join(told))
+        lines = [*_counts(result.probe), "", *_meaning(result.signal), "", *_next_step(request, path)]
+        console.show("\n".join(lines))
 
 
 def _counts(probe: PassRateProbe) -> Iterator[str]:
@@ -48,7 +40,7 @@ def _counts(probe: PassRateProbe) -> Iterator[str]:
     histogram = Counter(example.passed for example in probe.examples)
     most = max(histogram.values())
     for passed in range(probe.samples + 1):
-        bar = "█" * round(BAR * histogram[passed] / most)
+        bar = "█" * round(_BAR * histogram[passed] / most)
         yield f"{passed:>10}   {bar}{' ' if bar else ''}{histogram[passed]}"
 
 
@@ -68,16 +60,11 @@ def _meaning(signal: SignalReport) -> Iterator[str]:
 
 
 def _next_step(request: RunRequest, path: Path) -> Iterator[str]:
+    same_run = [] if request.preset is None else ["--preset", request.preset]
+    for file in request.config_files:
+        same_run += ["--config", str(file)]
+    for setting in (*request.settings, *([f"task.name={request.task}"] if request.task else [])):
+        same_run += ["--set", setting]
     yield f"The counts are in {path}. Plan with them, then train:"
     for command in ("profile", "train"):
-        yield "  " + join(["lowmem-rl", command, *_same_run(request), "--pass-rate", str(path)])
-
-
-def _same_run(request: RunRequest) -> Iterator[str]:
-    """Yields the options that name the probed run to another command."""
-    if request.preset is not None:
-        yield from ("--preset", request.preset)
-    for file in request.config_files:
-        yield from ("--config", str(file))
-    for setting in (*request.settings, *([f"task.name={request.task}"] if request.task else [])):
-        yield from ("--set", setting)
+        yield "  " + join(["lowmem-rl", command, *same_run, "--pass-rate", str(path)])

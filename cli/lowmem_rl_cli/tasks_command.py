@@ -1,4 +1,4 @@
-"""`lowmem-rl tasks`: what can be learnt, and whether a task is fit to be."""
+"""`lowmem-rl tasks`: the tasks, and whether one is fit for training."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,7 +31,7 @@ def list_tasks(as_json: JsonOption = False) -> None:
     from lowmem_rl.tasks.task_registry import TASKS
 
     facts = [_facts(name) for name in TASKS]
-    head = ("task", "data", "levels", "judged by", "summary")
+    head = ("task", "data", "levels", "verified by", "summary")
     rows = [
         (f["name"], f["source"].partition(",")[0], _span(f["levels"]), f["rewards"][0], f["summary"]) for f in facts
     ]
@@ -40,8 +40,9 @@ def list_tasks(as_json: JsonOption = False) -> None:
 
 @app.command("show")
 def show_task(name: NameArgument, as_json: JsonOption = False) -> None:
-    """Show a task: its data, what fits it, and where it makes its problems an example."""
-    facts = _facts(name) | {"example": _example(name)}
+    """Show a task: its data, its prompt and rewards, and an example if it generates its problems."""
+    facts = _facts(name)
+    facts["example"] = None if facts["has_data"] else _example(name, facts["prompt"])
     if as_json:
         console.show_json(facts)
     else:
@@ -66,9 +67,10 @@ def check_task(
 ) -> None:
     """Check golds, splits, duplicates and lengths of a task, without a model.
 
-    Prompt and rewards are the task's own where no preset, file or option names others. The exit code is 6
-    where something keeps the task from being learnt.
+    Prompt and rewards are the task's own unless a preset, file or option names others. The exit code is 6 if a
+    finding prevents training.
     """
+    from lowmem_rl.errors import TaskError
     from lowmem_rl.rewards.reward_registry import load_reward_set
     from lowmem_rl.tasks.lengths import estimate_tokens, exact_counter
     from lowmem_rl.tasks.task_check import CheckLimits, check_task
@@ -76,7 +78,7 @@ def check_task(
 
     files, settings, rewards = tuple(config or ()), tuple(setting or ()), tuple(reward or ())
     request = RunRequest(preset, files, settings, name, rewards, allow_code=allow_code)
-    run, model = _as_asked(request)
+    run, model = _checked_run(request)
     count = exact_counter(model, run.model.revision) if model else None
     limits = CheckLimits(examples, run.grpo.max_prompt_tokens, run.task.levels, run.seed)
     paid, counter = load_reward_set(run.rewards), count or estimate_tokens
@@ -85,23 +87,16 @@ def check_task(
         console.show_json(report.to_json())
     else:
         console.show("\n".join(_report(report)))
-    _refuse(name, report)
-
-
-def _refuse(name: str, report: "TaskReport") -> None:
-    """Raises `TaskError` for a report with errors, which are printed already."""
-    from lowmem_rl.errors import TaskError
-
     if report.errors:
         number = f"{len(report.errors)} findings are errors" if report.errors[1:] else "one finding is an error"
-        what = f"Task {name!r} cannot be learnt as it is: {number}."
-        raise TaskError(what, hint="Each line that begins with `error` ends with its cure.")
+        what = f"Task {name!r} is not fit for training: {number}."
+        raise TaskError(what, hint="Each line that begins with `error` ends with its fix.")
 
 
-def _as_asked(request: RunRequest) -> "tuple[RunConfig, str | None]":
-    """Returns the run that is checked, and its model where the user named one.
+def _checked_run(request: RunRequest) -> "tuple[RunConfig, str | None]":
+    """Returns the run that is checked, and its model if the user named one.
 
-    Without a preset that is the defaults with the task's own prompt and rewards, under what files and options set.
+    Without a preset, files and options are over the task's own prompt and rewards, and those over the defaults.
     """
     from lowmem_rl.config.compose import ConfigLayer, defaults, merge, read_assignments, read_config_file, validate
     from lowmem_rl.config.user_code import check_allowed
@@ -115,40 +110,37 @@ def _as_asked(request: RunRequest) -> "tuple[RunConfig, str | None]":
     wanted = {"task.prompt": own["prompt"]} | {f"rewards.{name}": 1.0 for name in own["rewards"]}
     fitting = ConfigLayer("the task", wanted, replaces_rewards=bool(own["rewards"]))
     merged = merge([defaults(), fitting, *layers])
-    run = validate(merged, [mistake for layer in layers for mistake in layer.problems])
+    run = validate(merged, [problem for layer in layers for problem in layer.problems])
     check_allowed({name: merged[f"rewards.{name}"].origin for name in run.rewards}, allow_code=request.allow_code)
     return run, None if merged["model.name"].origin == "default" else run.model.name
 
 
 def _facts(name: str) -> dict[str, Any]:
-    """Returns what a task says of itself; a user's own may say little."""
+    """Returns a task's description of itself; a user's own may lack parts."""
     from lowmem_rl.tasks.task_registry import load_task_class
 
-    maker = load_task_class(name)
-    has_data = getattr(maker, "has_data", False)
+    constructor = load_task_class(name)
+    has_data = getattr(constructor, "has_data", False)
     return {
         "name": name,
-        "summary": getattr(maker, "summary", ""),
-        "source": getattr(maker, "source", "your own" if has_data else "generated"),
+        "summary": getattr(constructor, "summary", ""),
+        "source": getattr(constructor, "source", "your own" if has_data else "generated"),
         "has_data": has_data,
-        "held_out": getattr(maker, "held_out", ""),
-        "levels": list(getattr(maker, "levels", ())),
-        "rewards": list(getattr(maker, "rewards", ())),
-        "prompt": getattr(maker, "convention", "think_boxed"),
+        "held_out": getattr(constructor, "held_out", ""),
+        "levels": list(getattr(constructor, "levels", ())),
+        "rewards": list(getattr(constructor, "rewards", ())),
+        "prompt": getattr(constructor, "convention", "think_boxed"),
     }
 
 
-def _example(name: str) -> dict[str, Any] | None:
-    """Returns one held-out example of a task that needs no data."""
+def _example(name: str, prompt: str) -> dict[str, Any]:
+    """Returns one held-out example of a task without data."""
     from lowmem_rl.config.run_config import TaskConfig
     from lowmem_rl.tasks.select import draw_examples, gold_completion_of
     from lowmem_rl.tasks.task import Selection
     from lowmem_rl.tasks.task_registry import load_task
 
-    facts = _facts(name)
-    if facts["has_data"]:
-        return None
-    task = load_task(TaskConfig(name=name, prompt=facts["prompt"]))
+    task = load_task(TaskConfig(name=name, prompt=prompt))
     example = draw_examples(task, Selection("test", 1), 1)[0]
     return {
         "id": example.id,

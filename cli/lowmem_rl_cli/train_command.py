@@ -1,6 +1,5 @@
-"""`lowmem-rl train`: run it, or with --dry-run say exactly what would run."""
+"""`lowmem-rl train`: train, or with --dry-run show exactly what would run."""
 
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,16 +10,14 @@ from rich.console import Console
 from lowmem_rl.config.compose import ResolvedConfig
 from lowmem_rl.evaluation.eval_result import EvalResult
 from lowmem_rl.reports.escape import p_text
-from lowmem_rl.signal.pass_rate import PassRate
-from lowmem_rl.stats import Interval
 from lowmem_rl.storage.run_dir import RunDir, default_path
 from lowmem_rl_cli import console
 from lowmem_rl_cli.dry_run_view import print_dry_run
+from lowmem_rl_cli.metric_text import share_text
 from lowmem_rl_cli.options import RunRequest
 from lowmem_rl_cli.text_page import BOLD, stdout_page
 
 if TYPE_CHECKING:
-    from lowmem_rl.entrypoints.controls import Controls
     from lowmem_rl.telemetry.events import Listener
     from lowmem_rl.training.eval_schedule import BestCheckpoint
     from lowmem_rl.training.run_result import RunResult
@@ -29,35 +26,29 @@ if TYPE_CHECKING:
 def train_command(
     request: RunRequest, *, dry_run: bool, as_json: bool = False, force: bool = False, controls: bool = False
 ) -> None:
-    """Trains what is asked for, or prints what that would be."""
+    """Trains, or with `dry_run` prints what would run."""
     composed, pass_rate = request.resolve(), request.read_pass_rate()
     out = request.out or default_path(composed.preset)
     if dry_run:
         print_dry_run(composed, out, pass_rate, as_json=as_json)
     else:
-        _train(composed, out, pass_rate, as_json=as_json, force=force, controls=controls)
+        from lowmem_rl.entrypoints.train import run  # it loads torch
+
+        def go(show: "Listener") -> "RunResult":
+            return run(composed, out, show, force=force, pass_rate=pass_rate)
+
+        _watch(composed, go, out, as_json=as_json, force=force, controls=controls)
 
 
 def resume_command(
     request: RunRequest, out: Path, *, as_json: bool = False, force: bool = False, controls: bool = False
 ) -> None:
-    """Goes on with the run in `out`."""
+    """Continues the run in `out`."""
     composed = request.resolve_resumed(out)
     from lowmem_rl.entrypoints.train import resume  # it loads torch
 
     def go(show: "Listener") -> "RunResult | None":
         return resume(composed, out, show, force=force)
-
-    _watch(composed, go, out, as_json=as_json, force=force, controls=controls)
-
-
-def _train(
-    composed: ResolvedConfig, out: Path, pass_rate: PassRate | None, *, as_json: bool, force: bool, controls: bool
-) -> None:
-    from lowmem_rl.entrypoints.train import run
-
-    def go(show: "Listener") -> "RunResult":
-        return run(composed, out, show, force=force, pass_rate=pass_rate)
 
     _watch(composed, go, out, as_json=as_json, force=force, controls=controls)
 
@@ -71,46 +62,33 @@ def _watch(
     force: bool,
     controls: bool,
 ) -> None:
-    """Shows a run while it goes, then its result; None where there was nothing left to do."""
-    from lowmem_rl_cli.live_view import view_for
+    """Shows a run while it runs, then its result, which is None if nothing was left to do."""
+    from lowmem_rl_cli.live_view import watched
 
     config, began = composed.config, time.monotonic()
-    # Bound to the real stream: the libraries' talk is sent elsewhere while the run lasts.
-    talk = Console(file=sys.stderr, highlight=False)
-    watched = talk.is_terminal and sys.stdout.isatty()
-    view = view_for(talk, f"{composed.preset}: {config.model.name} learns {config.task.name}", live=watched)
-    try:
-        result = go(view.show)
-    finally:
-        view.close()
+    with watched(f"{composed.preset}: {config.model.name} learns {config.task.name}") as show:
+        result = go(show)
     if result is None:
         console.say(f"The run in {out} is finished: nothing is left to do.")
-        console.say(f"What it was worth: lowmem-rl report {out}")
+        console.say(f"Its result: lowmem-rl report {out}")
     elif not as_json:
         _print_result(result, time.monotonic() - began)
-    told = _run_controls(composed, out, talk, watched, force=force) if controls else None
+    compared = None
+    if controls:  # after the run's own result is shown: interrupting them loses nothing
+        from lowmem_rl.entrypoints.controls import run_controls
+
+        with watched(f"{composed.preset}: controls") as show:
+            compared = run_controls(composed, out, show, force=force)
     if as_json and result is not None:
-        console.show_json(_as_json(result) | ({"controls": told.to_json()} if told else {}))
-    elif told:
-        console.show("\n".join(line for words in told.words for line in stdout_page().fold(words, "")))
-        console.show(f"The controls are in {RunDir(out).control('*')}, what they gained in {RunDir(out).controls}")
+        console.show_json(_as_json(result) | ({"controls": compared.to_json()} if compared else {}))
+    elif compared:
+        console.show("\n".join(line for words in compared.words for line in stdout_page().fold(words, "")))
+        console.show(f"The controls are in {RunDir(out).control('*')}, their gains in {RunDir(out).controls}")
 
 
 def _as_json(result: "RunResult") -> dict[str, Any]:
-    told = {"before": result.before.to_json(), "after": result.after.to_json(), "comparison": result.comparison}
-    return {"run": str(result.path), **told, "best": result.best.to_json()}
-
-
-def _run_controls(composed: ResolvedConfig, out: Path, talk: Console, watched: bool, *, force: bool) -> "Controls":
-    """Trains the controls after the run's own result was shown: whoever stops them has lost nothing."""
-    from lowmem_rl.entrypoints.controls import run_controls
-    from lowmem_rl_cli.live_view import view_for
-
-    view = view_for(talk, f"{composed.preset}: controls", live=watched)
-    try:
-        return run_controls(composed, out, view.show, force=force)
-    finally:
-        view.close()
+    evaluations = {"before": result.before.to_json(), "after": result.after.to_json(), "comparison": result.comparison}
+    return {"run": str(result.path), **evaluations, "best": result.best.to_json()}
 
 
 def _print_result(result: "RunResult", seconds: float) -> None:
@@ -128,8 +106,8 @@ def _print_result(result: "RunResult", seconds: float) -> None:
 
 def _result_cells(result: EvalResult) -> dict[str, str]:
     return {
-        "pass@1": _share(result.pass_at_1, result.pass_at_1_interval),
-        "pass@1 in the asked form": _share(result.strict_pass_at_1, result.strict_pass_at_1_interval),
+        "pass@1": share_text(result.pass_at_1, result.pass_at_1_interval),
+        "pass@1 in the asked form": share_text(result.strict_pass_at_1, result.strict_pass_at_1_interval),
         **{name: f"{score:.3f}" for name, score in result.scores.items()},
         "completion tokens": f"{result.completion_tokens:.1f}",
         "truncated": f"{100 * result.truncated_share:.1f} %",
@@ -137,12 +115,8 @@ def _result_cells(result: EvalResult) -> dict[str, str]:
     }
 
 
-def _share(share: float, interval: Interval) -> str:
-    return f"{share:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
-
-
 def paired_verdict(comparison: Mapping[str, Any]) -> str:
-    """Returns what a comparison of two evaluations allows to be said of the second."""
+    """Returns the verdict of a paired comparison with the evaluation before training."""
     paired = comparison["paired"]
     low, high = paired["interval"]["low"], paired["interval"]["high"]
     found = f"{paired['gain']:+.3f} [{low:+.3f}, {high:+.3f}] on the same {paired['num_items']} problems, paired"
@@ -155,7 +129,7 @@ def paired_verdict(comparison: Mapping[str, Any]) -> str:
 
 def _best(best: "BestCheckpoint", path: Path) -> str:
     if best.step == 0:
-        return f"No evaluation since was better on the {best.num_examples} problems that all of them share."
+        return f"No later evaluation was better on the {best.num_examples} problems that all of them share."
     hedge = f", the highest of {best.chosen_of}: on other problems expect less" if best.chosen_of > 1 else ""
     share = f"{best.pass_at_1:.3f} of {best.num_examples} problems"
     return f"Best at step {best.step}, {share}{hedge}. That adapter is in {RunDir(path).best}"

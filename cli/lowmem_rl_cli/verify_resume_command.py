@@ -1,4 +1,4 @@
-"""`lowmem-rl verify-resume`: kills and resumes a tiny run, compares it with the undisturbed one."""
+"""`lowmem-rl verify-resume`: kills and resumes a tiny run, compares it with an uninterrupted one."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ from lowmem_rl_cli.text_page import list_page
 
 
 def verify_resume_command(kills: int, seed: int, *, as_json: bool, out: Path | None) -> bool:
-    """Shows what came out, and says whether both runs ended alike; where they did not, their directories are kept."""
+    """Shows the proof and returns whether both runs end equal; if not, their directories are kept."""
     folder = Path(tempfile.mkdtemp(prefix="lowmem-rl-verify-resume-"))
     proof = None
     try:
@@ -36,7 +36,7 @@ def verify_resume_command(kills: int, seed: int, *, as_json: bool, out: Path | N
 
 
 def to_record(proof: ResumeProof, kills: int, seed: int) -> dict[str, Any]:
-    """Returns what came out, with when and on what."""
+    """Returns the proof with date, command and machine."""
     machine = this_machine()
     return {
         "date": date.today().isoformat(),
@@ -47,7 +47,7 @@ def to_record(proof: ResumeProof, kills: int, seed: int) -> dict[str, Any]:
 
 
 def render(proof: ResumeProof) -> str:
-    """Returns the kills by their moments, what was compared, and the verdict."""
+    """Returns the kills by their moments, the comparison, and the verdict."""
     moments = dict.fromkeys(kill.moment for kill in proof.kills)
     head = ("killed", "times", "steps done again", "checkpoints lost")
     rows = [_row(moment, [kill for kill in proof.kills if kill.moment == moment]) for moment in moments]
@@ -73,8 +73,8 @@ def _range(seconds: tuple[float, ...]) -> str:
 
 def _verdict(proof: ResumeProof) -> str:
     if not proof.is_exact:
-        return f"NOT exact: {len(proof.differences)} differences from the undisturbed run of {proof.steps} steps."
+        return f"NOT exact: {len(proof.differences)} differences from the uninterrupted run of {proof.steps} steps."
     return (
-        f"Exact: after {proof.steps} steps weights, optimizer, schedule and random states are the undisturbed run's "
+        f"Exact: after {proof.steps} steps weights, optimizer, schedule and random states are the uninterrupted run's "
         "bit for bit, and so are\nits metric rows (but for time and memory), samples, order and evaluations."
     )

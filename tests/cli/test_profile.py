@@ -201,7 +201,11 @@ def test_auto_is_chosen_for_the_card(cli_here):
         (["--pass-rate", "1.5"], "The pass rate 1.5 is outside 0 to 1.", "Give a share"),
         (["--pass-rate", "nan"], "The pass rate nan is outside 0 to 1.", "Give a share"),
         (["--card", "t4", "--set", "model.dtype=bfloat16"], "model.dtype = 'bfloat16': Tesla T4 has no", "Set model"),
-        (["--score", "rows.json"], "Invalid value: --score stands alone", "`lowmem-rl profile --help` tells more"),
+        (
+            ["--score", "rows.json"],
+            "Invalid value: --score excludes other options",
+            "`lowmem-rl profile --help` lists more",
+        ),
         (["--pass-rate", "35%"], "--pass-rate '35%' is neither a number nor a file", "Give a share"),
     ],
 )
