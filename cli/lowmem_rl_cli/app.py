@@ -34,6 +34,7 @@ from lowmem_rl_cli.options import (
     StepsOption,
     TaskOption,
     VramOption,
+    option,
 )
 
 # Plain help pages: they are the same in a pipe, and rich alone would double the time to print one.
@@ -41,9 +42,7 @@ app = typer.Typer(name="lowmem-rl", rich_markup_mode=None, pretty_exceptions_ena
 
 
 @app.callback(invoke_without_command=True)
-def root(
-    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
-) -> None:
+def root(context: typer.Context, version: Annotated[bool, option("--version", "Print the version.")] = False) -> None:
     """GRPO on one GPU: will it fit, will it carry signal, did it learn."""
     if version:
         console.show(f"lowmem-rl {__version__}")
@@ -80,14 +79,10 @@ def profile(
     card: CardOption = None,
     vram: VramOption = None,
     pass_rate: PassRateOption = None,
-    score: Annotated[
-        Path | None, typer.Option("--score", help="Compare the estimate with measured rows.", metavar="ROWS.json")
-    ] = None,
-    measure: Annotated[
-        bool, typer.Option("--measure", help="Take one real step, the longest possible, and compare.")
-    ] = False,
+    score: Annotated[Path | None, option("--score", "Compare the estimate with measured rows.", "ROWS.json")] = None,
+    measure: Annotated[bool, option("--measure", "Take one real step, the longest possible, and compare.")] = False,
     as_json: JsonOption = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show the terms of every phase, with formulas.")] = False,
+    verbose: Annotated[bool, option("--verbose", "Show the terms of every phase, with formulas.")] = False,
 ) -> None:
     """Predict whether a run fits and carries signal, without a GPU.
 
@@ -125,17 +120,12 @@ def train(
     steps: StepsOption = None,
     seed: SeedOption = None,
     pass_rate: PassRateOption = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run in --out exactly from where it stopped.")
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Resolve and check everything, train nothing.")] = False,
+    resume: Annotated[bool, option("--resume", "Continue the run in --out exactly from where it stopped.")] = False,
+    dry_run: Annotated[bool, option("--dry-run", "Resolve and check everything, train nothing.")] = False,
     as_json: JsonOption = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Start although it does not fit or carries no signal.")
-    ] = False,
+    force: Annotated[bool, option("--force", "Start although it does not fit or carries no signal.")] = False,
     controls: Annotated[
-        bool,
-        typer.Option("--controls", help="Then run short controls by chance and by format, and report their gains."),
+        bool, option("--controls", "Then run short controls by chance and by format, and report their gains.")
     ] = False,
     allow_code: AllowCodeOption = False,
 ) -> None:
@@ -162,11 +152,9 @@ def probe(
     config: ConfigOption = None,
     setting: SetOption = None,
     task: TaskOption = None,
-    examples: Annotated[int, typer.Option("--examples", help="Training examples to sample.", min=1)] = 64,
-    samples: Annotated[int, typer.Option("--samples", help="Completions of each example.", min=1)] = 8,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="File for the counts; runs/probe-PRESET-TIME.json if unset.")
-    ] = None,
+    examples: Annotated[int, option("--examples", "Training examples to sample.", min=1)] = 64,
+    samples: Annotated[int, option("--samples", "Completions of each example.", min=1)] = 8,
+    out: Annotated[Path | None, option("--out", "File for the counts; runs/probe-PRESET-TIME.json if unset.")] = None,
     seed: SeedOption = None,
     as_json: JsonOption = False,
     allow_code: AllowCodeOption = False,
@@ -187,24 +175,20 @@ def evaluate(
         ),
     ],
     task: Annotated[
-        list[str] | None,
-        typer.Option("--task", help="Task to evaluate; repeatable; unset, those of the run or preset.", metavar="NAME"),
+        list[str] | None, option("--task", "Task to evaluate; repeatable; unset, those of the run or preset.", "NAME")
     ] = None,
     examples: Annotated[
-        int | None, typer.Option("--examples", help="Held-out examples of each task; sets eval.examples.", min=1)
+        int | None, option("--examples", "Held-out examples of each task; sets eval.examples.", min=1)
     ] = None,
     samples: Annotated[
-        int | None,
-        typer.Option("--samples", help="Completions sampled of each, for pass@k; sets eval.samples.", min=0),
+        int | None, option("--samples", "Completions sampled of each, for pass@k; sets eval.samples.", min=0)
     ] = None,
     preset: Annotated[
-        str | None,
-        typer.Option("--preset", help="Preset with the settings for a model without a run.", metavar="NAME"),
+        str | None, option("--preset", "Preset with the settings for a model without a run.", "NAME")
     ] = None,
     setting: SetOption = None,
     out: Annotated[
-        Path | None,
-        typer.Option("--out", help="Folder for the answers; the run's own, or runs/eval-MODEL-TIME.", metavar="DIR"),
+        Path | None, option("--out", "Folder for the answers; the run's own, or runs/eval-MODEL-TIME.", "DIR")
     ] = None,
     as_json: JsonOption = False,
     allow_code: AllowCodeOption = False,
@@ -227,16 +211,13 @@ def evaluate(
 @app.command()
 def report(
     run: RunArgument,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="File to write; report.html in RUN if unset.", metavar="FILE")
-    ] = None,
-    png: Annotated[bool, typer.Option("--png", help="Draw a picture for a slide instead: report.png.")] = False,
+    out: Annotated[Path | None, option("--out", "File to write; report.html in RUN if unset.", "FILE")] = None,
+    png: Annotated[bool, option("--png", "Draw a picture for a slide instead: report.png.")] = False,
     follow: Annotated[
-        bool, typer.Option("--follow", help="Serve the page to this machine, and update it during the run.")
+        bool, option("--follow", "Serve the page to this machine, and update it during the run.")
     ] = False,
     port: Annotated[
-        int | None,
-        typer.Option("--port", help="Port for --follow; a free one if unset.", metavar="N", min=1, max=65535),
+        int | None, option("--port", "Port for --follow; a free one if unset.", "N", min=1, max=65535)
     ] = None,
 ) -> None:
     """Write one offline HTML file about a run, also if it stopped half-way or is running.
@@ -260,9 +241,7 @@ def compare(
     runs: Annotated[
         list[Path], typer.Argument(help="Run directories; each is compared with the first.", metavar="RUN RUN...")
     ],
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Write a page with learning curves to this file.", metavar="FILE")
-    ] = None,
+    out: Annotated[Path | None, option("--out", "Write a page with learning curves to this file.", "FILE")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare runs of one task item by item, and report which differences are significant."""
@@ -276,31 +255,22 @@ def samples(
     run: RunArgument,
     score: Annotated[
         list[str] | None,
-        typer.Option(
-            "--score",
-            help="Score it must have, such as 'boxed_answer<1' or 'reward>=1.2'; repeatable.",
-            metavar="NAME<VALUE",
-        ),
+        option("--score", "Score it must have, such as 'boxed_answer<1' or 'reward>=1.2'; repeatable.", "NAME<VALUE"),
     ] = None,
-    step: Annotated[
-        str | None, typer.Option("--step", help="Step or range of steps, such as 10-40.", metavar="N")
-    ] = None,
+    step: Annotated[str | None, option("--step", "Step or range of steps, such as 10-40.", "N")] = None,
     truncated: Annotated[
-        bool | None, typer.Option("--truncated/--whole", help="Only completions that were cut off, or were not.")
+        bool | None, option("--truncated/--whole", "Only completions that were cut off, or were not.")
     ] = None,
     side_by_side: Annotated[
-        bool, typer.Option("--side-by-side", help="The best and the worst completion of each prompt.")
+        bool, option("--side-by-side", "The best and the worst completion of each prompt.")
     ] = False,
-    limit: Annotated[int, typer.Option("--limit", help="How many to show.", min=1)] = 8,
+    limit: Annotated[int, option("--limit", "How many to show.", min=1)] = 8,
     prompt: Annotated[
-        str | None,
-        typer.Option("--prompt", help="Ask the trained model this instead; RUN/best asks the best.", metavar="TEXT"),
+        str | None, option("--prompt", "Ask the trained model this instead; RUN/best asks the best.", "TEXT")
     ] = None,
     sampled: Annotated[
         int | None,
-        typer.Option(
-            "--sampled", help="With --prompt: completions with the run's sampling settings, not the greedy one.", min=1
-        ),
+        option("--sampled", "With --prompt: completions with the run's sampling settings, not the greedy one.", min=1),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -324,12 +294,10 @@ def samples(
 
 @app.command("verify-resume")
 def verify_resume(
-    kills: Annotated[int, typer.Option("--kills", help="SIGKILLs at random moments.", min=1, max=1000)] = 3,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of those moments.")] = 0,
+    kills: Annotated[int, option("--kills", "SIGKILLs at random moments.", min=1, max=1000)] = 3,
+    seed: Annotated[int, option("--seed", "Seed of those moments.")] = 0,
     as_json: JsonOption = False,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="File for the whole record, as JSON.", metavar="FILE")
-    ] = None,
+    out: Annotated[Path | None, option("--out", "File for the whole record, as JSON.", "FILE")] = None,
 ) -> None:
     """Prove that a run resumes exactly: kill and resume a tiny one, compare it with an uninterrupted one.
 
@@ -347,21 +315,19 @@ def verify_resume(
 @app.command()
 def export(
     run: RunArgument,
-    to: Annotated[str, typer.Option("--to", help="Format: adapter, merged or gguf.", metavar="FORMAT")],
+    to: Annotated[str, option("--to", "Format: adapter, merged or gguf.", "FORMAT")],
     base: Annotated[
         str | None,
-        typer.Option(
+        option(
             "--base",
-            help="Weights that the adapter is merged into: dequantised, the 4-bit weights it was trained on (the "
+            "Weights that the adapter is merged into: dequantised, the 4-bit weights it was trained on (the "
             "default there), or 16bit, their original.",
-            metavar="BASE",
+            "BASE",
         ),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder to write; RUN/export/FORMAT if unset.", metavar="DIR")
-    ] = None,
+    out: Annotated[Path | None, option("--out", "Folder to write; RUN/export/FORMAT if unset.", "DIR")] = None,
     examples: Annotated[
-        int | None, typer.Option("--examples", help="Held-out items of the proof; 64, or 200 for accuracy.", min=1)
+        int | None, option("--examples", "Held-out items of the proof; 64, or 200 for accuracy.", min=1)
     ] = None,
     as_json: JsonOption = False,
     allow_code: AllowCodeOption = False,

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,51 +12,41 @@ if TYPE_CHECKING:
     from lowmem_rl.config.compose import ConfigLayer, ResolvedConfig
     from lowmem_rl.signal.pass_rate import PassRate
 
+
+def option(name: str, about: str, metavar: str | None = None, *, min: int | None = None, max: int | None = None) -> Any:
+    """Returns Typer's declaration of an option, short enough for a signature."""
+    return typer.Option(name, help=about, metavar=metavar, min=min, max=max)
+
+
 PresetOption = Annotated[
-    str | None,
-    typer.Option("--preset", help="Preset to start from; unset, the one for this machine's card.", metavar="NAME"),
+    str | None, option("--preset", "Preset to start from; unset, the one for this machine's card.", "NAME")
 ]
 ConfigOption = Annotated[
-    list[Path] | None,
-    typer.Option("--config", help="TOML file over the preset; repeatable, the last one wins.", metavar="FILE"),
+    list[Path] | None, option("--config", "TOML file over the preset; repeatable, the last one wins.", "FILE")
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set", help="One setting over the files, such as grpo.group_size=16; repeatable.", metavar="KEY=VALUE"
-    ),
+    option("--set", "One setting over the files, such as grpo.group_size=16; repeatable.", "KEY=VALUE"),
 ]
-ModelOption = Annotated[
-    str | None, typer.Option("--model", help="Hub name or folder of the model; sets model.name.", metavar="NAME")
-]
+ModelOption = Annotated[str | None, option("--model", "Hub name or folder of the model; sets model.name.", "NAME")]
 CardOption = Annotated[
-    str | None,
-    typer.Option("--card", help="Card to plan for, such as a6000 or 4090; `cpu` is this machine's.", metavar="KEY"),
+    str | None, option("--card", "Card to plan for, such as a6000 or 4090; `cpu` is this machine's.", "KEY")
 ]
-VramOption = Annotated[
-    str | None, typer.Option("--vram", help="Memory to plan for instead of a card, such as 24GiB.", metavar="SIZE")
-]
+VramOption = Annotated[str | None, option("--vram", "Memory to plan for instead of a card, such as 24GiB.", "SIZE")]
 PassRateOption = Annotated[
     str | None,
-    typer.Option(
-        "--pass-rate", help="Share of right answers from 0 to 1, or the file that `probe` wrote.", metavar="SHARE|FILE"
-    ),
+    option("--pass-rate", "Share of right answers from 0 to 1, or the file that `probe` wrote.", "SHARE|FILE"),
 ]
-TaskOption = Annotated[str | None, typer.Option("--task", help="Task to learn; sets task.name.", metavar="NAME")]
+TaskOption = Annotated[str | None, option("--task", "Task to learn; sets task.name.", "NAME")]
 RewardOption = Annotated[
-    list[str] | None,
-    typer.Option("--reward", help="Reward and its weight; repeatable, replaces the preset's.", metavar="NAME=WEIGHT"),
+    list[str] | None, option("--reward", "Reward and its weight; repeatable, replaces the preset's.", "NAME=WEIGHT")
 ]
-OutOption = Annotated[
-    Path | None, typer.Option("--out", help="Run directory; runs/PRESET-TIME if unset.", metavar="DIR")
-]
-StepsOption = Annotated[int | None, typer.Option("--steps", help="Optimizer steps; sets grpo.steps.")]
-SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of the whole run.")]
+OutOption = Annotated[Path | None, option("--out", "Run directory; runs/PRESET-TIME if unset.", "DIR")]
+StepsOption = Annotated[int | None, option("--steps", "Optimizer steps; sets grpo.steps.")]
+SeedOption = Annotated[int | None, option("--seed", "Seed of the whole run.")]
 RunArgument = Annotated[Path, typer.Argument(help="Run directory, as `train` prints it.", metavar="RUN")]
-AllowCodeOption = Annotated[
-    bool, typer.Option("--allow-code", help="Run code of FILE.py:NAME that a config file names.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
+AllowCodeOption = Annotated[bool, option("--allow-code", "Run code of FILE.py:NAME that a config file names.")]
+JsonOption = Annotated[bool, option("--json", "Print JSON for a program.")]
 
 
 def command_group(about: str) -> typer.Typer:

@@ -14,6 +14,7 @@ from lowmem_rl_cli.options import (
     RunRequest,
     SetOption,
     command_group,
+    option,
 )
 
 if TYPE_CHECKING:
@@ -53,15 +54,12 @@ def show_task(name: NameArgument, as_json: JsonOption = False) -> None:
 def check_task(
     name: NameArgument,
     preset: Annotated[
-        str | None,
-        typer.Option("--preset", help="Check under this preset's prompt, rewards and tokenizer.", metavar="NAME"),
+        str | None, option("--preset", "Check under this preset's prompt, rewards and tokenizer.", "NAME")
     ] = None,
     config: ConfigOption = None,
     setting: SetOption = None,
     reward: RewardOption = None,
-    examples: Annotated[
-        int, typer.Option("--examples", help="Gold answers of each split that are scored.", min=1)
-    ] = 1000,
+    examples: Annotated[int, option("--examples", "Gold answers of each split that are scored.", min=1)] = 1000,
     as_json: JsonOption = False,
     allow_code: AllowCodeOption = False,
 ) -> None:
@@ -104,7 +102,7 @@ def _checked_run(request: RunRequest) -> "tuple[RunConfig, str | None]":
     if request.preset is not None:
         run = request.resolve().config
         return run, run.model.name
-    files = [read_config_file(path).layer for path in request.config_files]
+    files = map(read_config_file, request.config_files)
     layers = [*files, read_assignments("--set", request.settings), *request.flag_layers()]
     own = _facts(str(request.task))
     wanted = {"task.prompt": own["prompt"]} | {f"rewards.{name}": 1.0 for name in own["rewards"]}

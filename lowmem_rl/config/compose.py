@@ -35,6 +35,10 @@ class ConfigLayer:
     replaces_rewards: bool = False
     """Drops the rewards of lower layers instead of merging with them by name."""
     problems: tuple[ConfigProblem, ...] = ()
+    preset: str | None = None
+    """Its name, if it is a preset or a copied one, that is a file with a `[preset]` table: a run can start from it."""
+    card: str = ""
+    """The card that the preset is made for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,23 +68,6 @@ class SettingEntry(NamedTuple):
     origin: str
 
 
-@dataclass(frozen=True, slots=True)
-class BaseConfig:
-    """What a run starts from: a preset, or a config file with a `[preset]` table."""
-
-    name: str
-    card: str
-    layers: tuple[ConfigLayer, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class ConfigFile:
-    """One `--config` file. With a `[preset]` table (a copied preset) a run can start from it."""
-
-    layer: ConfigLayer
-    base: BaseConfig | None
-
-
 def resolve(
     *,
     preset: str | None = None,
@@ -94,13 +81,15 @@ def resolve(
     Without `preset`, the run starts from a config file with a `[preset]` table (a copied preset), else from the
     preset `fallback`. Raises `ConfigError` with every problem at once, `UnknownName` for the preset.
     """
-    files = [read_config_file(path) for path in config_files]
-    base = _base(preset, fallback, files)
-    layers = [*base.layers, *(file.layer for file in files), read_assignments("--set", settings), *flags]
+    layers = named_layers(preset=preset, config_files=config_files, settings=settings, flags=flags)
+    base = next((layer for layer in layers if layer.preset), None)
+    if base is None:
+        base = _preset_layer(fallback)
+        layers.insert(0, base)
     merged = merge([defaults(), *layers])
     config = validate(merged, [problem for layer in layers for problem in layer.problems])
     origins = {key: merged[key].origin for key in flatten(config.model_dump())}
-    return ResolvedConfig(config, origins, base.name, base.card)
+    return ResolvedConfig(config, origins, base.preset or "", base.card)
 
 
 def named_layers(
@@ -111,9 +100,8 @@ def named_layers(
     flags: Sequence[ConfigLayer] = (),
 ) -> list[ConfigLayer]:
     """Returns only the layers that the user named: the changes to an existing run's configuration."""
-    files = [read_config_file(path) for path in config_files]
-    base = _base(preset, "", files).layers if preset is not None else ()
-    return [*base, *(file.layer for file in files), read_assignments("--set", settings), *flags]
+    layers = [*map(read_config_file, config_files), read_assignments("--set", settings), *flags]
+    return layers if preset is None else [_preset_layer(preset), *layers]
 
 
 def defaults() -> ConfigLayer:
@@ -157,7 +145,12 @@ def _with_fresh_task_data(layers: Iterable[ConfigLayer]) -> Iterator[ConfigLayer
         yield layer
 
 
-def read_config_file(path: Path) -> ConfigFile:
+def _preset_layer(name: str) -> ConfigLayer:
+    found = load_preset(name)
+    return ConfigLayer(f"preset {found.name}", flatten(found.values), preset=found.name, card=found.card)
+
+
+def read_config_file(path: Path) -> ConfigLayer:
     """Reads a TOML file. Raises `ConfigError` if it cannot be read, is not UTF-8, not TOML, or for an unknown card."""
     # A file named "--set" must not pass for the command line, which may run code without --allow-code.
     name = shown_key(f"./{path}" if str(path).startswith("-") else str(path))
@@ -171,10 +164,10 @@ def read_config_file(path: Path) -> ConfigFile:
         raise ConfigError(f"Cannot read {name}: {error.strerror}.", hint="--config takes a TOML file.") from error
     except ValueError as error:  # TOMLDecodeError names line and column; a NUL in the path arrives here too
         raise ConfigError(f"{name}: {error}.", hint='A line of TOML is `key = value`; text is in "quotes".') from error
-    base = None
-    if isinstance(tables.get("preset"), dict):
-        base = BaseConfig(path.stem, _known_card(tables.pop("preset").get("card"), name))
-    return ConfigFile(ConfigLayer(name, flatten(tables)), base)
+    if not isinstance(tables.get("preset"), dict):
+        return ConfigLayer(name, flatten(tables))
+    card = _known_card(tables.pop("preset").get("card"), name)
+    return ConfigLayer(name, flatten(tables), preset=path.stem, card=card)
 
 
 def _known_card(card: object, file: str) -> str:
@@ -232,14 +225,6 @@ def validate(merged: Mapping[str, SettingEntry], problems: Sequence[ConfigProble
     if found:
         raise as_one_error(found)
     return config
-
-
-def _base(preset: str | None, fallback: str, files: Sequence[ConfigFile]) -> BaseConfig:
-    own = [file.base for file in files if file.base is not None]
-    if own and preset is None:
-        return own[0]
-    found = load_preset(fallback if preset is None else preset)
-    return BaseConfig(found.name, found.card, (ConfigLayer(f"preset {found.name}", flatten(found.values)),))
 
 
 def _refuse(key: str, entry: SettingEntry) -> ConfigProblem | None:
