@@ -5,8 +5,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from lowmem_rl.config.compose import ResolvedConfig
 from lowmem_rl.evaluation.eval_result import EvalResult
 from lowmem_rl.reports.escape import p_text
@@ -97,7 +95,7 @@ def _print_result(result: "RunResult", seconds: float) -> None:
     after_cells = _result_cells(after)
     rows = [(label, cell, after_cells.get(label, "-")) for label, cell in _result_cells(before).items()]
     console.show("\n".join(page.table(rows, "lrr", ("", "before", "after"))))
-    console.show(paired_verdict(result.comparison))
+    console.show(_paired_verdict(result.comparison))
     console.show(_best(result.best, path))
     console.show(f"{seconds:.0f} s in all. The run is in {path}")
     if RunDir(path).report.exists():
@@ -115,7 +113,7 @@ def _result_cells(result: EvalResult) -> dict[str, str]:
     }
 
 
-def paired_verdict(comparison: Mapping[str, Any]) -> str:
+def _paired_verdict(comparison: Mapping[str, Any]) -> str:
     """Returns the verdict of a paired comparison with the evaluation before training."""
     paired = comparison["paired"]
     low, high = paired["interval"]["low"], paired["interval"]["high"]

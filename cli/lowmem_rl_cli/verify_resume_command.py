@@ -27,7 +27,7 @@ def verify_resume_command(kills: int, seed: int, *, as_json: bool, out: Path | N
             shutil.rmtree(folder, ignore_errors=True)
         else:
             console.say(f"Both runs are kept in {folder}.")
-    record = to_record(proof, kills, seed)
+    record = _record(proof, kills, seed)
     if out is not None:
         out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         console.say(f"Wrote {out}.")
@@ -35,7 +35,7 @@ def verify_resume_command(kills: int, seed: int, *, as_json: bool, out: Path | N
     return proof.is_exact
 
 
-def to_record(proof: ResumeProof, kills: int, seed: int) -> dict[str, Any]:
+def _record(proof: ResumeProof, kills: int, seed: int) -> dict[str, Any]:
     """Returns the proof with date, command and machine."""
     machine = this_machine()
     return {

@@ -54,6 +54,9 @@ class ModelConfig(Section):
     """Compute type; `auto` is bfloat16 if the card has it, float16 on a T4, float32 on a CPU without bfloat16."""
 
 
+_LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
 class AdapterConfig(Section):
     """The LoRA adapter: the weights that learn."""
 
@@ -63,15 +66,7 @@ class AdapterConfig(Section):
     """The adapter's product is scaled by alpha / rank."""
     dropout: float = Field(0.0, ge=0.0, lt=1.0)
     """Dropout on the adapter's input. Above 0 Unsloth leaves its fast path and row order changes the result."""
-    targets: Annotated[Names, Field(min_length=1)] = (
-        "q_proj",
-        "k_proj",
-        "v_proj",
-        "o_proj",
-        "gate_proj",
-        "up_proj",
-        "down_proj",
-    )
+    targets: Annotated[Names, Field(min_length=1)] = _LINEAR_LAYERS
     """Names of the linear layers that get an adapter."""
 
 

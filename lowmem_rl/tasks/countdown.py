@@ -97,7 +97,7 @@ def _problem(numbers: tuple[int, ...], target: int) -> Problem:
     return Problem(question, str(target), level=len(numbers), extra=extra, group=group)
 
 
-def read_row(row: SourceRow) -> Problem:
+def _read_row(row: SourceRow) -> Problem:
     """Returns a row's problem. Raises `TaskError` for an unusable row."""
     numbers, target = tuple(row.items("nums", int)), row.integer("target")
     if len(numbers) > _MOST_NUMBERS:
@@ -118,7 +118,7 @@ COUNTDOWN_HUB = DataSet(
     name="countdown_hub",
     summary="reach a target with three or four numbers, TinyZero's 490,000 problems",
     data=HubData("Jiayi-Pan/Countdown-Tasks-3to4", test=None, columns=("nums", "target")),
-    read=read_row,
+    read=_read_row,
     levels=(3, 4),
     rewards=("countdown",),
     solve=gold_expression,

@@ -59,10 +59,10 @@ def difficulties(examples: Sequence[Example], by: By, rates: Rates | None = None
             "The pass rates are of other examples: none of this run's is among them.",
             hint="Probe this task with this seed: lowmem-rl probe --task NAME --seed N",
         )
-    return {example.id: 1 - smoothed(*known.get(example.id, (0.0, 0.0))) for example in examples}
+    return {example.id: 1 - _smoothed(*known.get(example.id, (0.0, 0.0))) for example in examples}
 
 
-def smoothed(right: float, sampled: float) -> float:
+def _smoothed(right: float, sampled: float) -> float:
     """Returns the mean pass rate under Jeffreys' prior: never 0 or 1, one half if nothing is known."""
     return (right + 0.5) / (sampled + 1)
 
@@ -141,9 +141,9 @@ class SignalWindow:
     def rate(self, seen: PassCounts | None, step: int) -> float:
         """Returns the estimated pass rate at `step`."""
         if seen is None:
-            return smoothed(0, 0)
+            return _smoothed(0, 0)
         weight = self._weight(step - seen.step)
-        return smoothed(seen.right * weight, seen.sampled * weight)
+        return _smoothed(seen.right * weight, seen.sampled * weight)
 
     def note(self, seen: Mapping[str, PassCounts], drawn: RolloutOutcome) -> dict[str, PassCounts]:
         """Returns the counts with a step's outcomes added."""

@@ -15,7 +15,7 @@ _GOLD_MARK = "####"
 _CALCULATOR_NOTE = re.compile(r"<<[^<>]*>>")
 
 
-def read_row(row: SourceRow) -> Problem:
+def _read_row(row: SourceRow) -> Problem:
     """Returns a row's problem: reasoning without calculator notes, answer without commas.
 
     Raises `TaskError` for an unusable row.
@@ -36,5 +36,5 @@ GSM8K = DataSet(
     name="gsm8k",
     summary="grade-school word problems with integer answers",
     data=HubData("openai/gsm8k", "main"),
-    read=read_row,
+    read=_read_row,
 )

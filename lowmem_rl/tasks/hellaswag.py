@@ -17,7 +17,7 @@ from lowmem_rl.tasks.source_row import SourceRow
 _BRACKETS = re.compile(r"\[[^\[\]]*\]")
 
 
-def read_choice(row: SourceRow) -> Problem:
+def _read_choice(row: SourceRow) -> Problem:
     """Returns the question with lettered endings; the answer is a letter. Raises `TaskError` for an unusable row."""
     endings, label = _endings(row)
     choices = "\n".join(f"{letter}. {ending}" for letter, ending in zip(ascii_uppercase, endings, strict=False))
@@ -25,8 +25,8 @@ def read_choice(row: SourceRow) -> Problem:
     return Problem(question, ascii_uppercase[label], extra={"choices": tuple(endings)})
 
 
-def read_free(row: SourceRow) -> Problem:
-    """Returns the question without endings; the answer is the right one's text. Raises `TaskError` as `read_choice`."""
+def _read_free(row: SourceRow) -> Problem:
+    """Returns the question without endings; the answer is the right ending. Raises `TaskError` for an unusable row."""
     endings, label = _endings(row)
     return Problem(f"How does this go on?\n\n{_scene(row)} ...", endings[label], extra={"choices": tuple(endings)})
 
@@ -60,17 +60,17 @@ _DATA = HubData("Rowan/hellaswag", test="validation")
 
 HELLASWAG = DataSet(
     name="hellaswag",
-    summary="how a scene goes on, by the letter of one of four endings",
+    summary="how a scene continues, by the letter of one of four endings",
     data=_DATA,
-    read=read_choice,
+    read=_read_choice,
     sorted_by="source",
 )
 
 HELLASWAG_FREE = DataSet(
     name="hellaswag_free",
-    summary="how a scene goes on, in free words, for the perplexity reward",
+    summary="how a scene continues, in free words, for the perplexity reward",
     data=_DATA,
-    read=read_free,
+    read=_read_free,
     rewards=("perplexity",),
     sorted_by="source",
 )

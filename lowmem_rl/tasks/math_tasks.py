@@ -19,7 +19,7 @@ _EMPTY_BOX_SHARE = 0.001
 _BARE_BOX = re.compile(r"\\boxed\s+([^\s$\\.{}]+)")
 
 
-def read_row(row: SourceRow) -> Problem:
+def _read_row(row: SourceRow) -> Problem:
     """Returns a row's problem, its level 3 for 3 and "Level 3", None for the two rows of "Level ?".
 
     Raises `TaskError` for an unusable row.
@@ -46,7 +46,7 @@ MATH = DataSet(
     name="math",
     summary="competition mathematics in five levels, 7,500 to train on and 5,000 held out",
     data=_DATA,
-    read=read_row,
+    read=_read_row,
     levels=_LEVELS,
     bad_share=_EMPTY_BOX_SHARE,
     sorted_by="subject",
@@ -58,7 +58,7 @@ MATH500 = DataSet(
     summary="competition mathematics, evaluated on the 500 problems of MATH-500",
     data=_DATA,
     test_data=HubData("HuggingFaceH4/MATH-500"),
-    read=read_row,
+    read=_read_row,
     levels=_LEVELS,
     bad_share=_EMPTY_BOX_SHARE,
 )

@@ -15,11 +15,10 @@ from lowmem_rl.example import Example
 from lowmem_rl.rewards.isolated import isolated
 from lowmem_rl.rewards.reward import Reward, RewardSet, score_with
 from lowmem_rl.rewards.reward_registry import REWARDS
-from lowmem_rl.tasks.duplicates import check_duplicates, check_leaks
 from lowmem_rl.tasks.lengths import CountTokens, PromptLengths, check_lengths, measure_lengths
 from lowmem_rl.tasks.select import draw_examples, gold_completion_of
 from lowmem_rl.tasks.task import Selection, Split, Task
-from lowmem_rl.tasks.task_finding import TOLERATED_SHARE, TaskFinding
+from lowmem_rl.tasks.task_finding import TOLERATED_SHARE, TaskFinding, level_of
 from lowmem_rl.verify.equal import equal_answers
 
 _MOST_EXAMPLES = 1_000_000
@@ -106,9 +105,9 @@ def check_examples(
         *_check_splits(train, test),
         *check_answer_rewards(task, rewards),
         *scored,
-        *check_duplicates(train, "train"),
-        *check_duplicates(test, "test"),
-        *check_leaks(train, test),
+        *_check_duplicates(train, "train"),
+        *_check_duplicates(test, "test"),
+        *_check_leaks(train, test),
     ]
 
 
@@ -203,6 +202,33 @@ def cut_off(completion: str) -> str:
     """Returns a completion that ends halfway through the text after its thoughts."""
     thoughts, close, visible = completion.rpartition("</think>")
     return thoughts + close + visible[: len(visible) // 2]
+
+
+def _check_duplicates(examples: Sequence[Example], split: Split) -> Iterator[TaskFinding]:
+    """Yields a finding for questions that occur more than once, and for those with different answers."""
+    first: dict[str, Example] = {}
+    twins = [(twin, e) for e in examples if (twin := first.setdefault(_normalized(e), e)) is not e]
+    conflicts = [(a, b) for a, b in twins if a.answer != b.answer and not equal_answers(b.answer, a.answer)]
+    for found, pairs in (("occur twice", twins), ("occur twice with different answers", conflicts)):
+        if pairs:
+            pair = f"such as {pairs[0][0].id!r} and {pairs[0][1].id!r}"
+            what = f"{len(pairs)} of {len(examples)} {split} questions {found}, {pair}"
+            yield TaskFinding(level_of(len(pairs), len(examples)), what, "Leave one out.")
+
+
+def _check_leaks(train: Sequence[Example], test: Sequence[Example]) -> Iterator[TaskFinding]:
+    """Yields an error for held-out questions that are in the training split."""
+    trained = {_normalized(example): example.id for example in train}
+    leaks = [(example.id, trained[words]) for example in test if (words := _normalized(example)) in trained]
+    if leaks:
+        pair = f"such as {leaks[0][0]!r}, which is {leaks[0][1]!r}"
+        what = f"{len(leaks)} of {len(test)} held-out questions are among the training questions, {pair}"
+        yield TaskFinding("error", what, "Take them out of one of the splits.")
+
+
+def _normalized(example: Example) -> str:
+    """Returns a question without differences in spaces and capitals."""
+    return " ".join(example.question.casefold().split())
 
 
 def _left_out(task: Task) -> Iterator[TaskFinding]:
