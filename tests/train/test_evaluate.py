@@ -185,16 +185,16 @@ def grade_as(run_dir: RunDir, name: str, right: int) -> None:
 
 
 def test_the_best_is_chosen_on_the_shared_items_and_of_equal_ones_is_the_earlier(moved, run_dir) -> None:
-    told = evaluations_of(moved, run_dir)
+    schedule = evaluations_of(moved, run_dir)
     for step, right in ((1, 1), (2, 3), (3, 3)):
-        told.during(step)
+        schedule.during(step)
         grade_as(run_dir, f"step-{step:06d}", right)
         run_dir.evaluations.unlink()
-        told = evaluations_of(moved, run_dir)
+        schedule = evaluations_of(moved, run_dir)
         for earlier in range(1, step + 1):
-            told.during(earlier)
-    told.before()
-    assert (told.best.step, told.best.name, told.best.pass_at_1) == (2, "step-000002", 0.75)
+            schedule.during(earlier)
+    schedule.before()
+    assert (schedule.best.step, schedule.best.name, schedule.best.pass_at_1) == (2, "step-000002", 0.75)
     written = read_json(run_dir.evaluations)["best"]
     assert (written["step"], written["num_examples"], written["chosen_of"]) == (2, 4, 4)
     assert "promises" in written["note"]
@@ -209,21 +209,21 @@ def test_a_run_that_is_taken_up_again_knows_its_evaluations(moved, run_dir) -> N
     second.during(2)
     second.after()
     again = evaluations_of(moved, run_dir)
-    assert again.told == second.told
-    assert again.told["comparison"]["paired"]["num_items"] == 24
-    again.told["out_of_domain"] = {"math": {BEFORE: {"step": 0}, AFTER: {"step": 4}, "comparison": {}}}
+    assert again.reported == second.reported
+    assert again.reported["comparison"]["paired"]["num_items"] == 24
+    again.reported["out_of_domain"] = {"math": {BEFORE: {"step": 0}, AFTER: {"step": 4}, "comparison": {}}}
     again.forget_after(1)
-    assert (again.told["during"], again.told[AFTER], again.told[BEFORE]["step"]) == ([], None, 0)
-    assert again.told["out_of_domain"] == {"math": {BEFORE: {"step": 0}}}
+    assert (again.reported["during"], again.reported[AFTER], again.reported[BEFORE]["step"]) == ([], None, 0)
+    assert again.reported["out_of_domain"] == {"math": {BEFORE: {"step": 0}}}
 
 
 def test_an_evaluation_that_could_not_keep_its_adapter_is_not_done(moved, run_dir) -> None:
-    told = evaluations_of(moved, run_dir)
-    told.before()
-    told.told["best"]["pass_at_1"] = -1.0  # any result is better
+    schedule = evaluations_of(moved, run_dir)
+    schedule.before()
+    schedule.reported["best"]["pass_at_1"] = -1.0  # any result is better
     run_dir.best.with_name(".best.aside").write_text("in the way")
     with pytest.raises(FileExistsError):
-        told.during(2)
+        schedule.during(2)
     assert not evaluations_of(moved, run_dir).has(2)
 
 
