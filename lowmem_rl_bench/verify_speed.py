@@ -25,7 +25,7 @@ from lowmem_rl_bench import verify_pairs
 from lowmem_rl_bench.verify_cases import CASES
 from lowmem_rl_bench.verify_pairs import AnswerPair
 
-Verifier = Callable[[str, str], bool]
+_Verifier = Callable[[str, str], bool]
 """Takes (given, gold) and returns whether they are equal."""
 
 
@@ -45,7 +45,7 @@ def measure(scale: float = 1.0) -> dict[str, Any]:
     }
 
 
-def _math_verify() -> Verifier:
+def _math_verify() -> _Verifier:
     """Returns Math-Verify, warmed up. Raises `SetupError` if it is missing."""
     if not is_available():
         raise SetupError("Math-Verify is not installed.", hint="Install it with: pip install 'lowmem-rl[train]'")
@@ -61,7 +61,7 @@ def _math_verify() -> Verifier:
     return theirs
 
 
-def _agreement(pairs: Sequence[AnswerPair], theirs: Verifier) -> dict[str, Any]:
+def _agreement(pairs: Sequence[AnswerPair], theirs: _Verifier) -> dict[str, Any]:
     """Returns how often the fast path and Math-Verify agree with exact arithmetic, and where they differ."""
     rows = [
         (pair, compare_exactly(pair.given, pair.gold), theirs(_in_math(pair.given), _in_math(pair.gold)))
@@ -111,7 +111,7 @@ def is_paid(completion: str, gold: str) -> bool:
     return given is not None and verify(given, gold)
 
 
-def _labeled_cases(theirs: Verifier) -> dict[str, Any]:
+def _labeled_cases(theirs: _Verifier) -> dict[str, Any]:
     """Returns both sides' counts on the cases labeled by hand, and each case that one side gets wrong."""
     rows = [
         (gold, text, right, is_paid(text, gold), theirs(text, f"${gold.strip('$')}$")) for gold, text, right in CASES
@@ -129,7 +129,7 @@ def _labeled_cases(theirs: Verifier) -> dict[str, Any]:
     }
 
 
-def _throughputs(count: int, theirs: Verifier) -> dict[str, Any]:
+def _throughputs(count: int, theirs: _Verifier) -> dict[str, Any]:
     """Returns each side's mean time for a verdict, in microseconds, and the ratio, by kind of answer."""
     verify("\\sin(x)", "\\cos(x)")  # waits until the workers have started
     samples = {
@@ -145,7 +145,7 @@ def _throughputs(count: int, theirs: Verifier) -> dict[str, Any]:
     return {name: _both_times(pairs, theirs) for name, pairs in samples.items()}
 
 
-def _both_times(pairs: Sequence[AnswerPair], theirs: Verifier) -> dict[str, Any]:
+def _both_times(pairs: Sequence[AnswerPair], theirs: _Verifier) -> dict[str, Any]:
     pairs = list({(pair.given, pair.gold): pair for pair in pairs}.values())
     ours_us, ours = _timed(verify, [(pair.given, pair.gold) for pair in pairs])
     theirs_us, others = _timed(theirs, [(_in_math(pair.given), _in_math(pair.gold)) for pair in pairs])
@@ -159,7 +159,7 @@ def _both_times(pairs: Sequence[AnswerPair], theirs: Verifier) -> dict[str, Any]
     }
 
 
-def _timed(verifier: Verifier, answers: Sequence[tuple[str, str]]) -> tuple[float, list[bool]]:
+def _timed(verifier: _Verifier, answers: Sequence[tuple[str, str]]) -> tuple[float, list[bool]]:
     """Returns the mean microseconds per verdict, and the verdicts."""
     began = time.perf_counter()
     verdicts = [verifier(given, gold) for given, gold in answers]

@@ -174,19 +174,14 @@ def _report(rewards: "tuple[Reward, ...]", findings: "list[RewardFinding]", *, a
         checked = [{"reward": r.name, "judged": _is_judged(r)} for r in rewards]
         console.show_json({"rewards": checked, "findings": [finding.to_json() for finding in findings]})
     else:
-        verdicts = {r.name: _verdict_without_findings(r) for r in rewards}
+        verdicts = {r.name: "ok" if _is_judged(r) else f"runs; not judged: {r.kind}" for r in rewards}
+        verdicts |= {r.name: "not judged: needs the loaded model" for r in rewards if _needs_model(r)}
         for name in [r.name for r in rewards] + ["all"] * any(finding.reward == "all" for finding in findings):
             own = _summaries([finding for finding in findings if finding.reward == name])
             console.show(f"{name:<22}  {'; '.join(own) or verdicts[name]}")
     if findings:
         broken = sorted({finding.reward for finding in findings})
         raise RewardError(f"{findings[0]} Faults in: {', '.join(broken)}.", hint=findings[0].fix)
-
-
-def _verdict_without_findings(reward: "Reward") -> str:
-    if _needs_model(reward):
-        return "not judged: needs the loaded model"
-    return "ok" if _is_judged(reward) else f"runs; not judged: {reward.kind}"
 
 
 def _show_zoo(*, as_json: bool) -> None:

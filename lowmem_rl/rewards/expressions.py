@@ -9,11 +9,11 @@ import re
 from collections.abc import Mapping
 from fractions import Fraction
 
-LONGEST = 200
+_LONGEST = 200
 """Characters; this also bounds the number of nodes and the depth."""
-MOST_BITS = 256
+_MOST_BITS = 256
 """Of a numerator or a denominator, at every step."""
-HIGHEST_POWER = 64
+_HIGHEST_POWER = 64
 
 _SPELLINGS = {r"\times": "*", r"\cdot": "*", r"\div": "/", r"\left": " ", r"\right": " "}
 _SPELLINGS |= {"×": "*", "·": "*", "÷": "/", "−": "-", "^": "**", "{": "(", "}": ")", "$": " "}
@@ -49,7 +49,7 @@ def compute(tree: ast.expr, names: Mapping[str, Fraction] | None = None) -> Frac
             return -value if isinstance(sign, ast.USub) else value
         case ast.BinOp(left=left, op=operator, right=right):
             value = _apply(operator, compute(left, names), compute(right, names))
-            if _bits(value) > MOST_BITS:
+            if _bits(value) > _MOST_BITS:
                 raise BadExpression("the value is too large")
             return value
     raise BadExpression(f"{type(tree).__name__} is not arithmetic")
@@ -66,8 +66,8 @@ def has_power(tree: ast.expr) -> bool:
 
 
 def _tokens(text: str) -> list[str]:
-    if len(text) > LONGEST:
-        raise BadExpression(f"longer than {LONGEST} characters")
+    if len(text) > _LONGEST:
+        raise BadExpression(f"longer than {_LONGEST} characters")
     for spelling, operator in _SPELLINGS.items():
         text = text.replace(spelling, operator)
     tokens, position = [], 0
@@ -110,9 +110,9 @@ def _apply(operator: ast.operator, left: Fraction, right: Fraction) -> Fraction:
 
 def _power(base: Fraction, exponent: Fraction) -> Fraction:
     """Raises to a small whole power; the size is bounded before anything is multiplied."""
-    if exponent.denominator != 1 or not 0 <= exponent <= HIGHEST_POWER:
-        raise BadExpression(f"a power must be a whole number up to {HIGHEST_POWER}")
-    if _bits(base) * exponent > MOST_BITS + HIGHEST_POWER:
+    if exponent.denominator != 1 or not 0 <= exponent <= _HIGHEST_POWER:
+        raise BadExpression(f"a power must be a whole number up to {_HIGHEST_POWER}")
+    if _bits(base) * exponent > _MOST_BITS + _HIGHEST_POWER:
         raise BadExpression("the value is too large")
     return base ** int(exponent)
 

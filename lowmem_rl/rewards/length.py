@@ -7,25 +7,25 @@ import math
 
 from lowmem_rl.example import Example
 from lowmem_rl.rewards.boxed import score_boxed
-from lowmem_rl.rewards.model_reward import ModelAccess, model_reward
+from lowmem_rl.rewards.model_reward import ModelAccess, ModelReward
 from lowmem_rl.rewards.reward import Reward
 
-SOFT_SHARE = 0.2
+_SOFT_SHARE = 0.2
 """The last share of the limit, in which the penalty grows: 4,096 of 20,480 tokens in DAPO (arXiv 2503.14476, 3.4)."""
 
-RIGHT_SHORT, RIGHT_LONG, WRONG_LONG, WRONG_SHORT = 1.0, 0.5, -0.5, -1.0
+_RIGHT_SHORT, _RIGHT_LONG, _WRONG_LONG, _WRONG_SHORT = 1.0, 0.5, -0.5, -1.0
 """Ends of the cosine, as in TRL: a right answer is better short; a wrong one is better long, because it searched."""
 
 
 def overlong_penalty(tokens: int, limit: int) -> float:
     """0 up to four fifths of the limit, from there down to -1 at the limit (DAPO, equation 13)."""
-    soft = SOFT_SHARE * limit
+    soft = _SOFT_SHARE * limit
     return max(-1.0, min(0.0, (limit - soft - tokens) / soft))
 
 
 def cosine_score(tokens: int, limit: int, *, right: bool) -> float:
     """From the score of the short end to that of the long end, along half a cosine (arXiv 2502.03373, C.1)."""
-    short, long = (RIGHT_SHORT, RIGHT_LONG) if right else (WRONG_SHORT, WRONG_LONG)
+    short, long = (_RIGHT_SHORT, _RIGHT_LONG) if right else (_WRONG_SHORT, _WRONG_LONG)
     return long + (short - long) * (1 + math.cos(math.pi * min(1.0, tokens / limit))) / 2
 
 
@@ -45,8 +45,8 @@ def _bind_cosine(model: ModelAccess) -> Reward:
         right = score_boxed(completion, example) == 1.0
         return cosine_score(model.count_tokens(completion), model.max_completion_tokens, right=right)
 
-    return Reward("cosine_length", score, low=WRONG_SHORT, high=RIGHT_SHORT, kind="cost")
+    return Reward("cosine_length", score, low=_WRONG_SHORT, high=_RIGHT_SHORT, kind="cost")
 
 
-SOFT_OVERLONG = model_reward("soft_overlong", _bind_overlong, low=-1.0, high=0.0, kind="cost")
-COSINE_LENGTH = model_reward("cosine_length", _bind_cosine, low=WRONG_SHORT, high=RIGHT_SHORT, kind="cost")
+SOFT_OVERLONG = ModelReward("soft_overlong", low=-1.0, high=0.0, kind="cost", bind=_bind_overlong)
+COSINE_LENGTH = ModelReward("cosine_length", low=_WRONG_SHORT, high=_RIGHT_SHORT, kind="cost", bind=_bind_cosine)

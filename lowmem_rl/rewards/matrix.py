@@ -15,10 +15,10 @@ from lowmem_rl.rewards.reward import Reward
 
 Matrix = tuple[tuple[Fraction, ...], ...]
 
-LONGEST = 4000
+_LONGEST = 4000
 """Characters; a longer text is not read as a matrix."""
-MOST_ENTRIES = 400
-TOLERANCE = 1.0
+_MOST_ENTRIES = 400
+_TOLERANCE = 1.0
 """Factor of the distance in `score_l1`'s exponent: at 1, a total error of 0.7 halves the score."""
 
 _LATEX = re.compile(r"\\begin\{([bpvB]?matrix|array)\}(?:\{[lcr|]*\})?(.*)\\end\{\1\}", re.DOTALL)
@@ -28,7 +28,7 @@ _ENTRY = re.compile(r"([-+]?\d{1,15}(?:\.\d{1,15})?)(?:/(?!0+\Z)(\d{1,15}))?", r
 
 def read_matrix(text: str) -> Matrix | None:
     """Returns the matrix in a text, or None; rows of unequal length are not a matrix."""
-    if len(text) > LONGEST:
+    if len(text) > _LONGEST:
         return None
     text = _FRACTION.sub(r"\1/\2", text).replace("−", "-")
     if latex := _LATEX.search(text):
@@ -38,7 +38,7 @@ def read_matrix(text: str) -> Matrix | None:
         is_list = text.startswith("[[") and text.endswith("]]")
         rows = [row.split(",") for row in text[2:-2].split("],[")] if is_list else []
     entries = [[_ENTRY.fullmatch(cell.strip()) for cell in row] for row in rows]
-    if len({len(row) for row in entries}) != 1 or sum(map(len, entries)) > MOST_ENTRIES:
+    if len({len(row) for row in entries}) != 1 or sum(map(len, entries)) > _MOST_ENTRIES:
         return None
     matrix = tuple(tuple(Fraction(entry[1]) / Fraction(entry[2] or 1) for entry in row if entry) for row in entries)
     return matrix if all(len(row) == len(entries[0]) for row in matrix) else None
@@ -65,7 +65,7 @@ def score_l1(completion: str, example: Example) -> float:
     given, gold = _matrices(completion, example)
     if given is None:
         return 0.0
-    return 2 * math.exp(-float(sum(_differences(given, gold))) * TOLERANCE)
+    return 2 * math.exp(-float(sum(_differences(given, gold))) * _TOLERANCE)
 
 
 def _matrices(completion: str, example: Example) -> tuple[Matrix | None, Matrix]:

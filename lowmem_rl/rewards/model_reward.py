@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from lowmem_rl.errors import RewardError
 from lowmem_rl.example import Example, Message
-from lowmem_rl.rewards.reward import Kind, Reward, RewardSet
+from lowmem_rl.rewards.reward import Reward, RewardSet, ScoreFunction
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,25 +36,19 @@ class ModelAccess:
     answer_nll: AnswerNll
 
 
+def _no_model(completion: str, example: Example) -> float:
+    raise RewardError(
+        "it needs the model, and none is loaded",
+        hint="It scores in `lowmem-rl train`; offline, use a reward that needs only the text.",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class ModelReward(Reward):
     """A reward without its model: scoring raises `RewardError`. `bind` returns the `Reward` that can score."""
 
+    score: ScoreFunction = _no_model
     bind: Callable[[ModelAccess], Reward] = field(kw_only=True)
-
-
-def model_reward(
-    name: str, bind: Callable[[ModelAccess], Reward], *, low: float, high: float, kind: Kind
-) -> ModelReward:
-    """Returns a reward that can be named now and scores after `bind`, which returns it with the same range."""
-
-    def score(completion: str, example: Example) -> float:
-        raise RewardError(
-            "it needs the model, and none is loaded",
-            hint="It scores in `lowmem-rl train`; offline, use a reward that needs only the text.",
-        )
-
-    return ModelReward(name, score, low, high, kind, bind=bind)
 
 
 def bind_rewards(rewards: RewardSet, model: ModelAccess) -> RewardSet:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from lowmem_rl.errors import RewardError
 from lowmem_rl.example import Example
 from lowmem_rl.rewards.answer_extraction import ANSWER_OPEN
-from lowmem_rl.rewards.model_reward import AnswerRow, ModelAccess, ModelReward, model_reward
+from lowmem_rl.rewards.model_reward import AnswerRow, ModelAccess, ModelReward
 from lowmem_rl.rewards.reward import Reward
 from lowmem_rl.verify.extract import THINK_CLOSE, THINK_OPEN
 
@@ -61,7 +61,7 @@ def perplexity_reward(
         scorer = _PerplexityScorer(model, terms)
         return Reward(name, scorer.score, low, high, "model", scorer.score_batch)
 
-    return model_reward(name, bind, low=low, high=high, kind="model")
+    return ModelReward(name, low=low, high=high, kind="model", bind=bind)
 
 
 class _PerplexityScorer:

@@ -30,7 +30,7 @@ Kind = Literal["merit", "cost", "model", "control"]
 answer may lose something, for its length or for repetition (cost); the model scores (model); random on purpose
 (control)."""
 
-MAX_SCORE = 3.4e38
+_MAX_SCORE = 3.4e38
 """Rewards are added up in float32, whose largest number is 3.403e38."""
 
 OnFailure = Callable[[RewardError], None]
@@ -127,7 +127,7 @@ def _checked(reward: Reward, score: object, completion: str, example: Example) -
         value = float(score)
     except OverflowError:  # an integer of hundreds of digits
         value = math.inf
-    if not abs(value) <= MAX_SCORE:  # written so that it also refuses NaN
+    if not abs(value) <= _MAX_SCORE:  # written so that it also refuses NaN
         raise failure(reward, completion, example, f"returned {value}, which is not a finite number of float32")
     if not reward.low <= value <= reward.high:
         raise failure(reward, completion, example, f"returned {value}, outside [{reward.low}, {reward.high}]")

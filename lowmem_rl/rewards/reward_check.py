@@ -19,7 +19,7 @@ _CLOSE_TO = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
-class CaseScores:
+class _CaseScores:
     """One case, scored by one reward or by the weighted sum of several; None if all of them skip it."""
 
     case: RewardCase
@@ -86,7 +86,7 @@ def refuse(findings: Sequence[RewardFinding]) -> None:
         raise RewardError(f"{findings[0]}{more}", hint=findings[0].fix)
 
 
-def _score_case(parts: Sequence[tuple[Reward, float]], case: RewardCase, prefill: str) -> CaseScores:
+def _score_case(parts: Sequence[tuple[Reward, float]], case: RewardCase, prefill: str) -> _CaseScores:
     """Scores a case by the weighted sum of rewards."""
 
     def total(completion: str, *, closed: bool = True) -> float | None:
@@ -95,7 +95,7 @@ def _score_case(parts: Sequence[tuple[Reward, float]], case: RewardCase, prefill
         paid = [weight * score for weight, score in scores if score is not None]
         return sum(paid) if paid else None
 
-    return CaseScores(
+    return _CaseScores(
         case,
         perfect=total(case.perfect),
         variants=tuple((v, total(v.completion, closed=v.worth != "worthless") or 0.0) for v in variants_of(case)),
@@ -103,7 +103,7 @@ def _score_case(parts: Sequence[tuple[Reward, float]], case: RewardCase, prefill
     )
 
 
-def _thread_bound(reward: Reward, scored: Sequence[CaseScores], prefill: str) -> RewardFinding | None:
+def _thread_bound(reward: Reward, scored: Sequence[_CaseScores], prefill: str) -> RewardFinding | None:
     """Signals, the usual time limit, work only on the main thread; verl's rewards then paid 0 (verl #5635)."""
     first = scored[0]
     with ThreadPoolExecutor(1) as pool:
@@ -116,7 +116,7 @@ def _thread_bound(reward: Reward, scored: Sequence[CaseScores], prefill: str) ->
     return RewardFinding(what, hint, reward.name, "thread-bound")
 
 
-def _merit_fault(reward: Reward, scored: Sequence[CaseScores], prefill: str) -> RewardFinding | None:
+def _merit_fault(reward: Reward, scored: Sequence[_CaseScores], prefill: str) -> RewardFinding | None:
     """Returns the first kind of fault that explains the scores: a constant reward is not also outranked."""
     for fault, find, hint in _MERIT_FAULTS:
         if what := find(reward, scored):
@@ -124,7 +124,7 @@ def _merit_fault(reward: Reward, scored: Sequence[CaseScores], prefill: str) -> 
     return None
 
 
-def _unreachable(reward: Reward, scored: Sequence[CaseScores], prefill: str) -> RewardFinding | None:
+def _unreachable(reward: Reward, scored: Sequence[_CaseScores], prefill: str) -> RewardFinding | None:
     """Returns a finding if every perfect completion would earn more without the chat template's opening."""
     for one in scored:
         free = score_with(reward, one.case.perfect, one.case.example) or 0.0
@@ -135,13 +135,13 @@ def _unreachable(reward: Reward, scored: Sequence[CaseScores], prefill: str) -> 
     return RewardFinding(what, hint, reward.name, "unreachable")
 
 
-def _constant(reward: Reward, scored: Sequence[CaseScores]) -> str | None:
+def _constant(reward: Reward, scored: Sequence[_CaseScores]) -> str | None:
     scores = {score for one in scored for _, score in one.variants} | {one.gold for one in scored}
     tried = sum(len(one.variants) + 1 for one in scored)
     return f"pays {scores.pop():g} for each of {tried} completions, perfect or empty" if len(scores) == 1 else None
 
 
-def _never_full(reward: Reward, scored: Sequence[CaseScores]) -> str | None:
+def _never_full(reward: Reward, scored: Sequence[_CaseScores]) -> str | None:
     best = max((one.gold for one in scored if one.perfect is not None), default=reward.high)
     almost_full = reward.high - 0.1 * (reward.high - max(reward.low, -reward.high))
     if reward.high == float("inf") or best >= almost_full:
@@ -149,7 +149,7 @@ def _never_full(reward: Reward, scored: Sequence[CaseScores]) -> str | None:
     return f"pays the task's perfect completions at most {best:g} of {reward.high:g}"
 
 
-def _outranked(reward: Reward, scored: Sequence[CaseScores]) -> str | None:
+def _outranked(reward: Reward, scored: Sequence[_CaseScores]) -> str | None:
     for one in scored:
         variant, score = max(one.variants, key=lambda pair: pair[1])
         if one.perfect is not None and score > one.gold + _CLOSE_TO:
@@ -157,7 +157,7 @@ def _outranked(reward: Reward, scored: Sequence[CaseScores]) -> str | None:
     return None
 
 
-def _unpaid(reward: Reward, scored: Sequence[CaseScores]) -> str | None:
+def _unpaid(reward: Reward, scored: Sequence[_CaseScores]) -> str | None:
     """A reward that separates right from wrong on one example must do so on every one."""
     lowest, highest = (choose(one.gold for one in scored) for choose in (min, max))
     unread = [one.case for one in scored if not one.separates and one.gold <= lowest + _CLOSE_TO]
@@ -167,20 +167,20 @@ def _unpaid(reward: Reward, scored: Sequence[CaseScores]) -> str | None:
     return f"pays the perfect completion {lowest:g}, as a wrong one ({shown})"
 
 
-def _blind(reward: Reward, scored: Sequence[CaseScores]) -> str | None:
+def _blind(reward: Reward, scored: Sequence[_CaseScores]) -> str | None:
     if any(one.separates for one in scored):  # else it is about the format
         for score, what, gold in _paid_as_perfect(scored, "wrong"):
             return f"pays {score:g} for {what}, and {gold:g} for the perfect completion"
     return None
 
 
-def _worthless_paid(reward: Reward, scored: Sequence[CaseScores]) -> str | None:
+def _worthless_paid(reward: Reward, scored: Sequence[_CaseScores]) -> str | None:
     for score, what, _ in _paid_as_perfect([one for one in scored if one.separates], "worthless"):
         return f"pays {score:g} for {what}, as much as for the perfect completion"
     return None
 
 
-def _paid_as_perfect(scored: Sequence[CaseScores], worth: Worth) -> Iterator[tuple[float, str, float]]:
+def _paid_as_perfect(scored: Sequence[_CaseScores], worth: Worth) -> Iterator[tuple[float, str, float]]:
     """Yields each variant that earns as much as the perfect completion: its score, what it is, the perfect score."""
     for one in scored:
         for variant, score in one.of_worth(worth):
@@ -188,14 +188,14 @@ def _paid_as_perfect(scored: Sequence[CaseScores], worth: Worth) -> Iterator[tup
                 yield score, variant.what, one.gold
 
 
-def _hedge_paid(reward: Reward, scored: Sequence[CaseScores]) -> str | None:
+def _hedge_paid(reward: Reward, scored: Sequence[_CaseScores]) -> str | None:
     for one in scored:
         if one.separates and one.hedges and min(one.hedges) >= one.gold - _CLOSE_TO:
             return f"pays two answers {min(one.hedges):g}, whichever comes last (example {one.case.example.id!r})"
     return None
 
 
-_MERIT_FAULTS: tuple[tuple[Fault, Callable[[Reward, Sequence[CaseScores]], str | None], str], ...] = (
+_MERIT_FAULTS: tuple[tuple[Fault, Callable[[Reward, Sequence[_CaseScores]], str | None], str], ...] = (
     ("constant", _constant, "A constant reward teaches nothing: fix it or leave it out."),
     ("never-full", _never_full, "Let the prompt ask for what this reward pays, or leave it out."),
     (

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
-LONGEST_COMPLETION = 100_000
+_LONGEST_COMPLETION = 100_000
 """Characters, counted from the end: an answer before them is not read."""
 
 _BOX_HEAD = re.compile(r"\\(?:boxed|fbox)\s*\{")
@@ -60,7 +60,7 @@ def last_box(text: str) -> str | None:
 def strict_answer(completion: str) -> str | None:
     """Returns the answer in the requested form: the last box after the thoughts. Unclosed thoughts hide every box."""
     text = after_thinking(completion)
-    return None if THINK_OPEN in text else last_box(text[-LONGEST_COMPLETION:])
+    return None if THINK_OPEN in text else last_box(text[-_LONGEST_COMPLETION:])
 
 
 def lenient_answer(completion: str) -> str | None:
@@ -68,7 +68,7 @@ def lenient_answer(completion: str) -> str | None:
 
     Unclosed thoughts hide nothing here: a model that knows the answer but not the format is paid.
     """
-    text = _without_answer_tags(after_thinking(completion)[-LONGEST_COMPLETION:])
+    text = _without_answer_tags(after_thinking(completion)[-_LONGEST_COMPLETION:])
     return (
         last_box(text)
         or _last_match(_HASHES, text)

@@ -1,6 +1,8 @@
-"""Countdown: reach a target with given numbers, each used exactly once, by + - * / and brackets.
+"""Rewards for answers that are expressions: countdown and program synthesis.
 
-An example needs `extra["numbers"]` and `extra["target"]`.
+Countdown: reach `extra["target"]` with `extra["numbers"]`, each used exactly once, by + - * / and brackets. Program
+synthesis: find the rule of a sequence from `extra["points"]`, the pairs (n, f(n)) in the prompt, that also holds for
+`extra["unseen"]`: a table of the shown values is not a rule.
 """
 
 from fractions import Fraction
@@ -10,7 +12,7 @@ from lowmem_rl.rewards.answer_extraction import required_extra, stated_answer
 from lowmem_rl.rewards.expressions import BadExpression, compute, has_power, numbers_in, parse
 from lowmem_rl.rewards.reward import Reward
 
-NEAR = 0.1
+_NEAR = 0.1
 """For the right numbers with a wrong result, as in TinyZero: the first signal for a base model that never succeeds."""
 
 
@@ -28,7 +30,19 @@ def score_countdown(completion: str, example: Example) -> float:
         values = {compute(tree), *([compute(parse(result))] if equals else [])}
     except BadExpression:
         return 0.0
-    return 1.0 if values == {target} else NEAR
+    return 1.0 if values == {target} else _NEAR
+
+
+def score_program(completion: str, example: Example) -> float:
+    """1 if the expression in n gives every shown and every unseen value, else 0; it may start with `f(n) =`."""
+    expression = (stated_answer(completion) or "").rpartition("=")[2]
+    points = [*required_extra(example, "points"), *required_extra(example, "unseen")]
+    try:
+        tree = parse(expression)
+        return float(all(compute(tree, {"n": Fraction(n)}) == value for n, value in points))
+    except BadExpression:
+        return 0.0
 
 
 COUNTDOWN = Reward("countdown", score_countdown)
+PROGRAM_SYNTHESIS = Reward("program_synthesis", score_program)
