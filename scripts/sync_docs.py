@@ -59,7 +59,7 @@ def health_block() -> str:
     from lowmem_rl.health.audit import DETECTORS
 
     rows = [("finding", "least evidence", "what it is"), ("---",) * 3]
-    rows += [(f"`{symptom.name}`", str(symptom.needs), _first_paragraph(symptom.look)) for symptom in DETECTORS]
+    rows += [(f"`{one.name}`", str(one.needs), _first_paragraph(one.detect)) for one in DETECTORS]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

@@ -1,6 +1,6 @@
-"""The audit: every symptom looks at the record, once at its end (`detect_all`) or after each of its steps (`audit`)."""
+"""The audit: every detector on a history, at its end (`detect_all`) or after each of its steps (`audit`)."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -21,42 +21,43 @@ from lowmem_rl.health import (
     template_mismatch,
     truncation,
 )
-from lowmem_rl.health.detector import SEVERITIES, Detector, HealthFinding
+from lowmem_rl.health.detector import Detector, HealthFinding
 from lowmem_rl.health.history import RunHistory
 
 DETECTORS: tuple[Detector, ...] = (
-    nan.SYMPTOM,
-    truncation.SYMPTOM,
-    dead_reward.SYMPTOM,
-    dead_groups.SYMPTOM,
-    gibberish.SYMPTOM,
-    entropy.SYMPTOM,
-    kl.SYMPTOM,
+    nan.DETECTOR,
+    truncation.DETECTOR,
+    dead_reward.DETECTOR,
+    dead_groups.DETECTOR,
+    gibberish.DETECTOR,
+    entropy.DETECTOR,
+    kl.DETECTOR,
     length_drift.EXPLOSION,
     length_drift.COLLAPSE,
-    format_gain.SYMPTOM,
-    hacking.SYMPTOM,
-    sampler_mismatch.SYMPTOM,
-    template_mismatch.SYMPTOM,
-    input_agnostic.SYMPTOM,
+    format_gain.DETECTOR,
+    hacking.DETECTOR,
+    sampler_mismatch.DETECTOR,
+    template_mismatch.DETECTOR,
+    input_agnostic.DETECTOR,
     learning_rate.TOO_HIGH,
     learning_rate.TOO_LOW,
 )
-DISCLAIMER = (
-    "An audit of what the run wrote down: names with their confidence, no proof, and silence is no certificate."
+_DISCLAIMER = (
+    "An audit of what the run wrote: likely causes with their confidence, not proof; no finding proves nothing."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class HealthReport:
-    """What ails a run, the worst first, and what could not be looked at."""
+    """The findings about a run, the worst first, and which detectors lacked evidence."""
 
     step: int
     findings: tuple[HealthFinding, ...]
     not_judged: Mapping[str, str]
-    """By symptom, the least evidence that it needs and the run does not hold."""
+    """By detector, the least evidence that it needs and the run does not hold."""
 
     def to_json(self) -> dict[str, Any]:
+        """Returns plain JSON data, as in health.json."""
         return {
             "kind": "audit",
             "step": self.step,
@@ -65,55 +66,46 @@ class HealthReport:
         }
 
     def __str__(self) -> str:
-        lines = [f"audit of {self.step} steps: {_counted(len(self.findings))}"]
-        lines += map(str, self.findings)
+        found = len(self.findings)
+        counted = f"{found} finding{'s' if found > 1 else ''}" if found else "nothing found"
+        lines = [f"audit of {self.step} steps: {counted}", *map(str, self.findings)]
         if self.not_judged:
-            lines += ["not judged, for want of evidence:"]
+            lines += ["not checked, too little evidence:"]
             lines += [f"  {name}: {needs}" for name, needs in self.not_judged.items()]
-        return "\n".join([*lines, DISCLAIMER])
+        return "\n".join([*lines, _DISCLAIMER])
 
 
-def detect_all(record: RunHistory) -> tuple[HealthFinding, ...]:
-    """Returns what ails a run now, the worst first; meant to be asked after each step."""
-    if not record.rows:
+def detect_all(history: RunHistory) -> tuple[HealthFinding, ...]:
+    """Returns the findings at the end of a history, the worst first; to be called after each step."""
+    if not history.rows:
         return ()
-    found = (symptom.look(record) for symptom in DETECTORS if symptom.needs.met_by(record))
+    found = (detector.detect(history) for detector in DETECTORS if detector.needs.met_by(history))
     return _sorted(finding for finding in found if finding is not None)
 
 
-def audit(record: RunHistory) -> HealthReport:
-    """Audits a whole run: what `detect_all` would have said after each step, each name once, at its worst.
+def audit(history: RunHistory) -> HealthReport:
+    """Audits a whole run: what `detect_all` returns after each step, each name once, at its worst.
 
     A note that no longer holds is left out.
     """
     worst: dict[str, HealthFinding] = {}
-    for moment in _moments(record):
+    # The last one is needed too: the last evaluation follows the last row.
+    for moment in (*(history.until(row["step"]) for row in history.rows), history.lasting()):
         now = {finding.name: finding for finding in detect_all(moment)}
         past = {name: replace(finding, lasts=False) for name, finding in worst.items()}
         worst = past | {name: _merged(past.get(name), finding) for name, finding in now.items()}
-    missing = {s.name: str(s.needs) for s in DETECTORS if not record.rows or not s.needs.met_by(record)}
-    told = (finding for finding in worst.values() if finding.lasts or finding.level != "note")
-    return HealthReport(record.step, _sorted(told), MappingProxyType(missing))
-
-
-def _moments(record: RunHistory) -> Iterator[RunHistory]:
-    """Yields what counted after each row, then all that stands in the end: the last evaluation follows the last row."""
-    for row in record.rows:
-        yield record.until(row["step"])
-    yield record.lasting()
+    missing = {d.name: str(d.needs) for d in DETECTORS if not history.rows or not d.needs.met_by(history)}
+    reported = (finding for finding in worst.values() if finding.lasts or finding.level != "note")
+    return HealthReport(history.step, _sorted(reported), MappingProxyType(missing))
 
 
 def _merged(past: HealthFinding | None, now: HealthFinding) -> HealthFinding:
-    """Returns the worse of two findings of one name, the later where they are alike, over the steps of both."""
+    """Returns the worse of two findings of one name, the later of equal ones, over the steps of both."""
     if past is None:
         return now
-    graver = past if SEVERITIES.index(past.level) < SEVERITIES.index(now.level) else now
-    return replace(graver, steps=(min(past.steps[0], now.steps[0]), max(past.steps[1], now.steps[1])), lasts=True)
+    worse = past if past.rank < now.rank else now
+    return replace(worse, steps=(min(past.steps[0], now.steps[0]), max(past.steps[1], now.steps[1])), lasts=True)
 
 
 def _sorted(findings: Iterable[HealthFinding]) -> tuple[HealthFinding, ...]:
-    return tuple(sorted(findings, key=lambda finding: (SEVERITIES.index(finding.level), finding.steps)))
-
-
-def _counted(findings: int) -> str:
-    return "nothing found" if not findings else f"{findings} finding{'s' if findings > 1 else ''}"
+    return tuple(sorted(findings, key=lambda finding: (finding.rank, finding.steps)))

@@ -1,14 +1,14 @@
-"""Dead groups, whose rewards do not differ: more than the pass rate explains, or so many that little is left.
+"""Dead groups, whose rewards are all equal: more than the pass rate explains, or so many that little signal is left.
 
-At a mean pass rate p groups are dead the more often the more the prompts' own rates differ. The expectation here is
-for very uneven prompts, Beta(p/2, (1-p)/2): more dead groups than these are not the pass rate's doing.
+At a mean pass rate p, more groups are dead the more the rates of the prompts differ. The expectation here is for very
+uneven prompts, Beta(p/2, (1-p)/2): the pass rate does not explain more dead groups than these.
 """
 
 from math import exp
 from statistics import fmean
 
 from lowmem_rl.health.detector import Detector, HealthFinding, Requirements
-from lowmem_rl.health.history import Group, RunHistory
+from lowmem_rl.health.history import RunHistory
 from lowmem_rl.health.significance import SOLVED, SURE, WINDOW, confidence
 from lowmem_rl.stats import errors_above, log_beta
 
@@ -21,26 +21,29 @@ WASTEFUL, HOPELESS = 0.5, 0.25
 RELIABILITY = 0.85
 
 
-def detect(record: RunHistory) -> HealthFinding | None:
-    shares = record.last("informative_share", LONG_WINDOW)
-    share, groups = fmean(shares), len(shares) * record.prompts_per_round
-    pass_rate = fmean(record.last("accuracy", LONG_WINDOW))
+def detect(history: RunHistory) -> HealthFinding | None:
+    shares = history.last("informative_share", LONG_WINDOW)
+    share, groups = fmean(shares), len(shares) * history.prompts_per_round
+    pass_rate = fmean(history.last("accuracy", LONG_WINDOW))
     if pass_rate >= SOLVED:
         return None
-    expected = uneven_share(pass_rate, record.config.grpo.group_size)
+    group_size = history.config.grpo.group_size
+    expected = uneven_share(pass_rate, group_size)
     beyond = -errors_above(share, min(expected, WASTEFUL), groups) if expected > 0 else 0.0
     hopeless = -errors_above(share, HOPELESS, groups)
     if max(beyond, hopeless) < SURE:
         return None
-    counted = f"Only {share:.0%} of {groups} groups hold rewards that differ"
+    if beyond >= SURE:
+        why, fix = f"; at a pass rate of {pass_rate:.2f} even very uneven prompts give {expected:.0%}.", _fix(history)
+    else:
+        why = f", as few as a pass rate of {pass_rate:.2f} allows: the other rollouts teach nothing."
+        fix = f"Set grpo.group_size to {2 * group_size}, or choose prompts by lowmem-rl probe (curriculum.how=window)."
     return HealthFinding(
         "warning",
-        f"{counted}; at a pass rate of {pass_rate:.2f} even very uneven prompts give {expected:.0%}."
-        if beyond >= SURE
-        else f"{counted}, as few as a pass rate of {pass_rate:.2f} allows: the other rollouts teach nothing.",
-        _cure(record, is_beyond=beyond >= SURE),
+        f"Only {share:.0%} of {groups} groups have rewards that differ{why}",
+        fix,
         NAME,
-        record.steps_of_last(LONG_WINDOW),
+        history.steps_of_last(LONG_WINDOW),
         confidence(max(beyond, hopeless), RELIABILITY),
     )
 
@@ -54,19 +57,13 @@ def uneven_share(pass_rate: float, group_size: int) -> float:
     return max(0.0, 1 - dead)
 
 
-def _cure(record: RunHistory, *, is_beyond: bool) -> str:
-    group_size = record.config.grpo.group_size
-    if not is_beyond:
-        return f"Set grpo.group_size to {2 * group_size}, or choose prompts by lowmem-rl probe (curriculum.how=window)."
-    groups = record.recent_groups(1)
-    if groups and sum(map(_is_one_text, groups)) > len(groups) / 2:
-        temperature = record.config.rollout.temperature
+def _fix(history: RunHistory) -> str:
+    groups = history.recent_groups(1)
+    equal = sum(len({sample.completion for sample in group}) == 1 for group in groups)
+    if groups and equal > len(groups) / 2:
+        temperature = history.config.rollout.temperature
         return f"Completions of a prompt are all the same: raise rollout.temperature (now {temperature:g})."
-    return "See whether the reward tells right from wrong: lowmem-rl rewards check"
+    return "Check that the reward separates right from wrong: lowmem-rl rewards check"
 
 
-def _is_one_text(group: Group) -> bool:
-    return len({sample.completion for sample in group}) == 1
-
-
-SYMPTOM = Detector(NAME, Requirements(WINDOW, ("informative_share", "accuracy")), detect)
+DETECTOR = Detector(NAME, Requirements(WINDOW, ("informative_share", "accuracy")), detect)

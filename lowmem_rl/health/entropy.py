@@ -1,7 +1,7 @@
-"""Entropy collapse: the policy has stopped trying anything else before it was right.
+"""Entropy collapse: the policy stopped exploring before it was right.
 
-A policy that has learnt its task is sure of itself and rightly so; low entropy is called a collapse only where
-accuracy leaves room and the groups hold no differences (0.01 nats is axolotl's red flag, docs/training_stability.qmd).
+A policy that has learnt its task has low entropy, too; it is a collapse only if accuracy is low and the rewards within
+groups do not differ (0.01 nats is axolotl's red flag, docs/training_stability.qmd).
 """
 
 from statistics import fmean
@@ -18,23 +18,23 @@ MOST_INFORMATIVE = 0.5
 RELIABILITY = 0.8
 
 
-def detect(record: RunHistory) -> HealthFinding | None:
-    entropy, start = fmean(record.last("entropy", WINDOW)), fmean(record.first("entropy", START))
+def detect(history: RunHistory) -> HealthFinding | None:
+    entropy, start = fmean(history.last("entropy", WINDOW)), fmean(history.first("entropy", START))
     if entropy > max(COLLAPSED_NATS, COLLAPSED_SHARE * start):
         return None
-    groups = WINDOW * record.prompts_per_round
-    informative, accuracy = (fmean(record.last(name, WINDOW)) for name in ("informative_share", "accuracy"))
+    groups = WINDOW * history.prompts_per_round
+    informative, accuracy = (fmean(history.last(name, WINDOW)) for name in ("informative_share", "accuracy"))
     errors = -errors_above(informative, MOST_INFORMATIVE, groups)
     if min(errors, -errors_above(accuracy, SOLVED, groups)) < SURE:
         return None
     return HealthFinding(
         "warning",
-        f"Entropy is {entropy:.3f} nats (at first {start:.3f}) at accuracy {accuracy:.2f}: nothing new is tried.",
-        f"Lower optimizer.learning_rate ({record.config.optimizer.learning_rate:g}), or set grpo.epsilon_high=0.28.",
+        f"Entropy is {entropy:.3f} nats (at first {start:.3f}) at accuracy {accuracy:.2f}: nothing new is explored.",
+        f"Lower optimizer.learning_rate ({history.config.optimizer.learning_rate:g}), or set grpo.epsilon_high=0.28.",
         NAME,
-        record.steps_of_last(WINDOW),
+        history.steps_of_last(WINDOW),
         confidence(errors, RELIABILITY),
     )
 
 
-SYMPTOM = Detector(NAME, Requirements(START + WINDOW, ("entropy", "informative_share", "accuracy")), detect)
+DETECTOR = Detector(NAME, Requirements(START + WINDOW, ("entropy", "informative_share", "accuracy")), detect)

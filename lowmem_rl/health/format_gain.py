@@ -1,8 +1,7 @@
-"""Format up while accuracy falls: the form is the easier part of the reward (open-r1 #255). Form alone is a note."""
+"""Format up, accuracy down: the format is the easier part of the reward (open-r1 #255). Format alone is a note."""
 
 from lowmem_rl.health.detector import Detector, HealthFinding, Requirements
-from lowmem_rl.health.format_rewards import form_scores
-from lowmem_rl.health.history import RunHistory
+from lowmem_rl.health.history import RunHistory, score_metric
 from lowmem_rl.health.significance import START, SURE, SURELY_MOVED, WINDOW, confidence
 from lowmem_rl.stats import Shift, shift
 
@@ -12,16 +11,16 @@ LARGE_RISE, NO_GAIN = 0.2, 0.05
 RELIABILITY = 0.85
 
 
-def detect(record: RunHistory) -> HealthFinding | None:
-    accuracy = shift(record.first("accuracy", START), record.last("accuracy", WINDOW))
-    for name in form_scores(record):
-        before, after = record.first_scores(name, START), record.last_scores(name, WINDOW)
-        if min(len(before), len(after)) >= START and (found := _compare(record, name, shift(before, after), accuracy)):
+def detect(history: RunHistory) -> HealthFinding | None:
+    accuracy = shift(history.first("accuracy", START), history.last("accuracy", WINDOW))
+    for name in history.format_rewards:
+        before, after = history.first(score_metric(name), START), history.last(score_metric(name), WINDOW)
+        if min(len(before), len(after)) >= START and (found := _compare(history, name, shift(before, after), accuracy)):
             return found
     return None
 
 
-def _compare(record: RunHistory, name: str, form: Shift, accuracy: Shift) -> HealthFinding | None:
+def _compare(history: RunHistory, name: str, form: Shift, accuracy: Shift) -> HealthFinding | None:
     if form.z < SURELY_MOVED or form.change < RISE:
         return None
     falls = accuracy.z <= -SURE and accuracy.change <= -FALL
@@ -32,11 +31,11 @@ def _compare(record: RunHistory, name: str, form: Shift, accuracy: Shift) -> Hea
         "warning" if falls else "note",
         f"{name} rose from {form.before:.2f} to {form.after:.2f} while accuracy "
         f"{'fell' if falls else 'did not rise'} ({accuracy.before:.2f}, then {accuracy.after:.2f}).",
-        f"Halve rewards.{name} ({record.config.rewards[name]:g}), so that a right answer pays most.",
+        f"Halve rewards.{name} ({history.config.rewards[name]:g}), so that a right answer earns most.",
         NAME,
-        record.steps_of_last(WINDOW),
+        history.steps_of_last(WINDOW),
         confidence(form.z, RELIABILITY),
     )
 
 
-SYMPTOM = Detector(NAME, Requirements(START + WINDOW, ("accuracy",), alike=True), detect)
+DETECTOR = Detector(NAME, Requirements(START + WINDOW, ("accuracy",), comparable=True), detect)

@@ -1,7 +1,7 @@
-"""`RunHistory`: what a run has written so far, in the form in which the symptoms look at it.
+"""`RunHistory`: what a run has written so far, as the detectors read it.
 
-A step's row holds what its rollout was like only where a rollout was sampled for it, so rows with a `reward` are
-rounds of sampling. The prompt is the unit of evidence: completions of one prompt resemble each other.
+Only a row of a step for which completions were sampled has a `reward`: those rows are the rounds of sampling. The
+prompt is the unit of evidence, because completions of one prompt resemble each other.
 """
 
 from bisect import bisect_right
@@ -18,6 +18,8 @@ from lowmem_rl.storage.run_reader import RunReader, number
 
 LEAST_SCALE = 1.0
 """Of the loss, in float16."""
+FORMAT_REWARDS = ("answer_tags", "tag_count")
+"""Our rewards for the format alone, next to those with "format" in their name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,10 @@ class Sample:
     truncated: bool
 
 
+Group = tuple[Sample, ...]
+"""The completions of one prompt."""
+
+
 @dataclass(frozen=True, slots=True)
 class EvalPoint:
     """One greedy evaluation on held-out examples."""
@@ -41,19 +47,15 @@ class EvalPoint:
     num_examples: int
     completion_tokens: float
     kl_nats: float | None = None
-    """How far the policy is from the base model, a token; where it was measured."""
+    """KL divergence from the base model per token, if it was measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class RollbackRecord:
-    """After step `step` the run took up the weights that it had after step `to`; what lay between counts no more."""
+    """After step `step` the run restored the weights of step `to`; the steps between no longer count."""
 
     step: int
     to: int
-
-
-Group = tuple[Sample, ...]
-"""The completions of one prompt."""
 
 
 @dataclass(frozen=True)
@@ -85,21 +87,18 @@ class RunHistory:
         return self.prompts_per_round * self.config.grpo.group_size
 
     @property
-    def draws_alike(self) -> bool:
-        """Early and late prompts are of one kind, and can be compared; not so under a curriculum from easy to hard."""
-        curriculum = self.config.curriculum
-        return curriculum.by == "none" or curriculum.how == "mixed"
+    def prompts_are_comparable(self) -> bool:
+        """True if early and late prompts are of one kind; not so under a curriculum from easy to hard."""
+        return self.config.curriculum.by == "none" or self.config.curriculum.how == "mixed"
 
-    def first_scores(self, reward: str, rounds: int) -> list[float]:
-        """Returns a reward's mean scores in the first rounds."""
-        return self.first(_metric(reward), rounds)
-
-    def last_scores(self, reward: str, rounds: int) -> list[float]:
-        """Returns a reward's mean scores in the last rounds."""
-        return self.last(_metric(reward), rounds)
+    @property
+    def format_rewards(self) -> list[str]:
+        """The rewards that pay for the format of a completion, not for its content."""
+        weights = self.config.rewards.items()
+        return [name for name, w in weights if w > 0 and (name in FORMAT_REWARDS or "format" in name.lower())]
 
     def until(self, step: int) -> "RunHistory":
-        """Returns what counted when the row of `step` was written: an evaluation or roll-back at `step` follows it."""
+        """Returns what counted when the row of `step` was written: an evaluation or rollback at `step` follows it."""
         past = replace(
             self,
             rows=self.rows[: bisect_right(self.rows, step, key=_step_of)],
@@ -107,16 +106,16 @@ class RunHistory:
             evaluations=tuple(evaluation for evaluation in self.evaluations if evaluation.step < step),
             rollbacks=tuple(rollback for rollback in self.rollbacks if rollback.step < step),
         )
-        # Filled beforehand: a replay would else filter all rows at each step.
+        # Filled in advance: a replay would filter all rows at each step.
         past.__dict__["rounds"] = self.rounds[: bisect_right(self.rounds, step, key=_step_of)]
         return past.lasting()
 
     def lasting(self) -> "RunHistory":
-        """Returns what counts still: what no roll-back has undone."""
+        """Returns what still counts: what no rollback has undone."""
         return reduce(RunHistory.without, self.rollbacks, self)
 
     def without(self, undone: RollbackRecord) -> "RunHistory":
-        """Returns the record without what a roll-back has undone."""
+        """Returns the history without what a rollback has undone."""
 
         def lasts(step: int) -> bool:
             return not undone.to < step <= undone.step
@@ -125,7 +124,7 @@ class RunHistory:
             self,
             rows=tuple(row for row in self.rows if lasts(row["step"])),
             samples=tuple(sample for sample in self.samples if lasts(sample.step)),
-            # The one at the step itself was made behind it, with the weights that were put back.
+            # The one at the step itself was made after the rollback, with the restored weights.
             evaluations=tuple(e for e in self.evaluations if lasts(e.step) or e.step == undone.step),
             rollbacks=tuple(rollback for rollback in self.rollbacks if rollback != undone),
         )
@@ -133,7 +132,7 @@ class RunHistory:
     def plus(
         self, rows: Sequence[Row] = (), samples: Sequence[Sample] = (), evaluations: Sequence[EvalPoint] = ()
     ) -> "RunHistory":
-        """Returns the record with what came after it."""
+        """Returns the history with what came after it."""
         return replace(
             self,
             rows=(*self.rows, *rows),
@@ -154,7 +153,7 @@ class RunHistory:
         return self.rounds[-rounds:][0]["step"], self.step
 
     def recent_groups(self, prompts: int) -> list[Group]:
-        """Returns the sampled groups of the latest steps: as few steps as hold that many prompts."""
+        """Returns the sampled groups of the latest steps, latest first: as few steps as hold that many prompts."""
         groups: list[Group] = []
         for _, at_step in groupby(reversed(self.samples), key=lambda sample: sample.step):
             if len(groups) >= prompts:
@@ -163,26 +162,24 @@ class RunHistory:
         return groups
 
 
+def score_metric(reward: str) -> str:
+    """Returns the metric of a reward's mean score; FILE.py:NAME is written by its name."""
+    return f"scores/{reward.rpartition(':')[2]}"
+
+
 def numbers(rows: Iterable[Mapping[str, Any]], name: str) -> Iterator[float]:
     """Yields a metric's finite numbers, leaving out rows without one."""
-    for row in rows:
-        if (value := number(row, name)) is not None:
-            yield value
+    return (value for row in rows if (value := number(row, name)) is not None)
 
 
 def is_only_skipped(row: Row) -> bool:
-    """Says whether float16's gradient overflowed at a scale that can still fall: a step that changes nothing.
+    """Returns whether float16's gradient overflowed at a scale that can still fall: a step that changes nothing.
 
-    The scaler halves its scale then, and doubles it after 2,000 steps without: such steps are expected, the first ones
-    above all. "If the scale falls below 1 [...], something is likely wrong" (torch.amp.GradScaler.update): then the
-    gradient overflows unscaled.
+    The scaler halves its scale then, and doubles it after 2,000 steps without an overflow: such steps are expected,
+    the first ones most of all. "If the scale falls below 1 [...], something is likely wrong"
+    (torch.amp.GradScaler.update): then the unscaled gradient overflows.
     """
-    return bool(row.get("optimizer_skipped")) and next(numbers([row], "loss_scale"), 0.0) >= LEAST_SCALE
-
-
-def score_in(row: Row, reward: str) -> float:
-    """Returns a reward's mean score in a round, 0 where it was skipped."""
-    return next(numbers([row], _metric(reward)), 0.0)
+    return bool(row.get("optimizer_skipped")) and (number(row, "loss_scale") or 0.0) >= LEAST_SCALE
 
 
 def read_history(run_dir: RunDir) -> RunHistory:
@@ -194,17 +191,8 @@ def read_history(run_dir: RunDir) -> RunHistory:
     return RunHistory(config, reader.metrics, tuple(samples), tuple(read_evaluations(run_dir)), rollbacks)
 
 
-def _metric(reward: str) -> str:
-    """FILE.py:NAME is written by its name."""
-    return f"scores/{reward.rpartition(':')[2]}"
-
-
-def _step_of(row: Row) -> int:
-    return int(row["step"])
-
-
 def sample_in(row: Row) -> Sample:
-    """Returns the sample in a row of samples.jsonl; a row that is none raises KeyError, TypeError or ValueError."""
+    """Returns the sample in a row of samples.jsonl. Raises KeyError, TypeError or ValueError if it holds none."""
     key, prompt, answer, completion = (str(row[name]) for name in ("example_id", "prompt", "answer", "completion"))
     return Sample(int(row["step"]), key, prompt, answer, completion, bool(row["truncated"]))
 
@@ -217,15 +205,18 @@ def read_evaluations(run_dir: RunDir) -> list[EvalPoint]:
     found = reader.eval_file
     with reader.parsing(run_dir.evaluations, "holds no evaluations of a run"):
         results = [found["before"], *found.get("during", ()), found.get("after")]
-        return sorted((evaluation_in(one) for one in results if one is not None), key=lambda point: point.step)
+        return sorted((_evaluation_in(one) for one in results if one is not None), key=lambda point: point.step)
 
 
-def evaluation_in(told: Mapping[str, Any]) -> EvalPoint:
-    """Returns the evaluation in a part of eval.json; another one raises KeyError, TypeError or ValueError."""
+def _evaluation_in(result: Mapping[str, Any]) -> EvalPoint:
     return EvalPoint(
-        int(told["step"]),
-        float(told["pass_at_1"]),
-        int(told["num_examples"]),
-        float(told["completion_tokens"]),
-        number(told, "kl_nats"),
+        int(result["step"]),
+        float(result["pass_at_1"]),
+        int(result["num_examples"]),
+        float(result["completion_tokens"]),
+        number(result, "kl_nats"),
     )
+
+
+def _step_of(row: Row) -> int:
+    return int(row["step"])

@@ -1,64 +1,61 @@
-"""`IncrementalAudit`: the audit while a run is under way, told of what happens as it happens.
+"""`IncrementalAudit`: the audit during a run, fed with events as they happen.
 
-It is asked after each row, and by the same looks as the audit afterwards: what it says is what `examine` finds again.
+After each row it runs the same detectors as the audit afterwards: what it reports, `audit` finds again.
 """
 
 from collections.abc import Iterable, Iterator
 
 from lowmem_rl.health.audit import detect_all
-from lowmem_rl.health.detector import SEVERITIES, HealthFinding, Severity
+from lowmem_rl.health.detector import HealthFinding
 from lowmem_rl.health.history import EvalPoint, RollbackRecord, RunHistory, Sample
 from lowmem_rl.storage.run_dir import Row
 
 
 class IncrementalAudit:
-    """What counts of a run so far, what ails it now, and what has been told of it already."""
+    """The history so far, the findings at its end, and which of them were reported already."""
 
-    def __init__(self, record: RunHistory) -> None:
-        self.record = record.lasting()
-        self.ailing: tuple[HealthFinding, ...] = detect_all(self.record)
-        """What ails the run after its last row, the worst first."""
-        self.told: dict[str, Severity] = {}
-        self._news()  # a run that is taken up again was told of these
+    def __init__(self, history: RunHistory) -> None:
+        self.history = history.lasting()
+        self.findings: tuple[HealthFinding, ...] = detect_all(self.history)
+        """After the last row, the worst first."""
+        self.reported: dict[str, int] = {}
+        """By name, the rank at which a finding was reported."""
+        self._new_findings()  # a resumed run has reported these
 
     def on_samples(self, samples: Iterable[Sample]) -> None:
-        """Takes in completions that were kept."""
-        self.record = self.record.plus(samples=tuple(samples))
+        """Adds completions that were kept."""
+        self.history = self.history.plus(samples=tuple(samples))
 
     def on_evaluations(self, evaluations: Iterable[EvalPoint]) -> None:
-        """Takes in evaluations that were made."""
-        self.record = self.record.plus(evaluations=tuple(evaluations))
+        """Adds evaluations."""
+        self.history = self.history.plus(evaluations=tuple(evaluations))
 
     def on_row(self, row: Row) -> tuple[HealthFinding, ...]:
-        """Takes in the row of a step. Returns what ails the run that was not told yet, or was told as less grave."""
-        self.record = self.record.plus(rows=(row,))
-        self.ailing = detect_all(self.record)
-        return self._news()
+        """Adds the row of a step. Returns the findings that are new, or worse than when they were reported."""
+        self.history = self.history.plus(rows=(row,))
+        self.findings = detect_all(self.history)
+        return self._new_findings()
 
     def on_rollback(self, undone: RollbackRecord) -> None:
-        """Forgets what lies between the checkpoint that the run went back to and now."""
-        self.record = self.record.without(undone)
-        self.ailing = detect_all(self.record)
+        """Removes what is between the restored checkpoint and now."""
+        self.history = self.history.without(undone)
+        self.findings = detect_all(self.history)
 
-    def _news(self) -> tuple[HealthFinding, ...]:
-        news = tuple(finding for finding in self.ailing if self._is_news(finding))
-        self.told |= {finding.name: finding.level for finding in news}
-        return news
-
-    def _is_news(self, finding: HealthFinding) -> bool:
-        told = self.told.get(finding.name)
-        return told is None or SEVERITIES.index(finding.level) < SEVERITIES.index(told)
+    def _new_findings(self) -> tuple[HealthFinding, ...]:
+        new = tuple(f for f in self.findings if f.name not in self.reported or f.rank < self.reported[f.name])
+        self.reported |= {finding.name: finding.rank for finding in new}
+        return new
 
 
-def replay(record: RunHistory) -> Iterator[tuple[int, HealthFinding]]:
-    """Yields what a watcher tells that lives through the run again, and after which step."""
-    watcher, last = IncrementalAudit(RunHistory(record.config, ())), 0
-    for row in record.rows:
+def replay(history: RunHistory) -> Iterator[tuple[int, HealthFinding]]:
+    """Yields what an audit during the run reports, with the step after which it does."""
+    live, last = IncrementalAudit(RunHistory(history.config, ())), 0
+    for row in history.rows:
         step = row["step"]
-        watcher.on_samples(sample for sample in record.samples if sample.step == step)
-        watcher.on_evaluations(evaluation for evaluation in record.evaluations if last <= evaluation.step < step)
-        yield from ((step, finding) for finding in watcher.on_row(row))
-        for undone in record.rollbacks:
+        live.on_samples(sample for sample in history.samples if sample.step == step)
+        live.on_evaluations(evaluation for evaluation in history.evaluations if last <= evaluation.step < step)
+        yield from ((step, finding) for finding in live.on_row(row))
+        for undone in history.rollbacks:
             if undone.step == step:
-                watcher.on_rollback(undone)
+                live.on_rollback(undone)
         last = step

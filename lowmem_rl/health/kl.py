@@ -1,6 +1,6 @@
-"""KL blow-up: the policy has left the base model. Read where rows hold `kl`, and else where evaluations hold `kl_nats`.
+"""KL blow-up: the policy is far from the base model. Read from `kl` in rows, else from `kl_nats` in evaluations.
 
-Rows hold it where the loss has a KL term, evaluations measure it against the base, the adapter switched off.
+Rows have it if the loss has a KL term; evaluations measure it against the base, with the adapter switched off.
 """
 
 from itertools import islice
@@ -11,16 +11,16 @@ from lowmem_rl.health.history import RunHistory, numbers
 
 NAME = "kl_blowup"
 FAR_NATS, LOST_NATS = 2.0, 10.0
-"""A token. Axolotl's guide: 0 to 0.5 is healthy, above 2 too far (docs/training_stability.qmd)."""
+"""Per token. Axolotl's guide: 0 to 0.5 is healthy, above 2 too far (docs/training_stability.qmd)."""
 FEWEST = 3
 """Values of rows, whose median counts: the estimator (k3) has heavy tails."""
 
 
-def detect(record: RunHistory) -> HealthFinding | None:
-    measured = distance(record)
+def detect(history: RunHistory) -> HealthFinding | None:
+    measured = distance(history)
     if measured is None or (kl := measured[0]) < FAR_NATS:
         return None
-    config = record.config
+    config = history.config
     beta = f"raise grpo.beta ({config.grpo.beta:g})" if config.grpo.beta else "set grpo.beta=0.01"
     return HealthFinding(
         "critical" if kl >= LOST_NATS else "warning",
@@ -32,24 +32,16 @@ def detect(record: RunHistory) -> HealthFinding | None:
     )
 
 
-def distance(record: RunHistory) -> tuple[float, tuple[int, int]] | None:
-    """Returns how far the policy is from the base model, in nats a token, and between which steps that was measured."""
-    return _in_rows(record) or _in_evaluations(record)
-
-
-def _in_rows(record: RunHistory) -> tuple[float, tuple[int, int]] | None:
-    """Returns the last rows' median, and the first and the last of their steps."""
-    rows = list(islice((row for row in reversed(record.rows[-AGO:]) if "kl" in row), FEWEST))
+def distance(history: RunHistory) -> tuple[float, tuple[int, int]] | None:
+    """Returns how far the policy is from the base model, in nats per token, and the steps of that measurement."""
+    rows = list(islice((row for row in reversed(history.rows[-AGO:]) if "kl" in row), FEWEST))
     values = list(numbers(rows, "kl"))
-    return (median(values), (rows[-1]["step"], rows[0]["step"])) if len(values) == FEWEST else None
-
-
-def _in_evaluations(record: RunHistory) -> tuple[float, tuple[int, int]] | None:
-    """One is enough: it is a mean over all its completions."""
-    for evaluation in reversed(record.evaluations):
+    if len(values) == FEWEST:
+        return median(values), (rows[-1]["step"], rows[0]["step"])
+    for evaluation in reversed(history.evaluations):  # one is enough: it is a mean over all its completions
         if evaluation.kl_nats is not None:
             return evaluation.kl_nats, (evaluation.step, evaluation.step)
     return None
 
 
-SYMPTOM = Detector(NAME, Requirements(metrics=("kl",), evaluated="kl_nats"), detect)
+DETECTOR = Detector(NAME, Requirements(metrics=("kl",), evaluated="kl_nats"), detect)

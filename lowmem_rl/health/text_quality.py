@@ -1,4 +1,4 @@
-"""Is a text broken, whatever its language: it loops, it compresses like a loop, or its characters are no text."""
+"""Is a text broken, in any language: it loops, it compresses like a loop, or its characters are not text."""
 
 import unicodedata
 import zlib
@@ -6,32 +6,32 @@ from collections import Counter
 from functools import lru_cache
 
 LONGEST_TEXT = 4000
-"""Characters that are looked at, from the end, where loops are."""
+"""Characters that are checked, from the end, where loops are."""
 
 COMPRESSED_TEXT = 1000
 """Characters whose compression is measured."""
 LOOP_COMPRESSION, PER_CHARACTER = 2.4, 1 / 80
 """Bytes over compressed bytes from which a text is a loop: Whisper's limit for speech (openai/whisper,
-`compression_ratio_threshold`), and more for long texts, since worked mathematics repeats itself honestly. Measured
+`compression_ratio_threshold`), and more for long texts, since worked mathematics repeats itself legitimately. Measured
 2026-11-20: GSM8K's 8,792 gold solutions reach 1.9 below 200 characters and 3.2 above, matrices under elimination 4.0
 at 400 and 5.7 at 1,000; a repeated sentence has 6, 12 and 26 at 200, 400 and 1,000, babble in tags 2.7 at 160."""
 
 LONGEST_PERIOD, FEWEST_REPEATS, SHORTEST_LOOP, LOOP_SHARE = 64, 4, 24, 0.5
 BROKEN_SHARE = 0.02
-"""Of characters that are no text: the embedded model, destroyed, prints 1 to 13 %, honest text none."""
+"""Of characters that are not text: the embedded model, destroyed, prints 1 to 13 %, honest text none."""
 ALIEN_SHARE = 0.3
 KNOWN_SHARE = 0.05
 
 
 @lru_cache(maxsize=8192)
 def is_broken(text: str) -> bool:
-    """True if a text loops, or a notable share of its characters is no text."""
+    """True if a text loops, or a notable share of its characters is not text."""
     text = text[-LONGEST_TEXT:]
-    return compresses_like_a_loop(text) or _ends_in_loop(text) or broken_share(text) > BROKEN_SHARE
-
-
-def compresses_like_a_loop(text: str) -> bool:
-    return compression(text) > max(LOOP_COMPRESSION, PER_CHARACTER * min(len(text), COMPRESSED_TEXT))
+    return (
+        compression(text) > max(LOOP_COMPRESSION, PER_CHARACTER * min(len(text), COMPRESSED_TEXT))
+        or loop_length(text) >= max(SHORTEST_LOOP, LOOP_SHARE * len(text))
+        or broken_share(text) > BROKEN_SHARE
+    )
 
 
 def compression(text: str) -> float:
@@ -41,7 +41,7 @@ def compression(text: str) -> float:
 
 
 def loop_length(text: str) -> int:
-    """Returns the length of the longest ending that repeats one unit at least four times, 0 where none does."""
+    """Returns the length of the longest ending that repeats one unit at least four times, 0 if none does."""
     longest = 0
     for period in range(1, min(LONGEST_PERIOD, len(text) // FEWEST_REPEATS) + 1):
         length = period
@@ -53,14 +53,14 @@ def loop_length(text: str) -> int:
 
 
 def broken_share(text: str) -> float:
-    """Returns the share of characters that are no text: halves of bytes, control characters, unassigned ones."""
+    """Returns the share of characters that are not text: halves of bytes, control characters, unassigned ones."""
     odd = sum(map(_is_odd, text))
     return odd / len(text) if text else 0.0
 
 
 @lru_cache(maxsize=8)
 def scripts_of(texts: tuple[str, ...]) -> frozenset[str]:
-    """Returns the scripts in which a notable share of the letters stands; mathematics' two are always among them."""
+    """Returns the scripts of a notable share of the letters, and always the two of mathematics."""
     letters = Counter(script for text in texts for script in map(_script, text[-LONGEST_TEXT:]) if script)
     common = {script for script, n in letters.items() if n >= KNOWN_SHARE * letters.total()}
     return frozenset(common | {"LATIN", "GREEK"})
@@ -73,11 +73,6 @@ def alien_share(text: str, known: frozenset[str]) -> float:
     return sum(script not in known for script in scripts) / len(scripts) if scripts else 0.0
 
 
-def _ends_in_loop(text: str) -> bool:
-    length = loop_length(text)
-    return length >= SHORTEST_LOOP and length >= LOOP_SHARE * len(text)
-
-
 @lru_cache(maxsize=65536)
 def _is_odd(letter: str) -> bool:
     return letter == "\ufffd" or (unicodedata.category(letter) in ("Cc", "Cn", "Co", "Cs") and letter not in "\n\t\r")
@@ -85,5 +80,5 @@ def _is_odd(letter: str) -> bool:
 
 @lru_cache(maxsize=65536)
 def _script(letter: str) -> str:
-    """Returns a letter's script, the first word of its Unicode name; "" for what is no letter."""
+    """Returns a letter's script, the first word of its Unicode name; "" if it is not a letter."""
     return unicodedata.name(letter, "UNNAMED").partition(" ")[0] if letter.isalpha() else ""

@@ -1,4 +1,4 @@
-"""Truncation wall: most completions run into the length limit before they answer, so nothing can be paid.
+"""Truncation wall: most completions reach the length limit before they answer, so nothing can be rewarded.
 
 Axolotl's guide calls a clipped ratio below 0.3 healthy and one above 0.8 a red flag (docs/training_stability.qmd).
 """
@@ -16,21 +16,21 @@ RELIABILITY = 0.95
 FEWEST = 5
 
 
-def detect(record: RunHistory) -> HealthFinding | None:
-    shares = record.last("truncated_share", WINDOW)
-    share, prompts = fmean(shares), len(shares) * record.prompts_per_round
+def detect(history: RunHistory) -> HealthFinding | None:
+    shares = history.last("truncated_share", WINDOW)
+    share, prompts = fmean(shares), len(shares) * history.prompts_per_round
     errors = errors_above(share, COMMON, prompts)
     if errors < SURE:
         return None
-    limit = record.config.grpo.max_completion_tokens
+    limit = history.config.grpo.max_completion_tokens
     return HealthFinding(
         "critical" if errors_above(share, NEARLY_ALL, prompts) >= SURE else "warning",
         f"{share:.0%} of completions are cut off at {limit} tokens, before they can answer.",
-        f"Set grpo.max_completion_tokens to {2 * limit}; where the samples ramble without end, see to that first.",
+        f"Set grpo.max_completion_tokens to {2 * limit}; if the samples ramble without end, fix that first.",
         NAME,
-        record.steps_of_last(WINDOW),
+        history.steps_of_last(WINDOW),
         confidence(errors, RELIABILITY),
     )
 
 
-SYMPTOM = Detector(NAME, Requirements(FEWEST, ("truncated_share",)), detect)
+DETECTOR = Detector(NAME, Requirements(FEWEST, ("truncated_share",)), detect)

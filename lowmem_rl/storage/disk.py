@@ -1,7 +1,7 @@
-"""Writes that survive: whole files and folders or none of them, whole lines, and patience with a full disk.
+"""Atomic writes: a file or directory is replaced whole or not at all, rows are appended whole, a full disk is retried.
 
-What a killed process leaves is the old file, or the new one, or beside either a name that begins with a dot; of a
-file of lines, perhaps half of the last one.
+A killed process leaves the old file or the new one, perhaps with a temporary one whose name begins with a dot; in a
+file of rows, perhaps half of the last one.
 """
 
 import contextlib
@@ -13,57 +13,53 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
-
-Written = TypeVar("Written")
 
 RETRY_S = 2.0
-"""Between two attempts to write on a full disk."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 NOTHING_LEFT_BYTES = 64 * 1024
-"""Less free than this behind a failed write is why it failed."""
+"""A write that fails with less than this free failed because the disk is full."""
 
 
 @dataclass(frozen=True, slots=True)
 class DiskFullRetry:
-    """How a full disk is waited for."""
+    """Waits for free space when a disk is full."""
 
-    tell: Callable[[str], None]
+    report: Callable[[str], None]
     sleep: Callable[[float], None] = time.sleep
-    """May raise, where the run is to stop: then the wait is over."""
+    """May raise if the run is to stop: then the wait is over."""
 
 
-_patience: ContextVar[DiskFullRetry | None] = ContextVar("patience", default=None)
+_retry: ContextVar[DiskFullRetry | None] = ContextVar("retry", default=None)
 
 
 @contextlib.contextmanager
-def retry_when_disk_full(patience: DiskFullRetry | None) -> Iterator[None]:
-    """Lets writes in this context wait for room on a full disk, as long as it takes; with None they fail at once."""
-    token = _patience.set(patience)
+def retry_when_disk_full(retry: DiskFullRetry | None) -> Iterator[None]:
+    """Lets writes in this context wait for space on a full disk, without a limit; with None they fail at once."""
+    token = _retry.set(retry)
     try:
         yield
     finally:
-        _patience.reset(token)
+        _retry.reset(token)
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Writes a whole file: aside first, then renamed over the old one."""
+    """Writes a whole file: to a temporary one first, which then replaces the old one."""
 
     def write() -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            aside.write_bytes(content)
-            aside.replace(path)
+            temporary.write_bytes(content)
+            temporary.replace(path)
         except BaseException:
-            aside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
 
-    _patiently(path, write)
+    _retrying(path, write)
 
 
 def append(path: Path, content: bytes) -> None:
-    """Appends all of `content` or, where that fails, nothing."""
+    """Appends all of `content` or, if that fails, nothing."""
 
     def write() -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,50 +73,50 @@ def append(path: Path, content: bytes) -> None:
                 file.truncate(size)
                 raise
 
-    _patiently(path, write)
+    _retrying(path, write)
 
 
 def write_dir_atomic(path: Path, fill: Callable[[Path], None]) -> None:
-    """Writes a whole folder: `fill` makes it aside, its files are flushed to the disk, and it takes its place."""
-    aside = tmp_dir_for(path)
+    """Writes a whole directory: `fill` makes a temporary one, which is flushed to the disk and replaces the old one."""
+    temporary = tmp_dir_for(path)
 
     def write() -> None:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
         try:
-            fill(aside)
-            for file in (*aside.rglob("*"), aside):
+            fill(temporary)
+            for file in (*temporary.rglob("*"), temporary):
                 fsync(file)
-            _put(aside, path)
+            _replace(temporary, path)
         except Exception as error:
-            if is_full(error, aside):  # asked while what filled it is still there
+            if is_full(error, temporary):  # asked while what filled it still exists
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
             raise
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
 
-    _patiently(path, write)
+    _retrying(path, write)
 
 
 def tmp_dir_for(path: Path) -> Path:
-    """Returns the folder in which another is made."""
+    """Returns the temporary directory of `write_dir_atomic`."""
     return path.with_name(f".{path.name}.aside")
 
 
 def remove_stale_tmp(folder: Path) -> None:
-    """Removes what a killed process left of folders it was writing in `folder`; none is lost that was whole."""
-    for aside in folder.glob(".*.aside"):
-        shutil.rmtree(aside, ignore_errors=True)
+    """Removes what a killed process left of directories it was writing in `folder`; a whole one is never lost."""
+    for temporary in folder.glob(".*.aside"):
+        shutil.rmtree(temporary, ignore_errors=True)
     for old in folder.glob(".*.old"):
         path = folder / old.name.removeprefix(".").removesuffix(".old")
         if path.exists():
             shutil.rmtree(old, ignore_errors=True)
-        else:  # killed between the two renames of `_put`
+        else:  # killed between the two renames of `_replace`
             old.rename(path)
 
 
 def fsync(path: Path) -> None:
-    """Has the disk hold a file or folder for good: what is only in the system's memory is lost with the power."""
+    """Flushes a file or directory to the disk, so that it survives a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -129,10 +125,10 @@ def fsync(path: Path) -> None:
 
 
 def is_full(error: Exception, path: Path) -> bool:
-    """Says whether a write failed for want of room.
+    """Returns whether a write failed because the disk is full.
 
-    Libraries that write by themselves say it in their own words: safetensors the system's, torch only that the file
-    is shorter than it should be.
+    Libraries that write by themselves raise errors of their own: safetensors with the system's message, torch only
+    that the file is shorter than it should be.
     """
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in FULL
@@ -143,14 +139,14 @@ def is_full(error: Exception, path: Path) -> bool:
     return False
 
 
-def _put(aside: Path, path: Path) -> None:
-    """Renames `aside` to `path`; an older folder of that name goes once the new one stands there."""
+def _replace(temporary: Path, path: Path) -> None:
+    """Renames `temporary` to `path`; an older directory of that name is removed when the new one is in its place."""
     old = path.with_name(f".{path.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     try:
         if path.exists():
             path.rename(old)
-        aside.rename(path)
+        temporary.rename(path)
     except BaseException:
         if old.exists() and not path.exists():
             old.rename(path)
@@ -159,21 +155,20 @@ def _put(aside: Path, path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _patiently(path: Path, write: Callable[[], Written]) -> Written:
-    """Returns what `write` returns; where it fails it leaves nothing behind, so that it can be tried again."""
+def _retrying(path: Path, write: Callable[[], None]) -> None:
+    """Calls `write`, which leaves nothing if it fails, again while the disk is full."""
     began = None
     while True:
+        retry = _retry.get()
         try:
-            written = write()
+            write()
+            break
         except OSError as error:
-            patience = _patience.get()
-            if patience is None or error.errno not in FULL:
+            if retry is None or error.errno not in FULL:
                 raise
-            if began is None:
-                began = time.monotonic()
-                patience.tell(f"no room on the disk for {path}: the run waits until there is some, and loses nothing")
-            patience.sleep(RETRY_S)
-        else:
-            if began is not None and (patience := _patience.get()):
-                patience.tell(f"there is room again after {time.monotonic() - began:.0f} s: the run goes on")
-            return written
+        if began is None:
+            began = time.monotonic()
+            retry.report(f"no space on the disk for {path}: the run waits until there is some, and loses nothing")
+        retry.sleep(RETRY_S)
+    if began is not None and retry:
+        retry.report(f"there is space again after {time.monotonic() - began:.0f} s: the run continues")

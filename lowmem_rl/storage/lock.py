@@ -1,8 +1,8 @@
-"""One process at a time on a run directory.
+"""One process at a time in a run directory.
 
-The kernel holds the lock for the process and lets go of it however that ends, by SIGKILL too; the file stays. Across
-machines it holds where the file system carries `flock` to its server (NFS does, flock(2)); where it knows none, the
-caller is told.
+The kernel holds the lock for the process and releases it however that ends, also by SIGKILL; the file stays. It holds
+across machines if the file system carries `flock` to its server (NFS does, flock(2)); if a file system has no locks,
+the caller gets a message.
 """
 
 import contextlib
@@ -17,14 +17,14 @@ from lowmem_rl.errors import RunDirError
 LOCKLESS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 """What file systems without locks answer."""
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)
-"""What is locked is emptied: a directory from elsewhere must not have another file of this machine emptied."""
+"""A lock file is emptied: a directory from elsewhere must not have another file of this machine emptied."""
 LONGEST_OWNER = 200
-"""Bytes read of what should be a process and a machine."""
+"""Bytes that are read of the owner's process and machine."""
 
 
 @contextlib.contextmanager
-def locked(path: Path, tell: Callable[[str], None]) -> Iterator[None]:
-    """Holds the lock `path`. Raises `RunDirError` where another process has it, or it cannot be made."""
+def locked(path: Path, report: Callable[[str], None]) -> Iterator[None]:
+    """Holds the lock `path`. Raises `RunDirError` if another process has it, or it cannot be made."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK, 0o644)
     except OSError as error:
@@ -32,7 +32,7 @@ def locked(path: Path, tell: Callable[[str], None]) -> Iterator[None]:
             f"{path.parent} cannot be written: {error.strerror}.", hint="Make it writable, or give another with --out."
         ) from error
     try:
-        _take(descriptor, path, tell)
+        _lock(descriptor, path, report)
         yield
     finally:
         os.close(descriptor)
@@ -40,9 +40,9 @@ def locked(path: Path, tell: Callable[[str], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Lets one process at a time read a file in `folder` and write it anew: others wait, for a moment.
+    """Lets one process at a time read and rewrite a file in `folder`; others wait, for a moment.
 
-    It makes no file, for which there may be no room. Where the file system knows no locks, nobody waits.
+    It needs no file, for which there may be no space. If the file system has no locks, nobody waits.
     """
     try:
         import fcntl
@@ -58,7 +58,7 @@ def exclusive(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _take(descriptor: int, path: Path, tell: Callable[[str], None]) -> None:
+def _lock(descriptor: int, path: Path, report: Callable[[str], None]) -> None:
     try:
         import fcntl
 
@@ -71,7 +71,7 @@ def _take(descriptor: int, path: Path, tell: Callable[[str], None]) -> None:
     except (ImportError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in LOCKLESS:
             raise
-        tell(f"{path.parent} cannot be locked here: see to it that no second process works in it")
+        report(f"{path.parent} cannot be locked here: make sure that no second process uses it")
         return
     with contextlib.suppress(OSError):  # a full disk: the lock holds without a name in it
         os.ftruncate(descriptor, 0)

@@ -1,7 +1,7 @@
-"""`RunDir`: what a run leaves. The one place that knows its file names.
+"""`RunDir`: the files of a run, by name, and how they are read and written.
 
-Whole files are written aside and renamed; row files are appended a line at a time. A reader
-of a half-written run finds each whole file complete or absent, and skips a torn last row.
+Whole files replace the old ones at once; rows are appended a line at a time. A reader of a half-written run finds each
+whole file complete or missing, and skips a torn last row.
 """
 
 import contextlib
@@ -22,8 +22,55 @@ from lowmem_rl.storage.disk import append, write_file
 Row = dict[str, Any]
 
 
+class _Entry:
+    """A file or directory of a run, by its name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, run_dir: "RunDir", owner: type) -> Path:
+        return run_dir.path / self.name
+
+
 class RunDir:
-    """A run directory. `create` makes one for a new run, the constructor opens one that is there."""
+    """A run directory. `create` makes one for a new run, the constructor opens an existing one."""
+
+    config = _Entry("config.json")
+    machine = _Entry("machine.json")
+    estimate = _Entry("estimate.json")
+    """What was predicted before the run."""
+    engine = _Entry("engine.json")
+    """What sampled, and why."""
+    peak = _Entry("peak.json")
+    metrics = _Entry("metrics.jsonl")
+    samples = _Entry("samples.jsonl")
+    order = _Entry("order.jsonl")
+    """Which examples each round of sampling took, and how many of their completions were right."""
+    recoveries = _Entry("recoveries.jsonl")
+    """Each time that memory ran out: where, and how many rows at once the run continued with."""
+    rollbacks = _Entry("rollbacks.jsonl")
+    """Each time that the run returned to a healthy checkpoint: after which step, to which, and why."""
+    resumes = _Entry("resumes.jsonl")
+    """One row each time the run was resumed."""
+    health = _Entry("health.json")
+    """What the audit of the run found."""
+    evaluations = _Entry("eval.json")
+    evaluated = _Entry("evaluated.json")
+    """What was evaluated, in a directory with evaluations of a model that is not a run."""
+    adapter = _Entry("adapter")
+    best = _Entry("best")
+    """The adapter of the best evaluation so far."""
+    checkpoints = _Entry("checkpoints")
+    controls = _Entry("controls.json")
+    """What short runs with other rewards gained."""
+    report = _Entry("report.html")
+    log = _Entry("libraries.log")
+    """What the libraries printed."""
+    trackers = _Entry("trackers")
+    lock = _Entry(".lock")
+    """Held by the process that trains here."""
+    eval_lock = _Entry(".eval.lock")
+    """Held by the process that evaluates here, perhaps during a training."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -35,8 +82,8 @@ class RunDir:
             path.mkdir(parents=True, exist_ok=True)
             if any(path.iterdir()):
                 other = f"Give another one: --out {_free_neighbour(path)}"
-                on = "   (or go on with the run in it: --resume)" if cls(path).config.exists() else ""
-                raise RunDirError(f"{path} is not empty.", hint=other + on)
+                resume = "   (or continue the run in it: --resume)" if cls(path).config.exists() else ""
+                raise RunDirError(f"{path} is not empty.", hint=other + resume)
             tempfile.TemporaryFile(dir=path).close()
         except (OSError, ValueError) as error:  # a NUL in the path is a ValueError
             reason = getattr(error, "strerror", None) or error
@@ -46,146 +93,34 @@ class RunDir:
         return cls(path)
 
     def undo(self) -> None:
-        """Removes what a run writes before its first step, and the directory where nothing else is in it."""
-        for path in (
-            self.config,
-            self.machine,
-            self.estimate,
-            self.engine,
-            self.log,
-            self.evaluations,
-            self.recoveries,
-            self.lock,
-        ):
+        """Removes what a run writes before its first step, and the directory if nothing else is in it."""
+        tables = (self.config, self.machine, self.estimate, self.engine, self.evaluations)
+        for path in (*tables, self.log, self.recoveries, self.lock):
             path.unlink(missing_ok=True)
         for folder in (self.trackers, self.eval_items("before").parent, self.best):
             shutil.rmtree(folder, ignore_errors=True)
-        with contextlib.suppress(OSError):  # something of the user's is in it, or it is where they stand
+        with contextlib.suppress(OSError):  # a file of the user's is in it, or it is the working directory
             self.path.rmdir()
 
-    @property
-    def config(self) -> Path:
-        return self.path / "config.json"
-
-    @property
-    def machine(self) -> Path:
-        return self.path / "machine.json"
-
-    @property
-    def estimate(self) -> Path:
-        """What was predicted before the run."""
-        return self.path / "estimate.json"
-
-    @property
-    def engine(self) -> Path:
-        """What sampled, and why."""
-        return self.path / "engine.json"
-
-    @property
-    def health(self) -> Path:
-        """What the audit of the run found."""
-        return self.path / "health.json"
-
-    @property
-    def peak(self) -> Path:
-        return self.path / "peak.json"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def recoveries(self) -> Path:
-        """Each time that memory ran out: where, and with how many rows together it went on."""
-        return self.path / "recoveries.jsonl"
-
-    @property
-    def samples(self) -> Path:
-        return self.path / "samples.jsonl"
-
-    @property
-    def order(self) -> Path:
-        """Which examples each round of sampling took, and how many of their completions were right."""
-        return self.path / "order.jsonl"
-
-    @property
-    def rollbacks(self) -> Path:
-        """Each time that the run went back to a healthy checkpoint: after which step, to which, and why."""
-        return self.path / "rollbacks.jsonl"
-
-    @property
-    def evaluations(self) -> Path:
-        return self.path / "eval.json"
-
-    @property
-    def adapter(self) -> Path:
-        return self.path / "adapter"
-
-    @property
-    def best(self) -> Path:
-        """The adapter of the best evaluation so far."""
-        return self.path / "best"
-
-    @property
-    def evaluated(self) -> Path:
-        """What was evaluated, in a directory that holds evaluations of a model and no run."""
-        return self.path / "evaluated.json"
-
-    @property
-    def report(self) -> Path:
-        return self.path / "report.html"
-
-    @property
-    def log(self) -> Path:
-        """What the libraries printed."""
-        return self.path / "libraries.log"
-
-    @property
-    def trackers(self) -> Path:
-        return self.path / "trackers"
-
     def eval_items(self, name: str) -> Path:
-        """One row an item of the evaluation called `name`."""
+        """One row per item of the evaluation called `name`."""
         return self.path / "eval" / f"{name}.jsonl"
 
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
     def eval_samples(self, name: str) -> Path:
-        """One row a sampled completion of the evaluation called `name`."""
+        """One row per sampled completion of the evaluation called `name`."""
         return self.path / "eval" / "sampled" / f"{name}.jsonl"
 
-    @property
-    def controls(self) -> Path:
-        """What short runs under other rewards gained."""
-        return self.path / "controls.json"
+    def checkpoint(self, step: int) -> Path:
+        """The directory of a checkpoint."""
+        return self.checkpoints / f"step-{step:06d}"
 
     def control(self, name: str) -> Path:
         """The run directory of the control called `name`."""
         return self.path / "controls" / name
 
     def export(self, form: str) -> Path:
-        """The run's model as others take it, in the format called `form`."""
+        """The run's model in the format called `form`."""
         return self.path / "export" / form
-
-    def checkpoint(self, step: int) -> Path:
-        return self.checkpoints / f"step-{step:06d}"
-
-    @property
-    def resumes(self) -> Path:
-        """One row each time the run went on."""
-        return self.path / "resumes.jsonl"
-
-    @property
-    def lock(self) -> Path:
-        """Held by the process that is at work here."""
-        return self.path / ".lock"
-
-    @property
-    def eval_lock(self) -> Path:
-        """Held by the process that evaluates here, be it beside a training."""
-        return self.path / ".eval.lock"
 
 
 def default_path(preset: str) -> Path:
@@ -199,34 +134,34 @@ def default_probe_path(preset: str) -> Path:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Writes one whole file: aside first, then renamed over the old one."""
+    """Writes a whole file, at once. Raises `ValueError` for NaN and infinity, which JSON lacks."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_file(path, text.encode(_UTF8, _SURROGATES))
+    write_file(path, text.encode("utf-8", _SURROGATES))
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Writes a whole file of rows: aside first, then renamed over the old one."""
+    """Writes a whole file of rows, at once."""
     write_file(path, b"".join(map(_as_line, rows)))
 
 
 def append_row(path: Path, row: Row) -> None:
-    """Appends one line of JSON; NaN and infinity, which JSON lacks, are refused with a ValueError."""
+    """Appends one line of JSON. Raises `ValueError` for NaN and infinity, which JSON lacks."""
     append(path, _as_line(row))
 
 
 def read_json(path: Path) -> Any:
-    """Reads a whole file. Raises `RunDirError` where it is missing or damaged."""
+    """Reads a whole file. Raises `RunDirError` if it is missing or damaged."""
     try:
-        return json.loads(_read(path).decode(_UTF8))
-    except (OSError, ValueError, RecursionError) as error:  # the last for brackets by the thousand
+        return json.loads(_read(path).decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:  # the last for thousands of brackets
         reason = getattr(error, "strerror", None) or error
         raise RunDirError(f"{path} cannot be read: {reason}.", hint="Is this a run directory?") from error
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """Yields the rows of a file, none where it is missing; a torn last line is left out.
+    """Yields the rows of a file, none if it is missing; a torn last line is left out.
 
-    Raises `RunDirError` for a damaged line further up, or where the file cannot be read.
+    Raises `RunDirError` for a damaged line before it, or if the file cannot be read.
     """
     for number, (line, is_torn) in enumerate(_lines(path), 1):
         try:
@@ -240,9 +175,9 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 
 def drop_rows_after(path: Path, step: int) -> None:
-    """Cuts a file of rows off behind the last row of `step`, or of an earlier one; a torn last line goes, too.
+    """Truncates a file of rows after the last row of `step`, or of an earlier one; a torn last line goes, too.
 
-    It needs no room on the disk. Raises `RunDirError` for a damaged row in between, and for a link.
+    It needs no space on the disk. Raises `RunDirError` for a damaged row in between, and for a link.
     """
     _check_no_link(path)
     kept = 0
@@ -255,24 +190,13 @@ def drop_rows_after(path: Path, step: int) -> None:
     if not path.exists():
         return
     end = sum(len(line) + 1 for line, _ in _lines(path)[:kept])
-    if end > path.stat().st_size:  # edited by hand: the last line is not ended
+    if end > path.stat().st_size:  # edited by hand: the last line has no line break
         append(path, b"\n")
     os.truncate(path, end)
 
 
-def _lines(path: Path) -> list[tuple[bytes, bool]]:
-    """Returns the lines of a file, and of each whether no line break ends it; none where the file is missing."""
-    try:
-        *lines, rest = _read(path).split(b"\n")  # splitlines would cut at carriage returns too
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise RunDirError(f"{path} cannot be read: {error.strerror}.", hint="Is this a run directory?") from error
-    return [*((line, False) for line in lines), *([(rest, True)] if rest else [])]
-
-
 def drop_torn_row(path: Path) -> None:
-    """Cuts off what stands behind the last line break: half a row, which the next one would else continue.
+    """Removes what follows the last line break: half a row, which the next one would continue.
 
     Raises `RunDirError` for a link.
     """
@@ -282,26 +206,39 @@ def drop_torn_row(path: Path) -> None:
             os.truncate(path, path.stat().st_size - len(line))
 
 
+def _lines(path: Path) -> list[tuple[bytes, bool]]:
+    """Returns the lines of a file, each with whether its line break is missing; none if the file is missing."""
+    try:
+        *lines, rest = _read(path).split(b"\n")  # splitlines would split at carriage returns, too
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise RunDirError(f"{path} cannot be read: {error.strerror}.", hint="Is this a run directory?") from error
+    return [*((line, False) for line in lines), *([(rest, True)] if rest else [])]
+
+
 def _check_no_link(path: Path) -> None:
-    """A directory from elsewhere must not have other files of this machine cut short."""
+    """A directory from elsewhere must not have other files of this machine truncated."""
     if path.is_symlink():
-        raise RunDirError(f"{path} is a link, and going on would write through it.", hint="Put the file itself there.")
+        raise RunDirError(
+            f"{path} is a link, and a resumed run would write through it.", hint="Replace it with the file."
+        )
 
 
 def _read(path: Path) -> bytes:
-    """Reads a file. Raises OSError, for a pipe or a device too: reading those may never end."""
+    """Reads a file. Raises OSError for a pipe or a device, too: reading those may never end."""
     mode = path.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise OSError(errno.EINVAL, "It is no file", str(path))
+        raise OSError(errno.EINVAL, "It is not a file", str(path))
     return path.read_bytes()
 
 
 def _as_line(row: Row) -> bytes:
-    return (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode(_UTF8, _SURROGATES)
+    return (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", _SURROGATES)
 
 
-_UTF8 = "utf-8"
-_SURROGATES = "replace"  # a model may print half a character
+_SURROGATES = "replace"
+"""A model may print half a character."""
 
 
 def _free_neighbour(path: Path) -> Path:

@@ -55,7 +55,7 @@ class HealthMonitor:
 
         Raises `TrainingError` if loss or gradient is not a number and the run does not roll back.
         """
-        findings = self.audit.ailing if self.works else ()
+        findings = self.audit.findings if self.works else ()
         critical = [finding for finding in findings if finding.level == "critical"]
         action = self.config.health.action
         if action == "roll_back" and (critical or any(finding.name == _FIXED_BY_ROLLBACK for finding in findings)):
@@ -72,7 +72,7 @@ class HealthMonitor:
             )
         elif critical and action == "stop":
             what_now = 'The run ends, saved: health.action is "stop"; --resume --set health.action=warn continues.'
-            self.request_stop(stop_error(critical[0], self.audit.record.step, what_now))
+            self.request_stop(stop_error(critical[0], self.audit.history.step, what_now))
 
     def _audit_step(self) -> tuple[HealthFinding, ...]:
         found = read_evaluations(self.run_dir)

@@ -294,8 +294,8 @@ def test_a_full_disk_pauses_the_run_and_costs_no_row(small_disk, cli_here, tmp_p
         options = [f"--set={setting}" for setting in (*settings, "adapter.rank=2", "logging.keep_checkpoints=1")]
         outcome = cli_here("train", "--preset=tiny-cpu", *options, "--force", f"--out={run.path}")
     assert outcome.code == 0, outcome.stderr[-3000:]
-    assert "no room on the disk" in outcome.stderr
-    assert "there is room again" in outcome.stderr
+    assert "no space on the disk" in outcome.stderr
+    assert "there is space again" in outcome.stderr
     assert [row["step"] for row in read_rows(run.metrics)] == [1, 2, 3, 4, 5]
     assert len(list(read_rows(run.samples))) == 5 * 16
 

@@ -1,6 +1,6 @@
-"""Runs as they would be written down, healthy ones and ones with a fault from some step on; no model behind them.
+"""Simulated runs without a model: healthy ones, and ones with a fault from some step on.
 
-A healthy run has prompts of uneven difficulty, a pass rate that rises or stays, a form that is learnt, lengths that
+A healthy run has prompts of uneven difficulty, a pass rate that rises or stays, a format that is learnt, lengths that
 grow with success, entropy that falls with it, and the noise that so many completions a step have.
 """
 
@@ -46,7 +46,7 @@ class Policy:
     grad_norm: float = 0.1
     unevenness: float = 3.0
     hacked: float = 0.0
-    """What a completion is paid besides, however wrong it is."""
+    """Extra reward of a completion, however wrong it is."""
     extra: dict[str, Any] = field(default_factory=dict)
     write: Callable[[random.Random, str, str], str] | None = None
 

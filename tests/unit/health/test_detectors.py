@@ -1,4 +1,4 @@
-"""Each symptom on simulated runs: named within 20 steps where it is, not where it is not."""
+"""Each detector on simulated runs: a fault is named within 20 steps, and none in a healthy run."""
 
 from collections import Counter
 from dataclasses import replace
@@ -143,7 +143,7 @@ CASES: list[tuple[str, Fault, RunConfig, int]] = [
 
 
 def named_at(record: RunHistory, name: str) -> int | None:
-    """Returns the step after which the name was first told while the run was going on."""
+    """Returns the step after which the name is first reported during the run."""
     steps = (row["step"] for row in record.rows)
     return next((step for step in steps if any(found.name == name for found in detect_all(record.until(step)))), None)
 
@@ -164,7 +164,7 @@ def test_a_fault_is_named_within_20_steps_of_its_onset(name, fault, config, onse
     assert onset <= named < onset + WITHIN
 
 
-def test_skipped_steps_ail_nothing_until_the_scale_falls_below_one() -> None:
+def test_skipped_steps_are_fine_until_the_scale_falls_below_one() -> None:
     found = names(simulate(0, 17, config=EIGHTS, fault=skipped, onset=1))
     assert not found
     (finding,) = names(simulate(0, 18, config=EIGHTS, fault=skipped, onset=1)).values()
@@ -182,7 +182,7 @@ def test_a_destroyed_policy_is_named_with_two_prompts_a_step_too():
         assert named is not None
 
 
-def test_a_pair_on_hard_prompts_is_told_that_nearly_all_its_groups_are_dead():
+def test_of_pairs_on_hard_prompts_nearly_all_groups_are_reported_dead():
     config = with_settings(grpo={"group_size": 2, "prompts_per_step": 8, "pairwise": True, "scale_rewards": "none"})
     config = config.model_copy(update={"rewards": {"boxed_answer": 1.0}})
     for seed in range(5):
@@ -194,7 +194,7 @@ def hard(policy: Policy, age: int) -> None:
     policy.pass_rate = 0.03
 
 
-def test_a_rate_that_moves_nothing_is_told_after_sixty_rounds():
+def test_a_rate_that_moves_nothing_is_reported_after_sixty_rounds():
     def still(policy: Policy, age: int) -> None:
         policy.pass_rate, policy.form, policy.tokens, policy.entropy = 0.4, 0.9, 50, 0.3
 
@@ -203,8 +203,8 @@ def test_a_rate_that_moves_nothing_is_told_after_sixty_rounds():
     assert min(filter(None, named)) >= 60
 
 
-def test_of_forty_healthy_runs_none_is_called_critical_and_at_most_one_warned_of():
-    """Group sizes 4 to 16, 1 to 16 prompts a step, pass rates of 0.2 to 0.97; every step is looked at."""
+def test_of_forty_healthy_runs_none_is_critical_and_at_most_one_gets_a_warning():
+    """Group sizes 4 to 16, 1 to 16 prompts a step, pass rates of 0.2 to 0.97; every step is audited."""
     severities = Counter(finding.level for seed in range(40) for finding in audit(simulate(1000 + seed, 40)).findings)
     assert severities["critical"] == 0
     assert severities["warning"] <= 1
@@ -235,7 +235,7 @@ def test_longer_completions_that_pay_and_certainty_that_is_right_are_learning():
     assert not names(simulate(0, 40, config=EIGHTS, fault=learns, start=0.3))
 
 
-def test_a_fault_that_passes_is_told_as_over():
+def test_a_fault_that_passes_is_reported_as_over():
     def for_a_while(policy: Policy, age: int) -> None:
         if age < 15:
             truncation_wall(policy, age)
@@ -246,7 +246,7 @@ def test_a_fault_that_passes_is_told_as_over():
     assert found.steps[0] < 20 < found.steps[1] < 40
 
 
-def test_a_sampler_that_fell_back_is_told_and_keeps_no_later_collapse_from_going_back():
+def test_a_sampler_fallback_is_reported_and_does_not_hide_a_later_collapse():
     record = simulate(0, 30, config=EIGHTS, fault=other_weights, onset=3)
     assert "sampler_mismatch" in {finding.name for finding in detect_all(record.until(3))}
     assert "sampler_mismatch" not in {finding.name for finding in detect_all(record)}
@@ -260,7 +260,7 @@ def test_dead_groups_are_expected_by_the_formula_of_the_signal_report():
         assert uneven_share(rate, 8) == pytest.approx(1 - spread.dead_share(8))
 
 
-def test_identical_completions_are_told_from_a_reward_that_sees_no_difference():
+def test_identical_completions_differ_from_a_reward_that_sees_no_difference():
     def copies(policy: Policy, age: int) -> None:
         blind_reward(policy, age)
         policy.write = lambda rng, question, answer: question
@@ -286,6 +286,6 @@ def test_penalties_are_those_of_our_rewards_whose_best_is_zero():
     assert set(PENALTIES) == {name for name in REWARDS if getattr(load_reward(name), "high", 1.0) == 0}
 
 
-def test_every_symptom_says_what_it_needs():
-    assert len({symptom.name for symptom in DETECTORS}) == len(DETECTORS)
-    assert all(str(symptom.needs) for symptom in DETECTORS)
+def test_every_detector_names_what_it_needs():
+    assert len({detector.name for detector in DETECTORS}) == len(DETECTORS)
+    assert all(str(detector.needs) for detector in DETECTORS)

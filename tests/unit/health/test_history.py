@@ -22,7 +22,7 @@ def test_what_is_read_is_what_was_written(tmp_path):
     assert read_history(RunDir(write_run(tmp_path, record))) == record
 
 
-def test_a_run_without_steps_has_nothing_to_tell(tmp_path):
+def test_a_run_without_steps_has_no_findings(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"config": RunConfig().model_dump()}))
     report = audited(tmp_path)
     assert (report.step, report.findings) == (0, ())
@@ -51,10 +51,10 @@ def test_rows_that_a_resumed_run_wrote_again_count_once_and_the_later_ones(tmp_p
 
 def test_keys_of_another_version_are_left_out(tmp_path):
     path = write_run(tmp_path, simulate(0, 3))
-    told = json.loads((path / "config.json").read_text())
-    told["config"]["rollout"]["a_later_key"] = told["config"]["a_later_section"] = {"x": 1}
-    del told["config"]["health"]
-    (path / "config.json").write_text(json.dumps(told))
+    written = json.loads((path / "config.json").read_text())
+    written["config"]["rollout"]["a_later_key"] = written["config"]["a_later_section"] = {"x": 1}
+    del written["config"]["health"]
+    (path / "config.json").write_text(json.dumps(written))
     assert audited(path).step == 3
 
 
@@ -78,7 +78,7 @@ def test_keys_of_another_version_are_left_out(tmp_path):
         ("eval.json", "[1]"),
     ],
 )
-def test_a_file_that_is_none_of_a_runs_is_named_with_a_cure(tmp_path, file, content):
+def test_a_file_that_is_not_a_runs_is_named_with_a_fix(tmp_path, file, content):
     path = write_run(tmp_path, simulate(0, 3))
     (path / file).write_text(content)
     with pytest.raises(RunDirError, match=file) as error:
@@ -86,7 +86,7 @@ def test_a_file_that_is_none_of_a_runs_is_named_with_a_cure(tmp_path, file, cont
     assert error.value.hint
 
 
-def test_bytes_that_are_no_text_and_places_that_are_no_run_are_refused(tmp_path):
+def test_bytes_that_are_not_text_and_places_without_a_run_are_refused(tmp_path):
     path = write_run(tmp_path / "run", simulate(0, 3))
     (path / "metrics.jsonl").write_bytes(b'\xff\xfe\x00\n{"step": 1}\n')
     for place in (path, tmp_path, tmp_path / "nothing", path / "config.json"):
@@ -122,11 +122,11 @@ def test_a_report_prints_itself_and_becomes_json(tmp_path):
 
     report = audit(simulate(0, 20, fault=wall))
     found = next(finding for finding in report.findings if finding.name == "truncation_wall")
-    assert "cure: Set grpo.max_completion_tokens to" in str(report)
+    assert "fix: Set grpo.max_completion_tokens to" in str(report)
     assert "audit" in str(report).splitlines()[-1]
-    told = json.loads(json.dumps(report.to_json()))
-    assert told["kind"] == "audit"
-    assert {"name", "severity", "steps", "confidence", "what", "cure", "lasts"} == told["findings"][0].keys()
+    written = json.loads(json.dumps(report.to_json()))
+    assert written["kind"] == "audit"
+    assert {"name", "severity", "steps", "confidence", "what", "cure", "lasts"} == written["findings"][0].keys()
     assert 0.5 < found.confidence < 1
 
 

@@ -1,4 +1,4 @@
-"""Broken text is told from honest text, in any language and length."""
+"""Broken text is distinguished from honest text, in any language and length."""
 
 import random
 
@@ -59,19 +59,19 @@ def test_worked_matrices_are_not_broken_at_any_length():
     assert not any(is_broken(text[:length]) for text in texts for length in range(50, len(text) + 1, 50))
 
 
-def test_a_loop_is_found_at_the_end_whatever_stood_before():
+def test_a_loop_is_found_at_the_end_after_any_text():
     assert loop_length("The answer:" + "12, " * 9) == 36
     assert loop_length("no loop here") == 0
     assert is_broken("Let us see. " + "It follows. " * 400)
 
 
-def test_half_bytes_and_controls_are_no_text_but_line_breaks_are():
+def test_half_bytes_and_controls_are_not_text_but_line_breaks_are():
     assert broken_share("a\ufffd\x00b") == 0.5
     assert broken_share("a\n\tb\r\n") == 0
     assert broken_share("") == 0
 
 
-def test_a_script_is_alien_where_neither_prompt_nor_start_has_it():
+def test_a_script_is_alien_if_neither_prompt_nor_start_has_it():
     english = scripts_of(("What is 2 + 2?", "Four, by counting."))
     assert alien_share("四加二等于六", english) == 1
     assert alien_share("x = 4, π r² and so on", english) == 0
@@ -79,6 +79,6 @@ def test_a_script_is_alien_where_neither_prompt_nor_start_has_it():
     assert alien_share("四加二等于六", scripts_of(("二加二等于几？",))) < ALIEN_SHARE
 
 
-def test_hostile_text_of_any_size_is_looked_at_quickly():
+def test_hostile_text_of_any_size_is_checked_quickly():
     for text in ("\x00" * 100_000, "a" * 100_000, "\ud800" * 1000, "ab" * 50_000, "<think>" * 20_000):
         assert is_broken(text)

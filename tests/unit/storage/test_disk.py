@@ -34,18 +34,18 @@ def test_a_full_disk_leaves_whole_lines_and_whole_files(small_disk) -> None:
     assert {path.name for path in small_disk.iterdir()} == {"rows", "file", "ballast"}
 
 
-def test_a_run_waits_for_room_and_loses_nothing(small_disk) -> None:
+def test_a_run_waits_for_space_and_loses_nothing(small_disk) -> None:
     filled(small_disk)
-    told: list[str] = []
+    reported: list[str] = []
 
     def sleep(seconds: float) -> None:
         (small_disk / "ballast").unlink()
 
-    with retry_when_disk_full(DiskFullRetry(told.append, sleep)):
+    with retry_when_disk_full(DiskFullRetry(reported.append, sleep)):
         append(small_disk / "rows", b"0" * 8192)
     assert (small_disk / "rows").stat().st_size == 8192
-    assert "no room" in told[0]
-    assert "goes on" in told[1]
+    assert "no space" in reported[0]
+    assert "continues" in reported[1]
 
 
 @pytest.mark.parametrize("library", ["torch", "safetensors"])

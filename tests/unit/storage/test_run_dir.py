@@ -91,7 +91,7 @@ def test_a_file_that_is_no_json_is_an_error_of_the_run_directory(text, tmp_path)
 @pytest.mark.parametrize("read", [read_json, lambda path: list(read_rows(path)), drop_torn_row])
 def test_a_pipe_is_named_and_not_waited_for(read, tmp_path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(RunDirError, match="It is no file"):
+    with pytest.raises(RunDirError, match="It is not a file"):
         read(tmp_path / "pipe")
 
 
