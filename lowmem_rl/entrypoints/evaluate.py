@@ -4,7 +4,6 @@ import contextlib
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from re import sub
 from typing import Any
@@ -99,13 +98,17 @@ def _evaluate_all(
         if target.run_dir and target.adapter:  # the run's directory has its own evaluations
             name = f"later-{file_name(target.adapter.path.resolve().name)}-{name}"
         failed: list[RewardError] = []
+
+        def progress(done: int, name: str = name, total: int = eval_set.total) -> None:
+            listen(EvalProgressed(name, done, total))
+
         results[name] = evaluate(
             sampler,
             eval_set,
             EvalFiles.of(run_dir, name),
             step=target.step,
             measures_kl=target.adapter is not None,
-            on_progress=partial(_report_progress, listen, name, eval_set.total),
+            on_progress=progress,
             on_failure=failed.append,
         )
         for error in failed:
@@ -113,10 +116,6 @@ def _evaluate_all(
         listen(EvalEnded(name, results[name]))
         _write(run_dir, name, target, results[name])
     return results
-
-
-def _report_progress(listen: Listener, name: str, total: int, done: int) -> None:
-    listen(EvalProgressed(name, done, total))
 
 
 def _write(run_dir: RunDir, name: str, target: EvalTarget, result: EvalResult) -> None:

@@ -4,10 +4,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.device import device_on
 from lowmem_rl.engine.hf_generate import Completion
-from lowmem_rl.engine.policy import Policy, prepare_process
+from lowmem_rl.engine.policy import prepare_process
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.engine.sampling import GREEDY, SamplingParams, stream_names
 from lowmem_rl.engine.trained_model import check_adapter, config_of, find_learnt, load_trained
@@ -54,7 +53,12 @@ def ask(
         device = device_on(this_machine(), config)
         prepare_process(config, device)
         policy = load_trained(trained, config, device)
-        _check_length(policy, messages, config)
+        tokens, limit = len(policy.tokenize(messages)), config.grpo.max_prompt_tokens
+        if tokens > limit:
+            raise ConfigError(
+                f"The prompt has {tokens} tokens; this run's model was loaded for {limit} (grpo.max_prompt_tokens).",
+                hint="Write a shorter prompt.",
+            )
         sampler = Sampler(policy, config)
         with policy.model.disable_adapter():
             base = _answers(sampler, messages, samples)
@@ -72,12 +76,3 @@ def _answers(sampler: Sampler, messages: tuple[Message, ...], samples: int | Non
         streams=stream_names(f"prompt {config.seed}", rows),
     )
     return tuple(completion for _, completion in sorted(answered, key=lambda found: found[0]))
-
-
-def _check_length(policy: Policy, messages: tuple[Message, ...], config: RunConfig) -> None:
-    tokens, limit = len(policy.tokenize(messages)), config.grpo.max_prompt_tokens
-    if tokens > limit:
-        raise ConfigError(
-            f"The prompt has {tokens} tokens; this run's model was loaded for {limit} (grpo.max_prompt_tokens).",
-            hint="Write a shorter prompt.",
-        )

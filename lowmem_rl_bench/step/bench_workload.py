@@ -3,7 +3,6 @@
 Completions are random ids: the time of a step depends on their lengths, not on their content.
 """
 
-import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,6 +10,8 @@ from itertools import cycle
 from math import exp, log
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from lowmem_rl.example import Example, Message
 
@@ -60,22 +61,11 @@ class BenchWorkload:
     groups: tuple[PromptGroup, ...]
 
     def write(self, path: Path) -> None:
-        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        path.write_bytes(TypeAdapter(BenchWorkload).dump_json(self))
 
     @classmethod
     def read(cls, path: Path) -> "BenchWorkload":
-        found = json.loads(path.read_text(encoding="utf-8"))
-        groups = (
-            PromptGroup(
-                id=row["id"],
-                messages=tuple(row["messages"]),
-                prompt_ids=tuple(row["prompt_ids"]),
-                completions=tuple(map(tuple, row["completions"])),
-                rewards=tuple(row["rewards"]),
-            )
-            for row in found["groups"]
-        )
-        return cls(WorkloadShape(**found["shape"]), tuple(groups))
+        return TypeAdapter(cls).validate_json(path.read_bytes())
 
     @property
     def completion_lengths(self) -> list[int]:

@@ -4,14 +4,16 @@ In float32 there is also a proof: the plain arm samples with the random numbers 
 position, so both must follow one learning curve.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.example import Example
 from lowmem_rl.planning.overrides import with_overrides
 from lowmem_rl_bench.step.arm_worker import ArmTask
 from lowmem_rl_bench.step.arms import OURS, TRL, TRL_FAIR, Arm
@@ -34,12 +36,8 @@ class LearningCurve:
     """An arm's training with one seed: the step that reached the target, or None, and the seconds of all steps."""
 
     step: int | None
-    seconds: Mapping[Clock, float]
+    seconds: dict[Clock, float]
     rewards: tuple[float, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns plain JSON data."""
-        return {"step": self.step, "seconds": dict(self.seconds), "rewards": list(self.rewards)}
 
 
 def has_reached(rewards: Sequence[float], target: float) -> bool:
@@ -72,7 +70,7 @@ def run_live(bench: Bench) -> dict[str, Any]:
         "most_steps": config.grpo.steps,
         "seeds": list(_SEEDS),
         "clock": clock,
-        "courses": {name: [curve.to_json() for curve in found] for name, found in curves.items()},
+        "courses": {name: [asdict(curve) for curve in found] for name, found in curves.items()},
         "reached_share": {name: fmean(curve.step is not None for curve in found) for name, found in curves.items()},
         "ratios": {arm.name: time_ratio(curves[arm.name], curves[OURS.name], clock) for arm in _OTHERS},
     }
@@ -112,7 +110,7 @@ def _live_config(bench: Bench) -> RunConfig:
 
 def _write_examples(bench: Bench) -> Path:
     path = bench.folder / "examples.json"
-    path.write_text(json.dumps([asdict(example) for example in bench.examples]), encoding="utf-8")
+    path.write_bytes(TypeAdapter(tuple[Example, ...]).dump_json(bench.examples))
     return path
 
 
@@ -125,8 +123,6 @@ def _tasks(arms: Sequence[Arm], examples: Path, seed: int, *, noise: bool = Fals
 
 def _curve(ended: ArmResult, target: float) -> LearningCurve:
     rewards = tuple(step["reward"] for step in ended.steps)
-    seconds: dict[Clock, float] = {
-        "wall": sum(step["wall"] for step in ended.steps),
-        "cpu": sum(step["cpu"] for step in ended.steps),
-    }
+    clocks: tuple[Clock, ...] = ("wall", "cpu")
+    seconds = {clock: sum(step[clock] for step in ended.steps) for clock in clocks}
     return LearningCurve(len(rewards) if has_reached(rewards, target) else None, seconds, rewards)

@@ -19,7 +19,7 @@ from lowmem_rl_bench.step.arm_worker import ArmTask
 from lowmem_rl_bench.step.arms import OTHERS, OURS, TRL_FAIR, Arm
 from lowmem_rl_bench.step.bench_workload import BenchWorkload, WorkloadShape, make_workload
 from lowmem_rl_bench.step.ratios import clock_of, distance, ratio_of, summary
-from lowmem_rl_bench.step.round_robin import ArmProcess, ArmResult, alive, take_turns
+from lowmem_rl_bench.step.round_robin import ArmResult, alive, take_turns
 
 Report = Callable[[str], None]
 
@@ -122,23 +122,15 @@ def replays(bench: Bench, protocol: Protocol, arms: Sequence[Arm], precision: st
             bench.report(f"{precision}, {name}: {protocol.steps} steps of {len(arms)} arms in turns")
             shape = replace(bench.shape, **SETS[name])
             workload, path = bench.workload(shape, f"{precision}-{name}", protocol.seed)
-            ended = take_turns(processes, _tasks(arms, path), protocol.steps)
+            tasks = {arm.name: ArmTask(str(path.with_name(arm.name)), {}, workload=str(path)) for arm in arms}
+            ended = take_turns(processes, tasks, protocol.steps)
             found = _compare(ended, protocol.warmup, is_gpu=device.is_gpu)
-            if TRL_FAIR in arms:
-                found["row_order_error"] = _row_order_error(processes, ended, path)
+            if TRL_FAIR in arms:  # the error of its own first gradient with the rows in another order
+                task = ArmTask(str(path.with_name("reordered")), {}, seed=1, workload=str(path))
+                reordered = take_turns(processes, {TRL_FAIR.name: task}, 1)[TRL_FAIR.name]
+                found["row_order_error"] = distance(reordered.gradients, ended[TRL_FAIR.name].gradients)
             results[name] = {"workload": workload.to_json()} | found
     return results
-
-
-def _tasks(arms: Sequence[Arm], workload: Path) -> dict[str, ArmTask]:
-    return {arm.name: ArmTask(str(workload.with_name(arm.name)), {}, workload=str(workload)) for arm in arms}
-
-
-def _row_order_error(processes: Mapping[str, ArmProcess], ended: Mapping[str, ArmResult], workload: Path) -> float:
-    """Returns the error of plain TRL's first gradient against its own with the rows in another order."""
-    task = ArmTask(str(workload.with_name("reordered")), {}, seed=1, workload=str(workload))
-    again = take_turns(processes, {TRL_FAIR.name: task}, 1)[TRL_FAIR.name]
-    return distance(again.gradients, ended[TRL_FAIR.name].gradients)
 
 
 def _compare(ended: Mapping[str, ArmResult], warmup: int, *, is_gpu: bool) -> dict[str, Any]:

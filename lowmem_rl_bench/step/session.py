@@ -3,7 +3,6 @@
 Imports TRL, so arms that use Unsloth import this module after Unsloth.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+from pydantic import TypeAdapter
 from transformers import TrainerCallback
 
 from lowmem_rl.config.run_config import RunConfig
@@ -78,9 +78,11 @@ class ArmSession:
     def _trainer(self, task: ArmTask, config: RunConfig, recorded: RecordedCompletions | None) -> Any:
         rewards: Sequence[Any]
         if recorded is None:
-            rows = json.loads(Path(str(task.examples)).read_text(encoding="utf-8"))
-            examples = {row["id"]: Example(**row | {"prompt": tuple(row["prompt"])}) for row in rows}
-            rewards = self._rewards(config, examples)
+            found = TypeAdapter(list[Example]).validate_json(Path(str(task.examples)).read_bytes())
+            examples = {example.id: example for example in found}
+            bound = bind_rewards(load_reward_set(config.rewards), view_of(self.policy, config))
+            errors = RewardErrorCounter(config.health.max_reward_error_share, lambda text: None)
+            rewards = [TrlReward(reward, examples, self.policy.complete, errors) for reward in bound.rewards]
         else:
             examples, rewards = recorded.examples, [recorded]
         sampler = self._sampler(config, recorded) if self.arm.stack == "ours" else None
@@ -88,11 +90,6 @@ class ArmSession:
         kinds = (timed_by(self.timer),)
         spec = stacks.TrainerSpec(config, examples, rewards, callbacks, Path(f"{task.out}.trainer"), kinds)
         return stacks.build(self.arm, self.policy, sampler, spec)
-
-    def _rewards(self, config: RunConfig, examples: Mapping[str, Example]) -> list[TrlReward]:
-        rewards = bind_rewards(load_reward_set(config.rewards), view_of(self.policy, config))
-        failures = RewardErrorCounter(config.health.max_reward_error_share, lambda text: None)
-        return [TrlReward(reward, examples, self.policy.complete, failures) for reward in rewards.rewards]
 
     def _sampler(self, config: RunConfig, recorded: RecordedCompletions | None) -> Sampler:
         """Returns our sampler, with the recorded tokens and with the savings of the arm."""

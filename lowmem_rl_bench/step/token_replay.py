@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from lowmem_rl.example import Example
-from lowmem_rl_bench.step.bench_workload import BenchWorkload, Ids, PromptGroup
+from lowmem_rl_bench.step.bench_workload import BenchWorkload, Ids
 
 Choose = Callable[[Tensor, int], Tensor]
 """(logits (rows, vocabulary), number of the token in its row) -> the token of each row (rows,)."""
@@ -36,26 +35,16 @@ class SamplingCounts:
         self.decode_steps += 1
 
 
-@dataclass
 class RecordedCompletions:
     """The completions and rewards of a workload, found by prompt or by example, each in the order of the rows."""
 
-    workload: BenchWorkload
-
     __name__ = "recorded"
 
-    @cached_property
-    def _by_prompt(self) -> dict[Ids, PromptGroup]:
-        return {group.prompt_ids: group for group in self.workload.groups}
-
-    @cached_property
-    def _by_example(self) -> dict[str, PromptGroup]:
-        return {group.id: group for group in self.workload.groups}
-
-    @property
-    def examples(self) -> dict[str, Example]:
+    def __init__(self, workload: BenchWorkload) -> None:
+        self._by_prompt = {group.prompt_ids: group for group in workload.groups}
+        self._by_example = {group.id: group for group in workload.groups}
+        self.examples = {group.id: Example(group.id, group.messages, "recorded") for group in workload.groups}
         """The prompts as a task yields them."""
-        return {group.id: Example(group.id, group.messages, "recorded") for group in self.workload.groups}
 
     def completions(self, prompts: Sequence[Sequence[int]]) -> list[Ids]:
         """Returns each row's completion. Raises `ValueError` if a prompt's tokens are not recorded."""

@@ -127,7 +127,7 @@ MISTAKES = [
     (("tiny", "--set=task.levels=[9]"), 6, "level 9"),
     (("tiny", "--examples=0"), 2, "examples"),
     (("tiny", "--out=a_file"), 7, "cannot be written into a_file"),
-    (("tiny", "--out=coded"), 7, "something else"),
+    (("tiny", "--out=coded"), 7, "other contents"),
     (("tiny", "--preset=tiny-cqu"), 2, "tiny-cpu"),
     (("tiny", "--set=eval.exampels=3"), 2, "eval.examples"),
 ]
@@ -152,7 +152,7 @@ def test_a_second_evaluation_at_the_same_time_is_refused(trained, cli_here) -> N
     assert "is in use by process" in outcome.stderr
 
 
-def test_ctrl_c_keeps_the_answers_and_says_how_to_go_on(tmp_path, started) -> None:
+def test_ctrl_c_keeps_the_answers_and_says_how_to_continue(tmp_path, started) -> None:
     process = started("eval", "tiny", "--samples=500", f"--out={tmp_path / 'out'}")
     rows = RunDir(tmp_path / "out").eval_samples("arithmetic")
     until = time.monotonic() + 200
@@ -161,6 +161,6 @@ def test_ctrl_c_keeps_the_answers_and_says_how_to_go_on(tmp_path, started) -> No
     process.send_signal(signal.SIGINT)
     _, talk = process.communicate(timeout=100)
     assert process.returncode == 130
-    assert "The same command goes on" in talk
+    assert "The same command continues" in talk
     assert "Traceback" not in talk
     assert 0 < len(list(read_rows(rows))) < 500 * 500
