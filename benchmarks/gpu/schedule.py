@@ -55,7 +55,7 @@ def schedule(machine: Machine, source: str, *, quick: bool) -> Iterator[Part]:
 
 
 def _measured(size: Size, source: str, *, quick: bool) -> Iterator[Part]:
-    """Yields what every size is asked."""
+    """Yields the parts that every size has."""
     yield Part(f"weights, {size.name}", 120, partial(parts.make_weights, size=size), size, makes_weights=True)
     yield Part(f"memory, {size.name}", 210, partial(parts.memory, size=size, source=source), size)
     speed = parts.speed(quick=quick)

@@ -73,10 +73,12 @@ def check_machine(*, probe_xformers: bool = True) -> list[MachineCheck]:
 
 
 def is_ready(checks: list[MachineCheck]) -> bool:
+    """Returns whether no check fails."""
     return all(check.status != "fail" for check in checks)
 
 
 def check_python(found: tuple[int, ...]) -> MachineCheck:
+    """Fails outside the supported versions; `found` is (major, minor)."""
     lowest, below = _PYTHONS
     name = platform.python_version() if found == sys.version_info[:2] else ".".join(map(str, found))
     if lowest <= found < below:
@@ -85,6 +87,7 @@ def check_python(found: tuple[int, ...]) -> MachineCheck:
 
 
 def check_card(machine: Machine) -> MachineCheck:
+    """Warns if there is no card or if it is shared; fails if it is too old for Unsloth's kernels."""
     if machine.card is None:
         ram = f"{machine.ram_bytes / GIB:.1f} GiB of RAM free"
         return MachineCheck(
@@ -155,6 +158,7 @@ def check_xformers(found: str) -> MachineCheck:
 
 
 def check_disk() -> list[MachineCheck]:
+    """Checks the free space of the hub's cache and of the working directory."""
     return [
         _check_free("disk: hub cache", hub_cache(), _ROOM_FOR_MODELS),
         _check_free("disk: runs", Path.cwd(), _ROOM_FOR_A_RUN),
