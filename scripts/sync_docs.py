@@ -1,15 +1,14 @@
-"""Writes what the documents say about the code from the code itself.
+"""Writes the parts of the documents that are generated from the code.
 
-A block stands between `<!-- NAME:begin -->` and `<!-- NAME:end -->`; `BLOCKS` says what fills
-it, all other text stays as it is. With `--check` nothing is written: where a block is out of
-date, the difference is printed and the exit code is 1.
+A block is the text between `<!-- NAME:begin -->` and `<!-- NAME:end -->`; `BLOCKS` holds what fills it, and all
+other text stays. `--check` writes nothing: it prints what is out of date, and the exit code is then 1.
 """
 
 import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from difflib import unified_diff
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ BLOCK = re.compile(r"(?P<begin><!-- (?P<name>[\w-]+):begin -->\n).*?(?P<end><!--
 
 
 def presets_block() -> str:
-    """Returns the table of all presets: what each is for, estimated and measured memory."""
+    """Returns the table of all presets, with estimated and measured memory."""
     from lowmem_rl.planning.presets_table import presets_table
 
     return presets_table()
@@ -34,10 +33,8 @@ def memory_score_block() -> str:
     summary = score(read_rows(ROOT / "benchmarks/records/memory_rows.json")).summary
     stacks = summary["by_stack"] | {"all": summary["errors"]}
     head = ("stack, loss, method", "allocated: rows, mean, worst", "process: rows, mean, worst")
-    rows = [head, ("---",) * len(head)]
-    rows += [(name, _errors(found, "allocated"), _errors(found, "process")) for name, found in stacks.items()]
-    rows.append(("unsloth grpo qlora", "unvalidated: nobody has published one", ""))
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    rows = [(name, _errors(found, "allocated"), _errors(found, "process")) for name, found in stacks.items()]
+    return _table(head, [*rows, ("unsloth grpo qlora", "unvalidated: nobody has published one", "")])
 
 
 def _errors(found: dict[str, Any], measured: str) -> str:
@@ -46,8 +43,8 @@ def _errors(found: dict[str, Any], measured: str) -> str:
 
 
 def cli_block() -> str:
-    """Returns the help page of every command, the same whatever terminal this runs in."""
-    os.environ["COLUMNS"] = "100"
+    """Returns the help page of every command."""
+    os.environ["COLUMNS"] = "100"  # the same page in every terminal
     from lowmem_rl_cli.app import app
     from typer.main import get_command
 
@@ -55,53 +52,64 @@ def cli_block() -> str:
 
 
 def health_block() -> str:
-    """Returns what the audit looks for, each with the least evidence on which it speaks."""
+    """Returns the findings of the audit, each with the evidence that it needs."""
     from lowmem_rl.health.audit import DETECTORS
 
-    rows = [("finding", "least evidence", "what it is"), ("---",) * 3]
-    rows += [(f"`{one.name}`", str(one.needs), _first_paragraph(one.detect)) for one in DETECTORS]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    rows = [(f"`{one.name}`", str(one.needs), _first_paragraph(one.detect)) for one in DETECTORS]
+    return _table(("finding", "least evidence", "what it is"), rows)
 
 
 def health_record_block() -> str:
-    """Returns what the committed record says of failures that were provoked and of healthy runs beside them."""
+    """Returns the committed record of failures that were provoked and of healthy runs."""
     record = json.loads((ROOT / "benchmarks/records/health-2026-11-20.json").read_text())
-    head = ("provoked failure", "what was done", "there since step", "named after step", "told besides")
-    rows: list[tuple[str, ...]] = [head, ("---",) * len(head)]
-    rows += [_failure(run) for run in record["runs"] if run["expected"]]
+    head = ("provoked failure", "what was done", "there since step", "named after step", "other findings")
+    table = _table(head, [_failure(run) for run in record["runs"] if run["expected"]])
     healthy = [run for run in record["runs"] if not run["expected"]]
-    said = [f"{run['case']}, seed {run['seed']}: {_told(run['told'])}" for run in healthy if run["told"]]
-    count = f"{len(healthy)} healthy runs: {len(healthy) - len(said)} were told nothing."
-    alike = sum(run["same_beside_the_run"] for run in record["runs"])
-    beside = f"Beside {alike} of {len(record['runs'])} runs the watcher had said the same as here, to the step."
-    back = [_going_back(run) for run in record["roll_back"]]
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([*lines, "", " ".join([count, *(f"{one}." for one in said), beside]), "", *back])
+    with_findings = [run for run in healthy if run["told"]]
+    same = sum(run["same_beside_the_run"] for run in record["runs"])
+    sentences = [
+        f"{len(healthy)} healthy runs: {len(healthy) - len(with_findings)} had no finding.",
+        *(f"{run['case']}, seed {run['seed']}: {_findings(run['told'])}." for run in with_findings),
+        f"In {same} of {len(record['runs'])} runs the audit during the run reported the same, at the same steps.",
+    ]
+    return "\n".join([table, "", " ".join(sentences), "", *map(_rolled_back, record["roll_back"])])
 
 
-def _going_back(run: dict[str, Any]) -> str:
+def _rolled_back(run: dict[str, Any]) -> str:
     steps = ", ".join(f"after step {row['step']} to step {row['to']}" for row in run["rollbacks"])
     return (
-        f"A run whose learning rate climbed to forty times the preset's, seed {run['seed']}: it went back {steps}. "
-        f"Held-out accuracy at its best healthy checkpoint {run['best_healthy_checkpoint']:.2f}, in the end "
+        f"A run whose learning rate rose to forty times the preset's, seed {run['seed']}: it was rolled back {steps}. "
+        f"Held-out accuracy at its best healthy checkpoint {run['best_healthy_checkpoint']:.2f}, at the end "
         f"{run['after']:.2f}, on {run['examples']} examples."
     )
 
 
 def _failure(run: dict[str, Any]) -> tuple[str, ...]:
-    named = next((told for told in run["told"] if told[1] in run["expected"]), None)
-    others = [told for told in run["told"] if told != named]
-    found = f"{named[0]}: `{named[1]}`" if named else "missed"
-    return run["case"], run["about"], str(run["onset"]), found, _told(others)
+    named = next((found for found in run["told"] if found[1] in run["expected"]), None)
+    others = [found for found in run["told"] if found != named]
+    expected = f"{named[0]}: `{named[1]}`" if named else "missed"
+    return run["case"], run["about"], str(run["onset"]), expected, _findings(others)
 
 
-def _told(told: list[list[Any]]) -> str:
-    return ", ".join(f"`{name}` ({severity}, {step})" for step, name, severity in told) or "nothing"
+def _findings(found: list[list[Any]]) -> str:
+    return ", ".join(f"`{name}` ({severity}, {step})" for step, name, severity in found) or "none"
 
 
-def _first_paragraph(of: Callable[..., Any]) -> str:
-    """Of the module in which something is defined."""
-    about = sys.modules[of.__module__].__doc__ or ""
+def words_block() -> str:
+    """Returns the words that `scripts/check_words.py` counts, and what to write instead."""
+    from scripts.check_words import INSTEAD
+
+    rows = [(", ".join(words.split()), instead) for words, instead in INSTEAD.items()]
+    return _table(("not", "but"), rows)
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows))
+
+
+def _first_paragraph(defined: Callable[..., Any]) -> str:
+    """Returns it from the docstring of the module that defines a function."""
+    about = sys.modules[defined.__module__].__doc__ or ""
     return " ".join(about.partition("\n\n")[0].split())
 
 
@@ -127,40 +135,33 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "cli": cli_block,
     "health": health_block,
     "health-record": health_record_block,
+    "words": words_block,
 }
 
 
 def fill(text: str) -> str:
-    """Returns a document with its blocks renewed. Raises `KeyError` for a block that nothing fills."""
+    """Returns a document with new blocks. Raises `KeyError` if nothing fills one."""
     return BLOCK.sub(lambda block: f"{block['begin']}{BLOCKS[block['name']]().strip()}\n{block['end']}", text)
 
 
-def documents() -> list[Path]:
-    return sorted(path for pattern in DOCUMENTS for path in ROOT.glob(pattern))
-
-
 def main(check: bool) -> int:
-    """Renews all documents, or compares them; returns the exit code."""
+    """Writes all documents, or compares them; returns the exit code."""
     stale = 0
-    for path in documents():
+    for path in sorted(path for pattern in DOCUMENTS for path in ROOT.glob(pattern)):
         old = path.read_text("utf-8")
         new = fill(old)
         if new == old:
             continue
         stale += 1
+        name = str(path.relative_to(ROOT))
         if check:
-            print(_difference(path, old, new))
+            print(*unified_diff(old.splitlines(), new.splitlines(), name, f"{name} (new)", lineterm=""), sep="\n")
         else:
             path.write_text(new, "utf-8")
-            print(f"renewed {path.relative_to(ROOT)}")
+            print(f"wrote {name}")
     if check and stale:
-        print("Generated blocks are out of date; renew them with: python scripts/sync_docs.py")
+        print("Generated blocks are out of date; write them with: python scripts/sync_docs.py")
     return int(check and stale > 0)
-
-
-def _difference(path: Path, old: str, new: str) -> str:
-    name = str(path.relative_to(ROOT))
-    return "\n".join(unified_diff(old.splitlines(), new.splitlines(), name, f"{name} (renewed)", lineterm=""))
 
 
 if __name__ == "__main__":
