@@ -1,4 +1,4 @@
-"""What is shipped works: the wheel, built from the sdist and installed alone, from another directory."""
+"""The wheel, built from the sdist and installed alone, works from another directory."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """The wheel, built the long way: checkout, sdist, unpacked sdist, wheel."""
+    """The wheel, built from the unpacked sdist of this checkout."""
     out = tmp_path_factory.mktemp("dist")
     run(sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", out, cwd=ROOT)
     (sdist,) = out.glob("*.tar.gz")
@@ -37,11 +37,11 @@ def wheel(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory) -> Path:
-    """The bin folder of a new environment that holds the wheel and, behind it, this one's packages."""
+    """The bin folder of a new environment: the wheel first, then the packages of this one."""
     home = tmp_path_factory.mktemp("installed")
     venv.create(home, with_pip=False)
     uv = shutil.which("uv", path=f"{os.environ['PATH']}{os.pathsep}{ROOT / '.tools/uv/bin'}")
-    assert uv, "make test brings uv where it is missing"
+    assert uv, "`make test` installs uv if it is missing"
     run(uv, "pip", "install", "--offline", "--no-index", "--no-deps", "--python", home, wheel, cwd=home)
     # The dependencies are borrowed; a .pth adds a folder without reading the .pth of this checkout in it.
     (packages,) = home.glob("lib/python*/site-packages")
@@ -49,9 +49,10 @@ def installed(wheel, tmp_path_factory) -> Path:
     return home / "bin"
 
 
-def test_the_wheel_holds_the_library_the_command_and_their_data_alone(wheel):
+def test_the_wheel_holds_the_three_packages_and_their_data_alone(wheel):
     names = ZipFile(wheel).namelist()
-    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"lowmem_rl", "lowmem_rl_cli"}
+    rooms = {name.split("/")[0] for name in names if ".dist-info/" not in name}
+    assert rooms == {"lowmem_rl", "lowmem_rl_bench", "lowmem_rl_cli"}
     for source, shipped in (
         ("presets", "lowmem_rl/_presets"),
         ("lowmem_rl/_assets", "lowmem_rl/_assets"),
