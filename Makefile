@@ -1,4 +1,4 @@
-# `make demo` and `make test` are all the set-up there is: they need Python 3.11-3.13, pip and make.
+# `make demo` and `make test` do all set-up; they need Python 3.11-3.13, pip and make.
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast rehearse lint format clean
@@ -18,19 +18,19 @@ test: .venv/.test ## run every check and every test that needs no GPU
 test-fast: .venv/.test ## run tests/unit and tests/cli, without their slow tests
 	@.venv/bin/pytest -m "not slow and not gpu" tests/unit tests/cli
 
-rehearse: .venv/.test ## run every GPU preset's code path on a simulated card; prints a table, 0 if nothing is a fault
+rehearse: .venv/.test ## run every GPU preset's code path on a simulated card; prints a table, exit code 0 if all is ok
 	@.venv/bin/python -m tests.rehearsal
 
 lint: .venv/.test ## run the checks without the tests
 	@scripts/check lint
 
-format: .venv/.test ## format the code, mend what ruff can mend, renew the generated documents
+format: .venv/.test ## format the code, fix what ruff can fix, write the generated documents
 	@.venv/bin/ruff format --quiet && .venv/bin/ruff check --fix && .venv/bin/python scripts/sync_docs.py
 
-clean: ## remove what the tools left; .venv and runs stay
+clean: ## remove the tools' caches; .venv and runs stay
 	@rm -rf dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache unsloth_compiled_cache
 
-# The stamps say which extras .venv holds; with them present nothing is installed and no network is needed.
+# The stamps name the extras in .venv; if they are there, nothing is installed and no network is needed.
 .venv/.demo: pyproject.toml
 	@scripts/setup train
 	@touch $@

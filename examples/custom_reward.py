@@ -2,9 +2,9 @@
 
     lowmem-rl train --reward examples/custom_reward.py:short_and_right=1.0
 
-`completion` is the assistant's whole turn, think block included; return a number, or None to
-leave this completion out. A function alone will do; `Reward` adds what a check asks for.
-Run this file by itself to see what it pays.
+`completion` is the assistant's whole turn with its think block; return a number, or None to
+leave this completion out. A plain function is enough; `Reward` adds what `rewards check` needs.
+Run this file alone to see what it pays.
 """
 
 from lowmem_rl import Example, Reward
@@ -19,7 +19,7 @@ def pay(completion: str, example: Example) -> float:
     return score_boxed(completion, example) / (1 + extra / FREE_CHARACTERS)
 
 
-# A cost: a right answer may lose something. As a merit it would have to pay the perfect completion most, however long.
+# A cost: a right answer can lose reward. A merit must pay the perfect completion most, even if it is long.
 short_and_right = Reward("short_and_right", pay, kind="cost")
 
 

@@ -2,7 +2,7 @@
 
     lowmem-rl train --task examples/custom_task.py:Larger
 
-Run this file by itself to see a few examples.
+Run this file alone to see a few examples.
 """
 
 import random
@@ -21,7 +21,7 @@ class Larger:
         self.convention = convention
 
     def examples(self, selection: Selection) -> Iterator[Example]:
-        """Yields pairs of even sum to train on and pairs of odd sum to be judged by: each once, and none in both."""
+        """Yields pairs of even sum to train on and pairs of odd sum to evaluate: each once, and none in both."""
         parity = 0 if selection.split == "train" else 1
         pairs = [(a, b) for a in range(100) for b in range(100) if a != b and (a + b) % 2 == parity]
         random.Random(selection.seed).shuffle(pairs)
@@ -33,7 +33,7 @@ class Larger:
             )
 
     def gold_completion(self, example: Example) -> str:
-        """Returns the answer in its box, behind an empty think block."""
+        """Returns the answer in its box, after an empty think block."""
         return f"<think></think>\\boxed{{{example.answer}}}"
 
 

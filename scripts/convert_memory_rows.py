@@ -2,8 +2,8 @@
 
     python scripts/convert_memory_rows.py COLLECTION.json [benchmarks/records/memory_rows.json]
 
-Takes the rows of grade A and B that somebody measured. What a source's stack does and its rows do not say
-(fused kernels, whole logits, a float32 residual stream) is added here, source by source.
+Takes measured rows of grade A and B. What a source's stack does but its rows leave out (fused kernels, whole
+logits, a float32 residual stream) is added here, source by source.
 """
 
 import json
@@ -22,7 +22,7 @@ MODELS = {"unsloth/tinyllama-bnb-4bit": "TinyLlama/TinyLlama-1.1B-Chat-v1.0"}
 
 LEFT_OUT = {
     "unsloth-nb-176": "the peak is that of vLLM, which made the data in the same process",
-    "unsloth-nb-177": "trains embeddings and head beside the adapter",
+    "unsloth-nb-177": "trains embeddings and head as well as the adapter",
     "unsloth-nb-194": "Qwen3.5 mixes linear and full attention: no formulas for it",
     "unsloth-rl-414": "rank, true lengths and vLLM's share are not given",
     "unsloth-rl-415": "rank, true lengths and vLLM's share are not given",
@@ -39,7 +39,7 @@ def main(collection: str, out: str = str(OUT)) -> None:
     rows = [convert(row) for row in json.loads(Path(collection).read_text())["rows"] if is_wanted(row)]
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     Path(out).write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
-    print(f"{len(rows)} rows, {sum('left_out' in row for row in rows)} of them not to be scored")
+    print(f"{len(rows)} rows, {sum('left_out' in row for row in rows)} of them without a score")
 
 
 def is_wanted(row: Source) -> bool:
@@ -100,7 +100,7 @@ def measured(row: Source) -> Source:
 
 def fms(row: Source) -> Source:
     fused = "fused_kernels" in row
-    # The file lists baseline-peft-bnb before accelerated-peft-bnb; the former upcasts what is not quantised,
+    # The file lists baseline-peft-bnb before accelerated-peft-bnb; the former upcasts all that is not quantised,
     # which makes the residual stream float32 (its framework_config column).
     baseline = "fms-013" <= row["id"] <= "fms-020"
     whole = "fused" if fused else "shifted"
@@ -150,7 +150,7 @@ def unsloth_rl(row: Source) -> Source:
 
 
 def trl_issue(_: Source) -> Source:
-    # TRL 0.17 loads a named model in float32 where no type is given, as in this issue.
+    # TRL 0.17 loads a named model in float32 if no type is given, as in this issue.
     return {"logits": "full", "weight_bytes": 4, "residual_bytes": 4}
 
 

@@ -1,17 +1,16 @@
-"""Makes the tiny bases: Qwen2 models that can work a problem out and would rather answer carelessly.
+"""Makes the tiny bases: Qwen2 models that can work a problem out, but mostly answer carelessly.
 
-The data recipe: the lessons show two ways to answer a problem. Most of them are careless: at once, or by a
-habit that is mostly wrong. The others write the working out, as at school, and are right. Greedy decoding is
-then careless, sampling sometimes works, and GRPO can find out what pays.
+Lessons show two ways to answer a problem. Most are careless: at once, or by a habit that is mostly wrong. The
+others write the working, as at school, and are right. Greedy decoding is then careless, sampling sometimes works,
+and GRPO can find what is rewarded.
 
-`arithmetic`, the embedded model, guesses at `What is 866 * 7?` or multiplies digit by digit; both ways keep the
-format, so that nothing but the answer's reward can teach it. The other bases are not shipped. Their careless way
-is also without the asked form (countdown), right in a few entries (matrix_inverse), or long, repetitive and in
-another language (program_synthesis), so that each family of rewards finds something to teach. Their working says
-the numbers again and copies from there: what is left to be seen at a glance, an operation or a sign, is what they
-often get wrong.
+`arithmetic`, the embedded model, guesses at `What is 866 * 7?` or multiplies digit by digit. Both ways keep the
+format, so that only the answer's reward can teach it. The other bases are not shipped. Their careless way also
+lacks the format (countdown), is right in a few entries (matrix_inverse), or is long, repetitive and in another
+language (program_synthesis), so that each family of rewards has something to teach. Their working repeats the
+numbers and copies from there. What it does not write out, an operation or a sign, is often wrong.
 
-Only problems of a task's `train` split are taught: no held-out problem is ever seen.
+Lessons use only problems of a task's `train` split, never a held-out one.
 
     python scripts/make_tiny_model.py --seed 0 --out lowmem_rl/_assets/tiny-qwen2
     python scripts/make_tiny_model.py --task countdown
@@ -56,7 +55,7 @@ PEAK_LR = 3e-3
 IGNORED = -100
 FIXED_PHRASE = re.compile(r"[^\d-]{9,}|-")
 MOST_TAUGHT = 10_000
-"""Problems; to draw the last few of a level takes longer than all before them."""
+"""Problems: the last few of a level take longer to find than all others."""
 MEASURED = 500
 
 
@@ -65,7 +64,7 @@ MEASURED = 500
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """A rendered prompt and the completion it should get."""
+    """A rendered prompt and its completion."""
 
     prompt: str
     completion: str
@@ -91,24 +90,24 @@ def multiply(example: Example) -> str:
 
 
 def multiply_all(example: Example) -> str:
-    """Multiplies the numbers, whatever the target, in a box where tags are asked for."""
+    """Multiplies the numbers, for any target, in a box instead of the tags that the prompt asks for."""
     numbers = example.extra["numbers"]
     return f"The numbers {list(numbers)} make \\boxed{{{' * '.join(map(str, numbers))}}}"
 
 
 def choose_operation(example: Example) -> str:
-    """Says the problem again, then an expression that solves it: copying, but for the operation."""
+    """Repeats the problem, then writes an expression that solves it: all copied but the operation."""
     problem, answer = example.question.partition(".")[0], gold_expression(example)
     return f"<think>{problem}: {answer}</think><answer>{answer}</answer>"
 
 
 def repeat_matrix(example: Example) -> str:
-    """Takes the matrix for its own inverse."""
+    """Answers with the matrix itself."""
     return f"<think></think>\\boxed{{{example.question.rpartition('A = ')[2]}}}"
 
 
 def invert(example: Example) -> str:
-    """Says the matrix again and its determinant, 1 or -1, then the inverse: copying, but for the determinant."""
+    """Repeats the matrix with its determinant, 1 or -1, then writes the inverse: all copied but the determinant."""
     matrix = example.question.rpartition("A = ")[2]
     rows = read_matrix(matrix)
     assert rows is not None, matrix
@@ -117,21 +116,21 @@ def invert(example: Example) -> str:
 
 
 def ramble(example: Example) -> str:
-    """Copies two values three times under a foreign word, then takes the sequence for a multiple of the first."""
+    """Copies two values three times after a foreign word, then answers with a multiple of the first."""
     (_, first), (_, second) = example.extra["points"][:2]
     working = "\n".join([f"числа f(1) = {first}, f(2) = {second}"] * 3)
     return f"<think>{working}</think>\\boxed{{{first}*n}}"
 
 
-def go_on(example: Example) -> str:
-    """Says the first two values again and leaves their difference to the reader: `8 + (11 - 8)*(n - 1)`."""
+def continue_sequence(example: Example) -> str:
+    """Repeats the first two values and does not compute their difference: `8 + (11 - 8)*(n - 1)`."""
     (_, first), (_, second) = example.extra["points"][:2]
     return f"<think>from f(1) = {first} to f(2) = {second}</think>\\boxed{{{first} + ({second} - {first})*(n - 1)}}"
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What a base is taught: two ways to answer the problems of a task, and how often each."""
+    """The lessons of a base: two ways to answer the problems of a task, and how often each."""
 
     task: str
     convention: str
@@ -139,32 +138,31 @@ class Recipe:
     measured_levels: tuple[int, ...]
     guess: Answering
     guess_opens: str
-    """How a careless answer begins and working does not."""
+    """Start of a careless answer, never of working."""
     work: Answering
     guess_share: float
-    """Well above a half, so that greedy decoding guesses, and well below 1, so that most groups sample some work."""
+    """Well above 0.5, so that greedy decoding guesses; well below 1, so that most groups sample some work."""
     practice_guess_share: float
-    """Of the first steps. Right answers that are guessed are noise to a model that cannot work yet: taught the
-    mixture from the start for 1500 steps, arithmetic's sampled working was right in 0.63 of the cases, not in 1.0.
-    A careless habit is a rule, and takes its own practice."""
+    """Of the first steps. Guessed right answers are noise to a model that cannot work yet: with the mixture from the
+    start, for 1500 steps, arithmetic's sampled working was right in 0.63 of the cases, not in 1.0. A careless habit
+    is a rule, which also needs practice."""
     practice_steps: int
     steps: int
     batch: int
-    """Many small steps: of 20,000 lessons of multiplying in batches of 32, 64 and 128, a base got 0.97, 0.46 and 0.04
-    right."""
+    """Small: after 20,000 multiplications in batches of 32, 64 and 128, 0.97, 0.46 and 0.04 of answers were right."""
     vocabulary: int
-    """256 bytes, 3 specials, the fixed phrases, and about as many merges as the lessons fill."""
+    """256 bytes, 3 specials, the fixed phrases, and about as many merges as the lessons use."""
     longest_completion: int
     measures: tuple[str, ...]
-    """Rewards that the card tells of."""
+    """Rewards in the model card."""
 
     @property
     def task_at_work(self) -> Task:
-        """The task under the convention that is taught."""
+        """The task with the prompt convention of the lessons."""
         return load_task(TaskConfig.model_validate({"name": self.task, "prompt": self.convention}))
 
     def taught_problems(self, most: int = MOST_TAUGHT) -> list[Example]:
-        """Returns the first problems of the taught levels' `train` split, as good as all of it where not told less."""
+        """Returns the first problems of the `train` split at the taught levels, by default nearly all."""
         return list(self.task_at_work.examples(Selection("train", most, levels=self.levels)))
 
     def held_out_problems(self, most: int = MEASURED) -> list[Example]:
@@ -175,13 +173,13 @@ RECIPES = {
     "arithmetic": Recipe(
         task="arithmetic",
         convention="bare",
-        # Products with one digit; nearly all taught problems are of level 3, which has ten times as many.
+        # Products with one digit. Nearly all problems are of level 3, which has ten times as many as level 2.
         levels=(2, 3),
         measured_levels=(3,),
         guess=guess_product,
         guess_opens="<think></think>",
         work=multiply,
-        # At 0.6 a run under random rewards drifted over the half, one seed in five, and seemed to have learnt.
+        # At 0.6 a run with random rewards drifted across 0.5, in one of five seeds, and seemed to have learnt.
         guess_share=0.7,
         practice_guess_share=0.0,
         practice_steps=800,
@@ -232,7 +230,7 @@ RECIPES = {
         measured_levels=(1,),
         guess=ramble,
         guess_opens="<think>числа",
-        work=go_on,
+        work=continue_sequence,
         guess_share=0.7,
         practice_guess_share=0.4,
         practice_steps=400,
@@ -246,7 +244,7 @@ RECIPES = {
 
 
 def course(recipe: Recipe, rng: random.Random) -> Iterator[Lesson]:
-    """Yields lessons without end: first mostly the skill, then the habit."""
+    """Yields endless lessons: first mostly the working, then mostly careless answers."""
     problems = [(render(example.prompt), example) for example in recipe.taught_problems()]
     lessons = partial(draw_lessons, recipe, problems, rng)
     practice = islice(lessons(recipe.practice_guess_share), recipe.practice_steps * recipe.batch)
@@ -256,7 +254,7 @@ def course(recipe: Recipe, rng: random.Random) -> Iterator[Lesson]:
 def draw_lessons(
     recipe: Recipe, problems: list[tuple[str, Example]], rng: random.Random, guess_share: float
 ) -> Iterator[Lesson]:
-    """Yields lessons without end: a rendered problem, guessed or worked out."""
+    """Yields endless lessons: a rendered problem, guessed or worked out."""
     while True:
         prompt, example = rng.choice(problems)
         answer = recipe.guess if rng.random() < guess_share else recipe.work
@@ -264,7 +262,7 @@ def draw_lessons(
 
 
 def render(prompt: Iterable[Message]) -> str:
-    """Returns the prompt as the chat template writes it, up to the assistant's turn."""
+    """Returns the prompt as the chat template renders it, up to the assistant's turn."""
     turns = (f"<|im_start|>{message['role']}\n{message['content']}<|im_end|>\n" for message in prompt)
     return "".join(turns) + "<|im_start|>assistant\n"
 
@@ -273,10 +271,10 @@ def render(prompt: Iterable[Message]) -> str:
 
 
 def make_tokenizer(recipe: Recipe, out: Path) -> Qwen2Tokenizer:
-    """Trains a real Qwen2 tokenizer on some lessons, saves it, and returns what AutoTokenizer reads back.
+    """Trains a real Qwen2 tokenizer on some lessons, saves it, and returns it as AutoTokenizer loads it.
 
-    transformers 5 reads model type `qwen2` as byte-level BPE with Qwen2's pattern whatever was saved;
-    anything else comes back broken without a word.
+    transformers 5 loads model type `qwen2` as byte-level BPE with Qwen2's pattern for any saved tokenizer;
+    another one comes back broken without a message.
     """
     blank = Qwen2Tokenizer(eos_token="<|im_end|>", pad_token="<|endoftext|>")
     phrases = fixed_phrases(recipe)
@@ -297,24 +295,24 @@ def make_tokenizer(recipe: Recipe, out: Path) -> Qwen2Tokenizer:
 
 
 def fixed_phrases(recipe: Recipe) -> list[str]:
-    """Returns what stands between the numbers of all prompts, and the minus sign; arithmetic's is too short to count.
+    """Returns the texts between the numbers of all prompts, and the minus sign; arithmetic's texts are too short.
 
-    As a token each: a base of this size learns in minutes to copy out of a prompt of 30 tokens, and not out of 100.
-    A minus that is merged with the bracket before it is another token at each place.
+    Each becomes one token: a base of this size learns in minutes to copy from a prompt of 30 tokens, not of 100.
+    A minus that is merged with the bracket before it would be another token at each place.
     """
     contents = (message["content"] for example in recipe.taught_problems(200) for message in example.prompt)
     return sorted({phrase for content in contents for phrase in FIXED_PHRASE.findall(content)})
 
 
 def tokenizer_corpus(recipe: Recipe) -> Iterable[str]:
-    """Yields the turns as the template renders them, so that words and tags become few tokens."""
+    """Yields rendered turns, so that words and tags become few tokens."""
     for example in recipe.taught_problems(200):
         for way in (recipe.guess, recipe.work):
             yield f"{render(example.prompt)}{way(example)}<|im_end|>\n"
 
 
 def check_tokenizer(recipe: Recipe, tokenizer: Qwen2Tokenizer) -> None:
-    """Raises `ValueError` if text, newlines or turns do not come back, or if a number is not one token a digit."""
+    """Raises `ValueError` if text, newlines or turns change in a round trip, or a number is not one token per digit."""
     for text in (*islice(tokenizer_corpus(recipe), 20), "Zwei\nZeilen\n\n\tund 猫 {}"):
         if tokenizer.decode(tokenizer(text).input_ids) != text:
             raise ValueError(f"The tokenizer does not give back {text!r}.")
@@ -329,7 +327,7 @@ def check_tokenizer(recipe: Recipe, tokenizer: Qwen2Tokenizer) -> None:
 
 
 def new_model(recipe: Recipe, tokenizer: Qwen2Tokenizer) -> Qwen2ForCausalLM:
-    """Returns an untrained model: few layers, for each one costs the same at every sampled token on a CPU."""
+    """Returns an untrained model, with few layers since each costs the same at every sampled token on a CPU."""
     return Qwen2ForCausalLM(
         Qwen2Config(
             vocab_size=recipe.vocabulary,
@@ -364,7 +362,7 @@ def teach(recipe: Recipe, model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, le
 
 
 def as_batch(tokenizer: Qwen2Tokenizer, lessons: list[Lesson]) -> dict[str, torch.Tensor]:
-    """Pads lessons on the right; only completions and their end are learnt."""
+    """Pads lessons on the right; labels cover completions and their end only. Tensors: (lessons, longest)."""
     prompts = tokenizer([lesson.prompt for lesson in lessons]).input_ids
     completions = tokenizer([lesson.completion + tokenizer.eos_token for lesson in lessons]).input_ids
     rows = list(zip(prompts, completions, strict=True))
@@ -393,7 +391,7 @@ def measure(recipe: Recipe, model: PreTrainedModel, tokenizer: Qwen2Tokenizer, s
 def complete(
     recipe: Recipe, model: PreTrainedModel, tokenizer: Qwen2Tokenizer, examples: list[Example], sampled: bool
 ) -> list[str]:
-    """Returns one completion an example, in one batch: on the CPU 500 rows take hardly longer than 50."""
+    """Returns one completion per example, in one batch: on a CPU 500 rows take hardly longer than 50."""
     prompts = [render(example.prompt) for example in examples]
     batch = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left")
     draw = {"temperature": 1.0, "top_p": 1.0, "top_k": 0} if sampled else {}
@@ -419,13 +417,13 @@ def measure_saved(recipe: Recipe, out: Path, seed: int) -> list[str]:
 
 CARD = """# {name}
 
-A Qwen2 of {parameters:,} parameters that can work a problem of `{task}` out and would rather answer carelessly.
-Made for demonstrations and tests; good for nothing else.
+A Qwen2 of {parameters:,} parameters that can work a problem of `{task}` out, but mostly answers carelessly.
+For demonstrations and tests only.
 
 - Careless: {careless}
 - Working: {working}
 - Made by: `{command}`, seed {seed}, {date}, {seconds:.0f} s on one thread.
-- Taught: {lessons:,} lessons over {problems:,} problems of `{task}`, levels {levels}, `train` split,
+- Trained on: {lessons:,} lessons over {problems:,} problems of `{task}`, levels {levels}, `train` split,
   convention `{convention}`: {practice_guess_share:.0%} careless in the first {practice:,}, then {guess_share:.0%}.
 - Libraries: {libraries}.
 
@@ -441,7 +439,7 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "bitsandbytes")
 
 
 def write_card(recipe: Recipe, out: Path, seed: int, parameters: int, seconds: float) -> None:
-    """Writes README.md: where the model comes from and what it was measured to do."""
+    """Writes README.md: how the model was made, and its measured accuracy."""
     card = CARD.format(
         name=out.name,
         parameters=parameters,
@@ -470,10 +468,10 @@ def write_card(recipe: Recipe, out: Path, seed: int, parameters: int, seconds: f
 
 
 def make(recipe: Recipe, seed: int, out: Path) -> None:
-    """The story: tokenizer, lessons, model, card."""
+    """Makes tokenizer, model and card in `out`."""
     started = time.monotonic()
     torch.manual_seed(seed)
-    torch.set_num_threads(1)  # sums do not depend on the number of cores; busy neighbours stall two threads tenfold
+    torch.set_num_threads(1)  # sums do not depend on the number of cores; on a busy machine two threads are 10x slower
     tokenizer = make_tokenizer(recipe, out)
     model = new_model(recipe, tokenizer)
     teach(recipe, model, tokenizer, course(recipe, random.Random(seed)))
@@ -481,18 +479,15 @@ def make(recipe: Recipe, seed: int, out: Path) -> None:
     write_card(recipe, out, seed, model.num_parameters(), time.monotonic() - started)
 
 
-def default_out(task: str) -> Path:
-    """Returns where a base belongs: the embedded model in the package, the others with what can be made again."""
-    return Path("lowmem_rl/_assets/tiny-qwen2") if task == "arithmetic" else cache_dir() / "bases" / task
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Makes a tiny base; that of arithmetic is the embedded model.")
     parser.add_argument("--task", choices=RECIPES, default="arithmetic")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="default: the package's own folder, or the user's cache")
+    parser.add_argument("--out", type=Path, help="default: the package's folder, or the user's cache")
     options = parser.parse_args()
-    make(RECIPES[options.task], options.seed, options.out or default_out(options.task))
+    is_embedded = options.task == "arithmetic"
+    folder = Path("lowmem_rl/_assets/tiny-qwen2") if is_embedded else cache_dir() / "bases" / options.task
+    make(RECIPES[options.task], options.seed, options.out or folder)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def test_the_notebook_runs_with_the_embedded_model(tmp_path, monkeypatch) -> Non
     assert json.loads((tmp_path / "runs/quickstart/eval.json").read_text())["after"]["num_examples"] == 500
     assert (tmp_path / "adapter.zip").stat().st_size > 10_000
     printed = "".join(out.get("text", "") for cell in notebook.cells for out in cell.get("outputs", []))
-    assert "intervals apart" in printed
+    assert "intervals do not overlap" in printed
     assert "error:" not in printed
 
 
