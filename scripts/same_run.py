@@ -62,7 +62,7 @@ def lines(path: Path) -> Values:
 
 
 def metric_values(path: Path) -> Values:
-    """Returns what rows hold beside measurements, by step and key."""
+    """Returns the values of rows without measurements, by row and key."""
     rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     return {f"row {n}, {key}": value for n, row in enumerate(rows, 1) for key, value in _leaves(row)}
 

@@ -1,4 +1,4 @@
-"""What every test stands on: no network, no trace outside a temporary directory, fixed seeds, the real command line."""
+"""What every test relies on: no network, no file outside a temporary directory, fixed seeds, the real command line."""
 
 import os
 import random
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 OFFLINE = Path(__file__).parent / "offline"
 HOME = Path(tempfile.mkdtemp(prefix="lowmem-rl-tests-"))
 
-# Set before a test module is imported: the libraries read these when they are loaded.
+# Set before any test module is imported, since libraries read these when they load.
 os.environ |= {
     "PYTHONPATH": os.pathsep.join(filter(None, [str(OFFLINE), os.environ.get("PYTHONPATH")])),
     "HF_HOME": str(HOME / "huggingface"),
@@ -52,7 +52,7 @@ def _go_offline() -> None:
 
 
 _go_offline()
-# In the background of a shell, or behind nohup, these are ignored, and every process that is started inherits that.
+# A shell's background and nohup ignore these signals, and every child process inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
@@ -73,7 +73,7 @@ def _in_a_fresh_directory_with_fixed_seeds(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MB, where this process may mount one."""
+    """A file system of 4 MB; skips the test if this process cannot mount one."""
     disk = tmp_path / "small-disk"
     disk.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
@@ -97,7 +97,7 @@ Cli = Callable[..., Outcome]
 
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
-    """Runs the installed `lowmem-rl` in a process of its own: `cli("train", "--dry-run")`."""
+    """Runs the installed `lowmem-rl` in its own process: `cli("train", "--dry-run")`."""
     command = Path(sys.executable).with_name("lowmem-rl")
 
     def run(*args: str, cwd: Path = tmp_path, timeout_s: float = 300, **environment: str) -> Outcome:
@@ -117,7 +117,7 @@ def cli(tmp_path: Path) -> Cli:
 
 @pytest.fixture
 def started() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
-    """Starts the installed `lowmem-rl` and goes on beside it; what still runs at the end of the test is killed."""
+    """Starts the installed `lowmem-rl` and does not wait; what still runs at the end of the test is killed."""
     command, processes = Path(sys.executable).with_name("lowmem-rl"), []
 
     def start(*args: str, **environment: str) -> "subprocess.Popen[str]":

@@ -1,4 +1,4 @@
-"""Writes run directories as training leaves them, for tests of what reads them."""
+"""Writes run directories as training writes them, for tests of their readers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,7 +41,7 @@ def make_run(
 
 
 def begin(run: RunDir, settings: dict[str, Any]) -> None:
-    """Writes what a run leaves before its first step."""
+    """Writes what a run writes before its first step."""
     config = RunConfig().model_dump()
     origins = {}
     for key, value in settings.items():
@@ -81,10 +81,10 @@ def evaluate(run: RunDir, name: str, step: int, right: int, strict: int, hostile
     """Writes the rows of an evaluation of 20 items and returns its entry in eval.json."""
     for number in range(20):
         text = HOSTILE[number % 4] if hostile and step else f"\\boxed{{{number + step}}}"
-        judged = {"correct": number < right, "strict": number < strict}
+        graded = {"correct": number < right, "strict": number < strict}
         asked = {"example_id": f"arithmetic/{number}", "prompt": f"What is {number} * 1?", "answer": str(number)}
         row = asked | {"completion": text, "tokens": 9, "truncated": False, "scores": {}}
-        append_row(run.eval_items(name), row | judged)
+        append_row(run.eval_items(name), row | graded)
     shares = {"pass_at_1": right, "strict_pass_at_1": strict}
     intervals = {f"{key}_interval": wilson(count, 20) for key, count in shares.items()}
     return {

@@ -1,4 +1,4 @@
-"""The documents are true: their commands exist, their links lead somewhere, their generated parts are current."""
+"""The documents are right: their commands and links exist, their generated parts are current."""
 
 import re
 import shlex
@@ -29,13 +29,13 @@ def command_lines(text: str) -> Iterator[str]:
 
 
 def words_of(line: str) -> list[str]:
-    """Returns the arguments of a command line, up to the pipe, redirection or comment behind it."""
+    """Returns the arguments of a command line, up to a pipe, redirection or comment."""
     words = shlex.split(line, comments=True)[1:]
     return words[: next((i for i, word in enumerate(words) if word in SHELL_ENDS), len(words))]
 
 
 def parse(words: list[str]) -> None:
-    """Follows the words through the real commands. Raises where a command or option is unknown."""
+    """Parses the words with the real commands. Raises if a command or option is unknown."""
     from lowmem_rl_cli.app import app
     from typer.main import get_command
 
@@ -62,13 +62,13 @@ def test_a_command_shown_in_the_documents_parses(line):
 
 
 @pytest.mark.parametrize("line", ["lowmem-rl trian", "lowmem-rl train --no-such-option"])
-def test_a_command_that_does_not_exist_is_found_out(line):
+def test_a_command_that_does_not_exist_fails(line):
     with pytest.raises(Exception, match=r"trian|--no-such-option"):
         parse(words_of(line))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_relative_links_lead_somewhere(document):
+def test_relative_links_exist(document):
     targets = [link["target"] or link["source"] for link in LINK.finditer(document.read_text("utf-8"))]
     assert [target for target in targets if not (document.parent / target).exists()] == []
 

@@ -44,7 +44,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
 
 
 @pytest.mark.parametrize("name", [preset.name for preset in load_presets()])
-def test_a_preset_gives_trl_the_generation_batch_it_states(name: str, built: dict[str, dict]) -> None:
+def test_a_preset_gives_trl_the_generation_batch_of_its_config(name: str, built: dict[str, dict]) -> None:
     from lowmem_rl.config.compose import resolve
 
     config = resolve(preset=name).config

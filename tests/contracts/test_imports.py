@@ -1,4 +1,4 @@
-"""Commands that need no model load nothing of it: read from `sys.modules` of a fresh process."""
+"""Commands that need no model load none of its packages, by `sys.modules` of a new process."""
 
 import subprocess
 import sys
@@ -28,7 +28,7 @@ sys.exit(code)
 
 
 def modules_after(program: str, *args: str) -> set[str]:
-    """Runs a program whose last line lists its modules; a loose limit in time, since test machines stall."""
+    """Runs a program that prints its modules last. The time limit is loose, since test machines can stall."""
     done = subprocess.run(
         [sys.executable, "-c", program, *args], capture_output=True, text=True, timeout=5, check=False
     )
@@ -50,7 +50,7 @@ def test_reading_a_run_loads_nothing_heavy(tmp_path, command):
 
 
 def test_profile_loads_nothing_that_is_slow_and_not_needed():
-    """It has half a second: the driver's library, rich and the network's each take a tenth of that or more."""
+    """It has half a second, and each of these libraries takes a tenth of that or more."""
     modules = modules_after(LIST_MODULES, "profile", "--preset", "qwen7b-a6000")
     assert not {"pynvml", "rich", "urllib.request"} & modules
 

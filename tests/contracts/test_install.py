@@ -1,4 +1,4 @@
-"""`scripts/setup` and the Makefile on machines that differ, played by small programs on PATH."""
+"""`scripts/setup` and the Makefile on different machines, simulated by small programs on PATH."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ UV_THAT_SHOWS_ITS_CALL = '[ "$1" = --version ] && exit\necho "$@" on "$UV_PYTHON
 
 @pytest.fixture
 def machine(tmp_path):
-    """Returns a function that runs a command in a bare checkout where PATH holds the given programs alone."""
+    """Returns a function that runs a command in a bare checkout with only the given programs on PATH."""
     for name in ("Makefile", "pyproject.toml", "scripts/setup"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
@@ -51,13 +51,13 @@ def test_without_python_and_uv_setup_says_what_to_install(machine):
     ]
 
 
-def test_an_unsupported_python_is_named_beside_the_supported_ones(machine):
+def test_an_unsupported_python_is_named_with_the_supported_ones(machine):
     done = machine("scripts/setup", "train", python3=OLD_PYTHON, uv=UV_WITHOUT_PYTHON)
     assert done.returncode == 3
     assert done.stderr.startswith("lowmem-rl needs Python 3.11, 3.12 or 3.13; here is Python 3.10.4.\nhint: ")
 
 
-def test_setup_hands_the_python_on_path_and_the_extras_to_uv(machine):
+def test_setup_passes_the_python_on_path_and_the_extras_to_uv(machine):
     python = f'exec {sys.executable} "$@"'
     done = machine("scripts/setup", "train", "dev", python3=python, uv=UV_THAT_SHOWS_ITS_CALL)
     assert done.stdout == f"sync --inexact --extra train --extra dev on {sys.executable}\n"

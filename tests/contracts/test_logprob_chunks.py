@@ -1,4 +1,4 @@
-"""Unsloth's chunks of logits, as the estimate mirrors them, against the installed unsloth_zoo itself."""
+"""Unsloth's chunks of logits, in the estimate, against the installed unsloth_zoo."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 from lowmem_rl.memory.activations import chunk_rows
 from lowmem_rl.models.lookup import load_shape
 
-pytestmark = pytest.mark.slow  # half a minute, most of it for loading the stack
+pytestmark = pytest.mark.slow  # half a minute, mostly to load the stack
 
 MODELS = ("Qwen/Qwen2.5-1.5B", "Qwen/Qwen2.5-7B", "meta-llama/Llama-2-7b-hf", "meta-llama/Llama-3.1-8B", "tiny")
 ROWS = (1, 100, 600, 4095)
@@ -28,7 +28,7 @@ print("REPORT" + json.dumps([rows, list(scored.shape)]))
 """
 
 
-def test_rows_of_a_chunk_are_unsloths_own_and_its_setting_for_them_is_read_by_nobody(tmp_path) -> None:
+def test_rows_of_a_chunk_are_those_of_unsloth_and_its_setting_for_them_is_unused(tmp_path) -> None:
     shapes = [load_shape(name) for name in MODELS]
     cases = [(rows, shape) for shape in shapes for rows in ROWS]
     asked = json.dumps([(rows, shape.hidden_size, shape.vocab_size) for rows, shape in cases])
@@ -38,4 +38,4 @@ def test_rows_of_a_chunk_are_unsloths_own_and_its_setting_for_them_is_read_by_no
     assert "REPORT" in run.stdout, run.stderr[-2000:]
     found, scored = json.loads(run.stdout.partition("REPORT")[2].splitlines()[0])
     assert found == [chunk_rows(rows, shape) for rows, shape in cases]
-    assert scored == [1, 8]  # chunks=None fails wherever the number of chunks is used
+    assert scored == [1, 8]  # chunks=None fails if the number of chunks is used

@@ -1,4 +1,4 @@
-"""The tests cannot reach the network, in this process and in those they start."""
+"""The tests cannot reach the network, in this process and in its subprocesses."""
 
 import socket
 import subprocess
@@ -27,7 +27,7 @@ def test_a_datagram_to_another_machine_is_refused():
         sock.sendto(b"", ("192.0.2.1", 53))
 
 
-def test_this_machine_can_still_talk_to_itself():
+def test_connections_to_this_machine_work():
     with socket.create_server(("localhost", 0)) as server:
         socket.create_connection(server.getsockname()).close()
     left, right = socket.socketpair()
@@ -44,7 +44,7 @@ DOWNLOADS = {
 
 
 @pytest.mark.parametrize("library", DOWNLOADS)
-def test_a_subprocess_fails_at_once_where_it_would_download(library):
+def test_a_subprocess_that_downloads_fails_at_once(library):
     done = subprocess.run(
         [sys.executable, "-c", "import os; os.environ['HF_HUB_OFFLINE'] = '0'\n" + DOWNLOADS[library]],
         capture_output=True,

@@ -1,7 +1,7 @@
-"""The contract with the stack that is installed: what `lowmem_rl.stack` lists is there, and all that is used is listed.
+"""The contract with the installed stack: all that `lowmem_rl.stack` lists exists, and all that we use is listed.
 
-`UNSLOTH_ALLOW_CPU` makes Unsloth write its GRPO trainer, which a GPU would use, on a CPU. It pretends that there is
-CUDA, so this happens in a process of its own.
+`UNSLOTH_ALLOW_CPU` makes Unsloth write its GRPO trainer, which a GPU uses, on a CPU. It pretends that there is CUDA,
+so this runs in its own process.
 """
 
 import ast
@@ -98,7 +98,7 @@ def test_a_switch_is_still_read(name: str) -> None:
 
 
 @pytest.mark.parametrize("wording", WORDINGS, ids=lambda wording: wording.text)
-def test_the_stack_still_says_what_we_rest_on(wording: object) -> None:
+def test_a_wording_that_we_rely_on_is_still_there(wording: object) -> None:
     assert wording.text in text_of(wording.file), wording.why  # type: ignore[attr-defined]
 
 
@@ -110,7 +110,7 @@ def text_of(file: str) -> str:
     return (Path(spec.origin).parent / rest).read_text(encoding="utf-8")
 
 
-def test_the_trainer_inherits_from_what_unsloth_has_written(report: dict) -> None:
+def test_the_trainer_inherits_from_unsloths_rewritten_one(report: dict) -> None:
     assert report["rewritten"] == "UnslothGRPOTrainer"
     assert "UnslothGRPOTrainer" in report["bases"]
 
@@ -121,7 +121,7 @@ def test_what_is_overridden_takes_what_theirs_takes(kind: str, report: dict) -> 
     assert len(report["overrides"]) > 10
     for name in report["overrides"]:
         wanted = [parameter for parameter in ours[name] if parameter not in ("args", "kwargs")] or theirs[name][:1]
-        # A wrapped method hands on whatever the wrapper is given; `args` is transformers' own word, too.
+        # A wrapped method passes on all arguments of the wrapper; transformers uses the name `args`, too.
         is_wrapped = theirs[name][-2:] == ["args", "kwargs"]
         assert is_wrapped or [p for p in theirs[name] if p != "args"][: len(wanted)] == wanted, name
 
@@ -145,11 +145,11 @@ def test_what_is_called_for_a_checkpoint_takes_a_folder(name: str, kind: str, re
     assert report["parameters"][kind][name][:1] == ["output_dir"]
 
 
-def test_members_that_are_used_by_name_are_there(report: dict) -> None:
+def test_members_that_are_used_by_name_exist(report: dict) -> None:
     assert report["lacking"] == []
 
 
-def test_unsloths_trainer_leaves_the_adapter_as_it_is(report: dict) -> None:
+def test_unsloths_trainer_does_not_cast_the_adapter(report: dict) -> None:
     assert "param.data = param.data.to(torch.bfloat16)" in report["sources"]["plain"]
     cast = re.search(
         r"if (.+):\n.+\n.+\n.+param\.data = param\.data\.to\(torch\.bfloat16\)", report["sources"]["rewritten"]
@@ -171,7 +171,7 @@ def test_unsloths_loader_takes_our_arguments(report: dict) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(MARKS))
-def test_unsloth_still_notes_its_shortcuts_under_the_names_that_we_read(name: str) -> None:
+def test_unsloth_still_sets_its_shortcuts_under_the_names_that_we_read(name: str) -> None:
     files = ("unsloth/models/rl_replacements.py", "unsloth_zoo/rl_replacements.py")
     assert any(f"unwrapped_model.{name} =" in text_of(file) for file in files)
 

@@ -36,7 +36,7 @@ def test_controls_are_runs_of_the_same_configuration_under_other_rewards(control
     assert all((path / "report.html").is_file() for path in paths)
 
 
-def test_controls_ask_the_same_prompts_in_the_same_order(controlled) -> None:
+def test_controls_use_the_same_prompts_in_the_same_order(controlled) -> None:
     asked = [
         [row["example_id"] for row in rows(RunDir(path).samples)] for path in (controlled.path, *parts(controlled))
     ]
@@ -65,7 +65,7 @@ def test_the_sentences_name_the_gain_that_needs_no_correct_answers(tmp_path) -> 
     assert json.loads(json.dumps(controls.to_json()))["controls"][1]["beyond"]["won"] == 8
 
 
-def test_a_control_that_makes_no_sense_is_left_out_with_the_reason() -> None:
+def test_a_useless_control_is_left_out_with_the_reason() -> None:
     def of(**rewards: float):
         return rewards_of_controls(RunConfig(rewards=rewards))
 

@@ -1,4 +1,4 @@
-"""Exports of a real run: heard again from disk, accepted for what they say, refused where they say something else."""
+"""Exports of a real run: loaded again from disk, accepted if they answer as the run does, refused if not."""
 
 import json
 import shutil
@@ -52,7 +52,7 @@ def merged(run) -> Path:
     return export(run.path, "merged", examples=ITEMS).path
 
 
-def test_an_adapter_says_what_the_run_says_and_names_its_base(run, trained, tmp_path) -> None:
+def test_an_adapter_answers_as_the_run_does_and_names_its_base(run, trained, tmp_path) -> None:
     config = config_of(run)
     spec, grader = make_spec(config, Device("cpu", "float32"), "adapter", None), grader_of(load_task(config.task))
     write_files(spec, find_learnt(run.path), trained, tmp_path)
@@ -69,7 +69,7 @@ def test_an_export_replaces_nothing(run, merged) -> None:
     assert read_json(merged / "proof.json") == before
 
 
-def test_a_merge_into_the_weights_of_training_says_the_same_token_by_token(run, merged) -> None:
+def test_a_merge_into_the_weights_of_training_answers_the_same_token_by_token(run, merged) -> None:
     proof = read_json(merged / "proof.json")
     assert proof["kind"] == "tokens"
     assert proof["tokens"]["same"] + len(proof["tokens"]["ties"]) == ITEMS
@@ -86,7 +86,7 @@ def test_the_card_holds_the_numbers_of_the_run(run, merged) -> None:
     assert "lowmem-rl train --preset tiny-cpu" in card
 
 
-def test_the_card_of_a_best_that_is_the_base_model_says_so(tmp_path) -> None:
+def test_the_card_names_a_best_adapter_that_is_the_base_model(tmp_path) -> None:
     run = RunDir(make_run(tmp_path / "run"))
     write_json(run.evaluations, read_json(run.evaluations) | {"best": {"name": "before", "step": 0}})
     spec = make_spec(config_of(run), Device("cpu", "float32"), "adapter", None)
@@ -129,7 +129,7 @@ def test_a_wrong_merge_is_refused(alter, run, trained, merged, tmp_path) -> None
     assert compare_answers(spec, trained, answer_reloaded(reload_request(spec, trained, wrong)), grader).faults != []
 
 
-def test_what_is_refused_leaves_its_proof_alone(run, cli_here, tmp_path) -> None:
+def test_a_refused_export_leaves_only_its_proof(run, cli_here, tmp_path) -> None:
     shutil.copytree(run.path, tmp_path / "run", ignore=shutil.ignore_patterns("export"))
     settings = tmp_path / "run" / "adapter" / "adapter_config.json"
     settings.write_text(json.dumps(read_json(settings) | {"lora_alpha": 320}))
@@ -140,8 +140,8 @@ def test_what_is_refused_leaves_its_proof_alone(run, cli_here, tmp_path) -> None
     assert read_json(tmp_path / "run" / "export" / "adapter.refused.json")["holds"] is False
 
 
-def spoken(*ids: int, second: float = 5.0, noise: float = 0.0) -> ModelAnswers:
-    """One answer whose every place has the tokens 1 and 2 as its likeliest, `second` nats apart."""
+def answered(*ids: int, second: float = 5.0, noise: float = 0.0) -> ModelAnswers:
+    """One answer with the tokens 1 and 2 as the most likely at each place, at a distance of `second` nats."""
     answer = Answer(list(ids), [[1, 2]] * len(ids), [[-0.1, -0.1 - second]] * len(ids))
     return ModelAnswers([[0]], [answer], [[[-0.1 + noise, -0.1 - second + noise]] * len(ids)])
 
@@ -149,15 +149,15 @@ def spoken(*ids: int, second: float = 5.0, noise: float = 0.0) -> ModelAnswers:
 @pytest.mark.parametrize(
     ("second", "taken", "faults"), [(0.01, 2, 0), (0.5, 2, 1), (0.01, 7, 1)], ids=["tie", "no tie", "no neighbour"]
 )
-def test_an_answer_may_only_depart_at_a_tie(second, taken, faults) -> None:
-    ours, theirs = spoken(1, 1, 1, second=second, noise=0.01), spoken(1, taken, 1, second=second)
+def test_an_answer_may_only_differ_at_a_tie(second, taken, faults) -> None:
+    ours, theirs = answered(1, 1, 1, second=second, noise=0.01), answered(1, taken, 1, second=second)
     check = check_tokens(ours, theirs, ours.read_own, "float32")
     assert (len(check.differences), len(check.ties)) == (faults, 1 - faults)
     assert len(check.faults) == faults
 
 
-def test_other_prompts_and_numbers_that_are_none_are_faults() -> None:
-    ours = spoken(1, 1)
+def test_other_prompts_and_nan_are_faults() -> None:
+    ours = answered(1, 1)
     assert check_tokens(ours, ours, [[[float("nan")] * 2] * 2], "float32").faults
     assert check_tokens(ours, replace(ours, prompts=[[9]]), ours.read_own, "float32").faults
 
@@ -177,13 +177,15 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("options", "code", "told"), MISTAKES, ids=lambda value: str(value)[:30])
-def test_what_cannot_be_exported_is_told_in_two_lines(options, code, told, cli_here, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize(("options", "code", "shown"), MISTAKES, ids=lambda value: str(value)[:30])
+def test_an_export_that_cannot_be_made_is_an_error_of_two_lines(
+    options, code, shown, cli_here, tmp_path, monkeypatch
+) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("LLAMA_CPP", raising=False)
     outcome = cli_here("export", str(make_run(tmp_path / "run")), *options)
     assert (outcome.code, outcome.stdout, len(outcome.stderr.splitlines())) == (code, "", 2)
-    assert told in outcome.stderr
+    assert shown in outcome.stderr
 
 
 def test_a_prompt_is_answered_without_the_adapter_and_with_it(run, cli_here) -> None:
@@ -195,7 +197,7 @@ def test_a_prompt_is_answered_without_the_adapter_and_with_it(run, cli_here) -> 
     assert page.count("sampled as in training") == 6
 
 
-def test_the_best_adapter_is_handed_on_and_asked_in_the_place_of_the_last(run, cli_here, tmp_path) -> None:
+def test_the_best_adapter_can_be_exported_and_asked_instead_of_the_last(run, cli_here, tmp_path) -> None:
     copy = RunDir(tmp_path / "run")
     shutil.copytree(run.path, copy.path)
     weights = {
@@ -203,8 +205,8 @@ def test_the_best_adapter_is_handed_on_and_asked_in_the_place_of_the_last(run, c
     }
     save_file(weights, copy.best / WEIGHTS)
     write_json(copy.evaluations, read_json(copy.evaluations) | {"best": {"name": "step-000001", "step": 1}})
-    told = json.loads(cli_here("samples", str(copy.best), "--prompt", "What is 346 * 8?", "--json").stdout)
-    assert told["base"] == told["trained"]
+    shown = json.loads(cli_here("samples", str(copy.best), "--prompt", "What is 346 * 8?", "--json").stdout)
+    assert shown["base"] == shown["trained"]
     made = json.loads(cli_here("export", str(copy.best), "--to=adapter", f"--examples={ITEMS}", "--json").stdout)
     assert made["path"] == str(copy.export("best-adapter"))
     exported = load_file(Path(made["path"]) / WEIGHTS)
@@ -215,7 +217,7 @@ def test_the_best_adapter_is_handed_on_and_asked_in_the_place_of_the_last(run, c
 
 
 @pytest.mark.parametrize(
-    ("options", "code", "told"),
+    ("options", "code", "shown"),
     [
         (["--prompt", " "], 2, "empty"),
         (["--prompt", "x" * 5000], 2, "grpo.max_prompt_tokens"),
@@ -223,10 +225,10 @@ def test_the_best_adapter_is_handed_on_and_asked_in_the_place_of_the_last(run, c
         (["--sampled", "3"], 2, "--prompt"),
     ],
 )
-def test_a_prompt_that_cannot_be_asked_is_told(options, code, told, run, cli_here) -> None:
+def test_a_prompt_that_cannot_be_asked_is_an_error(options, code, shown, run, cli_here) -> None:
     outcome = cli_here("samples", str(run.path), *options)
     assert outcome.code == code
-    assert told in outcome.stderr
+    assert shown in outcome.stderr
 
 
 def test_a_run_without_an_adapter_cannot_be_asked(cli_here, tmp_path) -> None:

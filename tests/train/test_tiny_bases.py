@@ -1,4 +1,4 @@
-"""What the tiny bases are taught: two ways to answer, of which only one is worth learning."""
+"""The lessons of the tiny bases: two ways to answer, of which only one is worth learning."""
 
 import random
 from dataclasses import replace
@@ -23,14 +23,14 @@ def script() -> ModuleType:
 
 
 def means(recipe, reward: str) -> tuple[float, float]:
-    """Returns what the careless way and the working are paid."""
+    """Returns the mean reward of the careless way and of the working."""
     score, problems = load_reward(reward).score, recipe.taught_problems(40)
     guess, work = (sum(score(way(e), e) or 0.0 for e in problems) for way in (recipe.guess, recipe.work))
     return guess / len(problems), work / len(problems)
 
 
 @pytest.mark.parametrize("task", BASES)
-def test_working_is_always_right_and_begins_otherwise_than_a_careless_answer(script, task) -> None:
+def test_working_is_always_right_and_does_not_start_like_a_careless_answer(script, task) -> None:
     recipe = script.RECIPES[task]
     grader = grader_of(recipe.task_at_work)
     for example in recipe.taught_problems(40):
@@ -39,7 +39,7 @@ def test_working_is_always_right_and_begins_otherwise_than_a_careless_answer(scr
         assert not recipe.work(example).startswith(recipe.guess_opens)
 
 
-def test_every_reward_of_form_or_partial_credit_finds_something_to_teach(script) -> None:
+def test_every_format_or_partial_credit_reward_has_something_to_teach(script) -> None:
     for task, rewards in {
         "countdown": ("countdown", "think_format", "answer_tags", "tag_count"),
         "matrix_inverse": ("matrix_rows", "matrix_frobenius", "matrix_l1"),
@@ -58,9 +58,9 @@ def test_no_held_out_problem_is_taught(script, task) -> None:
 
 
 @pytest.mark.parametrize("task", BASES)
-def test_a_tokenizer_reads_its_lessons_back_and_keeps_completions_within_the_limit(script, task, tmp_path) -> None:
+def test_a_tokenizer_decodes_its_lessons_and_keeps_completions_within_the_limit(script, task, tmp_path) -> None:
     recipe = script.RECIPES[task]
-    tokenizer = script.make_tokenizer(recipe, tmp_path)  # raises where text does not come back
+    tokenizer = script.make_tokenizer(recipe, tmp_path)  # raises if text does not come back
     ways = [way(example) for way in (recipe.guess, recipe.work) for example in recipe.taught_problems(200)]
     assert max(map(len, tokenizer(ways).input_ids)) < recipe.longest_completion
 
