@@ -25,9 +25,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
-from functools import partial
 from importlib.metadata import version
-from itertools import chain, islice
+from itertools import count, islice
 from pathlib import Path
 
 import torch
@@ -244,18 +243,11 @@ RECIPES = {
 
 
 def course(recipe: Recipe, rng: random.Random) -> Iterator[Lesson]:
-    """Yields endless lessons: first mostly the working, then mostly careless answers."""
+    """Yields endless lessons: a rendered problem, worked out or guessed, more often after the practice."""
     problems = [(render(example.prompt), example) for example in recipe.taught_problems()]
-    lessons = partial(draw_lessons, recipe, problems, rng)
-    practice = islice(lessons(recipe.practice_guess_share), recipe.practice_steps * recipe.batch)
-    return chain(practice, lessons(recipe.guess_share))
-
-
-def draw_lessons(
-    recipe: Recipe, problems: list[tuple[str, Example]], rng: random.Random, guess_share: float
-) -> Iterator[Lesson]:
-    """Yields endless lessons: a rendered problem, guessed or worked out."""
-    while True:
+    for number in count():
+        is_practice = number < recipe.practice_steps * recipe.batch
+        guess_share = recipe.practice_guess_share if is_practice else recipe.guess_share
         prompt, example = rng.choice(problems)
         answer = recipe.guess if rng.random() < guess_share else recipe.work
         yield Lesson(prompt, answer(example))
