@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sys
+import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from difflib import unified_diff
 from pathlib import Path
@@ -95,6 +96,18 @@ def _findings(found: list[list[Any]]) -> str:
     return ", ".join(f"`{name}` ({severity}, {step})" for step, name, severity in found) or "none"
 
 
+def layers_block() -> str:
+    """Returns the layers that import-linter checks, as far as their rooms exist, the highest first."""
+    rules = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    rooms, packages = rules[0]["layers"], rules[1]["layers"][:-1]
+    library = ([room.strip("( )") for room in layer.split("|")] for layer in rooms)
+    here = {path.stem for path in (ROOT / "lowmem_rl").iterdir()}
+    rows = [[room for room in layer if room in here] for layer in library]
+    lines = [*packages, *(" | ".join(row) for row in rows if row)]
+    width = max(map(len, lines))
+    return "\n".join(["```text", *(line.center(width).rstrip() for line in lines), "```"])
+
+
 def words_block() -> str:
     """Returns the words that `scripts/check_words.py` counts, and what to write instead."""
     from scripts.check_words import INSTEAD
@@ -135,6 +148,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "cli": cli_block,
     "health": health_block,
     "health-record": health_record_block,
+    "layers": layers_block,
     "words": words_block,
 }
 
