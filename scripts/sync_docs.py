@@ -66,11 +66,11 @@ def health_record_block() -> str:
     head = ("provoked failure", "what was done", "there since step", "named after step", "other findings")
     table = _table(head, [_failure(run) for run in record["runs"] if run["expected"]])
     healthy = [run for run in record["runs"] if not run["expected"]]
-    with_findings = [run for run in healthy if run["told"]]
+    with_findings = [(run["case"], run["seed"], _findings(run["told"])) for run in healthy if run["told"]]
     same = sum(run["same_beside_the_run"] for run in record["runs"])
     sentences = [
         f"{len(healthy)} healthy runs: {len(healthy) - len(with_findings)} had no finding.",
-        *(f"{run['case']}, seed {run['seed']}: {_findings(run['told'])}." for run in with_findings),
+        *(f"{case}, seed {seed}: {findings}." for case, seed, findings in with_findings),
         f"In {same} of {len(record['runs'])} runs the audit during the run reported the same, at the same steps.",
     ]
     return "\n".join([table, "", " ".join(sentences), "", *map(_rolled_back, record["roll_back"])])
