@@ -68,5 +68,5 @@ def _base_of(policy: Policy, config: RunConfig) -> BaseModelSpec:
         quantization = BitsAndBytesConfig.from_dict(quantization)
     settings = None if quantization is None else json.loads(quantization.to_json_string(use_diff=False))
     swapped = config.model.checkpoint == "dynamic" and config.model.bits == 4
-    name = loaded._name_or_path if swapped else model_path(config.model.name)
+    name = loaded.name_or_path if swapped else model_path(config.model.name)
     return BaseModelSpec(name, None if swapped else config.model.revision, settings, policy.device.dtype)

@@ -2,7 +2,6 @@ import json
 import tomllib
 
 import pytest
-from lowmem_rl_cli.console import table
 
 from lowmem_rl.config.compose import flatten, resolve
 from lowmem_rl.config.presets import load_preset, load_presets
@@ -82,9 +81,3 @@ def test_copy_names_the_place_that_it_cannot_write(cli_here, place):
     outcome = cli_here("presets", "copy", "tiny-cpu", place)
     assert outcome.code == 2
     assert len(outcome.stderr.splitlines()) == 2
-
-
-def test_a_narrow_terminal_gets_the_last_cell_on_a_line_of_its_own():
-    rows = [("name", "n", "about"), ("tiny", "8", "a long story")]
-    assert table(rows, None).splitlines() == ["name  n  about", "tiny  8  a long story"]
-    assert table(rows, 15).splitlines() == ["name  n", "tiny  8", "  a long story"]
