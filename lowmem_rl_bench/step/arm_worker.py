@@ -1,30 +1,11 @@
 """One arm in a process of its own: it takes a step for each request, and answers what the step took."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import import_unsloth, prepare_process
 from lowmem_rl.errors import LowMemError
 from lowmem_rl.workers import Requests
-from lowmem_rl_bench.step.arms import ARMS
-
-
-@dataclass(frozen=True, slots=True)
-class ArmTask:
-    """What an arm trains. `out`.gradients.npz gets a replay's first gradient, `out`.weights.npz the last adapter."""
-
-    out: str
-    settings: Mapping[str, Any]
-    seed: int = 0
-    workload: str | None = None
-    """File of a replay."""
-    examples: str | None = None
-    """File of a live run's data."""
-    noise: bool = False
-    """A live run takes the tokens that our engine's random streams pick, in every arm."""
+from lowmem_rl_bench.step.arms import ARMS, ArmTask
 
 
 def main() -> None:

@@ -29,6 +29,21 @@ class Arm:
         return with_overrides(config, self.settings)
 
 
+@dataclass(frozen=True, slots=True)
+class ArmTask:
+    """What an arm trains. `out`.gradients.npz gets a replay's first gradient, `out`.weights.npz the last adapter."""
+
+    out: str
+    settings: Mapping[str, Any]
+    seed: int = 0
+    workload: str | None = None
+    """File of a replay."""
+    examples: str | None = None
+    """File of a live run's data."""
+    noise: bool = False
+    """A live run takes the tokens that our engine's random streams pick, in every arm."""
+
+
 _TRL_MICRO_BATCH = 8
 """The default `per_device_train_batch_size` of transformers, TRL and Unsloth's notebooks on GRPO."""
 _DEFAULTS = {"memory.micro_batch": _TRL_MICRO_BATCH, "memory.checkpointing": "plain"}

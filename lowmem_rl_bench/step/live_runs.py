@@ -15,8 +15,7 @@ from pydantic import TypeAdapter
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.example import Example
 from lowmem_rl.planning.overrides import with_overrides
-from lowmem_rl_bench.step.arm_worker import ArmTask
-from lowmem_rl_bench.step.arms import OURS, TRL, TRL_FAIR, Arm
+from lowmem_rl_bench.step.arms import OURS, TRL, TRL_FAIR, Arm, ArmTask
 from lowmem_rl_bench.step.ratios import Clock, Ratio, clock_of
 from lowmem_rl_bench.step.replays import FP32, Bench
 from lowmem_rl_bench.step.round_robin import ArmResult, Step, alive, take_turns

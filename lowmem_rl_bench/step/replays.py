@@ -15,8 +15,7 @@ from lowmem_rl.entrypoints.preflight import prepare
 from lowmem_rl.example import Example
 from lowmem_rl.models.lookup import model_path
 from lowmem_rl.planning.overrides import divisors, with_overrides
-from lowmem_rl_bench.step.arm_worker import ArmTask
-from lowmem_rl_bench.step.arms import OTHERS, OURS, TRL_FAIR, Arm
+from lowmem_rl_bench.step.arms import OTHERS, OURS, TRL_FAIR, Arm, ArmTask
 from lowmem_rl_bench.step.bench_workload import BenchWorkload, WorkloadShape, make_workload
 from lowmem_rl_bench.step.ratios import clock_of, distance, ratio_of, summary
 from lowmem_rl_bench.step.round_robin import ArmResult, alive, take_turns

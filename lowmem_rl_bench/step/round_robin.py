@@ -13,8 +13,7 @@ from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.device import Device
 from lowmem_rl.errors import LowMemError, SetupError
 from lowmem_rl.workers import JsonWorker, RequestFailed, WorkerFailed
-from lowmem_rl_bench.step.arm_worker import ArmTask
-from lowmem_rl_bench.step.arms import Arm
+from lowmem_rl_bench.step.arms import Arm, ArmTask
 
 Step = dict[str, Any]
 """What `ArmTimer.read` returns."""

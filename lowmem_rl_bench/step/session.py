@@ -30,8 +30,7 @@ from lowmem_rl.training.reward_errors import RewardErrorCounter
 from lowmem_rl.trl_adapter.reward_funcs import TrlReward
 from lowmem_rl_bench.step import stacks
 from lowmem_rl_bench.step.arm_timer import ArmTimer, count_engine, optimizer_callback, timed_by
-from lowmem_rl_bench.step.arm_worker import ArmTask
-from lowmem_rl_bench.step.arms import Arm
+from lowmem_rl_bench.step.arms import Arm, ArmTask
 from lowmem_rl_bench.step.bench_workload import BenchWorkload
 from lowmem_rl_bench.step.token_replay import Choose, RecordedCompletions, choose_recorded, replace_in_generate
 

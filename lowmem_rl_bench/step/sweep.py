@@ -13,8 +13,7 @@ from typing import Any
 import numpy
 
 from lowmem_rl.planning.overrides import divisors
-from lowmem_rl_bench.step.arm_worker import ArmTask
-from lowmem_rl_bench.step.arms import OURS, TRL_FAIR
+from lowmem_rl_bench.step.arms import OURS, TRL_FAIR, ArmTask
 from lowmem_rl_bench.step.bench_workload import WorkloadShape
 from lowmem_rl_bench.step.ratios import Clock, clock_of
 from lowmem_rl_bench.step.replays import Bench, Protocol, replay_config
