@@ -196,7 +196,7 @@ def result(curve: Curve, seed: int, out: RunDir) -> dict[str, Any]:
         "held_out": len(ends["before"]),
         **means,
         "intervals": {name: [of_end.low, of_end.high] for name, of_end in intervals.items()},
-        "learnt": means["after"] > means["before"] and intervals["before"].apart_from(intervals["after"]),
+        "learnt": means["after"] > means["before"] and intervals["before"].is_disjoint_from(intervals["after"]),
         "is_control": curve.is_control,
         "right": {name: evaluations[name]["pass_at_1"] for name in ends},
         "tokens": {name: evaluations[name]["completion_tokens"] for name in ends},

@@ -25,7 +25,7 @@ class Interval:
     low: float
     high: float
 
-    def apart_from(self, other: "Interval") -> bool:
+    def is_disjoint_from(self, other: "Interval") -> bool:
         """True if the two share no point."""
         return self.high < other.low or other.high < self.low
 

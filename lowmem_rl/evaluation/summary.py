@@ -119,7 +119,7 @@ def compare(
     return {
         "gain": after.pass_at_1 - before.pass_at_1,
         "strict_gain": after.strict_pass_at_1 - before.strict_pass_at_1,
-        "intervals_apart": before.pass_at_1_interval.apart_from(after.pass_at_1_interval),
+        "intervals_apart": before.pass_at_1_interval.is_disjoint_from(after.pass_at_1_interval),
         "paired": _paired(first, second, "correct"),
         "strict_paired": _paired(first, second, "strict"),
     }

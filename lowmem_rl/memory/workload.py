@@ -162,7 +162,7 @@ def workload_of(config: RunConfig, shape: ModelShape) -> Workload:
         filters_words=bool(rollout.top_k or rollout.min_p) or rollout.top_p < 1.0 or rollout.repetition_penalty != 1.0,
         standby=uses_vllm,  # the engine switches it on with vLLM
         reference_pass=grpo.beta > 0,
-        # vLLM alone asks for none: its correction, which compares them, is switched off.
+        # With vLLM alone none are needed: the correction that compares them is off.
         old_logprob_pass=grpo.steps_per_rollout * grpo.passes_per_rollout > 1,
         grouped_rows=0 if uses_vllm else config.rows_per_rollout,
         dynamic_checkpoint=config.model.checkpoint == "dynamic",

@@ -48,9 +48,9 @@ def test_no_trials_say_nothing() -> None:
 
 
 def test_touching_intervals_are_not_disjoint() -> None:
-    assert not Interval(0.1, 0.5).apart_from(Interval(0.5, 0.9))
-    assert Interval(0.1, 0.4).apart_from(Interval(0.5, 0.9))
-    assert Interval(0.5, 0.9).apart_from(Interval(0.1, 0.4))
+    assert not Interval(0.1, 0.5).is_disjoint_from(Interval(0.5, 0.9))
+    assert Interval(0.1, 0.4).is_disjoint_from(Interval(0.5, 0.9))
+    assert Interval(0.5, 0.9).is_disjoint_from(Interval(0.1, 0.4))
 
 
 def test_items_that_resemble_themselves_widen_the_interval() -> None:
