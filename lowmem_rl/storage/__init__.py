@@ -1,1 +1,1 @@
-"""What runs leave on the disk: the only place that knows file names."""
+"""The files that runs leave on the disk: their names, writers and readers."""

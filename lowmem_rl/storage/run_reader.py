@@ -42,6 +42,16 @@ class Evaluations:
     """Those by `lowmem-rl eval`."""
 
 
+def _table(name: str) -> cached_property[Row]:
+    """Returns a property for the JSON object in a file of `RunDir`, empty if the file is missing."""
+    return cached_property(lambda reader: reader.table(getattr(reader.run_dir, name)))
+
+
+def _rows(name: str, **needed: type) -> cached_property[tuple[Row, ...]]:
+    """Returns a property for the rows of a file of `RunDir`, none if the file is missing."""
+    return cached_property(lambda reader: reader.rows(getattr(reader.run_dir, name), **needed))
+
+
 class RunReader:
     """Reads each file when it is first asked for, and once; `hint` is the fix that its errors offer."""
 
@@ -76,37 +86,24 @@ class RunReader:
 
     @property
     def preset(self) -> str | None:
-        return _text(self.config_file.get("preset"))
+        return found if isinstance(found := self.config_file.get("preset"), str) else None
 
     @property
     def card(self) -> str | None:
         """The card that the preset is made for."""
-        return _text(self.config_file.get("card"))
+        return found if isinstance(found := self.config_file.get("card"), str) else None
 
-    @cached_property
-    def machine(self) -> Row:
-        return self.table(self.run_dir.machine)
-
-    @cached_property
-    def estimate(self) -> Row:
-        return self.table(self.run_dir.estimate)
-
-    @cached_property
-    def peak(self) -> Row:
-        return self.table(self.run_dir.peak)
-
-    @cached_property
-    def health(self) -> Row:
-        return self.table(self.run_dir.health)
-
-    @cached_property
-    def controls(self) -> Row:
-        return self.table(self.run_dir.controls)
-
-    @cached_property
-    def eval_file(self) -> Row:
-        """eval.json, whole."""
-        return self.table(self.run_dir.evaluations)
+    machine, estimate, peak = _table("machine"), _table("estimate"), _table("peak")
+    health, controls = _table("health"), _table("controls")
+    eval_file = _table("evaluations")
+    """eval.json, whole."""
+    samples = _rows("samples", step=int, completion=str, reward=float)
+    order = _rows("order", step=int)
+    rollbacks = _rows("rollbacks", step=int, to=int)
+    resumes = _rows("resumes", step=int)
+    """One row each time the run was continued from a checkpoint."""
+    recoveries = _rows("recoveries", step=int)
+    """One row each time that memory ran out."""
 
     @property
     def evaluations(self) -> Evaluations:
@@ -144,28 +141,6 @@ class RunReader:
         """One row a step, by ascending step; of a step that was trained again after a resume, the last row."""
         by_step = {row["step"]: row for row in self.rows(self.run_dir.metrics, step=int)}
         return tuple(by_step[step] for step in sorted(by_step))
-
-    @cached_property
-    def samples(self) -> tuple[Row, ...]:
-        return self.rows(self.run_dir.samples, step=int, completion=str, reward=float)
-
-    @cached_property
-    def order(self) -> tuple[Row, ...]:
-        return self.rows(self.run_dir.order, step=int)
-
-    @cached_property
-    def resumes(self) -> tuple[Row, ...]:
-        """One row each time the run was continued from a checkpoint."""
-        return self.rows(self.run_dir.resumes, step=int)
-
-    @cached_property
-    def rollbacks(self) -> tuple[Row, ...]:
-        return self.rows(self.run_dir.rollbacks, step=int, to=int)
-
-    @cached_property
-    def recoveries(self) -> tuple[Row, ...]:
-        """One row each time that memory ran out."""
-        return self.rows(self.run_dir.recoveries, step=int)
 
     def eval_items(self, name: str) -> tuple[Row, ...]:
         """Returns the rows of the evaluation called `name`, each with example_id, correct and strict."""
@@ -249,10 +224,6 @@ def rows_in(row: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
 
 def _is_a(kind: type, value: object) -> bool:
     return is_number(value) if kind is float else type(value) is kind
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
 
 
 def _check(holds: bool) -> None:
