@@ -1,12 +1,12 @@
-"""`lowmem-rl compare`: which of several runs learnt more, and what they were set to differently."""
+"""`lowmem-rl compare`: which of several runs learnt more, and the settings that differ."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lowmem_rl.reports.compare import UNSET, Comparison, RunPair, compare_runs
 from lowmem_rl.reports.escape import one_line, p_text, percent, points
-from lowmem_rl.reports.sections.curves import CurvePoint, learning_curve
+from lowmem_rl.reports.sections.curves import learning_curve
 from lowmem_rl.reports.sections.results import share
 from lowmem_rl.stats import PairedDifference
 from lowmem_rl.storage.run_dir import Row
@@ -14,10 +14,11 @@ from lowmem_rl_cli import console
 from lowmem_rl_cli.text_page import BOLD, DIM, GREEN, RED, TextPage, stdout_page
 
 LONGEST_VALUE = 40
+_COLOURS = {"better": GREEN, "worse": RED, "not distinguishable": DIM}
 
 
 def compare_command(runs: Sequence[Path], out: Path | None, *, as_json: bool) -> None:
-    """Prints the comparison of runs, or writes it as a page and prints where it is."""
+    """Prints the comparison of runs, or writes it as a page and prints its path."""
     comparison = compare_runs(runs)
     if out is not None:
         from lowmem_rl.reports.compare_page import write_comparison
@@ -29,39 +30,35 @@ def compare_command(runs: Sequence[Path], out: Path | None, *, as_json: bool) ->
         console.show("\n".join(_lines(comparison, stdout_page())))
 
 
-def _lines(told: Comparison, page: TextPage) -> Iterator[str]:
-    result = told.evaluations[0].result
-    yield from page.fold(f"{one_line(result.get('task'))}, {one_line(result.get('split'))} items, greedy", "", "", BOLD)
+def _lines(comparison: Comparison, page: TextPage) -> Iterator[str]:
+    first, pairs = comparison.results[0], comparison.pairs
+    title = f"{one_line(first.get('task'))}, {one_line(first.get('split'))} items, greedy"
+    yield from page.fold(title, "", "", BOLD)
     yield from page.heading("Results", "each run's last evaluation, with 95 % intervals")
-    head = ("run", "step", "items", "answer anywhere", "asked form")
-    yield from page.table([_result_row(*pair) for pair in zip(told.names, told.results, strict=True)], "lrrll", head)
-    adjusted = f"p-values are adjusted for {len(told.pairs)} comparisons" if len(told.pairs) > 1 else ""
-    yield from page.heading("Against the first", "; ".join(filter(None, ["the same items, paired", adjusted])))
-    steps = dict(zip(told.names, (result["step"] for result in told.results), strict=True))
-    for pair in told.pairs:
-        yield from _pair_lines(pair, steps, page)
-    yield from _curve_lines(told, page)
-    yield from _difference_lines(told, page)
+    rows = [
+        (name, str(result["step"]), one_line(result.get("num_examples", "-")), *_shares(result))
+        for name, result in zip(comparison.names, comparison.results, strict=True)
+    ]
+    yield from page.table(rows, "lrrll", ("run", "step", "items", "any format", "requested format"))
+    adjusted = f"; p-values are adjusted for {len(pairs)} comparisons" if len(pairs) > 1 else ""
+    yield from page.heading("Against the first", f"the same items, paired{adjusted}")
+    for pair, result in zip(pairs, comparison.results[1:], strict=True):
+        yield from _pair_lines(pair, (first["step"], result["step"]), page)
+    yield from _curve_lines(comparison, page)
+    yield from _setting_lines(comparison, page)
 
 
-def _result_row(name: str, result: Row) -> tuple[str, ...]:
-    shares = (share(result, key) for key in ("pass_at_1", "strict_pass_at_1"))
-    return (name, str(result["step"]), one_line(result.get("num_examples", "-")), *shares)
+def _shares(result: Row) -> tuple[str, str]:
+    return share(result, "pass_at_1"), share(result, "strict_pass_at_1")
 
 
-def _pair_lines(pair: RunPair, steps: Mapping[str, int], page: TextPage) -> Iterator[str]:
-    colour = DIM if not pair.is_distinguishable else GREEN if pair.lenient.gain > 0 else RED
-    apart = steps[pair.first] != steps[pair.second]
-    first, second = (f"{run} at step {steps[run]}" if apart else run for run in (pair.first, pair.second))
-    yield from page.fold(f"{second} against {first}: {_judgement(pair)}", "  ", "  ", BOLD, colour)
-    yield from page.fold(f"answer anywhere: {_difference(pair.lenient, pair.lenient_p)}", "    ", "  ")
-    yield from page.fold(f"asked form: {_difference(pair.strict, pair.strict_p)}", "    ", "  ")
-
-
-def _judgement(pair: RunPair) -> str:
-    if not pair.is_distinguishable:
-        return "not distinguishable"
-    return "better" if pair.lenient.gain > 0 else "worse"
+def _pair_lines(pair: RunPair, steps: tuple[int, int], page: TextPage) -> Iterator[str]:
+    runs = (pair.first, pair.second)
+    if steps[0] != steps[1]:
+        runs = (f"{pair.first} at step {steps[0]}", f"{pair.second} at step {steps[1]}")
+    yield from page.fold(f"{runs[1]} against {runs[0]}: {pair.verdict}", "  ", "  ", BOLD, _COLOURS[pair.verdict])
+    yield from page.fold(f"any format: {_difference(pair.lenient, pair.lenient_p)}", "    ", "  ")
+    yield from page.fold(f"requested format: {_difference(pair.strict, pair.strict_p)}", "    ", "  ")
 
 
 def _difference(found: PairedDifference, p_value: float) -> str:
@@ -69,29 +66,32 @@ def _difference(found: PairedDifference, p_value: float) -> str:
     return f"{points(found)}, {p_text(p_value)}; {counts}"
 
 
-def _curve_lines(told: Comparison, page: TextPage) -> Iterator[str]:
-    """Yields where each run stood at its evaluations; every step is in the JSON."""
-    yield from page.heading("On the way", "held-out accuracy by step, tokens and time in training")
+def _curve_lines(comparison: Comparison, page: TextPage) -> Iterator[str]:
+    """Yields the state of each run at its evaluations; every step is in the JSON."""
+    yield from page.heading("During training", "held-out accuracy by step, tokens and time in training")
     rows = [
-        (name, str(p.step), "-" if p.tokens is None else f"{p.tokens:,}", f"{p.seconds / 60:.1f}", *_point_shares(p))
-        for name, record in zip(told.names, told.records, strict=True)
+        (
+            name,
+            str(p.step),
+            "-" if p.tokens is None else f"{p.tokens:,}",
+            f"{p.seconds / 60:.1f}",
+            percent(p.pass_at_1),
+            percent(p.strict_pass_at_1),
+        )
+        for name, record in zip(comparison.names, comparison.records, strict=True)
         for p in learning_curve(record)
         if p.pass_at_1 is not None
     ]
-    yield from page.table(rows, "lrrrrr", ("run", "step", "tokens", "minutes", "answer anywhere", "asked form"))
+    yield from page.table(rows, "lrrrrr", ("run", "step", "tokens", "minutes", "any format", "requested format"))
 
 
-def _point_shares(point: CurvePoint) -> tuple[str, str]:
-    return percent(point.pass_at_1), percent(point.strict_pass_at_1)
-
-
-def _difference_lines(told: Comparison, page: TextPage) -> Iterator[str]:
-    if not told.differences:
+def _setting_lines(comparison: Comparison, page: TextPage) -> Iterator[str]:
+    if not comparison.differences:
         yield from page.heading("Settings", "the same in all")
         return
     yield from page.heading("Settings that differ")
-    rows = [(one_line(key), *map(_value, values)) for key, values in told.differences.items()]
-    yield from page.table(rows, "l" * (1 + len(told.names)), ("", *told.names))
+    rows = [(one_line(key), *map(_value, values)) for key, values in comparison.differences.items()]
+    yield from page.table(rows, "l" * (1 + len(comparison.names)), ("", *comparison.names))
 
 
 def _value(value: object) -> str:

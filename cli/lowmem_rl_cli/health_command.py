@@ -1,4 +1,4 @@
-"""`lowmem-rl doctor RUN`: what ails a run."""
+"""`lowmem-rl doctor RUN`: problems of a run."""
 
 from pathlib import Path
 

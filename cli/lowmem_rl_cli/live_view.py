@@ -1,4 +1,4 @@
-"""Draws the events that training emits: a live panel on a terminal, plain lines elsewhere."""
+"""Shows the events of training: a live panel on a terminal, plain lines otherwise."""
 
 import contextlib
 import sys
@@ -29,7 +29,7 @@ from lowmem_rl_cli.metric_text import clock, figures, plain_line, sparkline
 
 
 class EventView(Protocol):
-    """Shows events, and is closed when the run is over, however it ended."""
+    """Shows events, and is closed when the run has ended."""
 
     def show(self, event: Event) -> None: ...
 
@@ -54,17 +54,17 @@ def watched(title: str) -> Iterator[Listener]:
 
 
 GONE = (OSError, SystemExit)
-"""How a terminal or a pipe that is gone shows; rich turns a broken pipe into the end of the process."""
+"""What is raised if the terminal or the pipe is gone; rich turns a broken pipe into SystemExit."""
 
 
 class PipeSafeView:
-    """Shows until the terminal or the pipe is gone, then nothing: a closed window must not end a run."""
+    """Shows events until the terminal or the pipe is gone: a closed window must not end a run."""
 
     def __init__(self, view: EventView) -> None:
         self.view: EventView | None = view
 
     def show(self, event: Event) -> None:
-        """Shows the event while there is somebody to show it to."""
+        """Shows the event if the terminal still exists."""
         try:
             if self.view is not None:
                 self.view.show(event)
@@ -79,14 +79,14 @@ class PipeSafeView:
 
 
 class EtaEstimator:
-    """Time left, from the steps so far; evaluations in between are not counted."""
+    """Estimates the time left from the steps so far; evaluations do not count."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self.steps = 0
 
     def after(self, row: Row, num_steps: int) -> float:
-        """Takes in a step and returns the seconds left for the others."""
+        """Adds a step and returns the seconds left for the others."""
         self.seconds += row["step_s"]
         self.steps += 1
         return float(self.seconds / self.steps * (num_steps - row["step"]))
@@ -97,30 +97,30 @@ class PlainView:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.pace = EtaEstimator()
+        self.eta = EtaEstimator()
 
     def show(self, event: Event) -> None:
-        """Prints the event, unless it is mere progress."""
-        if not isinstance(event, EvalProgressed):
-            self.console.print(Text(self._line(event)), soft_wrap=True)
+        """Prints the event, unless it is only progress."""
+        if isinstance(event, EvalProgressed):
+            return
+        if isinstance(event, StepEnded):
+            line = plain_line(event.row, event.num_steps, self.eta.after(event.row, event.num_steps))
+        else:
+            line = _describe(event)
+        self.console.print(Text(line), soft_wrap=True)
 
     def close(self) -> None:
-        """Does nothing: every line is out."""
-
-    def _line(self, event: Event) -> str:
-        if isinstance(event, StepEnded):
-            return plain_line(event.row, event.num_steps, self.pace.after(event.row, event.num_steps))
-        return describe(event)
+        """Does nothing: every line is printed."""
 
 
 class LiveView:
-    """A panel that is redrawn in place: progress, the last step's figures, the course of the main ones."""
+    """A panel that is redrawn in place: progress, the metrics of the last step, the curves of the main ones."""
 
     CURVES = ("reward", "accuracy", "informative_share", "completion_tokens")
 
     def __init__(self, console: Console, title: str) -> None:
         self.title = title
-        self.pace = EtaEstimator()
+        self.eta = EtaEstimator()
         self.phase = "starting"
         self.done, self.total, self.left_s = 0, 1, 0.0
         self.row: Row | None = None
@@ -129,31 +129,28 @@ class LiveView:
         self.live.start()
 
     def show(self, event: Event) -> None:
-        """Takes the event into the panel; what should stay readable is printed above it."""
+        """Updates the panel; events that should stay readable are printed above it."""
         if isinstance(event, StepEnded):
-            self._take_step(event)
+            self.phase, self.row = "training", event.row
+            self.done, self.total = event.row["step"], event.num_steps
+            self.left_s = self.eta.after(event.row, event.num_steps)
+            for name in self.CURVES:
+                if (value := event.row.get(name)) is not None:
+                    self.curves[name].append(value)
         elif isinstance(event, EvalProgressed):
             self.phase, self.done, self.total = f"evaluating ({event.name})", event.done, event.total
         elif isinstance(event, PhaseStarted):
             self.phase, self.done, self.total = event.name, 0, 1
         else:
-            self.live.console.print(Text(describe(event)))
+            self.live.console.print(Text(_describe(event)))
         self.live.update(self._panel())
 
     def close(self) -> None:
-        """Leaves the terminal as it was, the last figures printed."""
+        """Restores the terminal and prints the last metrics."""
         self.live.stop()
         self.phase, self.done, self.total = "ended", 1, 1
         if self.row is not None:
             self.live.console.print(self._panel())
-
-    def _take_step(self, event: StepEnded) -> None:
-        self.phase, self.row = "training", event.row
-        self.done, self.total = event.row["step"], event.num_steps
-        self.left_s = self.pace.after(event.row, event.num_steps)
-        for name in self.CURVES:
-            if (value := event.row.get(name)) is not None:
-                self.curves[name].append(value)
 
     def _panel(self) -> Panel:
         parts: list[RenderableType] = [self._progress()]
@@ -178,8 +175,8 @@ class LiveView:
         return grid
 
 
-def describe(event: Event) -> str:
-    """Returns an event as one line of words."""
+def _describe(event: Event) -> str:
+    """Returns an event as one line."""
     match event:
         case PhaseStarted(name):
             return name
@@ -202,7 +199,7 @@ def describe(event: Event) -> str:
 
 
 def _columns(row: Row) -> Table:
-    """Two figures side by side, label and value each."""
+    """Returns the metrics in two columns of label and value."""
     cells = list(figures(row))
     half = -(-len(cells) // 2)
     grid = Table.grid(padding=(0, 3))

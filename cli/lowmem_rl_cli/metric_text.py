@@ -1,6 +1,7 @@
-"""Metric rows as words and numbers that a person reads, the same in the live display and in plain lines."""
+"""Metric rows as text, the same in the live display and in plain lines."""
 
 from collections.abc import Iterator, Sequence
+from statistics import fmean
 
 from lowmem_rl.stats import Interval
 from lowmem_rl.storage.run_dir import Row
@@ -10,7 +11,7 @@ BARS = "▁▂▃▄▅▆▇█"
 
 
 def figures(row: Row) -> Iterator[tuple[str, str]]:
-    """Yields label and value of what a step's row holds, in reading order."""
+    """Yields label and value of the metrics in a step's row, in reading order."""
     yield "reward", _number(row.get("reward"), "6.3f")
     for key in row:
         if key.startswith("scores/"):
@@ -37,7 +38,8 @@ def sparkline(values: Sequence[float], width: int = 40) -> str:
     """Draws values as a row of bars between their least and greatest; a long series is averaged into `width` bars."""
     if not values:
         return ""
-    means = _averaged(values, width)
+    size = -(-len(values) // width)
+    means = [fmean(values[i : i + size]) for i in range(0, len(values), size)]
     low, high = min(means), max(means)
     scale = (len(BARS) - 1) / (high - low) if high > low else 0.0
     return "".join(BARS[round((value - low) * scale)] for value in means)
@@ -53,12 +55,6 @@ def clock(seconds: float) -> str:
 def share_text(share: float, interval: Interval) -> str:
     """Returns a share with its interval: `0.512 [0.469, 0.555]`."""
     return f"{share:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
-
-
-def _averaged(values: Sequence[float], width: int) -> list[float]:
-    size = -(-len(values) // width)
-    chunks = [values[i : i + size] for i in range(0, len(values), size)]
-    return [sum(chunk) / len(chunk) for chunk in chunks]
 
 
 def _number(value: float | None, form: str) -> str:

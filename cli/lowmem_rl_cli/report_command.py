@@ -1,4 +1,4 @@
-"""`lowmem-rl report`: one file that tells what became of a run, or the same page while it is running."""
+"""`lowmem-rl report`: the result of a run in one file, or as a page that follows the run."""
 
 import contextlib
 from dataclasses import replace
@@ -10,7 +10,7 @@ from lowmem_rl_cli import console
 
 
 def report_command(run: Path, out: Path | None, *, png: bool) -> None:
-    """Writes the report or the slide, and prints where it is."""
+    """Writes the report or the slide, and prints its path."""
     if png:
         from lowmem_rl.reports.png import write_slide
 
@@ -19,21 +19,21 @@ def report_command(run: Path, out: Path | None, *, png: bool) -> None:
     from lowmem_rl.reports.html import render, write_page
     from lowmem_rl.storage.run_dir import RunDir
 
-    console.show(str(write_page(render(audited(read_record(run))), out or RunDir(run).report)))
+    console.show(str(write_page(render(with_audit(read_record(run))), out or RunDir(run).report)))
 
 
 def follow_command(run: Path, port: int | None) -> None:
-    """Serves the page until the run has ended or Ctrl-C; says where the page stays."""
+    """Serves the page until the run has ended or Ctrl-C; then writes it and prints its path."""
     from lowmem_rl.reports.live_server import follow
 
     with contextlib.suppress(KeyboardInterrupt):
-        follow(run, port, _tell, audited)
+        follow(run, port, _report, with_audit)
         console.say("The run has ended.")
         report_command(run, None, png=False)
 
 
-def audited(record: RunRecord) -> RunRecord:
-    """Returns a record with an audit of its present state where it holds none: the run goes on, or was killed."""
+def with_audit(record: RunRecord) -> RunRecord:
+    """Returns a record with an audit of its present state if it has none: the run is running, or was killed."""
     if record.health.get("step") == record.last_step or not record.metrics:
         return record
     from lowmem_rl.health.audit import audit
@@ -42,10 +42,10 @@ def audited(record: RunRecord) -> RunRecord:
 
     try:
         return replace(record, health=audit(read_history(RunDir(record.path))).to_json())
-    except RunDirError:  # the audit reads more than the page does, and `doctor RUN` says what it lacks
+    except RunDirError:  # the audit reads more than the page; `doctor RUN` reports what is missing
         return record
 
 
-def _tell(address: str) -> None:
+def _report(address: str) -> None:
     console.show(address)
     console.say("Open it in a browser on this machine; Ctrl-C ends it.")

@@ -75,7 +75,7 @@ class TextPage:
             return
         for number, row in enumerate(lines, start=-1 if head else 0):
             codes = [DIM] if number < 0 else [BOLD] if number == bold else []
-            *cells, last = map(_aligned, row, sizes, align)
+            *cells, last = (_aligned(*cell) for cell in zip(row, sizes, align, strict=True))
             cells = [self.ink(cell, *filter(None, [inks.get(cell.strip())])) for cell in cells]
             first, *rest = wrap(last, room, break_on_hyphens=False) if len(last.rstrip()) > room else [last]
             yield self.ink((INDENT + GAP.join([*cells, first])).rstrip(), *codes)
@@ -86,7 +86,7 @@ class TextPage:
         lines, sizes, align = _measure(rows, "", head)
         is_wide = sum(sizes) + len(GAP) * (len(sizes) - 1) > self.columns
         for number, row in enumerate(lines):
-            cells = list(map(_aligned, row, sizes, align))
+            cells = [_aligned(*cell) for cell in zip(row, sizes, align, strict=True)]
             line = GAP.join(cells[:-1] if is_wide else cells).rstrip()
             yield line if number else self.ink(line, DIM)
             if is_wide and number:

@@ -1,4 +1,4 @@
-"""What an evaluation is pointed at: a run or one of its adapters, an adapter alone, or a model; found without torch."""
+"""What is evaluated: a run or one of its adapters, an adapter alone, or a model; found without torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ SETTINGS = "--set"
 
 @dataclass(frozen=True, slots=True)
 class EvalTarget:
-    """A model to be evaluated: its configuration before "auto" is resolved, and the adapter over it."""
+    """A model to be evaluated: its configuration before "auto" is resolved, and the adapter on it."""
 
     name: str
     """As the user named it."""
     layers: tuple[ConfigLayer, ...]
-    """What its configuration is made of; the settings of the command line come last."""
+    """The layers of its configuration; the settings of the command line are last."""
     adapter: SavedAdapter | None = None
     run_dir: RunDir | None = None
     """The run it belongs to."""
@@ -37,13 +37,13 @@ class EvalTarget:
 
     @property
     def task_origins(self) -> dict[str, str]:
-        """Where the name of each task in its configuration comes from: it may stand for code."""
+        """Where the name of each task in its configuration comes from: it may refer to code."""
         config, merged = self._merged()
         further = dict.fromkeys(config.eval.tasks, merged["eval.tasks"].origin)
         return {config.task.name: merged["task.name"].origin} | further
 
     def asked(self, task: str) -> TaskConfig:
-        """Returns the settings under which a task is asked; another one's than its own has its own data and levels."""
+        """Returns the settings for a task; one that is not its own has its own data and levels."""
         return self._merged(ConfigLayer("--task", {"task.name": task}))[0].task
 
     def _merged(self, *above: ConfigLayer) -> tuple[RunConfig, dict[str, SettingEntry]]:
@@ -59,72 +59,59 @@ def find_target(name: str, preset: str, settings: Sequence[str]) -> EvalTarget:
     path = Path(name).expanduser()
     given = read_assignments(SETTINGS, settings)
     if path.is_dir() and name != TINY:
-        if RunReader(RunDir(path)).is_run:
+        if _is_run(path):
             return _of_run(name, RunDir(path), _adapter_of(RunDir(path)), given)
         if (path / CONFIG).is_file():
-            run = next((folder for folder in path.resolve().parents[:2] if RunReader(RunDir(folder)).is_run), None)
-            if run:
-                return _of_run(name, RunDir(run), path, given)
-            return _of_adapter(name, path, preset, given)
-        _check_model_folder(path)
+            run = next((folder for folder in path.resolve().parents[:2] if _is_run(folder)), None)
+            return _of_run(name, RunDir(run), path, given) if run else _of_adapter(name, path, preset, given)
+        if not (path / "config.json").is_file():
+            raise ConfigError(
+                f"{path} is not a run, an adapter or a model: it has neither config.json nor {CONFIG}.",
+                hint="Name a run directory, an adapter's folder, or a folder that save_pretrained has written.",
+            )
     elif path.parent.is_dir() and path.parent != Path() and not (name in CATALOGUE or cached_snapshot(name)):
         raise RunDirError(f"There is no {path}.", hint="Name a run directory, an adapter, or a model's folder or name.")
     return EvalTarget(name, (*_over_preset(preset, {"model.name": name}), given))
 
 
+def _is_run(path: Path) -> bool:
+    return RunReader(RunDir(path)).is_run
+
+
 def _adapter_of(run: RunDir) -> Path:
     if run.adapter.is_dir():
         return run.adapter
-    others = [path for path in (run.best, *sorted((run.path / "checkpoints").glob("*"))) if path.is_dir()]
+    others = [path for path in (run.best, *sorted(run.checkpoints.glob("*"))) if path.is_dir()]
     hint = f"It has {', '.join(map(str, others))}: name one of them." if others else "Train it again, to its end."
     raise RunDirError(f"Run {run.path} has no adapter.", hint=hint)
 
 
 def _of_run(name: str, run: RunDir, adapter: Path, given: ConfigLayer) -> EvalTarget:
-    saved = read_adapter(adapter)
-    return EvalTarget(
-        name,
-        (defaults(), saved_layer(RunReader(run)), _shape(saved), given),
-        saved,
-        run,
-        _step_of(run, adapter.resolve().name),
-    )
-
-
-def _step_of(run: RunDir, adapter: str) -> int:
-    if adapter.startswith("step-") and adapter.removeprefix("step-").isdigit():
-        return int(adapter.removeprefix("step-"))
-    found = RunReader(run).evaluations
-    step = (found.best if adapter == "best" else found.after).get("step")
-    return step if isinstance(step, int) else 0
+    saved, reader = read_adapter(adapter), RunReader(run)
+    kind, _, number = adapter.resolve().name.partition("-")
+    if kind == "step" and number.isdigit():
+        step = int(number)
+    else:
+        found = reader.evaluations.best if kind == "best" else reader.evaluations.after
+        step = found["step"] if isinstance(found.get("step"), int) else 0
+    return EvalTarget(name, (defaults(), saved_layer(reader), _shape(saved), given), saved, run, step)
 
 
 def _of_adapter(name: str, path: Path, preset: str, given: ConfigLayer) -> EvalTarget:
     saved = read_adapter(path)
-    layers = (*_over_preset(preset, {"model.name": _here(saved.base)}), _shape(saved), given)
-    target = EvalTarget(name, layers, saved)
-    base = target.config.model
+    # The embedded model was saved under the path of the installation that trained.
+    is_tiny = Path(saved.base).name == TINY_DIRECTORY.name and not Path(saved.base).is_dir()
+    base = TINY if is_tiny else saved.base
+    target = EvalTarget(name, (*_over_preset(preset, {"model.name": base}), _shape(saved), given), saved)
+    model = target.config.model
     try:
-        load_shape(base.name, base.revision)
+        load_shape(model.name, model.revision)
     except LowMemError as error:
         raise RunDirError(
-            f"Adapter {path} was trained over {base.name}, which is not here.",
-            hint=f"Say where it is: --set model.name=FOLDER. {error.hint}",
+            f"Adapter {path} was trained on {model.name}, which is not here.",
+            hint=f"Give its place: --set model.name=FOLDER. {error.hint}",
         ) from error
     return target
-
-
-def _here(base: str) -> str:
-    """Returns the base model's name; the embedded one was saved under the path of the installation that trained."""
-    return TINY if Path(base).name == TINY_DIRECTORY.name and not Path(base).is_dir() else base
-
-
-def _check_model_folder(path: Path) -> None:
-    if not (path / "config.json").is_file():
-        raise ConfigError(
-            f"{path} is no run, no adapter and no model: it has neither config.json nor {CONFIG}.",
-            hint="Name a run directory, an adapter's folder, or a folder that save_pretrained has written.",
-        )
 
 
 def _shape(saved: SavedAdapter) -> ConfigLayer:

@@ -1,1 +1,1 @@
-"""Is it learning: what a run wrote down -> named findings, each with its steps, its confidence and one cure."""
+"""Is it learning: from what a run wrote to named findings, each with its steps, its confidence and one fix."""

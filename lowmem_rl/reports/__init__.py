@@ -1,1 +1,1 @@
-"""What a run was, told to a person: one HTML file, a slide, a comparison of runs. Reads run directories alone."""
+"""Reports of run directories: one HTML file, a slide, a comparison of runs."""

@@ -1,4 +1,4 @@
-"""Which of several runs learnt more: the same items, paired, and "not distinguishable" where that is the truth."""
+"""Which of several runs learnt more: the same items, paired, and "not distinguishable" if that is the result."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +13,7 @@ from lowmem_rl.reports.sections.curves import learning_curve
 from lowmem_rl.stats import SIGNIFICANT, PairedDifference, compare_shared, holm
 
 TASK_DATA = ("name", "path", "hub", "subset", "levels")
-"""Keys of `task` that say which items are held out."""
+"""Keys of `task` that decide which items are held out."""
 UNSET = "unset"
 
 
@@ -35,17 +35,24 @@ class RunPair:
     def is_distinguishable(self) -> bool:
         return self.lenient_p < SIGNIFICANT
 
+    @property
+    def verdict(self) -> str:
+        """What can be said of the second run."""
+        if not self.is_distinguishable:
+            return "not distinguishable"
+        return "better" if self.lenient.gain > 0 else "worse"
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Runs and the evaluations they are judged by; each later run is paired with the first."""
+    """Runs and their last evaluations; each later run is paired with the first."""
 
     names: tuple[str, ...]
     records: tuple[RunRecord, ...]
     evaluations: tuple[EvalRecord, ...]
     pairs: tuple[RunPair, ...]
     differences: dict[str, tuple[Any, ...]]
-    """The settings that are not the same in all, a value a run."""
+    """The settings that are not the same in all runs, with a value for each run."""
 
     @property
     def results(self) -> tuple[dict[str, Any], ...]:
@@ -68,19 +75,35 @@ class Comparison:
 
 
 def compare_runs(paths: Sequence[Path]) -> Comparison:
-    """Compares each later run with the first. Raises `RunDirError` where that cannot be, `ConfigError` for one run."""
+    """Compares each later run with the first.
+
+    Raises `ConfigError` for a single run, `RunDirError` if runs were not evaluated on the same task, or not at all.
+    """
     if len(paths) < 2:
         raise ConfigError("One run has nothing to be compared with.", hint="Name two or more run directories.")
     records = tuple(read_record(path) for path in paths)
-    evaluations = tuple(_judged_by(record) for record in records)
-    for record, evaluation in zip(records[1:], evaluations[1:], strict=True):
-        _check_same_task(records[0], evaluations[0], record, evaluation)
-    names = _names(paths)
-    pairs = _pairs(names, records, evaluations)
-    return Comparison(names, records, evaluations, pairs, config_differences([record.config for record in records]))
+    evaluations = tuple(map(_evaluation_of, records))
+    base, *others = zip(records, evaluations, strict=True)
+    for other in others:
+        _check_same_task(base, other)
+    # The folders' names, or the paths as they were given if names repeat.
+    names = [one_line(path.resolve().name) for path in paths]
+    names = names if len(set(names)) == len(names) else list(map(one_line, paths))
+    found = [(_paired(base, other, LENIENT), _paired(base, other, STRICT)) for other in others]
+    lenient, strict = (holm([pair[which].p_value for pair in found]) for which in (0, 1))
+    rows = zip(names[1:], found, lenient, strict, strict=True)
+    pairs = tuple(RunPair(names[0], name, *pair, easy, hard) for name, pair, easy, hard in rows)
+    return Comparison(
+        tuple(names), records, evaluations, pairs, _config_differences([record.config for record in records])
+    )
 
 
-def config_differences(configs: Sequence[dict[str, Any]]) -> dict[str, tuple[Any, ...]]:
+def paired_difference(first: EvalRecord, second: EvalRecord, graded: str) -> PairedDifference | None:
+    """Returns how much better the second is on the items that both have, None if there are none."""
+    return compare_shared(first.shares(graded), second.shares(graded))
+
+
+def _config_differences(configs: Sequence[dict[str, Any]]) -> dict[str, tuple[Any, ...]]:
     """Returns the dotted keys whose values are not the same in all configurations."""
     flat = [flatten(config) for config in configs]
     keys = dict.fromkeys(key for config in flat for key in config)
@@ -88,65 +111,40 @@ def config_differences(configs: Sequence[dict[str, Any]]) -> dict[str, tuple[Any
     return {key: values for key, values in found.items() if any(value != values[0] for value in values)}
 
 
-def _judged_by(record: RunRecord) -> EvalRecord:
+def _evaluation_of(record: RunRecord) -> EvalRecord:
     evaluation = record.latest
     if evaluation is None:
         raise RunDirError(
-            f"{record.path} has no evaluation behind a step of training.",
+            f"{record.path} has no evaluation after a step of training.",
             hint="It ended too early; leave it out, or train it again with a smaller eval.every.",
         )
     if not evaluation.items:
         raise RunDirError(
             f"{record.path / 'eval' / evaluation.name}.jsonl has no rows: items cannot be paired.",
-            hint="Bring the file back, or leave the run out.",
+            hint="Restore the file, or leave the run out.",
         )
     return evaluation
 
 
-def _check_same_task(first: RunRecord, first_eval: EvalRecord, other: RunRecord, other_eval: EvalRecord) -> None:
+def _check_same_task(*runs: tuple[RunRecord, EvalRecord]) -> None:
     held_out = [
         {key: record.setting(f"task.{key}") for key in TASK_DATA}
         | {key: evaluation.result.get(key) for key in ("task", "split")}
-        for record, evaluation in ((first, first_eval), (other, other_eval))
+        for record, evaluation in runs
     ]
-    for key, (mine, theirs) in config_differences(held_out).items():
+    for key, (first, other) in _config_differences(held_out).items():
         raise RunDirError(
-            f"{first.path} and {other.path} were not asked the same: {key} is {mine} there and {theirs} here.",
+            f"{runs[0][0].path} and {runs[1][0].path} were not evaluated on the same task: "
+            f"{key} is {first} there and {other} here.",
             hint="Compare runs that were evaluated on the same task and split.",
         )
 
 
-def _pairs(
-    names: Sequence[str], records: Sequence[RunRecord], evaluations: Sequence[EvalRecord]
-) -> tuple[RunPair, ...]:
-    base, *others = evaluations
-    found = [
-        (_paired(records[0], base, record, other, LENIENT), _paired(records[0], base, record, other, STRICT))
-        for record, other in zip(records[1:], others, strict=True)
-    ]
-    lenient, strict = (holm([pair[which].p_value for pair in found]) for which in (0, 1))
-    rows = zip(names[1:], found, lenient, strict, strict=True)
-    return tuple(RunPair(names[0], name, *pair, easy, hard) for name, pair, easy, hard in rows)
-
-
-def _paired(
-    first: RunRecord, first_eval: EvalRecord, other: RunRecord, other_eval: EvalRecord, judged: str
-) -> PairedDifference:
-    told = paired_difference(first_eval, other_eval, judged)
-    if told is None:
+def _paired(first: tuple[RunRecord, EvalRecord], other: tuple[RunRecord, EvalRecord], graded: str) -> PairedDifference:
+    difference = paired_difference(first[1], other[1], graded)
+    if difference is None:
         raise RunDirError(
-            f"{first.path} and {other.path} have no evaluated item in common.",
+            f"{first[0].path} and {other[0].path} have no evaluated item in common.",
             hint="Compare runs with the same task and the same held-out items.",
         )
-    return told
-
-
-def paired_difference(first: EvalRecord, second: EvalRecord, judged: str) -> PairedDifference | None:
-    """Returns how much better the second is on the items both have, None where there are none."""
-    return compare_shared(first.shares(judged), second.shares(judged))
-
-
-def _names(paths: Sequence[Path]) -> tuple[str, ...]:
-    """Returns the folders' names, or the paths as they were given where names repeat."""
-    names = [one_line(path.resolve().name) for path in paths]
-    return tuple(names if len(set(names)) == len(names) else map(one_line, paths))
+    return difference

@@ -1,4 +1,4 @@
-"""A comparison of runs as a page: who learnt more, how they got there, and what they were set to differently."""
+"""A comparison of runs as a page: which learnt more, their learning curves, and the settings that differ."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -12,46 +12,45 @@ from lowmem_rl.reports.sections.charts import Chart, Series, rounded, thinned
 from lowmem_rl.reports.sections.curves import CurvePoint, learning_curve
 from lowmem_rl.reports.sections.results import share
 
-ALONG: dict[str, Callable[[CurvePoint], float | None]] = {
-    "step": lambda point: point.step,
-    "tokens": lambda point: point.tokens,
-    "minutes": lambda point: round(point.seconds / 60, 4),
+_Value = Callable[[CurvePoint], float | None]
+ALONG: dict[str, tuple[_Value, str]] = {
+    "step": (lambda point: point.step, ""),
+    "tokens": (lambda point: point.tokens, " Prompts and completions together."),
+    "minutes": (lambda point: round(point.seconds / 60, 4), " Evaluations are not counted."),
 }
-NOTES = {"step": "", "tokens": " Prompts and completions together.", "minutes": " Evaluations are not counted."}
+"""The x axes, each with a note."""
 
 
-def write_comparison(told: Comparison, out: Path) -> Path:
+def write_comparison(comparison: Comparison, out: Path) -> Path:
     """Writes the page and returns where it is. Raises `RunDirError`."""
-    return write_page(render_comparison(told), out)
+    return write_page(render_comparison(comparison), out)
 
 
-def render_comparison(told: Comparison) -> str:
+def render_comparison(comparison: Comparison) -> str:
     """Returns the page."""
-    names = [one_line(name, 60) for name in told.names]
-    tables = [_results(told, names), _pairs(told), _settings(told, names)]
+    names = [one_line(name, 60) for name in comparison.names]
+    tables = [_results(comparison, names), _pairs(comparison), _settings(comparison, names)]
     return fill(
         "compare",
         followed=False,
         title=" · ".join(names),
-        charts=[asdict(chart) for chart in _charts(told, names)],
-        headline=headline(told),
+        charts=[asdict(chart) for chart in _charts(comparison, names)],
+        headline=_headline(comparison),
         tables=[table for table in tables if table.rows],
-        same=not told.differences,
+        same=not comparison.differences,
     )
 
 
-def headline(told: Comparison) -> str:
-    """Returns who is better than the first, in a line."""
-    better, worse = (
-        [one_line(pair.second, 40) for pair in told.pairs if pair.is_distinguishable and (pair.lenient.gain > 0) == up]
-        for up in (True, False)
-    )
-    found = [f"{verb} than {one_line(told.names[0], 40)}: {', '.join(runs)}" for verb, runs in
-             (("Better", better), ("Worse", worse)) if runs]  # fmt: skip
+def _headline(comparison: Comparison) -> str:
+    """Returns in a line which runs are better or worse than the first."""
+    first, found = one_line(comparison.names[0], 40), []
+    for verdict in ("better", "worse"):
+        runs = [one_line(pair.second, 40) for pair in comparison.pairs if pair.verdict == verdict]
+        found += [f"{verdict.capitalize()} than {first}: {', '.join(runs)}"] if runs else []
     return "; ".join(found) or "Not distinguishable"
 
 
-def _results(told: Comparison, names: Sequence[str]) -> PageTable:
+def _results(comparison: Comparison, names: Sequence[str]) -> PageTable:
     rows = tuple(
         (
             name,
@@ -60,47 +59,47 @@ def _results(told: Comparison, names: Sequence[str]) -> PageTable:
             share(result, "pass_at_1"),
             share(result, "strict_pass_at_1"),
         )
-        for name, result in zip(names, told.results, strict=True)
+        for name, result in zip(names, comparison.results, strict=True)
     )
-    first = told.evaluations[0].result
-    note = f"Each run's last evaluation on {one_line(first.get('task'), 60)}, greedy, with 95 % intervals."
-    return PageTable("Results", note, ("run", "step", "items", "answer anywhere", "asked form"), rows)
+    task = one_line(comparison.results[0].get("task"), 60)
+    note = f"Each run's last evaluation on {task}, greedy, with 95 % intervals."
+    return PageTable("Results", note, ("run", "step", "items", "any format", "requested format"), rows)
 
 
-def _pairs(told: Comparison) -> PageTable:
-    adjusted = f" P-values are adjusted for {len(told.pairs)} comparisons." if len(told.pairs) > 1 else ""
-    note = f"The same items, paired; a difference counts where chance alone makes it in less than one of 20.{adjusted}"
-    head = (f"against {one_line(told.names[0], 40)}", "", "answer anywhere", "asked form", "items won and lost")
-    return PageTable("Against the first", note, head, tuple(map(_pair, told.pairs)))
+def _pairs(comparison: Comparison) -> PageTable:
+    pairs = comparison.pairs
+    adjusted = f" P-values are adjusted for {len(pairs)} comparisons." if len(pairs) > 1 else ""
+    note = f"The same items, paired; chance alone explains a difference in less than one of 20 comparisons.{adjusted}"
+    head = (f"against {one_line(comparison.names[0], 40)}", "", "any format", "requested format", "items won and lost")
+    return PageTable("Against the first", note, head, tuple(map(_pair, pairs)))
 
 
 def _pair(pair: RunPair) -> Cells:
-    direction = "better" if pair.lenient.gain > 0 else "worse"
     return (
         one_line(pair.second, 60),
-        direction if pair.is_distinguishable else "not distinguishable",
+        pair.verdict,
         f"{points(pair.lenient)}, {p_text(pair.lenient_p)}",
         f"{points(pair.strict)}, {p_text(pair.strict_p)}",
         f"{pair.lenient.won} and {pair.lenient.lost} of {pair.lenient.num_items}",
     )
 
 
-def _settings(told: Comparison, names: Sequence[str]) -> PageTable:
+def _settings(comparison: Comparison, names: Sequence[str]) -> PageTable:
     rows = tuple(
         (one_line(key, 60), *("unset" if value is UNSET else one_line(value, 200) for value in values))
-        for key, values in told.differences.items()
+        for key, values in comparison.differences.items()
     )
     return PageTable("Settings that differ", "", ("key", *names), rows)
 
 
-def _charts(told: Comparison, names: Sequence[str]) -> Iterator[Chart]:
-    curves = [learning_curve(record) for record in told.records]
+def _charts(comparison: Comparison, names: Sequence[str]) -> Iterator[Chart]:
+    curves = [learning_curve(record) for record in comparison.records]
     for along in ALONG:
-        note = f"Greedy, the answer anywhere.{NOTES[along]}"
-        yield _chart("Held-out accuracy", note, along, names, curves, lambda point: point.pass_at_1, are_points=True)
+        yield _chart("Held-out accuracy", "Greedy, in any format.", along, names, curves, lambda point: point.pass_at_1)
+    few = [thinned(curve) for curve in curves]
     for along in ALONG:
-        note = f"Of the completions sampled to learn from.{NOTES[along]}"
-        yield _chart("Accuracy in training", note, along, names, curves, lambda point: point.accuracy)
+        note = "Of the completions sampled for training."
+        yield _chart("Accuracy in training", note, along, names, few, lambda point: point.accuracy, are_points=False)
 
 
 def _chart(
@@ -109,20 +108,19 @@ def _chart(
     along: str,
     names: Sequence[str],
     curves: Sequence[Sequence[CurvePoint]],
-    value: Callable[[CurvePoint], float | None],
+    value: _Value,
     *,
-    are_points: bool = False,
+    are_points: bool = True,
 ) -> Chart:
-    """Returns one line a run, over the places of all of them."""
-    place = ALONG[along]
-    found = [
-        {x: value(point) for point in (curve if are_points else thinned(curve)) if (x := place(point)) is not None}
+    """Returns one line for each run, over the x values of all of them."""
+    place, remark = ALONG[along]
+    lines = [
+        {x: y for point in curve if (x := place(point)) is not None and (y := value(point)) is not None}
         for curve in curves
     ]
-    drawn = [{x: y for x, y in line.items() if y is not None} for line in found]
-    xs = tuple(sorted({x for line in drawn for x in line}))
+    xs = tuple(sorted({x for line in lines for x in line}))
     series = tuple(
         Series(name, tuple(rounded(line.get(x)) for x in xs), are_points)
-        for name, line in zip(names, drawn, strict=True)
+        for name, line in zip(names, lines, strict=True)
     )
-    return Chart(f"{title} by {along}", note, "percent", xs, series, along=along)
+    return Chart(f"{title} by {along}", note + remark, "percent", xs, series, along=along)

@@ -1,7 +1,7 @@
-"""Text from models and users, made safe to look at: it is hostile until proven otherwise.
+"""Makes text from models and users safe to show; all of it may be hostile.
 
-Escaping for HTML is the template's; here is what no escaping mends: control characters that a
-terminal obeys, marks that turn the reading direction, and a completion of a megabyte.
+The template escapes HTML. Here is what that leaves: control characters that a terminal obeys, marks that change the
+reading direction, and a completion of a megabyte.
 """
 
 import re
@@ -11,14 +11,14 @@ from difflib import SequenceMatcher
 from lowmem_rl.stats import PairedDifference
 
 Fact = tuple[str, str]
-"""A label and what it is."""
+"""A label and its value."""
 LONGEST = 4000
 """Characters of a text that are shown."""
 LONGEST_COMPARED = 2000
-"""Characters in which differences are looked for: the time grows with the square."""
+"""Characters that are searched for differences: the time grows with the square."""
 
 _HIDDEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls, among them the escape that begins a terminal's commands
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls, with the escape that starts a terminal's commands
     "\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"  # direction marks (Unicode UAX #9), separators, zero widths
     "\ud800-\udfff\U000e0000-\U000e007f]"  # half characters, invisible tags
 )
@@ -26,7 +26,7 @@ _WORD = re.compile(r"\w+|\s+|.", re.DOTALL)
 
 
 def shown(text: object, longest: int = LONGEST) -> str:
-    """Returns a text with what is invisible spelt out as <U+202E>, and cut behind `longest` characters."""
+    """Returns a text with invisible characters spelled out, as in <U+202E>, cut after `longest` characters."""
     whole = str(text).replace("\r\n", "\n")
     visible = _HIDDEN.sub(lambda found: f"<U+{ord(found[0]):04X}>", whole[:longest])
     rest = len(whole) - longest
@@ -34,13 +34,13 @@ def shown(text: object, longest: int = LONGEST) -> str:
 
 
 def one_line(text: object, longest: int = 80) -> str:
-    """Returns a text on one line, cut behind `longest` characters."""
+    """Returns a text on one line, cut after `longest` characters."""
     line = " ".join(str(text)[: 4 * longest].split())
     return shown(line if len(line) <= longest else f"{line[: longest - 1]}…", longest)
 
 
 def marked(earlier: str, later: str) -> Iterator[tuple[bool, str]]:
-    """Yields `later` in pieces, each with whether it differs from `earlier`, compared word by word."""
+    """Yields `later` in pieces, each with whether it differs from `earlier`; compared by words."""
     rest = later[LONGEST_COMPARED:]
     old, new = (_WORD.findall(text[:LONGEST_COMPARED]) for text in (earlier, later))
     for tag, _, _, start, end in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
@@ -51,7 +51,7 @@ def marked(earlier: str, later: str) -> Iterator[tuple[bool, str]]:
 
 
 def percent(share: float | None) -> str:
-    """Returns a share as a person reads it."""
+    """Returns a share in percent."""
     return "-" if share is None else f"{100 * share:.1f} %"
 
 

@@ -1,4 +1,4 @@
-"""The report: one HTML file that asks nobody for anything, opens from disk and shows hostile text as text."""
+"""The report: one HTML file that makes no requests, opens from disk and shows hostile text as text."""
 
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
@@ -26,8 +26,7 @@ from lowmem_rl.storage.run_reader import part
 
 def write_report(path: Path, out: Path | None = None) -> Path:
     """Writes the report of a run directory, into report.html there unless `out` is set. Raises `RunDirError`."""
-    record = read_record(path)
-    return write_page(render(record), out or RunDir(path).report)
+    return write_page(render(read_record(path)), out or RunDir(path).report)
 
 
 def write_page(text: str, target: Path) -> Path:
@@ -41,7 +40,7 @@ def write_page(text: str, target: Path) -> Path:
 
 
 def render(record: RunRecord, *, followed: bool = False) -> str:
-    """Returns the page of a run; one that is followed asks the one who serves it for what is new."""
+    """Returns the page of a run; one that is followed asks its server for updates."""
     step, best, worst = best_and_worst(record)
     return fill(
         "page",
@@ -65,18 +64,18 @@ def render(record: RunRecord, *, followed: bool = False) -> str:
 
 
 def render_notice(title: str, headline: str, text: str) -> str:
-    """Returns a followed page of which there is nothing to show yet but a notice."""
+    """Returns a followed page that has only a notice yet."""
     return fill("notice", followed=True, title=one_line(title), charts=[], headline=headline, text=text)
 
 
 def policy(*, followed: bool) -> str:
-    """Returns a content security policy: this style, this script, and no request but to who serves a followed page."""
-    allowed = {"style-src": _style(), "script-src": _script(followed)}
-    named = [
-        f"{source} 'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for source, text in allowed.items()
+    """Returns a content security policy: this style and script only; a followed page may also ask its server."""
+    hashes = [
+        f"{source} 'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
+        for source, text in (("style-src", _style()), ("script-src", _script(followed)))
     ]
-    asks = ["connect-src 'self'"] if followed else []
-    return "; ".join(["default-src 'none'", "base-uri 'none'", "form-action 'none'", *asks, *named])
+    connect = ["connect-src 'self'"] if followed else []
+    return "; ".join(["default-src 'none'", "base-uri 'none'", "form-action 'none'", *connect, *hashes])
 
 
 def fill(template: str, *, followed: bool, **values: Any) -> str:
@@ -108,42 +107,34 @@ def _read(name: str) -> str:
 
 
 def _facts(record: RunRecord) -> Iterator[Fact]:
-    setting = record.setting
-    rewards = part(record.config, "rewards")
-    steps = f"{record.last_step} of {record.planned_steps or '?'}"
-    card = record.machine.get("gpu") or (f"CPU, {record.machine['cores']} cores" if "cores" in record.machine else None)
-    told = {
+    setting, machine = record.setting, record.machine
+    prompt, completion = setting("grpo.max_prompt_tokens"), setting("grpo.max_completion_tokens")
+    facts = {
         "preset": record.preset,
         "model": setting("model.name"),
         "task": setting("task.name"),
-        "rewards": ", ".join(f"{name} × {weight}" for name, weight in rewards.items()),
+        "rewards": ", ".join(f"{name} × {weight}" for name, weight in part(record.config, "rewards").items()),
         "group size": setting("grpo.group_size"),
-        "prompts a step": setting("grpo.prompts_per_step"),
-        "steps": steps,
-        "prompt + completion tokens": _joined(setting("grpo.max_prompt_tokens"), setting("grpo.max_completion_tokens")),
+        "prompts per step": setting("grpo.prompts_per_step"),
+        "steps": f"{record.last_step} of {record.planned_steps or '?'}",
+        "prompt + completion tokens": None if prompt is None else f"{prompt} + {completion}",
         "learning rate": setting("optimizer.learning_rate"),
         "adapter rank": setting("adapter.rank"),
         "seed": setting("seed"),
-        "machine": card,
-        "went on behind step": _listed(record.resumes),
-        "memory ran out in step": _listed([row for row in record.recoveries if row.get("cause") != "kernel"]),
-        "skipped by the gradient scaler, steps": _listed(
-            [row for row in record.metrics if row.get("optimizer_skipped")]
-        ),
+        "machine": machine.get("gpu") or (f"CPU, {machine['cores']} cores" if "cores" in machine else None),
+        "resumed after step": _steps(record.resumes),
+        "out of memory in step": _steps([row for row in record.recoveries if row.get("cause") != "kernel"]),
+        "steps skipped by the gradient scaler": _steps([row for row in record.metrics if row.get("optimizer_skipped")]),
     }
-    yield from ((label, one_line(value, 200)) for label, value in told.items() if value not in (None, ""))
+    yield from ((label, one_line(value, 200)) for label, value in facts.items() if value not in (None, ""))
 
 
-def _listed(rows: Sequence[Row]) -> str:
-    """Returns the rows' steps, each with its phase where it has one."""
+def _steps(rows: Sequence[Row]) -> str:
+    """Returns the steps of some rows, each with its phase if it has one."""
     return ", ".join(f"{row['step']} ({row['phase']})" if "phase" in row else str(row["step"]) for row in rows)
-
-
-def _joined(prompt: object, completion: object) -> str | None:
-    return None if prompt is None else f"{prompt} + {completion}"
 
 
 def _versions(record: RunRecord) -> Iterator[Fact]:
     about = {key: record.machine.get(key) for key in ("commit", "driver", "python", "platform", "device", "dtype")}
-    told = about | part(record.machine, "versions")
-    yield from ((one_line(name), one_line(value, 200)) for name, value in told.items() if value)
+    versions = about | part(record.machine, "versions")
+    yield from ((one_line(name), one_line(value, 200)) for name, value in versions.items() if value)

@@ -1,19 +1,18 @@
-"""Serves the report of a run that is going on, to this machine alone, and renews it as rows arrive.
+"""Serves the report of a running run, to this machine only, and renders it again as rows arrive.
 
-One address, `/`, and one answer: the page. Whoever asks again is told in a few bytes where nothing has changed.
-The run goes first: after a page has been made, none is made for ten times as long as that took.
+There is one address, `/`, with one answer: the page, or 304 if it has not changed. The run has priority: after a page
+was rendered, none is rendered for ten times as long as that took.
 """
 
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import TCPServer
 from threading import Lock, Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 from lowmem_rl.errors import RunDirError, SetupError
 from lowmem_rl.reports.html import policy, render, render_notice
@@ -23,12 +22,12 @@ from lowmem_rl.storage.run_dir import RunDir
 LOOPBACK = "127.0.0.1"
 FIRST_PORT, PORTS_TRIED = 8420, 20
 REST = 10
-"""Times as long as a page took to make that none is made."""
-LOOK_EVERY_S = 1.0
+"""Pause after a page was rendered, as a multiple of the time that it took."""
+CHECK_EVERY_S = 1.0
 GRACE_S = 8.0
-"""Served on after the run's end, so that an open page asks once more."""
-MOST_WAITING_S = 10
-"""A connection that says nothing for so long is closed."""
+"""For so long the server continues after the end of the run, so that an open page asks once more."""
+IDLE_S = 10
+"""A connection that is silent for so long is closed."""
 HTML, TEXT = {"Content-Type": "text/html; charset=utf-8"}, {"Content-Type": "text/plain"}
 FIXED = {
     "Cache-Control": "no-cache",
@@ -40,9 +39,8 @@ FIXED = {
 Audit = Callable[[RunRecord], RunRecord]
 
 
-@dataclass(frozen=True, slots=True)
-class PageState:
-    """A page, what names its state, and whether it is the run's last."""
+class PageState(NamedTuple):
+    """A page, its ETag, and whether it is the run's last."""
 
     body: bytes
     tag: str
@@ -50,7 +48,7 @@ class PageState:
 
 
 class Follower:
-    """The page of one run, made anew where its files have changed; several threads may ask."""
+    """The page of one run, rendered again if its files have changed; several threads may ask."""
 
     def __init__(self, path: Path, audited: Audit = lambda record: record) -> None:
         self.run = RunDir(path)
@@ -60,29 +58,29 @@ class Follower:
         self.rests_until = 0.0
 
     def page(self) -> PageState:
-        """Returns the page as it is now, or as it was a moment ago."""
+        """Returns the page as it is now, or was a moment ago."""
         with self.lock:
             began = time.monotonic()
             has_ended = self.has_ended
             if began >= self.rests_until or has_ended:
                 tag = f'"{self._state()}"'
                 if tag != self.answer.tag:
-                    self.answer = PageState(self._rendered().encode("utf-8", "replace"), tag, has_ended)
+                    self.answer = PageState(self._render().encode("utf-8", "replace"), tag, has_ended)
                     self.rests_until = began + (1 + REST) * (time.monotonic() - began)
             return self.answer
 
     @property
     def has_ended(self) -> bool:
-        """The audit is the last that a run writes, however it ended; one that goes on has newer rows."""
-        return self.run.health.exists() and _changed(self.run.health) >= _changed(self.run.metrics)
+        """The audit is the last file that a run writes, however it ended; a resumed run has newer rows."""
+        return self.run.health.exists() and _stamp(self.run.health)[0] >= _stamp(self.run.metrics)[0]
 
     def _state(self) -> str:
-        """Returns what changes with any file that the page tells of."""
+        """Returns a hash that changes with any file that the page shows."""
         folders = (self.run.path, self.run.eval_items("").parent)
         files = sorted(file for folder in folders for file in folder.glob("*.json*"))
-        return sha256(repr([(str(file), _changed(file), _size(file)) for file in files]).encode()).hexdigest()[:32]
+        return sha256(repr([(str(file), _stamp(file)) for file in files]).encode()).hexdigest()[:32]
 
-    def _rendered(self) -> str:
+    def _render(self) -> str:
         name = self.run.path.resolve().name
         if not self.run.config.exists():
             return render_notice(name, "The run has not begun", f"Nothing is in {self.run.path} yet.")
@@ -95,26 +93,26 @@ class Follower:
 def follow(
     path: Path,
     port: int | None,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
     audited: Audit = lambda record: record,
     *,
     grace_s: float = GRACE_S,
 ) -> None:
-    """Serves a run's page until the run has ended; `tell` gets the address. A run that has ended is not served.
+    """Serves a run's page until the run has ended; `report` gets the address. A finished run is not served.
 
-    Raises `RunDirError` where there is no directory, `SetupError` where the port is taken.
+    Raises `RunDirError` if there is no directory, `SetupError` if the port is taken.
     """
     if not path.is_dir():
-        raise RunDirError(f"{path} is no directory.", hint="`train` prints where a run is.")
+        raise RunDirError(f"{path} is not a directory.", hint="`train` prints where a run is.")
     follower = Follower(path, audited)
     if follower.has_ended:
         return
     server = _server(follower, port)
     Thread(target=server.serve_forever, daemon=True).start()
     try:
-        tell(f"http://{LOOPBACK}:{server.server_address[1]}/")
+        report(f"http://{LOOPBACK}:{server.server_address[1]}/")
         while not follower.has_ended:
-            time.sleep(LOOK_EVERY_S)
+            time.sleep(CHECK_EVERY_S)
         time.sleep(grace_s)
     finally:
         server.shutdown()
@@ -132,7 +130,7 @@ def _server(follower: Follower, port: int | None) -> "LiveServer":
 
 
 class LiveServer(ThreadingHTTPServer):
-    """Listens on loopback; asks for no host's name, and is silent about readers who left."""
+    """Listens on loopback; resolves no host name, and is silent about clients that left."""
 
     server_bind = TCPServer.server_bind
 
@@ -147,44 +145,39 @@ class LiveServer(ThreadingHTTPServer):
 
 
 class PageHandler(BaseHTTPRequestHandler):
-    """Answers with the page, and with nothing else."""
+    """Answers with the page, and nothing else."""
 
     server: LiveServer
-    timeout = MOST_WAITING_S
+    timeout = IDLE_S
     server_version, sys_version = "lowmem-rl", ""
 
     def do_GET(self) -> None:
         if self.headers.get("Host") not in self.server.names:
-            # A name was bent to this machine (DNS rebinding): another page's script is asking.
-            self._send(421, b"This server answers to its own address alone.\n", TEXT)
+            # DNS rebinding: the script of another page is asking.
+            self._send(421, b"This server answers only to its own address.\n", TEXT)
         elif self.path != "/":
-            self._send(404, b"Only / is here.\n", TEXT)
+            self._send(404, b"There is only /.\n", TEXT)
         else:
-            self._send_page(self.server.follower.page())
+            answer = self.server.follower.page()
+            about = {"ETag": answer.tag, "X-Run-Ended": "yes" if answer.is_last else "no"}
+            if self.headers.get("If-None-Match") == answer.tag:
+                self._send(304, b"", about)
+            else:
+                self._send(200, answer.body, HTML | about)
 
-    def _send_page(self, answer: PageState) -> None:
-        about = {"ETag": answer.tag, "X-Run-Ended": "yes" if answer.is_last else "no"}
-        if self.headers.get("If-None-Match") == answer.tag:
-            self._send(304, b"", {}, **about)
-        else:
-            self._send(200, answer.body, HTML, **about)
-
-    def _send(self, status: int, body: bytes, kind: Mapping[str, str], **headers: str) -> None:
+    def _send(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
         self.send_response(status)
         policies = {"Content-Security-Policy": f"{policy(followed=True)}; frame-ancestors 'none'"}
-        sized = {"Content-Length": str(len(body))} if kind else {}
-        for name, value in (FIXED | policies | dict(kind) | sized | headers).items():
+        sized = {"Content-Length": str(len(body))} if body else {}
+        for name, value in (FIXED | policies | sized | dict(headers)).items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Says nothing: the terminal belongs to the address."""
+        """Logs nothing: the terminal shows the address."""
 
 
-def _changed(path: Path) -> int:
-    return path.stat().st_mtime_ns if path.exists() else 0
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+def _stamp(path: Path) -> tuple[int, int]:
+    """Returns when a file was last changed, in ns, and its size."""
+    return (path.stat().st_mtime_ns, path.stat().st_size) if path.exists() else (0, 0)

@@ -18,7 +18,7 @@
     context.lineWidth = 1.5 * devicePixelRatio;
     for (const { x: place, low, high, series } of chart.whiskers) {
       if (!plot.series[series + 1]?.show || place < plot.scales.x.min || place > plot.scales.x.max) continue;
-      // Two of one step stand beside each other.
+      // Two of one step are drawn next to each other.
       const x = plot.valToPos(place, "x", true) + 4 * (series - (chart.series.length - 1) / 2) * devicePixelRatio;
       context.strokeStyle = colour(`--c${series % 6}`);
       context.beginPath();
@@ -29,7 +29,7 @@
     context.restore();
   };
 
-  // Where nothing is pointed at, the legend holds the last values.
+  // Without a pointer the legend shows the last values.
   const last = (values) => values.findLast((value) => value !== null);
   const shownValue = (value, text) => (value === null || value === undefined ? "–" : text(value));
 
@@ -74,7 +74,7 @@
   };
 
   let plots = [], places = [];
-  // What the reader has zoomed into and switched off, by title, outlives a chart that is drawn again.
+  // Zoom and hidden series, by title: kept when the charts are drawn again.
   const choices = () => new Map(plots.map(({ title, plot, xs }) => {
     const { min, max } = plot.scales.x;
     const zoom = min > xs[0] || max < xs.at(-1) ? { min, max } : null;
@@ -82,12 +82,12 @@
   }));
   const drawAll = () => {
     const charts = JSON.parse(document.getElementById("data").textContent);
-    const were = choices();
+    const earlier = choices();
     plots.forEach(({ plot }) => plot.destroy());
     places = document.querySelectorAll(".chart");
     plots = charts.map((chart, index) => ({ title: chart.title, xs: chart.xs, plot: draw(chart, places[index]) }));
     for (const { title, plot } of plots) {
-      const { zoom, off } = were.get(title) ?? { zoom: null, off: [] };
+      const { zoom, off } = earlier.get(title) ?? { zoom: null, off: [] };
       plot.series.forEach((series, index) => off.includes(series.label) && plot.setSeries(index, { show: false }));
       if (zoom) plot.setScale("x", zoom);
     }

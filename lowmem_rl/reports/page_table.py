@@ -1,4 +1,4 @@
-"""A table as the page shows it."""
+"""A table of a page."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ Cells = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class PageTable:
-    """All rows are as long as the head; the note stands above it."""
+    """All rows are as long as the head; the note is above it."""
 
     title: str
     note: str

@@ -1,6 +1,5 @@
-"""A run on one slide: a 16:9 picture for a talk, with what the page says first."""
+"""A run on one slide: a 16:9 picture for a talk, with the start of the page."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING
@@ -18,17 +17,16 @@ if TYPE_CHECKING:
 
 SHOWN = ("Accuracy", "Reward", "Informative groups", "Completion length")
 COLOURS = ("#0b62c4", "#b8500a", "#127a4b", "#8a3ab9", "#9b6a00", "#b3246b")
-"""Those of the page in light."""
+"""Those of the page in its light theme."""
 INCHES, DOTS_PER_INCH = (16, 9), 120
 COLUMNS = 150
-"""Characters of the paragraph that stand on a line."""
+"""Characters of the paragraph on a line."""
 
 
 def write_slide(path: Path, out: Path | None = None) -> Path:
     """Draws a run directory, into report.png there unless `out` is set. Raises `RunDirError`, `SetupError`."""
-    record = read_record(path)
     target = out or RunDir(path).report.with_suffix(".png")
-    figure = _drawn(record)
+    figure = _draw(read_record(path))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(target, format="png", dpi=DOTS_PER_INCH)
@@ -37,9 +35,9 @@ def write_slide(path: Path, out: Path | None = None) -> Path:
     return target
 
 
-def _drawn(record: RunRecord) -> "Figure":
+def _draw(record: RunRecord) -> "Figure":
     try:
-        # The figure alone, and not pyplot: it needs no screen and leaves no state behind.
+        # Only the figure, not pyplot: it needs no screen and leaves no global state.
         from matplotlib.figure import Figure
     except ImportError as error:
         raise SetupError(
@@ -47,7 +45,7 @@ def _drawn(record: RunRecord) -> "Figure":
         ) from error
     figure = Figure(figsize=INCHES, facecolor="white")
     verdict = verdict_of(record)
-    # A dollar sign would begin a formula.
+    # A dollar sign would start a formula.
     title = f"{one_line(record.name, 40)}: {verdict.headline}".replace("$", r"\$")
     figure.text(0.04, 0.94, title, fontsize=26, weight="bold", va="center")
     paragraph = fill(one_line(verdict.paragraph, 600), COLUMNS).replace("$", r"\$")
@@ -65,7 +63,8 @@ def _draw_chart(axes: "Axes", chart: Chart) -> None:
         found = [(step, v) for step, v in zip(chart.xs, series.values, strict=True) if v is not None]
         form = "o--" if series.are_points or len(found) == 1 else "-"
         label = series.label.replace("$", r"\$")
-        axes.plot(*_transposed(found), form, label=label, color=colour, linewidth=1.6, markersize=5)
+        xs, values = [step for step, _ in found], [value for _, value in found]
+        axes.plot(xs, values, form, label=label, color=colour, linewidth=1.6, markersize=5)
     for whisker in chart.whiskers:
         axes.vlines(whisker.x, whisker.low, whisker.high, color=COLOURS[whisker.series], linewidth=1.6)
     axes.set_title(chart.title, loc="left", fontsize=15, weight="bold")
@@ -76,7 +75,3 @@ def _draw_chart(axes: "Axes", chart: Chart) -> None:
         axes.yaxis.set_major_formatter(lambda value, position: f"{100 * value:.0f} %")
         axes.set_ylim(-0.02, 1.02)
     axes.legend(frameon=False, fontsize=11)
-
-
-def _transposed(pairs: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    return [step for step, _ in pairs], [value for _, value in pairs]

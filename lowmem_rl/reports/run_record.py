@@ -1,4 +1,4 @@
-"""`RunRecord`: what a run directory holds, all of it optional but the configuration."""
+"""`RunRecord`: a run directory as the report shows it; everything but the configuration is optional."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -26,17 +26,17 @@ class EvalRecord:
     def step(self) -> int:
         return int(self.result["step"])
 
-    def shares(self, judged: str) -> dict[str, float]:
-        """Returns for each item how much of its completions is right, by `LENIENT` or `STRICT`."""
+    def shares(self, graded: str) -> dict[str, float]:
+        """Returns for each item the share of its completions that is right, by `LENIENT` or `STRICT`."""
         rows: dict[str, list[float]] = defaultdict(list)
         for row in self.items:
-            rows[row["example_id"]].append(float(row[judged]))
+            rows[row["example_id"]].append(float(row[graded]))
         return {key: fmean(values) for key, values in rows.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """A run as its directory tells it: whole, half-written or cut short."""
+    """A run, finished, running or killed."""
 
     path: Path
     preset: str | None
@@ -46,24 +46,23 @@ class RunRecord:
     machine: Row
     estimate: Row
     peak_bytes: int | None
+    """The highest peak."""
     peak: Row
-    """peak.json: what each phase held, where it was measured."""
+    """peak.json: what each phase held, if it was measured."""
     health: Row
-    """What the audit found; nothing before the run has ended."""
+    """What the audit found; empty until the run has ended."""
     metrics: tuple[Row, ...]
-    """One row a step, in order; where a step was run again after a resume, its last row."""
+    """One row a step, in order."""
     samples: tuple[Row, ...]
     evaluations: tuple[EvalRecord, ...]
     """In the order of their steps."""
     eval_file: Evaluations
     controls: Row
-    """What short runs with other rewards say of the gain."""
+    """What short runs with other rewards gained."""
     resumes: tuple[Row, ...]
-    """One row each time that the run went on behind a checkpoint."""
     recoveries: tuple[Row, ...]
-    """One row each time that memory ran out."""
     has_ended: bool
-    """The audit is the last that a run writes, however it ends; one that is killed has none."""
+    """The audit is the last file that a run writes, however it ends; a killed run has none."""
 
     @property
     def name(self) -> str:
@@ -88,7 +87,7 @@ class RunRecord:
 
     @property
     def latest(self) -> EvalRecord | None:
-        """The last evaluation behind a step of training."""
+        """The last evaluation after a step of training."""
         return next((e for e in reversed(self.evaluations) if e.name != "before"), None)
 
     @property
@@ -98,7 +97,7 @@ class RunRecord:
         return next((e for e in self.evaluations if e.name == name), None)
 
     def setting(self, key: str) -> Any:
-        """Returns the value of a dotted key, None where the configuration lacks it."""
+        """Returns the value of a dotted key, None if the configuration lacks it."""
         value: Any = self.config
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else None

@@ -1,4 +1,4 @@
-"""Which sampled completions to look at."""
+"""Selects sampled completions."""
 
 import operator
 import re
@@ -12,7 +12,7 @@ from lowmem_rl.storage.run_dir import Row
 from lowmem_rl.storage.run_reader import is_number
 
 REWARD = "reward"
-"""Names the weighted total where a score is asked for."""
+"""The weighted total, where a score can be named."""
 SIGNS: dict[str, Callable[[Any, Any], bool]] = {
     "<=": operator.le,
     ">=": operator.ge,
@@ -39,7 +39,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class SampleFilter:
-    """What a completion must be to be shown."""
+    """What must hold for a completion to be shown."""
 
     conditions: tuple[Condition, ...] = ()
     steps: tuple[int, int] | None = None
@@ -53,7 +53,7 @@ class SampleFilter:
 
 
 def filter_samples(record: RunRecord, wanted: SampleFilter) -> list[Row]:
-    """Returns the samples that are wanted, the latest step first. Raises `ConfigError` for a score that none has."""
+    """Returns the samples that match, the latest step first. Raises `ConfigError` for a score that none has."""
     names = {REWARD, *(name for row in record.samples for name in row.get("scores") or {})}
     for condition in wanted.conditions:
         if record.samples and condition.name not in names:
@@ -63,8 +63,8 @@ def filter_samples(record: RunRecord, wanted: SampleFilter) -> list[Row]:
     return sorted(filter(wanted.holds, record.samples), key=lambda row: -row["step"])
 
 
-def best_beside_worst(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
-    """Returns the completions with the highest and the lowest reward of each prompt at each step, where they differ."""
+def best_and_worst_of_prompts(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
+    """Returns the completions with the highest and the lowest reward of each prompt at each step, if these differ."""
     groups: dict[tuple[int, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["step"], str(row.get("example_id"))), []).append(row)

@@ -1,4 +1,4 @@
-"""The report as a browser shows it; where playwright or a Chromium is missing, it is said that nothing looked."""
+"""The report as a browser shows it; skipped with a reason if playwright or a Chromium is missing."""
 
 import os
 import shutil
@@ -69,7 +69,7 @@ def test_it_loads_without_complaint_or_request_and_fits_the_screen(opened, width
     assert page.title().startswith("run: It learned")
 
 
-def test_the_charts_answer_to_the_pointer(opened):
+def test_the_charts_follow_the_pointer(opened):
     page = opened(1280, "light")
     step = page.locator(".u-legend .u-value").first
     assert step.inner_text() == "200"
@@ -94,7 +94,7 @@ def test_what_a_model_wrote_does_not_run(opened):
     assert page.locator("img").count() == 0
 
 
-def test_a_followed_page_renews_itself_and_keeps_what_the_reader_chose(browser, tmp_path):
+def test_a_followed_page_updates_itself_and_keeps_what_the_reader_chose(browser, tmp_path):
     run = make_run(tmp_path / "run", steps=5)
     evaluations = read_json(run / "eval.json")
     write_json(run / "eval.json", {"before": evaluations["before"]})

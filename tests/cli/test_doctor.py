@@ -18,16 +18,16 @@ Cli = Callable[..., Any]
 MISSING = MachineCheck("torch", "fail", "not installed", "The extra brings it.", "uv pip install 'lowmem-rl[train]'")
 
 
-def test_doctor_json_tells_every_check_and_the_exit_code_agrees(cli: Cli) -> None:
+def test_doctor_json_has_every_check_and_the_exit_code_agrees(cli: Cli) -> None:
     outcome = cli("doctor", "--json")
-    told = json.loads(outcome.stdout)
-    assert outcome.code == (0 if told["ready"] else 3)
-    assert told["ready"] == all(check["status"] != "fail" for check in told["checks"])
-    python = next(check for check in told["checks"] if check["name"] == "python")
+    found = json.loads(outcome.stdout)
+    assert outcome.code == (0 if found["ready"] else 3)
+    assert found["ready"] == all(check["status"] != "fail" for check in found["checks"])
+    python = next(check for check in found["checks"] if check["name"] == "python")
     assert python["found"] == ".".join(map(str, sys.version_info[:3]))
 
 
-def test_a_plain_line_says_status_finding_and_cure() -> None:
+def test_a_plain_line_has_status_finding_and_fix() -> None:
     assert as_line(MISSING) == ("fail torch · not installed · The extra brings it. · uv pip install 'lowmem-rl[train]'")
     assert as_line(MachineCheck("python", "ok", "3.12.1")) == "ok   python · 3.12.1"
 
@@ -47,13 +47,13 @@ def test_a_run_is_audited_and_its_findings_are_no_failure(cli_here: Cli, tmp_pat
 
 def test_an_audit_for_a_program_is_json(cli_here: Cli, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", simulate(0, 20, fault=no_number, onset=20))
-    told = json.loads(cli_here("doctor", str(run), "--json").stdout)
-    assert (told["kind"], told["step"]) == ("audit", 20)
-    assert [finding["name"] for finding in told["findings"]] == ["not_a_number"]
+    found = json.loads(cli_here("doctor", str(run), "--json").stdout)
+    assert (found["kind"], found["step"]) == ("audit", 20)
+    assert [finding["name"] for finding in found["findings"]] == ["not_a_number"]
 
 
 @pytest.mark.parametrize("place", ["nothing", "."])
-def test_what_is_no_run_directory_is_refused_with_7(cli_here: Cli, place: str) -> None:
+def test_a_folder_without_a_run_is_refused_with_7(cli_here: Cli, place: str) -> None:
     code, stdout, stderr = cli_here("doctor", place)
     assert (code, stdout) == (7, "")
     assert [line.partition(":")[0] for line in stderr.splitlines()] == ["error", "hint"]

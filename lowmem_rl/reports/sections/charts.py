@@ -1,4 +1,4 @@
-"""What the page draws, as plain data: each chart has values by step, a unit, and nothing of how it looks."""
+"""The charts of the page as plain data: values by step and a unit, without style."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,18 +12,18 @@ from lowmem_rl.units import GIB
 
 Unit = Literal["number", "percent", "tokens", "seconds", "gib"]
 MOST_POINTS = 1500
-"""Steps of a longer run that are drawn, evenly spaced: more cannot be told apart on a screen."""
+"""Steps of a longer run that are drawn, evenly spaced: a screen cannot show more."""
 DIGITS = 5
 
 Intervals = Mapping[int, Mapping[str, Any]]
-"""The ends of intervals, as eval.json holds them, by place."""
-TRIES = "pass@k: one of k samples is right; maj@k: the most frequent answer of k is. 95 % intervals over items."
-HELD_OUT = {"pass_at_1": "held-out, answer anywhere", "strict_pass_at_1": "held-out, asked form"}
+"""The ends of intervals, as eval.json holds them, by x value."""
+PASS_AT_K = "pass@k: one of k samples is right; maj@k: their most frequent answer is. 95 % intervals over items."
+HELD_OUT = {"pass_at_1": "held-out, any format", "strict_pass_at_1": "held-out, requested format"}
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One line; None where there is no value. Values of evaluations stand alone and are drawn as points."""
+    """One line; None if there is no value. Values of evaluations are drawn as points."""
 
     label: str
     values: tuple[float | None, ...]
@@ -32,7 +32,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Whisker:
-    """A 95 % interval at a place, of the series with this number."""
+    """A 95 % interval at an x value, of the series with this number."""
 
     x: int
     low: float
@@ -42,7 +42,7 @@ class Whisker:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Lines over the same places, which are steps unless `along` says otherwise."""
+    """Lines over the same x values, which are steps unless `along` names something else."""
 
     title: str
     note: str
@@ -56,57 +56,70 @@ class Chart:
 LINES: tuple[tuple[str, str, Unit, dict[str, str]], ...] = (
     (
         "Informative groups",
-        "Groups whose rewards differ: the others teach nothing.",
+        "Groups whose rewards differ: the others carry no signal.",
         "percent",
         {"informative_share": "informative"},
     ),
-    ("KL divergence", "From the base model, in nats a token.", "number", {"kl": "KL"}),
-    ("Entropy", "Of the next token, in nats: near 0 all samples are alike.", "number", {"entropy": "entropy"}),
+    ("KL divergence", "From the base model, in nats per token.", "number", {"kl": "KL"}),
+    ("Entropy", "Of the next token, in nats: near 0 all samples are equal.", "number", {"entropy": "entropy"}),
     (
         "Completion length",
         "Tokens of the sampled completions.",
         "tokens",
         {"completion_tokens": "mean", "longest_completion_tokens": "longest"},
     ),
-    (
-        "Truncated",
-        "Completions cut off at grpo.max_completion_tokens.",
-        "percent",
-        {"truncated_share": "truncated"},
-    ),
+    ("Truncated", "Completions cut off at grpo.max_completion_tokens.", "percent", {"truncated_share": "truncated"}),
     (
         "Step time",
         "Seconds of a step and of its longer parts.",
         "seconds",
-        {
-            "rollout_s": "rollout",
-            "scoring_s": "scoring",
-            "logprobs_s": "logprobs",
-            "update_s": "update",
-            "step_s": "step",
-        },
+        {f"{phase}_s": phase for phase in ("rollout", "scoring", "logprobs", "update", "step")},
     ),
-    ("Memory", "The most that was held so far, in GiB.", "gib", {"peak_bytes": "peak"}),
+    ("Memory", "The peak so far, in GiB.", "gib", {"peak_bytes": "peak"}),
     ("Gradient norm", "Before clipping.", "number", {"grad_norm": "gradient norm"}),
 )
 
 
 def charts_of(record: RunRecord) -> list[Chart]:
-    """Returns the charts for which there are values."""
+    """Returns the charts that have values."""
     rows = thinned(record.metrics)
-    drawn = [_accuracy(rows, record.evaluations), _reward(rows), *(_lines(rows, *about) for about in LINES)]
-    drawn.append(_tries(record))
-    return [chart for chart in drawn if any(v is not None for series in chart.series for v in series.values)]
+    scores = dict.fromkeys(key for row in rows for key in row if key.startswith("scores/"))
+    rewards = {"reward": "reward"} | {key: one_line(key.removeprefix("scores/"), 30) for key in scores}
+    charts = [
+        _accuracy(rows, record.evaluations),
+        _lines(rows, "Reward", "The weighted total, and the mean score of each part.", "number", rewards),
+        *(_lines(rows, *about) for about in LINES),
+        _several_samples(record),
+    ]
+    return [chart for chart in charts if chart.series]
+
+
+def sample_counts(result: Mapping[str, Any]) -> list[int]:
+    """Returns the k for which a result has pass@k; other keys are ignored."""
+    return sorted(int(k) for k in part(result, "pass_at_k") if k.isdecimal() and len(k) < 6)
+
+
+def rounded(value: float | None, scale: int = 1) -> float | None:
+    """Returns a value with as many digits as a screen can show."""
+    return None if value is None else float(f"{value / scale:.{DIGITS}g}")
+
+
+def thinned(rows: Sequence[Any]) -> Sequence[Any]:
+    """Returns evenly spaced rows of many, the last among them."""
+    stride = -(-len(rows) // MOST_POINTS) or 1
+    return [row for index, row in enumerate(rows) if index % stride == 0 or index == len(rows) - 1]
 
 
 def _accuracy(rows: Sequence[Row], evaluations: Sequence[EvalRecord]) -> Chart:
     sampled = {row["step"]: number(row, "accuracy") for row in rows}
     results = {evaluation.step: evaluation.result for evaluation in evaluations}
     steps = tuple(sorted(sampled.keys() | results.keys()))
-    held_out = HELD_OUT if _differ(evaluations) else {"pass_at_1": "held-out"}
+    # Equal lines would hide each other.
+    differ = any(number(e.result, "pass_at_1") != number(e.result, "strict_pass_at_1") for e in evaluations)
+    held_out = HELD_OUT if differ else {"pass_at_1": "held-out"}
     note = "Right answers. Held-out: greedy, with 95 % intervals; in training: sampled."
-    if len(held_out) == 1 and evaluations:
-        note += " All that were right were in the asked form."
+    if evaluations and not differ:
+        note += " All right answers were in the requested format."
     lines = [Series("sampled in training", tuple(rounded(sampled.get(step)) for step in steps))]
     intervals: dict[str, Intervals] = {}
     for key, label in held_out.items():
@@ -117,30 +130,20 @@ def _accuracy(rows: Sequence[Row], evaluations: Sequence[EvalRecord]) -> Chart:
     return Chart("Accuracy", note, "percent", steps, series, tuple(_whiskers(series, intervals)))
 
 
-def _tries(record: RunRecord) -> Chart:
-    """Shares by the number of samples, before and after."""
+def _several_samples(record: RunRecord) -> Chart:
+    """Returns the shares by the number of samples, before and after."""
     ends = {when: end.result for when, end in (("before", record.before), ("after", record.latest)) if end}
-    ks = sorted({k for told in ends.values() for k in tries_in(told)})
-    named = {f"{name}@k {when}": (told, f"{name}_at_k") for name in ("pass", "maj") for when, told in ends.items()}
-    lines = [
-        Series(label, tuple(rounded(number(part(told, key), str(k))) for k in ks), are_points=True)
-        for label, (told, key) in named.items()
-    ]
-    intervals = {
-        label: {k: part(part(told, f"{key}_intervals"), str(k)) for k in ks} for label, (told, key) in named.items()
-    }
+    ks = sorted({k for result in ends.values() for k in sample_counts(result)})
+    lines, intervals = [], {}
+    for name in ("pass", "maj"):
+        for when, result in ends.items():
+            label = f"{name}@k {when}"
+            shares, bounds = part(result, f"{name}_at_k"), part(result, f"{name}_at_k_intervals")
+            lines.append(Series(label, tuple(rounded(number(shares, str(k))) for k in ks), are_points=True))
+            intervals[label] = {k: part(bounds, str(k)) for k in ks}
     series = _with_values(lines) if len(ks) > 1 else ()
-    return Chart("More than one try", TRIES, "percent", tuple(ks), series, tuple(_whiskers(series, intervals)), "k")
-
-
-def tries_in(told: Mapping[str, Any]) -> list[int]:
-    """Returns the k of pass@k for which there are figures; other keys are none of ours."""
-    return sorted(int(k) for k in part(told, "pass_at_k") if k.isdecimal() and len(k) < 6)
-
-
-def _differ(evaluations: Sequence[EvalRecord]) -> bool:
-    """False where one line would hide the other."""
-    return any(number(e.result, "pass_at_1") != number(e.result, "strict_pass_at_1") for e in evaluations)
+    whiskers = tuple(_whiskers(series, intervals))
+    return Chart("Several samples", PASS_AT_K, "percent", tuple(ks), series, whiskers, along="k")
 
 
 def _whiskers(series: Sequence[Series], intervals: Mapping[str, Intervals]) -> Iterator[Whisker]:
@@ -151,15 +154,6 @@ def _whiskers(series: Sequence[Series], intervals: Mapping[str, Intervals]) -> I
                 yield Whisker(x, low, high, which)
 
 
-def _reward(rows: Sequence[Row]) -> Chart:
-    names = {"reward": "reward"} | {key: one_line(key.removeprefix("scores/"), 30) for key in _score_keys(rows)}
-    return _lines(rows, "Reward", "The weighted total, and the mean score of each part.", "number", names)
-
-
-def _score_keys(rows: Sequence[Row]) -> list[str]:
-    return list(dict.fromkeys(key for row in rows for key in row if key.startswith("scores/")))
-
-
 def _lines(rows: Sequence[Row], title: str, note: str, unit: Unit, labels: dict[str, str]) -> Chart:
     scale = GIB if unit == "gib" else 1
     series = [Series(label, tuple(rounded(number(row, key), scale) for row in rows)) for key, label in labels.items()]
@@ -168,14 +162,3 @@ def _lines(rows: Sequence[Row], title: str, note: str, unit: Unit, labels: dict[
 
 def _with_values(series: Iterable[Series]) -> tuple[Series, ...]:
     return tuple(one for one in series if any(value is not None for value in one.values))
-
-
-def rounded(value: float | None, scale: int = 1) -> float | None:
-    """Returns a value with as many digits as can be told apart on a screen."""
-    return None if value is None else float(f"{value / scale:.{DIGITS}g}")
-
-
-def thinned(rows: Sequence[Any]) -> Sequence[Any]:
-    """Returns evenly spaced rows of many, the last among them."""
-    stride = -(-len(rows) // MOST_POINTS) or 1
-    return [row for index, row in enumerate(rows) if index % stride == 0 or index == len(rows) - 1]

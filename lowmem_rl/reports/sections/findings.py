@@ -1,4 +1,4 @@
-"""What the audit of a run found, as the page shows it: read from health.json and trusted in nothing."""
+"""The findings of the audit, read from health.json without trust in it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,21 +20,21 @@ class ShownFinding(Finding):
 
 
 @dataclass(frozen=True, slots=True)
-class Audit:
-    """Findings, the worst first, and what could not be judged."""
+class ShownAudit:
+    """Findings, the worst first, and the detectors that lacked evidence, with what they need."""
 
     step: int
     findings: tuple[ShownFinding, ...]
     not_judged: tuple[tuple[str, str], ...]
 
 
-def audit_of(record: RunRecord) -> Audit | None:
-    """Returns what an audit found, None where there was none."""
+def audit_of(record: RunRecord) -> ShownAudit | None:
+    """Returns what an audit found, None if there was none."""
     step = record.health.get("step")
     if not is_number(step):
         return None
     unjudged = part(record.health, "not_judged").items()
-    return Audit(
+    return ShownAudit(
         int(step),
         tuple(map(_finding, rows_in(record.health, "findings"))),
         tuple((one_line(name, 40), one_line(needs, 200)) for name, needs in unjudged),

@@ -1,4 +1,4 @@
-"""The command that makes a run again, from where its settings came from."""
+"""The command that trains a run again, from the origins of its settings."""
 
 import json
 from collections.abc import Iterator
@@ -12,46 +12,42 @@ from lowmem_rl.reports.run_record import RunRecord
 from lowmem_rl.storage.run_reader import part
 
 GIVEN = ("default", "preset ")
-"""How the origins of values begin that the preset brings by itself."""
+"""The origins of values that come with the preset start so."""
 
 
 def command_of(record: RunRecord) -> str:
     """Returns a `train` command with every setting that differs from the preset; no file of the user's is needed."""
-    preset = ["--preset", str(record.preset)] if _is_shipped(record) else []
-    return join(["lowmem-rl", "train", *preset, *_settings(record), *_rewards(record)])
+    return join(["lowmem-rl", "train", *_options(record)])
 
 
 def settings_of(record: RunRecord) -> PageTable:
-    """Returns each setting that is neither the preset's nor a default, with where it came from."""
+    """Returns each setting that is neither the preset's nor a default, with its origin."""
     rows = (
         (one_line(key), one_line(json.dumps(value, ensure_ascii=False), 200), one_line(origin))
         for key, value in flatten(record.config).items()
-        if not (origin := str(record.origins.get(key, "default"))).startswith(GIVEN)
+        if not (origin := _origin(record, key)).startswith(GIVEN)
     )
-    return PageTable("Set otherwise than by the preset", "", ("key", "value", "by"), tuple(rows))
+    return PageTable("Settings that differ from the preset", "", ("key", "value", "from"), tuple(rows))
 
 
-def _settings(record: RunRecord) -> Iterator[str]:
-    for key, value in flatten(record.config).items():
-        if _is_chosen(record, key) and not key.startswith("rewards.") and value is not None:
-            yield from ("--set", f"{key}={_as_typed(value)}")
-
-
-def _rewards(record: RunRecord) -> Iterator[str]:
-    """Yields all rewards where one was chosen: --reward replaces the preset's."""
+def _options(record: RunRecord) -> Iterator[str]:
+    # Others do not have a preset that is a file of the user's.
+    is_shipped = record.preset in {preset.name for preset in load_presets()}
+    if is_shipped:
+        yield from ("--preset", str(record.preset))
+    config = flatten(record.config)
+    chosen = [key for key in config if not (is_shipped and _origin(record, key).startswith(GIVEN))]
+    for key in chosen:
+        if not key.startswith("rewards.") and config[key] is not None:
+            yield from ("--set", f"{key}={_as_typed(config[key])}")
     rewards = part(record.config, "rewards")
-    if any(_is_chosen(record, f"rewards.{name}") for name in rewards):
+    if any(f"rewards.{name}" in chosen for name in rewards):  # --reward replaces all of the preset's
         for name, weight in rewards.items():
             yield from ("--reward", f"{name}={_as_typed(weight)}")
 
 
-def _is_chosen(record: RunRecord, key: str) -> bool:
-    return not (_is_shipped(record) and str(record.origins.get(key, "default")).startswith(GIVEN))
-
-
-def _is_shipped(record: RunRecord) -> bool:
-    """False for a preset in a file of the user's, which others do not have."""
-    return record.preset in {preset.name for preset in load_presets()}
+def _origin(record: RunRecord, key: str) -> str:
+    return str(record.origins.get(key, "default"))
 
 
 def _as_typed(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Where the time of a run went: by phase of the step, and evaluations apart."""
+"""How a run spent its time: by phase of the step, and evaluations."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ from lowmem_rl.storage.run_reader import number, numbers, part
 PHASES = {
     "rollout": "sampling completions",
     "scoring": "rewards",
-    "logprobs": "advantages, and log-probs of the base model where the loss needs them",
+    "logprobs": "advantages, and log-probs of the base model if the loss needs them",
     "update": "forward and backward",
-    "optimizer": "clipping and stepping",
+    "optimizer": "clipping and optimizer step",
     "other": "data, batching, bookkeeping",
 }
-"""Phases of a step, as metric rows name them with `_s` behind."""
+"""Phases of a step; metric rows have their seconds as `rollout_s` and so on."""
 EVALUATION = ("evaluation", "held-out examples, between steps")
 
 
 @dataclass(frozen=True, slots=True)
 class TimeShare:
-    """One part of the time; where its piece of the bar begins and how long it is, in percent of the whole."""
+    """One part of the time, with the start and the length of its bar in percent of the whole."""
 
     name: str
     about: str
@@ -34,60 +34,54 @@ class TimeShare:
 
 @dataclass(frozen=True, slots=True)
 class TimeSection:
-    """The parts, where rows tell them apart, and what else is known."""
+    """The parts, if rows have them, and further facts."""
 
     parts: tuple[TimeShare, ...]
     facts: tuple[Fact, ...]
 
 
 def time_of(record: RunRecord) -> TimeSection:
-    """Returns where a run's time went, as far as it was recorded."""
-    return TimeSection(tuple(_parts(record)), tuple(_facts(record)))
+    """Returns how a run spent its time, as far as it was recorded."""
+    evaluations = [s for one in record.evaluations if (s := number(one.result, "seconds")) is not None]
+    return TimeSection(tuple(_parts(record, evaluations)), tuple(_facts(record, evaluations)))
 
 
-def _parts(record: RunRecord) -> Iterator[TimeShare]:
-    spent = {name: _sum(record, f"{name}_s") for name in PHASES}
+def _parts(record: RunRecord, evaluations: list[float]) -> Iterator[TimeShare]:
+    spent = {name: sum(_values(record, f"{name}_s")) for name in PHASES}
     if not any(spent.values()):
         return
-    named = PHASES | dict([EVALUATION])
-    spent |= {EVALUATION[0]: sum(_evaluations(record))}
+    about = PHASES | dict([EVALUATION])
+    spent |= {EVALUATION[0]: sum(evaluations)}
     whole, begin = sum(spent.values()), 0.0
     for name, seconds in spent.items():
         length = 100 * seconds / whole
-        yield TimeShare(name, named[name], clock(seconds), f"{length:.1f} %", begin, length)
+        yield TimeShare(name, about[name], _span(seconds), f"{length:.1f} %", begin, length)
         begin += length
 
 
-def _sum(record: RunRecord, key: str) -> float:
-    return sum(number(row, key) or 0.0 for row in record.metrics)
-
-
-def _evaluations(record: RunRecord) -> list[float]:
-    return [seconds for e in record.evaluations if (seconds := number(e.result, "seconds")) is not None]
-
-
-def _facts(record: RunRecord) -> Iterator[Fact]:
-    steps = [seconds for row in record.metrics if (seconds := number(row, "step_s")) is not None]
-    rates = [rate for row in record.metrics if (rate := number(row, "completion_tokens_per_s")) is not None]
-    evaluations = _evaluations(record)
+def _facts(record: RunRecord, evaluations: list[float]) -> Iterator[Fact]:
+    steps, rates = _values(record, "step_s"), _values(record, "completion_tokens_per_s")
     if steps:
-        yield f"training, {_counted(len(steps), 'step')}", clock(sum(steps))
-        yield "a step, median", f"{median(steps):.2f} s"
+        yield f"training, {_counted(len(steps), 'step')}", _span(sum(steps))
+        yield "median step", f"{median(steps):.2f} s"
     predicted = numbers(part(record.estimate, "step_seconds"))
     if {"low", "high"} <= predicted.keys():
-        yield "a step, predicted", f"{predicted['low']:.1f} to {predicted['high']:.1f} s"
+        yield "predicted step", f"{predicted['low']:.1f} to {predicted['high']:.1f} s"
     if rates:
-        yield "completion tokens a second, median", f"{median(rates):,.0f}"
+        yield "completion tokens per second, median", f"{median(rates):,.0f}"
     if evaluations:
-        yield _counted(len(evaluations), "evaluation"), clock(sum(evaluations))
+        yield _counted(len(evaluations), "evaluation"), _span(sum(evaluations))
+
+
+def _values(record: RunRecord, key: str) -> list[float]:
+    return [value for row in record.metrics if (value := number(row, key)) is not None]
 
 
 def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def clock(seconds: float) -> str:
-    """Returns a time as a person reads it."""
+def _span(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.1f} s"
     minutes = round(seconds / 60)

@@ -14,22 +14,22 @@ def two(tmp_path):
     return make_run(tmp_path / "a", right=(4, 6)), make_run(tmp_path / "b", right=(4, 18), optimizer__learning_rate=0.5)
 
 
-def test_runs_are_paired_item_by_item_and_only_differing_settings_are_told(two) -> None:
-    told = compare_runs(two)
-    (pair,) = told.pairs
+def test_runs_are_paired_item_by_item_and_only_differing_settings_are_listed(two) -> None:
+    comparison = compare_runs(two)
+    (pair,) = comparison.pairs
     assert (pair.first, pair.second, pair.lenient.won, pair.lenient.lost) == ("a", "b", 12, 0)
     assert pair.is_distinguishable
-    assert list(told.differences) == ["optimizer.learning_rate"]
+    assert list(comparison.differences) == ["optimizer.learning_rate"]
 
 
-def test_runs_that_cannot_be_told_apart_are_called_so(tmp_path) -> None:
+def test_runs_that_are_not_distinguishable_are_called_so(tmp_path) -> None:
     runs = [make_run(tmp_path / "a", right=(4, 12)), make_run(tmp_path / "b", right=(4, 14))]
-    told = compare_runs(runs)
-    assert not told.pairs[0].is_distinguishable
-    assert told.differences == {}
+    comparison = compare_runs(runs)
+    assert not comparison.pairs[0].is_distinguishable
+    assert comparison.differences == {}
 
 
-def test_strict_and_lenient_are_compared_apart(tmp_path) -> None:
+def test_strict_and_lenient_are_compared_separately(tmp_path) -> None:
     first = make_run(tmp_path / "a", right=(4, 16), strict=(0, 2))
     second = make_run(tmp_path / "b", right=(4, 16), strict=(0, 16))
     (pair,) = compare_runs([first, second]).pairs
@@ -44,10 +44,10 @@ def test_the_p_values_of_several_pairs_are_adjusted(two) -> None:
 
 
 def test_the_json_holds_curves_by_step_tokens_and_seconds(two) -> None:
-    told = json.loads(json.dumps(compare_runs(two).to_json()))
-    assert [run["name"] for run in told["runs"]] == ["a", "b"]
-    assert told["runs"][1]["curve"][-1].keys() >= {"step", "tokens", "seconds", "pass_at_1", "accuracy", "reward"}
-    assert told["pairs"][0]["distinguishable"] is True
+    comparison = json.loads(json.dumps(compare_runs(two).to_json()))
+    assert [run["name"] for run in comparison["runs"]] == ["a", "b"]
+    assert comparison["runs"][1]["curve"][-1].keys() >= {"step", "tokens", "seconds", "pass_at_1", "accuracy", "reward"}
+    assert comparison["pairs"][0]["distinguishable"] is True
 
 
 def test_one_run_alone_is_a_mistake_of_usage(two) -> None:
@@ -70,7 +70,7 @@ def test_runs_of_different_levels_are_refused(tmp_path) -> None:
         compare_runs(runs)
 
 
-def test_a_run_without_an_evaluation_behind_training_is_refused(two) -> None:
+def test_a_run_without_an_evaluation_after_training_is_refused(two) -> None:
     run = RunDir(two[0])
     write_json(run.evaluations, {"before": read_json(run.evaluations)["before"], "during": []})
     with pytest.raises(RunDirError, match="no evaluation"):

@@ -73,14 +73,14 @@ def run(tmp_path):
     return make_run(tmp_path / "run")
 
 
-def test_the_page_opens_with_the_verdict_and_has_every_section(run) -> None:
+def test_the_page_starts_with_the_verdict_and_has_every_section(run) -> None:
     page = page_of(run)
     assert page.sections == SECTIONS
     assert page.text.index("It learned") < page.text.index('id="run"')
     assert [chart["title"] for chart in page.charts][:3] == ["Accuracy", "Reward", "Informative groups"]
 
 
-def test_the_page_asks_nobody_for_anything(run) -> None:
+def test_the_page_makes_no_requests(run) -> None:
     page = page_of(run)
     (policy,) = [meta["content"] for meta in page.of("meta") if meta.get("http-equiv")]
     assert policy.startswith("default-src 'none';")
@@ -128,7 +128,7 @@ def test_a_section_without_its_file_is_left_out(run, missing, section) -> None:
     assert section not in page_of(run).sections
 
 
-def test_whatever_half_of_its_files_a_run_came_to_write_there_is_a_page(tmp_path) -> None:
+def test_there_is_a_page_for_every_subset_of_a_runs_files(tmp_path) -> None:
     whole = make_run(tmp_path / "whole")
     files = ["machine.json", "estimate.json", "metrics.jsonl", "samples.jsonl", "eval.json", "eval"]
     for kept in range(2 ** len(files)):
@@ -154,18 +154,18 @@ def test_a_run_that_crashed_half_way_says_so(run) -> None:
         file.write('{"step": 21, "rew')
     page = page_of(run)
     assert "It learned by step 10" in page.text
-    assert "still going, or was killed" in page.text
+    assert "still running, or was killed" in page.text
 
 
 def test_a_run_that_ended_early_by_itself_says_so(run) -> None:
     write_json(run / "eval.json", {"before": read_json(run / "eval.json")["before"]})
     write_json(run / "health.json", AUDIT)
     page = page_of(run)
-    assert "Whether it learned is open" in page.text
+    assert "Whether it learned is unknown" in page.text
     assert "ended at step 20" in page.text
 
 
-def test_what_the_audit_found_is_shown_and_told_in_the_verdict(run) -> None:
+def test_what_the_audit_found_is_shown_and_named_in_the_verdict(run) -> None:
     assert "health" not in page_of(run).sections
     write_json(run / "health.json", AUDIT)
     page = page_of(run)
@@ -174,8 +174,8 @@ def test_what_the_audit_found_is_shown_and_told_in_the_verdict(run) -> None:
     assert page.of("li")[0]["class"] == "critical"
 
 
-def test_measured_memory_stands_beside_predicted_only_where_it_was_measured(run) -> None:
-    assert "Phases were not measured apart" in page_of(run).text
+def test_measured_memory_is_next_to_predicted_only_if_it_was_measured(run) -> None:
+    assert "Phases were not measured separately" in page_of(run).text
     phases = {"rollout": {"process_bytes": GIB // 4}}
     write_json(run / "peak.json", {"peak_bytes": GIB, "phases": phases, "metered_step": {"completion_tokens": 420}})
     text = page_of(run).text
@@ -184,23 +184,23 @@ def test_measured_memory_stands_beside_predicted_only_where_it_was_measured(run)
     assert "420 of 512 tokens in the longest completion" in text
 
 
-def test_what_a_run_went_on_behind_and_where_memory_ran_out_is_told(run) -> None:
+def test_resumes_and_steps_without_memory_are_shown(run) -> None:
     append_row(RunDir(run).path / "resumes.jsonl", {"step": 7, "seconds": 1.5})
     append_row(RunDir(run).path / "recoveries.jsonl", {"step": 9, "phase": "backward", "rows": 8})
     text = page_of(run).text
-    assert "<dt>went on behind step</dt><dd>7</dd>" in text
-    assert "<dt>memory ran out in step</dt><dd>9 (backward)</dd>" in text
+    assert "<dt>resumed after step</dt><dd>7</dd>" in text
+    assert "<dt>out of memory in step</dt><dd>9 (backward)</dd>" in text
 
 
-def test_time_is_told_by_phase_and_evaluations_apart(run) -> None:
+def test_time_is_shown_by_phase_with_evaluations_separate(run) -> None:
     parts = {part.name: part.share for part in time_of(read_record(run)).parts}
     assert parts["rollout"] == "47.6 %"  # 20 of 40 s of training and 2 s of evaluations
     assert parts["evaluation"] == "4.8 %"
     assert float(parts["optimizer"].split()[0]) == 0
 
 
-def test_further_results_are_shown_where_there_are_any(run) -> None:
-    told = read_json(run / "eval.json")
+def test_further_results_are_shown_if_there_are_any(run) -> None:
+    written = read_json(run / "eval.json")
     whole = {"low": 0.25, "high": 0.75}
     more = {
         "pass_at_k": {"1": 0.5, "4": 0.75, "²": 0.5, "9" * 5000: 0.5},
@@ -208,16 +208,20 @@ def test_further_results_are_shown_where_there_are_any(run) -> None:
         "by_level": {level: {"num_examples": 9, "pass_at_1": 0.5, "pass_at_1_interval": whole} for level in "12"},
     }
     paired = {"gain": -0.25, "interval": {"low": -0.4, "high": -0.1}, "p_value": 0.01, "won": 0, "lost": 5}
-    other = {"before": told["before"], "after": told["after"], "comparison": {"paired": paired | {"num_items": 20}}}
+    other = {
+        "before": written["before"],
+        "after": written["after"],
+        "comparison": {"paired": paired | {"num_items": 20}},
+    }
     best = {"step": 10, "pass_at_1": 0.9, "num_examples": 20, "note": "the highest of several"}
-    after = told["after"] | more
+    after = written["after"] | more
     later = [after | {"name": "later-best", "target": f"{run}/best", "step": 10, "task": "gsm8k"}]
     parts = {"after": after, "out_of_domain": {"gsm8k": other}, "best": best, "later": later}
-    write_json(run / "eval.json", told | parts)
+    write_json(run / "eval.json", written | parts)
     make_run(run / "controls" / "random", right=(4, 5))
     record = read_record(run)
     titles = [table.title for table in tables_of(record)]
-    assert titles == ["Before and after", "By level", "More than one try", "Other tasks", "Evaluated since", "Controls"]
+    assert titles == ["Before and after", "By level", "Several samples", "Other tasks", "Evaluated later", "Controls"]
     text = html.unescape(page_of(run).text)
     for said in (
         "The best was step 10",
@@ -230,7 +234,7 @@ def test_further_results_are_shown_where_there_are_any(run) -> None:
 
 
 @pytest.mark.parametrize("wrong", [None, True, "x", [], {"low": "x"}, 1e308, 10**400, [1]])
-def test_whatever_stands_in_a_file_there_is_a_page_or_an_error_of_the_user(run, wrong) -> None:
+def test_any_content_of_a_file_gives_a_page_or_a_users_error(run, wrong) -> None:
     write_json(run / "health.json", AUDIT)
     write_json(run / "controls.json", {"controls": [], "words": []})
     for name in ("config", "machine", "estimate", "health", "eval", "controls"):
@@ -251,12 +255,12 @@ def test_differences_between_completions_are_marked(run) -> None:
     assert "became right" in page.text
 
 
-@pytest.mark.parametrize(("wins", "is_told"), [(1, True), (12, False)])
-def test_a_gain_that_a_control_has_too_is_doubted_in_the_verdict(tmp_path, wins, is_told) -> None:
+@pytest.mark.parametrize(("wins", "is_doubted"), [(1, True), (12, False)])
+def test_a_gain_that_a_control_has_too_is_doubted_in_the_verdict(tmp_path, wins, is_doubted) -> None:
     run = make_run(tmp_path / "run", right=(4, 18))
     beyond = asdict(compare_paired([False] * 20, [True] * wins + [False] * (20 - wins)))
     write_json(RunDir(run).controls, {"controls": [{"name": "random", "beyond": beyond}]})
-    assert ("Its random control cannot be told from it" in verdict_of(read_record(run)).paragraph) == is_told
+    assert ("Its random control is not distinguishable from it" in verdict_of(read_record(run)).paragraph) == is_doubted
 
 
 @pytest.mark.parametrize(
@@ -264,24 +268,24 @@ def test_a_gain_that_a_control_has_too_is_doubted_in_the_verdict(tmp_path, wins,
     [
         ((4, 16), None, "It learned"),
         ((16, 4), None, "It got worse"),
-        ((8, 9), None, "No difference can be told"),
-        ((8, 9), (0, 9), "most of that is the form"),
+        ((8, 9), None, "No significant difference"),
+        ((8, 9), (0, 9), "most of that is the format"),
     ],
 )
 def test_the_verdict_says_what_the_items_show(tmp_path, right, strict, said) -> None:
     assert said in page_of(make_run(tmp_path / "run", right=right, strict=strict)).text
 
 
-def test_evaluations_whose_items_are_gone_are_told_without_a_test(run) -> None:
+def test_evaluations_whose_items_are_missing_are_shown_without_a_test(run) -> None:
     (run / "eval" / "after.jsonl").unlink()
     verdict = verdict_of(read_record(run))
-    assert verdict.headline == "Whether it learned is open"
+    assert verdict.headline == "Whether it learned is unknown"
     assert (
-        "20.0 % were right before training and 80.0 % at step 20; what chance does cannot be told" in verdict.paragraph
+        "20.0 % were right before training and 80.0 % at step 20; the difference cannot be tested" in verdict.paragraph
     )
 
 
-def test_a_better_evaluation_on_the_way_is_told(run) -> None:
+def test_a_better_evaluation_during_training_is_named(run) -> None:
     written = read_json(run / "eval.json")
     shutil.copy(run / "eval" / "after.jsonl", run / "eval" / "step-000010.jsonl")
     shutil.copy(run / "eval" / "before.jsonl", run / "eval" / "after.jsonl")

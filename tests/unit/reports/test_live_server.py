@@ -32,11 +32,11 @@ def ask(server: LiveServer, path: str = "/", **headers: str):
 
 
 def rested(server: LiveServer) -> None:
-    """Lets the next page be made at once."""
+    """Lets the next page be rendered at once."""
     server.follower.rests_until = 0.0
 
 
-def test_the_page_comes_before_the_run_and_goes_with_it(server) -> None:
+def test_the_page_exists_before_the_run_and_follows_it(server) -> None:
     run = server.follower.run
     assert "The run has not begun" in ask(server)[2]
     begin(run, {})
@@ -51,7 +51,7 @@ def test_the_page_comes_before_the_run_and_goes_with_it(server) -> None:
     assert ask(server)[1]["X-Run-Ended"] == "yes"
 
 
-def test_who_has_the_page_is_told_so_in_no_bytes(server) -> None:
+def test_an_unchanged_page_is_not_sent_again(server) -> None:
     begin(server.follower.run, {})
     tag = ask(server)[1]["ETag"]
     assert ask(server, **{"If-None-Match": tag})[::2] == (304, "")
@@ -60,7 +60,7 @@ def test_who_has_the_page_is_told_so_in_no_bytes(server) -> None:
     assert ask(server, **{"If-None-Match": tag})[0] == 200
 
 
-def test_pages_are_made_seldom_enough_not_to_disturb_the_run(server) -> None:
+def test_pages_are_rendered_seldom_enough_not_to_slow_the_run(server) -> None:
     begin(server.follower.run, {})
     first = ask(server)[1]["ETag"]
     append_row(server.follower.run.metrics, metric_row(1, 20))
@@ -69,7 +69,7 @@ def test_pages_are_made_seldom_enough_not_to_disturb_the_run(server) -> None:
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:1", ""])
-def test_only_the_own_address_is_answered(server, host) -> None:
+def test_only_its_own_address_is_answered(server, host) -> None:
     status, _, text = ask(server, Host=host.format(port=server.server_address[1]))
     assert (status, "<html" in text) == (421, False)
 
@@ -80,7 +80,7 @@ def test_no_file_is_served(server, path) -> None:
     assert ask(server, path)[0] == 404
 
 
-def test_the_page_may_ask_its_server_alone_and_stand_in_no_frame(server) -> None:
+def test_the_page_may_ask_only_its_server_and_be_in_no_frame(server) -> None:
     begin(server.follower.run, {})
     _, headers, text = ask(server)
     policy = headers["Content-Security-Policy"]
@@ -90,27 +90,27 @@ def test_the_page_may_ask_its_server_alone_and_stand_in_no_frame(server) -> None
     assert "connect-src 'self'" in unescape(text)
 
 
-def test_a_damaged_file_is_told_on_the_page(server) -> None:
+def test_a_damaged_file_is_named_on_the_page(server) -> None:
     begin(server.follower.run, {})
     server.follower.run.estimate.write_text("{")
     assert "estimate.json cannot be read" in ask(server)[2]
 
 
-def test_it_listens_on_loopback_and_says_where_a_port_is_taken(server, tmp_path) -> None:
+def test_it_listens_on_loopback_and_reports_a_port_that_is_taken(server, tmp_path) -> None:
     assert server.server_address[0] == "127.0.0.1"
     with pytest.raises(SetupError, match="cannot be used"):
         follow(tmp_path, server.server_address[1], lambda address: None)
 
 
-def test_following_ends_with_the_run_and_does_not_begin_behind_it(tmp_path) -> None:
+def test_following_ends_with_the_run_and_does_not_start_after_it(tmp_path) -> None:
     run = RunDir(make_run(tmp_path / "run"))
-    told: list[str] = []
+    reported: list[str] = []
 
     def end(address: str) -> None:
-        told.append(address)
+        reported.append(address)
         write_json(run.health, {"step": 20})
 
     for _ in range(2):
         follow(run.path, None, end, grace_s=0.0)
-    assert len(told) == 1
-    assert told[0].startswith("http://127.0.0.1:")
+    assert len(reported) == 1
+    assert reported[0].startswith("http://127.0.0.1:")
