@@ -61,7 +61,7 @@ def test_each_step_is_drawn_from_what_came_out_up_to_the_one_before(moved) -> No
     config, steps = inputs.plan.config, recorded(moved)
     for number, drawn in enumerate(steps):
         order = AdaptiveOrder(inputs.train, config, {}, steps[:number])
-        rows = order.choose([{}] * config.rows_per_rollout, drawn.step)
+        rows = order.choose_prompts([{}] * config.rows_per_rollout, drawn.step)
         assert [row["example_id"] for row in rows] == [key for key in drawn.examples for _ in range(drawn.sampled)]
     asked = [key for drawn in steps for key in drawn.examples]
     assert len(set(asked)) < len(asked)  # it has come back to some

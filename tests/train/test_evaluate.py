@@ -197,7 +197,7 @@ def test_the_best_is_chosen_on_the_shared_items_and_of_equal_ones_is_the_earlier
     assert (schedule.best.step, schedule.best.name, schedule.best.pass_at_1) == (2, "step-000002", 0.75)
     written = read_json(run_dir.evaluations)["best"]
     assert (written["step"], written["num_examples"], written["chosen_of"]) == (2, 4, 4)
-    assert "promises" in written["note"]
+    assert "expect less on others" in written["note"]
     assert (run_dir.best / "adapter_model.safetensors").is_file()
 
 

@@ -1,4 +1,4 @@
-"""The configuration in a run's config.json, by whoever reads it."""
+"""The configuration in a run's config.json, for each of its readers."""
 
 import pytest
 
