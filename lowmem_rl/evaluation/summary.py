@@ -3,13 +3,12 @@
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import Any, TypeVar
 
 from lowmem_rl.evaluation.eval_items import Item
 from lowmem_rl.evaluation.eval_result import EvalResult, LevelResult
 from lowmem_rl.evaluation.eval_set import EvalSet
-from lowmem_rl.stats import Interval, clustered_mean, compare_shared, maj_at_k, pass_at_k, wilson
+from lowmem_rl.stats import clustered_mean, compare_shared, maj_at_k, pass_at_k, wilson
 
 
 def summarise(
@@ -22,13 +21,7 @@ def summarise(
     kl_nats: float | None = None,
 ) -> EvalResult:
     """Summarises greedy completions, one per example, and samples, equally many of each. `items` is not empty."""
-    total = len(items)
-    correct, strict = sum(i.correct for i in items), sum(i.strict for i in items)
-    by_example = _grouped(sampled or items, lambda item: item.example_id)
-    passed, majority = _rates(by_example, _pass_rate), _rates(by_example, _majority_rate)
-    strict_passed, strict_majority = (
-        _rates(by_example, partial(rate, strict=True)) for rate in (_pass_rate, _majority_rate)
-    )
+    total, greedy = len(items), _accuracy(items)
     levels = _grouped([item for item in items if item.level is not None], lambda item: item.level or 0)
     return EvalResult(
         task=eval_set.task.name,
@@ -36,23 +29,16 @@ def summarise(
         step=step,
         num_examples=total,
         samples=eval_set.samples if sampled else 1,
-        pass_at_1=correct / total,
-        pass_at_1_interval=wilson(correct, total),
-        strict_pass_at_1=strict / total,
-        strict_pass_at_1_interval=wilson(strict, total),
-        pass_at_k=passed[0],
-        pass_at_k_intervals=passed[1],
-        maj_at_k=majority[0],
-        maj_at_k_intervals=majority[1],
-        strict_pass_at_k=strict_passed[0],
-        strict_pass_at_k_intervals=strict_passed[1],
-        strict_maj_at_k=strict_majority[0],
-        strict_maj_at_k_intervals=strict_majority[1],
+        pass_at_1=greedy.pass_at_1,
+        pass_at_1_interval=greedy.pass_at_1_interval,
+        strict_pass_at_1=greedy.strict_pass_at_1,
+        strict_pass_at_1_interval=greedy.strict_pass_at_1_interval,
+        **_rates(sampled or items),
         scores=_mean_scores([item.scores for item in items]),
         completion_tokens=sum(i.tokens for i in items) / total,
         truncated_share=sum(i.truncated for i in items) / total,
         sampled_truncated_share=sum(i.truncated for i in sampled) / len(sampled) if sampled else None,
-        by_level={str(level): _level(levels[level]) for level in sorted(levels)},
+        by_level={str(level): _accuracy(levels[level]) for level in sorted(levels)},
         in_domain=eval_set.in_domain,
         kl_nats=kl_nats,
         seconds=seconds,
@@ -64,12 +50,12 @@ def ks(samples: int) -> list[int]:
     return sorted({samples, *(1 << power for power in range(samples.bit_length()))})
 
 
-def _pass_rate(items: Sequence[Item], k: int, *, strict: bool = False) -> float:
+def _pass_rate(items: Sequence[Item], k: int, *, strict: bool) -> float:
     """Returns the chance that one of k samples of one example is right."""
     return pass_at_k(len(items), sum(item.strict if strict else item.correct for item in items), k)
 
 
-def _majority_rate(items: Sequence[Item], k: int, *, strict: bool = False) -> float:
+def _majority_rate(items: Sequence[Item], k: int, *, strict: bool) -> float:
     """Returns how often the most frequent answer of k samples of one example is right."""
     is_right = [item.strict if strict else item.correct for item in items]
     votes = [item.strict_vote if strict else item.vote for item in items]
@@ -78,16 +64,21 @@ def _majority_rate(items: Sequence[Item], k: int, *, strict: bool = False) -> fl
     return maj_at_k(keys, is_right, k)
 
 
-def _rates(
-    by_example: Mapping[str, Sequence[Item]], rate: Callable[[Sequence[Item], int], float]
-) -> tuple[dict[str, float], dict[str, Interval]]:
-    """Returns mean rates and their intervals by k."""
-    samples = len(next(iter(by_example.values())))
-    found = {str(k): clustered_mean([rate(items, k) for items in by_example.values()], samples) for k in ks(samples)}
-    return {k: share for k, (share, _) in found.items()}, {k: interval for k, (_, interval) in found.items()}
+def _rates(items: Sequence[Item]) -> dict[str, Any]:
+    """Returns the fields of pass@k and maj@k, lenient and strict: shares and their intervals by k."""
+    by_example = list(_grouped(items, lambda item: item.example_id).values())
+    samples = len(by_example[0])
+    fields: dict[str, Any] = {}
+    for name, rate in (("pass_at_k", _pass_rate), ("maj_at_k", _majority_rate)):
+        for strict in (False, True):
+            found = {k: clustered_mean([rate(i, k, strict=strict) for i in by_example], samples) for k in ks(samples)}
+            field = f"strict_{name}" if strict else name
+            fields[field] = {str(k): share for k, (share, _) in found.items()}
+            fields[f"{field}_intervals"] = {str(k): interval for k, (_, interval) in found.items()}
+    return fields
 
 
-def _level(items: Sequence[Item]) -> LevelResult:
+def _accuracy(items: Sequence[Item]) -> LevelResult:
     total, correct, strict = len(items), sum(i.correct for i in items), sum(i.strict for i in items)
     return LevelResult(total, correct / total, wilson(correct, total), strict / total, wilson(strict, total))
 
