@@ -98,10 +98,10 @@ class RowCost:
 
 @dataclass(frozen=True, slots=True)
 class RowBlock:
-    """Rows that stay together, and what they cost a micro-batch: the longest prompt and the longest completion."""
+    """Rows of one group that stay together, with the longest prompt and the longest completion among them."""
 
     rows: list[RowCost]
-    groups: frozenset[int]
+    group: int
     prompt_tokens: int
     completion_tokens: int
 
@@ -109,7 +109,7 @@ class RowBlock:
     def of(cls, rows: list[RowCost]) -> "RowBlock":
         """Measures the rows."""
         longest = max(row.prompt_tokens for row in rows), max(row.completion_tokens for row in rows)
-        return cls(rows, frozenset(row.group for row in rows), *longest)
+        return cls(rows, rows[0].group, *longest)
 
     @property
     def tokens(self) -> int:
@@ -238,11 +238,11 @@ def _last_parts(
     most = plan.micro_batch * plan.max_completion_tokens / plan.cuts_each_into
     most_tokens = most + plan.micro_batch * plan.max_prompt_tokens / plan.cuts_each_into
     rows = prompt = completion = 0
-    groups: frozenset[int] = frozenset()
+    groups = set()
     for start in range(end - 1, -1, -1):
         block = blocks[start]
         rows += len(block.rows)
-        groups |= block.groups
+        groups.add(block.group)
         prompt, completion = max(prompt, block.prompt_tokens), max(completion, block.completion_tokens)
         fits = rows * completion <= most and rows * (prompt + completion) <= most_tokens
         if start < end - 1 and not fits:
