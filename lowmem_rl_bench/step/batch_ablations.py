@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from lowmem_rl.grpo.batch import Batch, take_rows
+from lowmem_rl.grpo.batch import Batch, take_rows, with_values
 from lowmem_rl.grpo.micro_batches import BatchPlan, MicroBatches
 
 
@@ -37,7 +37,8 @@ def _untrimmed_cut(batch: Batch, batch_plan: BatchPlan, seed: int) -> MicroBatch
     rows, size = len(batch["advantages"]), batch_plan.micro_batch
     live = batch["advantages"].nonzero()[:, 0]
     live = live[torch.randperm(len(live), generator=torch.Generator().manual_seed(seed))]
-    slots: list[Batch | None] = [take_rows(batch, live[start : start + size]) for start in range(0, len(live), size)]
+    parts = [take_rows(batch, live[start : start + size]) for start in range(0, len(live), size)]
+    slots = [with_values(part, {"tokens": int(part["completion_mask"].sum())}) for part in parts]
     return MicroBatches((*slots, *[None] * (rows // size - len(slots))), rows - len(live))
 
 

@@ -20,9 +20,11 @@ pytest.importorskip("trl")  # the modules below import the training stack
 
 import numpy
 
+from lowmem_rl.grpo.micro_batches import BatchPlan
 from lowmem_rl_bench.step.ablations import WORK, predicted
 from lowmem_rl_bench.step.arm_timer import ArmTimer
 from lowmem_rl_bench.step.arms import ABLATIONS
+from lowmem_rl_bench.step.batch_ablations import ablation_mixins
 from lowmem_rl_bench.step.live_runs import LearningCurve, has_reached, time_ratio
 from lowmem_rl_bench.step.plot import draw
 from lowmem_rl_bench.step.ratios import Ratio, clock_of, distance, ratio_of
@@ -145,6 +147,21 @@ def test_the_gain_of_a_saving_is_predicted_from_the_counts() -> None:
 
 def test_every_ablation_has_its_phase() -> None:
     assert set(WORK) == {arm.name for arm in ABLATIONS}
+
+
+def test_untrimmed_micro_batches_have_every_live_row_and_count_their_tokens() -> None:
+    import torch
+
+    lengths, width = torch.tensor([3, 1, 2, 4, 4, 2]), 4
+    mask = (torch.arange(width) < lengths[:, None]).long()
+    batch = {"advantages": torch.tensor([1.0, 0.0, -1.0, 0.5, 0.5, -1.0]), "completion_mask": mask}
+    plan = BatchPlan(2, 2, 1, "dapo", True, False, False, max_prompt_tokens=4, max_completion_tokens=width)
+    (untrimmed,) = ablation_mixins("sorted and trimmed")
+    found = untrimmed.cut(batch, plan, seed=0)
+    slots = [slot for slot in found.slots if slot]
+    assert sorted(int(row.sum()) for slot in slots for row in slot["completion_mask"]) == [2, 2, 3, 4, 4]
+    assert all(slot["tokens"] == slot["completion_mask"].sum() for slot in slots)
+    assert all(slot["completion_mask"].shape[1] == width for slot in slots)
 
 
 RATIO = Ratio(3.2, 3.0, 3.4, 8).to_json()
