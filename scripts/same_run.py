@@ -2,9 +2,9 @@
 
     python scripts/same_run.py REV [--preset tiny-cpu] [--seed 0] [--steps N] [further options of `train`]
 
-Only the command line is used, so REV may have other modules. What is measured (seconds, bytes) is not compared, all
-else is: metrics.jsonl value by value, order.jsonl, samples.jsonl and eval/ byte by byte, eval.json, the adapter bit by
-bit. Exit code 0 if all is equal, 1 if not, 2 if a run fails. On a CPU equal code gives equal runs.
+Only the command line is used, so REV may have other modules. Compared are metrics.jsonl and eval.json value by value,
+except for what is measured (seconds, bytes); order.jsonl, samples.jsonl and eval/ byte by byte; the adapter bit by bit.
+Exit code 0 if all is equal, 1 if not, 2 if a run fails. On a CPU equal code gives equal runs.
 """
 
 import argparse
@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-MEASURED = re.compile(r".*(_s|seconds|peak_bytes)$")
-"""Keys whose values are times, speeds or memory of the process: `step_s`, `completion_tokens_per_s`."""
+NOT_COMPARED = re.compile(r".*(_s|seconds|peak_bytes)$|note$")
+"""Keys of times, speeds and memory of the process (`step_s`, `completion_tokens_per_s`), and of a sentence to read."""
 LOG_TAIL = 2000
 
 Values = dict[str, Any]
@@ -78,7 +78,7 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, value
         return
     for key, part in parts:
-        if not MEASURED.match(str(key)):
+        if not NOT_COMPARED.match(str(key)):
             yield from _leaves(part, f"{path}.{key}" if path else str(key))
 
 
