@@ -44,6 +44,7 @@ ALLOWED = {
     "intervals_apart": "a key of eval.json",
     "same_beside_the_run": "a key of the committed health records",
     "steps_alike": "a key of the committed records of `bench step --live`",
+    "behind_nats": "a key of an export's proof.json",
     "apart from": "except for",
     "LLM-as-a-judge": "the field's own term",
 }

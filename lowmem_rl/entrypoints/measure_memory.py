@@ -26,7 +26,7 @@ from lowmem_rl.planning.explain import advice_of
 from lowmem_rl.planning.overrides import with_overrides
 from lowmem_rl.planning.plan import Plan
 from lowmem_rl.telemetry.events import Listener, Note, PhaseStarted
-from lowmem_rl.telemetry.memory_profiler import MemoryProfiler, StepLengths, measures_phases_apart
+from lowmem_rl.telemetry.memory_profiler import MemoryProfiler, StepLengths, measures_each_phase
 from lowmem_rl.telemetry.output_capture import capture_library_output
 from lowmem_rl.training.measured_phases import first_step_rows
 from lowmem_rl.units import GIB
@@ -90,7 +90,7 @@ def measure(
         rows=rows,
         lengths=profiler.lengths,
         limits=StepLengths(config.grpo.max_prompt_tokens, config.grpo.max_completion_tokens),
-        has_phase_peaks=measures_phases_apart(prepared.device),
+        has_phase_peaks=measures_each_phase(prepared.device),
         calibration=calibration_for(plan.target.card, plan.estimate.workload.stack, note),
     )
 

@@ -107,7 +107,7 @@ def _higher(one: Footprint, other: Footprint) -> Footprint:
     return Footprint(**{name: None if a is None or b is None else max(a, b) for name, a, b in sizes})
 
 
-def measures_phases_apart(device: Device) -> bool:
+def measures_each_phase(device: Device) -> bool:
     """Returns whether each phase has a peak of its own: on a GPU always, on a CPU if Linux allows it."""
     return device.is_gpu or _restart_peak_of_process()
 

@@ -8,7 +8,7 @@ from lowmem_rl.engine.device import Device, peak_bytes
 from lowmem_rl.memory.calibration import store
 from lowmem_rl.planning.plan import Plan
 from lowmem_rl.storage.run_dir import Row, RunDir, write_json
-from lowmem_rl.telemetry.memory_profiler import MemoryProfiler, measures_phases_apart
+from lowmem_rl.telemetry.memory_profiler import MemoryProfiler, measures_each_phase
 from lowmem_rl.training.measured_phases import first_step_rows
 
 
@@ -28,7 +28,7 @@ class PeakMemory:
         """`is_undisturbed` returns whether the first step was the one that the plan predicts."""
         self.run_dir, self.device, self.plan, self.resume_state = run_dir, device, plan, resume_state
         self.profiler, self.report, self.is_undisturbed = profiler, report, is_undisturbed
-        self.has_phases = measures_phases_apart(device)
+        self.has_phases = measures_each_phase(device)
         profiler.is_on = self.has_phases and resume_state.checkpoint is None
 
     @property

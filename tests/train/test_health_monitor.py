@@ -1,4 +1,4 @@
-"""What the audit does beside real runs: it tells, stops them, or takes them back to where they were healthy."""
+"""The audit during real runs: it reports findings, stops a run, or rolls it back to a healthy checkpoint."""
 
 import shutil
 from pathlib import Path
@@ -32,7 +32,7 @@ scored = 0
 def glitch(completion, example):
     global scored
     scored += "What is" in example.question
-    is_now = {first} <= scored < {first} + 4 and not Path(__file__).with_name("mended").exists()
+    is_now = {first} <= scored < {first} + 4 and not Path(__file__).with_name("fixed").exists()
     return 3e38 if is_now else score_boxed(completion, example)
 """
 
@@ -43,7 +43,7 @@ def weights_in(folder: Path) -> dict:
     return load_file(folder / WEIGHTS)
 
 
-def test_what_ails_a_run_is_told_while_it_goes_on_and_stands_in_its_audit(cli_here, tmp_path):
+def test_a_finding_is_reported_during_the_run_and_is_in_its_audit(cli_here, tmp_path):
     options = ("--steps=2", "--set=logging.report_to=tensorboard")
     done = cli_here("train", *SMALL, TOO_HOT, *options, f"--out={tmp_path / 'run'}")
     assert done.code == 0
@@ -54,7 +54,7 @@ def test_what_ails_a_run_is_told_while_it_goes_on_and_stands_in_its_audit(cli_he
     assert b"health/gibberish" in events.read_bytes()
 
 
-def test_a_run_that_is_to_stop_ends_saved_and_names_finding_steps_and_cure(cli_here, tmp_path):
+def test_a_run_that_is_to_stop_is_saved_and_names_finding_steps_and_fix(cli_here, tmp_path):
     done = cli_here("train", *SMALL, TOO_HOT, "--set=health.action=stop", "--steps=9", f"--out={tmp_path / 'run'}")
     run = RunDir(tmp_path / "run")
     assert done.code == 5
@@ -121,10 +121,10 @@ def test_a_spoiled_run_goes_back_and_on_at_a_third_of_the_rate(gone_back):
     assert all(abs(weight).max() < 10 for weight in weights_in(gone_back.adapter).values())
 
 
-def test_a_run_that_is_killed_after_it_went_back_samples_anew_as_it_would_have(gone_back, cli_here, tmp_path):
+def test_a_run_that_is_killed_after_a_rollback_samples_what_it_would_have_sampled(gone_back, cli_here, tmp_path):
     killed = RunDir(tmp_path / "run")
     shutil.copytree(gone_back.path, killed.path)
-    (gone_back.path.parent / "mended").touch()
+    (gone_back.path.parent / "fixed").touch()
     (undone,) = read_rows(gone_back.rollbacks)
     for step in range(undone["step"] + 1, 6):
         shutil.rmtree(killed.checkpoint(step))

@@ -1,4 +1,4 @@
-"""One real step of the embedded model, each phase's peak beside its prediction."""
+"""One real step of the embedded model, each phase's peak with its prediction."""
 
 import os
 import re
@@ -21,7 +21,7 @@ from lowmem_rl.models.hardware import CARDS
 from lowmem_rl.models.lookup import load_shape
 from lowmem_rl.planning.plan import plan
 from lowmem_rl.planning.search import resolve_auto
-from lowmem_rl.telemetry.memory_profiler import MemoryProfiler, measures_phases_apart
+from lowmem_rl.telemetry.memory_profiler import MemoryProfiler, measures_each_phase
 from lowmem_rl.units import MIB
 
 CPU = Device("cpu", "float32")
@@ -104,7 +104,7 @@ def test_what_was_measured_corrects_the_next_prediction(measured: Measurement, c
     assert str(calibration_for(None, "unsloth")).startswith("calibrated on this CPU, 20")
 
 
-def test_the_command_prints_predicted_beside_measured(measured: Measurement, capsys, tmp_path) -> None:
+def test_the_command_prints_predicted_and_measured(measured: Measurement, capsys, tmp_path) -> None:
     from lowmem_rl_cli.measure_command import measure_command
 
     settings = (*SMALL, "grpo.steps_per_rollout=2", "memory.rollout_rows=16")
@@ -117,7 +117,7 @@ def test_the_command_prints_predicted_beside_measured(measured: Measurement, cap
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.skipif(not measures_phases_apart(CPU), reason="this system does not reset a process's peak")
+@pytest.mark.skipif(not measures_each_phase(CPU), reason="this system does not reset a process's peak")
 def test_a_phase_does_not_show_the_peak_of_an_earlier_one() -> None:
     meter = MemoryProfiler(CPU)
     meter.begin()
@@ -130,7 +130,7 @@ def test_a_phase_does_not_show_the_peak_of_an_earlier_one() -> None:
     assert meter.highest_bytes >= meter.phases["rollout"].process_bytes  # earlier tests may have held more
 
 
-def test_memory_that_runs_out_is_told_with_its_phase_and_the_cheapest_change(measured: Measurement) -> None:
+def test_out_of_memory_is_reported_with_its_phase_and_the_cheapest_change(measured: Measurement) -> None:
     meter = MemoryProfiler(CPU)
     meter.phases = {row.phase: row.measured for row in measured.rows[:2]}
     planned = plan(RunConfig(), load_shape("Qwen/Qwen2.5-7B-Instruct"), CARDS["t4"])

@@ -150,7 +150,7 @@ def test_every_loss_keeps_its_gradient_when_rows_are_cut_finer(settings: dict[st
     assert means[0][0] > 0
 
 
-def test_outside_of_the_steps_it_is_told_in_two_lines_too(tmp_path: Path) -> None:
+def test_out_of_memory_outside_of_the_steps_is_an_error_of_two_lines_too(tmp_path: Path) -> None:
     config = resolve(preset="tiny-cpu").config
     oom_policy = OomPolicy(config, tmp_path / "recoveries.jsonl", print, lambda phase, settings: f"less for {phase}")
     with (

@@ -100,7 +100,7 @@ def test_it_goes_on_bit_for_bit(name, step, undisturbed, cli_here, tmp_path) -> 
     assert row["seconds"] < 10
 
 
-def test_an_adapter_is_written_alike_by_every_process(undisturbed) -> None:
+def test_every_process_writes_an_adapter_with_the_same_bytes(undisturbed) -> None:
     names = read_json(undisturbed(WINDOW).adapter / "adapter_config.json")["target_modules"]
     assert len(names) > 1
     assert names == sorted(names)
@@ -153,7 +153,7 @@ def test_damaged_checkpoints_are_named_and_passed_over(undisturbed, cli_here, tm
 
 
 @pytest.mark.parametrize(
-    ("option", "told"),
+    ("option", "shown"),
     [
         ("--steps=9", "grpo.steps is 5 in this run, and 9 was given"),
         ("--set=optimizer.learning_rate=1e-3", "optimizer.learning_rate is 0.0005"),
@@ -161,14 +161,14 @@ def test_damaged_checkpoints_are_named_and_passed_over(undisturbed, cli_here, tm
         ("--preset=qwen7b-24gb", "model.name is 'tiny'"),
     ],
 )
-def test_another_config_is_refused_and_the_difference_told(option, told, undisturbed, cli_here) -> None:
+def test_another_config_is_refused_and_the_difference_named(option, shown, undisturbed, cli_here) -> None:
     outcome = resume(cli_here, undisturbed(WINDOW), option)
     assert outcome.code == 2
-    assert told in outcome.stderr
+    assert shown in outcome.stderr
 
 
 @pytest.mark.parametrize("missing", ["config", "machine", "metrics", "order", "evaluations"])
-def test_a_file_that_is_missing_is_named_with_the_cure(missing, undisturbed, cli_here, tmp_path) -> None:
+def test_a_missing_file_is_named_with_the_fix(missing, undisturbed, cli_here, tmp_path) -> None:
     killed = copy_killed(undisturbed(WINDOW), tmp_path / "run", 4)
     getattr(killed, missing).unlink()
     outcome = resume(cli_here, killed)
@@ -178,12 +178,12 @@ def test_a_file_that_is_missing_is_named_with_the_cure(missing, undisturbed, cli
     assert "Traceback" not in outcome.stderr
 
 
-def test_what_is_damaged_beside_a_run_does_not_keep_it_from_going_on(undisturbed, cli_here, tmp_path) -> None:
+def test_damaged_files_that_are_not_needed_do_not_stop_a_resume(undisturbed, cli_here, tmp_path) -> None:
     killed = copy_killed(undisturbed(WINDOW), tmp_path / "run", 4)
     killed.peak.write_text("{")
-    grave = {"name": "gibberish", "severity": "critical", "lasts": True}
+    critical = {"name": "gibberish", "severity": "critical", "lasts": True}
     over = {"name": "dead_reward", "severity": "critical", "lasts": False}
-    write_json(killed.health, {"findings": [grave, over, {"name": ["x"]}, None]})
+    write_json(killed.health, {"findings": [critical, over, {"name": ["x"]}, None]})
     outcome = resume(cli_here, killed)
     assert outcome.code == 0, outcome.stderr[-3000:]
     assert f"what the first step held is lost: {killed.peak} cannot be read" in outcome.stderr

@@ -14,7 +14,7 @@ from lowmem_rl.engine.device import Device
 from lowmem_rl.models.lookup import model_path
 from lowmem_rl.phases import OTHER, STEP_PHASES, seconds_key
 from lowmem_rl.storage.run_dir import RunDir, read_json, read_rows
-from lowmem_rl.telemetry.memory_profiler import measures_phases_apart
+from lowmem_rl.telemetry.memory_profiler import measures_each_phase
 from lowmem_rl.telemetry.metrics import MEASURED
 
 CPU = Device("cpu", "float32")
@@ -94,14 +94,14 @@ def test_every_step_has_a_row(finished) -> None:
         assert row.keys() >= {"loss", "grad_norm", "reward", "scores/boxed_answer", "scores/think_format", "step_s"}
 
 
-def test_a_steps_seconds_are_told_by_phase(finished) -> None:
+def test_a_steps_seconds_are_split_by_phase(finished) -> None:
     for row in read_rows(finished[0].metrics):
         phases = {phase: row[seconds_key(phase)] for phase in (*STEP_PHASES, OTHER)}
         assert sum(phases.values()) == pytest.approx(row["step_s"])
         assert all(phases[phase] > 0 for phase in STEP_PHASES)
 
 
-@pytest.mark.skipif(not measures_phases_apart(CPU), reason="this system does not reset a process's peak")
+@pytest.mark.skipif(not measures_each_phase(CPU), reason="this system does not reset a process's peak")
 def test_memory_is_measured_by_phase(finished) -> None:
     peak, estimate = (read_json(path) for path in (finished[0].peak, finished[0].estimate))
     assert peak["phases"].keys() >= estimate["phases"].keys() - {"save"}
@@ -134,7 +134,7 @@ def test_the_adapter_has_moved_away_from_the_base(finished) -> None:
     from safetensors.numpy import load_file
 
     weights = load_file(finished[0].adapter / "adapter_model.safetensors")
-    # LoRA's B begins at zero: whatever stands in it was learnt.
+    # LoRA's B begins at zero: all that is in it was learnt.
     assert all(abs(w).max() > 0 for name, w in weights.items() if "lora_B" in name)
     assert {str(w.dtype) for w in weights.values()} == {"float32"}
 
@@ -227,7 +227,7 @@ def test_a_reward_that_skips_everything_stops_the_run(cli_here, tmp_path) -> Non
     assert "all were skipped" in forced.stderr
 
 
-def test_a_control_run_is_told_of_and_is_judged_all_the_same(cli_here, tmp_path) -> None:
+def test_a_control_run_is_noted_and_graded_all_the_same(cli_here, tmp_path) -> None:
     outcome = cli_here("train", *SMALL, "--reward=random=1", "--steps=1", f"--out={tmp_path / 'run'}")
     assert outcome.code == 0, outcome.stderr
     assert "none of the rewards verifies the answers: random" in outcome.stderr
@@ -285,18 +285,18 @@ def test_overlong_prompts_are_counted_and_left_out(cli_here, tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "shown"),
     [
         ("return 1 / 0", "raised ZeroDivisionError"),
         ("return 'good'", "returned 'good'"),
         ("return float('nan')", "returned nan"),
     ],
 )
-def test_a_reward_that_fails_stops_before_training(body, told, cli_here, tmp_path) -> None:
+def test_a_reward_that_fails_stops_before_training(body, shown, cli_here, tmp_path) -> None:
     (tmp_path / "mine.py").write_text(f"def broken(completion, example):\n    {body}\n")
     outcome = cli_here("train", *SMALL, f"--reward={tmp_path / 'mine.py'}:broken=1.0", f"--out={tmp_path / 'run'}")
     assert outcome.code == 6
-    assert told in outcome.stderr
+    assert shown in outcome.stderr
     assert "Traceback" not in outcome.stderr
     assert not (tmp_path / "run").exists()
 
@@ -338,7 +338,7 @@ def test_a_reward_that_fails_too_often_stops_the_run_and_keeps_what_there_is(som
     assert (RunDir(tmp_path / "run").adapter / "adapter_config.json").is_file()
 
 
-def test_a_reward_that_fails_within_the_limit_is_told_and_skipped(sometimes, cli_here, tmp_path) -> None:
+def test_a_reward_that_fails_within_the_limit_is_reported_and_skipped(sometimes, cli_here, tmp_path) -> None:
     limit = "--set=health.max_reward_error_share=0.5"
     outcome = cli_here("train", *SMALL, "--steps=1", sometimes, limit, f"--out={tmp_path / 'run'}")
     assert outcome.code == 0

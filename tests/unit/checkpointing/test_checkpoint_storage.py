@@ -84,9 +84,9 @@ DAMAGES = (
 def test_a_damaged_one_is_named_and_passed_over(damage, run) -> None:
     write(run, 1, 2)
     damage(run.checkpoint(2))
-    told: list[str] = []
-    assert newest(run, told.append).step == 1
-    assert str(run.checkpoint(2)) in told[0]
+    notes: list[str] = []
+    assert newest(run, notes.append).step == 1
+    assert str(run.checkpoint(2)) in notes[0]
     write(run, 2, 3)  # the run gets there again
     assert newest(run, pytest.fail).step == 3
     assert names(run) == ["step-000002", "step-000003"]

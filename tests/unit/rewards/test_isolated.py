@@ -68,12 +68,12 @@ def test_after_a_late_score_another_process_takes_the_next_one(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("body", "told"), [("input()", "EOFError: EOF"), ("raise ValueError('a\\nb')", "ValueError: a b ")]
+    ("body", "shown"), [("input()", "EOFError: EOF"), ("raise ValueError('a\\nb')", "ValueError: a b ")]
 )
-def test_a_failure_is_told_in_one_line_and_there_is_nothing_to_read(tmp_path: Path, body: str, told: str) -> None:
+def test_a_failure_is_reported_in_one_line_and_there_is_nothing_to_read(tmp_path: Path, body: str, shown: str) -> None:
     (tmp_path / "mine.py").write_text(f"def pay(completion, example):\n    {body}\n")
     rewards = load_reward_set({f"{tmp_path}/mine.py:pay": 1.0})
-    with isolated(rewards) as tried, pytest.raises(RewardFailed, match=f"Reward 'pay' raised {told}"):
+    with isolated(rewards) as tried, pytest.raises(RewardFailed, match=f"Reward 'pay' raised {shown}"):
         tried.score("", EXAMPLE)
 
 

@@ -17,7 +17,7 @@ with locked(Path(sys.argv[1]), print):
 """
 
 
-def test_a_second_process_is_told_of_the_first_until_it_is_gone(tmp_path) -> None:
+def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path) -> None:
     path = tmp_path / ".lock"
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, path], stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"

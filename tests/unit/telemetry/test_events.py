@@ -1,7 +1,7 @@
 from lowmem_rl.telemetry.events import Event, Note, isolate_listener
 
 
-def test_a_listener_that_fails_costs_no_run_and_is_told_of_once(capsys) -> None:
+def test_a_listener_that_fails_costs_no_run_and_is_reported_once(capsys) -> None:
     heard: list[str] = []
 
     def listen(event: Event) -> None:

@@ -32,7 +32,7 @@ def test_a_reward_that_was_skipped_everywhere_is_null() -> None:
     assert row(**{"rewards/boxed_answer/mean": None})["scores/boxed_answer"] is None
 
 
-def test_nan_stands_as_null_and_counts_as_diverged() -> None:
+def test_nan_is_null_and_counts_as_diverged() -> None:
     assert row(loss=math.nan)["loss"] is None
     assert diverged(row(loss=math.nan))
     assert diverged(row(grad_norm=math.inf))

@@ -19,7 +19,7 @@ def test_what_is_no_file_takes_no_talk_and_costs_nothing(make, tmp_path) -> None
     assert (tmp_path / "elsewhere").read_text() == "precious"
 
 
-def test_what_libraries_say_is_in_the_file_behind_what_they_said_before(tmp_path) -> None:
+def test_output_of_libraries_is_appended_to_the_file(tmp_path) -> None:
     for line in ("one", "two"):
         with capture_library_output(tmp_path / "libraries.log"):
             sys.stdout.write(f"{line}\n")
