@@ -42,10 +42,9 @@ def ended(pid: int) -> bool:
 @pytest.fixture
 def own() -> Iterator[tuple[Pool, int, int]]:
     """A pool with one worker that has answered, the worker's process and the child that computes."""
-    before = children(os.getpid())
     own = Pool()
     assert own.same(*EQUAL)
-    (worker,) = set(children(os.getpid())) - set(before)
+    worker = own._idle[0]._process.pid
     (computing,) = children(worker)
     yield own, worker, computing
     own.close()
