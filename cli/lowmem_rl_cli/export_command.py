@@ -1,12 +1,11 @@
-"""`lowmem-rl export`: hands a run's model on, with the proof that it answers like the trained one."""
+"""`lowmem-rl export`: writes a run's model for others, with the proof that it answers like the trained one."""
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
 
-from lowmem_rl.export.export import CARD, PROOF, Export
+from lowmem_rl.export.export import CARD, PROOF
 from lowmem_rl_cli import console
 from lowmem_rl_cli.text_page import stdout_page
 
@@ -25,7 +24,7 @@ def export_command(
     from lowmem_rl.export.export import export
     from lowmem_rl_cli.live_view import view_for
 
-    # Bound to the real stream: the libraries' talk is sent elsewhere meanwhile.
+    # Bound to the real stream: while it exports, the libraries' output goes to the log.
     view = view_for(Console(file=sys.stderr, highlight=False), f"export of {run}", live=False)
     try:
         made = export(run, to, base=base, out=out, examples=examples, allow_code=allow_code, listen=view.show)
@@ -35,11 +34,7 @@ def export_command(
         console.show_json({"path": str(made.path), "what": made.spec.what, "proof": made.proof.to_json()})
     else:
         page = stdout_page()
-        console.show("\n".join(line for told in _told(made) for line in page.fold(told, "")))
+        summary = (f"{made.spec.what}.", f"Loaded again from disk by {made.spec.loaded_by}: {made.proof.agreement}")
+        lines = (line for text in (*summary, made.proof.rightness) for line in page.fold(text, ""))
+        console.show("\n".join(lines))
         console.show(f"It is in {made.path}: {CARD} is its model card, {PROOF} the record of the proof.")
-
-
-def _told(made: Export) -> Iterator[str]:
-    yield f"{made.spec.what}."
-    yield f"Loaded again from disk by {made.spec.loaded_by}: {made.proof.agreement}"
-    yield made.proof.rightness

@@ -62,11 +62,10 @@ def export(
     allow_code: bool = False,
     listen: Listener = lambda event: None,
 ) -> Export:
-    """Writes a run's model for others, with the proof that it is that model.
+    """Writes the model of a run's directory, or of `best` in it, for others, with the proof that it is that model.
 
-    `run_path` is a run's directory, or `best` in it. Raises `ConfigError`, `RunDirError`, `TaskError` or `SetupError`
-    before the model is loaded, `ExportRefused` if the exported files do not answer like the trained model; then only
-    the proof is kept.
+    Raises `ConfigError`, `RunDirError`, `TaskError` or `SetupError` before the model is loaded, `ExportRefused` if the
+    files do not answer like the trained model; then only the proof is kept.
     """
     adapter = find_learnt(run_path)
     run, config = adapter.run, config_of(adapter.run)
@@ -143,10 +142,8 @@ def compare_answers(spec: ExportSpec, trained: ReferenceAnswers, reloaded: Mappi
 
 
 def _compare_accuracy(trained: ReferenceAnswers, texts: Sequence[str], grader: Grader) -> AccuracyCheck:
-    def graded(texts: Sequence[str]) -> list[bool]:
-        return [grader.is_right(text, example) for text, example in zip(texts, trained.examples, strict=True)]
-
-    return check_accuracy(graded(trained.texts), graded(texts))
+    both = (zip(each, trained.examples, strict=True) for each in (trained.texts, texts))
+    return check_accuracy(*([grader.is_right(*pair) for pair in pairs] for pairs in both))
 
 
 def _in_subprocess(job: str, request: Mapping[str, Any], log: Path) -> Any:

@@ -28,15 +28,16 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 folder = "."  # of this file
-{quantization}base = AutoModelForCausalLM.from_pretrained({base}, dtype=torch.{dtype}{quantized})
+{quantization}base = AutoModelForCausalLM.from_pretrained({base}, dtype={dtype}{argument})
 model = PeftModel.from_pretrained(base, folder)
 """
 _QUANTIZATION = """\
 quantization = BitsAndBytesConfig(
     load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-    bnb_4bit_compute_dtype=torch.{dtype},
+    bnb_4bit_compute_dtype={dtype},
 )
 """
+_QUANTIZED = ", quantization_config=quantization"
 _ASK = """\
 tokenizer = AutoTokenizer.from_pretrained(folder)
 prompt = {prompt}
@@ -99,32 +100,25 @@ class ExportSpec:
         """How to load and ask it, in Markdown."""
         if self.to == "gguf":
             return "```\nllama-cli -m model.gguf --temp 0\n```"
-        load = _LOAD_MERGED
-        if self.to == "adapter":
-            is_4bit, base = self.bits == 4, json.dumps(one_line(self.base_name, 200))
-            load = _LOAD_ADAPTER.format(
-                quantization=_QUANTIZATION.format(dtype=self.compute_dtype) if is_4bit else "",
-                base=base,
-                dtype=self.compute_dtype,
-                quantized=", quantization_config=quantization" if is_4bit else "",
-            )
         ask = _ASK.format(prompt=json.dumps(conversation("...", self.convention)))
-        is_local = self.to == "adapter" and not self.hub_name
-        note = "\n\nThe base is not on a hub: take the folder that the run was trained from." if is_local else ""
+        if self.to == "merged":
+            return f"```python\n{_LOAD_MERGED}{ask}```"
+        dtype, base = f"torch.{self.compute_dtype}", json.dumps(one_line(self.base_name, 200))
+        quantization, argument = (_QUANTIZATION.format(dtype=dtype), _QUANTIZED) if self.bits == 4 else ("", "")
+        load = _LOAD_ADAPTER.format(quantization=quantization, base=base, dtype=dtype, argument=argument)
+        note = "" if self.hub_name else "\n\nThe base is not on a hub: take the folder that the run was trained from."
         return f"```python\n{load}{ask}```{note}"
 
 
 def make_spec(config: RunConfig, device: Device, to: str, base: str | None) -> ExportSpec:
     """Returns the requested export. Raises `UnknownName`, or `ConfigError` for a base that it cannot have."""
-    if to not in get_args(Format):
-        raise UnknownName("export format", to, get_args(Format))
-    if base is not None and base not in get_args(BaseKind):
-        raise UnknownName("base", base, get_args(BaseKind))
-    bits = config.model.bits
+    for kind, name, known in (("export format", to, get_args(Format)), ("base", base, get_args(BaseKind))):
+        if name is not None and name not in known:
+            raise UnknownName(kind, name, known)
+    bits, fix = config.model.bits, "Leave --base out"
     if base is not None and to == "adapter":
-        raise ConfigError("An adapter is merged into no base.", hint="Leave --base out, or take --to merged.")
+        raise ConfigError("An adapter is merged into no base.", hint=f"{fix}, or take --to merged.")
     if base == "dequantised" and bits == 16:
-        what = "The run was trained on 16-bit weights: there is nothing to dequantise."
-        raise ConfigError(what, hint="Leave --base out.")
+        raise ConfigError("The run was trained on 16-bit weights: there is nothing to dequantise.", hint=f"{fix}.")
     merged_into = None if to == "adapter" else base or ("dequantised" if bits == 4 else "16bit")
     return ExportSpec(to, merged_into, config.model.name, bits, device.dtype, config.task.prompt)  # type: ignore[arg-type]  # checked

@@ -24,8 +24,7 @@ FILE = "model.gguf"
 _CONVERTER, _SERVER = "convert_hf_to_gguf.py", "llama-server"
 _FOLDERS = (".", "build/bin", "bin")
 """Of a checkout of llama.cpp."""
-_START_TIMEOUT_S = 600
-_ANSWER_TIMEOUT_S = 600
+_START_TIMEOUT_S = _ANSWER_TIMEOUT_S = 600
 
 
 class JobFailed(LowMemError):
@@ -97,7 +96,7 @@ def _serving(found: LlamaCpp, file: Path, context: int, log: Path) -> Iterator[s
 
 
 def _get(address: str, content: Any = None) -> Any:
-    data = None if content is None else json.dumps(content).encode()
+    data = content and json.dumps(content).encode()
     request = urllib.request.Request(address, data, {"Content-Type": "application/json"})
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with direct.open(request, timeout=_ANSWER_TIMEOUT_S) as response:

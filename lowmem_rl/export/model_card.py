@@ -26,9 +26,6 @@ _FACTS = {
 }
 """What a reader looks for first, by config key; the rest is in the command."""
 
-_CHOSEN = "These weights were chosen as the best of several evaluations: on other items expect less."
-_UNTRAINED = "No evaluation was better than the one before training: these weights answer as the base model does."
-
 
 def render_card(record: RunRecord, spec: ExportSpec, proof: Proof, *, of_best: bool = False) -> str:
     """Returns the card of a run's last adapter, or of its best. What a run wrote is shown as text, never as markup."""
@@ -59,7 +56,9 @@ def _results(record: RunRecord, latest: EvalRecord | None, *, of_best: bool) -> 
         return
     is_untrained = latest is before
     if of_best:
-        yield from (_UNTRAINED if is_untrained else _CHOSEN, "")
+        chosen = "These weights were chosen as the best of several evaluations: on other items expect less."
+        same = "No evaluation was better than the one before training: these weights answer as the base model does."
+        yield from (same if is_untrained else chosen, "")
     yield "Greedy answers to held-out items, with 95 % intervals."
     yield from (
         "",

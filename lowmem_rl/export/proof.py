@@ -104,7 +104,7 @@ class TokenCheck:
 
 @dataclass(frozen=True, slots=True)
 class AccuracyCheck:
-    """Shares of right answers, and how much more often the exported model is right on the same items."""
+    """Shares of right answers, and the difference on the same items: above 0 if the exported model is better."""
 
     trained: float
     exported: float

@@ -1,4 +1,4 @@
-"""Exports of a real run: loaded again from disk, accepted if they answer as the run does, refused if not."""
+"""Exports of a real run: loaded again from disk, accepted if they answer equally, refused if they do not."""
 
 import json
 import shutil
@@ -177,15 +177,15 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("options", "code", "shown"), MISTAKES, ids=lambda value: str(value)[:30])
-def test_an_export_that_cannot_be_made_is_an_error_of_two_lines(
-    options, code, shown, cli_here, tmp_path, monkeypatch
+@pytest.mark.parametrize(("options", "code", "message"), MISTAKES, ids=lambda value: str(value)[:30])
+def test_what_cannot_be_exported_is_reported_in_two_lines(
+    options, code, message, cli_here, tmp_path, monkeypatch
 ) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("LLAMA_CPP", raising=False)
     outcome = cli_here("export", str(make_run(tmp_path / "run")), *options)
     assert (outcome.code, outcome.stdout, len(outcome.stderr.splitlines())) == (code, "", 2)
-    assert shown in outcome.stderr
+    assert message in outcome.stderr
 
 
 def test_a_prompt_is_answered_without_the_adapter_and_with_it(run, cli_here) -> None:
@@ -205,8 +205,8 @@ def test_the_best_adapter_can_be_exported_and_asked_instead_of_the_last(run, cli
     }
     save_file(weights, copy.best / WEIGHTS)
     write_json(copy.evaluations, read_json(copy.evaluations) | {"best": {"name": "step-000001", "step": 1}})
-    shown = json.loads(cli_here("samples", str(copy.best), "--prompt", "What is 346 * 8?", "--json").stdout)
-    assert shown["base"] == shown["trained"]
+    answers = json.loads(cli_here("samples", str(copy.best), "--prompt", "What is 346 * 8?", "--json").stdout)
+    assert answers["base"] == answers["trained"]
     made = json.loads(cli_here("export", str(copy.best), "--to=adapter", f"--examples={ITEMS}", "--json").stdout)
     assert made["path"] == str(copy.export("best-adapter"))
     exported = load_file(Path(made["path"]) / WEIGHTS)
@@ -217,7 +217,7 @@ def test_the_best_adapter_can_be_exported_and_asked_instead_of_the_last(run, cli
 
 
 @pytest.mark.parametrize(
-    ("options", "code", "shown"),
+    ("options", "code", "message"),
     [
         (["--prompt", " "], 2, "empty"),
         (["--prompt", "x" * 5000], 2, "grpo.max_prompt_tokens"),
@@ -225,10 +225,10 @@ def test_the_best_adapter_can_be_exported_and_asked_instead_of_the_last(run, cli
         (["--sampled", "3"], 2, "--prompt"),
     ],
 )
-def test_a_prompt_that_cannot_be_asked_is_an_error(options, code, shown, run, cli_here) -> None:
+def test_a_prompt_that_cannot_be_asked_is_reported(options, code, message, run, cli_here) -> None:
     outcome = cli_here("samples", str(run.path), *options)
     assert outcome.code == code
-    assert shown in outcome.stderr
+    assert message in outcome.stderr
 
 
 def test_a_run_without_an_adapter_cannot_be_asked(cli_here, tmp_path) -> None:
@@ -245,5 +245,5 @@ def test_a_setting_of_another_version_is_left_out_and_a_wrong_value_is_not(tmp_p
     assert config_of(run) == expected
     content["config"]["grpo"]["steps"] = "many"
     run.config.write_text(json.dumps(content))
-    with pytest.raises(RunDirError, match="no run's configuration"):
+    with pytest.raises(RunDirError, match="not a configuration"):
         config_of(run)

@@ -1,4 +1,4 @@
-"""A user's reward is tried where it can be killed: whatever it does, there is a finding, and soon."""
+"""A user's reward runs where it can be killed: there is always a finding, and soon."""
 
 import dataclasses
 import sys
@@ -68,12 +68,14 @@ def test_after_a_late_score_another_process_takes_the_next_one(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("body", "shown"), [("input()", "EOFError: EOF"), ("raise ValueError('a\\nb')", "ValueError: a b ")]
+    ("body", "message"), [("input()", "EOFError: EOF"), ("raise ValueError('a\\nb')", "ValueError: a b ")]
 )
-def test_a_failure_is_reported_in_one_line_and_there_is_nothing_to_read(tmp_path: Path, body: str, shown: str) -> None:
+def test_a_failure_is_reported_in_one_line_and_there_is_nothing_to_read(
+    tmp_path: Path, body: str, message: str
+) -> None:
     (tmp_path / "mine.py").write_text(f"def pay(completion, example):\n    {body}\n")
     rewards = load_reward_set({f"{tmp_path}/mine.py:pay": 1.0})
-    with isolated(rewards) as tried, pytest.raises(RewardFailed, match=f"Reward 'pay' raised {shown}"):
+    with isolated(rewards) as tried, pytest.raises(RewardFailed, match=f"Reward 'pay' raised {message}"):
         tried.score("", EXAMPLE)
 
 
