@@ -7,8 +7,9 @@ P prompts, G completions each, P G rows; o_it is token t of completion i.
    A round is sampled if the last rollout is used up: every `steps_per_rollout * passes_per_rollout` steps.
 2. **Rollout**, phase `rollout`. `engine.sampler` samples G completions of each prompt: our engine, `generate` or vLLM.
 3. **Score**, phase `scoring`. The rewards give r_i = sum over rewards of weight x score. Then `on_scored`.
-4. **Advantages**, phase `logprobs`, by TRL (`GRPOTrainer._generate_and_score_completions`; DeepSeekMath, arXiv
-   2402.03300, eq. 3), over the group of i:
+4. **Advantages**, phase `logprobs`, over the group of i, by TRL (`GRPOTrainer._generate_and_score_completions`;
+   DeepSeekMath, arXiv 2402.03300, section 4.1.2). `grpo.advantages` is the same equation in a few lines: it serves
+   rollouts whose rows change afterwards, and a test holds it against TRL's.
 
        A_i = (r_i - mean(r)) / (std(r) + 1e-4)      grpo.scale_rewards = "group"; "batch": std over all rows
        A_i =  r_i - mean(r)                         grpo.scale_rewards = "none" (Dr. GRPO, arXiv 2503.20783)
