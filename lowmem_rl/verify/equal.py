@@ -7,12 +7,10 @@ cannot decide.
 import re
 from fractions import Fraction
 
-from lowmem_rl.verify.normalize import LONGEST_ANSWER, NormalizedAnswer, normal_form
-from lowmem_rl.verify.number_text import as_number, as_one_number
+from lowmem_rl.verify.normalize import NormalizedAnswer, normal_form
+from lowmem_rl.verify.number_text import as_one_number
 from lowmem_rl.verify.relations import same_relation
 from lowmem_rl.verify.values import Bracketed, same_value, value_of
-
-__all__ = ["LONGEST_ANSWER", "as_number", "compare_exactly", "equal_answers"]
 
 _DECIMAL = re.compile(r"(-?)\$?(\d{1,3}(?:,\d{3})+|\d{1,40})(?:\.(\d{1,40}))?", re.ASCII)
 _EQUALS = re.compile(r"(?<![<>!:\\=])=(?!=)|\\approx")

@@ -63,7 +63,7 @@ def _plain_quotient(text: str) -> Fraction | None:
     if match is None:
         return None
     sign, whole, numerator, sign_below, denominator = match.groups()
-    return _mixed(sign, whole, int(_digits(numerator)), int(_digits(sign_below + denominator)))
+    return _mixed(sign, whole, _exact(numerator), _exact(sign_below + denominator))
 
 
 def _latex_quotient(match: re.Match[str]) -> Fraction | None:
@@ -71,7 +71,7 @@ def _latex_quotient(match: re.Match[str]) -> Fraction | None:
     if whole and (sign_above or sign_below):
         return None
     numerator, denominator = (sign_above or "") + (above or digit_above), (sign_below or "") + (below or digit_below)
-    return _mixed(sign, whole, Fraction(_digits(numerator)), Fraction(_digits(denominator)))
+    return _mixed(sign, whole, _exact(numerator), _exact(denominator))
 
 
 def _mixed(sign: str, whole: str | None, numerator: Fraction | int, denominator: Fraction | int) -> Fraction | None:
@@ -81,6 +81,11 @@ def _mixed(sign: str, whole: str | None, numerator: Fraction | int, denominator:
     value = Fraction(numerator, denominator)
     value = value + int(whole) if whole else value
     return -value if sign == "-" else value
+
+
+def _exact(text: str) -> Fraction | int:
+    digits = _digits(text)
+    return Fraction(digits) if "." in digits else int(digits)  # int is the faster of the two
 
 
 def _digits(text: str) -> str:

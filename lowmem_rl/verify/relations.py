@@ -35,14 +35,6 @@ class _Relation:
         return None if left is None or right is None else finite_field.add(left, finite_field.negate(right))
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """A difference that is linear in a variable: its slope and its root."""
-
-    slope: Residue
-    root: int
-
-
 def _read_relation(text: str) -> _Relation | None:
     """Returns a text as a relation, or None if it does not have exactly one relation sign."""
     found = list(_RELATION.finditer(text))
@@ -59,13 +51,14 @@ def same_relation(given: str, gold: str) -> bool | None:
     if one is None or other is None or bool(one.direction) != bool(other.direction):
         return None
     for variable in variables(other.left) + variables(other.right):
-        if line := _line(other, variable):
+        if line := _slope_and_root(other, variable):
             return _same_at(line, variable, one, other)
     return None
 
 
-def _same_at(line: _Line, variable: str, one: _Relation, other: _Relation) -> bool | None:
-    there, same_line = one.at(variable, line.root), _line(one, variable)
+def _same_at(line: tuple[Residue, int], variable: str, one: _Relation, other: _Relation) -> bool | None:
+    slope, root = line
+    there, same_line = one.at(variable, root), _slope_and_root(one, variable)
     if there is None or there.opaque:
         return None
     if there.residue or (same_line is not None and one.strict is not other.strict):
@@ -74,18 +67,18 @@ def _same_at(line: _Line, variable: str, one: _Relation, other: _Relation) -> bo
         return None
     if not one.direction:
         return True
-    slopes = line.slope.rational, same_line.slope.rational
+    slopes = slope.rational, same_line[0].rational
     if slopes[0] is None or slopes[1] is None:
         return None
     return (slopes[0] * other.direction > 0) == (slopes[1] * one.direction > 0)
 
 
-def _line(relation: _Relation, variable: str) -> _Line | None:
-    """Returns the relation's difference as a line in a variable, or None if three points are not on one line."""
+def _slope_and_root(relation: _Relation, variable: str) -> tuple[Residue, int] | None:
+    """Returns slope and root of the difference in a variable, or None if three points are not on one line."""
     zero, one, far = (relation.at(variable, residue) for residue in (0, 1, _ANYWHERE))
     if zero is None or one is None or far is None or zero.opaque or one.opaque or far.opaque:
         return None
     slope = finite_field.add(one, finite_field.negate(zero))
     if not slope.residue or (far.residue - zero.residue - _ANYWHERE * slope.residue) % PRIME:
         return None
-    return _Line(slope, -zero.residue * pow(slope.residue, -1, PRIME) % PRIME)
+    return slope, -zero.residue * pow(slope.residue, -1, PRIME) % PRIME

@@ -45,7 +45,7 @@ def test_arithmetic_is_exact(text: str, result: Fraction) -> None:
     assert value(text) == result
 
 
-def test_a_name_stands_for_its_number_and_may_follow_one() -> None:
+def test_a_name_has_its_value_and_may_follow_a_number() -> None:
     assert value("2n^2 - n(n+1)", n=5) == 20
 
 

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowmem_rl.verify.equal import LONGEST_ANSWER, as_number, equal_answers
+from lowmem_rl.verify.equal import equal_answers
+from lowmem_rl.verify.normalize import LONGEST_ANSWER
+from lowmem_rl.verify.number_text import as_number
 
 
 @pytest.mark.parametrize(
