@@ -11,10 +11,10 @@ from math import comb, exp, inf, lgamma, log, sqrt
 from random import Random
 from statistics import fmean, median
 
-Z_95 = 1.959964
+_Z_95 = 1.959964
 """The 97.5 % quantile of the standard normal distribution."""
 SIGNIFICANT = 0.05
-BOOTSTRAP_DRAWS = 2000
+_BOOTSTRAP_DRAWS = 2000
 ROUNDING = 1e-12
 
 
@@ -70,9 +70,9 @@ def wilson(successes: float, trials: float) -> Interval:
     """
     if trials <= 0:
         return Interval(0.0, 1.0)
-    share, z2 = successes / trials, Z_95**2
+    share, z2 = successes / trials, _Z_95**2
     centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = Z_95 * sqrt(share * (1 - share) / trials + z2 / (4 * trials**2)) / (1 + z2 / trials)
+    half = _Z_95 * sqrt(share * (1 - share) / trials + z2 / (4 * trials**2)) / (1 + z2 / trials)
     return Interval(max(0.0, centre - half), min(1.0, centre + half))
 
 
@@ -149,7 +149,7 @@ def mcnemar(won: int, lost: int, *, exact: bool = False) -> float:
     return min(1.0, tail / (1 << discordant))
 
 
-def bootstrap_gain(gains: Sequence[float], draws: int = BOOTSTRAP_DRAWS, seed: int = 0) -> tuple[Interval, float]:
+def bootstrap_gain(gains: Sequence[float], draws: int = _BOOTSTRAP_DRAWS, seed: int = 0) -> tuple[Interval, float]:
     """Returns the 95 % percentile interval of the mean of paired differences, and the p-value of none.
 
     Items are drawn with their pairs intact. One item won and one lost are added, as Bonett and Price do for their
@@ -164,7 +164,7 @@ def bootstrap_gain(gains: Sequence[float], draws: int = BOOTSTRAP_DRAWS, seed: i
     return Interval(means[cut], means[-1 - cut]), min(1.0, 2 * (1 + min(below, above)) / (1 + draws))
 
 
-def bootstrap_median(values: Sequence[float], draws: int = BOOTSTRAP_DRAWS, seed: int = 0) -> Interval:
+def bootstrap_median(values: Sequence[float], draws: int = _BOOTSTRAP_DRAWS, seed: int = 0) -> Interval:
     """Returns the 95 % percentile interval of the median (Efron 1979). Equal values and seed, equal interval."""
     random = Random(seed)
     medians = sorted(median(random.choices(values, k=len(values))) for _ in range(draws))
@@ -208,9 +208,9 @@ def log_beta(a: float, b: float) -> float:
     return lgamma(a) + lgamma(b) - lgamma(a + b)
 
 
-BETA_MEANS, BETA_CONCENTRATIONS = (1e-4, 1 - 1e-4), (1e-2, 1e4)
+_BETA_MEANS, _BETA_CONCENTRATIONS = (1e-4, 1 - 1e-4), (1e-2, 1e4)
 """Limits of the mean and of a + b within which `likeliest_beta` searches."""
-BETA_GRID, BETA_ZOOMS = 24, 4
+_BETA_GRID, _BETA_ZOOMS = 24, 4
 
 
 def likeliest_beta(tally: Mapping[tuple[int, int], int]) -> tuple[float, float]:
@@ -228,10 +228,10 @@ def likeliest_beta(tally: Mapping[tuple[int, int], int]) -> tuple[float, float]:
         whole = log_beta(a, b)
         return sum(times * (log_beta(a + k, b + n - k) - whole) for (k, n), times in tally.items())
 
-    log_odds = tuple(log(mean / (1 - mean)) for mean in BETA_MEANS)
-    log_concentrations = tuple(map(log, BETA_CONCENTRATIONS))
+    log_odds = tuple(log(mean / (1 - mean)) for mean in _BETA_MEANS)
+    log_concentrations = tuple(map(log, _BETA_CONCENTRATIONS))
     best = (0.0, 0.0)
-    for _ in range(BETA_ZOOMS):
+    for _ in range(_BETA_ZOOMS):
         best = max(product(_grid(*log_odds), _grid(*log_concentrations)), key=likelihood)
         log_odds = _narrowed(best[0], *log_odds)
         log_concentrations = _narrowed(best[1], *log_concentrations)
@@ -244,12 +244,12 @@ def _beta_parameters(log_odds: float, log_concentration: float) -> tuple[float, 
 
 
 def _grid(low: float, high: float) -> list[float]:
-    return [low + (high - low) * i / (BETA_GRID - 1) for i in range(BETA_GRID)]
+    return [low + (high - low) * i / (_BETA_GRID - 1) for i in range(_BETA_GRID)]
 
 
 def _narrowed(centre: float, low: float, high: float) -> tuple[float, float]:
     """Returns one grid step to each side of the centre, within the old limits."""
-    step = (high - low) / (BETA_GRID - 1)
+    step = (high - low) / (_BETA_GRID - 1)
     return max(low, centre - step), min(high, centre + step)
 
 

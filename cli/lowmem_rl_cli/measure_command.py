@@ -12,7 +12,7 @@ from lowmem_rl_cli import console
 from lowmem_rl_cli.options import RunRequest
 from lowmem_rl_cli.text_page import TextPage, stdout_page
 
-KINDS = ("allocated", "reserved", "process")
+_KINDS = ("allocated", "reserved", "process")
 """Of memory; a `Footprint` has `<kind>_bytes`."""
 
 
@@ -47,7 +47,7 @@ def _lines(measured: Measurement, preset: str, page: TextPage) -> Iterator[str]:
     completions = f"completions of {met.completion_tokens} (limit {limits.completion_tokens})"
     yield from page.fold(f"{prompts}; {completions}")
     yield ""
-    kinds = [kind for kind in KINDS if any(_size(row.measured, kind) is not None for row in measured.rows)]
+    kinds = [kind for kind in _KINDS if any(_size(row.measured, kind) is not None for row in measured.rows)]
     head = ["phase", *(f"{kind}, {side}" for kind in kinds for side in ("predicted", "measured"))]
     sides = [(row.phase, (row.predicted, row.measured)) for row in measured.rows]
     body = [[phase, *(_gib(_size(side, kind)) for kind in kinds for side in both)] for phase, both in sides]
@@ -58,7 +58,7 @@ def _lines(measured: Measurement, preset: str, page: TextPage) -> Iterator[str]:
 
 
 def _remarks(measured: Measurement, kinds: list[str]) -> Iterator[str]:
-    if len(kinds) < len(KINDS):
+    if len(kinds) < len(_KINDS):
         yield "On a CPU only the process can be measured: PyTorch counts tensors and their pool on a GPU only."
     if not measured.has_phase_peaks:
         yield "This system does not reset a process's peak: each phase shows the highest so far."

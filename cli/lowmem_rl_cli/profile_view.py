@@ -20,7 +20,7 @@ COLOURS = {
     "warning": YELLOW,
     "too-small": RED,
 }
-SEVERITY = (GREEN, YELLOW, RED)
+_SEVERITY = (GREEN, YELLOW, RED)
 WIDE = 60
 """Columns from which there is room for bars next to figures, and for settings after a number."""
 
@@ -33,7 +33,7 @@ def render(
 
 
 def _lines(plan: Plan, explained: Explanation, preset: str, place: str, page: TextPage, verbose: bool) -> Iterator[str]:
-    colour = max(COLOURS[plan.memory_verdict], COLOURS[plan.signal.verdict], key=SEVERITY.index)
+    colour = max(COLOURS[plan.memory_verdict], COLOURS[plan.signal.verdict], key=_SEVERITY.index)
     yield from page.fold(verdict_sentence(plan), "", "", BOLD, colour)
     yield from page.fold(_refusal(plan, explained), "", "")
     yield ""

@@ -7,7 +7,7 @@ from lowmem_rl.memory.accuracy import TOLERATED_UNDER, AccuracyScore
 from lowmem_rl_cli.text_page import BOLD, GREEN, NARROWEST_CELL, RED, YELLOW, TextPage
 
 HEAD = ("measured", "rows", "mean", "worst", "under", "worst row")
-FIGURES = 62
+_FIGURES = 62
 """Columns that the cells of `HEAD` take, with their gaps."""
 GROUPS = {"by_stack": "By stack, loss and method", "by_card": "By card", "by_source": "By source"}
 
@@ -79,7 +79,7 @@ def _under(errors: Mapping[str, Any]) -> list[str]:
 def _shortened(source: str, page: TextPage) -> str:
     """Returns an address without its common prefix; if it is too long for the table, its owner and its last part."""
     text = source.removeprefix("https://").removeprefix("github.com/")
-    room = max(page.columns - FIGURES, NARROWEST_CELL)
+    room = max(page.columns - _FIGURES, NARROWEST_CELL)
     if len(text) > room:
         text = f"{text.partition('/')[0]}/.../{text.rpartition('/')[2]}"
     return text if len(text) <= room else f"{text[: room - 3]}..."

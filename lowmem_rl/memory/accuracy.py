@@ -17,7 +17,7 @@ from lowmem_rl.models.hardware import Card
 TOLERATED_UNDER = 0.10
 """Under-predictions beyond this are listed."""
 VERDICTS: tuple[Verdict, ...] = ("fits", "tight", "does-not-fit")
-UNKNOWN_CARD = Card("unknown", "", 2**50, (8, 0), "the row does not name one: a card from Ampere on, without a limit")
+_UNKNOWN_CARD = Card("unknown", "", 2**50, (8, 0), "the row does not name one: a card from Ampere on, without a limit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class AccuracyScore:
             "left_out": self.left_out,
             "errors": errors(self.scored),
             "by_stack": self._by(lambda one: f"{one.row.stack} {one.row.loss} {one.row.method}"),
-            "by_card": self._by(lambda one: (card_of(one.row.gpu) or UNKNOWN_CARD).key),
+            "by_card": self._by(lambda one: (card_of(one.row.gpu) or _UNKNOWN_CARD).key),
             "by_source": self._by(lambda one: one.row.source),
             "load_alone": [one.row.id for one in self.scored if [*one.errors] == ["load"]],
             "rounded": [one.row.id for one in self.scored if one.row.rounded_to_bytes],
@@ -147,11 +147,11 @@ def _score(row: MeasuredRow) -> ScoredRow:
     if (shape := find_shape(row.model)) is None:
         return ScoredRow(row, left_out=f"the shape of {row.model} is not known")
     workload, card = workload_of_row(row), card_of(row.gpu)
-    found, inside = estimate(workload, shape, card or UNKNOWN_CARD), None
+    found, inside = estimate(workload, shape, card or _UNKNOWN_CARD), None
     peak = row.peak_reserved_bytes or row.process_bytes
     if row.lengths_at_most and peak is not None:
         shortest = replace(workload, micro_batch=1, prompt_tokens=1, completion_tokens=1)
-        least = (1 - TOLERATED_UNDER) * estimate(shortest, shape, card or UNKNOWN_CARD).reserved_bytes
+        least = (1 - TOLERATED_UNDER) * estimate(shortest, shape, card or _UNKNOWN_CARD).reserved_bytes
         inside = least <= peak <= found.upper_bytes
     verdict = found.verdict(card.offered_bytes) if card else None
     return ScoredRow(row, predicted=_predicted(found), verdict=verdict, inside_bounds=inside)

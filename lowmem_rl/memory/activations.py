@@ -18,10 +18,10 @@ from lowmem_rl.units import GIB
 
 FUSED = ("flash", "efficient")
 """Attention that holds no squares of scores."""
-LAYER_UPPER = 1.16
+_LAYER_UPPER = 1.16
 """Unsloth's published line of context against memory is 1.14 to 1.16 of what the tensors add up to
 (unsloth.ai/docs/basics/unsloth-benchmarks): small buffers and slack, taken as the bound."""
-LOSS_UPPER = 1.25
+_LOSS_UPPER = 1.25
 """Compilers and autotuning may hold a temporary more; an assumption."""
 
 
@@ -98,7 +98,7 @@ def layer(workload: Workload, shape: ModelShape) -> Term:
     one = layer_of(workload, shape)
     size = max(workload.tokens * one.peak + _scores(workload, shape), _softmax(workload, shape))
     grade: Grade = "measured here" if workload.layer == "plain" else "read from source"
-    upper = size * LAYER_UPPER
+    upper = size * _LAYER_UPPER
     formula = f"T ({one.formula})" + ("" if workload.attention in FUSED else " + attention's squares")
     return term("one layer's backward", size, grade, formula, upper=upper)
 
@@ -128,18 +128,18 @@ in-place: Unsloth before chunks wrote the gradient into the logits (2), of which
 (4; accelerate utils/operations.py, ConvertOutputsToFp32). kept: float32 chunks until the backward pass, 6.7 measured
 (unsloth issue 4985). fused: 2 + 4 + 2. full: log-softmax 4, two gradients of 4 (12, measured here); shifted: in
 addition the 16-bit logits next to their shifted float32 copy."""
-CHUNK_BYTES, LEAST_ROWS, MOST_ROWS = 2 * GIB, 512, 4096
-CHUNK_LOGITS = 512 * 151_936
+_CHUNK_BYTES, _LEAST_ROWS, MOST_ROWS = 2 * GIB, 512, 4096
+_CHUNK_LOGITS = 512 * 151_936
 """unsloth_zoo 2026.10.9 fused_losses/fused_linear.py:69-73, 140: what limits a chunk of float32 logits. Its rows cannot
 be set: `unsloth_logit_chunk_multiplier` is read, but the fused log-probs do not use it."""
-CHUNK_LEAST = 2
+_CHUNK_LEAST = 2
 """Rows below which a chunk never shrinks (fused_linear.py and chunked_logprob.py)."""
-SPLIT_COLUMNS = 16_384
+_SPLIT_COLUMNS = 16_384
 """The same file's tiles, from 4096 rows on and on cards of up to 24.5 GiB: never wider than this."""
-FALLBACK_BYTES = 8
+_FALLBACK_BYTES = 8
 """unsloth_zoo 2026.10.9 fused_losses/chunked_logprob.py:47-72, which runs if the fused kernels do not: a chunk's
 float32 logits and their gradient."""
-TILE_ROWS, TILE_WIDTH = 4096, 32768
+_TILE_ROWS, _TILE_WIDTH = 4096, 32768
 """trl 1.15 kernels/chunked_logprob.py: one tile of logits at a time, in the compute type, for any vocabulary."""
 
 
@@ -168,7 +168,7 @@ def forward_layer(workload: Workload, shape: ModelShape, tokens: int, name: str)
     plain = 4 * shape.hidden_size + shape.intermediate_size * workload.compute_bytes  # float32 norm, activation
     size = tokens * (workload.compute_bytes * wide + (plain if workload.stack == "trl" else 0))
     formula = "tokens x b (4H + 2I)" + (" + tokens (4H + b I)" if workload.stack == "trl" else "")
-    return term(name, size, "read from source", formula, upper=size * LAYER_UPPER)
+    return term(name, size, "read from source", formula, upper=size * _LAYER_UPPER)
 
 
 def all_groups(workload: Workload, shape: ModelShape) -> Term:
@@ -206,34 +206,34 @@ def logit_bytes(workload: Workload, shape: ModelShape) -> float:
     if workload.stack == "trl":
         # The scored rows are copied, and their gradient is made in float32 before it is narrowed.
         copies = 4 + 2 * workload.compute_bytes
-        return workload.compute_bytes * min(rows, TILE_ROWS) * TILE_WIDTH + copies * rows * shape.hidden_size
-    tiles = 4 * min(rows, MOST_ROWS) * (SPLIT_COLUMNS + shape.hidden_size)
+        return workload.compute_bytes * min(rows, _TILE_ROWS) * _TILE_WIDTH + copies * rows * shape.hidden_size
+    tiles = 4 * min(rows, MOST_ROWS) * (_SPLIT_COLUMNS + shape.hidden_size)
     return tiles if workload.tiles_logits else max(4 * vocab * chunk_rows(rows, shape), tiles)
 
 
 def spare_chunk(workload: Workload, shape: ModelShape) -> Term:
     """What Unsloth's chunk of logits takes beyond its least rows: it shrinks to half of the card's free memory."""
     rows, vocab = workload.scored_tokens, shape.vocab_size
-    least = min(CHUNK_LEAST, rows)
+    least = min(_CHUNK_LEAST, rows)
     shrinks = workload.logits == "chunked" and workload.stack == "unsloth"
     size = logit_bytes(workload, shape) - 4 * vocab * least if shrinks else 0
-    upper = FALLBACK_BYTES * vocab * (fallback_rows(rows, vocab) - least) if shrinks else 0
+    upper = _FALLBACK_BYTES * vocab * (fallback_rows(rows, vocab) - least) if shrinks else 0
     formula = "4 V (its rows - 2), or tiles of T (16384 + H) 4"
-    return term("chunk of logits", size, "read from source", formula, upper=LOSS_UPPER * upper, elastic=True)
+    return term("chunk of logits", size, "read from source", formula, upper=_LOSS_UPPER * upper, elastic=True)
 
 
 def chunk_rows(rows: int, shape: ModelShape) -> int:
     """Returns the rows of one chunk in Unsloth's fused log-probs, a power of two; from 4096 rows on tiles are used."""
     rows = min(rows, MOST_ROWS)
-    least = min(max(_power_of_two(CHUNK_LOGITS / shape.vocab_size), LEAST_ROWS), MOST_ROWS)
+    least = min(max(_power_of_two(_CHUNK_LOGITS / shape.vocab_size), _LEAST_ROWS), MOST_ROWS)
     wanted = max(_power_of_two(rows * shape.hidden_size / shape.vocab_size), least)
-    return min(wanted, CHUNK_BYTES // (4 * shape.vocab_size), rows)
+    return min(wanted, _CHUNK_BYTES // (4 * shape.vocab_size), rows)
 
 
 def fallback_rows(rows: int, vocab_size: int) -> int:
     """Returns the rows of one chunk without the fused kernels: an eighth of all, from 512 up to 2 GiB."""
-    most = CHUNK_BYTES // (FALLBACK_BYTES * vocab_size)
-    return min(max(min(most, max(LEAST_ROWS, ceil(rows / 8))), CHUNK_LEAST), rows)
+    most = _CHUNK_BYTES // (_FALLBACK_BYTES * vocab_size)
+    return min(max(min(most, max(_LEAST_ROWS, ceil(rows / 8))), _CHUNK_LEAST), rows)
 
 
 def _power_of_two(number: float) -> int:
@@ -249,7 +249,7 @@ def _with_logits(name: str, workload: Workload, shape: ModelShape, hidden: float
     narrow = workload.compute_bytes * workload.scored_tokens * shape.vocab_size
     size = hidden + (logits + head if workload.logits == "chunked" else max(logits, narrow + head))
     size -= spare_chunk(workload, shape).expected_bytes
-    return term(name, size, grade, f"final hidden states + {rule}", upper=LOSS_UPPER * size)
+    return term(name, size, grade, f"final hidden states + {rule}", upper=_LOSS_UPPER * size)
 
 
 def _softmax(workload: Workload, shape: ModelShape) -> float:

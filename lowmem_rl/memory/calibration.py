@@ -23,10 +23,10 @@ from lowmem_rl.models.hardware import Card
 from lowmem_rl.storage.run_dir import append_row
 
 CPU = "cpu"
-OVERHEAD = (CONTEXT, SLACK, context(None).name)
+_OVERHEAD = (CONTEXT, SLACK, context(None).name)
 LEAST, MOST = 0.5, 3.0
 """Bounds of the factor. Beyond them another process or another formula was measured."""
-PLAUSIBLE = 5.0
+_PLAUSIBLE = 5.0
 """Factor by which a phase may miss its prediction before its row counts as damaged."""
 OVERHEAD_FORMULAS = 1
 """Increased when the formulas of context or slack change: older rows no longer compare."""
@@ -79,7 +79,7 @@ class CalibrationRow(BaseModel):
     @model_validator(mode="after")
     def _is_plausible(self) -> Self:
         expected, found = self.predicted.process_bytes, self.measured.process_bytes
-        if not expected / PLAUSIBLE <= found <= expected * PLAUSIBLE or not expected:
+        if not expected / _PLAUSIBLE <= found <= expected * _PLAUSIBLE or not expected:
             raise ValueError(f"{found} bytes measured and {expected} predicted cannot be of one run")
         return self
 
@@ -115,7 +115,7 @@ class Calibration:
         return replace(estimate, phases=phases)
 
     def _scaled(self, one: Term) -> Term:
-        if one.name not in OVERHEAD:
+        if one.name not in _OVERHEAD:
             return one
         expected = round(self.factor * one.expected_bytes)
         # A few measurements may raise a bound; they are too few to lower it.
@@ -126,7 +126,7 @@ class Calibration:
 def footprint(parts: Sequence[Term]) -> Footprint:
     """Returns what the terms of a phase predict."""
     total = sum(one.expected_bytes for one in parts)
-    overhead = {one.name: one.expected_bytes for one in parts if one.name in OVERHEAD}
+    overhead = {one.name: one.expected_bytes for one in parts if one.name in _OVERHEAD}
     allocated = total - sum(overhead.values())
     return Footprint(allocated_bytes=allocated, reserved_bytes=allocated + overhead.get(SLACK, 0), process_bytes=total)
 

@@ -13,14 +13,14 @@ from lowmem_rl.units import GIB
 
 CONTEXT = "CUDA context"
 SLACK = "allocator slack"
-PROGRAM_NAME = "Python and libraries"
-AROUND_THE_POOL = (CONTEXT, PROGRAM_NAME)
+_PROGRAM_NAME = "Python and libraries"
+AROUND_THE_POOL = (CONTEXT, _PROGRAM_NAME)
 OUTSIDE_TENSORS = (*AROUND_THE_POOL, SLACK)
-TURING_CONTEXT = (int(0.14 * GIB), int(0.3 * GIB))
+_TURING_CONTEXT = (int(0.14 * GIB), int(0.3 * GIB))
 """T4: 141 MiB between process and reserved memory in 79 runs (fitcheck-llm 0.3.1)."""
-NEWER_CONTEXT = (int(0.5 * GIB), int(0.8 * GIB))
+_NEWER_CONTEXT = (int(0.5 * GIB), int(0.8 * GIB))
 """Ampere and later: more kernels and cuBLAS workspaces; 0.3 to 0.75 GiB in reports."""
-HOST_PROGRAM = 4 * GIB
+_HOST_PROGRAM = 4 * GIB
 """With a GPU: the program with CUDA's libraries, and a shard of weights on its way to the card; an assumption."""
 PROGRAM = (int(1.3 * GIB), int(2.0 * GIB))
 """On a CPU: Python with PyTorch, transformers and Unsloth loaded."""
@@ -29,9 +29,9 @@ PROGRAM = (int(1.3 * GIB), int(2.0 * GIB))
 def context(card: Card | None) -> Term:
     """Kernels and workspaces outside PyTorch's pool; on a CPU the program itself."""
     if card is None:
-        return term(PROGRAM_NAME, PROGRAM[0], "assumed", "constant", upper=PROGRAM[1])
+        return term(_PROGRAM_NAME, PROGRAM[0], "assumed", "constant", upper=PROGRAM[1])
     is_old = card.compute_capability < (8, 0)
-    low, high = TURING_CONTEXT if is_old else NEWER_CONTEXT
+    low, high = _TURING_CONTEXT if is_old else _NEWER_CONTEXT
     grade: Grade = "measured elsewhere" if is_old else "assumed"
     return term(CONTEXT, low, grade, "by generation of the card", upper=high)
 
@@ -83,7 +83,7 @@ def capped_to_card(parts: Sequence[Term], card: Card | None) -> tuple[Term, ...]
 def host_bytes(workload: Workload, shape: ModelShape) -> int:
     """Returns the host memory a run takes: the program, offloaded layer inputs, one shard while loading."""
     offloaded = terms.trained_layers(workload, shape) * workload.tokens * shape.hidden_size * workload.compute_bytes
-    return HOST_PROGRAM + (offloaded if workload.checkpointing == "unsloth" else 0)
+    return _HOST_PROGRAM + (offloaded if workload.checkpointing == "unsloth" else 0)
 
 
 def disk_bytes(workload: Workload, shape: ModelShape) -> int:

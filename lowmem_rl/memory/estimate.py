@@ -68,10 +68,10 @@ def verdict(expected_bytes: int, upper_bytes: int, budget_bytes: int) -> Verdict
     return "tight" if expected_bytes <= budget_bytes else "does-not-fit"
 
 
-KNOWN_ARCHITECTURES = frozenset(f"{name}ForCausalLM" for name in ("Llama", "Mistral", "Phi3", "Qwen2", "Qwen3"))
-SMALL_CARD_BYTES = int(24.5 * GIB)
+_KNOWN_ARCHITECTURES = frozenset(f"{name}ForCausalLM" for name in ("Llama", "Mistral", "Phi3", "Qwen2", "Qwen3"))
+_SMALL_CARD_BYTES = int(24.5 * GIB)
 """unsloth_zoo 2026.10.9 fused_losses/fused_linear.py, _SMALL_CARD_BYTES."""
-UNKNOWN_UPPER = 1.5
+_UNKNOWN_UPPER = 1.5
 """What another architecture may take, over a Llama's of the same sizes; an assumption."""
 UNVALIDATED = "unvalidated: no measured run of QLoRA and GRPO through Unsloth is known for this stack"
 
@@ -110,7 +110,7 @@ def _as_it_runs(workload: Workload, card: Card | None) -> Workload:
     if lacks_flash and workload.attention == "flash":
         is_fused = card is not None and workload.layer == "unsloth"
         workload = replace(workload, attention="efficient" if is_fused else "sdpa")
-    return replace(workload, tiles_logits=card is not None and card.offered_bytes <= SMALL_CARD_BYTES)
+    return replace(workload, tiles_logits=card is not None and card.offered_bytes <= _SMALL_CARD_BYTES)
 
 
 def _notes(workload: Workload, shape: ModelShape) -> Iterable[str]:
@@ -119,7 +119,7 @@ def _notes(workload: Workload, shape: ModelShape) -> Iterable[str]:
     if workload.grouped_rows and (workload.old_logprob_pass or workload.reference_pass):
         size = all_groups(workload, shape).upper_bytes / GIB
         yield f"log-probs: up to {size:.1f} GiB for all groups at once, or micro-batches if that does not fit"
-    if shape.architecture not in KNOWN_ARCHITECTURES:
+    if shape.architecture not in _KNOWN_ARCHITECTURES:
         yield f"{shape.architecture} is counted as a Llama of its sizes, with a wider upper value"
     if shape.file_bytes is not None and not shape.files_agree:
         wrong = f"is not what its config.json makes {2 * shape.num_params / GIB:.2f} in 16 bit"
@@ -176,14 +176,14 @@ def _worst(found: list[Terms]) -> Terms:
 def _moment(
     workload: Workload, shape: ModelShape, card: Card | None, resident: Terms, passing: Terms, *, learning: bool
 ) -> Terms:
-    if shape.architecture not in KNOWN_ARCHITECTURES:
+    if shape.architecture not in _KNOWN_ARCHITECTURES:
         resident, passing = tuple(map(_widened, resident)), tuple(map(_widened, passing))
     slack = driver_overhead.slack(workload, shape, passing, card, learning=learning)
     return driver_overhead.capped_to_card((*resident, *passing, slack, driver_overhead.context(card)), card)
 
 
 def _widened(one: Term) -> Term:
-    return replace(one, upper_bytes=int(UNKNOWN_UPPER * one.upper_bytes), grade="assumed")
+    return replace(one, upper_bytes=int(_UNKNOWN_UPPER * one.upper_bytes), grade="assumed")
 
 
 def _bytes_without(names: tuple[str, ...], parts: Iterable[Term]) -> int:

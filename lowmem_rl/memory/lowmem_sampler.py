@@ -18,13 +18,13 @@ READ_AHEAD_TOKENS = 1024
 """Most tokens of prompts that are read already and wait for a slot."""
 CHECK_EVERY = 8
 """Tokens between two checks for finished rows."""
-PICK_BYTES, FILTERED_PICK_BYTES = 32, 46
+_PICK_BYTES, _FILTERED_PICK_BYTES = 32, 46
 """Bytes a row and token of the vocabulary while a token is sampled (`engine.sampling`), all at once: logits, their
 quotient by the temperature, log-softmax and its exp 4 each, that in float64 8 and its sums 8. Filters: instead of the
 last three, transformers' top-p holds sorted values, 64-bit indices, softmax, sums, masks and the sort's buffer (34)."""
-SCORE_BYTES = 8
+_SCORE_BYTES = 8
 """Float32 scores and their softmax, if no kernel fuses attention."""
-MOVED_SHARE = 1 / 16
+_MOVED_SHARE = 1 / 16
 """Rows of the wave that move into others' slots at one check: an assumption; half of them is the most."""
 
 
@@ -78,7 +78,7 @@ def prompt_scores(workload: Workload, shape: ModelShape, prompts: int) -> Term:
 
     The memory-efficient kernel takes grouped queries since torch 2.14; before that PyTorch's math kernel runs.
     """
-    squares = SCORE_BYTES * _prefill_tokens(workload, prompts) * workload.prompt_tokens * shape.num_heads
+    squares = _SCORE_BYTES * _prefill_tokens(workload, prompts) * workload.prompt_tokens * shape.num_heads
     size = 0 if workload.attention in FUSED else squares
     upper = 0 if workload.attention == "flash" else squares
     return term("prompts' scores", size, "assumed", "min(prompts P, 8192) P heads 8", upper=upper)
@@ -86,14 +86,14 @@ def prompt_scores(workload: Workload, shape: ModelShape, prompts: int) -> Term:
 
 def picker(workload: Workload, shape: ModelShape, rows: int) -> Term:
     """The logits of a token for each row, and what sampling makes of them."""
-    each = FILTERED_PICK_BYTES if workload.filters_words else PICK_BYTES
+    each = _FILTERED_PICK_BYTES if workload.filters_words else _PICK_BYTES
     return term("sampling logits", rows * shape.vocab_size * each, "read from source", f"rows V x {each}")
 
 
 def moved_rows(workload: Workload, shape: ModelShape, rows: int) -> Term:
     """The copy of what moves into the slots of finished rows, layer by layer (`decoder.KVCache.move`)."""
     each = workload.row_tokens * kv_bytes_per_token(shape, workload.compute_bytes) // shape.num_layers
-    size, formula = MOVED_SHARE * rows * each, "rows / 16 (P + C) 2 k b"
+    size, formula = _MOVED_SHARE * rows * each, "rows / 16 (P + C) 2 k b"
     return term("rows on the move", size, "assumed", formula, upper=rows // 2 * each)
 
 

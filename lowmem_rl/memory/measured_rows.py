@@ -29,7 +29,7 @@ Bytes = Annotated[int, Field(gt=0, le=2**50)]
 Rows = Annotated[int, Field(ge=1, le=2**20)]
 Tokens = Annotated[int, Field(ge=0, le=2**24)]
 Share = Annotated[float, Field(gt=0, le=1)]
-OPTIMIZERS = (*STATE_BYTES, "adamw", "adamw_torch", "adamw_torch_fused")
+_OPTIMIZERS = (*STATE_BYTES, "adamw", "adamw_torch", "adamw_torch_fused")
 
 
 def _full_names(value: object) -> object:
@@ -40,8 +40,8 @@ def _full_names(value: object) -> object:
 
 
 def _known_optimizer(name: str) -> str:
-    if name.partition(" ")[0] not in OPTIMIZERS:
-        raise ValueError(f"no formula for its states; known are {', '.join(OPTIMIZERS)}")
+    if name.partition(" ")[0] not in _OPTIMIZERS:
+        raise ValueError(f"no formula for its states; known are {', '.join(_OPTIMIZERS)}")
     return name
 
 

@@ -36,10 +36,10 @@ def term(
     return Term(name, ceil(expected), ceil(highest), grade, formula, elastic)
 
 
-BLOCK, OUTER_BLOCK = 64, 256
+BLOCK, _OUTER_BLOCK = 64, 256
 """Weights that share a constant of NF4, and constants that share one of the second quantisation (bitsandbytes'
 defaults; QLoRA, arXiv 2305.14314)."""
-DYNAMIC_EXCESS = {
+_DYNAMIC_EXCESS = {
     (3584, 18_944, 152_064): 0.359,
     (5120, 13_824, 152_064): 0.435,
     (2048, 11_008, 151_936): 0.16,
@@ -48,13 +48,13 @@ DYNAMIC_EXCESS = {
 """What Unsloth's dynamic upload adds to a plain one, by hidden size, MLP and vocabulary: the size of its files on the
 hub over the formula's (Qwen2.5 7B 7.54 GB, 14B 14.25 GB, 3B; Llama 3.1 8B), read in November 2026. The number of
 layers is not in the key: a deeper model of the same widths must never need less."""
-UNKNOWN_EXCESS = (0.25, 0.45)
+_UNKNOWN_EXCESS = (0.25, 0.45)
 """For other models: expected and upper; the uploads that were read are between 0.05 and 0.44."""
 
 
 def nf4_bytes(double_quantisation: bool = True) -> float:
     """Returns the bytes of a weight in NF4 with its constants: 4.127 bits if these are quantised again."""
-    return 0.5 + (1 / BLOCK + 4 / (BLOCK * OUTER_BLOCK) if double_quantisation else 4 / BLOCK)
+    return 0.5 + (1 / BLOCK + 4 / (BLOCK * _OUTER_BLOCK) if double_quantisation else 4 / BLOCK)
 
 
 def kv_bytes_per_token(shape: ModelShape, compute_bytes: int) -> int:
@@ -73,8 +73,8 @@ def linear_weights(workload: Workload, shape: ModelShape) -> Term:
     plain = count * nf4_bytes(workload.double_quantisation)
     low, high = 0.0, 0.0
     if workload.dynamic_checkpoint or shape.quantised == "dynamic":  # asked for, or in the named files already
-        known = DYNAMIC_EXCESS.get((shape.hidden_size, shape.intermediate_size, shape.vocab_size))
-        low, high = UNKNOWN_EXCESS if known is None else (known, known)
+        known = _DYNAMIC_EXCESS.get((shape.hidden_size, shape.intermediate_size, shape.vocab_size))
+        low, high = _UNKNOWN_EXCESS if known is None else (known, known)
     whole = plain + _remainder_bytes(workload, shape)
     grade: Grade = "assumed" if low != high else "measured elsewhere" if low else "read from source"
     formula = f"L (2Hq + 2Hk + 3HI) (1/2 + {constants})" + (" + layers left in 16 bit" if low else "")
@@ -162,31 +162,31 @@ STATE_BYTES = {
 }
 """Bytes of state per trained weight: two moments of 8 bits, each with a float32 constant for 256 numbers
 (bitsandbytes' optimizers). Tensors below 4096 numbers stay in float32 there; adapters have none that matter."""
-PAGED_NUMBERS = 100_000
+_PAGED_NUMBERS = 100_000
 """Size of a weight from which on bitsandbytes pages its states (optim/optimizer.py, get_state_buffer)."""
 
 
-def paged_params(workload: Workload, shape: ModelShape) -> int:
+def _paged_params(workload: Workload, shape: ModelShape) -> int:
     """Trained weights whose states are paged; in full training practically all: norms and biases are small."""
     if not workload.optimizer.startswith("paged"):
         return 0
     if workload.method == "full":
         return trained_params(workload, shape)
     factors = [workload.lora_rank * side for sides in adapted_sizes(workload, shape) for side in sides]
-    return trained_layers(workload, shape) * sum(numbers for numbers in factors if numbers >= PAGED_NUMBERS)
+    return trained_layers(workload, shape) * sum(numbers for numbers in factors if numbers >= _PAGED_NUMBERS)
 
 
 def optimizer_states(workload: Workload, shape: ModelShape) -> Term:
     """They appear at the first optimizer step and stay; paged ones are a term of their own."""
     each = _state_bytes(workload)
-    count = trained_params(workload, shape) - paged_params(workload, shape)
+    count = trained_params(workload, shape) - _paged_params(workload, shape)
     return term("optimizer states", count * each, "read from source", f"trained weights x {each:.4g}")
 
 
 def paged_states(workload: Workload, shape: ModelShape) -> Term:
     """States in memory that CUDA moves to the host under pressure."""
     each = _state_bytes(workload)
-    size, formula = paged_params(workload, shape) * each, f"trained weights in tensors of {PAGED_NUMBERS:,} numbers"
+    size, formula = _paged_params(workload, shape) * each, f"trained weights in tensors of {_PAGED_NUMBERS:,} numbers"
     return term("paged optimizer states", size, "read from source", f"{formula} and more x {each:.4g}", elastic=True)
 
 

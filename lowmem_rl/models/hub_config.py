@@ -15,15 +15,15 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from lowmem_rl.errors import SetupError
 
-HUB = "https://huggingface.co"
-TIMEOUT_S = 5.0
+_HUB = "https://huggingface.co"
+_TIMEOUT_S = 5.0
 LARGEST_BYTES = 1_000_000
-HUB_NAME = re.compile(r"(?!\.)[\w.-]{1,96}/(?!\.)[\w.-]{1,96}", re.ASCII)
+_HUB_NAME = re.compile(r"(?!\.)[\w.-]{1,96}/(?!\.)[\w.-]{1,96}", re.ASCII)
 
 
 def config_url(name: str, revision: str | None = None) -> str:
     """Returns the address of a model's config.json; HF_ENDPOINT may name another hub."""
-    hub = os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
+    hub = os.environ.get("HF_ENDPOINT", _HUB).rstrip("/")
     return f"{hub}/{name}/resolve/{quote(revision or 'main', safe='')}/config.json"
 
 
@@ -32,7 +32,7 @@ def fetch_config(name: str, revision: str | None = None) -> dict[str, Any] | Non
 
     Raises `SetupError` for a gated model.
     """
-    if not HUB_NAME.fullmatch(name):
+    if not _HUB_NAME.fullmatch(name):
         return None
     try:
         content = json.loads(_fetch(config_url(name, revision)))
@@ -61,8 +61,8 @@ def _fetch(url: str) -> bytes:
     headers = {"User-Agent": "lowmem-rl"}
     if token := os.environ.get("HF_TOKEN", "").strip():
         headers["Authorization"] = f"Bearer {token}"
-    deadline, content = monotonic() + TIMEOUT_S, b""
-    with build_opener(_SameHost).open(Request(url, headers=headers), timeout=TIMEOUT_S) as answer:
+    deadline, content = monotonic() + _TIMEOUT_S, b""
+    with build_opener(_SameHost).open(Request(url, headers=headers), timeout=_TIMEOUT_S) as answer:
         while part := answer.read1(65_536):
             content += part
             if len(content) > LARGEST_BYTES:

@@ -20,15 +20,15 @@ from lowmem_rl.models.weight_files import missing_weights, read_json, tensor_byt
 TINY = "tiny"
 TINY_DIRECTORY = Path(__file__).parents[1] / "_assets" / "tiny-qwen2"
 
-TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 """A tokenizer has at least one of these files: the fast form, SentencePiece, byte-level BPE."""
-CONNECT_TIMEOUT_S = 5.0
-LARGEST_WIDTH = 1_000_000
-LARGEST = {"num_hidden_layers": 1000, "vocab_size": 10_000_000, "max_position_embeddings": 1_000_000_000}
+_CONNECT_TIMEOUT_S = 5.0
+_LARGEST_WIDTH = 1_000_000
+_LARGEST = {"num_hidden_layers": 1000, "vocab_size": 10_000_000, "max_position_embeddings": 1_000_000_000}
 """Well beyond any model: what is larger is a damaged file."""
-STATE_SPACE = ("mamba", "rwkv", "jamba", "bamba", "zamba", "falcon_h1", "nemotron_h", "granitemoehybrid", "retnet")
-STATE_SPACE_KEYS = ("mamba_", "ssm_", "state_size", "linear_conv_kernel_dim", "linear_num_key_heads")
-AGAIN = "Fetch the file again."
+_STATE_SPACE = ("mamba", "rwkv", "jamba", "bamba", "zamba", "falcon_h1", "nemotron_h", "granitemoehybrid", "retnet")
+_STATE_SPACE_KEYS = ("mamba_", "ssm_", "state_size", "linear_conv_kernel_dim", "linear_num_key_heads")
+_AGAIN = "Fetch the file again."
 
 
 def load_shape(name: str, revision: str | None = None) -> ModelShape:
@@ -79,7 +79,7 @@ def check_tokenizer(name: str, revision: str | None = None) -> None:
     if directory is None:
         return
     if not _has_tokenizer(directory):
-        what = f"Model directory {directory} has no tokenizer ({' or '.join(TOKENIZERS)})."
+        what = f"Model directory {directory} has no tokenizer ({' or '.join(_TOKENIZERS)})."
         raise SetupError(what, hint="Put the tokenizer's files into it: tokenizer.save_pretrained writes them.")
     if not _has_chat_template(directory):
         what = f"{name} has no chat template: neither chat_template.jinja nor one in tokenizer_config.json."
@@ -108,7 +108,7 @@ def shape_from_config(config: Mapping[str, Any], key: str = "model", source: str
     kv_heads = _number(config, "num_key_value_heads", source, default=heads)
     if heads % kv_heads:
         what = f"{source}: num_key_value_heads {kv_heads} does not divide num_attention_heads {heads}."
-        raise ConfigError(what, hint=AGAIN)
+        raise ConfigError(what, hint=_AGAIN)
     hidden = _number(config, "hidden_size", source)
     return ModelShape(
         key=key,
@@ -184,7 +184,7 @@ def why_no_hub() -> str | None:
     if getproxies() or not hub.hostname:
         return None  # a proxy decides
     try:
-        socket.create_connection((hub.hostname, hub.port or 443), timeout=CONNECT_TIMEOUT_S).close()
+        socket.create_connection((hub.hostname, hub.port or 443), timeout=_CONNECT_TIMEOUT_S).close()
     except OSError as error:
         return f"{hub.hostname} does not answer ({error.strerror or error})"
     return None
@@ -238,7 +238,7 @@ def _read_shape(key: str, path: Path) -> ModelShape:
 def _read_object(path: Path) -> dict[str, Any]:
     content = read_json(path)
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} holds {type(content).__name__}, not an object.", hint=AGAIN)
+        raise ConfigError(f"{path} holds {type(content).__name__}, not an object.", hint=_AGAIN)
     return content
 
 
@@ -262,35 +262,35 @@ def _number(config: Mapping[str, Any], name: str, source: str, default: int | No
     value = config.get(name)
     value = default if value is None else value
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigError(f"{source}: {name} is {value!r}, not a positive integer.", hint=AGAIN)
-    if value > (most := LARGEST.get(name, LARGEST_WIDTH)):
-        raise ConfigError(f"{source}: {name} is {value}; no model goes beyond {most}.", hint=AGAIN)
+        raise ConfigError(f"{source}: {name} is {value!r}, not a positive integer.", hint=_AGAIN)
+    if value > (most := _LARGEST.get(name, _LARGEST_WIDTH)):
+        raise ConfigError(f"{source}: {name} is {value}; no model goes beyond {most}.", hint=_AGAIN)
     return value
 
 
 def _flag(config: Mapping[str, Any], name: str, source: str) -> bool:
     value = config.get(name)
     if value is not None and not isinstance(value, bool):
-        raise ConfigError(f"{source}: {name} is {value!r}, neither true nor false.", hint=AGAIN)
+        raise ConfigError(f"{source}: {name} is {value!r}, neither true nor false.", hint=_AGAIN)
     return bool(value)
 
 
 def _has_state_space(config: Mapping[str, Any]) -> bool:
     """Returns whether some layers keep a recurrent state instead of keys and values."""
     kind = str(config.get("model_type", "")).lower()
-    return any(name in kind for name in STATE_SPACE) or any(
-        key.startswith(STATE_SPACE_KEYS) and value for key, value in config.items()
+    return any(name in kind for name in _STATE_SPACE) or any(
+        key.startswith(_STATE_SPACE_KEYS) and value for key, value in config.items()
     )
 
 
 def _has_tokenizer(directory: Path) -> bool:
-    return any((directory / name).is_file() for name in TOKENIZERS)
+    return any((directory / name).is_file() for name in _TOKENIZERS)
 
 
 def _has_chat_template(directory: Path) -> bool:
     """Returns whether there is a template that transformers finds. Raises `ConfigError` for broken files."""
-    if (directory / TOKENIZERS[0]).is_file():
-        read_json(directory / TOKENIZERS[0])
+    if (directory / _TOKENIZERS[0]).is_file():
+        read_json(directory / _TOKENIZERS[0])
     settings = directory / "tokenizer_config.json"
     values = _read_object(settings) if settings.is_file() else {}
     return bool(values.get("chat_template")) or (directory / "chat_template.jinja").is_file()

@@ -117,7 +117,7 @@ class ModelShape:
             return self.linear_file_bytes is not None
         head = self.tied_embeddings * self.vocab_size * self.hidden_size  # some files hold a tied matrix twice
         sizes = [width * count for width in (2, 4) for count in (self.num_params, self.num_params + head)]
-        return any(abs(self.file_bytes - size) <= FILES_AGREE * size for size in sizes)
+        return any(abs(self.file_bytes - size) <= _FILES_AGREE * size for size in sizes)
 
     @property
     def uncounted_params(self) -> int:
@@ -127,5 +127,5 @@ class ModelShape:
         return max(self.file_bytes // 2 - self.num_params, 0)
 
 
-FILES_AGREE = 0.01
+_FILES_AGREE = 0.01
 """Share by which files may differ from the count of weights: buffers and padding."""

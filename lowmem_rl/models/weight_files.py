@@ -8,19 +8,19 @@ from typing import Any
 from lowmem_rl.errors import ConfigError
 
 INDEX = "model.safetensors.index.json"
-WHOLE_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-LARGEST_CONFIG_BYTES = 1_000_000
-LARGEST_INDEX_BYTES = 20_000_000
+_WHOLE_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_LARGEST_CONFIG_BYTES = 1_000_000
+_LARGEST_INDEX_BYTES = 20_000_000
 """Of an index: a 70B in 4 bit names some 4000 tensors in half a megabyte."""
-MOST_BYTES = 2**50
+_MOST_BYTES = 2**50
 """Of a model: more is a mistake."""
-LARGEST_HEADER_BYTES = 100_000_000
+_LARGEST_HEADER_BYTES = 100_000_000
 """The limit of the safetensors format itself."""
 
 
 def read_json(path: Path) -> Any:
     """Returns the content of a JSON file. Raises `ConfigError`."""
-    most = {"config.json": LARGEST_CONFIG_BYTES, INDEX: LARGEST_INDEX_BYTES}.get(path.name)
+    most = {"config.json": _LARGEST_CONFIG_BYTES, INDEX: _LARGEST_INDEX_BYTES}.get(path.name)
     try:
         if most is not None and path.stat().st_size > most:
             raise ConfigError(f"{path} is larger than any {path.name}.", hint="Fetch the file again.")
@@ -35,7 +35,7 @@ def tensor_bytes(directory: Path) -> int | None:
     A torn file counts as none: planning can do without, and loading refuses it by name.
     """
     if not (directory / INDEX).is_file():
-        whole = directory / WHOLE_WEIGHTS[0]
+        whole = directory / _WHOLE_WEIGHTS[0]
         layout = _layout(whole) if whole.is_file() else None
         return layout and layout[1]
     try:
@@ -45,7 +45,7 @@ def tensor_bytes(directory: Path) -> int | None:
     size = _as_object(_as_object(content).get("metadata")).get("total_size")
     if isinstance(size, bool) or not isinstance(size, int | float):
         return None
-    return int(size) if 0 < size <= MOST_BYTES else None
+    return int(size) if 0 < size <= _MOST_BYTES else None
 
 
 def missing_weights(directory: Path) -> Iterator[str]:
@@ -56,9 +56,9 @@ def missing_weights(directory: Path) -> Iterator[str]:
             raise ConfigError(f"{directory / INDEX} has no weight_map.", hint="Fetch the file again.")
         files = sorted(set(shards.values()))
     else:
-        files = [name for name in WHOLE_WEIGHTS if (directory / name).is_file()][:1]
+        files = [name for name in _WHOLE_WEIGHTS if (directory / name).is_file()][:1]
     if not files:
-        yield f"it has no weights ({' or '.join([WHOLE_WEIGHTS[0], INDEX])})"
+        yield f"it has no weights ({' or '.join([_WHOLE_WEIGHTS[0], INDEX])})"
     for name in files:
         if not (directory / name).is_file():
             yield f"{name} is missing, which {INDEX} names"
@@ -81,7 +81,7 @@ def _layout(path: Path) -> tuple[int, int] | None:
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            if length > min(path.stat().st_size - 8, LARGEST_HEADER_BYTES):
+            if length > min(path.stat().st_size - 8, _LARGEST_HEADER_BYTES):
                 return None
             header = json.loads(file.read(length))
         ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]

@@ -24,13 +24,13 @@ from lowmem_rl.signal.pass_rate import PassRate
 from lowmem_rl.signal.signal_report import SignalReport, signal_of
 from lowmem_rl.units import GIB
 
-SMALL_SAVING = GIB // 20
+_SMALL_SAVING = GIB // 20
 """Savings below 0.05 GiB are not worth a line."""
-LEAST_COST = 0.01
+_LEAST_COST = 0.01
 """A setting that costs no time counts as costing one per cent of it."""
-WORTH_A_CHANGE = 0.95
+_WORTH_A_CHANGE = 0.95
 """Step time, against the present one, from which other memory settings are worth a line."""
-WORTH_A_DOUBLING = 0.05
+_WORTH_A_DOUBLING = 0.05
 """What the informative share must gain for a group twice as large to be worth twice the rollouts."""
 
 
@@ -55,7 +55,7 @@ class Advice:
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryOption:
+class _MemoryOption:
     """A setting that may need less memory, and what it costs in addition to the time of a step."""
 
     settings: Settings
@@ -65,8 +65,8 @@ class MemoryOption:
 
 def advise(written: RunConfig, config: RunConfig, target: PlanTarget, pass_rate: PassRate) -> tuple[Advice, ...]:
     """Returns what to change in a run as it was written, the best first; `config` is the same run resolved."""
-    saving = memory_savings(config, target)
-    fixes = tuple(signal_fixes(config, target, pass_rate))
+    saving = _memory_savings(config, target)
+    fixes = tuple(_signal_fixes(config, target, pass_rate))
     replanned = _replanned(config, target)
     found = (*fixes, *replanned, *saving) if target.fits(config) else (*replanned, *saving, *fixes)
     return tuple(_as_written(item, written, config, target) for item in found)
@@ -94,7 +94,7 @@ def _as_written(item: Advice, written: RunConfig, config: RunConfig, target: Pla
     return replace(item, settings=alone, saves_bytes=saved, costs=costs)
 
 
-def memory_savings(config: RunConfig, target: PlanTarget) -> list[Advice]:
+def _memory_savings(config: RunConfig, target: PlanTarget) -> list[Advice]:
     """Returns what saves memory, each key once, by saving per cost.
 
     What costs learning comes last, and is not offered if the run fits. If it does not fit, the cheapest change that
@@ -106,9 +106,9 @@ def memory_savings(config: RunConfig, target: PlanTarget) -> list[Advice]:
         run = with_overrides(config, option.settings)
         needed, ratio = target.upper_bytes(run), target.relative_step_time(run) / step
         saved = upper - needed
-        if saved < SMALL_SAVING or (fits and option.costs_learning):
+        if saved < _SMALL_SAVING or (fits and option.costs_learning):
             continue
-        cost, is_enough = max(ratio - 1, LEAST_COST), not fits and needed <= target.budget_bytes
+        cost, is_enough = max(ratio - 1, _LEAST_COST), not fits and needed <= target.budget_bytes
         order = (cost, -needed) if is_enough else (-saved / cost, needed)
         costs = _costs(ratio, option.costs)
         item = Advice(option.settings, saved, costs, option.costs_learning, option.costs)
@@ -119,7 +119,7 @@ def memory_savings(config: RunConfig, target: PlanTarget) -> list[Advice]:
     return list(best.values())
 
 
-def signal_fixes(config: RunConfig, target: PlanTarget, pass_rate: PassRate) -> Iterator[Advice]:
+def _signal_fixes(config: RunConfig, target: PlanTarget, pass_rate: PassRate) -> Iterator[Advice]:
     """Yields what makes groups teach more: the findings' fixes, and a group twice as large if it pays."""
     report, wanted = signal_of(config, pass_rate), dict[str, int]()
     for finding in report.findings:
@@ -127,7 +127,7 @@ def signal_fixes(config: RunConfig, target: PlanTarget, pass_rate: PassRate) -> 
     double = 2 * config.grpo.group_size
     if double <= MAX_GROUP_SIZE and report.informative_share < MEANINGFUL_SHARE:
         larger = signal_of(with_group(config, double), pass_rate)
-        if larger.informative_share - report.informative_share >= WORTH_A_DOUBLING:
+        if larger.informative_share - report.informative_share >= _WORTH_A_DOUBLING:
             wanted.setdefault("grpo.group_size", double)
     for key in sorted(wanted, reverse=True):  # prompts first: they cost no memory
         yield _priced_fix({key: wanted[key]}, config, target, pass_rate)
@@ -159,38 +159,38 @@ def _replanned(config: RunConfig, target: PlanTarget) -> list[Advice]:
     run = choose(with_overrides(config, free), target)
     ratio, before = _time_ratio(run, config, target), planned(config)
     settings = {key: value for key, value in planned(run).items() if value != before[key]}
-    if not settings or (ratio >= WORTH_A_CHANGE and target.fits(config)):
+    if not settings or (ratio >= _WORTH_A_CHANGE and target.fits(config)):
         return []
     saved = target.upper_bytes(config) - target.upper_bytes(run)
     return [Advice(settings, saved, _time(ratio) if saved > 0 else f"{_more(saved)}: {_time(ratio)}")]
 
 
-def _memory_options(config: RunConfig, target: PlanTarget) -> Iterator[MemoryOption]:
+def _memory_options(config: RunConfig, target: PlanTarget) -> Iterator[_MemoryOption]:
     if _micro_batch_is_free(config):
         yield from _halved("memory.micro_batch", config.micro_batch, config.rows_per_step)
     yield from _halved("memory.rollout_rows", config.rollout_rows, config.rows_per_rollout)
     if config.rollout_weights == "merged":
-        yield MemoryOption({"rollout.weights": "quantized"})
+        yield _MemoryOption({"rollout.weights": "quantized"})
     yield from _halved("eval.batch", config.eval.batch, config.eval.batch, "evaluations take longer")
     modes = ("none", "plain", "unsloth") if target.card else ("none", "plain")
     if (mode := config.checkpointing) in modes[:-1]:
-        yield MemoryOption({"memory.checkpointing": modes[modes.index(mode) + 1]})
+        yield _MemoryOption({"memory.checkpointing": modes[modes.index(mode) + 1]})
     if config.optimizer.name.startswith("adamw_torch") and target.card:
-        yield MemoryOption({"optimizer.name": "adamw_8bit"})
+        yield _MemoryOption({"optimizer.name": "adamw_8bit"})
     yield from _options_that_cost_learning(config)
 
 
-def _options_that_cost_learning(config: RunConfig) -> Iterator[MemoryOption]:
+def _options_that_cost_learning(config: RunConfig) -> Iterator[_MemoryOption]:
     if config.model.bits == 16:
-        yield MemoryOption({"model.bits": 4}, "QLoRA instead of LoRA: frozen weights in 4 bit", costs_learning=True)
+        yield _MemoryOption({"model.bits": 4}, "QLoRA instead of LoRA: frozen weights in 4 bit", costs_learning=True)
     elif config.model.checkpoint == "dynamic":
-        yield MemoryOption({"model.checkpoint": "plain"}, "sensitive layers in 4 bit too", costs_learning=True)
+        yield _MemoryOption({"model.checkpoint": "plain"}, "sensitive layers in 4 bit too", costs_learning=True)
     longest = config.grpo.max_completion_tokens
     for shorter in filter(None, (longest * 3 // 4, longest // 2)):
         settings = {"grpo.max_completion_tokens": shorter}
-        yield MemoryOption(settings, f"completions end at {shorter} tokens", costs_learning=True)
+        yield _MemoryOption(settings, f"completions end at {shorter} tokens", costs_learning=True)
     if rank := config.adapter.rank // 2:
-        yield MemoryOption({"adapter.rank": rank}, "half as many weights learn", costs_learning=True)
+        yield _MemoryOption({"adapter.rank": rank}, "half as many weights learn", costs_learning=True)
 
 
 def _micro_batch_is_free(config: RunConfig) -> bool:
@@ -198,11 +198,11 @@ def _micro_batch_is_free(config: RunConfig) -> bool:
     return config.grpo.loss != "bnpo"
 
 
-def _halved(key: str, value: int, rows: int, costs: str = "") -> Iterator[MemoryOption]:
+def _halved(key: str, value: int, rows: int, costs: str = "") -> Iterator[_MemoryOption]:
     """Yields about a half, a quarter, an eighth ... of a number of rows."""
     while value > 1:
         value = divisors(rows, value // 2)[-1]
-        yield MemoryOption({key: value}, costs)
+        yield _MemoryOption({key: value}, costs)
 
 
 def _more(saved: int) -> str:

@@ -13,11 +13,11 @@ from lowmem_rl.signal.pass_rate import PassRate, given, measured, outcomes
 from lowmem_rl.units import GB, GIB, MB, MIB
 
 CPU = "cpu"
-UNITS = {"gib": GIB, "gb": GB, "mib": MIB, "mb": MB}
+_UNITS = {"gib": GIB, "gb": GB, "mib": MIB, "mb": MB}
 UNNAMED = "vram"
 """Key of the card that a bare number of bytes means: Ampere or later, of unknown speed."""
 LARGEST_PROBE_BYTES = 100_000_000
-MOST_SAMPLES = 1_000_000
+_MOST_SAMPLES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def nearest_card(place: Budget) -> str | None:
 def read_bytes(text: str) -> int:
     """Returns "24GiB", "23.6 GiB", "24GB" or "16384MiB" in bytes. Raises `ConfigError`."""
     match = re.fullmatch(r"\s*([0-9]{1,7}(?:\.[0-9]{1,6})?)\s*([GM]i?B)\s*", text, re.IGNORECASE)
-    size = int(float(match[1]) * UNITS[match[2].lower()]) if match else 0
+    size = int(float(match[1]) * _UNITS[match[2].lower()]) if match else 0
     if size <= 0:
         raise ConfigError(
             f"--vram {text[:40]!r} is no amount of memory.", hint="Write a number and a unit: 24GiB, 24GB or 16384MiB."
@@ -111,7 +111,7 @@ def _read_counts(file: str) -> list[tuple[int, int]]:
     for number, example in enumerate(examples, start=1):
         row = example if isinstance(example, dict) else {}
         where = f"{Path(file).name}, example {number}"
-        samples = _count(row, "samples", 1, MOST_SAMPLES, where)
+        samples = _count(row, "samples", 1, _MOST_SAMPLES, where)
         counts.append((_count(row, "passed", 0, samples, where), samples))
     return counts
 

@@ -7,7 +7,7 @@ from lowmem_rl.planning.explain import explain
 from lowmem_rl.planning.plan import Plan
 from lowmem_rl.units import GIB
 
-CHEAPEST = 3
+_CHEAPEST = 3
 
 
 def gate(plan: Plan, *, force: bool = False) -> tuple[LowMemError, ...]:
@@ -45,7 +45,7 @@ def _cheapest_changes(plan: Plan) -> str:
     saving = [item for item in explained.advice if item.saves_bytes > 0]
     if not saving:
         return "No setting saves enough: take a smaller model or a larger card"
-    upper, cheapest = plan.estimate.upper_bytes, (explained.remedies or saving)[:CHEAPEST]
+    upper, cheapest = plan.estimate.upper_bytes, (explained.remedies or saving)[:_CHEAPEST]
     return "; ".join(f"--set {item.change} brings it to {_gib(upper - item.saves_bytes)}" for item in cheapest)
 
 

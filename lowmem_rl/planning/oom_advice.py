@@ -15,7 +15,7 @@ from lowmem_rl.planning.overrides import (
 )
 from lowmem_rl.planning.search import PlanTarget, choose
 
-SMALL_PHASES = frozenset({"advantages", "optimizer", "between"})
+_SMALL_PHASES = frozenset({"advantages", "optimizer", "between"})
 """Parts of a run that need less memory than the rollout or the update: no setting that is searched makes it less."""
 STEP_PHASES = ("rollout", "logprobs", "backward")
 
@@ -27,7 +27,7 @@ def suggest_fix(config: RunConfig, target: PlanTarget, phase: str, settings: Set
         return f"This fits in what was there: --set {as_text(not_already_set(config, found))}"
     # The evaluation comes before the first step: a phase that needs less has fitted before.
     bytes_of = target.estimate(failed).phase_bytes
-    if phase in SMALL_PHASES or (phase in STEP_PHASES and bytes_of(phase) < bytes_of("evaluation")):
+    if phase in _SMALL_PHASES or (phase in STEP_PHASES and bytes_of(phase) < bytes_of("evaluation")):
         return "Free what other processes hold, then continue with --resume: other phases need more than this one."
     return "Nothing smaller is known to fit: free what other processes hold, or take a smaller model."
 

@@ -17,9 +17,9 @@ from lowmem_rl.memory.terms import kv_bytes_per_token, nf4_bytes
 from lowmem_rl.memory.workload import compute_bytes_of, engine_of
 from lowmem_rl.models.shape import ModelShape
 
-OFFLOAD_SLOWDOWN = 1.02
+_OFFLOAD_SLOWDOWN = 1.02
 """Copying activations to host RAM and back during the computation: 1.9 % (unsloth.ai/blog/long-context)."""
-OWN_LAYERS_LAUNCHES = 2.0
+_OWN_LAYERS_LAUNCHES = 2.0
 """Kernels that the host launches for a layer of the model's own modules, over those of merged ones: some 70 to 30,
 counted in seven 4-bit linear layers with adapters against four joined ones. On a CPU the whole step of the embedded
 model was 4.2 times as long (float32, one x86 core, 2026-11-20)."""
@@ -114,7 +114,7 @@ def adapter_params(shape: ModelShape, rank: int, targets: Collection[str]) -> in
     return shape.num_layers * rank * sum(sum(sizes) for name, sizes in shape.linear_sizes.items() if name in targets)
 
 
-def attention_flops(shape: ModelShape, rows: int, tokens: float) -> float:
+def _attention_flops(shape: ModelShape, rows: int, tokens: float) -> float:
     """Returns causal scores and mixes of one forward: 2 L q S^2 a row."""
     return 2.0 * shape.num_layers * shape.query_size * rows * tokens**2
 
@@ -144,7 +144,7 @@ def log_probs(name: str, weights: MatmulWeights, rows: int, tokens: int, complet
     return StepCost(
         name=name,
         times=1,
-        flops=2.0 * shape.linear_params * tokens + head + attention_flops(shape, rows, tokens / rows),
+        flops=2.0 * shape.linear_params * tokens + head + _attention_flops(shape, rows, tokens / rows),
         bytes=weights.linear_bytes + weights.head_params * weights.compute_bytes,
         expanded_bytes=weights.expanded_bytes,
         layer_passes=shape.num_layers,
@@ -165,8 +165,8 @@ def update(
     Flash attention's backward is 2.5 forwards; a layer's backward launches two forwards' worth of kernels.
     """
     shape, passes = weights.shape, 2 if checkpointing == "none" else 3
-    slower = OFFLOAD_SLOWDOWN if checkpointing == "unsloth" else 1.0
-    attention = (passes + 1.5) * attention_flops(shape, rows, tokens / rows)
+    slower = _OFFLOAD_SLOWDOWN if checkpointing == "unsloth" else 1.0
+    attention = (passes + 1.5) * _attention_flops(shape, rows, tokens / rows)
     linear, head = 2.0 * passes * shape.linear_params * tokens, 4.0 * weights.head_params * completion_tokens
     return StepCost(
         name="update",
@@ -208,7 +208,7 @@ def _sampling_by_us(
 ) -> Iterator[StepCost]:
     """Full waves for as long as rows wait, then one whose rows leave until the longest ends."""
     merged, adapter = config.rollout_weights == "merged", _adapter(config, shape)
-    launches = OWN_LAYERS_LAUNCHES if config.model.bits == 4 and not merged else 1.0
+    launches = _OWN_LAYERS_LAUNCHES if config.model.bits == 4 and not merged else 1.0
     prompt, steps = scenario.filled * config.grpo.max_prompt_tokens, config.grpo.max_completion_tokens
     if merged:  # every weight expanded once, then read and written once more while layers are joined
         own = _weights(config, shape)

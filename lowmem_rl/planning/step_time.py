@@ -15,7 +15,7 @@ from lowmem_rl.models.shape import ModelShape
 from lowmem_rl.planning.speeds import TYPICAL, Speed, speed_of
 from lowmem_rl.planning.step_cost import Scenario, StepCost, evaluation_work, step_work
 
-GRADE = "assumed"
+_GRADE = "assumed"
 """Evidence of the weakest link, the efficiencies."""
 
 
@@ -32,7 +32,7 @@ class Efficiency:
 # (github.com/XiongjieDai/GPU-Benchmarks-on-LLM-Inference issue 2). Host: 4.5 ms a token for the 24 layers of
 # opt-1.3b (DeepSpeed#8271 on GitHub). The rest is assumed.
 AT_BEST = Efficiency(bandwidth=0.75, flops=0.60, layer_s=0.0002)
-AT_WORST = Efficiency(bandwidth=0.50, flops=0.35, layer_s=0.001)
+_AT_WORST = Efficiency(bandwidth=0.50, flops=0.35, layer_s=0.001)
 SHORT = 0.5
 """Mean length over the limit in the fastest step; an assumption."""
 
@@ -56,7 +56,7 @@ class StepTime:
     step: SecondsRange
     parts: dict[str, SecondsRange]
     run: SecondsRange
-    grade: str = GRADE
+    grade: str = _GRADE
 
 
 def step_time(config: RunConfig, shape: ModelShape, card: Card | None, updated_share: float = 1.0) -> StepTime | None:
@@ -96,4 +96,4 @@ def seconds(work: StepCost, speed: Speed, efficiency: Efficiency) -> float:
 
 def _range(short: Iterable[StepCost], long: Iterable[StepCost], speed: Speed) -> SecondsRange:
     low = sum(seconds(work, speed, AT_BEST) for work in short)
-    return SecondsRange(low, sum(seconds(work, speed, AT_WORST) for work in long))
+    return SecondsRange(low, sum(seconds(work, speed, _AT_WORST) for work in long))

@@ -5,7 +5,7 @@ The expectations hold for completions that are independent given the prompt; tem
 
 from collections.abc import Callable, Sequence
 
-MIN_GROUP_SIZE = 2
+_MIN_GROUP_SIZE = 2
 """The advantage of a single completion is always zero."""
 MAX_GROUP_SIZE = 256
 """Largest group that is searched: a data set that needs more is better filtered."""
@@ -45,7 +45,7 @@ def smallest_group_size(share_of: Callable[[int], float], share: float = MEANING
     """
     if share_of(MAX_GROUP_SIZE) < share - ROUNDING:
         return None
-    low, high = MIN_GROUP_SIZE, MAX_GROUP_SIZE
+    low, high = _MIN_GROUP_SIZE, MAX_GROUP_SIZE
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if share_of(middle) >= share - ROUNDING else (middle + 1, high)

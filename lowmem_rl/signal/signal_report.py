@@ -21,23 +21,23 @@ Verdict = Literal["ok", "note", "warning", "too-small"]
 VERDICTS: tuple[Verdict, ...] = ("ok", "note", "warning", "too-small")
 """From best to worst."""
 
-SMALLEST_RANKING_GROUP = 4
-DEFAULT_GROUP_SIZE = 8
-HARD_DATA_GROUP_SIZE = 16
-RARELY_RIGHT, NEARLY_ALWAYS_RIGHT = 0.1, 0.9
+_SMALLEST_RANKING_GROUP = 4
+_DEFAULT_GROUP_SIZE = 8
+_HARD_DATA_GROUP_SIZE = 16
+_RARELY_RIGHT, _NEARLY_ALWAYS_RIGHT = 0.1, 0.9
 RECOMMENDATION = (
-    f"{HARD_DATA_GROUP_SIZE} if the pass rate is at most {RARELY_RIGHT} or at least {NEARLY_ALWAYS_RIGHT}, "
-    f"else {DEFAULT_GROUP_SIZE}"
+    f"{_HARD_DATA_GROUP_SIZE} if the pass rate is at most {_RARELY_RIGHT} or at least {_NEARLY_ALWAYS_RIGHT}, "
+    f"else {_DEFAULT_GROUP_SIZE}"
 )
-WASTEFUL_SHARE, HOPELESS_SHARE = 0.5, 0.25
-RARE_DEAD_STEPS, COMMON_DEAD_STEPS = 0.05, 0.5
-FEWEST_INFORMATIVE_GROUPS = 2
-PAIRWISE_PROMPTS = 8
+_WASTEFUL_SHARE, _HOPELESS_SHARE = 0.5, 0.25
+_RARE_DEAD_STEPS, _COMMON_DEAD_STEPS = 0.05, 0.5
+_FEWEST_INFORMATIVE_GROUPS = 2
+_PAIRWISE_PROMPTS = 8
 MOST_PROMPTS = 64
 """More prompts a step than this do not fix groups that are nearly all dead."""
 
-PAIRS = f"pairs need grpo.pairwise=true, grpo.scale_rewards=none and {PAIRWISE_PROMPTS} prompts a step"
-OTHER_DATA = "train on prompts that are solved in 0.2 to 0.8 of the samples, or from another model"
+_PAIRS = f"pairs need grpo.pairwise=true, grpo.scale_rewards=none and {_PAIRWISE_PROMPTS} prompts a step"
+_OTHER_DATA = "train on prompts that are solved in 0.2 to 0.8 of the samples, or from another model"
 
 ANSWER_REWARDS = frozenset(
     ("any_answer", "boxed_answer", "countdown", "matrix_frobenius", "matrix_l1", "matrix_rows", "program_synthesis")
@@ -100,8 +100,8 @@ class SignalReport:
     @property
     def recommended_group_size(self) -> int:
         """The `RECOMMENDATION` for this pass rate."""
-        is_usual = RARELY_RIGHT < self.pass_rate.mean < NEARLY_ALWAYS_RIGHT
-        return DEFAULT_GROUP_SIZE if is_usual else HARD_DATA_GROUP_SIZE
+        is_usual = _RARELY_RIGHT < self.pass_rate.mean < _NEARLY_ALWAYS_RIGHT
+        return _DEFAULT_GROUP_SIZE if is_usual else _HARD_DATA_GROUP_SIZE
 
     def to_json(self) -> dict[str, Any]:
         names = ("group_size", "prompts_per_step", "informative_share", "informative_groups_per_step")
@@ -153,7 +153,7 @@ def signal_report(
         reward=reward,
         caveats=(caveat,) if other_rewards else (),
     )
-    compares = pairwise and scale_rewards != "group" and prompts_per_step >= PAIRWISE_PROMPTS
+    compares = pairwise and scale_rewards != "group" and prompts_per_step >= _PAIRWISE_PROMPTS
     looks = (_small_group(report, compares), _rare_difference(report), _thin_steps(report), _costly_baseline(report))
     findings = sorted(filter(None, looks), key=lambda finding: -VERDICTS.index(finding.level))
     return replace(report, findings=tuple(findings))
@@ -165,54 +165,54 @@ def _small_group(report: SignalReport, compares: bool) -> SignalFinding | None:
     As comparisons they pass if they are asked for, not scaled by the group, and many in a step (`compares`).
     """
     size = report.group_size
-    if size >= SMALLEST_RANKING_GROUP:
+    if size >= _SMALLEST_RANKING_GROUP:
         return None
-    if compares and report.informative_groups_per_step >= FEWEST_INFORMATIVE_GROUPS:
+    if compares and report.informative_groups_per_step >= _FEWEST_INFORMATIVE_GROUPS:
         what = f"groups of {size} only compare; accepted as asked (grpo.pairwise, arXiv 2510.00977)"
-        return SignalFinding("warning", what, *_larger_group(DEFAULT_GROUP_SIZE))
+        return SignalFinding("warning", what, *_larger_group(_DEFAULT_GROUP_SIZE))
     what = f"a group of {size} can only say which completions were better, not by how much"
-    return SignalFinding("too-small", what, *_larger_group(DEFAULT_GROUP_SIZE, f"; {PAIRS}"))
+    return SignalFinding("too-small", what, *_larger_group(_DEFAULT_GROUP_SIZE, f"; {_PAIRS}"))
 
 
 def _rare_difference(report: SignalReport) -> SignalFinding | None:
     share = report.informative_share
-    if share >= WASTEFUL_SHARE:
+    if share >= _WASTEFUL_SHARE:
         return None
     what = f"only {_percent(share)} of groups are informative; the other rollouts teach nothing"
-    enough = smallest_group_size(report.pass_rate.informative_share, WASTEFUL_SHARE)
+    enough = smallest_group_size(report.pass_rate.informative_share, _WASTEFUL_SHARE)
     # A fix must not itself be too small.
-    larger = None if enough is None else max(enough, SMALLEST_RANKING_GROUP)
-    fix = Fix(OTHER_DATA) if larger is None else _larger_group(larger, f"; or {OTHER_DATA}")
-    return SignalFinding("too-small" if share < HOPELESS_SHARE else "warning", what, *fix)
+    larger = None if enough is None else max(enough, _SMALLEST_RANKING_GROUP)
+    fix = Fix(_OTHER_DATA) if larger is None else _larger_group(larger, f"; or {_OTHER_DATA}")
+    return SignalFinding("too-small" if share < _HOPELESS_SHARE else "warning", what, *fix)
 
 
 def _thin_steps(report: SignalReport) -> SignalFinding | None:
     """More prompts a step cost time alone: neither a micro-batch nor a wave grows with them."""
     dead, informative = report.dead_step_probability, report.informative_groups_per_step
-    if dead <= RARE_DEAD_STEPS and informative >= FEWEST_INFORMATIVE_GROUPS:
+    if dead <= _RARE_DEAD_STEPS and informative >= _FEWEST_INFORMATIVE_GROUPS:
         return None
     what = f"{informative:.1f} informative groups a step, none at all in {_percent(dead)} of steps"
-    fix = Fix(OTHER_DATA)
+    fix = Fix(_OTHER_DATA)
     if (enough := _prompts_needed(report.informative_share)) <= MOST_PROMPTS:
         prompts = max(int(enough), report.prompts_per_step + 1)
         fix = Fix(f"grpo.prompts_per_step={prompts}", {"grpo.prompts_per_step": prompts})
-    return SignalFinding("too-small" if dead > COMMON_DEAD_STEPS else "warning", what, *fix)
+    return SignalFinding("too-small" if dead > _COMMON_DEAD_STEPS else "warning", what, *fix)
 
 
 def _costly_baseline(report: SignalReport) -> SignalFinding | None:
     if report.group_size not in (4, 5):
         return None
     share = 1 - baseline_efficiency(report.group_size)
-    what = f"{_percent(share)} of the rollouts pay for the baseline; {DEFAULT_GROUP_SIZE} is the usual group"
-    return SignalFinding("note", what, *_larger_group(DEFAULT_GROUP_SIZE))
+    what = f"{_percent(share)} of the rollouts pay for the baseline; {_DEFAULT_GROUP_SIZE} is the usual group"
+    return SignalFinding("note", what, *_larger_group(_DEFAULT_GROUP_SIZE))
 
 
 def _prompts_needed(share: float) -> float:
     """Returns the fewest prompts with two informative groups a step and 5 % dead steps."""
     if share <= 0:
         return inf
-    few_dead = log(RARE_DEAD_STEPS) / log(1 - share) if share < 1 else 1.0
-    return ceil(max(FEWEST_INFORMATIVE_GROUPS / share, few_dead))
+    few_dead = log(_RARE_DEAD_STEPS) / log(1 - share) if share < 1 else 1.0
+    return ceil(max(_FEWEST_INFORMATIVE_GROUPS / share, few_dead))
 
 
 def _larger_group(group_size: int, more: str = "") -> Fix:
