@@ -13,7 +13,7 @@ from lowmem_rl.memory.workload import Workload
 from lowmem_rl.models.shape import ModelShape
 
 PREFILL_TOKENS = 8192
-"""Most prompt tokens in one forward; this and the next two as in `engine.continuous_batching`."""
+"""Most prompt tokens in one forward; `engine.continuous_batching` takes this and the next two from here."""
 READ_AHEAD_TOKENS = 1024
 """Most tokens of prompts that are read already and wait for a slot."""
 CHECK_EVERY = 8
