@@ -1,6 +1,5 @@
 """The same run with other methods, for comparison: QLoRA, LoRA, and what plain TRL or PPO would need."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from lowmem_rl.config.run_config import RunConfig
@@ -24,25 +23,22 @@ class Alternative:
 
 def alternatives(config: RunConfig, target: PlanTarget, updated_share: float = 1.0) -> tuple[Alternative, ...]:
     """Returns QLoRA, LoRA, plain TRL and PPO at a resolved run's own settings; no times are known of the last two."""
-    return tuple(_alternatives(config, target, updated_share))
-
-
-def _alternatives(config: RunConfig, target: PlanTarget, updated_share: float) -> Iterator[Alternative]:
+    found = []
     # What is in 16 bit already needs no expanded copy.
     for name, settings in (("QLoRA", {"model.bits": 4}), ("LoRA", {"model.bits": 16, "rollout.weights": "quantized"})):
         run = with_overrides(config, settings)
         time = step_time(run, target.shape, target.card, updated_share)
-        yield _alternative(name, target.estimate(run), time.run if time else None)
+        found.append(_alternative(name, target.estimate(run), time.run if time else None))
     # TRL with this run's wave, and with all rows of a rollout at once, as TRL itself samples them.
     work, rows = on_plain_trl(workload_of(config, target.shape)), config.rows_per_rollout
-    if work.rollout_rows < rows:
-        name = f"plain TRL, {work.rollout_rows} rows a wave"
-        yield _alternative(name, estimate(work, target.shape, target.card))
-    whole = estimate(replace(work, rollout_rows=rows), target.shape, target.card)
-    yield _alternative(f"plain TRL, {rows} rows at once", whole)
+    whole = replace(work, rollout_rows=rows)
+    plain = [(f"plain TRL, {work.rollout_rows} rows a wave", work)] if work.rollout_rows < rows else []
+    for name, workload in (*plain, (f"plain TRL, {rows} rows at once", whole)):
+        found.append(_alternative(name, estimate(workload, target.shape, target.card)))
     needed = target.estimate(config)
     extra = ppo_extra_bytes(needed.workload, needed.shape)
-    yield Alternative("PPO, with its value model", needed.expected_bytes + extra, needed.upper_bytes + extra)
+    ppo = Alternative("PPO, with its value model", needed.expected_bytes + extra, needed.upper_bytes + extra)
+    return (*found, ppo)
 
 
 def _alternative(name: str, needed: MemoryEstimate, run: SecondsRange | None = None) -> Alternative:
