@@ -1,41 +1,49 @@
 """One GRPO step, in the order of time, and the hooks that take part in it.
 
-A run is `GRPOTrainer.train()` with the overrides of `trl_adapter`; everything else that happens in a step is a hook.
-P prompts, G completions each, P G rows; o_it is token t of completion i.
+A run is `GRPOTrainer.train()` with the overrides of `trl_adapter`, which call the rooms named below and, at fixed
+moments, the hooks. P prompts, G completions each, P G rows; o_it is token t of completion i. Items 1-5 run only when the
+last rollout is used up: every `grpo.steps_per_rollout * grpo.passes_per_rollout` steps.
 
 1. **Choose prompts.** `choose_prompts`: the rows that the data set has for this round, or others (a curriculum).
-   A round is sampled if the last rollout is used up: every `steps_per_rollout * passes_per_rollout` steps.
 2. **Rollout**, phase `rollout`. `engine.sampler` samples G completions of each prompt: our engine, `generate` or vLLM.
 3. **Score**, phase `scoring`. The rewards give r_i = sum over rewards of weight x score. Then `on_scored`.
-4. **Advantages**, phase `logprobs`, over the group of i, by TRL (`GRPOTrainer._generate_and_score_completions`;
-   DeepSeekMath, arXiv 2402.03300, section 4.1.2). `grpo.advantages` is the same equation in a few lines: it serves
-   rollouts whose rows change afterwards, and a test holds it against TRL's.
+4. **Advantages**, phase `logprobs`, by TRL (`GRPOTrainer._generate_and_score_completions`; DeepSeekMath, arXiv
+   2402.03300, section 4.1.2). mean and std are over the G completions of i's prompt:
 
-       A_i = (r_i - mean(r)) / (std(r) + 1e-4)      grpo.scale_rewards = "group"; "batch": std over all rows
+       A_i = (r_i - mean(r)) / (std(r) + 1e-4)      grpo.scale_rewards = "group"; "batch": std over all P G rows
        A_i =  r_i - mean(r)                         grpo.scale_rewards = "none" (Dr. GRPO, arXiv 2503.20783)
 
-   With `grpo.resample_rounds`, groups whose rewards are all equal (A = 0, no gradient) are replaced: back to 1
-   (`grpo.dynamic_sampling`; DAPO, arXiv 2503.14476). With `grpo.update_rows`, only the rows of most spread are learnt
-   from (`grpo.rollout_downsampling`; PODS, arXiv 2504.13818).
-5. **Log-probs of other policies**, phase `logprobs`: log pi_ref if beta > 0, log pi_old if a rollout serves several
-   steps.
+   Groups whose rewards are all equal have A = 0 and no gradient. With `grpo.resample_rounds` they are replaced, by 1-4
+   for other prompts (`grpo.dynamic_sampling`; DAPO, arXiv 2503.14476). With `grpo.update_rows` only the rows with the
+   most widely spread rewards are trained on (`grpo.rollout_downsampling`; PODS, arXiv 2504.13818); their advantages
+   are computed again, by `grpo.advantages`: the same equation in a few lines, which a test holds against TRL's.
+5. **Log-probs of other policies**, phase `logprobs`: log pi_ref if beta > 0, log pi_old if one rollout is used for
+   several steps.
 6. **Micro-batches.** `grpo.micro_batches`: rows without an advantage are left out, similar lengths are put together,
    padding is cut off, and each row keeps its weight in the step.
-7. **Forward and backward** of each micro-batch, phase `backward`. The loss is TRL's (`GRPOTrainer._compute_loss`; with
-   Unsloth's kernels `grpo_accumulated_loss`), with rho_it = pi(o_it) / pi_old(o_it), 1 in a rollout's first step:
+7. **Forward and backward** of each micro-batch, both in phase `backward`. The loss (`grpo.loss`) is TRL's
+   (`GRPOTrainer._compute_loss`; with Unsloth's kernels `grpo_accumulated_loss`), with rho_it = pi(o_it) / pi_old(o_it),
+   whose value is 1 in the first step of a rollout:
 
-       L = -1/N sum_it [ min(rho_it A_i, clip(rho_it, 1 - epsilon, 1 + epsilon_high) A_i) - beta KL_it ]
+       l_it = min(rho_it A_i, clip(rho_it, 1 - epsilon, 1 + epsilon_high) A_i) - beta KL_it
        KL_it = pi_ref / pi - log(pi_ref / pi) - 1   (k3 of http://joschu.net/blog/kl-approx.html)
 
-   N is the number of completion tokens of the step (`dapo`), of the micro-batch (`bnpo`), rows x max_completion_tokens
-   (`dr_grpo`), or each row's own tokens and then rows (`grpo`). If memory runs out, the gradients of the step are taken
-   again with fewer rows together (`grpo.oom_policy`), and the step stays the same step.
-8. **Clip the gradient, step the optimizer**, phase `optimizer`. `before_optimizer_step` in between: from here to 10 the
-   run cannot be saved. The optimizer's step happens once or not at all (`grpo.oom_retry`).
-9. **Metrics.** `on_step` gets the step's row.
-10. **Between two steps.** `at_boundary`: roll back, capture and checkpoint, deliver a stop, evaluate.
+       L = -1/N sum_it l_it      N: completion tokens of the step ("dapo") or of the micro-batch ("bnpo"),
+                                 or rows x max_completion_tokens ("dr_grpo")
+       L = -mean_i (mean_t l_it)                                         "grpo"
 
-`HOOK_ORDER` is the order in which each moment calls the hooks. No hook knows another one.
+   If memory runs out, all gradients of the step are computed again with fewer rows together (`grpo.oom_policy`): the
+   update is the same, to rounding.
+8. **Clip the gradient, step the optimizer**, phase `optimizer`. `before_optimizer_step` runs between the two: from then
+   until the snapshot in 10 the run cannot be saved, so a Ctrl-C waits; at any other time it ends the step at once, and
+   the run is saved as it was after the step before. If memory runs out in the optimizer's step, weights and states are
+   put back and the step is taken again (`grpo.oom_retry`).
+9. **Metrics.** `on_step`: the hooks before `Recorder` add keys to the step's row, `Recorder` writes it to metrics.jsonl.
+10. **Between two steps.** `at_boundary`: roll back to healthy weights if a finding demands it; capture the state in
+    memory, and write a checkpoint if one is due; deliver a stop that was asked for; evaluate if due. In this order no
+    checkpoint holds collapsed weights, a stop loses nothing, and neither does a run that ends in an evaluation.
+
+Hooks are called in the order of `HOOK_ORDER`, in every moment. None calls another one.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -65,31 +73,32 @@ class StepHooks(Protocol):
     """The moments of a step. A hook has those methods that it needs, each with this signature."""
 
     def phase(self, name: Phase) -> AbstractContextManager[None]:
-        """Around each phase: time, memory."""
+        """Surrounds each phase: time, memory."""
 
     def choose_prompts(self, prompts: Sequence[Prompt], step: int) -> list[Prompt]:
-        """Returns the rows to sample for `step` (from 1), each prompt as often as its group is large."""
+        """Returns the rows to sample for `step` (from 1), each prompt repeated G times."""
 
     def on_scored(self, batch: ScoredBatch) -> None:
-        """After each round of sampling; once, also if memory runs out after it."""
+        """After each round of sampling: once, even if later work of the round is repeated after an OOM."""
 
     def before_optimizer_step(self) -> None:
         """After clipping, before the weights move."""
 
     def on_step(self, row: Row, trainer: TrainerLike) -> None:
-        """After the optimizer's step; `row` becomes the step's line of metrics.jsonl, to which hooks add keys."""
+        """After the optimizer's step; hooks before `Recorder` may add keys to `row`, which it then writes."""
 
     def at_boundary(self, trainer: TrainerLike) -> None:
-        """Between two steps. An exception ends training."""
+        """Between two steps. An exception ends training, without the later hooks."""
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what a resumed run has to know, as plain JSON data under a key of the hook's own."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continues from the state that all hooks have returned."""
+        """Continues from `state`, which all hooks have returned together: each reads its own key."""
 
 
 MOMENTS = tuple(name for name in vars(StepHooks) if not name.startswith("_"))
+"""The methods that a hook may have."""
 
 HOOK_ORDER: tuple[type, ...] = (
     StepTimer,  # phase: seconds · on_step: into the row
@@ -97,8 +106,8 @@ HOOK_ORDER: tuple[type, ...] = (
     PeakMemory,  # on_step: peak bytes into the row, peak.json
     PromptOrder,  # choose_prompts · on_scored: which prompts carry signal now
     Recorder,  # on_scored: order.jsonl, samples.jsonl · on_step: completes the row, writes metrics.jsonl
-    RewardErrorCounter,  # state alone
-    OomPolicy,  # state alone: how many rows fit
+    RewardErrorCounter,  # state_dict: how many scorings failed
+    OomPolicy,  # state_dict: how many rows fit
     HealthMonitor,  # on_scored, on_step: audit, findings · at_boundary: roll back, or ask for a stop
     Checkpointer,  # at_boundary: capture the trainer's state, write a checkpoint if one is due
     StopSignal,  # before_optimizer_step: defer a stop · at_boundary: deliver it, now that the run is saved
@@ -108,7 +117,7 @@ HOOK_ORDER: tuple[type, ...] = (
 
 
 class Hooks:
-    """Calls hooks in the order in which they are given. Raises `ValueError` if that contradicts `HOOK_ORDER`."""
+    """Calls hooks in the order given, which for those in `HOOK_ORDER` is that one: else it raises `ValueError`."""
 
     def __init__(self, hooks: Sequence[object] = ()) -> None:
         self.hooks = tuple(hooks)
@@ -128,7 +137,7 @@ class Hooks:
             yield
 
     def choose_prompts(self, prompts: Sequence[Prompt], step: int) -> list[Prompt]:
-        """Returns the rows to sample, after each hook had its say."""
+        """Returns the rows to sample after each hook has chosen."""
         chosen = list(prompts)
         for choose in self._all("choose_prompts"):
             chosen = choose(chosen, step)
