@@ -1,8 +1,8 @@
 """One GRPO step, in the order of time, and the hooks that take part in it.
 
 A run is `GRPOTrainer.train()` with the overrides of `trl_adapter`, which call the rooms named below and, at fixed
-moments, the hooks. P prompts, G completions each, P G rows; o_it is token t of completion i. Items 1-5 run only when the
-last rollout is used up: every `grpo.steps_per_rollout * grpo.passes_per_rollout` steps.
+moments, the hooks. P prompts, G completions each, P G rows; o_it is token t of completion i. Items 1-5 run only when
+the last rollout is used up: every `grpo.steps_per_rollout * grpo.passes_per_rollout` steps.
 
 1. **Choose prompts.** `choose_prompts`: the rows that the data set has for this round, or others (a curriculum).
 2. **Rollout**, phase `rollout`. `engine.sampler` samples G completions of each prompt: our engine, `generate` or vLLM.
@@ -34,9 +34,9 @@ last rollout is used up: every `grpo.steps_per_rollout * grpo.passes_per_rollout
 
    If memory runs out, all gradients of the step are computed again with fewer rows together (`grpo.oom_policy`): the
    update is the same, to rounding.
-8. **Clip the gradient, step the optimizer**, phase `optimizer`. `before_optimizer_step` runs between the two: from then
-   until the snapshot in 10 the run cannot be saved, so a Ctrl-C waits; at any other time it ends the step at once, and
-   the run is saved as it was after the step before. If memory runs out in the optimizer's step, weights and states are
+8. **Clip the gradient, step the optimizer**, phase `optimizer`. `before_optimizer_step` runs between the two: from
+   then until the snapshot in 10 the run cannot be saved, so a Ctrl-C waits; at any other time it ends the step at once,
+   and the run is saved as it was after the step before. If memory runs out in the optimizer's step, weights and states are
    put back and the step is taken again (`grpo.oom_retry`).
 9. **Metrics.** `on_step`: the hooks before `Recorder` add keys to the step's row, `Recorder` writes it to metrics.jsonl.
 10. **Between two steps.** `at_boundary`: roll back to healthy weights if a finding demands it; capture the state in
