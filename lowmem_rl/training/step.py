@@ -36,9 +36,9 @@ the last rollout is used up: every `grpo.steps_per_rollout * grpo.passes_per_rol
    update is the same, to rounding.
 8. **Clip the gradient, step the optimizer**, phase `optimizer`. `before_optimizer_step` runs between the two: from
    then until the snapshot in 10 the run cannot be saved, so a Ctrl-C waits; at any other time it ends the step at once,
-   and the run is saved as it was after the step before. If memory runs out in the optimizer's step, weights and states are
-   put back and the step is taken again (`grpo.oom_retry`).
-9. **Metrics.** `on_step`: the hooks before `Recorder` add keys to the step's row, `Recorder` writes it to metrics.jsonl.
+   and the run is saved as it was after the step before. If memory runs out in the optimizer's step, weights and states
+   are put back and the step is taken again (`grpo.oom_retry`).
+9. **Metrics.** `on_step`: the hooks before `Recorder` add keys to the step's row, which it writes to metrics.jsonl.
 10. **Between two steps.** `at_boundary`: roll back to healthy weights if a finding demands it; capture the state in
     memory, and write a checkpoint if one is due; deliver a stop that was asked for; evaluate if due. In this order no
     checkpoint holds collapsed weights, a stop loses nothing, and neither does a run that ends in an evaluation.
