@@ -9,8 +9,8 @@ from lowmem_rl_cli import console
 from lowmem_rl_cli.metric_text import share_text
 from lowmem_rl_cli.text_page import BOLD, TextPage, stdout_page
 
-_GREEDY_HEAD = ("task", "domain", "items", "answer anywhere", "asked form", "tokens", "cut off")
-_SAMPLED_HEAD = ("k", "pass@k", "maj@k", "pass@k, asked form", "maj@k, asked form")
+_GREEDY_HEAD = ("task", "domain", "items", "any format", "requested format", "tokens", "cut off")
+_SAMPLED_HEAD = ("k", "pass@k", "maj@k", "pass@k, requested format", "maj@k, requested format")
 _DOMAINS = {True: "trained on", False: "another", None: "-"}
 
 
@@ -54,7 +54,7 @@ def _lines(name: str, path: Path, results: Sequence[EvalResult], page: TextPage)
             yield from page.table(list(_sampled_rows(result)), "rllll", _SAMPLED_HEAD)
         if len(result.by_level) > 1:
             yield from page.heading(f"{result.task} by level", "greedy")
-            head = ("level", "items", "answer anywhere", "asked form")
+            head = ("level", "items", "any format", "requested format")
             yield from page.table(list(_level_rows(result)), "rrll", head)
     yield ""
     if (kl_nats := next((r.kl_nats for r in results if r.kl_nats is not None), None)) is not None:

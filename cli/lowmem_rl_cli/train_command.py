@@ -105,7 +105,7 @@ def _print_result(result: "RunResult", seconds: float) -> None:
 def _result_cells(result: EvalResult) -> dict[str, str]:
     return {
         "pass@1": share_text(result.pass_at_1, result.pass_at_1_interval),
-        "pass@1 in the asked form": share_text(result.strict_pass_at_1, result.strict_pass_at_1_interval),
+        "pass@1 in the requested format": share_text(result.strict_pass_at_1, result.strict_pass_at_1_interval),
         **{name: f"{score:.3f}" for name, score in result.scores.items()},
         "completion tokens": f"{result.completion_tokens:.1f}",
         "truncated": f"{100 * result.truncated_share:.1f} %",

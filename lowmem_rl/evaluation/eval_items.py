@@ -12,7 +12,7 @@ from lowmem_rl.storage.run_dir import Row, append_row, drop_torn_row, read_rows,
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One example's completion and its grades: `correct` is lenient, `strict` requires the asked form."""
+    """One example's completion and its grades: `correct` is lenient, `strict` requires the requested format."""
 
     example_id: str
     prompt: str

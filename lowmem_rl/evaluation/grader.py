@@ -52,7 +52,7 @@ class Grader:
         return any(_paid_in_full(self.lenient, completion, example, on_failure))
 
     def is_strictly_right(self, completion: str, example: Example, on_failure: OnFailure | None = None) -> bool:
-        """Returns whether a completion is right and in the asked form. Fails as `is_right` does."""
+        """Returns whether a completion is right and in the requested format. Fails as `is_right` does."""
         return all(_paid_in_full(self.strict, completion, example, on_failure))
 
 

@@ -62,16 +62,16 @@ def _results(record: RunRecord, latest: EvalRecord | None, *, of_best: bool) -> 
     yield "Greedy answers to held-out items, with 95 % intervals."
     yield from (
         "",
-        "| | step | items | right, anywhere in the text | right, in the asked form |",
+        "| | step | items | right, in any format | right, in the requested format |",
         "|---|---|---|---|---|",
     )
     yield from (_row(evaluation) for evaluation in (before, latest)[is_untrained:] if evaluation)
     if before and not is_untrained and (gain := paired_difference(before, latest, LENIENT)):
         yield from ("", f"Gain, the same items paired: {points(gain)}, {p_text(gain.p_value)}.")
         if strict := paired_difference(before, latest, STRICT):
-            yield f"In the asked form: {points(strict)}, {p_text(strict.p_value)}."
+            yield f"In the requested format: {points(strict)}, {p_text(strict.p_value)}."
         if not gain.is_distinguishable:
-            yield "Chance alone makes such differences."
+            yield "Chance alone explains such a difference."
 
 
 def _row(evaluation: EvalRecord) -> str:

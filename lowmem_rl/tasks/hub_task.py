@@ -100,7 +100,7 @@ class DataSet:
             )
 
     def gold_completion(self, example: Example) -> str:
-        """Returns the data set's own reasoning, if it has one, and the gold answer in the asked form."""
+        """Returns the data set's own reasoning, if it has one, and the gold answer in the requested format."""
         return perfect_completion(self.solve(example), self.convention, example.extra.get("reasoning", ""))
 
     def left_out(self, split: Split) -> list[str]:

@@ -93,5 +93,5 @@ class ProceduralTask:
             yield level, problem
 
     def gold_completion(self, example: Example) -> str:
-        """Returns a perfect answer in the asked form, after an empty think block."""
+        """Returns a perfect answer in the requested format, after an empty think block."""
         return perfect_completion(self.solve(example), self.convention)

@@ -60,7 +60,7 @@ def test_the_best_adapter_and_a_checkpoint_load_and_a_second_call_asks_nothing(t
     best = read_json(trained.evaluations)["best"]
     page = cli_here("eval", str(trained.best), *options)
     assert page.code == 0, page.stderr
-    assert "answer anywhere" in page.stdout
+    assert "requested format" in page.stdout
     entry = read_json(trained.evaluations)["later"][-1]
     assert (entry["name"], entry["step"], entry["num_examples"]) == ("later-best-arithmetic", best["step"], 4)
     rows = trained.eval_items("later-best-arithmetic").read_bytes()
