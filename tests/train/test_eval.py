@@ -115,7 +115,7 @@ MISTAKES = [
     (("empty",), 2, "neither config.json nor adapter_config.json"),
     (("no_weights",), 7, "has no adapter_model.safetensors"),
     (("torn", "--examples=2"), 7, "cannot be loaded"),
-    (("foreign",), 7, "trained over no/such-model, which is not here"),
+    (("foreign",), 7, "trained on no/such-model, which is not here"),
     (("dora",), 7, "not a plain LoRA adapter that can be loaded here"),
     (("coded",), 2, "--allow-code"),
     (("infinite",), 7, "holds no evaluations"),
