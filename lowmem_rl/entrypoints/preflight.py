@@ -164,9 +164,8 @@ def check_settings(config: RunConfig) -> tuple[RewardSet, Task]:
 
 def plan_here(config: RunConfig, machine: Machine, pass_rate: PassRate | None = None) -> Plan:
     """Returns the plan of a run on this machine: what is free on its card now, or in its RAM, is the budget."""
-    budget = machine.free_bytes if machine.has_gpu else machine.ram_bytes
     shape, known = load_shape(config.model.name, config.model.revision), calibration_for(machine.card, "unsloth")
-    return plan(config, shape, machine.card, budget, pass_rate, known)
+    return plan(config, shape, machine.card, machine.usable_bytes, pass_rate, known)
 
 
 def plan_anywhere(composed: ResolvedConfig, pass_rate: PassRate | None = None) -> Plan:
