@@ -13,7 +13,7 @@ from lowmem_rl.storage.run_dir import Row
 from lowmem_rl_cli import console
 from lowmem_rl_cli.text_page import BOLD, DIM, GREEN, RED, TextPage, stdout_page
 
-LONGEST_VALUE = 40
+_LONGEST_VALUE = 40
 _COLOURS = {"better": GREEN, "worse": RED, "not distinguishable": DIM}
 
 
@@ -97,4 +97,4 @@ def _setting_lines(comparison: Comparison, page: TextPage) -> Iterator[str]:
 def _value(value: object) -> str:
     if value in (None, UNSET):
         return UNSET
-    return one_line(value if isinstance(value, str) else json.dumps(value), LONGEST_VALUE)
+    return one_line(value if isinstance(value, str) else json.dumps(value), _LONGEST_VALUE)

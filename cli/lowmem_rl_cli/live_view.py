@@ -53,7 +53,7 @@ def watched(title: str) -> Iterator[Listener]:
         view.close()
 
 
-GONE = (OSError, SystemExit)
+_GONE = (OSError, SystemExit)
 """What is raised if the terminal or the pipe is gone; rich turns a broken pipe into SystemExit."""
 
 
@@ -68,12 +68,12 @@ class PipeSafeView:
         try:
             if self.view is not None:
                 self.view.show(event)
-        except GONE:
+        except _GONE:
             self.view = None
 
     def close(self) -> None:
         """Closes the view, if it is still there."""
-        with contextlib.suppress(*GONE):
+        with contextlib.suppress(*_GONE):
             if self.view is not None:
                 self.view.close()
 

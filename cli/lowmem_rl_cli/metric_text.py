@@ -7,7 +7,7 @@ from lowmem_rl.stats import Interval
 from lowmem_rl.storage.run_dir import Row
 from lowmem_rl.units import GIB
 
-BARS = "▁▂▃▄▅▆▇█"
+_BARS = "▁▂▃▄▅▆▇█"
 
 
 def figures(row: Row) -> Iterator[tuple[str, str]]:
@@ -41,8 +41,8 @@ def sparkline(values: Sequence[float], width: int = 40) -> str:
     size = -(-len(values) // width)
     means = [fmean(values[i : i + size]) for i in range(0, len(values), size)]
     low, high = min(means), max(means)
-    scale = (len(BARS) - 1) / (high - low) if high > low else 0.0
-    return "".join(BARS[round((value - low) * scale)] for value in means)
+    scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
+    return "".join(_BARS[round((value - low) * scale)] for value in means)
 
 
 def clock(seconds: float) -> str:

@@ -18,10 +18,10 @@ from lowmem_rl_cli.text_page import BOLD, DIM, INDENT, YELLOW, TextPage, stdout_
 if TYPE_CHECKING:
     from lowmem_rl.entrypoints.generate import PromptAnswers
 
-NARROWEST = 60
+_NARROWEST = 60
 """Columns below which two completions are not side by side."""
-BETWEEN = " │ "
-LONGEST = 2000
+_BETWEEN = " │ "
+_LONGEST = 2000
 
 
 def samples_command(run: Path, wanted: SampleFilter, *, limit: int, side_by_side: bool, as_json: bool) -> None:
@@ -75,13 +75,13 @@ def _one(row: Row, page: TextPage) -> Iterator[str]:
 def _pair(best: Row, worst: Row, page: TextPage) -> Iterator[str]:
     """Yields the lines of two samples of one prompt, side by side if there is room."""
     yield from _prompt(best, page)
-    if page.columns < NARROWEST:
+    if page.columns < _NARROWEST:
         yield from _completion(best, page)
         yield from _completion(worst, page)
         return
-    width = (page.columns - len(INDENT) - len(BETWEEN)) // 2
+    width = (page.columns - len(INDENT) - len(_BETWEEN)) // 2
     columns = [[*wrap(_about(row), width), *_folded(row["completion"], width)] for row in (best, worst)]
-    edge = BETWEEN if page.blocks else " | "
+    edge = _BETWEEN if page.blocks else " | "
     for left, right in zip_longest(*columns, fillvalue=""):
         yield f"{INDENT}{left:<{width}}{edge}{right}".rstrip()
 
@@ -110,5 +110,5 @@ def _indented(completion: str, page: TextPage) -> Iterator[str]:
 
 def _folded(completion: str, width: int) -> Iterator[str]:
     """Yields a completion's own lines, long ones folded without losing a space."""
-    for line in shown(completion, LONGEST).expandtabs().split("\n"):
+    for line in shown(completion, _LONGEST).expandtabs().split("\n"):
         yield from wrap(line, width, replace_whitespace=False, drop_whitespace=False, break_on_hyphens=False) or [""]

@@ -13,9 +13,9 @@ from types import MappingProxyType
 
 BOLD, DIM, RED, GREEN, YELLOW = "1", "2", "31", "32", "33"
 """SGR codes that are readable on dark and light backgrounds."""
-BLOCKS = ("█", "░", "│")
-NARROWEST, WIDEST, PIPED = 40, 120, 100
-INDENT, GAP = "  ", "  "
+_BLOCKS = ("█", "░", "│")
+_NARROWEST, _WIDEST, _PIPED = 40, 120, 100
+INDENT, _GAP = "  ", "  "
 NARROWEST_CELL = 16
 """Columns below which text is not folded in a column of its own."""
 
@@ -24,7 +24,7 @@ NARROWEST_CELL = 16
 class TextPage:
     """What a page has to print on."""
 
-    columns: int = PIPED
+    columns: int = _PIPED
     colours: bool = False
     blocks: bool = True
     """The encoding has block characters."""
@@ -32,7 +32,7 @@ class TextPage:
     @property
     def glyphs(self) -> tuple[str, str, str]:
         """The characters of bars: expected, upper, edge."""
-        return BLOCKS if self.blocks else ("#", "-", "|")
+        return _BLOCKS if self.blocks else ("#", "-", "|")
 
     def ink(self, text: str, *codes: str) -> str:
         return f"\x1b[{';'.join(codes)}m{text}\x1b[0m" if self.colours and text and codes else text
@@ -40,13 +40,13 @@ class TextPage:
     def heading(self, title: str, remark: str = "") -> Iterator[str]:
         """Yields an empty line, then a title with a remark after it, or below it if there is no room."""
         yield ""
-        start = len(title + GAP)
+        start = len(title + _GAP)
         if self.columns - start < NARROWEST_CELL:
             yield from self.fold(title, "", INDENT, BOLD)
             yield from self.fold(remark, INDENT, "", DIM)
             return
         first, *rest = wrap(remark, self.columns - start) or [""]
-        yield (self.ink(title, BOLD) + GAP + self.ink(first, DIM)).rstrip()
+        yield (self.ink(title, BOLD) + _GAP + self.ink(first, DIM)).rstrip()
         yield from (self.ink(" " * start + line, DIM) for line in rest)
 
     def fold(self, text: str, indent: str = INDENT, hang: str = "", *codes: str) -> Iterator[str]:
@@ -68,7 +68,7 @@ class TextPage:
         is in `inks` have that colour. On a page too narrow for the columns each row becomes a paragraph.
         """
         lines, sizes, align = _measure(rows, align, head)
-        start = len(INDENT) + sum(sizes[:-1]) + len(GAP) * (len(sizes) - 1)
+        start = len(INDENT) + sum(sizes[:-1]) + len(_GAP) * (len(sizes) - 1)
         room = self.columns - start
         if min(sizes[-1], NARROWEST_CELL) > room:
             yield from self._paragraphs(rows, head, bold)
@@ -78,16 +78,16 @@ class TextPage:
             *cells, last = (_aligned(*cell) for cell in zip(row, sizes, align, strict=True))
             cells = [self.ink(cell, *filter(None, [inks.get(cell.strip())])) for cell in cells]
             first, *rest = wrap(last, room, break_on_hyphens=False) if len(last.rstrip()) > room else [last]
-            yield self.ink((INDENT + GAP.join([*cells, first])).rstrip(), *codes)
+            yield self.ink((INDENT + _GAP.join([*cells, first])).rstrip(), *codes)
             yield from (self.ink(" " * start + line, *codes) for line in rest)
 
     def listing(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
         """Yields aligned rows without indentation; if they are too wide, the last cell of each is on the next line."""
         lines, sizes, align = _measure(rows, "", head)
-        is_wide = sum(sizes) + len(GAP) * (len(sizes) - 1) > self.columns
+        is_wide = sum(sizes) + len(_GAP) * (len(sizes) - 1) > self.columns
         for number, row in enumerate(lines):
             cells = [_aligned(*cell) for cell in zip(row, sizes, align, strict=True)]
-            line = GAP.join(cells[:-1] if is_wide else cells).rstrip()
+            line = _GAP.join(cells[:-1] if is_wide else cells).rstrip()
             yield line if number else self.ink(line, DIM)
             if is_wide and number:
                 yield from self.fold(row[-1])
@@ -99,7 +99,7 @@ class TextPage:
             named = [f"{name} {cell}".strip() for name, cell in zip(names, row, strict=True) if cell]
             about = [named.pop(0)] if row[0] else []
             codes = (BOLD,) if number == bold else ()
-            yield from self.fold(": ".join([*about, ", ".join(named)]), INDENT, GAP, *codes)
+            yield from self.fold(": ".join([*about, ", ".join(named)]), INDENT, _GAP, *codes)
 
     def bar(self, expected: float, upper: float, edge: float, scale: float, width: int) -> str:
         """Returns a bar of `width` cells to `scale`, with the edge marked; what is over the edge stays visible."""
@@ -114,8 +114,8 @@ class TextPage:
 
 def stdout_page() -> TextPage:
     """Returns the page of standard output: as wide as the terminal, 40 to 120 columns, or 100 without one."""
-    columns = shutil.get_terminal_size((PIPED, 24)).columns
-    return TextPage(max(NARROWEST, min(columns, WIDEST)), _shows_colours(), _encodes("".join(BLOCKS)))
+    columns = shutil.get_terminal_size((_PIPED, 24)).columns
+    return TextPage(max(_NARROWEST, min(columns, _WIDEST)), _shows_colours(), _encodes("".join(_BLOCKS)))
 
 
 def list_page() -> TextPage:

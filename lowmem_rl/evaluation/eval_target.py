@@ -14,7 +14,7 @@ from lowmem_rl.models.lookup import CATALOGUE, TINY, TINY_DIRECTORY, cached_snap
 from lowmem_rl.storage.run_dir import RunDir
 from lowmem_rl.storage.run_reader import RunReader
 
-SETTINGS = "--set"
+_SETTINGS = "--set"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def find_target(name: str, preset: str, settings: Sequence[str]) -> EvalTarget:
     Raises `RunDirError` for a run or an adapter that cannot be used, `ConfigError` or `SetupError` for a model.
     """
     path = Path(name).expanduser()
-    given = read_assignments(SETTINGS, settings)
+    given = read_assignments(_SETTINGS, settings)
     if path.is_dir() and name != TINY:
         if _is_run(path):
             return _of_run(name, RunDir(path), _adapter_of(RunDir(path)), given)

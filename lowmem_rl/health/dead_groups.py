@@ -12,25 +12,25 @@ from lowmem_rl.health.history import RunHistory
 from lowmem_rl.health.significance import SOLVED, SURE, WINDOW, confidence
 from lowmem_rl.stats import errors_above, log_beta
 
-NAME = "dead_groups"
-LONG_WINDOW = 2 * WINDOW
+_NAME = "dead_groups"
+_LONG_WINDOW = 2 * WINDOW
 CONCENTRATION = 0.5
 """a + b of the Beta distribution; Jeffreys' prior, the pessimistic one of the signal report, has 1."""
-WASTEFUL, HOPELESS = 0.5, 0.25
+_WASTEFUL, _HOPELESS = 0.5, 0.25
 """Informative shares below which rollouts are mostly wasted, and below which a group size counts as too small."""
-RELIABILITY = 0.85
+_RELIABILITY = 0.85
 
 
 def detect(history: RunHistory) -> HealthFinding | None:
-    shares = history.last("informative_share", LONG_WINDOW)
+    shares = history.last("informative_share", _LONG_WINDOW)
     share, groups = fmean(shares), len(shares) * history.prompts_per_round
-    pass_rate = fmean(history.last("accuracy", LONG_WINDOW))
+    pass_rate = fmean(history.last("accuracy", _LONG_WINDOW))
     if pass_rate >= SOLVED:
         return None
     group_size = history.config.grpo.group_size
     expected = uneven_share(pass_rate, group_size)
-    beyond = -errors_above(share, min(expected, WASTEFUL), groups) if expected > 0 else 0.0
-    hopeless = -errors_above(share, HOPELESS, groups)
+    beyond = -errors_above(share, min(expected, _WASTEFUL), groups) if expected > 0 else 0.0
+    hopeless = -errors_above(share, _HOPELESS, groups)
     if max(beyond, hopeless) < SURE:
         return None
     if beyond >= SURE:
@@ -42,9 +42,9 @@ def detect(history: RunHistory) -> HealthFinding | None:
         "warning",
         f"Only {share:.0%} of {groups} groups have rewards that differ{why}",
         fix,
-        NAME,
-        history.steps_of_last(LONG_WINDOW),
-        confidence(max(beyond, hopeless), RELIABILITY),
+        _NAME,
+        history.steps_of_last(_LONG_WINDOW),
+        confidence(max(beyond, hopeless), _RELIABILITY),
     )
 
 
@@ -66,4 +66,4 @@ def _fix(history: RunHistory) -> str:
     return "Check that the reward separates right from wrong: lowmem-rl rewards check"
 
 
-DETECTOR = Detector(NAME, Requirements(WINDOW, ("informative_share", "accuracy")), detect)
+DETECTOR = Detector(_NAME, Requirements(WINDOW, ("informative_share", "accuracy")), detect)

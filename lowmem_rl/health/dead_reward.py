@@ -10,8 +10,8 @@ from lowmem_rl.health.detector import Detector, HealthFinding, Requirements, Sev
 from lowmem_rl.health.history import RunHistory, score_metric
 from lowmem_rl.health.significance import WINDOW
 
-NAME = "dead_reward"
-FEWEST_COMPLETIONS = 150
+_NAME = "dead_reward"
+_FEWEST_COMPLETIONS = 150
 PENALTIES = ("repetition", "soft_overlong")
 """Our rewards whose best value is 0."""
 
@@ -23,7 +23,7 @@ def detect(history: RunHistory) -> HealthFinding | None:
     completions = rounds * history.completions_per_round
 
     def found(level: Severity, confidence: float, what: str, fix: str) -> HealthFinding:
-        return HealthFinding(level, what, fix, NAME, history.steps_of_last(rounds), confidence)
+        return HealthFinding(level, what, fix, _NAME, history.steps_of_last(rounds), confidence)
 
     if is_dead(history.last("reward", rounds), rounds) and not any(history.last("reward_std", rounds)):
         return found(
@@ -53,7 +53,7 @@ def detect(history: RunHistory) -> HealthFinding | None:
 
 def rounds_needed(history: RunHistory) -> int:
     """Returns the rounds that hold enough completions to call a score dead."""
-    return max(WINDOW, ceil(FEWEST_COMPLETIONS / history.completions_per_round))
+    return max(WINDOW, ceil(_FEWEST_COMPLETIONS / history.completions_per_round))
 
 
 def is_dead(scores: Sequence[float], rounds: int) -> bool:
@@ -61,4 +61,4 @@ def is_dead(scores: Sequence[float], rounds: int) -> bool:
     return len(scores) == rounds and not any(scores)
 
 
-DETECTOR = Detector(NAME, Requirements(WINDOW, ("accuracy",)), detect)
+DETECTOR = Detector(_NAME, Requirements(WINDOW, ("accuracy",)), detect)

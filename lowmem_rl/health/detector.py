@@ -12,7 +12,7 @@ AGO = 200
 """Steps within which a metric that is not in every row must have been written."""
 
 Severity = Literal["critical", "warning", "note"]
-SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "note")
+_SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "note")
 """From worst to least: to continue is wasted time; worth a look now; worth knowing."""
 
 
@@ -32,7 +32,7 @@ class HealthFinding(Finding):
     @property
     def rank(self) -> int:
         """0 for the worst level."""
-        return SEVERITIES.index(self.level)
+        return _SEVERITIES.index(self.level)
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain JSON data, with the keys of health.json."""

@@ -11,30 +11,30 @@ from lowmem_rl.health.history import RunHistory
 from lowmem_rl.health.significance import SOLVED, START, SURE, WINDOW, confidence
 from lowmem_rl.stats import errors_above
 
-NAME = "entropy_collapse"
-COLLAPSED_NATS, COLLAPSED_SHARE = 0.01, 0.2
+_NAME = "entropy_collapse"
+_COLLAPSED_NATS, _COLLAPSED_SHARE = 0.01, 0.2
 """Mean entropy of a token, and the same as a share of the run's start."""
-MOST_INFORMATIVE = 0.5
-RELIABILITY = 0.8
+_MOST_INFORMATIVE = 0.5
+_RELIABILITY = 0.8
 
 
 def detect(history: RunHistory) -> HealthFinding | None:
     entropy, start = fmean(history.last("entropy", WINDOW)), fmean(history.first("entropy", START))
-    if entropy > max(COLLAPSED_NATS, COLLAPSED_SHARE * start):
+    if entropy > max(_COLLAPSED_NATS, _COLLAPSED_SHARE * start):
         return None
     groups = WINDOW * history.prompts_per_round
     informative, accuracy = (fmean(history.last(name, WINDOW)) for name in ("informative_share", "accuracy"))
-    errors = -errors_above(informative, MOST_INFORMATIVE, groups)
+    errors = -errors_above(informative, _MOST_INFORMATIVE, groups)
     if min(errors, -errors_above(accuracy, SOLVED, groups)) < SURE:
         return None
     return HealthFinding(
         "warning",
         f"Entropy is {entropy:.3f} nats (at first {start:.3f}) at accuracy {accuracy:.2f}: nothing new is explored.",
         f"Lower optimizer.learning_rate ({history.config.optimizer.learning_rate:g}), or set grpo.epsilon_high=0.28.",
-        NAME,
+        _NAME,
         history.steps_of_last(WINDOW),
-        confidence(errors, RELIABILITY),
+        confidence(errors, _RELIABILITY),
     )
 
 
-DETECTOR = Detector(NAME, Requirements(START + WINDOW, ("entropy", "informative_share", "accuracy")), detect)
+DETECTOR = Detector(_NAME, Requirements(START + WINDOW, ("entropy", "informative_share", "accuracy")), detect)

@@ -5,10 +5,10 @@ from lowmem_rl.health.history import RunHistory, score_metric
 from lowmem_rl.health.significance import START, SURE, SURELY_MOVED, WINDOW, confidence
 from lowmem_rl.stats import Shift, shift
 
-NAME = "format_gain"
-RISE, FALL = 0.1, 0.05
-LARGE_RISE, NO_GAIN = 0.2, 0.05
-RELIABILITY = 0.85
+_NAME = "format_gain"
+_RISE, _FALL = 0.1, 0.05
+_LARGE_RISE, _NO_GAIN = 0.2, 0.05
+_RELIABILITY = 0.85
 
 
 def detect(history: RunHistory) -> HealthFinding | None:
@@ -21,10 +21,10 @@ def detect(history: RunHistory) -> HealthFinding | None:
 
 
 def _compare(history: RunHistory, name: str, form: Shift, accuracy: Shift) -> HealthFinding | None:
-    if form.z < SURELY_MOVED or form.change < RISE:
+    if form.z < SURELY_MOVED or form.change < _RISE:
         return None
-    falls = accuracy.z <= -SURE and accuracy.change <= -FALL
-    is_alone = form.change >= LARGE_RISE and accuracy.change < NO_GAIN and accuracy.z < 1
+    falls = accuracy.z <= -SURE and accuracy.change <= -_FALL
+    is_alone = form.change >= _LARGE_RISE and accuracy.change < _NO_GAIN and accuracy.z < 1
     if not (falls or is_alone):
         return None
     return HealthFinding(
@@ -32,10 +32,10 @@ def _compare(history: RunHistory, name: str, form: Shift, accuracy: Shift) -> He
         f"{name} rose from {form.before:.2f} to {form.after:.2f} while accuracy "
         f"{'fell' if falls else 'did not rise'} ({accuracy.before:.2f}, then {accuracy.after:.2f}).",
         f"Halve rewards.{name} ({history.config.rewards[name]:g}), so that a right answer earns most.",
-        NAME,
+        _NAME,
         history.steps_of_last(WINDOW),
-        confidence(form.z, RELIABILITY),
+        confidence(form.z, _RELIABILITY),
     )
 
 
-DETECTOR = Detector(NAME, Requirements(START + WINDOW, ("accuracy",), comparable=True), detect)
+DETECTOR = Detector(_NAME, Requirements(START + WINDOW, ("accuracy",), comparable=True), detect)

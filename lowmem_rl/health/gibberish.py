@@ -11,13 +11,13 @@ from lowmem_rl.health.significance import SURE, confidence
 from lowmem_rl.health.text_quality import ALIEN_SHARE, alien_share, is_broken, scripts_of
 from lowmem_rl.stats import errors_above
 
-NAME = "gibberish"
-FEWEST_PROMPTS = 4
-NOTABLE, MOST = 0.25, 0.5
+_NAME = "gibberish"
+_FEWEST_PROMPTS = 4
+_NOTABLE, _MOST = 0.25, 0.5
 """Shares of broken completions. A base model that has not learnt to stop loops in a few."""
-CLEAR = 2.0
-"""Standard errors above `MOST`, once it is certain that a notable share is broken: 7 of 8 prompts."""
-RELIABILITY = 0.9
+_CLEAR = 2.0
+"""Standard errors above `_MOST`, once it is certain that a notable share is broken: 7 of 8 prompts."""
+_RELIABILITY = 0.9
 
 
 def detect(history: RunHistory) -> HealthFinding | None:
@@ -28,9 +28,9 @@ def detect(history: RunHistory) -> HealthFinding | None:
     def is_gibberish(sample: Sample) -> bool:
         return is_broken(sample.completion) or alien_share(sample.completion, known) > ALIEN_SHARE
 
-    groups = history.recent_groups(FEWEST_PROMPTS)
+    groups = history.recent_groups(_FEWEST_PROMPTS)
     share = fmean(fmean(map(is_gibberish, group)) for group in groups)
-    errors = errors_above(share, NOTABLE, len(groups))
+    errors = errors_above(share, _NOTABLE, len(groups))
     if errors < SURE:
         return None
     # From the first step on, training is not the cause.
@@ -40,13 +40,13 @@ def detect(history: RunHistory) -> HealthFinding | None:
         else f"Lower optimizer.learning_rate to {history.config.optimizer.learning_rate / 10:g} and start before it."
     )
     return HealthFinding(
-        "critical" if errors_above(share, MOST, len(groups)) >= CLEAR else "warning",
+        "critical" if errors_above(share, _MOST, len(groups)) >= _CLEAR else "warning",
         f"{share:.0%} of the completions kept of {len(groups)} prompts loop or are not text.",
         fix,
-        NAME,
+        _NAME,
         steps_of(groups),
-        confidence(errors, RELIABILITY),
+        confidence(errors, _RELIABILITY),
     )
 
 
-DETECTOR = Detector(NAME, Requirements(prompts=FEWEST_PROMPTS), detect)
+DETECTOR = Detector(_NAME, Requirements(prompts=_FEWEST_PROMPTS), detect)

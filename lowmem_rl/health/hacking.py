@@ -11,22 +11,22 @@ from lowmem_rl.stats import Shift, errors_between, shift
 from lowmem_rl.storage.run_dir import Row
 from lowmem_rl.storage.run_reader import number
 
-NAME = "reward_hacking"
-RISE = 0.15
-FOLLOWED = 0.25
+_NAME = "reward_hacking"
+_RISE = 0.15
+_FOLLOWED = 0.25
 """Share of the reward's rise that accuracy must have followed at its upper 95 % bound."""
-FALL = 0.05
-RELIABILITY = 0.8
+_FALL = 0.05
+_RELIABILITY = 0.8
 
 
 def detect(history: RunHistory) -> HealthFinding | None:
-    if (earned := _earned(history)) is None or earned.z < SURELY_MOVED or earned.change < RISE:
+    if (earned := _earned(history)) is None or earned.z < SURELY_MOVED or earned.change < _RISE:
         return None
     accuracy = shift(history.first("accuracy", START), history.last("accuracy", WINDOW))
     error = abs(accuracy.change / accuracy.z) if accuracy.z else 0.0
-    falls = accuracy.z <= -SURE and accuracy.change <= -FALL
+    falls = accuracy.z <= -SURE and accuracy.change <= -_FALL
     meanwhile = f"accuracy went from {accuracy.before:.2f} to {accuracy.after:.2f}"
-    if accuracy.change + 2 * error >= FOLLOWED * earned.change:
+    if accuracy.change + 2 * error >= _FOLLOWED * earned.change:
         if not (fallen := _held_out_fall(history)):
             return None
         before, after = fallen
@@ -36,9 +36,9 @@ def detect(history: RunHistory) -> HealthFinding | None:
         f"The reward rose from {earned.before:.0%} to {earned.after:.0%} of what can be earned; {meanwhile}.",
         "Read the samples with the highest reward for what they do instead of answering; fix that reward "
         "(lowmem-rl rewards check).",
-        NAME,
+        _NAME,
         history.steps_of_last(WINDOW),
-        confidence(earned.z, RELIABILITY),
+        confidence(earned.z, _RELIABILITY),
     )
 
 
@@ -62,7 +62,7 @@ def _held_out_fall(history: RunHistory) -> tuple[EvalPoint, EvalPoint] | None:
         return None
     before, after = history.evaluations[0], history.evaluations[-1]
     z = errors_between(before.pass_at_1, before.num_examples, after.pass_at_1, after.num_examples)
-    return (before, after) if z <= -SURE and after.pass_at_1 <= before.pass_at_1 - FALL else None
+    return (before, after) if z <= -SURE and after.pass_at_1 <= before.pass_at_1 - _FALL else None
 
 
-DETECTOR = Detector(NAME, Requirements(START + WINDOW, ("reward", "accuracy")), detect)
+DETECTOR = Detector(_NAME, Requirements(START + WINDOW, ("reward", "accuracy")), detect)

@@ -16,9 +16,9 @@ from lowmem_rl.config.saved_config import recorded_config
 from lowmem_rl.storage.run_dir import Row, RunDir
 from lowmem_rl.storage.run_reader import RunReader, number
 
-LEAST_SCALE = 1.0
+_LEAST_SCALE = 1.0
 """Of the loss, in float16."""
-FORMAT_REWARDS = ("answer_tags", "tag_count")
+_FORMAT_REWARDS = ("answer_tags", "tag_count")
 """Our rewards for the format alone, next to those with "format" in their name."""
 
 
@@ -95,7 +95,7 @@ class RunHistory:
     def format_rewards(self) -> list[str]:
         """The rewards that pay for the format of a completion, not for its content."""
         weights = self.config.rewards.items()
-        return [name for name, w in weights if w > 0 and (name in FORMAT_REWARDS or "format" in name.lower())]
+        return [name for name, w in weights if w > 0 and (name in _FORMAT_REWARDS or "format" in name.lower())]
 
     def until(self, step: int) -> "RunHistory":
         """Returns what counted when the row of `step` was written: an evaluation or rollback at `step` follows it."""
@@ -179,7 +179,7 @@ def is_only_skipped(row: Row) -> bool:
     the first ones most of all. "If the scale falls below 1 [...], something is likely wrong"
     (torch.amp.GradScaler.update): then the unscaled gradient overflows.
     """
-    return bool(row.get("optimizer_skipped")) and (number(row, "loss_scale") or 0.0) >= LEAST_SCALE
+    return bool(row.get("optimizer_skipped")) and (number(row, "loss_scale") or 0.0) >= _LEAST_SCALE
 
 
 def read_history(run_dir: RunDir) -> RunHistory:

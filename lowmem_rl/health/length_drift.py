@@ -5,20 +5,20 @@ from lowmem_rl.health.history import RunHistory
 from lowmem_rl.health.significance import START, SURELY_MOVED, WINDOW, confidence
 from lowmem_rl.stats import shift
 
-GROWN, SHRUNK = 2.0, 0.5
-GAINED = 1.0
+_GROWN, _SHRUNK = 2.0, 0.5
+_GAINED = 1.0
 """Standard errors from which accuracy counts as rising; length that raises it is learning."""
-RELIABILITY = 0.75
+_RELIABILITY = 0.75
 
 
 def detect_explosion(history: RunHistory) -> HealthFinding | None:
     fix = "Read the samples; against padding add --reward soft_overlong=0.5, or lower grpo.max_completion_tokens."
-    return _detect(history, "length_explosion", GROWN, fix)
+    return _detect(history, "length_explosion", _GROWN, fix)
 
 
 def detect_collapse(history: RunHistory) -> HealthFinding | None:
     fix = "Read the samples; look for a reward that a short completion earns more easily (lowmem-rl rewards check)."
-    return _detect(history, "length_collapse", SHRUNK, fix)
+    return _detect(history, "length_collapse", _SHRUNK, fix)
 
 
 def _detect(history: RunHistory, name: str, factor: float, fix: str) -> HealthFinding | None:
@@ -26,7 +26,7 @@ def _detect(history: RunHistory, name: str, factor: float, fix: str) -> HealthFi
     accuracy = shift(history.first("accuracy", START), history.last("accuracy", WINDOW))
     limit = factor * tokens.before
     moved = tokens.after >= limit if factor > 1 else tokens.after <= limit
-    if not moved or abs(tokens.z) < SURELY_MOVED or accuracy.z >= GAINED:
+    if not moved or abs(tokens.z) < SURELY_MOVED or accuracy.z >= _GAINED:
         return None
     return HealthFinding(
         "warning",
@@ -35,10 +35,10 @@ def _detect(history: RunHistory, name: str, factor: float, fix: str) -> HealthFi
         fix,
         name,
         history.steps_of_last(WINDOW),
-        confidence(tokens.z, RELIABILITY),
+        confidence(tokens.z, _RELIABILITY),
     )
 
 
-NEEDS = Requirements(START + WINDOW, ("completion_tokens", "accuracy"), comparable=True)
-EXPLOSION = Detector("length_explosion", NEEDS, detect_explosion)
-COLLAPSE = Detector("length_collapse", NEEDS, detect_collapse)
+_NEEDS = Requirements(START + WINDOW, ("completion_tokens", "accuracy"), comparable=True)
+EXPLOSION = Detector("length_explosion", _NEEDS, detect_explosion)
+COLLAPSE = Detector("length_collapse", _NEEDS, detect_collapse)

@@ -4,12 +4,12 @@ from lowmem_rl.health.detector import Detector, HealthFinding, Requirements
 from lowmem_rl.health.history import RunHistory, is_only_skipped, numbers
 
 NAME = "not_a_number"
-WATCHED = ("loss", "grad_norm", "reward")
+_WATCHED = ("loss", "grad_norm", "reward")
 
 
 def detect(history: RunHistory) -> HealthFinding | None:
     row = history.rows[-1]
-    watched = [name for name in WATCHED if name in row and not (name == "grad_norm" and is_only_skipped(row))]
+    watched = [name for name in _WATCHED if name in row and not (name == "grad_norm" and is_only_skipped(row))]
     broken = [name for name in watched if not list(numbers([row], name))]
     if not broken:
         return None

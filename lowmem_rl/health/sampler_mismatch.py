@@ -7,7 +7,7 @@ hold `sampler_fell_back` then. vLLM and `generate` are not compared.
 from lowmem_rl.health.detector import Detector, HealthFinding, Requirements
 from lowmem_rl.health.history import RunHistory, numbers
 
-NAME = "sampler_mismatch"
+_NAME = "sampler_mismatch"
 
 
 def detect(history: RunHistory) -> HealthFinding | None:
@@ -23,10 +23,10 @@ def detect(history: RunHistory) -> HealthFinding | None:
         f"{steps[0]}. Since then it computes in the model's own way, slower.",
         "Another model than the trained one wrote that step's completions: please report it with engine.json; "
         "rollout.engine=generate avoids it.",
-        NAME,
+        _NAME,
         steps,
         0.95,
     )
 
 
-DETECTOR = Detector(NAME, Requirements(metrics=("rollout_gap_nats",)), detect)
+DETECTOR = Detector(_NAME, Requirements(metrics=("rollout_gap_nats",)), detect)

@@ -13,14 +13,14 @@ from lowmem_rl.health.history import RunHistory, Sample, score_metric
 from lowmem_rl.health.significance import SURE, confidence
 from lowmem_rl.stats import errors_above
 
-NAME = "template_mismatch"
-FEWEST_PROMPTS = 4
-USUAL = 0.25
+_NAME = "template_mismatch"
+_FEWEST_PROMPTS = 4
+_USUAL = 0.25
 """Share of completions that may look so without anything being wrong."""
-ENDED_TAGS = ("</think>", "</answer>")
-ROLES = ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "\nHuman:", "\nUser:", "\nuser\n", "\nassistant\n", "[INST]")
-ANSWERED = ("\\boxed{", "</answer>", "####")
-RELIABILITY = 0.85
+_ENDED_TAGS = ("</think>", "</answer>")
+_ROLES = ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "\nHuman:", "\nUser:", "\nuser\n", "\nassistant\n", "[INST]")
+_ANSWERED = ("\\boxed{", "</answer>", "####")
+_RELIABILITY = 0.85
 
 
 def detect(history: RunHistory) -> HealthFinding | None:
@@ -34,7 +34,7 @@ def detect(history: RunHistory) -> HealthFinding | None:
             break
     return _if_common(
         history,
-        lambda sample: any(role in sample.completion for role in ROLES),
+        lambda sample: any(role in sample.completion for role in _ROLES),
         "{share:.0%} of the completions kept continue as another speaker.",
         "The model's end of turn is not among its stop tokens: take the model's own chat template and tokenizer.",
     ) or _if_common(
@@ -47,23 +47,23 @@ def detect(history: RunHistory) -> HealthFinding | None:
 
 def _closes_a_tag(sample: Sample) -> bool:
     """A completion that was cut off may not have come to the format."""
-    return not sample.truncated and any(tag in sample.completion for tag in ENDED_TAGS)
+    return not sample.truncated and any(tag in sample.completion for tag in _ENDED_TAGS)
 
 
 def _runs_on(sample: Sample) -> bool:
     """A quarter of the text or more comes after the first answer: working may come before it."""
     before = sample.completion[: len(sample.completion) * 3 // 4]
-    return sample.truncated and any(mark in before for mark in ANSWERED)
+    return sample.truncated and any(mark in before for mark in _ANSWERED)
 
 
 def _if_common(history: RunHistory, has_it: Callable[[Sample], bool], what: str, fix: str) -> HealthFinding | None:
-    groups = history.recent_groups(FEWEST_PROMPTS)
+    groups = history.recent_groups(_FEWEST_PROMPTS)
     share = fmean(fmean(map(has_it, group)) for group in groups)
-    errors = errors_above(share, USUAL, len(groups))
+    errors = errors_above(share, _USUAL, len(groups))
     if errors < SURE:
         return None
     steps = (min(group[0].step for group in groups), history.step)
-    return HealthFinding("warning", what.format(share=share), fix, NAME, steps, confidence(errors, RELIABILITY))
+    return HealthFinding("warning", what.format(share=share), fix, _NAME, steps, confidence(errors, _RELIABILITY))
 
 
-DETECTOR = Detector(NAME, Requirements(prompts=FEWEST_PROMPTS), detect)
+DETECTOR = Detector(_NAME, Requirements(prompts=_FEWEST_PROMPTS), detect)

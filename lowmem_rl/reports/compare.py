@@ -12,7 +12,7 @@ from lowmem_rl.reports.run_record import LENIENT, STRICT, EvalRecord, RunRecord,
 from lowmem_rl.reports.sections.curves import learning_curve
 from lowmem_rl.stats import SIGNIFICANT, PairedDifference, compare_shared, holm
 
-TASK_DATA = ("name", "path", "hub", "subset", "levels")
+_TASK_DATA = ("name", "path", "hub", "subset", "levels")
 """Keys of `task` that decide which items are held out."""
 UNSET = "unset"
 
@@ -128,7 +128,7 @@ def _evaluation_of(record: RunRecord) -> EvalRecord:
 
 def _check_same_task(*runs: tuple[RunRecord, EvalRecord]) -> None:
     held_out = [
-        {key: record.setting(f"task.{key}") for key in TASK_DATA}
+        {key: record.setting(f"task.{key}") for key in _TASK_DATA}
         | {key: evaluation.result.get(key) for key in ("task", "split")}
         for record, evaluation in runs
     ]

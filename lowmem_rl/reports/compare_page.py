@@ -13,7 +13,7 @@ from lowmem_rl.reports.sections.curves import CurvePoint, learning_curve
 from lowmem_rl.reports.sections.results import share
 
 _Value = Callable[[CurvePoint], float | None]
-ALONG: dict[str, tuple[_Value, str]] = {
+_ALONG: dict[str, tuple[_Value, str]] = {
     "step": (lambda point: point.step, ""),
     "tokens": (lambda point: point.tokens, " Prompts and completions together."),
     "minutes": (lambda point: round(point.seconds / 60, 4), " Evaluations are not counted."),
@@ -94,10 +94,10 @@ def _settings(comparison: Comparison, names: Sequence[str]) -> PageTable:
 
 def _charts(comparison: Comparison, names: Sequence[str]) -> Iterator[Chart]:
     curves = [learning_curve(record) for record in comparison.records]
-    for along in ALONG:
+    for along in _ALONG:
         yield _chart("Held-out accuracy", "Greedy, in any format.", along, names, curves, lambda point: point.pass_at_1)
     few = [thinned(curve) for curve in curves]
-    for along in ALONG:
+    for along in _ALONG:
         note = "Of the completions sampled for training."
         yield _chart("Accuracy in training", note, along, names, few, lambda point: point.accuracy, are_points=False)
 
@@ -113,7 +113,7 @@ def _chart(
     are_points: bool = True,
 ) -> Chart:
     """Returns one line for each run, over the x values of all of them."""
-    place, remark = ALONG[along]
+    place, remark = _ALONG[along]
     lines = [
         {x: y for point in curve if (x := place(point)) is not None and (y := value(point)) is not None}
         for curve in curves

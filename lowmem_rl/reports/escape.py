@@ -12,7 +12,7 @@ from lowmem_rl.stats import PairedDifference
 
 Fact = tuple[str, str]
 """A label and its value."""
-LONGEST = 4000
+_LONGEST = 4000
 """Characters of a text that are shown."""
 LONGEST_COMPARED = 2000
 """Characters that are searched for differences: the time grows with the square."""
@@ -25,7 +25,7 @@ _HIDDEN = re.compile(
 _WORD = re.compile(r"\w+|\s+|.", re.DOTALL)
 
 
-def shown(text: object, longest: int = LONGEST) -> str:
+def shown(text: object, longest: int = _LONGEST) -> str:
     """Returns a text with invisible characters spelled out, as in <U+202E>, cut after `longest` characters."""
     whole = str(text).replace("\r\n", "\n")
     visible = _HIDDEN.sub(lambda found: f"<U+{ord(found[0]):04X}>", whole[:longest])

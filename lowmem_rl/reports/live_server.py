@@ -19,17 +19,17 @@ from lowmem_rl.reports.html import policy, render, render_notice
 from lowmem_rl.reports.run_record import RunRecord, read_record
 from lowmem_rl.storage.run_dir import RunDir
 
-LOOPBACK = "127.0.0.1"
-FIRST_PORT, PORTS_TRIED = 8420, 20
-REST = 10
+_LOOPBACK = "127.0.0.1"
+_FIRST_PORT, _PORTS_TRIED = 8420, 20
+_REST = 10
 """Pause after a page was rendered, as a multiple of the time that it took."""
-CHECK_EVERY_S = 1.0
-GRACE_S = 8.0
+_CHECK_EVERY_S = 1.0
+_GRACE_S = 8.0
 """For so long the server continues after the end of the run, so that an open page asks once more."""
-IDLE_S = 10
+_IDLE_S = 10
 """A connection that is silent for so long is closed."""
-HTML, TEXT = {"Content-Type": "text/html; charset=utf-8"}, {"Content-Type": "text/plain"}
-FIXED = {
+_HTML, _TEXT = {"Content-Type": "text/html; charset=utf-8"}, {"Content-Type": "text/plain"}
+_FIXED = {
     "Cache-Control": "no-cache",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
@@ -66,7 +66,7 @@ class Follower:
                 tag = f'"{self._state()}"'
                 if tag != self.answer.tag:
                     self.answer = PageState(self._render().encode("utf-8", "replace"), tag, has_ended)
-                    self.rests_until = began + (1 + REST) * (time.monotonic() - began)
+                    self.rests_until = began + (1 + _REST) * (time.monotonic() - began)
             return self.answer
 
     @property
@@ -96,7 +96,7 @@ def follow(
     report: Callable[[str], None],
     audited: Audit = lambda record: record,
     *,
-    grace_s: float = GRACE_S,
+    grace_s: float = _GRACE_S,
 ) -> None:
     """Serves a run's page until the run has ended; `report` gets the address. A finished run is not served.
 
@@ -110,9 +110,9 @@ def follow(
     server = _server(follower, port)
     Thread(target=server.serve_forever, daemon=True).start()
     try:
-        report(f"http://{LOOPBACK}:{server.server_address[1]}/")
+        report(f"http://{_LOOPBACK}:{server.server_address[1]}/")
         while not follower.has_ended:
-            time.sleep(CHECK_EVERY_S)
+            time.sleep(_CHECK_EVERY_S)
         time.sleep(grace_s)
     finally:
         server.shutdown()
@@ -121,7 +121,7 @@ def follow(
 
 def _server(follower: Follower, port: int | None) -> "LiveServer":
     reason = ""
-    for number in [port] if port is not None else [*range(FIRST_PORT, FIRST_PORT + PORTS_TRIED), 0]:
+    for number in [port] if port is not None else [*range(_FIRST_PORT, _FIRST_PORT + _PORTS_TRIED), 0]:
         try:
             return LiveServer(follower, number)
         except OSError as error:
@@ -135,9 +135,9 @@ class LiveServer(ThreadingHTTPServer):
     server_bind = TCPServer.server_bind
 
     def __init__(self, follower: Follower, port: int) -> None:
-        super().__init__((LOOPBACK, port), PageHandler)
+        super().__init__((_LOOPBACK, port), PageHandler)
         self.follower = follower
-        self.names = {f"{host}:{self.server_address[1]}" for host in (LOOPBACK, "localhost")}
+        self.names = {f"{host}:{self.server_address[1]}" for host in (_LOOPBACK, "localhost")}
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exception(), OSError):
@@ -148,28 +148,28 @@ class PageHandler(BaseHTTPRequestHandler):
     """Answers with the page, and nothing else."""
 
     server: LiveServer
-    timeout = IDLE_S
+    timeout = _IDLE_S
     server_version, sys_version = "lowmem-rl", ""
 
     def do_GET(self) -> None:
         if self.headers.get("Host") not in self.server.names:
             # DNS rebinding: the script of another page is asking.
-            self._send(421, b"This server answers only to its own address.\n", TEXT)
+            self._send(421, b"This server answers only to its own address.\n", _TEXT)
         elif self.path != "/":
-            self._send(404, b"There is only /.\n", TEXT)
+            self._send(404, b"There is only /.\n", _TEXT)
         else:
             answer = self.server.follower.page()
             about = {"ETag": answer.tag, "X-Run-Ended": "yes" if answer.is_last else "no"}
             if self.headers.get("If-None-Match") == answer.tag:
                 self._send(304, b"", about)
             else:
-                self._send(200, answer.body, HTML | about)
+                self._send(200, answer.body, _HTML | about)
 
     def _send(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
         self.send_response(status)
         policies = {"Content-Security-Policy": f"{policy(followed=True)}; frame-ancestors 'none'"}
         sized = {"Content-Length": str(len(body))} if body else {}
-        for name, value in (FIXED | policies | sized | dict(headers)).items():
+        for name, value in (_FIXED | policies | sized | dict(headers)).items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SHOWN = ("Accuracy", "Reward", "Informative groups", "Completion length")
-COLOURS = ("#0b62c4", "#b8500a", "#127a4b", "#8a3ab9", "#9b6a00", "#b3246b")
+_SHOWN = ("Accuracy", "Reward", "Informative groups", "Completion length")
+_COLOURS = ("#0b62c4", "#b8500a", "#127a4b", "#8a3ab9", "#9b6a00", "#b3246b")
 """Those of the page in its light theme."""
-INCHES, DOTS_PER_INCH = (16, 9), 120
-COLUMNS = 150
+_INCHES, _DOTS_PER_INCH = (16, 9), 120
+_COLUMNS = 150
 """Characters of the paragraph on a line."""
 
 
@@ -29,7 +29,7 @@ def write_slide(path: Path, out: Path | None = None) -> Path:
     figure = _draw(read_record(path))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(target, format="png", dpi=DOTS_PER_INCH)
+        figure.savefig(target, format="png", dpi=_DOTS_PER_INCH)
     except OSError as error:
         raise RunDirError(f"{target} cannot be written: {error.strerror}.", hint="Give another with --out.") from error
     return target
@@ -43,15 +43,15 @@ def _draw(record: RunRecord) -> "Figure":
         raise SetupError(
             "A slide needs matplotlib, which is not installed.", hint="uv pip install 'lowmem-rl[slides]'"
         ) from error
-    figure = Figure(figsize=INCHES, facecolor="white")
+    figure = Figure(figsize=_INCHES, facecolor="white")
     verdict = verdict_of(record)
     # A dollar sign would start a formula.
     title = f"{one_line(record.name, 40)}: {verdict.headline}".replace("$", r"\$")
     figure.text(0.04, 0.94, title, fontsize=26, weight="bold", va="center")
-    paragraph = fill(one_line(verdict.paragraph, 600), COLUMNS).replace("$", r"\$")
+    paragraph = fill(one_line(verdict.paragraph, 600), _COLUMNS).replace("$", r"\$")
     figure.text(0.04, 0.905, paragraph, fontsize=13, va="top", linespacing=1.4)
     charts = {chart.title: chart for chart in charts_of(record)}
-    wanted = [charts[title] for title in SHOWN if title in charts]
+    wanted = [charts[title] for title in _SHOWN if title in charts]
     for place, chart in enumerate(wanted, 1):
         _draw_chart(figure.add_subplot(2, 2, place), chart)
     figure.subplots_adjust(left=0.06, right=0.97, top=0.74, bottom=0.07, hspace=0.42, wspace=0.14)
@@ -59,14 +59,14 @@ def _draw(record: RunRecord) -> "Figure":
 
 
 def _draw_chart(axes: "Axes", chart: Chart) -> None:
-    for series, colour in zip(chart.series, COLOURS * len(chart.series), strict=False):
+    for series, colour in zip(chart.series, _COLOURS * len(chart.series), strict=False):
         found = [(step, v) for step, v in zip(chart.xs, series.values, strict=True) if v is not None]
         form = "o--" if series.are_points or len(found) == 1 else "-"
         label = series.label.replace("$", r"\$")
         xs, values = [step for step, _ in found], [value for _, value in found]
         axes.plot(xs, values, form, label=label, color=colour, linewidth=1.6, markersize=5)
     for whisker in chart.whiskers:
-        axes.vlines(whisker.x, whisker.low, whisker.high, color=COLOURS[whisker.series], linewidth=1.6)
+        axes.vlines(whisker.x, whisker.low, whisker.high, color=_COLOURS[whisker.series], linewidth=1.6)
     axes.set_title(chart.title, loc="left", fontsize=15, weight="bold")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)

@@ -11,9 +11,9 @@ from lowmem_rl.reports.run_record import RunRecord
 from lowmem_rl.storage.run_dir import Row
 from lowmem_rl.storage.run_reader import is_number
 
-REWARD = "reward"
+_REWARD = "reward"
 """The weighted total, where a score can be named."""
-SIGNS: dict[str, Callable[[Any, Any], bool]] = {
+_SIGNS: dict[str, Callable[[Any, Any], bool]] = {
     "<=": operator.le,
     ">=": operator.ge,
     "=": operator.eq,
@@ -34,7 +34,7 @@ class Condition:
 
     def holds(self, row: Row) -> bool:
         score = score_of(row, self.name)
-        return is_number(score) and SIGNS[self.sign](score, self.limit)
+        return is_number(score) and _SIGNS[self.sign](score, self.limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class SampleFilter:
 
 def filter_samples(record: RunRecord, wanted: SampleFilter) -> list[Row]:
     """Returns the samples that match, the latest step first. Raises `ConfigError` for a score that none has."""
-    names = {REWARD, *(name for row in record.samples for name in row.get("scores") or {})}
+    names = {_REWARD, *(name for row in record.samples for name in row.get("scores") or {})}
     for condition in wanted.conditions:
         if record.samples and condition.name not in names:
             raise ConfigError(
@@ -68,14 +68,14 @@ def best_and_worst_of_prompts(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
     groups: dict[tuple[int, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["step"], str(row.get("example_id"))), []).append(row)
-    by_reward = operator.itemgetter(REWARD)
+    by_reward = operator.itemgetter(_REWARD)
     pairs = [(max(group, key=by_reward), min(group, key=by_reward)) for group in groups.values()]
-    return [(best, worst) for best, worst in pairs if best[REWARD] != worst[REWARD]]
+    return [(best, worst) for best, worst in pairs if best[_REWARD] != worst[_REWARD]]
 
 
 def score_of(row: Row, name: str) -> Any:
     """Returns a score of a sample, or its reward."""
-    return row[REWARD] if name == REWARD else (row.get("scores") or {}).get(name)
+    return row[_REWARD] if name == _REWARD else (row.get("scores") or {}).get(name)
 
 
 def read_condition(text: str) -> Condition:

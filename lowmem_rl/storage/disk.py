@@ -14,9 +14,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
-RETRY_S = 2.0
-FULL = (errno.ENOSPC, errno.EDQUOT)
-NOTHING_LEFT_BYTES = 64 * 1024
+_RETRY_S = 2.0
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NOTHING_LEFT_BYTES = 64 * 1024
 """A write that fails with less than this free failed because the disk is full."""
 
 
@@ -131,11 +131,11 @@ def is_full(error: Exception, path: Path) -> bool:
     that the file is shorter than it should be.
     """
     if isinstance(error, OSError) and error.errno is not None:
-        return error.errno in FULL
-    if any(os.strerror(number) in str(error) for number in FULL):
+        return error.errno in _FULL
+    if any(os.strerror(number) in str(error) for number in _FULL):
         return True
     with contextlib.suppress(OSError):
-        return shutil.disk_usage(path).free < NOTHING_LEFT_BYTES
+        return shutil.disk_usage(path).free < _NOTHING_LEFT_BYTES
     return False
 
 
@@ -164,11 +164,11 @@ def _retrying(path: Path, write: Callable[[], None]) -> None:
             write()
             break
         except OSError as error:
-            if retry is None or error.errno not in FULL:
+            if retry is None or error.errno not in _FULL:
                 raise
         if began is None:
             began = time.monotonic()
             retry.report(f"no space on the disk for {path}: the run waits until there is some, and loses nothing")
-        retry.sleep(RETRY_S)
+        retry.sleep(_RETRY_S)
     if began is not None and retry:
         retry.report(f"there is space again after {time.monotonic() - began:.0f} s: the run continues")

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from lowmem_rl.errors import RunDirError
 
-LOCKLESS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+_LOCKLESS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 """What file systems without locks answer."""
-NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 """A lock file is emptied: a directory from elsewhere must not have another file of this machine emptied."""
-LONGEST_OWNER = 200
+_LONGEST_OWNER = 200
 """Bytes that are read of the owner's process and machine."""
 
 
@@ -26,7 +26,7 @@ LONGEST_OWNER = 200
 def locked(path: Path, report: Callable[[str], None]) -> Iterator[None]:
     """Holds the lock `path`. Raises `RunDirError` if another process has it, or it cannot be made."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _NO_LINK, 0o644)
     except OSError as error:
         raise RunDirError(
             f"{path.parent} cannot be written: {error.strerror}.", hint="Make it writable, or give another with --out."
@@ -64,12 +64,12 @@ def _lock(descriptor: int, path: Path, report: Callable[[str], None]) -> None:
 
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        owner = os.pread(descriptor, LONGEST_OWNER, 0).decode("utf-8", "replace").strip() or "another process"
+        owner = os.pread(descriptor, _LONGEST_OWNER, 0).decode("utf-8", "replace").strip() or "another process"
         raise RunDirError(
             f"{path.parent} is in use by {owner}.", hint="Wait until it has ended, or stop it; it saves first."
         ) from error
     except (ImportError, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in LOCKLESS:
+        if isinstance(error, OSError) and error.errno not in _LOCKLESS:
             raise
         report(f"{path.parent} cannot be locked here: make sure that no second process uses it")
         return

@@ -17,7 +17,7 @@ from typing import Any, TypeGuard, TypeVar
 from lowmem_rl.errors import RunDirError
 from lowmem_rl.storage.run_dir import Row, RunDir, read_json, read_rows
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 _HINT = "Remove it, or restore the run's own file."
 _ITEM = {"example_id": str, "correct": bool, "strict": bool}
@@ -172,7 +172,7 @@ class RunReader:
                 raise RunDirError(f"{path}, line {number}, lacks {', '.join(needed)}.", hint="Remove that line.")
         return rows
 
-    def parsed(self, path: Path, parse: Callable[[Row], T]) -> list[T]:
+    def parsed(self, path: Path, parse: Callable[[Row], _T]) -> list[_T]:
         """Returns what `parse` makes of each row of a file.
 
         Raises `RunDirError`, with the line, if it raises LookupError, TypeError or ValueError.

@@ -11,14 +11,14 @@ from lowmem_rl.storage.run_reader import number, part
 from lowmem_rl.units import GIB
 
 Unit = Literal["number", "percent", "tokens", "seconds", "gib"]
-MOST_POINTS = 1500
+_MOST_POINTS = 1500
 """Steps of a longer run that are drawn, evenly spaced: a screen cannot show more."""
-DIGITS = 5
+_DIGITS = 5
 
 Intervals = Mapping[int, Mapping[str, Any]]
 """The ends of intervals, as eval.json holds them, by x value."""
 PASS_AT_K = "pass@k: one of k samples is right; maj@k: their most frequent answer is. 95 % intervals over items."
-HELD_OUT = {"pass_at_1": "held-out, any format", "strict_pass_at_1": "held-out, requested format"}
+_HELD_OUT = {"pass_at_1": "held-out, any format", "strict_pass_at_1": "held-out, requested format"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Chart:
     along: str = "step"
 
 
-LINES: tuple[tuple[str, str, Unit, dict[str, str]], ...] = (
+_LINES: tuple[tuple[str, str, Unit, dict[str, str]], ...] = (
     (
         "Informative groups",
         "Groups whose rewards differ: the others carry no signal.",
@@ -88,7 +88,7 @@ def charts_of(record: RunRecord) -> list[Chart]:
     charts = [
         _accuracy(rows, record.evaluations),
         _lines(rows, "Reward", "The weighted total, and the mean score of each part.", "number", rewards),
-        *(_lines(rows, *about) for about in LINES),
+        *(_lines(rows, *about) for about in _LINES),
         _several_samples(record),
     ]
     return [chart for chart in charts if chart.series]
@@ -101,12 +101,12 @@ def sample_counts(result: Mapping[str, Any]) -> list[int]:
 
 def rounded(value: float | None, scale: int = 1) -> float | None:
     """Returns a value with as many digits as a screen can show."""
-    return None if value is None else float(f"{value / scale:.{DIGITS}g}")
+    return None if value is None else float(f"{value / scale:.{_DIGITS}g}")
 
 
 def thinned(rows: Sequence[Any]) -> Sequence[Any]:
     """Returns evenly spaced rows of many, the last among them."""
-    stride = -(-len(rows) // MOST_POINTS) or 1
+    stride = -(-len(rows) // _MOST_POINTS) or 1
     return [row for index, row in enumerate(rows) if index % stride == 0 or index == len(rows) - 1]
 
 
@@ -116,7 +116,7 @@ def _accuracy(rows: Sequence[Row], evaluations: Sequence[EvalRecord]) -> Chart:
     steps = tuple(sorted(sampled.keys() | results.keys()))
     # Equal lines would hide each other.
     differ = any(number(e.result, "pass_at_1") != number(e.result, "strict_pass_at_1") for e in evaluations)
-    held_out = HELD_OUT if differ else {"pass_at_1": "held-out"}
+    held_out = _HELD_OUT if differ else {"pass_at_1": "held-out"}
     note = "Right answers. Held-out: greedy, with 95 % intervals; in training: sampled."
     if evaluations and not differ:
         note += " All right answers were in the requested format."

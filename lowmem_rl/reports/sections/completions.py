@@ -9,10 +9,10 @@ from lowmem_rl.reports.run_record import LENIENT, STRICT, EvalRecord, RunRecord
 from lowmem_rl.storage.run_dir import Row
 from lowmem_rl.storage.run_reader import is_number, part
 
-MOST_EVALUATIONS = 5
-OF_A_KIND = 3
+_MOST_EVALUATIONS = 5
+_OF_A_KIND = 3
 """Best and worst completions that are shown."""
-CHANGES = {
+_CHANGES = {
     (False, True): ("became right", 2),
     (True, False): ("became wrong", 2),
     (False, False): ("stayed wrong", 1),
@@ -50,7 +50,7 @@ def fixed_prompts(record: RunRecord) -> list[FixedPrompt]:
     rows = [(evaluation, {row["example_id"]: row for row in evaluation.items}) for evaluation in evaluations]
     first, last = rows[0][1], rows[-1][1]
     found = []
-    for change, (name, most) in CHANGES.items():
+    for change, (name, most) in _CHANGES.items():
         keys = [key for key in first if key in last and (first[key][LENIENT], last[key][LENIENT]) == change]
         over_time = ([(one.step, items[key]) for one, items in rows if key in items] for key in keys[:most])
         found += [_over_time(steps, name) for steps in over_time]
@@ -81,9 +81,9 @@ def scores_text(row: Row) -> tuple[tuple[str, str], ...]:
 def _spread(evaluations: Sequence[EvalRecord]) -> list[EvalRecord]:
     """Returns the first, the last and evenly spaced ones between."""
     last = len(evaluations) - 1
-    if last < MOST_EVALUATIONS:
+    if last < _MOST_EVALUATIONS:
         return list(evaluations)
-    return [evaluations[round(index * last / (MOST_EVALUATIONS - 1))] for index in range(MOST_EVALUATIONS)]
+    return [evaluations[round(index * last / (_MOST_EVALUATIONS - 1))] for index in range(_MOST_EVALUATIONS)]
 
 
 def _over_time(rows: Sequence[tuple[int, Row]], change: str) -> FixedPrompt:
@@ -115,7 +115,7 @@ def _of_different_prompts(rows: Sequence[Row]) -> list[Row]:
         prompt = str(row.get("example_id") or row.get("prompt"))
         if prompt not in found and all(row["completion"] != one["completion"] for one in found.values()):
             found[prompt] = row
-    return list(found.values())[:OF_A_KIND]
+    return list(found.values())[:_OF_A_KIND]
 
 
 def _sample(row: Row) -> ShownCompletion:

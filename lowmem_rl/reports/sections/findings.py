@@ -8,12 +8,12 @@ from lowmem_rl.reports.escape import one_line, shown
 from lowmem_rl.reports.run_record import RunRecord
 from lowmem_rl.storage.run_reader import is_number, part, rows_in
 
-LEVELS = ("critical", "warning", "note")
+_LEVELS = ("critical", "warning", "note")
 
 
 @dataclass(frozen=True, slots=True)
 class ShownFinding(Finding):
-    """A finding as the page shows it; the level is always one of `LEVELS`."""
+    """A finding as the page shows it; the level is always one of `_LEVELS`."""
 
     name: str
     when: str
@@ -44,7 +44,7 @@ def audit_of(record: RunRecord) -> ShownAudit | None:
 def _finding(row: dict[str, object]) -> ShownFinding:
     level = row.get("severity")
     return ShownFinding(
-        str(level) if level in LEVELS else LEVELS[-1],
+        str(level) if level in _LEVELS else _LEVELS[-1],
         shown(row.get("what", ""), 1000),
         shown(row.get("cure", ""), 1000),
         one_line(row.get("name", "?"), 40),

@@ -11,7 +11,7 @@ from lowmem_rl.reports.page_table import PageTable
 from lowmem_rl.reports.run_record import RunRecord
 from lowmem_rl.storage.run_reader import part
 
-GIVEN = ("default", "preset ")
+_GIVEN = ("default", "preset ")
 """The origins of values that come with the preset start so."""
 
 
@@ -25,7 +25,7 @@ def settings_of(record: RunRecord) -> PageTable:
     rows = (
         (one_line(key), one_line(json.dumps(value, ensure_ascii=False), 200), one_line(origin))
         for key, value in flatten(record.config).items()
-        if not (origin := _origin(record, key)).startswith(GIVEN)
+        if not (origin := _origin(record, key)).startswith(_GIVEN)
     )
     return PageTable("Settings that differ from the preset", "", ("key", "value", "from"), tuple(rows))
 
@@ -36,7 +36,7 @@ def _options(record: RunRecord) -> Iterator[str]:
     if is_shipped:
         yield from ("--preset", str(record.preset))
     config = flatten(record.config)
-    chosen = [key for key in config if not (is_shipped and _origin(record, key).startswith(GIVEN))]
+    chosen = [key for key in config if not (is_shipped and _origin(record, key).startswith(_GIVEN))]
     for key in chosen:
         if not key.startswith("rewards.") and config[key] is not None:
             yield from ("--set", f"{key}={_as_typed(config[key])}")

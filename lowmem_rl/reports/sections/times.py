@@ -8,7 +8,7 @@ from lowmem_rl.reports.escape import Fact
 from lowmem_rl.reports.run_record import RunRecord
 from lowmem_rl.storage.run_reader import number, numbers, part
 
-PHASES = {
+_PHASES = {
     "rollout": "sampling completions",
     "scoring": "rewards",
     "logprobs": "advantages, and log-probs of the base model if the loss needs them",
@@ -17,7 +17,7 @@ PHASES = {
     "other": "data, batching, bookkeeping",
 }
 """Phases of a step; metric rows have their seconds as `rollout_s` and so on."""
-EVALUATION = ("evaluation", "held-out examples, between steps")
+_EVALUATION = ("evaluation", "held-out examples, between steps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +47,11 @@ def time_of(record: RunRecord) -> TimeSection:
 
 
 def _parts(record: RunRecord, evaluations: list[float]) -> Iterator[TimeShare]:
-    spent = {name: sum(_values(record, f"{name}_s")) for name in PHASES}
+    spent = {name: sum(_values(record, f"{name}_s")) for name in _PHASES}
     if not any(spent.values()):
         return
-    about = PHASES | dict([EVALUATION])
-    spent |= {EVALUATION[0]: sum(evaluations)}
+    about = _PHASES | dict([_EVALUATION])
+    spent |= {_EVALUATION[0]: sum(evaluations)}
     whole, begin = sum(spent.values()), 0.0
     for name, seconds in spent.items():
         length = 100 * seconds / whole

@@ -15,9 +15,9 @@ from lowmem_rl.storage.run_reader import number, numbers, part
 from lowmem_rl.units import GIB
 
 Tone = Literal["good", "bad", "open"]
-MUCH_TRUNCATED = 0.1
-FEW_INFORMATIVE = 0.2
-LAST_STEPS = 20
+_MUCH_TRUNCATED = 0.1
+_FEW_INFORMATIVE = 0.2
+_LAST_STEPS = 20
 """Steps whose mean counts as the end of a run: single steps are noisy."""
 
 
@@ -142,15 +142,15 @@ def _end(record: RunRecord) -> Iterator[str]:
 
 def _doubts(record: RunRecord) -> Iterator[str]:
     truncated, informative = (
-        [value for row in record.metrics[-LAST_STEPS:] if (value := number(row, key)) is not None]
+        [value for row in record.metrics[-_LAST_STEPS:] if (value := number(row, key)) is not None]
         for key in ("truncated_share", "informative_share")
     )
-    if truncated and (share := fmean(truncated)) > MUCH_TRUNCATED:
+    if truncated and (share := fmean(truncated)) > _MUCH_TRUNCATED:
         yield (
             f"{percent(share)} of the late completions were cut off at grpo.max_completion_tokens: "
             "what they would have answered is unknown."
         )
-    if informative and (share := fmean(informative)) < FEW_INFORMATIVE:
+    if informative and (share := fmean(informative)) < _FEW_INFORMATIVE:
         yield f"Only {percent(share)} of the late groups were informative; the others carry no signal."
 
 
