@@ -24,8 +24,8 @@ class EvalResult:
     """Results over `num_examples`; shares in [0, 1] with 95 % intervals whose unit is the item.
 
     `pass_at_1` is greedy and lenient (the answer anywhere in the completion), `strict_pass_at_1` requires the
-    requested format: `grader.py`. By k, `pass_at_k` is the chance that one of k samples is right, `maj_at_k` that the
-    most frequent answer of k is; with one sample, the greedy completion, both equal `pass_at_1`.
+    requested format: `grader.py`. By k, `pass_at_k` is the chance that one of k samples is right and `maj_at_k` that
+    the most frequent answer of k is; with one sample, the greedy completion, both equal `pass_at_1`.
     """
 
     task: str

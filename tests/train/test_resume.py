@@ -186,8 +186,8 @@ def test_damaged_files_that_are_not_needed_do_not_stop_a_resume(undisturbed, cli
     write_json(killed.health, {"findings": [critical, over, {"name": ["x"]}, None]})
     outcome = resume(cli_here, killed)
     assert outcome.code == 0, outcome.stderr[-3000:]
-    assert f"what the first step held is lost: {killed.peak} cannot be read" in outcome.stderr
-    assert "its last audit found gibberish: it may come to that again" in outcome.stderr
+    assert f"the memory profile of the first step is lost: {killed.peak} cannot be read" in outcome.stderr
+    assert "its last audit found gibberish: that may happen again" in outcome.stderr
 
 
 def test_an_order_that_lacks_a_round_is_named(undisturbed, cli_here, tmp_path) -> None:
