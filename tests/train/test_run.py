@@ -240,7 +240,9 @@ def test_a_task_is_judged_by_its_own_grader(cli_here, tmp_path) -> None:
         "from lowmem_rl.tasks.arithmetic import ARITHMETIC\n"
         "class Formed:\n"
         "    rewards = ('think_format',)\n"
-        "    examples, gold_completion = ARITHMETIC.examples, ARITHMETIC.gold_completion\n"
+        "    def __init__(self, convention):\n"
+        "        task = ARITHMETIC(convention)\n"
+        "        self.examples, self.gold_completion = task.examples, task.gold_completion\n"
     )
     options = (f"--task={tmp_path / 'mine.py'}:Formed", "--set=task.levels=[3]", "--reward=think_format=1", "--steps=1")
     # Forced: it pays the same for every answer.
