@@ -241,8 +241,11 @@ def test_a_task_is_judged_by_its_own_grader(cli_here, tmp_path) -> None:
         "class Formed:\n"
         "    rewards = ('think_format',)\n"
         "    def __init__(self, convention):\n"
-        "        task = ARITHMETIC(convention)\n"
-        "        self.examples, self.gold_completion = task.examples, task.gold_completion\n"
+        "        self.task = ARITHMETIC(convention)\n"
+        "    def examples(self, selection):\n"
+        "        return self.task.examples(selection)\n"
+        "    def gold_completion(self, example):\n"
+        "        return self.task.gold_completion(example)\n"
     )
     options = (f"--task={tmp_path / 'mine.py'}:Formed", "--set=task.levels=[3]", "--reward=think_format=1", "--steps=1")
     # Forced: it pays the same for every answer.
