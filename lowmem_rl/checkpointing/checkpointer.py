@@ -23,22 +23,28 @@ class Checkpointer:
         self.run_dir, self.logging, self.last_step, self.report = run_dir, logging, last_step, report
         self.trainer: TrainerLike | None = None
         self.snapshot: TrainerSnapshot | None = None
+        self.is_current = False
+        """True while no optimizer step has moved the weights since the snapshot: it can be written."""
         self.written: int | None = None
         """The step of the last checkpoint of this process."""
         self.last_s = time.monotonic()
 
+    def before_optimizer_step(self) -> None:
+        """The snapshot does not fit the weights any more."""
+        self.is_current = False
+
     def at_boundary(self, trainer: TrainerLike) -> None:
         """Captures, and writes a checkpoint if one is due. A disk error is reported and does not stop training."""
-        self.trainer, self.snapshot = trainer, trainer.take_snapshot()
+        self.trainer, self.snapshot, self.is_current = trainer, trainer.take_snapshot(), True
         every = self.logging.checkpoint_every
         is_due = trainer.step % every == 0 if every else time.monotonic() - self.last_s >= EVERY_S
         if is_due or trainer.step == self.last_step:
             self._write()
 
     def write_now(self) -> bool:
-        """Writes the latest snapshot once, without waiting for free space; returns whether it is on the disk."""
+        """Writes the snapshot, if it is current, without waiting for space; returns whether it is on the disk."""
         with retry_when_disk_full(None):
-            return self._write()
+            return self.is_current and self._write()
 
     def _write(self) -> bool:
         if self.snapshot is None or self.trainer is None:

@@ -84,9 +84,10 @@ def run_hooks(context: RunContext, loaded: LoadedRun, errors: RewardErrorCounter
 
 def resume_steps(context: RunContext, loaded: LoadedRun, trainer: Any) -> None:
     """Continues after the checkpoint, whose weights are loaded."""
-    checkpoint, began = context.resume_state.checkpoint, time.monotonic()
+    checkpoint = context.resume_state.checkpoint
     assert checkpoint is not None
     loaded.evaluations.evaluate_if_due(checkpoint.step)  # a run that was stopped there has not evaluated
+    began = time.monotonic()
 
     def on_restored() -> None:
         seconds = context.resume_state.seconds + time.monotonic() - began

@@ -73,6 +73,7 @@ def atomic_step(optimizer: type, retry: Callable[[str], None]) -> type:
 
     # transformers knows bitsandbytes' classes by their printed name.
     AtomicStep.__module__, AtomicStep.__qualname__ = optimizer.__module__, optimizer.__qualname__
+    AtomicStep.__name__ = optimizer.__name__
     return AtomicStep
 
 

@@ -1,1 +1,1 @@
-"""One run, from a `RunConfig` to a `RunDir`. `run.run` is the way in."""
+"""One GRPO step in the order of time (`step`), and the hooks that take part in it."""

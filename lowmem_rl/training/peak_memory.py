@@ -37,9 +37,12 @@ class PeakMemory:
         return max(self.profiler.highest_bytes, peak_bytes(self.device), self.resume_state.peak_bytes)
 
     def on_step(self, row: Row, trainer: TrainerLike) -> None:
-        """Adds the peak to the step's row; after the first step, writes it and keeps it for later predictions."""
+        """Adds the peak to the step's row."""
         row["peak_bytes"] = self.highest_bytes
-        if row["step"] == 1:
+
+    def at_boundary(self, trainer: TrainerLike) -> None:
+        """Writes what the first step took, and keeps it for later predictions."""
+        if trainer.step == 1:
             self.write()
             if self.device.is_gpu and self.is_undisturbed():
                 self._remember()

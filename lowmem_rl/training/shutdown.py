@@ -79,7 +79,7 @@ class ShutdownPolicy:
         try:
             yield
         except BaseException as error:
-            is_saved = not self.stop.is_deferred and checkpointer.write_now()
+            is_saved = checkpointer.write_now()
             if not isinstance(error, KeyboardInterrupt):
                 raise
             what = f"saved as it was after step {checkpointer.written}" if is_saved else "nothing new could be saved"

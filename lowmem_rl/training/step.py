@@ -103,13 +103,13 @@ MOMENTS = tuple(name for name in vars(StepHooks) if not name.startswith("_"))
 HOOK_ORDER: tuple[type, ...] = (
     StepTimer,  # phase: seconds · on_step: into the row
     MemoryProfiler,  # phase: peak bytes of the first step's phases
-    PeakMemory,  # on_step: peak bytes into the row, peak.json
+    PeakMemory,  # on_step: peak bytes into the row · at_boundary: peak.json after the first step
     PromptOrder,  # choose_prompts · on_scored: which prompts carry signal now
     Recorder,  # on_scored: order.jsonl, samples.jsonl · on_step: completes the row, writes metrics.jsonl
     RewardErrorCounter,  # state_dict: how many scorings failed
     OomPolicy,  # state_dict: how many rows fit
     HealthMonitor,  # on_scored, on_step: audit, findings · at_boundary: roll back, or ask for a stop
-    Checkpointer,  # at_boundary: capture the trainer's state, write a checkpoint if one is due
+    Checkpointer,  # at_boundary: capture the trainer's state, write a checkpoint if one is due; before_optimizer_step
     StopSignal,  # before_optimizer_step: defer a stop · at_boundary: deliver it, now that the run is saved
     EvalSchedule,  # at_boundary: evaluate if due; it draws no random number from training
     BackendRecord,  # on_step: engine.json after the first step

@@ -46,13 +46,13 @@ class ArmTimer(StepTimer):
     def __init__(self, device: Device) -> None:
         super().__init__(device)
         self.counts = SamplingCounts()
+        self.reward = 0.0  # mean over the completions of the last rollout
         self.restart()
 
     def restart(self) -> None:
         """Begins a step; time between two steps belongs to neither."""
         self.is_between, self.marks = False, []
         self.updates, self.useful_tokens = UpdateCounts(), 0
-        self.reward = 0.0  # mean over the completions
         self.counts.restart()  # the counting functions hold this object
         self._mark()
 

@@ -85,7 +85,7 @@ class ArmSession:
         else:
             examples, rewards = recorded.examples, [recorded]
         sampler = self._sampler(config, recorded) if self.arm.stack == "ours" else None
-        callbacks = [optimizer_callback(self.timer), _take_orders(self, task, saves_gradients=recorded is not None)]
+        callbacks = [_take_orders(self, task, saves_gradients=recorded is not None), optimizer_callback(self.timer)]
         kinds = (timed_by(self.timer),)
         spec = stacks.TrainerSpec(config, examples, rewards, callbacks, Path(f"{task.out}.trainer"), kinds)
         return stacks.build(self.arm, self.policy, sampler, spec)

@@ -181,15 +181,15 @@ def _train(training: Training, out: Path, allocations: Sequence[int], results: P
 def _end_with_the_last_row(steps: int, write_down: Callable[[int], None]) -> None:
     from lowmem_rl.trl_adapter.update import UpdateMixin
 
-    plain = UpdateMixin.write_row
+    plain = UpdateMixin.write_step_row
 
-    def write_row(self: Any, write: Callable[[], None]) -> None:
+    def write_step_row(self: Any, write: Callable[[], None]) -> None:
         plain(self, write)
         if self.state.global_step == steps:
             write_down(0)
             os._exit(0)
 
-    UpdateMixin.write_row = write_row  # type: ignore[method-assign]
+    UpdateMixin.write_step_row = write_step_row  # type: ignore[method-assign]
 
 
 def _fork_for_each(out: Path, allocations: Sequence[int], results: Path, forks: list[Any]) -> None:

@@ -14,7 +14,7 @@ _PHASES = {
     "logprobs": "advantages, and log-probs of the base model if the loss needs them",
     "update": "forward and backward",
     "optimizer": "clipping and optimizer step",
-    "other": "data, batching, bookkeeping",
+    "other": "batching, bookkeeping",
 }
 """Phases of a step; metric rows have their seconds as `rollout_s` and so on."""
 _EVALUATION = ("evaluation", "held-out examples, between steps")
