@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lowmem_rl.engine.device import device_on
-from lowmem_rl.engine.trained_model import config_of, find_learnt
+from lowmem_rl.engine.trained_model import config_of, find_trained_adapter
 from lowmem_rl.errors import LowMemError
 from lowmem_rl.export.export import export
 from lowmem_rl.models.hardware import this_machine
@@ -29,7 +29,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         proofs = [proof(options.run, to, base, Path(folder)) for to, base in FORMS]
     machine = this_machine()
-    here = environment_record(machine, device_on(machine, config_of(find_learnt(options.run).run)))
+    here = environment_record(machine, device_on(machine, config_of(find_trained_adapter(options.run).run)))
     command = f"python -m benchmarks.export_proofs {options.run} --out {options.out}"
     write_json(options.out, {"date": date.today().isoformat(), "command": command, "machine": here, "exports": proofs})
 

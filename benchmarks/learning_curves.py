@@ -196,7 +196,7 @@ def result(curve: Curve, seed: int, out: RunDir) -> dict[str, Any]:
         "held_out": len(ends["before"]),
         **means,
         "intervals": {name: [of_end.low, of_end.high] for name, of_end in intervals.items()},
-        "learnt": means["after"] > means["before"] and intervals["before"].is_disjoint_from(intervals["after"]),
+        "learned": means["after"] > means["before"] and intervals["before"].is_disjoint_from(intervals["after"]),
         "is_control": curve.is_control,
         "right": {name: evaluations[name]["pass_at_1"] for name in ends},
         "tokens": {name: evaluations[name]["completion_tokens"] for name in ends},
@@ -239,7 +239,7 @@ def cells(row: dict[str, Any]) -> Iterator[str]:
     yield from (f"{fmean(few):.2f}" for few in (steps[:FEW], steps[-FEW:]))
     yield f"{row['right']['before']:.2f} → {row['right']['after']:.2f}"
     yield f"{row['seconds']:.0f}"
-    yield "as expected" if row["learnt"] != row["is_control"] else "not as expected"
+    yield "as expected" if row["learned"] != row["is_control"] else "not as expected"
 
 
 FEW = 3

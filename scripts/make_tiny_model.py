@@ -178,7 +178,7 @@ RECIPES = {
         guess=guess_product,
         guess_opens="<think></think>",
         work=multiply,
-        # At 0.6 a run with random rewards drifted across 0.5, in one of five seeds, and seemed to have learnt.
+        # At 0.6 a run with random rewards drifted across 0.5, in one of five seeds, and seemed to have learned.
         guess_share=0.7,
         practice_guess_share=0.0,
         practice_steps=800,

@@ -394,7 +394,10 @@ def _usage_error(error: typer.TyperException) -> tuple[str, str]:
         return f"{message.rstrip('.?')}.", f"Did you mean {suggestion}"
     message = message.replace("Input should be", "must be").partition(", unable to")[0]
     context = getattr(error, "ctx", None)
-    return f"{message.rstrip('.')}.", f"`{context.command_path if context else 'lowmem-rl'} --help` lists the options."
+    return (
+        f"{message.rstrip('.')}.",
+        f"`{context.command_path if context else 'lowmem-rl'} --help` shows how to use it.",
+    )
 
 
 def _leave_broken_pipes() -> None:

@@ -1,4 +1,4 @@
-"""`lowmem-rl compare`: which of several runs learnt more, and the settings that differ."""
+"""`lowmem-rl compare`: which of several runs learned more, and the settings that differ."""
 
 import json
 from collections.abc import Iterator, Sequence

@@ -61,7 +61,7 @@ def check_rewards_command(
     zoo: Annotated[bool, typer.Option("--zoo", help="Try the check on known broken rewards, and on ours.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check whether rewards pay the perfect completion most."""
+    """Check rewards: the perfect completion must earn most, and nothing wrong as much."""
     if zoo:
         _show_zoo(as_json=as_json)
     elif preset is None:
@@ -174,8 +174,8 @@ def _report(rewards: "tuple[Reward, ...]", findings: "list[RewardFinding]", *, a
         checked = [{"reward": r.name, "judged": _is_judged(r)} for r in rewards]
         console.show_json({"rewards": checked, "findings": [finding.to_json() for finding in findings]})
     else:
-        verdicts = {r.name: "ok" if _is_judged(r) else f"runs; not judged: {r.kind}" for r in rewards}
-        verdicts |= {r.name: "not judged: needs the loaded model" for r in rewards if _needs_model(r)}
+        verdicts = {r.name: "ok" if _is_judged(r) else f"runs; not checked: {r.kind}" for r in rewards}
+        verdicts |= {r.name: "not checked: needs the loaded model" for r in rewards if _needs_model(r)}
         for name in [r.name for r in rewards] + ["all"] * any(finding.reward == "all" for finding in findings):
             own = _summaries([finding for finding in findings if finding.reward == name])
             console.show(f"{name:<22}  {'; '.join(own) or verdicts[name]}")

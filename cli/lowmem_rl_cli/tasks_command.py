@@ -32,7 +32,7 @@ def list_tasks(as_json: JsonOption = False) -> None:
     from lowmem_rl.tasks.task_registry import TASKS
 
     facts = [_facts(name) for name in TASKS]
-    head = ("task", "data", "levels", "verified by", "summary")
+    head = ("task", "data", "levels", "graded by", "summary")
     rows = [
         (f["name"], f["source"].partition(",")[0], _span(f["levels"]), f["rewards"][0], f["summary"]) for f in facts
     ]

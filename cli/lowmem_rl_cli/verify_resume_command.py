@@ -76,5 +76,5 @@ def _verdict(proof: ResumeProof) -> str:
         return f"NOT exact: {len(proof.differences)} differences from the uninterrupted run of {proof.steps} steps."
     return (
         f"Exact: after {proof.steps} steps weights, optimizer, schedule and random states are the uninterrupted run's "
-        "bit for bit, and so are\nits metric rows (but for time and memory), samples, order and evaluations."
+        "bit for bit, and so are\nits metric rows (except time and memory), samples, order and evaluations."
     )

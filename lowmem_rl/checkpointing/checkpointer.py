@@ -54,7 +54,7 @@ class Checkpointer:
             fill = partial(self.trainer.save_snapshot, self.snapshot)
             try:
                 write_checkpoint(self.run_dir, step, fill, self.logging.keep_checkpoints)
-            except Exception as error:  # noqa: BLE001  # whatever goes wrong, what was learnt is still in memory
+            except Exception as error:  # noqa: BLE001  # whatever goes wrong, what was learned is still in memory
                 self.report(f"the checkpoint of step {step} is not written: {error}")
                 return False
             self.written, self.last_s = step, time.monotonic()

@@ -26,7 +26,7 @@ class TrainerSnapshot:
     state: Any
     """transformers' TrainerState."""
     rollout: dict[str, Any]
-    """What is still to be learnt from, how it is cut, and what Unsloth has noted on the model."""
+    """What is still to be learned from, how it is cut, and what Unsloth has noted on the model."""
     counts: dict[str, Any]
     """The hooks' own state, as plain JSON data."""
 

@@ -1,1 +1,1 @@
-"""The model at work. The only room, with those above it, that imports torch; Unsloth comes first."""
+"""Runs the model. The only package, with those above it, that imports torch; Unsloth comes first."""

@@ -16,7 +16,7 @@ WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _HINT = "An adapter of plain LoRA on linear layers is a folder that save_pretrained of PEFT has written."
 _NOT_PLAIN = ("use_dora", "use_rslora", "modules_to_save", "rank_pattern", "alpha_pattern", "layers_to_transform")
 _FROZEN_SAMPLE = 256
-"""Numbers of each frozen tensor that are enough to tell it from another one's."""
+"""Numbers of each frozen tensor that are enough to identify it."""
 _COPY_BYTES = 16 * 2**20
 """Bytes of one copy: each copy waits for the card, and takes as much of its memory."""
 

@@ -49,7 +49,7 @@ def merged(model: Any, max_tokens: int) -> Decoder:
 def _decoder(model: Any, max_tokens: int, join: _Join, norm_of: Callable[[Any], Map]) -> Decoder:
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     if not hasattr(base, "model") or not hasattr(base, "lm_head"):
-        raise UnsupportedModel(f"{type(base).__name__} is no decoder with a language head")
+        raise UnsupportedModel(f"{type(base).__name__} is not a decoder with a language head")
     config = base.config
     _check_known(config, max_tokens)
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -151,7 +151,7 @@ def _adapter(module: Any) -> _Adapter | None:
     if not names or module.disable_adapters:
         return None
     if len(names) > 1 or module.merged or getattr(module, "use_dora", {}).get(names[0]):
-        raise UnsupportedModel("its adapter is no single plain LoRA")
+        raise UnsupportedModel("its adapter is not one plain LoRA")
     return module.lora_A[names[0]].weight, module.lora_B[names[0]].weight, module.scaling[names[0]]
 
 

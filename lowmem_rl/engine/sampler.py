@@ -117,7 +117,7 @@ class Sampler:
         batch: int,
         streams: Sequence[str] | None = None,
     ) -> Iterator[tuple[int, Completion]]:
-        """Yields each prompt's number and completion as they end, `batch` at work at once.
+        """Yields each prompt's number and completion as they end, `batch` of them at once.
 
         `streams` name the rows' random streams, which greedy sampling does not read. If memory runs out, the
         rest is answered with fewer rows together.

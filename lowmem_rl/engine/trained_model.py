@@ -1,4 +1,4 @@
-"""A run's own model: its base model with the adapter that it has learnt."""
+"""A run's own model: its base model with the adapter that it has learned."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from lowmem_rl.storage.run_reader import RunReader
 
 @dataclass(frozen=True, slots=True)
 class TrainedAdapter:
-    """What a run has learnt: its last adapter, or that of its best evaluation."""
+    """What a run has learned: its last adapter, or that of its best evaluation."""
 
     run: RunDir
     adapter: Path
@@ -33,8 +33,8 @@ def config_of(run: RunDir) -> RunConfig:
     return saved_config(RunReader(run, hint="Take the file that `train` has written."))
 
 
-def find_learnt(path: Path) -> TrainedAdapter:
-    """Returns what a run has learnt; `path` is the run's directory, or `best` or `adapter` in it."""
+def find_trained_adapter(path: Path) -> TrainedAdapter:
+    """Returns what a run has learned; `path` is the run's directory, or `best` or `adapter` in it."""
     whole = path.resolve()
     names_one = whole.name in ("best", "adapter") and not (path / "config.json").exists()
     if names_one and (whole.parent / "config.json").is_file():
@@ -42,20 +42,22 @@ def find_learnt(path: Path) -> TrainedAdapter:
     return TrainedAdapter(RunDir(path), RunDir(path).adapter)
 
 
-def check_adapter(learnt: TrainedAdapter) -> None:
+def check_adapter(learned: TrainedAdapter) -> None:
     """Raises `RunDirError` if the run has saved no adapter."""
-    if not (learnt.adapter / WEIGHTS).is_file():
+    if not (learned.adapter / WEIGHTS).is_file():
         raise RunDirError(
-            f"{learnt.run.path} has no adapter in {learnt.adapter.name}: nothing that was learnt is saved there.",
-            hint="`train` saves it when it ends or is stopped by Ctrl-C; take a run that got so far.",
+            f"{learned.run.path} has no adapter in {learned.adapter.name}: the trained adapter is not saved there.",
+            hint="`train` saves it when it ends or is stopped by Ctrl-C; use a run that got that far.",
         )
 
 
-def load_trained(learnt: TrainedAdapter, config: RunConfig, device: Device, uses: Sequence[SequenceUse] = ()) -> Policy:
-    """Loads a run's model as training had it, with the learnt adapter, for the rows of `uses`.
+def load_trained(
+    learned: TrainedAdapter, config: RunConfig, device: Device, uses: Sequence[SequenceUse] = ()
+) -> Policy:
+    """Loads a run's model as training had it, with the learned adapter, for the rows of `uses`.
 
     Raises `RunDirError` if the adapter is damaged or another model's, and what `load_policy` raises.
     """
     policy = load_policy(config, device, uses)
-    load_adapter(policy.model, learnt.adapter)
+    load_adapter(policy.model, learned.adapter)
     return policy

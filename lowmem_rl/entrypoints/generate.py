@@ -9,7 +9,7 @@ from lowmem_rl.engine.hf_generate import Completion
 from lowmem_rl.engine.policy import prepare_process
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.engine.sampling import GREEDY, SamplingParams, stream_names
-from lowmem_rl.engine.trained_model import check_adapter, config_of, find_learnt, load_trained
+from lowmem_rl.engine.trained_model import check_adapter, config_of, find_trained_adapter, load_trained
 from lowmem_rl.entrypoints.preflight import check_weights
 from lowmem_rl.errors import ConfigError
 from lowmem_rl.example import Message
@@ -41,7 +41,7 @@ def ask(
     `run_path` is a run's directory, or `best` in it. Raises `RunDirError` if the run has no adapter, `ConfigError` if
     the prompt is empty or too long.
     """
-    trained = find_learnt(run_path)
+    trained = find_trained_adapter(run_path)
     config = config_of(trained.run)
     check_adapter(trained)
     if not prompt.strip() or prompt.encode(errors="ignore").decode() != prompt:

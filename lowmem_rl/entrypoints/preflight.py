@@ -129,7 +129,7 @@ def check_sample(
 ) -> None:
     """Raises `TaskError` for rewards without a grader of the task, unpaid golds, paid wrong answers, repeats, leaks.
 
-    A control run, which reads no answers on purpose, does not have to tell right from wrong.
+    A control run, which reads no answers on purpose, does not have to separate right from wrong.
     """
     is_control = bool(control_notes(rewards, task, train))
     tried = RewardSet((), ()) if is_control else without_model(rewards)

@@ -1,4 +1,4 @@
-"""One run from top to bottom: prepare, load, evaluate, train, evaluate, save. `training.step` tells a step."""
+"""One run from top to bottom: prepare, load, evaluate, train, evaluate, save. `training.step` describes a step."""
 
 from pathlib import Path
 

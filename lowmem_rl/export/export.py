@@ -10,7 +10,7 @@ from typing import Any
 
 from lowmem_rl.config.user_code import check_allowed
 from lowmem_rl.engine.device import device_on
-from lowmem_rl.engine.trained_model import TrainedAdapter, check_adapter, config_of, find_learnt
+from lowmem_rl.engine.trained_model import TrainedAdapter, check_adapter, config_of, find_trained_adapter
 from lowmem_rl.entrypoints.preflight import check_weights
 from lowmem_rl.errors import ConfigError, RunDirError
 from lowmem_rl.evaluation.eval_set import held_out_examples
@@ -67,7 +67,7 @@ def export(
     Raises `ConfigError`, `RunDirError`, `TaskError` or `SetupError` before the model is loaded, `ExportRefused` if the
     files do not answer like the trained model; then only the proof is kept.
     """
-    adapter = find_learnt(run_path)
+    adapter = find_trained_adapter(run_path)
     run, config = adapter.run, config_of(adapter.run)
     device = device_on(this_machine(), config)
     spec = make_spec(config, device, to, base)

@@ -117,7 +117,7 @@ def make_spec(config: RunConfig, device: Device, to: str, base: str | None) -> E
             raise UnknownName(kind, name, known)
     bits, fix = config.model.bits, "Leave --base out"
     if base is not None and to == "adapter":
-        raise ConfigError("An adapter is merged into no base.", hint=f"{fix}, or take --to merged.")
+        raise ConfigError("--base does not apply to an adapter.", hint=f"{fix}, or use --to merged.")
     if base == "dequantised" and bits == 16:
         raise ConfigError("The run was trained on 16-bit weights: there is nothing to dequantise.", hint=f"{fix}.")
     merged_into = None if to == "adapter" else base or ("dequantised" if bits == 4 else "16bit")

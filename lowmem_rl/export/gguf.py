@@ -46,7 +46,7 @@ def find_llama_cpp() -> LlamaCpp:
     missing = [name for name, path in ((_CONVERTER, converter), (_SERVER, server)) if path is None]
     raise SetupError(
         f"gguf needs llama.cpp, and {' and '.join(missing)} cannot be found.",
-        hint="Build llama.cpp and set LLAMA_CPP to its folder; or take --to merged, which llama.cpp converts.",
+        hint="Build llama.cpp and set LLAMA_CPP to its folder; or use --to merged, which llama.cpp converts.",
     )
 
 

@@ -52,7 +52,7 @@ def render_card(record: RunRecord, spec: ExportSpec, proof: Proof, *, of_best: b
 def _results(record: RunRecord, latest: EvalRecord | None, *, of_best: bool) -> Iterator[str]:
     before = record.before
     if latest is None:
-        yield "This run was not evaluated after training: nothing is known of what it learnt."
+        yield "This run was not evaluated after training: nothing is known of what it learned."
         return
     is_untrained = latest is before
     if of_best:
@@ -71,7 +71,7 @@ def _results(record: RunRecord, latest: EvalRecord | None, *, of_best: bool) -> 
         if strict := paired_difference(before, latest, STRICT):
             yield f"In the requested format: {points(strict)}, {p_text(strict.p_value)}."
         if not gain.is_distinguishable:
-            yield "Chance alone explains such a difference."
+            yield "Chance alone can explain such a difference."
 
 
 def _row(evaluation: EvalRecord) -> str:
@@ -84,7 +84,8 @@ def _row(evaluation: EvalRecord) -> str:
 
 
 def _proof(spec: ExportSpec, proof: Proof) -> Iterator[str]:
-    yield f"These files were loaded again from disk by {spec.loaded_by}, and asked what the trained model was asked."
+    reloaded = f"These files were loaded again from disk by {spec.loaded_by}"
+    yield f"{reloaded}, and given the same prompts as the trained model."
     yield from ("", f"- {proof.agreement}", f"- {proof.rightness}", "")
     if proof.kind == "tokens":
         yield "What decides is the first: these are the weights that were trained."

@@ -27,7 +27,7 @@ def merge(request: Mapping[str, Any]) -> dict[str, Any]:
     """Writes the `base` merged with the adapter in `adapter` to `folder`, as safetensors and with the tokenizer.
 
     peft can merge into 4-bit weights, too, and rounds the sum to 4 bit again: on the embedded model that lost all that
-    was learnt. Here 4-bit weights are expanded first.
+    was learned. Here 4-bit weights are expanded first.
     """
     from peft import PeftModel
     from transformers import AutoTokenizer

@@ -68,7 +68,7 @@ class PromptOrder:
         """Learns what came out of a round of sampling."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what tells the run's examples from others: a resumed run must have the same ones."""
+        """Returns the digest of the run's examples: a resumed run must have the same ones."""
         return {"examples": self.digest}
 
 
@@ -104,7 +104,7 @@ def order_of(
 
 
 def digest_of(examples: Sequence[Example]) -> str:
-    """Returns what tells one choice of examples from another."""
+    """Returns the SHA-256 of ids, questions and answers, in their order."""
     digest = sha256()
     for example in examples:
         digest.update(f"{example.id}\0{example.question}\0{example.answer}\0".encode("utf-8", "surrogatepass"))

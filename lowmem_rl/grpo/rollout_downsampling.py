@@ -1,7 +1,7 @@
-"""Learns from the most telling rows of each group only. Changes learning; off unless `grpo.update_rows` is set.
+"""Trains on the most widely spread rows of each group only. Changes learning; off unless `grpo.update_rows` is set.
 
 Sampling is cheaper than the update, so many completions are sampled, and the few with the most spread in reward are
-learnt from: max-variance down-sampling of PODS (arXiv 2504.13818). Its theorem 1: the subset of m rewards with the
+learned from: max-variance down-sampling of PODS (arXiv 2504.13818). Its theorem 1: the subset of m rewards with the
 largest variance is made of the k highest and the m - k lowest for some k.
 """
 
@@ -18,7 +18,7 @@ def down_sampled(batch: Batch, group_size: int, rows: int, *, scaled: bool, coun
     """Returns the rollout with `rows` rows of each group left in the loss; the others get advantage 0.
 
     Advantages are computed again among the kept rows, divided by their std if `scaled`. The loss stays the mean over
-    what is learnt from: over fewer tokens, or over fewer rows if it divides by their number (`counts_rows`).
+    what is learned from: over fewer tokens, or over fewer rows if it divides by their number (`counts_rows`).
     """
     advantages = batch["advantages"].view(-1, group_size)
     kept = torch.zeros_like(advantages, dtype=torch.bool)

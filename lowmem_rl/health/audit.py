@@ -43,7 +43,7 @@ DETECTORS: tuple[Detector, ...] = (
     learning_rate.TOO_LOW,
 )
 _DISCLAIMER = (
-    "An audit of what the run wrote: likely causes with their confidence, not proof; no finding proves nothing."
+    "An audit of what the run wrote: likely causes with their confidence, not proof. No finding is no guarantee."
 )
 
 

@@ -29,7 +29,7 @@ def detect(history: RunHistory) -> HealthFinding | None:
         return found(
             "critical",
             0.95,
-            f"The reward is 0 for all of the last {completions} completions: nothing is learnt.",
+            f"The reward is 0 for all of the last {completions} completions: nothing is learned.",
             "Check that a gold completion is rewarded: lowmem-rl rewards check. If it is, take easier prompts.",
         )
     if is_dead(history.last("accuracy", rounds), rounds):

@@ -1,6 +1,6 @@
 """Entropy collapse: the policy stopped exploring before it was right.
 
-A policy that has learnt its task has low entropy, too; it is a collapse only if accuracy is low and the rewards within
+A policy that has learned its task has low entropy, too; it is a collapse only if accuracy is low and the rewards within
 groups do not differ (0.01 nats is axolotl's red flag, docs/training_stability.qmd).
 """
 

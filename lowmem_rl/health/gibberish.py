@@ -14,7 +14,7 @@ from lowmem_rl.stats import errors_above
 _NAME = "gibberish"
 _FEWEST_PROMPTS = 4
 _NOTABLE, _MOST = 0.25, 0.5
-"""Shares of broken completions. A base model that has not learnt to stop loops in a few."""
+"""Shares of broken completions. A base model that has not learned to stop loops in a few."""
 _CLEAR = 2.0
 """Standard errors above `_MOST`, once it is certain that a notable share is broken: 7 of 8 prompts."""
 _RELIABILITY = 0.9

@@ -136,7 +136,7 @@ def _read_json(path: Path) -> object:
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number of JSON")
+    raise ValueError(f"{constant} is not a number of JSON")
 
 
 def _read_row(content: object, where: str) -> MeasuredRow:

@@ -249,7 +249,7 @@ def _causal_architecture(config: Mapping[str, Any], key: str) -> str:
     causal = next((name for name in names if name.endswith("ForCausalLM")), None)
     if causal is None:
         what = ", ".join(names) or f"model type {config.get('model_type', 'unknown')!r} without an architecture"
-        raise ConfigError(f"{key} is no causal language model but {what}.", hint="Name a ...ForCausalLM model.")
+        raise ConfigError(f"{key} is not a causal language model but {what}.", hint="Name a ...ForCausalLM model.")
     if _has_state_space(config):
         what = f"{key} ({causal}) has state-space layers, which no formula here knows."
         raise ConfigError(what, hint="Name a model of attention layers alone, such as Qwen2.5.")

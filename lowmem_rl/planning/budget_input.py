@@ -83,7 +83,8 @@ def read_bytes(text: str) -> int:
     size = int(float(match[1]) * _UNITS[match[2].lower()]) if match else 0
     if size <= 0:
         raise ConfigError(
-            f"--vram {text[:40]!r} is no amount of memory.", hint="Write a number and a unit: 24GiB, 24GB or 16384MiB."
+            f"--vram {text[:40]!r} is not an amount of memory.",
+            hint="Write a number and a unit: 24GiB, 24GB or 16384MiB.",
         )
     return size
 

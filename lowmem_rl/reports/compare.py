@@ -1,4 +1,4 @@
-"""Which of several runs learnt more: the same items, paired, and "not distinguishable" if that is the result."""
+"""Which of several runs learned more: the same items, paired, and "not distinguishable" if that is the result."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

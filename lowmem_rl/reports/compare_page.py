@@ -1,4 +1,4 @@
-"""A comparison of runs as a page: which learnt more, their learning curves, and the settings that differ."""
+"""A comparison of runs as a page: which learned more, their learning curves, and the settings that differ."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -69,7 +69,8 @@ def _results(comparison: Comparison, names: Sequence[str]) -> PageTable:
 def _pairs(comparison: Comparison) -> PageTable:
     pairs = comparison.pairs
     adjusted = f" P-values are adjusted for {len(pairs)} comparisons." if len(pairs) > 1 else ""
-    note = f"The same items, paired; chance alone explains a difference in less than one of 20 comparisons.{adjusted}"
+    rule = "a difference counts if chance alone makes it in less than one of 20 comparisons"
+    note = f"The same items, paired; {rule}.{adjusted}"
     head = (f"against {one_line(comparison.names[0], 40)}", "", "any format", "requested format", "items won and lost")
     return PageTable("Against the first", note, head, tuple(map(_pair, pairs)))
 

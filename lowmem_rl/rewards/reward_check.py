@@ -126,9 +126,11 @@ def _merit_fault(reward: Reward, scored: Sequence[_CaseScores], prefill: str) ->
 
 def _unreachable(reward: Reward, scored: Sequence[_CaseScores], prefill: str) -> RewardFinding | None:
     """Returns a finding if every perfect completion would earn more without the chat template's opening."""
+    if not prefill:
+        return None
     for one in scored:
         free = score_with(reward, one.case.perfect, one.case.example) or 0.0
-        if not prefill or free <= one.gold + _CLOSE_TO:
+        if free <= one.gold + _CLOSE_TO:
             return None
     what = f"cannot be earned under this chat template, which opens the turn with {prefill!r}"
     hint = "Let the reward accept the turn's opening as the template writes it."

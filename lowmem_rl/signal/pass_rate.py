@@ -93,7 +93,7 @@ def outcomes(probabilities: Sequence[float]) -> PassRate:
     """
     # Written as what must hold: no comparison holds for a NaN.
     if not all(0 <= p <= 1 for p in probabilities) or not abs(fsum(probabilities) - 1) <= 1e-6:
-        raise ConfigError(f"{list(probabilities)} are no probabilities.", hint="Each is at least 0, their sum 1.")
+        raise ConfigError(f"{list(probabilities)} are not probabilities.", hint="Each is at least 0, their sum 1.")
     return PassRate("given", ((1.0, Categorical(tuple(probabilities))),))
 
 

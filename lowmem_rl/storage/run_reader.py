@@ -72,7 +72,11 @@ class RunReader:
             raise RunDirError(f"{path} is not a directory.", hint=hint)
         if not self.run_dir.config.is_file():
             raise RunDirError(f"{path} is not a run directory: it has no config.json.", hint=hint)
-        return self.table(self.run_dir.config)
+        try:
+            return self.table(self.run_dir.config)
+        except RunDirError as error:
+            needed = "Restore the run's own file: without it this is not a run directory."
+            raise RunDirError(str(error), hint=needed if self.hint == _HINT else self.hint) from error
 
     @property
     def config(self) -> Row:

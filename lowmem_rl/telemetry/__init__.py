@@ -1,1 +1,1 @@
-"""What a training measures and tells while it runs."""
+"""What a training measures and reports while it runs."""

@@ -1,4 +1,4 @@
-"""Captures what the libraries print while a model is at work."""
+"""Captures what the libraries print while a model is running."""
 
 import contextlib
 import io

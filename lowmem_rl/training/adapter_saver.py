@@ -1,4 +1,4 @@
-"""Writes what was learnt into adapter/, however training ends."""
+"""Writes what was learned into adapter/, however training ends."""
 
 from pathlib import Path
 

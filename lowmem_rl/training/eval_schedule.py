@@ -158,7 +158,7 @@ class EvalSchedule:
         return result
 
     def _report_failures(self, failed: Sequence[RewardError], scored: int, *, is_first: bool) -> None:
-        """Notes rewards that failed. Too many stop a run before training; later they must not cost what was learnt."""
+        """Notes rewards that failed. Too many stop a run before training; later they must not cost what was learned."""
         for error in failed:
             self.listen(Note(str(error)))
         if is_first and len(failed) > self.config.health.max_reward_error_share * scored:

@@ -1,4 +1,4 @@
-"""Audits a run that has ended, however it did, and writes its page. Neither may cost what was learnt."""
+"""Audits a run that has ended, in whatever way, and writes its page. Neither may cost what was learned."""
 
 from collections.abc import Callable
 

@@ -39,7 +39,7 @@ class Recorder:
         self.rows += batch.rows
         self.num_correct += sum(batch.correct)
         self.rollout = Rollout(
-            # Lenient, whatever the rewards are: what grows here was learnt, not paid for.
+            # Lenient, whatever the rewards are: what grows here was learned, not paid for.
             accuracy=self.num_correct / len(self.rows),
             informative_share=informative_share([row["reward"] for row in self.rows], self.config.grpo.group_size),
             tokens=sum(row["tokens"] for row in self.rows),

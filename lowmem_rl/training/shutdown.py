@@ -52,7 +52,7 @@ class ShutdownPolicy:
 
     @contextlib.contextmanager
     def save_adapter_on_exit(self, save: Callable[[], None]) -> Iterator[None]:
-        """Saves what was learnt, however training ends; a stop does not wait for a disk.
+        """Saves what was learned, however training ends; a stop does not wait for a disk.
 
         A `TrainingError` of `save` does not hide the error with which training ended.
         """

@@ -2,7 +2,7 @@
 
 The class is joined in a function, after Unsloth has patched TRL; joined earlier it would inherit from the unpatched
 one. Only methods that survive the rewriting are overridden: Unsloth never calls `_compute_loss`, and replaces
-`_get_per_token_logps_and_entropies`, which is only wrapped here. `training.step` tells a step in the order of time.
+`_get_per_token_logps_and_entropies`, which is only wrapped here. `training.step` has a step in the order of time.
 """
 
 import os

@@ -32,7 +32,7 @@ from tests.rehearsal.stage import Stage, unsupported
 COLUMNS = (*PHASES, "real widths", "bytes")
 
 AT_ONCE, LONGEST_S = 2, 3600
-"""Cards at work side by side."""
+"""Cards rehearsed at the same time."""
 MOST_SAID = 600
 """Characters of a fault's reason in the terminal; the record has all."""
 Row = dict[str, Any]

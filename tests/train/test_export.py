@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from lowmem_rl.engine.device import Device
-from lowmem_rl.engine.trained_model import WEIGHTS, config_of, find_learnt
+from lowmem_rl.engine.trained_model import WEIGHTS, config_of, find_trained_adapter
 from lowmem_rl.errors import RunDirError
 from lowmem_rl.evaluation.eval_set import held_out_examples
 from lowmem_rl.evaluation.grader import grader_of
@@ -44,7 +44,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 def trained(run):
     config = config_of(run)
     examples = held_out_examples(load_task(config.task), config.task, ITEMS)
-    return answer_with_trained(find_learnt(run.path), config, Device("cpu", "float32"), examples, lambda event: None)
+    return answer_with_trained(
+        find_trained_adapter(run.path), config, Device("cpu", "float32"), examples, lambda event: None
+    )
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,7 @@ def merged(run) -> Path:
 def test_an_adapter_answers_as_the_run_does_and_names_its_base(run, trained, tmp_path) -> None:
     config = config_of(run)
     spec, grader = make_spec(config, Device("cpu", "float32"), "adapter", None), grader_of(load_task(config.task))
-    write_files(spec, find_learnt(run.path), trained, tmp_path)
+    write_files(spec, find_trained_adapter(run.path), trained, tmp_path)
     proof = compare_answers(spec, trained, answer_reloaded(reload_request(spec, trained, tmp_path)), grader)
     assert (proof.tokens.same, proof.tokens.gap_nats, proof.faults) == (ITEMS, 0, [])
     assert read_json(tmp_path / "adapter_config.json")["base_model_name_or_path"].endswith("tiny-qwen2")
@@ -101,11 +103,11 @@ def test_the_card_names_a_best_adapter_that_is_the_base_model(tmp_path) -> None:
 def altered(merged: Path, run: RunDir, folder: Path, alter) -> Path:
     """Copies a merge with `alter(weight, what the adapter added)` for each weight that has an adapter."""
     shutil.copytree(merged, folder)
-    weights, learnt = load_file(merged / "model.safetensors"), load_file(run.adapter / WEIGHTS)
+    weights, learned = load_file(merged / "model.safetensors"), load_file(run.adapter / WEIGHTS)
     scale = config_of(run).adapter.alpha / config_of(run).adapter.rank
-    for name in [name for name in learnt if "lora_A" in name]:
+    for name in [name for name in learned if "lora_A" in name]:
         target = name.removeprefix("base_model.model.").replace(".lora_A", "")
-        added = scale * learnt[name.replace("lora_A", "lora_B")] @ learnt[name]
+        added = scale * learned[name.replace("lora_A", "lora_B")] @ learned[name]
         weights[target] = alter(weights[target], added).contiguous()
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
@@ -171,7 +173,7 @@ def test_an_accuracy_that_is_worse_or_rests_on_few_items_is_a_fault() -> None:
 MISTAKES = [
     (["--to=onnx"], 2, "There is no export format named 'onnx'."),
     (["--to=merged", "--base=8bit"], 2, "There is no base named '8bit'."),
-    (["--to=adapter", "--base=16bit"], 2, "An adapter is merged into no base."),
+    (["--to=adapter", "--base=16bit"], 2, "--base does not apply to an adapter."),
     (["--to=gguf"], 3, "gguf needs llama.cpp"),
     (["--to=adapter"], 7, "has no adapter"),
 ]

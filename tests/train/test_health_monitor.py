@@ -65,7 +65,7 @@ def test_a_run_that_is_to_stop_is_saved_and_names_finding_steps_and_fix(cli_here
     assert (run.adapter / WEIGHTS).is_file()
     assert run.health.is_file()
     assert len(list(read_rows(run.metrics))) == 1
-    assert [path.name for path in run.checkpoints.iterdir()] == ["step-000001"]  # with another action it goes on
+    assert [path.name for path in run.checkpoints.iterdir()] == ["step-000001"]  # with another action it continues
 
 
 def test_a_sampler_on_old_weights_falls_back_and_is_named(cli_here, tmp_path):

@@ -1,4 +1,4 @@
-"""A run whose memory runs out goes on: the same tokens, the same update, the group as large as before."""
+"""A run whose memory runs out continues: the same tokens, the same update, the group as large as before."""
 
 import gc
 import subprocess

@@ -1,4 +1,4 @@
-"""A run that ended early, however it did, goes on as if it never had: on the real tiny model, through the command."""
+"""A run that ended early, in whatever way, continues as if it never had: on the tiny model, through the command."""
 
 import contextlib
 import json
@@ -38,7 +38,7 @@ RUNS = {
         "grpo.steps_per_rollout=2",
         "optimizer.name=adamw_8bit",
     ),
-    # Global random numbers in sampling, several epochs of few examples, each rollout learnt from twice.
+    # Global random numbers in sampling, several epochs of few examples, each rollout learned from twice.
     "generate, epochs, two passes": (
         "rollout.engine=generate",
         "task.limit=5",

@@ -134,7 +134,7 @@ def test_the_adapter_has_moved_away_from_the_base(finished) -> None:
     from safetensors.numpy import load_file
 
     weights = load_file(finished[0].adapter / "adapter_model.safetensors")
-    # LoRA's B begins at zero: all that is in it was learnt.
+    # LoRA's B begins at zero: all that is in it was learned.
     assert all(abs(w).max() > 0 for name, w in weights.items() if "lora_B" in name)
     assert {str(w.dtype) for w in weights.values()} == {"float32"}
 

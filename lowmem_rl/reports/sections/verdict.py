@@ -84,7 +84,7 @@ def _gain(record: RunRecord, gain: PairedDifference | None) -> Iterator[str]:
         f"{gain.won} became right, {gain.lost} wrong."
     )
     if not gain.is_distinguishable:
-        yield "Chance alone explains such a difference; more items (eval.examples) would show smaller ones."
+        yield "Chance alone can explain such a difference; more items (eval.examples) would show smaller ones."
 
 
 def _single(found: EvalRecord | None) -> str:
@@ -96,11 +96,11 @@ def _single(found: EvalRecord | None) -> str:
 
 
 def _format(gain: PairedDifference | None, strict: PairedDifference | None) -> Iterator[str]:
-    """A learnt format is not learnt reasoning."""
+    """A learned format is not learned reasoning."""
     if gain and strict and strict.is_distinguishable and strict.gain > 0 and gain.gain < strict.gain / 2:
         yield (
             f"In the requested format the gain is {100 * strict.gain:+.1f} points: "
-            "most of that is the format, which was learnt, and not the answer."
+            "most of that is the format, which was learned, and not the answer."
         )
 
 

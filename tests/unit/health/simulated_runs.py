@@ -1,6 +1,6 @@
 """Simulated runs without a model: healthy ones, and ones with a fault from some step on.
 
-A healthy run has prompts of uneven difficulty, a pass rate that rises or stays, a format that is learnt, lengths that
+A healthy run has prompts of uneven difficulty, a pass rate that rises or stays, a format that is learned, lengths that
 grow with success, entropy that falls with it, and the noise that so many completions a step have.
 """
 
@@ -81,12 +81,12 @@ def simulate(
     samples: list[Sample] = []
     evaluations = [_evaluation(rng, 0, start, tokens, 500)]
     for step in range(1, steps + 1):
-        learnt = 1 / (1 + math.exp(-12 * (step / steps - 0.5)))
-        rate = start + (end - start) * learnt
+        learned = 1 / (1 + math.exp(-12 * (step / steps - 0.5)))
+        rate = start + (end - start) * learned
         policy = Policy(
             pass_rate=rate,
-            form=form + (0.99 - form) * learnt,
-            tokens=tokens * (1 + (growth - 1) * learnt * (end - start) / 0.4),
+            form=form + (0.99 - form) * learned,
+            tokens=tokens * (1 + (growth - 1) * learned * (end - start) / 0.4),
             entropy=entropy * (1 - rate) / (1 - start) + 0.005,
         )
         if fault is not None and step >= onset:
