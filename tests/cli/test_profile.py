@@ -204,7 +204,7 @@ def test_auto_is_chosen_for_the_card(cli_here):
         (
             ["--score", "rows.json"],
             "Invalid value: --score excludes other options",
-            "`lowmem-rl profile --help` lists",
+            "`lowmem-rl profile --help` shows how to use it",
         ),
         (["--pass-rate", "35%"], "--pass-rate '35%' is neither a number nor a file", "Give a share"),
     ],
