@@ -222,7 +222,7 @@ def test_a_replay_keeps_the_log_probs_of_what_was_forced(model: Any) -> None:
 @pytest.mark.parametrize(
     ("config", "why"),
     [
-        (AutoConfig.for_model("gpt2", n_embd=32, n_layer=1, n_head=2, vocab_size=VOCABULARY), "no decoder"),
+        (AutoConfig.for_model("gpt2", n_embd=32, n_layer=1, n_head=2, vocab_size=VOCABULARY), "not a decoder"),
         (AutoConfig.for_model("olmo2", **SMALL), "model type"),
         (AutoConfig.for_model("mistral", **SMALL, sliding_window=16), "slides over 16"),
         (AutoConfig.for_model("llama", **SMALL, hidden_act="gelu"), "activation"),

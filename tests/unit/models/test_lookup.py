@@ -196,7 +196,7 @@ def test_the_embedded_model_has_its_tokenizer() -> None:
         ("{", "cannot be read as JSON"),
         ("[" * 100_000, "cannot be read as JSON"),
         ("[]", "not an object"),
-        (CONFIG | {"architectures": ["BertForMaskedLM"]}, "no causal language model but BertForMaskedLM"),
+        (CONFIG | {"architectures": ["BertForMaskedLM"]}, "not a causal language model but BertForMaskedLM"),
         ({"model_type": "clip"}, "model type 'clip'"),
         (CONFIG | {"num_experts": 8}, "mixture of experts"),
         (CONFIG | {"hidden_size": "64"}, "hidden_size is '64'"),

@@ -37,7 +37,7 @@ def test_an_amount_of_memory_is_read_in_its_unit(text, size):
     "text", ["", "GiB", "24", "24G", "0GiB", "-1GiB", "1e3GiB", "nanGiB", "٢٤GiB", "24GiB\0", "24KiB"]
 )
 def test_what_is_no_amount_of_memory_is_refused(text):
-    with pytest.raises(ConfigError, match="no amount of memory"):
+    with pytest.raises(ConfigError, match="not an amount of memory"):
         read_bytes(text)
 
 
