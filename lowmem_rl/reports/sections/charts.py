@@ -61,7 +61,7 @@ _LINES: tuple[tuple[str, str, Unit, dict[str, str]], ...] = (
         {"informative_share": "informative"},
     ),
     ("KL divergence", "From the base model, in nats per token.", "number", {"kl": "KL"}),
-    ("Entropy", "Of the next token, in nats: near 0 all samples are equal.", "number", {"entropy": "entropy"}),
+    ("Entropy", "Of the next token, in nats: near 0, all samples are equal.", "number", {"entropy": "entropy"}),
     (
         "Completion length",
         "Tokens of the sampled completions.",
