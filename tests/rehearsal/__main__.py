@@ -32,7 +32,7 @@ from tests.rehearsal.stage import Stage, unsupported
 COLUMNS = (*PHASES, "real widths", "bytes")
 
 AT_ONCE, LONGEST_S = 2, 3600
-"""Cards rehearsed at the same time."""
+"""Cards rehearsed at the same time; seconds for one."""
 MOST_SAID = 600
 """Characters of a fault's reason in the terminal; the record has all."""
 Row = dict[str, Any]
@@ -117,11 +117,10 @@ def is_fault(cell: str) -> bool:
 
 def table_of(rows: list[Row]) -> Table:
     """Returns the table for a terminal."""
-    table = Table("preset", "card", *PHASES)
+    table = Table("preset", "card", *COLUMNS)
     for row in rows:
-        table.add_row(
-            row["preset"], row["card"], *("fault" if is_fault(row[phase]) else row[phase] for phase in PHASES)
-        )
+        cells = ("fault" if is_fault(row[column]) else row[column] for column in COLUMNS)
+        table.add_row(row["preset"], row["card"], *cells)
     return table
 
 
