@@ -28,7 +28,7 @@ class Cap:
         self.held_bytes = self.peak_bytes = self.limit_bytes = 0
 
     def after_micro_batch(self) -> None:
-        """Runs between two micro-batches of a step."""
+        """Runs after the backward of each micro-batch."""
         import torch
 
         self.micro_batches += 1
@@ -50,24 +50,25 @@ def train(order: Mapping[str, Any]) -> dict[str, Any]:
     prepare_process(config, device_on(this_machine(), config))
     import_unsloth()  # before transformers
     cap = Cap()
-    _call_between_micro_batches(cap)
+    _call_after_each_backward(cap)
     settings = [argument for setting in order["settings"] for argument in ("--set", setting)]
     code = main(["train", "--preset", order["preset"], *settings, "--force", "--out", order["out"]])
     if not code and not cap.limit_bytes:
-        raise Failed(f"The step had {cap.micro_batches} micro-batches between which memory could be capped.")
+        raise Failed(f"The step had {cap.micro_batches} micro-batches, too few for a cap.")
     return {"code": code, **vars(cap)}
 
 
-def _call_between_micro_batches(cap: Cap) -> None:
-    from transformers.trainer_callback import CallbackHandler
+def _call_after_each_backward(cap: Cap) -> None:
+    """Before the phase ends: in a run's first step the memory profiler then restarts the counters."""
+    from accelerate import Accelerator
 
-    plain = CallbackHandler.on_substep_end
+    plain = Accelerator.backward
 
-    def on_substep_end(*args: Any, **kwargs: Any) -> Any:
+    def backward(*args: Any, **kwargs: Any) -> None:
+        plain(*args, **kwargs)
         cap.after_micro_batch()
-        return plain(*args, **kwargs)
 
-    CallbackHandler.on_substep_end = on_substep_end
+    Accelerator.backward = backward
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
     python -m tests.rehearsal.on_card a6000 lowmem_rl_cli train --preset tiny-cpu --steps 2
 
-A command may start processes of its own; `launcher` makes the script that starts these on the same card. An export's
-load the stack without Unsloth, each for itself; all others are forked from the server that is up (`ask`).
+A command may start processes of its own; `launcher` makes the script that starts these on the same card. Workers, which
+answer through a socket that they inherit, load the stack each for itself, those of an export without Unsloth; all
+others are forked from the server that is up (`ask`).
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from shlex import quote
 from tests.rehearsal.card.install import install
 
 LAUNCHER = """#!/bin/sh
+safe=
+if [ "$1" = -P ]; then safe=-P; shift; fi
 case "$2" in
-    lowmem_rl.export.*) shift; exec {python} -m tests.rehearsal.on_card {card} "$@" ;;
+    lowmem_rl.export.* | lowmem_rl_bench.step.arm_worker) shift; exec {python} -m tests.rehearsal.on_card {card} "$@" ;;
     lowmem_rl_cli | lowmem_rl_bench.* | benchmarks.gpu.*) shift; exec {python} -m tests.rehearsal.ask {server} "$@" ;;
-    *) exec {python} "$@" ;;
+    *) exec {python} $safe "$@" ;;
 esac
 """
 
