@@ -45,16 +45,22 @@ class JsonWorker:
     def __init__(self, module: str, log: Path | None = None, env: Mapping[str, str] | None = None) -> None:
         self.log, self._caller = log, os.getpid()
         self._socket, theirs = socket.socketpair()
-        with theirs, log.open("ab") if log else contextlib.nullcontext(2) as output:
+        read_end, write_end = os.pipe()
+        self._lifeline = open(write_end, "wb", 0)  # noqa: SIM115 - its end, with this process, is what the worker sees
+        with (
+            theirs,
+            open(read_end, "rb", 0) as lifeline,
+            log.open("ab") if log else contextlib.nullcontext(2) as output,
+        ):
             # -P: no file of the working directory hides a module. A session of its own: Ctrl-C is the caller's alone,
             # and what the worker starts is killed with it.
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", module, str(theirs.fileno())],
+                [sys.executable, "-P", "-m", module, str(theirs.fileno()), str(lifeline.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 env=env,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), lifeline.fileno()],
                 start_new_session=True,
             )
 
@@ -92,13 +98,13 @@ class JsonWorker:
     def kill(self, after_s: float = 0.0) -> None:
         """Ends the process, if it has not ended `after_s` from now, and all that it has started."""
         self._socket.close()
-        if self._process.returncode is not None or os.getpid() != self._caller:  # a forked copy of the caller
-            return
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(after_s)
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # the second on macOS, if it has ended
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        if self._process.returncode is None and os.getpid() == self._caller:  # no forked copy of the caller
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(after_s)
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # the second on macOS, if it has ended
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self._lifeline.close()  # last: a worker that has a traceback to print is not ended before it has
 
     def last_lines(self, count: int) -> list[str]:
         """Returns the last lines of the log."""
@@ -124,26 +130,28 @@ class JsonWorker:
 class Requests:
     """The worker's end, in its main thread: reads requests and answers each.
 
-    The only event during a request is the end of the caller. Linux then sends SIGIO, which ends a worker that computes
-    for nobody, even one that holds the interpreter's lock.
+    The only event on the lifeline, a pipe into which nothing is written, is the end of the caller. Linux then sends
+    SIGIO to the worker and to what it has started. It ends a worker that computes for nobody, even
+    one that holds the interpreter's lock.
     """
 
     def __init__(self) -> None:
         import fcntl  # missing on Windows, where this module can be imported
 
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback
-        signal.signal(signal.SIGIO, signal.SIG_IGN)  # between requests
+        signal.signal(signal.SIGIO, signal.SIG_DFL)  # a caller may have ignored it
         self._socket = socket.socket(fileno=int(sys.argv[1]))
         self._socket.set_inheritable(False)
+        self._lifeline = open(int(sys.argv[2]), "rb", 0)  # noqa: SIM115 - open for as long as the process lives
+        os.set_inheritable(self._lifeline.fileno(), False)
         self._lines = self._socket.makefile("rb")
-        flags = fcntl.fcntl(self._socket, fcntl.F_GETFL)
-        fcntl.fcntl(self._socket, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(self._socket, fcntl.F_SETFL, flags | os.O_ASYNC)
+        flags = fcntl.fcntl(self._lifeline, fcntl.F_GETFL)
+        fcntl.fcntl(self._lifeline, fcntl.F_SETOWN, -os.getpgrp())
+        fcntl.fcntl(self._lifeline, fcntl.F_SETFL, flags | os.O_ASYNC)
 
     def read(self) -> Any:
         """Returns the next request, None if the caller is gone."""
         line = self._lines.readline()
-        signal.signal(signal.SIGIO, signal.SIG_DFL)
         return json.loads(line) if line else None
 
     def answer(self, answer: Any) -> None:
@@ -155,7 +163,6 @@ class Requests:
         self._send({"error": str(error), "hint": error.hint, "code": error.exit_code})
 
     def _send(self, answer: Mapping[str, Any]) -> None:
-        signal.signal(signal.SIGIO, signal.SIG_IGN)
         with contextlib.suppress(OSError):  # the caller is gone, as the next read will find
             self._socket.sendall(json.dumps(answer).encode() + b"\n")
 

@@ -1,5 +1,6 @@
 """Worker processes: their answers, their deadlines, and that none is left over."""
 
+import json
 import os
 import signal
 import subprocess
@@ -122,27 +123,35 @@ def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+def test_a_request_that_arrives_during_another_ends_nobody(start) -> None:
+    worker = start()
+    worker.send("time.sleep(0.5) or 1")
+    time.sleep(0.2)  # the worker computes
+    worker.send("time.sleep(0.5) or 2")
+    assert [worker.receive(5), worker.receive(5)] == [1, 2]
+
+
 CALLER = """
 import sys
 from lowmem_rl.workers import JsonWorker
 worker = JsonWorker("answering")
-print(worker.ask("os.getpid()"), flush=True)
+print(worker.ask("os.getpid(), subprocess.Popen(['sleep', '60']).pid"), flush=True)
 worker.ask(sys.argv[1])
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends it there alone")
 @pytest.mark.parametrize("request_", ["time.sleep(60)", HOLDS_THE_LOCK])
-def test_a_worker_ends_with_its_caller(tmp_path: Path, request_: str) -> None:
+def test_a_worker_and_what_it_started_end_with_its_caller(tmp_path: Path, request_: str) -> None:
     (tmp_path / "answering.py").write_text(WORKER)
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
     command = [sys.executable, "-c", CALLER, request_]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as caller:
         assert caller.stdout is not None
-        pid = int(caller.stdout.readline())
+        pids = json.loads(caller.stdout.readline())
         time.sleep(0.3)  # the second request is on its way
         caller.kill()
-    assert not is_running(pid)
+    assert not any(is_running(pid) for pid in pids)
 
 
 def test_ctrl_c_is_the_caller_s_alone(start) -> None:
