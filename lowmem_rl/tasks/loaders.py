@@ -7,9 +7,18 @@ from pathlib import Path
 
 from lowmem_rl.errors import SetupError, TaskError
 from lowmem_rl.models.lookup import cached_snapshot, why_no_hub
-from lowmem_rl.tasks.files import READERS, import_reader, numbered, read_files
-from lowmem_rl.tasks.source_row import SourceRow
+from lowmem_rl.tasks.files import READERS, ending_of, import_reader, numbered, read_files, stem_of
+from lowmem_rl.tasks.source_row import SourceRow, roots_of
 from lowmem_rl.tasks.task import Split
+
+_FILE_NAMES: dict[Split, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "test": ("test", "validation", "valid", "val", "dev", "eval"),
+}
+_MOST_NAMED = 8
+"""Files that a message names."""
+_DESCRIPTIONS = ("dataset_info", "dataset_infos", "dataset_dict", "state", "metadata", "README")
+"""JSON files in folders of the hub and of `datasets` that hold no rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +42,8 @@ class HubData:
 
         HellaSwag's files are train, validation and a test without answers: its test split is `validation`.
         """
-        return tuple(dict.fromkeys(name for name in (self.split_name(split), split) if name))
+        own = self.split_name(split)
+        return tuple(dict.fromkeys([own, *_FILE_NAMES[split]] if own else _FILE_NAMES[split]))
 
 
 def load_rows(data: HubData, split: Split, path: str | None = None) -> Iterator[SourceRow]:
@@ -59,11 +69,7 @@ def _local_rows(path: Path, data: HubData, split: Split) -> Iterator[SourceRow]:
         raise TaskError(f"task.path {str(path)!r} does not exist.", hint="Name a file, or a folder with train.jsonl.")
     files = _split_files(path, data, split)
     if not files:
-        folder, name = path if path.is_dir() else path.parent, data.file_names(split)[0]
-        raise TaskError(
-            f"task.path {str(path)!r} has no {split} split: {folder} holds no {name}.jsonl, .json, .csv or .parquet.",
-            hint=f"Put the {split} rows into {folder / f'{name}.jsonl'}.",
-        )
+        raise _no_split(path, data, split)
     return read_files(files, data.columns)
 
 
@@ -75,7 +81,7 @@ def _split_files(path: Path, data: HubData, split: Split) -> list[Path]:
     """
 
     def is_of_split(file: Path) -> bool:
-        return (file.stem in data.file_names("test")) == (split == "test")
+        return (stem_of(file) in data.file_names("test")) == (split == "test")
 
     if path.is_file() and is_of_split(path):
         return [path]
@@ -84,12 +90,35 @@ def _split_files(path: Path, data: HubData, split: Split) -> list[Path]:
     is_default = data.configuration in (None, "default")
     places = [folder, folder / "data", folder / "default"] if is_default else [folder, folder / str(data.configuration)]
     for place in places:
+        found = _data_files(place)
         for name in data.file_names(split):
-            for suffix in READERS:
-                if files := sorted([*place.glob(f"{name}{suffix}"), *place.glob(f"{name}-*{suffix}")]):
+            for ending in READERS:
+                if files := [file for file in found if ending_of(file) == ending and _is_part(stem_of(file), name)]:
                     return files
-    files = [file for file in folder.iterdir() if file.suffix in READERS] if path.is_dir() else []
+    files = _data_files(folder) if path.is_dir() else []
     return files if len(files) == 1 and is_of_split(files[0]) else []
+
+
+def _data_files(folder: Path) -> list[Path]:
+    files = folder.iterdir() if folder.is_dir() else ()
+    return sorted(f for f in files if ending_of(f) in READERS and stem_of(f) not in _DESCRIPTIONS and f.is_file())
+
+
+def _is_part(stem: str, name: str) -> bool:
+    """Returns whether a file is a split or, as `train-00000-of-00002`, a part of it."""
+    return stem == name or stem.startswith(f"{name}-")
+
+
+def _no_split(path: Path, data: HubData, split: Split) -> TaskError:
+    folder, name = path if path.is_dir() else path.parent, data.file_names(split)[0]
+    found = ", ".join(file.name for file in _data_files(folder)[:_MOST_NAMED]) or "no data file"
+    fix = f"Put the {split} rows into {folder / f'{name}.jsonl'}"
+    if split == "train":
+        fix += ", or let task.path name the file, which must not be called as a held-out one"
+    what = (
+        f"task.path {str(path)!r} has no {split} split: {folder} holds {found}, and no {name}.jsonl, .csv or .parquet."
+    )
+    return TaskError(what, hint=f"{fix}.")
 
 
 def _hub_rows(data: HubData, split: Split) -> Iterator[SourceRow]:
@@ -112,5 +141,5 @@ def _hub_rows(data: HubData, split: Split) -> Iterator[SourceRow]:
             hint=f"Fetch it on a machine with a network: hf download {data.repository} --repo-type dataset. "
             "Or set task.path to a local folder with train.jsonl and test.jsonl.",
         ) from error
-    used = [column for column in records.column_names if column in data.columns]
+    used = roots_of(data.columns, records.column_names)
     return numbered(records.select_columns(used) if used else records, f"{data.repository} {split}")

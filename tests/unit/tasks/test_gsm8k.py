@@ -164,7 +164,7 @@ def test_unusable_files_say_what_is_wrong(tmp_path: Path) -> None:
     assert "no train split" in message_of(tmp_path)
     assert "not a data file" in message_of(write_lines(tmp_path / "data.txt", "text"))
     assert "no train rows" in message_of(write_lines(tmp_path / "empty.jsonl", ""))
-    assert "no list of rows" in message_of(write_lines(tmp_path / "one.json", {"question": "Q"}))
+    assert "no column 'answer'" in message_of(write_lines(tmp_path / "one.json", {"question": "Q"}))
     assert "more than" in message_of(write_lines(tmp_path / "long.jsonl", "x" * 1_000_001))
     assert "more fields" in message_of(write_lines(tmp_path / "wide.csv", "question,answer", "a,b,c"))
     (tmp_path / "latin.jsonl").write_bytes(b'{"question": "\xe9"}')
