@@ -15,8 +15,15 @@ class Example:
     id: str
     prompt: tuple[Message, ...]
     answer: str
-    level: int | None = None
+    level: float | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def golds(self) -> tuple[str, ...]:
+        """The gold answer, and any other that is accepted: the texts in `extra["accepted_answers"]`."""
+        others = self.extra.get("accepted_answers", ())
+        texts = others if isinstance(others, tuple | list) else ()
+        return (self.answer, *(text for text in texts if isinstance(text, str) and text != self.answer))
 
     @property
     def question(self) -> str:

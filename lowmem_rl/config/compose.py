@@ -22,7 +22,10 @@ from lowmem_rl.errors import ConfigError, near_names
 from lowmem_rl.models.hardware import CARDS
 
 _TASK = "task.name"
-TASK_DATA = ("task.levels", "task.path", "task.hub", "task.subset", "task.columns", "task.splits")
+TASK_DATA = (
+    *("task.levels", "task.path", "task.hub", "task.subset", "task.columns", "task.splits"),
+    *("task.max_bad_share", "task.eval_share"),
+)
 """Keys that mean something only together with the task."""
 
 

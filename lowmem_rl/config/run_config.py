@@ -6,7 +6,7 @@ Unsloth would refuse late or change silently. Limits of a model or a card are ch
 
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 
 
 class Section(BaseModel):
@@ -23,7 +23,12 @@ def _text_as_one(value: object) -> object:
     return (value,) if isinstance(value, str) else _as_tuple(value)
 
 
+def _whole_as_integer(value: float) -> float:
+    return int(value) if value.is_integer() else value
+
+
 Integers = Annotated[tuple[int, ...], BeforeValidator(_as_tuple)]
+Numbers = Annotated[tuple[Annotated[float, AfterValidator(_whole_as_integer)], ...], BeforeValidator(_as_tuple)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_text_as_one)]
 Trackers = Annotated[tuple[Literal["tensorboard", "wandb", "trackio"], ...], BeforeValidator(_text_as_one)]
 
@@ -188,13 +193,20 @@ class TaskConfig(Section):
     subset: str | None = None
     """Of task `table`: the configuration of its data set."""
     columns: Names = ("question", "answer")
-    """Of task `table`: its columns of questions, answers and, third, levels."""
+    """Of task `table`: its columns of questions, answers and, third, levels. `reward_model.ground_truth` is a part of a
+    column, `instruction+input` joins two as paragraphs; the name of a conversation is a question, too."""
     splits: Names = ("train",)
-    """Of task `table`: its splits to train and to evaluate on; of a single one, a twentieth of the rows is held out."""
+    """Of task `table`: its splits to train and to evaluate on; of a single one, `eval_share` is held out."""
+    max_bad_share: float | None = Field(None, ge=0.0, lt=1.0)
+    """Share of rows that may be unusable: they are left out and `tasks check` reports them; above it the data is
+    refused. If unset, the task's own; of task `table` 0.01."""
+    eval_share: float | None = Field(None, gt=0.0, lt=1.0)
+    """Share of rows that is held out, by a hash of the question, if the data has no held-out split; a twentieth if
+    unset."""
     prompt: Literal["bare", "boxed", "think_boxed", "r1_zero", "countdown", "hashes"] = "think_boxed"
     """What the system prompt asks for: nothing, a boxed answer, thoughts and a boxed answer; thoughts and an answer
     in tags as R1-Zero or TinyZero's countdown do; an answer after ####."""
-    levels: Integers = ()
+    levels: Numbers = ()
     """Levels of difficulty to take, if the task has levels; all if empty."""
     limit: int | None = Field(None, ge=1)
     """Most training examples to load."""

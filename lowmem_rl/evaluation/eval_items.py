@@ -23,7 +23,7 @@ class Item:
     correct: bool
     strict: bool
     scores: Mapping[str, float | None]
-    level: int | None = None
+    level: float | None = None
     sample: int = 0
     """0 is the greedy completion, 1 the first sampled one."""
     vote: str | None = None
@@ -90,6 +90,6 @@ def _item(row: Row, number: int, path: Path) -> Item:
 
 _KINDS: dict[str, Any] = {
     "example_id": str, "prompt": str, "answer": str, "completion": str, "tokens": int, "truncated": bool,
-    "correct": bool, "strict": bool, "scores": dict, "level": int | None, "sample": int, "vote": str | None,
+    "correct": bool, "strict": bool, "scores": dict, "level": int | float | None, "sample": int, "vote": str | None,
     "strict_vote": str | None, "by": str,
 }  # fmt: skip

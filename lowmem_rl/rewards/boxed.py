@@ -9,13 +9,13 @@ from lowmem_rl.verify.extract import lenient_answer, strict_answer
 def score_boxed(completion: str, example: Example) -> float:
     """1 if the last balanced box after the thoughts holds the answer, else 0."""
     given = strict_answer(completion)
-    return float(given is not None and verify(given, example.answer))
+    return float(given is not None and any(verify(given, gold) for gold in example.golds))
 
 
 def score_any(completion: str, example: Example) -> float:
     """1 if the text after the thoughts gives the answer in any common form, else 0."""
     given = lenient_answer(completion)
-    return float(given is not None and verify(given, example.answer))
+    return float(given is not None and any(verify(given, gold) for gold in example.golds))
 
 
 BOXED_ANSWER = Reward("boxed_answer", score_boxed)

@@ -3,7 +3,8 @@
 An answer is any expression with the target's value: `Example.answer` is the target, `extra` holds `numbers` and
 `target` for the checker, and a perfect completion is found by search.
 
-The hub's set is `nums`, `target`, without a test split: a twentieth is held out by a hash of both.
+The hub's set is `nums`, `target`, without a test split: a twentieth is held out by a hash of both. TinyZero's files for
+verl hold them in `reward_model`.
 """
 
 import random
@@ -14,6 +15,7 @@ from functools import partial
 from lowmem_rl.errors import TaskError
 from lowmem_rl.example import Example
 from lowmem_rl.tasks.hub_task import DataSet, Problem
+from lowmem_rl.tasks.known_columns import first_of
 from lowmem_rl.tasks.loaders import HubData
 from lowmem_rl.tasks.procedural import GeneratedProblem, ProceduralTask
 from lowmem_rl.tasks.source_row import SourceRow
@@ -22,6 +24,9 @@ _LARGEST_NUMBER = 99
 _LARGEST_TARGET = 99
 _MOST_NUMBERS = 6
 """In one problem: a search over 6 numbers takes seconds, over 7 minutes."""
+_NUMBERS = ("nums", "numbers", "reward_model.ground_truth.numbers", "ground_truth.numbers")
+_TARGETS = ("target", "reward_model.ground_truth.target", "ground_truth.target")
+"""Columns of the hub's set, and those of TinyZero's files for verl."""
 
 _Term = tuple[Fraction, str]
 
@@ -99,9 +104,12 @@ def _problem(numbers: tuple[int, ...], target: int) -> Problem:
 
 def _read_row(row: SourceRow) -> Problem:
     """Returns a row's problem. Raises `TaskError` for an unusable row."""
-    numbers, target = tuple(row.items("nums", int)), row.integer("target")
+    column, goal = (first_of(row, names) or names[0] for names in (_NUMBERS, _TARGETS))
+    numbers, target = tuple(row.items(column, int)), row.integer(goal)
     if len(numbers) > _MOST_NUMBERS:
-        raise row.unusable(f"column 'nums' holds {len(numbers)} numbers", f"At most {_MOST_NUMBERS} can be searched.")
+        raise row.unusable(
+            f"column {column!r} holds {len(numbers)} numbers", f"At most {_MOST_NUMBERS} can be searched."
+        )
     return _problem(numbers, target)
 
 

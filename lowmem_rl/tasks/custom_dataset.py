@@ -5,8 +5,9 @@
     path = "my_problems.csv"            # or hub = "ORGANISATION/NAME"
     columns = ["problem", "solution"]   # question, answer and, if there is one, the level
 
-A column of conversations (lists of `role`, `content`) can be the question. Without a file or a name for held-out
-rows, a twentieth of the rows is held out by a hash of the question.
+A column can be a path, `reward_model.ground_truth`; the question can be columns joined as paragraphs,
+`instruction+input`, or a conversation. The answer can be a list: any of it is right. Without a file or a name for
+held-out rows, `task.eval_share` of the rows, else a twentieth, is held out by a hash of the question.
 """
 
 from collections.abc import Sequence
@@ -14,10 +15,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lowmem_rl.errors import ConfigError
+from lowmem_rl.tasks.conversations import is_conversation, read_turns
 from lowmem_rl.tasks.hub_task import DataSet, Problem
+from lowmem_rl.tasks.known_columns import fix_for_columns
+from lowmem_rl.tasks.level_label import read_level
 from lowmem_rl.tasks.loaders import HubData
-from lowmem_rl.tasks.rlvr import read_turns
-from lowmem_rl.tasks.source_row import SourceRow
+from lowmem_rl.tasks.source_row import JOIN, SourceRow
+
+_BAD_SHARE = 0.01
+"""As of the large sets of the hub."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +43,13 @@ class CustomDataset:
         subset: str | None = None,
         columns: Sequence[str] = ("question", "answer"),
         splits: Sequence[str] = ("train",),
+        max_bad_share: float | None = None,
+        eval_share: float | None = None,
     ) -> DataSet:
         _check(path, hub, columns, splits)
         data = HubData(hub or "local files", subset, splits[0], splits[1] if len(splits) == 2 else None, tuple(columns))
-        return DataSet(
-            self.name, self.summary, data, lambda row: _read_row(row, *columns), convention=convention, path=path
-        )
+        table = DataSet(self.name, self.summary, data, lambda row: _read_row(row, *columns), bad_share=_BAD_SHARE)
+        return table(convention, path, max_bad_share, eval_share)
 
 
 TABLE = CustomDataset()
@@ -61,8 +68,13 @@ def _check(path: str | None, hub: str | None, columns: Sequence[str], splits: Se
 
 
 def _read_row(row: SourceRow, question: str, answer: str, level: str | None = None) -> Problem:
-    number = row.integer(level) if level else None
-    if isinstance(row.value(question), list):
+    for column in filter(None, (question, answer, level)):
+        if not row.has(column):
+            raise row.missing(column, fix_for_columns(row))
+    number = read_level(row, level) if level else None
+    gold, *others = row.answers(answer)
+    extra = {"accepted_answers": (gold, *others)} if others else {}
+    if JOIN not in question and is_conversation(row.value(question)):
         turns = read_turns(row, question)
-        return Problem(turns[-1]["content"], row.answer(answer), level=number, turns=turns)
-    return Problem(row.text(question).strip(), row.answer(answer), level=number)
+        return Problem(turns[-1]["content"], gold, level=number, turns=turns, extra=extra)
+    return Problem(row.joined_text(question), gold, level=number, extra=extra)

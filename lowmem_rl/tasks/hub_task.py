@@ -4,12 +4,13 @@ A set without held-out rows keeps a share of its own for the test split, chosen 
 Gold answers that no completion could match are refused when rows are loaded.
 """
 
+import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from lowmem_rl.errors import TaskError
+from lowmem_rl.errors import ConfigError, TaskError
 from lowmem_rl.example import Example, Message
 from lowmem_rl.prompts import instructions, perfect_completion
 from lowmem_rl.tasks.loaders import HubData, has_test_split, load_rows
@@ -20,6 +21,8 @@ from lowmem_rl.verify import check_gold
 
 _HELD_OUT_SHARE = 0.05
 """Of sets of 40,000 rows and more, which have no test split: at least 2,000 problems."""
+_MOST_BAD = 0.5
+"""Share of unusable rows above which leaving them out is no advice: then the data is something else."""
 _MOST_NAMED = 5
 """Further unusable rows that an error names."""
 VERIFIED = {"boxed_answer", "any_answer"}
@@ -33,7 +36,7 @@ class Problem:
     question: str
     answer: str
     thoughts: str = ""
-    level: int | None = None
+    level: float | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     turns: tuple[Message, ...] = ()
     group: str = ""
@@ -51,11 +54,13 @@ class DataSet:
     """Returns a row's problem, None for a row of another kind. Raises `TaskError` for an unusable row."""
     test_data: HubData | None = None
     """The test split's repository, if it has its own."""
-    levels: tuple[int, ...] = ()
+    levels: tuple[float, ...] = ()
     rewards: tuple[str, ...] = ("boxed_answer", "any_answer")
     """Names of the rewards that verify the answers."""
     bad_share: float = 0.0
     """Share of rows that may be unusable; those are left out and reported. Above it the data is refused."""
+    eval_share: float | None = None
+    """Share of rows that is held out if the data has no held-out split; a twentieth if None."""
     sorted_by: str = ""
     """The order of the rows. The test split is then shuffled: its first hundred represent the whole."""
     solve: Callable[[Example], str] = lambda example: example.answer
@@ -65,8 +70,15 @@ class DataSet:
 
     has_data: ClassVar[bool] = True
 
-    def __call__(self, convention: str, path: str | None = None) -> "DataSet":
-        return replace(self, convention=convention, path=path)
+    def __call__(
+        self,
+        convention: str,
+        path: str | None = None,
+        max_bad_share: float | None = None,
+        eval_share: float | None = None,
+    ) -> "DataSet":
+        bad_share = self.bad_share if max_bad_share is None else max_bad_share
+        return replace(self, convention=convention, path=path, bad_share=bad_share, eval_share=eval_share)
 
     @property
     def source(self) -> str:
@@ -79,7 +91,8 @@ class DataSet:
     def held_out(self) -> str:
         """Which problems are never trained on."""
         data = self.test_data or self.data
-        return f"its {data.test} split" if data.test else "a twentieth of its rows, by a hash of the question"
+        share = "a twentieth" if self.eval_share is None else f"{self.eval_share:.3g}"
+        return f"its {data.test} split" if data.test else f"{share} of its rows, by a hash of the question"
 
     def examples(self, selection: Selection) -> Iterator[Example]:
         """Yields train shuffled by the seed, test in one order. Raises `TaskError`, `SetupError`."""
@@ -111,6 +124,10 @@ class DataSet:
         """Returns the problems of a split with their rows' numbers, and the errors of rows that are left out."""
         data = self.test_data if split == "test" and self.test_data else self.data
         own_test = has_test_split(data, self.path) or self.test_data is not None
+        if own_test and self.eval_share is not None:
+            fix = "Unset task.eval_share, or take the held-out file away."
+            raise ConfigError(f"task.eval_share is {self.eval_share:g}, but the data has held-out rows.", hint=fix)
+        share = self.eval_share or _HELD_OUT_SHARE
         problems, unusable, rows = [], [], 0
         for rows, row in enumerate(load_rows(data, split if own_test else "train", self.path), start=1):
             try:
@@ -118,31 +135,34 @@ class DataSet:
             except TaskError as error:
                 unusable.append(error)
                 continue
-            if problem and (
-                own_test or is_held_out(problem.group or problem.question, _HELD_OUT_SHARE) == (split == "test")
-            ):
+            if problem and (own_test or is_held_out(problem.group or problem.question, share) == (split == "test")):
                 problems.append((rows - 1, problem))
         if len(unusable) > self.bad_share * rows:
-            raise _refusal(unusable)
+            raise _refusal(unusable, rows)
         if split == "test" and (self.sorted_by or not own_test):
             problems.sort(key=lambda numbered: place_of(numbered[1].question))
         return problems, unusable
 
     def _problem(self, row: SourceRow) -> Problem | None:
+        if row.fault:
+            raise row.fault
         problem = self.read(row)
         if problem and VERIFIED & set(self.rewards):
             try:
-                check_gold(problem.answer)
+                for gold in (problem.answer, *problem.extra.get("accepted_answers", ())):
+                    check_gold(gold)
             except TaskError as error:
                 raise TaskError(f"{row.where}: {error}", hint=error.hint) from error
         return problem
 
 
-def _refusal(unusable: Sequence[TaskError]) -> TaskError:
-    """Returns the first error, with the places of the next ones."""
+def _refusal(unusable: Sequence[TaskError], rows: int) -> TaskError:
+    """Returns the first error, with the places of the next ones and, if most rows are usable, how to leave them out."""
     first, *others = unusable
+    share = math.ceil(1000 * len(unusable) / rows) / 1000
+    fix = f"{first.hint} Or leave such rows out: task.max_bad_share={share}." if share <= _MOST_BAD else first.hint
     if not others:
-        return first
+        return TaskError(str(first), hint=fix)
     places = [str(error).partition(":")[0] for error in others[:_MOST_NAMED]]
     more = ", ..." if len(others) > _MOST_NAMED else ""
-    return TaskError(f"{first} Also unusable: {', '.join(places)}{more} ({len(others)} rows).", hint=first.hint)
+    return TaskError(f"{first} Also unusable: {', '.join(places)}{more} ({len(others)} rows).", hint=fix)

@@ -44,7 +44,7 @@ class ProceduralTask:
 
     name: str
     summary: str
-    generators: Mapping[int, Generator]
+    generators: Mapping[float, Generator]
     rewards: tuple[str, ...]
     """Names of the rewards that verify the answers."""
     solve: Callable[[Example], str] = lambda example: example.answer
@@ -60,7 +60,7 @@ class ProceduralTask:
         return replace(self, convention=convention)
 
     @property
-    def levels(self) -> tuple[int, ...]:
+    def levels(self) -> tuple[float, ...]:
         return tuple(self.generators)
 
     def examples(self, selection: Selection) -> Iterator[Example]:
@@ -75,7 +75,7 @@ class ProceduralTask:
                 extra=problem.extra,
             )
 
-    def _distinct(self, selection: Selection) -> Iterator[tuple[int, GeneratedProblem]]:
+    def _distinct(self, selection: Selection) -> Iterator[tuple[float, GeneratedProblem]]:
         """Yields levels and problems of the split, each once, until the limit or until the levels are used up."""
         prefix = f"{self.name}-" if self.seed_prefix is None else self.seed_prefix
         rng = random.Random(f"{prefix}{selection.split}-{selection.seed}")

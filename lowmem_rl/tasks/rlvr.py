@@ -8,11 +8,10 @@ fitting prompt convention is `bare`, verified by `any_answer`.
 
 from collections.abc import Callable
 
-from lowmem_rl.example import Message
+from lowmem_rl.tasks.conversations import read_turns
 from lowmem_rl.tasks.hub_task import DataSet, Problem
 from lowmem_rl.tasks.loaders import HubData
 from lowmem_rl.tasks.source_row import SourceRow
-from lowmem_rl.tasks.task import ROLES
 
 _COLUMNS = ("messages", "ground_truth", "dataset")
 
@@ -28,19 +27,6 @@ def _reader_of(source: str) -> Callable[[SourceRow], Problem | None]:
         return Problem(turns[-1]["content"], row.answer("ground_truth"), turns=turns)
 
     return read_row
-
-
-def read_turns(row: SourceRow, column: str) -> tuple[Message, ...]:
-    """Returns a column's conversation, which ends with the user's turn. Raises `TaskError` for anything else."""
-    turns: list[Message] = []
-    for message in row.items(column, dict):
-        role, content = message.get("role"), message.get("content")
-        if role not in ROLES or not isinstance(content, str) or not content.strip():
-            raise row.unusable(f"{message!r:.80} is not a message", 'A message is {"role": "user", "content": "..."}.')
-        turns.append({"role": role, "content": content})
-    if turns[-1]["role"] != "user":
-        raise row.unusable(f"the last message in {column!r} is not the user's", "It ends with the question.")
-    return tuple(turns)
 
 
 RLVR_GSM = DataSet(

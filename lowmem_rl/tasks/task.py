@@ -8,6 +8,8 @@ from lowmem_rl.errors import TaskError
 from lowmem_rl.example import Example
 
 Split = Literal["train", "test"]
+_MOST_LEVELS = 20
+"""That a message names."""
 ROLES = ("system", "user", "assistant")
 """Roles of the messages of a prompt."""
 
@@ -18,7 +20,7 @@ class Selection:
 
     split: Split
     limit: int | None = None
-    levels: tuple[int, ...] = ()
+    levels: tuple[float, ...] = ()
     seed: int = 0
 
 
@@ -49,11 +51,14 @@ class Task(Protocol):
         ...
 
 
-def check_levels(task: str, known: Collection[int], wanted: Collection[int]) -> None:
+def check_levels(task: str, known: Collection[float], wanted: Collection[float]) -> None:
     """Raises `TaskError` for a level that a task does not have."""
     unknown = set(wanted) - set(known)
     if unknown and not known:
         raise TaskError(f"Task {task!r} has no levels.", hint="Leave task.levels empty.")
     if unknown:
-        levels = ", ".join(map(str, sorted(known)))
+        ordered = sorted(known)
+        levels = ", ".join(map(str, ordered[:_MOST_LEVELS])) + (
+            f", ... {ordered[-1]}" if ordered[_MOST_LEVELS:] else ""
+        )
         raise TaskError(f"Task {task!r} has no level {min(unknown)}.", hint=f"Levels: {levels}.")

@@ -39,7 +39,7 @@ class TaskReport:
     golds: int
     """Perfect completions that were scored."""
     rewards: tuple[str, ...]
-    levels: dict[int, int]
+    levels: dict[float, int]
     """Training examples of each level."""
     commonest_answer: tuple[str, float]
     """The best constant answer, and the share of held-out examples for which it is right."""
@@ -62,7 +62,7 @@ class CheckLimits:
 
     golds: int = 1000
     max_prompt_tokens: int = 512
-    levels: tuple[int, ...] = ()
+    levels: tuple[float, ...] = ()
     seed: int = 0
 
 
@@ -120,7 +120,7 @@ def _check_splits(train: Sequence[Example], test: Sequence[Example]) -> Iterator
     """Yields an error for a split without examples, and if all answers are equal: the question need not be read."""
     for split, examples in (("train", train), ("test", test)):
         if not examples:
-            fix = "Choose other levels, or give more data: a file of held-out rows, or a longer one."
+            fix = "Choose other levels, raise task.eval_share, or give more data, such as a file of held-out rows."
             yield TaskFinding("error", f"there are no {split} examples", fix)
     if len(train) > 1 and len({example.answer for example in train}) == 1:
         what = f"each of {len(train)} train answers is {train[0].answer!r:.60}"

@@ -20,7 +20,7 @@ def item(
     strict: bool = False,
     score: float | None = 1.0,
     key: str = "x",
-    level: int | None = None,
+    level: float | None = None,
     vote: str | None = None,
 ) -> Item:
     return Item(key, "question", "answer", "text", 10, False, correct, strict, {"format": score}, level, 0, vote, vote)

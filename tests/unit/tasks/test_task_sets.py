@@ -230,7 +230,7 @@ def test_what_hf_download_left_in_the_cache_reads_like_the_files_of_lines(
     assert cached == local if test else cached <= local  # without a test split of its own some are held out
 
 
-def facts(examples: Iterable[Example]) -> set[tuple[str, str, int | None]]:
+def facts(examples: Iterable[Example]) -> set[tuple[str, str, float | None]]:
     return {(example.question, example.answer, example.level) for example in examples}
 
 
