@@ -20,7 +20,7 @@ from lowmem_rl.tasks.hub_task import DataSet, Problem
 from lowmem_rl.tasks.known_columns import fix_for_columns
 from lowmem_rl.tasks.level_label import read_level
 from lowmem_rl.tasks.loaders import HubData
-from lowmem_rl.tasks.source_row import JOIN, SourceRow
+from lowmem_rl.tasks.source_row import SourceRow
 
 _BAD_SHARE = 0.01
 """As of the large sets of the hub."""
@@ -68,13 +68,14 @@ def _check(path: str | None, hub: str | None, columns: Sequence[str], splits: Se
 
 
 def _read_row(row: SourceRow, question: str, answer: str, level: str | None = None) -> Problem:
-    for column in filter(None, (question, answer, level)):
+    parts = row.parts_of(question)
+    for column in filter(None, (*parts, answer, level)):
         if not row.has(column):
             raise row.missing(column, fix_for_columns(row))
     number = read_level(row, level) if level else None
     gold, *others = row.answers(answer)
     extra = {"accepted_answers": (gold, *others)} if others else {}
-    if JOIN not in question and is_conversation(row.value(question)):
+    if len(parts) == 1 and is_conversation(row.value(question)):
         turns = read_turns(row, question)
         return Problem(turns[-1]["content"], gold, level=number, turns=turns, extra=extra)
     return Problem(row.joined_text(question), gold, level=number, extra=extra)

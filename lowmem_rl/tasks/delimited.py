@@ -7,6 +7,7 @@ from itertools import chain, zip_longest
 from pathlib import Path
 
 from lowmem_rl.errors import TaskError
+from lowmem_rl.tasks.json_rows import is_json
 from lowmem_rl.tasks.source_row import SourceRow
 from lowmem_rl.tasks.text_file import LONGEST_LINE, lines_of, open_text
 
@@ -24,6 +25,8 @@ def read_delimited(file: Path, columns: Collection[str] = ()) -> Iterator[Source
     with open_text(file) as stream:
         lines = lines_of(stream, file.name)
         skipped, head = next(((n, line) for n, line in enumerate(lines) if line.strip()), (0, ""))
+        if (head.lstrip()[:1] in ("{", "[") and is_json(head)) or head.strip() in ("[", "{"):
+            raise TaskError(f"{file} holds JSON, not a table.", hint="Let its name end in .jsonl.")
         if head.lower().rstrip() in _EXCEL_MARKS:
             delimiter, skipped, head = _EXCEL_MARKS[head.lower().rstrip()], skipped + 1, next(lines, "")
         else:

@@ -59,9 +59,9 @@ def _read_parquet(file: Path, columns: Collection[str]) -> Iterator[SourceRow]:
         batches = content.iter_batches(columns=roots_of(columns, names))
         yield from numbered((record for batch in batches for record in batch.to_pylist()), file.name)
     except (OSError, ValueError, NotImplementedError, OverflowError) as error:  # pyarrow's own are of these kinds, too
-        raise TaskError(
-            f"{file} cannot be read as parquet: {str(error).rstrip('.')}.", hint="Fetch the file again."
-        ) from error
+        reason = str(error).partition("\n")[0].rstrip(".")
+        fix = "Unpack it: gunzip FILE." if file.suffix.lower() == _GZIP else "Fetch the file again."
+        raise TaskError(f"{file} cannot be read as parquet: {reason}.", hint=fix) from error
 
 
 Reader = Callable[[Path, Collection[str]], Iterator[SourceRow]]

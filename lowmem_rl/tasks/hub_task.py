@@ -128,17 +128,18 @@ class DataSet:
             fix = "Unset task.eval_share, or take the held-out file away."
             raise ConfigError(f"task.eval_share is {self.eval_share:g}, but the data has held-out rows.", hint=fix)
         share = self.eval_share or _HELD_OUT_SHARE
-        problems, unusable, rows = [], [], 0
+        problems, unusable, places, rows = [], [], [], 0
         for rows, row in enumerate(load_rows(data, split if own_test else "train", self.path), start=1):
             try:
                 problem = self._problem(row)
             except TaskError as error:
                 unusable.append(error)
+                places.append(row.where)
                 continue
             if problem and (own_test or is_held_out(problem.group or problem.question, share) == (split == "test")):
                 problems.append((rows - 1, problem))
         if len(unusable) > self.bad_share * rows:
-            raise _refusal(unusable, rows)
+            raise _refusal(unusable, places, rows)
         if split == "test" and (self.sorted_by or not own_test):
             problems.sort(key=lambda numbered: place_of(numbered[1].question))
         return problems, unusable
@@ -156,13 +157,11 @@ class DataSet:
         return problem
 
 
-def _refusal(unusable: Sequence[TaskError], rows: int) -> TaskError:
+def _refusal(unusable: Sequence[TaskError], places: Sequence[str], rows: int) -> TaskError:
     """Returns the first error, with the places of the next ones and, if most rows are usable, how to leave them out."""
-    first, *others = unusable
+    first, others = unusable[0], places[1:]
     share = math.ceil(1000 * len(unusable) / rows) / 1000
     fix = f"{first.hint} Or leave such rows out: task.max_bad_share={share}." if share <= _MOST_BAD else first.hint
-    if not others:
-        return TaskError(str(first), hint=fix)
-    places = [str(error).partition(":")[0] for error in others[:_MOST_NAMED]]
     more = ", ..." if len(others) > _MOST_NAMED else ""
-    return TaskError(f"{first} Also unusable: {', '.join(places)}{more} ({len(others)} rows).", hint=fix)
+    also = f" Also unusable: {', '.join(others[:_MOST_NAMED])}{more} ({len(others)} rows)." if others else ""
+    return TaskError(f"{first}{also}", hint=fix)

@@ -38,7 +38,7 @@ def read_json(file: Path | IO[bytes], columns: Collection[str] = ()) -> Iterator
             number, first = number + 1, stream.readline(LONGEST_LINE + 1)
         others: Iterator[tuple[int, str]]
         others = ((n, line) for n, line in enumerate(lines_of(stream, name), start=number + 1) if line.strip())
-        if _is_json(first):
+        if is_json(first):
             second = next(others, None)
             if second is None:
                 yield from _rows_of(_values(first, name), name)
@@ -53,7 +53,8 @@ def read_json(file: Path | IO[bytes], columns: Collection[str] = ()) -> Iterator
             yield _row_of_line(line, f"{name} line {n}")
 
 
-def _is_json(text: str) -> bool:
+def is_json(text: str) -> bool:
+    """Returns whether a text is one value of JSON."""
     try:
         json.loads(text)
     except (ValueError, RecursionError):
@@ -114,7 +115,9 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _not_json(where: str, text: str, error: Exception, fix: str = ONE_PER_LINE) -> TaskError:
     if isinstance(error, _NamedTwiceError):
         return TaskError(f"{where}: an object names {str(error)!r:.80} twice.", hint="Give each value its own name.")
-    if text.lstrip().startswith(("{'", "[{'")):
+    if text.lstrip()[:1] not in ("{", "["):
+        fix += " A table's name ends in .csv."
+    elif text.lstrip().startswith(("{'", "[{'")):
         fix = "JSON has double quotes: write each row by json.dumps(row)."
     return TaskError(f"{where} is not JSON: {str(error).rstrip('.')}.", hint=fix)
 

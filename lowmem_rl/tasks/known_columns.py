@@ -16,15 +16,13 @@ ANSWERS = (
 
 
 def first_of(row: SourceRow, columns: Sequence[str]) -> str | None:
-    """Returns the first of the columns that a row has, None if it has none of them."""
-    return next(filter(row.has, columns), None)
+    """Returns the first of the columns that a row has, also joined ones; None if it has none of them."""
+    return next((column for column in columns if all(map(row.has, row.parts_of(column)))), None)
 
 
 def fix_for_columns(row: SourceRow) -> str:
-    """Returns the fix for a table whose columns have other names than `task.columns`."""
+    """Returns the fix for a row without a column: a table's names for it, or else how to give it."""
     found = [first_of(row, QUESTIONS), first_of(row, ANSWERS)]
     if None in found:
-        return (
-            'Set task.columns to its names for question and answer, such as ["problem", "reward_model.ground_truth"].'
-        )
+        return 'Give each row that column, or name others: task.columns=["problem", "reward_model.ground_truth"].'
     return f"Set task.columns={json.dumps(found)}."

@@ -42,9 +42,9 @@ class SourceRow:
 
     def joined_text(self, columns: str) -> str:
         """Returns the texts of `instruction+input` as paragraphs; some may be empty, not all. Raises `TaskError`."""
-        names = columns.split(JOIN) if JOIN in columns and columns not in self.values else [columns]
-        texts = [self.text(name) for name in names if len(names) == 1 or self.value(name) not in (None, "")]
-        return "\n\n".join(text.strip() for text in texts) or self.text(names[0])
+        parts = self.parts_of(columns)
+        filled = [part for part in parts if str(self.value(part) or "").strip()]
+        return "\n\n".join(self.text(part).strip() for part in filled or parts[:1])
 
     def answer(self, column: str) -> str:
         """Returns a gold answer as text, from a text, a number, or a list of one: 27.0 is `27`.
@@ -105,15 +105,17 @@ class SourceRow:
             raise self.missing(column, "Name the columns as the task's own set on the hub does.")
         return found
 
+    def parts_of(self, columns: str) -> list[str]:
+        """Returns the columns that `instruction+input` joins, one if it is itself the name of a column."""
+        return [columns] if columns in self.values else columns.split(JOIN)
+
     def has(self, column: str) -> bool:
-        """Returns whether there is a value, null included, at each part of a column."""
-        return column in self.values or all(_at(self.values, part) is not _NOTHING for part in column.split(JOIN))
+        """Returns whether there is a value, null included, in a column or at a path."""
+        return _at(self.values, column) is not _NOTHING
 
     def missing(self, column: str, fix: str) -> TaskError:
         """Returns the error of a column that this row lacks."""
-        parts = [column] if column in self.values else column.split(JOIN)
-        lacking = next((part for part in parts if _at(self.values, part) is _NOTHING), column)
-        return self.unusable(_what_is_missing(self.values, lacking), fix)
+        return self.unusable(_what_is_missing(self.values, column), fix)
 
     def unusable(self, what: str, fix: str) -> TaskError:
         """Returns the error that names this row."""
@@ -173,11 +175,15 @@ def _what_is_missing(values: Mapping[str, Any], column: str) -> str:
             break
         path, held = f"{path}.{part}" if path else part, inner
     owner = repr(path) if path else "it"
-    names = [
-        name if name.isprintable() and len(name) <= _LONGEST_NAME else f"{name!a:.{_LONGEST_NAME}}" for name in held
-    ]
+    names = [_shown(name) for name in held]
     more = ", ..." if len(names) > _MOST_NAMES else ""
     return f"no column {column!r}; {owner} has {', '.join(names[:_MOST_NAMES]) or 'none'}{more}"
+
+
+def _shown(name: Any) -> str:
+    """Returns a column's name as it is if that is plain, else quoted and cut."""
+    is_plain = isinstance(name, str) and name.isprintable() and 0 < len(name) <= _LONGEST_NAME and name == name.strip()
+    return str(name) if is_plain else f"{name!a:.{_LONGEST_NAME}}"
 
 
 def _fix_of_type(value: Any, column: str) -> str:

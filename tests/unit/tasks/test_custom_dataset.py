@@ -169,7 +169,7 @@ def test_an_answer_that_has_parts_names_one(tmp_path: Path) -> None:
         ({"instruction": "Q", "input": "", "output": "5"}, '["instruction+input", "output"]'),
         ({"Body": "Q", "Question": "?", "Answer": 5}, '["Question", "Answer"]'),
         ({"conversations": [], "ground_truth": "5"}, '["conversations", "ground_truth"]'),
-        ({"x": "Q", "y": "5"}, "question and answer"),
+        ({"x": "Q", "y": "5"}, "or name others"),
     ],
 )
 def test_columns_of_other_names_are_suggested(row: dict[str, Any], fix: str, tmp_path: Path) -> None:
