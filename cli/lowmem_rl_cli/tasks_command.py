@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from lowmem_rl.config.run_config import RunConfig
     from lowmem_rl.tasks.task_check import TaskReport
 
+_MOST_LEVELS = 20
+"""That a report shows one by one."""
+
 app = command_group("List, show and check tasks.")
 
 NameArgument = Annotated[str, typer.Argument(help="A name from `tasks list`, or FILE.py:CLASS.", metavar="NAME")]
@@ -177,8 +180,10 @@ def _report(report: "TaskReport") -> Iterator[str]:
     yield f"prompts  {about}{lengths.median} tokens, the longest {about}{lengths.longest}; the limit is {lengths.limit}"
     if answer:
         yield f"answers  the commonest is {answer!r:.40}: {100 * share:.1f} %"
-    for level, count in report.levels.items():
-        yield f"level {level:<3}{count}"
+    if len(report.levels) > _MOST_LEVELS:
+        yield f"levels   {len(report.levels)} from {min(report.levels):g} to {max(report.levels):g}"
+    else:
+        yield from (f"level {level:<5g} {count}" for level, count in report.levels.items())
     for finding in report.findings:
         yield f"{finding.level}: {finding.what}. {finding.fix}"
     if not report.findings:

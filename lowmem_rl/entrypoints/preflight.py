@@ -29,7 +29,7 @@ from lowmem_rl.storage.run_dir import read_json
 from lowmem_rl.tasks.curriculum import Rates, difficulties
 from lowmem_rl.tasks.select import check_disjoint, draw_examples, gold_completion_of
 from lowmem_rl.tasks.task import Selection, Task
-from lowmem_rl.tasks.task_check import check_answer_rewards, check_examples, check_spoiled
+from lowmem_rl.tasks.task_check import check_answer_rewards, check_examples, check_left_out, check_spoiled
 from lowmem_rl.tasks.task_finding import refuse as refuse_task
 from lowmem_rl.tasks.task_registry import load_task
 from lowmem_rl.telemetry.trackers import check_trackers
@@ -79,6 +79,7 @@ def prepare(composed: ResolvedConfig, *, force: bool = False, pass_rate: PassRat
     overridden += _overridable(lambda: check_scoring(config, rewards, task, train), force=force)
     overridden += _overridable(lambda: check_sample(config, rewards, task, train, test), force=force)
     notes = [*check_order(config, train, rates), *other_model_notes(config), *control_notes(rewards, task, train)]
+    notes += [finding.what for finding in check_left_out(task)]
     examples = (tuple(train), tuple(test), further)
     return PreparedRun(planned, overridden, device, rewards, grader, rates, *examples, tuple(notes))
 

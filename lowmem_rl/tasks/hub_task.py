@@ -6,7 +6,7 @@ Gold answers that no completion could match are refused when rows are loaded.
 
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -97,7 +97,9 @@ class DataSet:
     def examples(self, selection: Selection) -> Iterator[Example]:
         """Yields train shuffled by the seed, test in one order. Raises `TaskError`, `SetupError`."""
         problems, _ = self._load(selection.split)
-        known = self.levels or {problem.level for _, problem in problems if problem.level is not None}
+        known = set(self.levels) or _levels_of(problems)
+        if not known.issuperset(selection.levels) and not self.levels and not self._has_held_out_rows():
+            known |= _levels_of(self._load("train" if selection.split == "test" else "test")[0])
         check_levels(self.name, known, selection.levels)
         chosen = [(n, p) for n, p in problems if not selection.levels or p.level in selection.levels]
         if selection.split == "train":
@@ -117,13 +119,18 @@ class DataSet:
         return perfect_completion(self.solve(example), self.convention, example.extra.get("reasoning", ""))
 
     def left_out(self, split: Split) -> list[str]:
-        """Returns what is wrong with each row that is left out."""
-        return [str(problem) for problem in self._load(split)[1]] if self.bad_share else []
+        """Returns what is wrong with each row that is left out; of data without held-out rows, all are train's."""
+        if not self.bad_share or (split == "test" and not self._has_held_out_rows()):
+            return []
+        return [str(problem) for problem in self._load(split)[1]]
+
+    def _has_held_out_rows(self) -> bool:
+        return self.test_data is not None or has_test_split(self.data, self.path)
 
     def _load(self, split: Split) -> tuple[list[tuple[int, Problem]], list[TaskError]]:
         """Returns the problems of a split with their rows' numbers, and the errors of rows that are left out."""
         data = self.test_data if split == "test" and self.test_data else self.data
-        own_test = has_test_split(data, self.path) or self.test_data is not None
+        own_test = self._has_held_out_rows()
         if own_test and self.eval_share is not None:
             fix = "Unset task.eval_share, or take the held-out file away."
             raise ConfigError(f"task.eval_share is {self.eval_share:g}, but the data has held-out rows.", hint=fix)
@@ -155,6 +162,10 @@ class DataSet:
             except TaskError as error:
                 raise TaskError(f"{row.where}: {error}", hint=error.hint) from error
         return problem
+
+
+def _levels_of(problems: Iterable[tuple[int, Problem]]) -> set[float]:
+    return {problem.level for _, problem in problems if problem.level is not None}
 
 
 def _refusal(unusable: Sequence[TaskError], places: Sequence[str], rows: int) -> TaskError:

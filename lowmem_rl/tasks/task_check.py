@@ -78,7 +78,7 @@ def check_task(
     found = [
         *check_examples(task, rewards, train, test, limits.golds),
         *check_lengths(lengths, len(train) + len(test)),
-        *_left_out(task),
+        *check_left_out(task),
     ]
     answers = Counter(example.answer for example in test)
     answer, times = answers.most_common(1)[0] if answers else ("", 0)
@@ -231,9 +231,11 @@ def _normalized(example: Example) -> str:
     return " ".join(example.question.casefold().split())
 
 
-def _left_out(task: Task) -> Iterator[TaskFinding]:
+def check_left_out(task: Task) -> Iterator[TaskFinding]:
+    """Yields a note for each split that has rows which cannot be used, and are few enough to be left out."""
     for split in ("train", "test"):
         problems: list[str] = task.left_out(split) if hasattr(task, "left_out") else []
         if problems:
-            what = f"{len(problems)} {split} rows cannot be used and are left out: {problems[0]}"
+            rows = f"{len(problems)} {split} rows cannot be used and are" if problems[1:] else f"one {split} row is"
+            what = f"{rows} left out: {problems[0]}"
             yield TaskFinding("note", what.rstrip("."), "Nothing, while they are few.")

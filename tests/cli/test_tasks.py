@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -90,3 +91,30 @@ def test_data_that_is_not_there_is_an_error_of_the_data(cli_here):
     outcome = cli_here("tasks", "check", "gsm8k", "--set", "task.path=nowhere")
     assert outcome.code == 6
     assert len(outcome.stderr.splitlines()) == 2
+
+
+def test_check_reports_rows_that_are_left_out_and_the_levels_that_are_there(cli_here, tmp_path):
+    rows = [{"q": f"{n}?", "a": n if n % 20 else "", "level": f"Level {n % 3 + 1}", "rate": n / 64} for n in range(60)]
+    (tmp_path / "data.json").write_text("\n".join(map(json.dumps, rows)))
+    check = ("tasks", "check", "table", "--set", "task.path=data.json", "--set", "task.eval_share=0.3")
+    refused = cli_here(*check, "--set", 'task.columns=["q", "a"]')
+    assert refused.code == 6
+    assert refused.stderr.splitlines()[1].endswith("Or leave such rows out: task.max_bad_share=0.05.")
+    tolerated = (*check, "--set", "task.max_bad_share=0.05")
+    by_level = cli_here(*tolerated, "--set", 'task.columns=["q", "a", "level"]')
+    assert by_level.code == 0
+    assert (
+        "note: 3 train rows cannot be used and are left out: data.json line 1: column 'a' is empty" in by_level.stdout
+    )
+    assert [line[:8] for line in by_level.stdout.splitlines() if "level" in line] == [
+        "level 1 ",
+        "level 2 ",
+        "level 3 ",
+    ]
+    by_rate = cli_here(*tolerated, "--set", 'task.columns=["q", "a", "rate"]')
+    assert re.search(r"^levels   \d\d from 0\.\d+ to 0\.\d+$", by_rate.stdout, re.M)
+    few = cli_here(*tolerated, "--set", 'task.columns=["q", "a", "rate"]', "--set", "task.levels=[0.5, 0.25, 0.125]")
+    assert "0.25" in few.stdout
+    assert "no level" not in few.stderr
+    none = cli_here(*tolerated, "--set", 'task.columns=["q", "a", "rate"]', "--set", "task.levels=[0.51]")
+    assert "has no level 0.51" in none.stderr

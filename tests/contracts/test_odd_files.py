@@ -91,10 +91,12 @@ def _text(draw: st.DrawFn, rows: list[dict[str, Any]], form: str) -> str:
     if form == "csv":
         text, delimiter = io.StringIO(), draw(st.sampled_from(",;\t|:"))
         header = sorted({name for row in rows for name in row}) + draw(st.sampled_from([[], [""], ["answer"]]))
-        writer = csv.writer(text, delimiter=delimiter, quoting=csv.QUOTE_NONE, escapechar="\\", quotechar=None)
-        quoted = csv.writer(text, delimiter=delimiter)
+        writer = csv.writer(text, delimiter=delimiter)
         for record in (header, *([row.get(name) for name in header] for row in rows)):
-            (writer if draw(st.integers(0, 3)) == 0 else quoted).writerow(record)
+            if draw(st.integers(0, 3)) == 0:
+                text.write(delimiter.join(map(str, record)) + "\n")  # without quotes
+            else:
+                writer.writerow(record)
         return text.getvalue()
     if form == "lines":
         return "\n".join(map(json.dumps, rows))

@@ -193,7 +193,7 @@ def test_five_bad_rows_of_sixty_are_left_out_if_that_is_tolerated(tmp_path: Path
     assert e.value.hint.endswith("task.max_bad_share=0.099.")
     task = task_of(path, "question", "answer", max_bad_share=0.099)
     assert len([*task.examples(Selection("train")), *task.examples(Selection("test"))]) == 55
-    assert len(task.left_out("train")) == 6
+    assert (len(task.left_out("train")), task.left_out("test")) == (6, [])
     assert task.left_out("train")[-1].startswith("train.jsonl line 61 is not JSON")
 
 
