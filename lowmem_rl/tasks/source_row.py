@@ -6,6 +6,7 @@ that value is JSON in a text. A name that holds dots is found as it is.
 
 import json
 import math
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -80,18 +81,18 @@ class SourceRow:
     def items(self, column: str, kind: type[Any]) -> list[Any]:
         """Returns a column's list. Raises `TaskError` if it is not a list of at least one `kind`."""
         value = self.value(column)
-        value = _json(value) if isinstance(value, str) else value
-        items = list(value) if isinstance(value, list | tuple) else []
+        read = _list_in(value) if isinstance(value, str) else value
+        items = [_whole(item) if kind is int else item for item in read] if isinstance(read, list | tuple) else []
         if not items or not all(isinstance(item, kind) and not isinstance(item, bool) for item in items):
-            found = f"{self.value(column)!r:.80}"
-            raise self.unusable(f"column {column!r} is {found}", f"It takes a list, each of type {kind.__name__}.")
+            fix = f"It takes a list, each of type {kind.__name__}."
+            raise self.unusable(f"column {column!r} is {value!r:.80}", fix)
         return items
 
     def integer(self, column: str) -> int:
-        """Returns an integer, also one written as text. Raises `TaskError` for anything else."""
+        """Returns an integer, also one written as text or as 7.0. Raises `TaskError` for anything else."""
         value = self.value(column)
         try:
-            number = int(value) if isinstance(value, str) else value
+            number = int(value) if isinstance(value, str) else _whole(value)
         except ValueError:
             number = None
         if not isinstance(number, int) or isinstance(number, bool):
@@ -164,6 +165,15 @@ def _json(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
+
+
+def _list_in(text: str) -> Any:
+    """Returns the list that a text holds, as JSON or, of numbers, as NumPy prints it: `[44 19 35]`."""
+    return _json(re.sub(r"(?<=\d)\s+(?=-?\d)", ", ", text))
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _what_is_missing(values: Mapping[str, Any], column: str) -> str:

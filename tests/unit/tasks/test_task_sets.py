@@ -295,3 +295,32 @@ def test_a_setting_of_the_table_is_refused_by_tasks_that_know_their_data(key: st
     with pytest.raises(ConfigError, match=f"task.{key} is .*'gsm8k' knows where its data is") as caught:
         load_task(TaskConfig.model_validate({"name": "gsm8k", key: value}))
     assert "task.name=table" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"numbers": [3, 4, 6], "target": 24},
+        {"nums": [3.0, 4.0, 6.0], "target": 24.0},
+        {"nums": "[3, 4, 6]", "target": "24"},
+        {"nums": "[3 4  6]", "target": "24"},
+        {"reward_model": {"style": "rule", "ground_truth": {"numbers": [3, 4, 6], "target": 24}}},
+        {"reward_model": '{"ground_truth": {"numbers": [3, 4, 6], "target": 24}}'},
+        {"ground_truth": {"numbers": [3, 4, 6], "target": 24}},
+    ],
+)
+def test_countdown_finds_its_numbers_in_each_published_form(row: dict[str, Any], tmp_path: Path) -> None:
+    paths = write(tmp_path / "train.jsonl", row), write(tmp_path / "test.jsonl", row)
+    example = read("countdown_hub", path=paths[0])[0]
+    assert (example.extra["numbers"], example.extra["target"]) == ((3, 4, 6), 24)
+
+
+def test_verls_countdown_is_read_from_parquet(tmp_path: Path) -> None:
+    parquet, pyarrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+    row = {
+        "prompt": [{"role": "user", "content": "Make 24."}],
+        "reward_model": {"ground_truth": {"numbers": [3, 4, 6], "target": 24}},
+    }
+    for name in ("train", "test"):
+        parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / f"{name}.parquet")
+    assert read("countdown_hub", path=tmp_path)[0].answer == "24"
