@@ -24,7 +24,7 @@ from lowmem_rl.models.hardware import CARDS
 _TASK = "task.name"
 TASK_DATA = (
     *("task.levels", "task.path", "task.hub", "task.subset", "task.columns", "task.splits"),
-    *("task.max_bad_share", "task.eval_share"),
+    *("task.max_bad_share", "task.eval_share", "task.answer"),
 )
 """Keys that mean something only together with the task."""
 

@@ -197,6 +197,9 @@ class TaskConfig(Section):
     column, `instruction+input` joins two as paragraphs; the name of a conversation is a question, too."""
     splits: Names = ("train",)
     """Of task `table`: its splits to train and to evaluate on; of a single one, `eval_share` is held out."""
+    answer: Literal["auto", "whole", "last_box", "after_hashes", "after_answer_is", "letter"] = "auto"
+    """Of task `table`: how the answer is taken out of its column: the whole text; the last box of a solution; what
+    follows its last #### or "answer is"; an option's letter; or, by auto, as each row's text shows."""
     max_bad_share: float | None = Field(None, ge=0.0, lt=1.0)
     """Share of rows that may be unusable: they are left out and `tasks check` reports them; above it the data is
     refused. If unset, the task's own; of task `table` 0.01."""

@@ -29,7 +29,13 @@ from lowmem_rl.storage.run_dir import read_json
 from lowmem_rl.tasks.curriculum import Rates, difficulties
 from lowmem_rl.tasks.select import check_disjoint, draw_examples, gold_completion_of
 from lowmem_rl.tasks.task import Selection, Task
-from lowmem_rl.tasks.task_check import check_answer_rewards, check_examples, check_left_out, check_spoiled
+from lowmem_rl.tasks.task_check import (
+    check_answer_rewards,
+    check_examples,
+    check_golds,
+    check_left_out,
+    check_spoiled,
+)
 from lowmem_rl.tasks.task_finding import refuse as refuse_task
 from lowmem_rl.tasks.task_registry import load_task
 from lowmem_rl.telemetry.trackers import check_trackers
@@ -77,9 +83,10 @@ def prepare(composed: ResolvedConfig, *, force: bool = False, pass_rate: PassRat
     train, test = load_examples(config, task, rates)
     further = further_eval_sets(config)
     overridden += _overridable(lambda: check_scoring(config, rewards, task, train), force=force)
-    overridden += _overridable(lambda: check_sample(config, rewards, task, train, test), force=force)
-    notes = [*check_order(config, train, rates), *other_model_notes(config), *control_notes(rewards, task, train)]
-    notes += [finding.what for finding in check_left_out(task)]
+    golds: list[str] = []
+    overridden += _overridable(lambda: golds.extend(check_sample(config, rewards, task, train, test)), force=force)
+    notes = [*golds, *check_order(config, train, rates), *other_model_notes(config)]
+    notes += [*control_notes(rewards, task, train), *(finding.what for finding in check_left_out(task))]
     examples = (tuple(train), tuple(test), further)
     return PreparedRun(planned, overridden, device, rewards, grader, rates, *examples, tuple(notes))
 
@@ -127,18 +134,22 @@ def check_scoring(config: RunConfig, rewards: RewardSet, task: Task, train: Sequ
 
 def check_sample(
     config: RunConfig, rewards: RewardSet, task: Task, train: Sequence[Example], test: Sequence[Example]
-) -> None:
-    """Raises `TaskError` for rewards without a grader of the task, unpaid golds, paid wrong answers, repeats, leaks.
+) -> list[str]:
+    """Returns notes on the golds.
 
+    Raises `TaskError` for rewards without a grader of the task, unpaid golds, golds that nobody can answer, paid wrong
+    answers, repeats, leaks.
     A control run, which reads no answers on purpose, does not have to separate right from wrong.
     """
     is_control = bool(control_notes(rewards, task, train))
     tried = RewardSet((), ()) if is_control else without_model(rewards)
-    found = check_examples(task, tried, train, test, TRIED_GOLDS)
+    golds = check_golds(rewards, train, test)
+    found = [*golds, *check_examples(task, tried, train, test, TRIED_GOLDS)]
     # Rewards that need the model count as graders, too.
     unjudged = list(check_answer_rewards(task, tried))
     others = [finding for finding in found if finding not in unjudged]
     refuse_task(config.task.name, [*others, *(() if is_control else check_answer_rewards(task, rewards))])
+    return [finding.what for finding in golds if finding.level == "note"]
 
 
 def control_notes(rewards: RewardSet, task: Task, train: Sequence[Example]) -> list[str]:

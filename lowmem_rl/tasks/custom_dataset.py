@@ -16,6 +16,7 @@ from typing import ClassVar
 
 from lowmem_rl.errors import ConfigError
 from lowmem_rl.tasks.conversations import is_conversation, read_turns
+from lowmem_rl.tasks.gold_answer import AnswerForm
 from lowmem_rl.tasks.hub_task import DataSet, Problem
 from lowmem_rl.tasks.known_columns import fix_for_columns
 from lowmem_rl.tasks.level_label import read_level
@@ -43,12 +44,20 @@ class CustomDataset:
         subset: str | None = None,
         columns: Sequence[str] = ("question", "answer"),
         splits: Sequence[str] = ("train",),
+        answer: AnswerForm = "auto",
         max_bad_share: float | None = None,
         eval_share: float | None = None,
     ) -> DataSet:
         _check(path, hub, columns, splits)
         data = HubData(hub or "local files", subset, splits[0], splits[1] if len(splits) == 2 else None, tuple(columns))
-        table = DataSet(self.name, self.summary, data, lambda row: _read_row(row, *columns), bad_share=_BAD_SHARE)
+        table = DataSet(
+            self.name,
+            self.summary,
+            data,
+            lambda row: _read_row(row, *columns),
+            bad_share=_BAD_SHARE,
+            answer_form=answer,
+        )
         return table(convention, path, max_bad_share, eval_share)
 
 

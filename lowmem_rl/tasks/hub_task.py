@@ -13,11 +13,13 @@ from typing import Any, ClassVar
 from lowmem_rl.errors import ConfigError, TaskError
 from lowmem_rl.example import Example, Message
 from lowmem_rl.prompts import instructions, perfect_completion
+from lowmem_rl.tasks.gold_answer import AnswerForm, take_answer
 from lowmem_rl.tasks.loaders import HubData, has_test_split, load_rows
 from lowmem_rl.tasks.source_row import SourceRow
 from lowmem_rl.tasks.splits import is_held_out, place_of
 from lowmem_rl.tasks.task import Selection, Split, check_levels
 from lowmem_rl.verify import check_gold
+from lowmem_rl.verify.normalize import LONGEST_ANSWER
 
 _HELD_OUT_SHARE = 0.05
 """Of sets of 40,000 rows and more, which have no test split: at least 2,000 problems."""
@@ -25,6 +27,9 @@ _MOST_BAD = 0.5
 """Share of unusable rows above which leaving them out is no advice: then the data is something else."""
 _MOST_NAMED = 5
 """Further unusable rows that an error names."""
+_SHORT_ONES = (
+    'Name the column of short answers in task.columns: this one says none after ####, in a box or by "the answer is".'
+)
 VERIFIED = {"boxed_answer", "any_answer"}
 """Rewards that compare an answer with the gold one."""
 
@@ -41,6 +46,8 @@ class Problem:
     turns: tuple[Message, ...] = ()
     group: str = ""
     """What variants of a problem share, if the question does not show it: all of them are in one split."""
+    read_as: str = ""
+    """How the row was read if its columns or its answer were found, not named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +70,8 @@ class DataSet:
     """Share of rows that is held out if the data has no held-out split; a twentieth if None."""
     sorted_by: str = ""
     """The order of the rows. The test split is then shuffled: its first hundred represent the whole."""
+    answer_form: AnswerForm = "whole"
+    """How an answer is taken out of what `read` returns as the answer."""
     solve: Callable[[Example], str] = lambda example: example.answer
     """Returns a perfect answer, if `Example.answer` is only its target."""
     convention: str = "think_boxed"
@@ -111,7 +120,7 @@ class DataSet:
                 prompt=(*instructions(self.convention), *turns),
                 answer=problem.answer,
                 level=problem.level,
-                extra={**problem.extra, "reasoning": problem.thoughts},
+                extra={**problem.extra, "reasoning": problem.thoughts, **_reading(problem)},
             )
 
     def gold_completion(self, example: Example) -> str:
@@ -156,16 +165,43 @@ class DataSet:
             raise row.fault
         problem = self.read(row)
         if problem and VERIFIED & set(self.rewards):
+            problem = _with_answer(row, problem, self.answer_form)
             try:
                 for gold in (problem.answer, *problem.extra.get("accepted_answers", ())):
                     check_gold(gold)
             except TaskError as error:
-                raise TaskError(f"{row.where}: {error}", hint=error.hint) from error
+                is_long = self.answer_form == "auto" and len(problem.answer) > LONGEST_ANSWER
+                raise TaskError(f"{row.where}: {error}", hint=_SHORT_ONES if is_long else error.hint) from error
         return problem
 
 
 def _levels_of(problems: Iterable[tuple[int, Problem]]) -> set[float]:
     return {problem.level for _, problem in problems if problem.level is not None}
+
+
+def _reading(problem: Problem) -> dict[str, str]:
+    return {"read_as": problem.read_as} if problem.read_as else {}
+
+
+def _with_answer(row: SourceRow, problem: Problem, form: AnswerForm) -> Problem:
+    """Returns the problem with the answer that its text states in a form; the text is then its thoughts.
+
+    Raises `TaskError` if it states none.
+    """
+    taken = take_answer(problem.answer, form)
+    if taken is None:
+        raise row.unusable(
+            f"its answer {problem.answer!r:.60} states none as task.answer={form} reads it",
+            "Set task.answer=auto, or leave the row out.",
+        )
+    if taken.form == "whole":
+        return problem
+    others = [take_answer(gold, form) for gold in problem.extra.get("accepted_answers", ())]
+    accepted = {"accepted_answers": tuple(one.text for one in others if one)} if others else {}
+    found = taken.form if form == "auto" else ""
+    read_as = ", ".join(filter(None, [problem.read_as, found and f"task.answer={found}"]))
+    thoughts, extra = problem.thoughts or problem.answer, {**problem.extra, **accepted}
+    return replace(problem, answer=taken.text, thoughts=thoughts, extra=extra, read_as=read_as)
 
 
 def _refusal(unusable: Sequence[TaskError], places: Sequence[str], rows: int) -> TaskError:

@@ -5,18 +5,14 @@ box; MATH-500 is `problem`, `solution`, `answer`, `subject`, `level` (3), `uniqu
 either form.
 """
 
-import re
-
+from lowmem_rl.tasks.gold_answer import boxed_answer
 from lowmem_rl.tasks.hub_task import DataSet, Problem
 from lowmem_rl.tasks.loaders import HubData
 from lowmem_rl.tasks.source_row import SourceRow
-from lowmem_rl.verify.extract import last_box
 
 _LEVELS = (1, 2, 3, 4, 5)
 _EMPTY_BOX_SHARE = 0.001
 """Of 7,500 training rows 2 have an empty box."""
-
-_BARE_BOX = re.compile(r"\\boxed\s+([^\s$\\.{}]+)")
 
 
 def _read_row(row: SourceRow) -> Problem:
@@ -32,9 +28,7 @@ def _read_row(row: SourceRow) -> Problem:
 
 
 def _boxed_gold(row: SourceRow, solution: str) -> str:
-    """Returns the answer that a solution boxes last, also in the form `\\boxed 5`."""
-    bare = _BARE_BOX.findall(solution)
-    answer = last_box(solution) or (bare[-1] if bare else "")
+    answer = boxed_answer(solution)
     if not answer:
         raise row.unusable("its solution boxes no answer", "A solution ends like: so the sum is $\\boxed{42}$.")
     return answer

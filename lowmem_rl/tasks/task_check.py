@@ -15,6 +15,8 @@ from lowmem_rl.example import Example
 from lowmem_rl.rewards.isolated import isolated
 from lowmem_rl.rewards.reward import Reward, RewardSet, score_with
 from lowmem_rl.rewards.reward_registry import REWARDS
+from lowmem_rl.tasks.gold_check import check_gold_texts, reading_notes
+from lowmem_rl.tasks.hub_task import VERIFIED
 from lowmem_rl.tasks.lengths import CountTokens, PromptLengths, check_lengths, measure_lengths
 from lowmem_rl.tasks.select import draw_examples, gold_completion_of
 from lowmem_rl.tasks.task import Selection, Split, Task
@@ -23,6 +25,8 @@ from lowmem_rl.verify.equal import equal_answers
 
 _MOST_EXAMPLES = 1_000_000
 """Of one split that are checked."""
+_MOST_GOLDS = 1000
+"""Of each split that are read as texts."""
 _LUCKY_SHARE = 0.05
 """Of cut-off completions that may be paid in full: a lenient reading can find the answer in half of the work."""
 _MOST_TRIED = 20
@@ -76,6 +80,7 @@ def check_task(
     train, test = (draw_examples(task, Selection(split, None, limits.levels, limits.seed), most) for split in splits)
     lengths = measure_lengths([*train, *test], limits.max_prompt_tokens, count_tokens, exact=exact)
     found = [
+        *check_golds(rewards, train, test),
         *check_examples(task, rewards, train, test, limits.golds),
         *check_lengths(lengths, len(train) + len(test)),
         *check_left_out(task),
@@ -92,6 +97,13 @@ def check_task(
         lengths=lengths,
         findings=tuple(found),
     )
+
+
+def check_golds(rewards: RewardSet, train: Sequence[Example], test: Sequence[Example]) -> list[TaskFinding]:
+    """Returns how the golds were read, and which of them nobody can answer if the rewards compare answers."""
+    compares = VERIFIED & {reward.name for reward in rewards.rewards}
+    sample = [*_spread(train, _MOST_GOLDS), *_spread(test, _MOST_GOLDS)] if compares else []
+    return [*reading_notes([*train, *test]), *check_gold_texts(sample)]
 
 
 def check_examples(

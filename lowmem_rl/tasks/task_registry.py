@@ -33,7 +33,7 @@ TASKS = {
     "rref": "lowmem_rl.tasks.linear_algebra:RREF",
     "table": "lowmem_rl.tasks.custom_dataset:TABLE",
 }
-_DATA_KEYS = ("path", "hub", "subset", "columns", "splits", "max_bad_share", "eval_share")
+_DATA_KEYS = ("path", "hub", "subset", "columns", "splits", "answer", "max_bad_share", "eval_share")
 """Settings of `TaskConfig` that name data; a task takes those that it uses."""
 
 

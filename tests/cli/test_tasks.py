@@ -118,3 +118,30 @@ def test_check_reports_rows_that_are_left_out_and_the_levels_that_are_there(cli_
     assert "no level" not in few.stderr
     none = cli_here(*tolerated, "--set", 'task.columns=["q", "a", "rate"]', "--set", "task.levels=[0.51]")
     assert "has no level 0.51" in none.stderr
+
+
+def table_of(folder: Path, *answers: str) -> str:
+    rows = [{"question": f"Question {n}?", "answer": answer} for n, answer in enumerate(answers)]
+    (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return f"--set=task.path={folder}"
+
+
+def test_check_refuses_sentences_as_golds(cli_here, tmp_path):
+    path = table_of(tmp_path, *(f"Jim has {n}. Ann has two more. So it is {2 * n + 2}." for n in range(60)))
+    outcome = cli_here("tasks", "check", "table", path)
+    assert outcome.code == 6
+    assert "error: 60 of 60 golds are sentences, which no completion repeats, such as" in outcome.stdout
+
+
+def test_check_reports_how_the_golds_were_read(cli_here, tmp_path):
+    path = table_of(tmp_path, *(f"We add {n} and 2.\n#### {n + 2}" for n in range(60)))
+    outcome = cli_here("tasks", "check", "table", path)
+    assert (outcome.code, outcome.stderr) == (0, "")
+    assert "note: 60 of 60 rows are read as task.answer=after_hashes." in outcome.stdout
+
+
+def test_check_warns_of_marks_for_missing_answers(cli_here, tmp_path):
+    path = table_of(tmp_path, *("proof" if n % 9 == 0 else str(n) for n in range(60)))
+    outcome = cli_here("tasks", "check", "table", path)
+    assert outcome.code == 0
+    assert "note: 7 of 60 golds only mark that there is no answer, such as 'proof'" in outcome.stdout

@@ -269,6 +269,32 @@ def test_a_table_of_conversations_is_one_of_questions(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("solution", "form"),
+    [("2 + 3 = 5\n#### 5", "after_hashes"), ("So \\boxed{5}.", "last_box"), ("The answer is: 5", "after_answer_is")],
+)
+def test_a_table_of_solutions_is_one_of_answers(solution: str, form: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "train.jsonl", {"question": "2 + 3?", "answer": solution})
+    found, named = read("table", path=path)[0], read("table", path=path, answer=form)[0]
+    assert (found.answer, found.extra["reasoning"]) == (named.answer, named.extra["reasoning"]) == ("5", solution)
+    assert (found.extra["read_as"], named.extra.get("read_as")) == (f"task.answer={form}", None)
+    assert read("table", path=path, answer="whole")[0].answer == solution
+
+
+def test_an_options_letter_is_taken_only_if_asked_for(tmp_path: Path) -> None:
+    path = write(tmp_path / "train.jsonl", {"question": "2 + 3?", "answer": "\\textbf{(B)}\\ 5"})
+    assert [read("table", path=path, **how)[0].answer for how in ({}, {"answer": "letter"})] == [
+        "\\textbf{(B)}\\ 5",
+        "B",
+    ]
+
+
+def test_a_row_that_states_no_answer_in_the_named_form_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "train.jsonl", {"question": "2 + 3?", "answer": "Five."})
+    with pytest.raises(TaskError, match="1: its answer 'Five.' states none as task.answer=last_box reads it"):
+        read("table", path=path, answer="last_box")
+
+
+@pytest.mark.parametrize(
     ("settings", "said"),
     [
         ({}, "no data"),
@@ -289,9 +315,9 @@ def test_a_columns_name_that_is_not_there_is_reported_with_those_that_are(tmp_pa
         read("table", path=TABLE, columns=["problem", "solution", "problem"])
 
 
-@pytest.mark.parametrize("key", ["hub", "subset", "columns", "splits"])
+@pytest.mark.parametrize("key", ["hub", "subset", "columns", "splits", "answer"])
 def test_a_setting_of_the_table_is_refused_by_tasks_that_know_their_data(key: str) -> None:
-    value: Any = ["a", "b"] if key in ("columns", "splits") else "a/b"
+    value: Any = {"columns": ["a", "b"], "splits": ["a", "b"], "answer": "whole"}.get(key, "a/b")
     with pytest.raises(ConfigError, match=f"task.{key} is .*'gsm8k' knows where its data is") as caught:
         load_task(TaskConfig.model_validate({"name": "gsm8k", key: value}))
     assert "task.name=table" in caught.value.hint
