@@ -5,24 +5,28 @@
     path = "my_problems.csv"            # or hub = "ORGANISATION/NAME"
     columns = ["problem", "solution"]   # question, answer and, if there is one, the level
 
+Columns of published sets are found by their names, and `task.answer` takes the answer out of a worked solution.
 A column can be a path, `reward_model.ground_truth`; the question can be columns joined as paragraphs,
 `instruction+input`, or a conversation. The answer can be a list: any of it is right. Without a file or a name for
 held-out rows, `task.eval_share` of the rows, else a twentieth, is held out by a hash of the question.
 """
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from lowmem_rl.errors import ConfigError
 from lowmem_rl.tasks.conversations import is_conversation, read_turns
 from lowmem_rl.tasks.gold_answer import AnswerForm
 from lowmem_rl.tasks.hub_task import DataSet, Problem
-from lowmem_rl.tasks.known_columns import fix_for_columns
+from lowmem_rl.tasks.known_columns import fix_for_columns, known_columns
 from lowmem_rl.tasks.level_label import read_level
 from lowmem_rl.tasks.loaders import HubData
 from lowmem_rl.tasks.source_row import SourceRow
 
+_UNNAMED = ("question", "answer")
+"""`task.columns` if it is not set."""
 _BAD_SHARE = 0.01
 """As of the large sets of the hub."""
 
@@ -42,7 +46,7 @@ class CustomDataset:
         path: str | None = None,
         hub: str | None = None,
         subset: str | None = None,
-        columns: Sequence[str] = ("question", "answer"),
+        columns: Sequence[str] = _UNNAMED,
         splits: Sequence[str] = ("train",),
         answer: AnswerForm = "auto",
         max_bad_share: float | None = None,
@@ -54,7 +58,7 @@ class CustomDataset:
             self.name,
             self.summary,
             data,
-            lambda row: _read_row(row, *columns),
+            lambda row: _read_row(row, columns),
             bad_share=_BAD_SHARE,
             answer_form=answer,
         )
@@ -76,7 +80,14 @@ def _check(path: str | None, hub: str | None, columns: Sequence[str], splits: Se
         raise ConfigError(f"task.splits names {len(splits)} splits.", hint='It takes 1 or 2: ["train", "validation"].')
 
 
-def _read_row(row: SourceRow, question: str, answer: str, level: str | None = None) -> Problem:
+def _read_row(row: SourceRow, columns: Sequence[str]) -> Problem:
+    """Returns a row's problem; if it lacks the columns that nobody named, that of the columns a published set has."""
+    found = known_columns(row) if tuple(columns) == _UNNAMED and not all(map(row.has, columns)) else None
+    problem = _problem_in(row, *(found or columns))
+    return replace(problem, read_as=f"task.columns={json.dumps(found)}") if found else problem
+
+
+def _problem_in(row: SourceRow, question: str, answer: str, level: str | None = None) -> Problem:
     parts = row.parts_of(question)
     for column in filter(None, (*parts, answer, level)):
         if not row.has(column):

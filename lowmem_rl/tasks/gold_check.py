@@ -36,6 +36,7 @@ class _Fault(NamedTuple):
 
 
 _NOT_ALONE = "Let task.answer take the answer out of the text, or name another column in task.columns."
+_TAKE_OUT = "Take such rows out of the data: nothing is learned from them."
 _FORMS = {
     "after_hashes": _Fault("hold ####", _NOT_ALONE, TOLERATED_SHARE),
     "last_box": _Fault("hold a box", _NOT_ALONE, TOLERATED_SHARE),
@@ -43,7 +44,7 @@ _FORMS = {
 }
 _PROSE = _Fault(
     "are sentences, which no completion repeats",
-    "Name the column of short answers in task.columns, or leave such rows out.",
+    "Name the column of short answers in task.columns, or take such rows out of the data.",
     TOLERATED_SHARE,
 )
 _OPTION = _Fault(
@@ -51,8 +52,8 @@ _OPTION = _Fault(
     "task.answer=letter takes the letter.",
     0.5,
 )
-_PLACEHOLDER = _Fault("only mark that there is no answer", "Leave such rows out.", 0.5)
-_CONFLICT = _Fault("differ from what the row's own solution states", "Leave such rows out.", 0.5)
+_PLACEHOLDER = _Fault("only mark that there is no answer", _TAKE_OUT, 0.5)
+_CONFLICT = _Fault("differ from what the row's own solution states", _TAKE_OUT, 0.5)
 _MISREAD = _Fault(
     'are read as something else in "The answer is ..."', "Ask for a box and pay boxed_answer, or shorten them.", 1.0
 )

@@ -1,4 +1,8 @@
-"""Names under which published sets hold questions and answers, to suggest columns and to read scored completions."""
+"""Names under which published sets hold questions and answers: to read tables, and to read scored completions.
+
+With them are read as they are: GSM-Plus, SVAMP, Orca-Math, MetaMathQA, NuminaMath, MATH-Hard, Big-Math, Polaris,
+DAPO-Math-17k and the sets of AIME problems.
+"""
 
 import json
 from collections.abc import Sequence
@@ -6,13 +10,20 @@ from collections.abc import Sequence
 from lowmem_rl.tasks.source_row import SourceRow
 
 QUESTIONS = (
-    *("question", "problem", "Question", "Problem", "prompt", "messages", "conversations", "conversation"),
-    *("Body+Question", "instruction+input", "instruction", "query", "input", "text"),
+    *("question", "problem", "question_concat", "Body+Question", "Question", "Problem", "prompt", "messages"),
+    *("conversations", "conversation", "instruction+input", "instruction", "query", "input", "text"),
 )
 ANSWERS = (
-    *("answer", "final_answer", "ground_truth", "reward_model.ground_truth", "expected_answer", "gold", "Answer"),
-    *("answers.text", "answers", "target", "label", "solution", "Solution", "output", "response"),
+    *("answer", "final_answer", "ground_truth", "reward_model.ground_truth", "expected_answer", "correct_answer"),
+    *("gold_answer", "gold", "Answer", "answers.text", "answers", "target", "label"),
+    *("solution", "Solution", "output", "response"),
 )
+
+
+def known_columns(row: SourceRow) -> tuple[str, str] | None:
+    """Returns the columns of a row's question and answer by their names, None if either has another name."""
+    question, answer = first_of(row, QUESTIONS), first_of(row, ANSWERS)
+    return (question, answer) if question and answer else None
 
 
 def first_of(row: SourceRow, columns: Sequence[str]) -> str | None:
@@ -22,7 +33,6 @@ def first_of(row: SourceRow, columns: Sequence[str]) -> str | None:
 
 def fix_for_columns(row: SourceRow) -> str:
     """Returns the fix for a row without a column: a table's names for it, or else how to give it."""
-    found = [first_of(row, QUESTIONS), first_of(row, ANSWERS)]
-    if None in found:
-        return 'Give each row that column, or name others: task.columns=["problem", "reward_model.ground_truth"].'
-    return f"Set task.columns={json.dumps(found)}."
+    if found := known_columns(row):
+        return f"Set task.columns={json.dumps(found)}."
+    return 'Give each row that column, or name others: task.columns=["problem", "reward_model.ground_truth"].'

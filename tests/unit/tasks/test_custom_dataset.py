@@ -167,13 +167,13 @@ def test_an_answer_that_has_parts_names_one(tmp_path: Path) -> None:
         (VERL, '["prompt", "reward_model.ground_truth"]'),
         ({"problem": "Q", "solution": "5"}, '["problem", "solution"]'),
         ({"instruction": "Q", "input": "", "output": "5"}, '["instruction+input", "output"]'),
-        ({"Body": "Q", "Question": "?", "Answer": 5}, '["Question", "Answer"]'),
+        ({"Body": "Q", "Question": "?", "Answer": 5}, '["Body+Question", "Answer"]'),
         ({"conversations": [], "ground_truth": "5"}, '["conversations", "ground_truth"]'),
         ({"x": "Q", "y": "5"}, "or name others"),
     ],
 )
 def test_columns_of_other_names_are_suggested(row: dict[str, Any], fix: str, tmp_path: Path) -> None:
-    assert fix in refusal(tmp_path, row, "question", "answer")[1]
+    assert fix in refusal(tmp_path, row, "title", "text of the answer")[1]
 
 
 def test_a_path_that_leads_nowhere_says_how_far_it_leads(tmp_path: Path) -> None:

@@ -308,9 +308,9 @@ def test_a_table_that_is_not_described_is_refused(settings: dict[str, Any], said
         load_task(TaskConfig(name="table", **settings))
 
 
-def test_a_columns_name_that_is_not_there_is_reported_with_those_that_are(tmp_path: Path) -> None:
-    with pytest.raises(TaskError, match="no column 'question'; it has id, problem, solution, grade"):
-        read("table", path=TABLE)
+def test_a_columns_name_that_is_not_there_is_reported_with_those_that_are() -> None:
+    with pytest.raises(TaskError, match="no column 'title'; it has id, problem, solution, grade"):
+        read("table", path=TABLE, columns=["title", "solution"])
     with pytest.raises(TaskError, match="column 'problem' is 'What"):
         read("table", path=TABLE, columns=["problem", "solution", "problem"])
 
