@@ -76,8 +76,9 @@ def _local_rows(path: Path, data: HubData, split: Split) -> Iterator[SourceRow]:
 def _split_files(path: Path, data: HubData, split: Split) -> list[Path]:
     """Returns the files of a split: `train.jsonl` or the hub's own `main/train-00000-of-00001.parquet`.
 
-    A single file is its own split, `train` unless its name says otherwise; the other split may be next to it. A
-    folder's only file is `train` too, under any name.
+    In a folder, a split may have a folder of its own, `train/math.parquet`. A single file is its own split, `train`
+    unless its name says otherwise; the other split may be next to it. A folder's only file is `train` too, under any
+    name.
     """
 
     def is_of_split(file: Path) -> bool:
@@ -92,8 +93,10 @@ def _split_files(path: Path, data: HubData, split: Split) -> list[Path]:
     for place in places:
         found = _data_files(place)
         for name in data.file_names(split):
+            parts = [file for file in found if _is_part(stem_of(file), name)]
+            parts = parts or (_data_files(place / name) if path.is_dir() else [])
             for ending in READERS:
-                if files := [file for file in found if ending_of(file) == ending and _is_part(stem_of(file), name)]:
+                if files := [file for file in parts if ending_of(file) == ending]:
                     return files
     files = _data_files(folder) if path.is_dir() else []
     return files if len(files) == 1 and is_of_split(files[0]) else []

@@ -1,10 +1,16 @@
-"""MATH: competition problems in five levels with LaTeX answers (arXiv 2103.03874), and MATH-500, a sample of its test.
+"""MATH: competition problems in five levels with LaTeX answers (arXiv 2103.03874), and samples of it.
 
 The full set is `problem`, `level` ("Level 3"), `type`, `solution`, and the answer is the solution's last
 box; MATH-500 is `problem`, `solution`, `answer`, `subject`, `level` (3), `unique_id`. A local file may have
 either form.
+
+The sanity test (arXiv 2510.26788) is the 1,460 problems that DeepSeek-R1-Distill-Qwen-1.5B solves in 20 to 80 % of 40
+completions: a sound algorithm brings its accuracy on them above 95 %. Its test split is AIME 2024 and 2025. A row is
+verl's: `prompt`, a conversation that asks for a box, `reward_model` with `ground_truth`, ...; so the fitting prompt
+convention is `bare`.
 """
 
+from lowmem_rl.tasks.conversations import read_turns
 from lowmem_rl.tasks.gold_answer import boxed_answer
 from lowmem_rl.tasks.hub_task import DataSet, Problem
 from lowmem_rl.tasks.loaders import HubData
@@ -34,6 +40,11 @@ def _boxed_gold(row: SourceRow, solution: str) -> str:
     return answer
 
 
+def _read_sanity(row: SourceRow) -> Problem:
+    turns = read_turns(row, "prompt")
+    return Problem(turns[-1]["content"], row.answer("reward_model.ground_truth"), turns=turns)
+
+
 _DATA = HubData("DigitalLearningGmbH/MATH-lighteval", "default")
 
 MATH = DataSet(
@@ -55,4 +66,12 @@ MATH500 = DataSet(
     read=_read_row,
     levels=_LEVELS,
     bad_share=_EMPTY_BOX_SHARE,
+)
+
+SANITY_MATH = DataSet(
+    name="sanity_math",
+    summary="1,460 problems of MATH that a 1.5B model solves at times, evaluated on AIME",
+    data=HubData("sail/Sanity-Test-R1D-1.5B", columns=("prompt", "reward_model")),
+    read=_read_sanity,
+    convention="bare",
 )

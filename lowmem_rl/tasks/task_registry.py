@@ -31,6 +31,7 @@ TASKS = {
     "rlvr_gsm": "lowmem_rl.tasks.rlvr:RLVR_GSM",
     "rlvr_math": "lowmem_rl.tasks.rlvr:RLVR_MATH",
     "rref": "lowmem_rl.tasks.linear_algebra:RREF",
+    "sanity_math": "lowmem_rl.tasks.math_tasks:SANITY_MATH",
     "table": "lowmem_rl.tasks.custom_dataset:TABLE",
 }
 _DATA_KEYS = ("path", "hub", "subset", "columns", "splits", "answer", "max_bad_share", "eval_share")

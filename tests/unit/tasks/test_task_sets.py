@@ -95,6 +95,12 @@ def test_rows_of_other_sources_are_left_aside_and_lists_of_one_are_read(tmp_path
     assert read("rlvr_gsm", path=write(tmp_path / "train.jsonl", listed))[0].answer == "12"
 
 
+def test_the_sanity_test_asks_for_a_box_itself_and_is_held_out_by_its_own_rows() -> None:
+    row, example = rows_of("sanity_math")[0], read("sanity_math", prompt="bare")[0]
+    assert (list(example.prompt), example.answer) == (row["prompt"], row["reward_model"]["ground_truth"])
+    assert len(read("sanity_math", "test")) == len(rows_of("sanity_math", "test"))
+
+
 def test_countdown_holds_what_its_checker_needs() -> None:
     row, example = rows_of("countdown_hub")[0], read("countdown_hub")[0]
     assert (example.extra["numbers"], example.extra["target"]) == (tuple(row["nums"]), row["target"])
@@ -208,6 +214,7 @@ def test_the_same_numbers_in_another_order_are_held_out_together(tmp_path: Path)
         ("countdown_hub", "Jiayi-Pan/Countdown-Tasks-3to4", "data/train-00000-of-00001", None),
         ("openr1_math", "open-r1/OpenR1-Math-220k", "data/train-00000-of-00010", None),
         ("deepmath", "zwhe99/DeepMath-103K", "data/train-00000-of-00010", None),
+        ("sanity_math", "sail/Sanity-Test-R1D-1.5B", "train/math_1460", "test/aime_2024"),
     ],
 )
 def test_what_hf_download_left_in_the_cache_reads_like_the_files_of_lines(
