@@ -2,12 +2,12 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import date
 from math import isfinite
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,14 +16,18 @@ from lowmem_rl_cli.options import JsonOption, RunRequest, command_group
 
 if TYPE_CHECKING:
     from lowmem_rl.config.run_config import RunConfig
+    from lowmem_rl.errors import TaskError
     from lowmem_rl.rewards.adversarial_cases import RewardCase
     from lowmem_rl.rewards.reward import Reward, RewardSet
     from lowmem_rl.rewards.reward_finding import RewardFinding
+    from lowmem_rl.rewards.score_rows import Record
 
 app = command_group("List, check and apply rewards.")
 
 _CHECKED_EXAMPLES = 16
 """Of a preset's task."""
+_SHOWN_FAILURES = 20
+"""Rows whose failure is shown by `score`."""
 
 
 @app.command("list")
@@ -73,33 +77,69 @@ def check_rewards_command(
 @app.command("score")
 def score_rows(
     rows: Annotated[
-        Path, typer.Argument(help="File of completions, one object per line; - is stdin.", metavar="ROWS.jsonl")
+        Path,
+        typer.Argument(help="File of completions, one object per line, or a table; - is stdin.", metavar="ROWS.jsonl"),
     ],
     reward: Annotated[str, typer.Option("--reward", help="Reward to apply, or FILE.py:NAME.", metavar="NAME")],
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=0.1, help="Seconds that one score of FILE.py:NAME may take.")
+    ] = 20.0,
 ) -> None:
-    """Score a file of completions: print each row with its score."""
+    """Score a file of completions: print each row with its score.
+
+    A row that cannot be scored is reported and left out; the command then ends with 6.
+    """
     from lowmem_rl.rewards.isolated import isolated
     from lowmem_rl.rewards.reward_registry import load_reward_set
-    from lowmem_rl.rewards.score_rows import read_lines, score_lines
+    from lowmem_rl.rewards.score_rows import score_records
 
-    with isolated(load_reward_set({reward: 1.0})) as loaded, _opened(rows) as file:
-        for row in score_lines(read_lines(file), loaded.rewards[0], "stdin" if str(rows) == "-" else rows.name):
-            console.show(json.dumps(row))  # non-ASCII is escaped: valid JSON in any terminal encoding
+    failures = _Failures()
+    with isolated(load_reward_set({reward: 1.0}), timeout) as loaded, _records_in(rows) as records:
+        for row in score_records(records, loaded.rewards[0], failures.add):
+            failures.scored += 1
+            console.show(json.dumps(row, default=str))  # non-ASCII is escaped: valid JSON in any terminal encoding
+    failures.refuse()
+
+
+class _Failures:
+    """Rows that were not scored: the first ones are shown as they come."""
+
+    def __init__(self) -> None:
+        self.scored, self.errors = 0, list["TaskError"]()
+
+    def add(self, error: "TaskError") -> None:
+        self.errors.append(error)
+        if 1 < len(self.errors) <= _SHOWN_FAILURES:
+            console.say(f"not scored: {error}")
+
+    def refuse(self) -> None:
+        """Raises the first failure, if any, after all rows are scored."""
+        from lowmem_rl.errors import TaskError
+
+        if self.errors:
+            more = f" So {len(self.errors)} of {self.scored + len(self.errors)} rows were not scored."
+            raise TaskError(f"{self.errors[0]}{more}", hint=self.errors[0].hint)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[IO[str]]:
+def _records_in(path: Path) -> "Iterator[Iterable[Record]]":
+    """Yields the rows of JSON Lines as they come, or of a file in another form that tasks read."""
     from lowmem_rl.errors import TaskError
+    from lowmem_rl.rewards.score_rows import parse_lines, read_lines
+    from lowmem_rl.tasks.files import read_files
 
     if str(path) == "-":
-        yield sys.stdin
+        yield parse_lines(read_lines(sys.stdin), "stdin")
+        return
+    if path.is_file() and {".json", ".csv", ".tsv", ".parquet", ".gz"} & set(path.suffixes):
+        yield ((row.where, getattr(row, "fault", None) or row.values) for row in read_files([path]))
         return
     try:
         file = path.open(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise TaskError(f"Cannot read {str(path)!r}: {error}.", hint="Name a JSON Lines file.") from error
     with file:
-        yield file
+        yield parse_lines(read_lines(file), path.name)
 
 
 def _check_separately(names: list[str], *, as_json: bool) -> None:
@@ -179,9 +219,9 @@ def _report(rewards: "tuple[Reward, ...]", findings: "list[RewardFinding]", *, a
         for name in [r.name for r in rewards] + ["all"] * any(finding.reward == "all" for finding in findings):
             own = _summaries([finding for finding in findings if finding.reward == name])
             console.show(f"{name:<22}  {'; '.join(own) or verdicts[name]}")
-    if findings:
-        broken = sorted({finding.reward for finding in findings})
-        raise RewardError(f"{findings[0]} Faults in: {', '.join(broken)}.", hint=findings[0].fix)
+    if errors := [finding for finding in findings if finding.level == "error"]:
+        broken = sorted({finding.reward for finding in errors})
+        raise RewardError(f"{errors[0]} Faults in: {', '.join(broken)}.", hint=errors[0].fix)
 
 
 def _show_zoo(*, as_json: bool) -> None:
@@ -212,11 +252,12 @@ def _show_zoo(*, as_json: bool) -> None:
 
 
 def _summaries(findings: "list[RewardFinding]") -> list[str]:
-    return [f"{finding.fault}: {finding.what}" for finding in findings]
+    notes = {"note": "note: ", "error": ""}
+    return [f"{notes[finding.level]}{finding.fault}: {finding.what}" for finding in findings]
 
 
 def _is_judged(reward: "Reward") -> bool:
-    return reward.kind == "merit" and not _needs_model(reward)
+    return reward.kind in ("merit", "unknown") and not _needs_model(reward)
 
 
 def _needs_model(reward: "Reward") -> bool:

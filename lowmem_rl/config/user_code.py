@@ -43,13 +43,18 @@ def check_allowed(origins: Mapping[str, str], *, allow_code: bool) -> None:
 
 
 def load_object(name: str, *, kind: str) -> Any:
-    """Returns the object `FILE.py:NAME`. Raises `TaskError` if file or object are missing, or if importing fails."""
+    """Returns the object `FILE.py:NAME`, or its member `FILE.py:NAME.MEMBER`.
+
+    Raises `TaskError` if file or object are missing, or if importing fails.
+    """
     path, _, attribute = name.rpartition(":")
-    module = _load_module(Path(path), kind)
-    if not hasattr(module, attribute):
-        public = [n for n in vars(module) if not n.startswith("_")]
-        raise TaskError(f"{path} has no {kind} named {attribute!r}.", hint=near_names(attribute, public))
-    return getattr(module, attribute)
+    found: Any = _load_module(Path(path), kind)
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            public = [n for n in dir(found) if not n.startswith("_")]
+            raise TaskError(f"{path} has no {kind} named {attribute!r}.", hint=near_names(part, public))
+        found = getattr(found, part)
+    return found
 
 
 def _load_module(path: Path, kind: str) -> ModuleType:

@@ -82,10 +82,10 @@ def prepare(composed: ResolvedConfig, *, force: bool = False, pass_rate: PassRat
     check_weights(config)
     train, test = load_examples(config, task, rates)
     further = further_eval_sets(config)
-    overridden += _overridable(lambda: check_scoring(config, rewards, task, train), force=force)
-    golds: list[str] = []
-    overridden += _overridable(lambda: golds.extend(check_sample(config, rewards, task, train, test)), force=force)
-    notes = [*golds, *check_order(config, train, rates), *other_model_notes(config)]
+    found: list[str] = []
+    overridden += _overridable(lambda: found.extend(check_scoring(config, rewards, task, train)), force=force)
+    overridden += _overridable(lambda: found.extend(check_sample(config, rewards, task, train, test)), force=force)
+    notes = [*found, *check_order(config, train, rates), *other_model_notes(config)]
     notes += [*control_notes(rewards, task, train), *(finding.what for finding in check_left_out(task))]
     examples = (tuple(train), tuple(test), further)
     return PreparedRun(planned, overridden, device, rewards, grader, rates, *examples, tuple(notes))
@@ -121,15 +121,17 @@ def other_model_notes(config: RunConfig) -> list[str]:
     return [f"the pass rates in {path} are those of {probed}"] if probed not in (None, config.model.name) else []
 
 
-def check_scoring(config: RunConfig, rewards: RewardSet, task: Task, train: Sequence[Example]) -> None:
-    """Tries the rewards on gold and on degenerate completions.
+def check_scoring(config: RunConfig, rewards: RewardSet, task: Task, train: Sequence[Example]) -> list[str]:
+    """Tries the rewards on gold and on degenerate completions. Returns notes on functions in TRL's or verl's form.
 
     Raises `RewardError` for a reward that fails, cannot be earned under the chat template, or pays a degenerate
     completion more than a perfect one.
     """
     trials = [RewardCase(example, gold_completion_of(task, example)) for example in train[:TRIED_GOLDS]]
     prefill = prefill_of_model(config.model.name, config.model.revision) or ""
-    refuse(check_rewards(rewards, trials, prefill))
+    findings = check_rewards(rewards, trials, prefill)
+    refuse(findings)
+    return [str(finding).rstrip(".") for finding in findings]
 
 
 def check_sample(

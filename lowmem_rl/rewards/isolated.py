@@ -9,15 +9,19 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from lowmem_rl.example import Example
 from lowmem_rl.rewards.model_reward import ModelReward
-from lowmem_rl.rewards.reward import Reward, RewardFailed, RewardSet, failure
+from lowmem_rl.rewards.reward import Reward, RewardFailed, RewardSet, Rollout, failure, try_all
 from lowmem_rl.workers import JsonWorker, RequestFailed, WorkerFailed
 
 LIMIT_S = 20.0
 """For one score. The first may have to load something: our symbolic workers take 2 s, on a busy machine 6."""
+
+_BATCH_SHARE = 20.0
+"""Further completions of a batch for which a call may take as long again: it may ask another model about each."""
 
 
 @contextmanager
@@ -30,41 +34,55 @@ def isolated(rewards: RewardSet, limit_s: float = LIMIT_S) -> Iterator[RewardSet
                 return reward
             worker = _RewardWorker(reward, limit_s)
             stack.callback(worker.end)
-            return replace(reward, score=worker.score, source="")
+            score_batch = worker.score_batch if reward.score_batch else None
+            return replace(reward, score=worker.score, score_batch=score_batch, source="")
 
         yield replace(rewards, rewards=tuple(map(isolate, rewards.rewards)))
 
 
 class _RewardWorker:
-    """The process of one reward, for one score at a time. The first score starts it, also after it has ended."""
+    """The process of one reward, for one call at a time. The first call starts it, also after it has ended."""
 
     def __init__(self, reward: Reward, limit_s: float) -> None:
         self.reward, self.limit_s = reward, limit_s
         self._worker: JsonWorker | None = None
 
     def score(self, completion: str, example: Example) -> float | None:
-        """Returns the score. Raises `RewardFailed` if there is none, also if it comes too late.
+        """Returns the score. Raises `RewardFailed` if there is none, also if it comes too late."""
+        (score,) = self.score_batch(Rollout([completion], [example]))
+        if isinstance(score, RewardFailed):
+            raise score
+        return score
+
+    def score_batch(self, rollout: Rollout) -> list[float | RewardFailed | None]:
+        """Returns a score for each completion, or why there is none. Raises `RewardFailed` if the process ended.
 
         What cannot be pickled is scored in this process: a user's own task may put anything into its examples.
         """
         try:
-            pickled = pickle.dumps((completion, example)).hex()
+            pickled = pickle.dumps(rollout).hex()
         except (pickle.PicklingError, AttributeError, TypeError):
-            return self.reward.score(completion, example)
+            return try_all(self.reward, rollout)
+        count = len(rollout.completions)
+        limit_s = self.limit_s * (1 + (count - 1) / _BATCH_SHARE)
+        failed = partial(failure, self.reward.name, rollout.completions[0], rollout.examples[0])
         try:
-            answer = self._ask(pickled)
+            answer = self._ask(pickled, limit_s)
         except RequestFailed as error:
             raise RewardFailed(str(error), hint=error.hint) from error
         except WorkerFailed as error:
             self.end()
             if error.code is None:
-                what = f"takes longer than {self.limit_s:g} s for one completion"
+                what = (
+                    f"takes longer than {limit_s:g} s for {'one completion' if count == 1 else f'{count} completions'}"
+                )
                 hint = "Bound its work: no open-ended pattern, search or evaluation of a text."
-                raise failure(self.reward, completion, example, what, hint, fault="hangs") from error
+                raise failed(what, hint, fault="hangs") from error
             what = f"ended the process that tried it, with exit code {error.code}"
-            hint = "Keep it from ending its process: it would end the run."
-            raise failure(self.reward, completion, example, what, hint) from error
-        return self.reward.score(completion, example) if "unreadable" in answer else answer["score"]
+            raise failed(what, "Keep it from ending its process: it would end the run.") from error
+        return (
+            try_all(self.reward, rollout) if "unreadable" in answer else list(map(_score_or_failure, answer["scores"]))
+        )
 
     def end(self) -> None:
         """Ends the process, if there is one."""
@@ -72,11 +90,18 @@ class _RewardWorker:
             self._worker.kill()
         self._worker = None
 
-    def _ask(self, pickled: str) -> dict[str, Any]:
+    def _ask(self, pickled: str, limit_s: float) -> dict[str, Any]:
         reward = {"source": self.reward.source, "name": self.reward.name}
         if self._worker is None:
             self._worker = JsonWorker("lowmem_rl.rewards.isolated_worker")
             self._worker.ask(reward)  # without a limit: importing the user's file may take its time
         is_main = threading.current_thread() is threading.main_thread()
-        answer: dict[str, Any] = self._worker.ask(reward | {"pickled": pickled, "is_main": is_main}, self.limit_s)
+        answer: dict[str, Any] = self._worker.ask(reward | {"pickled": pickled, "is_main": is_main}, limit_s)
         return answer
+
+
+def _score_or_failure(answer: Any) -> float | RewardFailed | None:
+    if isinstance(answer, dict):
+        return RewardFailed(answer["error"], hint=answer["hint"], fault=answer["fault"])
+    score: float | None = answer
+    return score

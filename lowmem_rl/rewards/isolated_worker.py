@@ -7,25 +7,32 @@ from functools import cache, partial
 from typing import Any
 
 from lowmem_rl.errors import LowMemError, RewardError
-from lowmem_rl.rewards.reward import Reward, score_with
+from lowmem_rl.rewards.reward import Reward, RewardFailed, try_all
 from lowmem_rl.rewards.reward_registry import load_reward
 from lowmem_rl.workers import serve
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Returns the score of what is pickled in a request; one without it only loads the reward."""
+    """Returns the scores of what is pickled in a request; one without it only loads the reward."""
     reward = _load(request["source"], request["name"])
     if "pickled" not in request:
         return {}
     try:
-        completion, example = pickle.loads(bytes.fromhex(request["pickled"]))  # our own parent wrote it
+        rollout = pickle.loads(bytes.fromhex(request["pickled"]))  # our own parent wrote it
     except Exception:  # noqa: BLE001 - what an object's own class raises, and modules that are not here
         return {"unreadable": True}
-    score = partial(score_with, reward, completion, example)
-    if request["is_main"]:
-        return {"score": score()}
+    score = partial(try_all, reward, rollout)
+    # TRL calls functions on the main thread; ours are checked on both.
+    if request["is_main"] or reward.kind == "unknown":
+        return {"scores": [_plain(one) for one in score()]}
     with ThreadPoolExecutor(1) as pool:  # a reward that is asked off the main thread is scored off the main thread
-        return {"score": pool.submit(score).result()}
+        return {"scores": [_plain(one) for one in pool.submit(score).result()]}
+
+
+def _plain(score: float | RewardFailed | None) -> Any:
+    if isinstance(score, RewardFailed):
+        return {"error": str(score), "hint": score.hint, "fault": score.fault}
+    return score
 
 
 @cache

@@ -11,14 +11,13 @@ became under the base weights, not whether y was stated; add `any_answer` or `bo
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lowmem_rl.errors import RewardError
 from lowmem_rl.example import Example
 from lowmem_rl.rewards.answer_extraction import ANSWER_OPEN
 from lowmem_rl.rewards.model_reward import AnswerRow, ModelAccess, ModelReward
-from lowmem_rl.rewards.reward import Reward
+from lowmem_rl.rewards.reward import Reward, Rollout
 from lowmem_rl.verify.extract import THINK_CLOSE, THINK_OPEN
 
 _BOX_OPEN, _BOX_CLOSE = "\\boxed{", "}"
@@ -75,15 +74,16 @@ class _PerplexityScorer:
 
     def score(self, completion: str, example: Example) -> float:
         """Scores one completion. Raises `RewardError` if its row is too long for the model."""
-        score = self.score_batch([completion], [example])[0]
+        score = self.score_batch(Rollout([completion], [example]))[0]
         if isinstance(score, RewardError):
             raise score
         return score
 
-    def score_batch(self, completions: Sequence[str], examples: Sequence[Example]) -> list[float | RewardError]:
+    def score_batch(self, rollout: Rollout) -> list[float | RewardError]:
         """Scores a batch in one call of the model, with an error for each row that is too long for it."""
+        examples = rollout.examples
         new = {example.id: _row(example, bare_lead(example)) for example in examples if example.id not in self.without}
-        rows = [_row(example, lead_of(text)) for text, example in zip(completions, examples, strict=True)]
+        rows = [_row(example, lead_of(text)) for text, example in zip(rollout.completions, examples, strict=True)]
         nlls = self.model.answer_nll([*new.values(), *rows])
         self.without |= dict(zip(new, nlls, strict=False))
         scores: list[float | RewardError] = []

@@ -4,11 +4,12 @@
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from functools import partial
 from numbers import Real
-from typing import Literal
+from typing import Any, Literal
 
 from lowmem_rl.config.user_code import in_one_line
 from lowmem_rl.errors import RewardError
@@ -21,17 +22,41 @@ ScoreFunction = Callable[[str, Example], float | None]
 Among other rewards a skipped score counts as 0, as in TRL; a completion is left out only if every reward skips it.
 """
 
-BatchScore = Callable[[Sequence[str], Sequence[Example]], Sequence[float | RewardError | None]]
-"""Scores many completions at once, if that is cheaper than one by one; an error in place of a score belongs to that
-completion only."""
 
-Kind = Literal["merit", "cost", "model", "control"]
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """Completions to score, with the example of each."""
+
+    completions: Sequence[str]
+    examples: Sequence[Example]
+    completion_ids: Sequence[Sequence[int]] | None = None
+    """The sampled ids, without what a chat template prefills; None for text that was not sampled here."""
+    trainer_state: Mapping[str, Any] = field(default_factory=dict)
+    """Plain values of TRL's `TrainerState`; empty outside of training."""
+
+    def each(self) -> Iterator["Rollout"]:
+        """Yields the completions as rollouts of one."""
+        for n in range(len(self.completions)):
+            ids = self.completion_ids and self.completion_ids[n : n + 1]
+            yield replace(
+                self, completions=self.completions[n : n + 1], examples=self.examples[n : n + 1], completion_ids=ids
+            )
+
+
+BatchScore = Callable[[Rollout], Sequence[Any]]
+"""Scores many completions at once, if that is cheaper than one by one or if the reward compares them; an error in place
+of a score belongs to that completion only. Raises `RewardFailed` if the user's code fails on the whole."""
+
+Kind = Literal["merit", "cost", "model", "control", "unknown"]
 """What a reward is for, and so what `check_rewards` may expect: a perfect completion earns the most (merit); a right
 answer may lose something, for its length or for repetition (cost); the model scores (model); random on purpose
-(control)."""
+(control); a function in TRL's or verl's form, whose faults are only notes (unknown)."""
 
 _MAX_SCORE = 3.4e38
 """Rewards are added up in float32, whose largest number is 3.403e38."""
+
+_MOST_HANGS = 3
+"""Completions of a batch that may each take as long as one score may."""
 
 OnFailure = Callable[[RewardError], None]
 
@@ -95,43 +120,87 @@ def score_with(reward: Reward, completion: str, example: Example) -> float | Non
     except RewardFailed:
         raise
     except RewardError as error:
-        raise failure(reward, completion, example, f"failed: {str(error).rstrip('.')}", error.hint) from error
+        raise failure(reward.name, completion, example, f"failed: {str(error).rstrip('.')}", error.hint) from error
     except (Exception, SystemExit) as error:  # sys.exit(0) in a reward would end the run as if it had succeeded
-        raise failure(reward, completion, example, f"raised {in_one_line(error)}") from error
+        raise failure(reward.name, completion, example, f"raised {in_one_line(error)}") from error
     return _checked(reward, score, completion, example)
 
 
-def score_all(
-    reward: Reward, completions: Sequence[str], examples: Sequence[Example], on_failure: OnFailure | None = None
-) -> list[float | None]:
+def score_all(reward: Reward, rollout: Rollout, on_failure: OnFailure | None = None) -> list[float | None]:
     """Applies one reward to many completions, at once if it can; each score is checked as in `score_with`.
 
-    An error of the batch as a whole passes through: out of memory is not the fault of a completion.
+    An error of a model's batch as a whole passes through: out of memory is not the fault of a completion.
     """
+    return [_or_skip(check, on_failure) for check in _checks(reward, rollout)]
+
+
+def try_all(reward: Reward, rollout: Rollout) -> list[float | RewardFailed | None]:
+    """Returns what `score_all` does, with the failure in place of a score if there is none."""
+    scores: list[float | RewardFailed | None] = []
+    for check in _checks(reward, rollout):
+        try:
+            scores.append(check())
+        except RewardFailed as error:
+            scores.append(error)
+    return scores
+
+
+def _checks(reward: Reward, rollout: Rollout) -> list[Callable[[], float | None]]:
+    rows = list(zip(rollout.completions, rollout.examples, strict=True))
     if reward.score_batch is None:
-        checks = [partial(score_with, reward, *row) for row in zip(completions, examples, strict=True)]
-    else:
-        scores = reward.score_batch(completions, examples)
-        checks = [partial(_checked, reward, *row) for row in zip(scores, completions, examples, strict=True)]
-    return [_or_skip(check, on_failure) for check in checks]
+        return [partial(score_with, reward, *row) for row in rows]
+    scores = _batch_scores(reward.score_batch, rollout)
+    return [partial(_checked, reward, score, *row) for score, row in zip(scores, rows, strict=True)]
+
+
+def _batch_scores(score_batch: BatchScore, rollout: Rollout) -> Sequence[Any]:
+    """Scores a batch. If the user's code fails on the whole, each completion is tried alone: one costs only itself.
+
+    After `_MOST_HANGS` that hang alone, the others are not tried.
+    """
+    try:
+        return score_batch(rollout)
+    except RewardFailed as error:
+        if len(rollout.completions) == 1 or error.fault == "miscounts":
+            return [error] * len(rollout.completions)
+    scores: list[Any] = []
+    for one in rollout.each():
+        hung = [s for s in scores if isinstance(s, RewardFailed) and s.fault == "hangs"]
+        scores += hung[-1:] if len(hung) >= _MOST_HANGS else _batch_scores(score_batch, one)
+    return scores
 
 
 def _checked(reward: Reward, score: object, completion: str, example: Example) -> float | None:
     if score is None:
         return None
+    if isinstance(score, RewardFailed):
+        raise score
+    failed = partial(failure, reward.name, completion, example)
     if isinstance(score, RewardError):
-        raise failure(reward, completion, example, f"failed: {str(score).rstrip('.')}", score.hint) from score
-    if isinstance(score, bool) or not isinstance(score, Real):  # Real includes NumPy's numbers
-        raise failure(reward, completion, example, f"returned {score!r:.80}, which is neither None nor a number")
-    try:
-        value = float(score)
-    except OverflowError:  # an integer of hundreds of digits
-        value = math.inf
+        raise failed(f"failed: {str(score).rstrip('.')}", score.hint) from score
+    value = number_of(score)
+    if value is None:
+        raise failed(f"returned {' '.join(repr(score).split()):.80}, which is neither None nor a number")
     if not abs(value) <= _MAX_SCORE:  # written so that it also refuses NaN
-        raise failure(reward, completion, example, f"returned {value}, which is not a finite number of float32")
+        raise failed(f"returned {value}, which is not a finite number of float32")
     if not reward.low <= value <= reward.high:
-        raise failure(reward, completion, example, f"returned {value}, outside [{reward.low}, {reward.high}]")
+        raise failed(f"returned {value}, outside [{reward.low}, {reward.high}]")
     return value
+
+
+def number_of(score: object) -> float | None:
+    """Returns a score as a float, None for what is not one number.
+
+    Truth values, NumPy's scalars, and arrays and tensors without a dimension are numbers, as they are for TRL.
+    """
+    if getattr(score, "shape", None) == () and hasattr(score, "item"):
+        score = score.item()
+    if not isinstance(score, Real | Decimal):
+        return None
+    try:
+        return float(score)
+    except OverflowError:  # an integer of hundreds of digits
+        return math.inf
 
 
 def _or_skip(score: Callable[[], float | None], on_failure: OnFailure | None) -> float | None:
@@ -145,11 +214,11 @@ def _or_skip(score: Callable[[], float | None], on_failure: OnFailure | None) ->
 
 
 def failure(
-    reward: Reward, completion: str, example: Example, what: str, hint: str = "", *, fault: Fault = "fails"
+    name: str, completion: str, example: Example, what: str, hint: str = "", *, fault: Fault = "fails"
 ) -> RewardFailed:
     """Returns the error that names reward, example and completion."""
     return RewardFailed(
-        f"Reward {reward.name!r} {what} (example {example.id!r}, completion {completion[:80]!r}).",
+        f"Reward {name!r} {what} (example {example.id!r}, completion {completion[:80]!r}).",
         hint=hint or "A reward takes (completion, example) and returns a number in its range, or None to skip.",
         fault=fault,
     )

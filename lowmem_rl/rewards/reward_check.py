@@ -6,13 +6,13 @@ under this template: a reward can pass here and fail elsewhere.
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lowmem_rl.errors import RewardError
 from lowmem_rl.rewards.adversarial_cases import RewardCase, Variant, Worth, as_sampled, hedges_of, variants_of
 from lowmem_rl.rewards.isolated import LIMIT_S, isolated
 from lowmem_rl.rewards.model_reward import ModelReward, without_model
-from lowmem_rl.rewards.reward import Reward, RewardFailed, RewardSet, score_with
+from lowmem_rl.rewards.reward import Reward, RewardFailed, RewardSet, Rollout, score_all, score_with
 from lowmem_rl.rewards.reward_finding import Fault, RewardFinding
 
 _CLOSE_TO = 1e-9
@@ -44,16 +44,16 @@ def check_rewards(rewards: RewardSet, cases: Sequence[RewardCase], prefill: str 
     """Returns the faults of each reward, or else of all together; empty if there are none.
 
     `prefill` is how the chat template opens the assistant's turn. Rewards of kind "model" and "control" must only run
-    without an error.
+    without an error; what else is found of the kind "unknown" is a note.
     """
     with isolated(rewards) as isolated_set:
         findings = [finding for reward in isolated_set.rewards for finding in check_reward(reward, cases, prefill)]
         if len(rewards.rewards) > 1:  # one reward may pay too much if the others make up for it: the total decides
             findings = [finding for finding in findings if finding.fault != "outranked"]
-        if findings:
+        if any(finding.level == "error" for finding in findings):
             return findings
         outranked = _outranked_in_total(isolated_set, cases, prefill)
-        return [outranked] if outranked else []
+        return [*findings, outranked] if outranked else findings
 
 
 def check_reward(
@@ -71,7 +71,9 @@ def check_reward(
             scored = [_score_case([(reward, 1.0)], case, prefill) for case in cases]
             if reward.kind in ("model", "control"):
                 return []
-            merit = _merit_fault(reward, scored, prefill) if reward.kind == "merit" else None
+            merit = _merit_fault(reward, scored, prefill) if reward.kind in ("merit", "unknown") else None
+            if reward.kind == "unknown":  # it is called on the main thread
+                return [replace(merit, level="note")] if merit else []
             return [finding for finding in (_thread_bound(reward, scored, prefill), merit) if finding]
         except RewardFailed as error:
             what = str(error).removeprefix(f"Reward {reward.name!r} ").rstrip(".")
@@ -79,27 +81,31 @@ def check_reward(
 
 
 def refuse(findings: Sequence[RewardFinding]) -> None:
-    """Raises `RewardError` for the first finding, if any; the faults of up to three others follow."""
-    if findings:
-        others = [f"{finding.reward}: {finding.fault}" for finding in findings[1:]]
+    """Raises `RewardError` for the first error, if any; the faults of up to three others follow."""
+    if errors := [finding for finding in findings if finding.level == "error"]:
+        others = [f"{finding.reward}: {finding.fault}" for finding in errors[1:]]
         more = f" ({len(others)} more: {', '.join(others[:3])})" if others else ""
-        raise RewardError(f"{findings[0]}{more}", hint=findings[0].fix)
+        raise RewardError(f"{errors[0]}{more}", hint=errors[0].fix)
 
 
 def _score_case(parts: Sequence[tuple[Reward, float]], case: RewardCase, prefill: str) -> _CaseScores:
-    """Scores a case by the weighted sum of rewards."""
-
-    def total(completion: str, *, closed: bool = True) -> float | None:
-        sampled = as_sampled(completion, prefill, closed=closed)
-        scores = [(weight, score_with(reward, sampled, case.example)) for reward, weight in parts]
-        paid = [weight * score for weight, score in scores if score is not None]
-        return sum(paid) if paid else None
-
+    """Scores a case by the weighted sum of rewards, all of its completions as one batch."""
+    variants, hedges = list(variants_of(case)), hedges_of(case)
+    completions = [
+        as_sampled(case.perfect, prefill),
+        *(as_sampled(v.completion, prefill, closed=v.worth != "worthless") for v in variants),
+        *(as_sampled(hedge, prefill) for hedge in hedges),
+    ]
+    rollout = Rollout(completions, [case.example] * len(completions))
+    columns = [[None if s is None else weight * s for s in score_all(reward, rollout)] for reward, weight in parts]
+    paid = [[score for score in row if score is not None] for row in zip(*columns, strict=True)]
+    perfect, *others = [sum(row) if row else None for row in paid]
+    totals = [total or 0.0 for total in others]
     return _CaseScores(
         case,
-        perfect=total(case.perfect),
-        variants=tuple((v, total(v.completion, closed=v.worth != "worthless") or 0.0) for v in variants_of(case)),
-        hedges=tuple(total(hedge) or 0.0 for hedge in hedges_of(case)),
+        perfect=perfect,
+        variants=tuple(zip(variants, totals, strict=False)),
+        hedges=tuple(totals[len(variants) :]),
     )
 
 

@@ -8,6 +8,7 @@ from lowmem_rl.finding import Finding
 Fault = Literal[
     "hangs",  # takes longer than any score may
     "fails",  # raises, or returns what is not a score
+    "miscounts",  # returns more or fewer scores than it got completions
     "thread-bound",  # scores differently off the main thread
     "constant",  # pays every completion the same, or skips all
     "unreachable",  # what earns it cannot be written under this chat template
@@ -22,15 +23,15 @@ Fault = Literal[
 
 @dataclass(frozen=True, slots=True)
 class RewardFinding(Finding):
-    """A fault of one reward, or of all together; each of them is an error."""
+    """A fault of one reward, or of all together; a note if it is not known what the reward is meant to pay for."""
 
-    level: Literal["error"] = field(default="error", init=False)
+    level: Literal["error", "note"] = field(default="error", kw_only=True)
     reward: str
     fault: Fault
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain JSON data."""
-        return {"reward": self.reward, "fault": self.fault, "what": self.what, "hint": self.fix}
+        return {"level": self.level, "reward": self.reward, "fault": self.fault, "what": self.what, "hint": self.fix}
 
     def __str__(self) -> str:
         return f"Reward {self.reward!r} {self.what}."

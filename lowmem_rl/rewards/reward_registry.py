@@ -1,13 +1,14 @@
 """The built-in rewards as strings, so that listing them imports none. `FILE.py:NAME` is a user's own."""
 
-import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 
 from lowmem_rl.config.user_code import is_user_code, load_object, refuse_bare_file
-from lowmem_rl.errors import TaskError, UnknownName
+from lowmem_rl.errors import UnknownName
 from lowmem_rl.rewards.reward import Reward, RewardSet
+from lowmem_rl.rewards.user_reward import reward_of
 
 REWARDS = {
     "any_answer": "lowmem_rl.rewards.boxed:ANY_ANSWER",
@@ -31,17 +32,13 @@ REWARDS = {
 
 
 def load_reward(name: str) -> Reward:
-    """Returns the reward of that name; of a user's file a `Reward`, or a plain function with an unbounded range.
+    """Returns the reward of that name; of a user's file a `Reward`, or a function in one of the forms of `signatures`.
 
     Raises `UnknownName`, `ConfigError`, and `TaskError` if a user's file fails.
     """
     if is_user_code(name):
         found = load_object(name, kind="reward")
-        if isinstance(found, Reward):
-            return replace(found, source=name)
-        if not callable(found):
-            raise TaskError(f"{name} is not a reward.", hint="Name a function of (completion, example), or a Reward.")
-        return Reward(getattr(found, "__name__", name), found, low=-math.inf, high=math.inf, source=name)
+        return replace(found, source=name) if isinstance(found, Reward) else reward_of(found, name)
     refuse_bare_file(name, "reward")
     if name not in REWARDS:
         raise UnknownName("reward", name, REWARDS)
@@ -51,6 +48,12 @@ def load_reward(name: str) -> Reward:
 
 
 def load_reward_set(weights: Mapping[str, float]) -> RewardSet:
-    """Returns the rewards named in `weights` without those of weight 0. Raises as `load_reward` does."""
+    """Returns the rewards named in `weights` without those of weight 0. Raises as `load_reward` does.
+
+    Of two rewards with one name, those of a user's files are known by file and name.
+    """
     used = {name: weight for name, weight in weights.items() if weight != 0}
-    return RewardSet(tuple(load_reward(name) for name in used), tuple(used.values()))
+    rewards = [load_reward(name) for name in used]
+    names = Counter(reward.name for reward in rewards)
+    known = (replace(r, name=r.source) if r.source and names[r.name] > 1 else r for r in rewards)
+    return RewardSet(tuple(known), tuple(used.values()))

@@ -83,7 +83,8 @@ def _check(path: str | None, hub: str | None, columns: Sequence[str], splits: Se
 def _read_row(row: SourceRow, columns: Sequence[str]) -> Problem:
     """Returns a row's problem; if it lacks the columns that nobody named, that of the columns a published set has."""
     found = known_columns(row) if tuple(columns) == _UNNAMED and not all(map(row.has, columns)) else None
-    problem = _problem_in(row, *(found or columns))
+    question, answer, *level = found or columns
+    problem = _with_columns(_problem_in(row, question, answer, *level), row, answer)
     return replace(problem, read_as=f"task.columns={json.dumps(found)}") if found else problem
 
 
@@ -99,3 +100,12 @@ def _problem_in(row: SourceRow, question: str, answer: str, level: str | None = 
         turns = read_turns(row, question)
         return Problem(turns[-1]["content"], gold, level=number, turns=turns, extra=extra)
     return Problem(row.joined_text(question), gold, level=number, extra=extra)
+
+
+def _with_columns(problem: Problem, row: SourceRow, answer: str) -> Problem:
+    """Returns the problem with the columns of its row: reward functions in TRL's form ask for them by name.
+
+    The answer's own column may be a worked solution: by its name they get the answer that is taken out of it.
+    """
+    own = {name: value for name, value in row.values.items() if name != answer or not isinstance(value, str)}
+    return replace(problem, extra={**own, "answer_column": answer, **problem.extra})

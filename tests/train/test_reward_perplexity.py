@@ -12,7 +12,7 @@ from lowmem_rl.engine.policy import Policy, load_policy, prepare_process
 from lowmem_rl.example import Example
 from lowmem_rl.rewards.model_reward import AnswerRow, ModelAccess
 from lowmem_rl.rewards.perplexity import perplexity_reward
-from lowmem_rl.rewards.reward import Reward, score_all
+from lowmem_rl.rewards.reward import Reward, Rollout, score_all
 from lowmem_rl.tasks.arithmetic import ARITHMETIC
 from lowmem_rl.tasks.task import Selection
 
@@ -46,7 +46,7 @@ def signed(view: ModelAccess) -> Reward:
 def test_a_right_chain_ranks_above_a_wrong_one_above_none(policy: Policy) -> None:
     reward = signed(view_of(policy, CONFIG))
     right, wrong, none = (
-        score_all(reward, [write(example) for example in EXAMPLES], EXAMPLES)
+        score_all(reward, Rollout([write(example) for example in EXAMPLES], EXAMPLES))
         for write in (chain, lambda example: chain(example, slip=1), lambda example: "")
     )
     assert all(r > w for r, w in zip(right, wrong, strict=True))
@@ -57,8 +57,8 @@ def test_a_right_chain_ranks_above_a_wrong_one_above_none(policy: Policy) -> Non
 
 def test_a_wrong_chain_is_worth_less_than_an_honest_guess(policy: Policy) -> None:
     reward = signed(view_of(policy, CONFIG))
-    guess = score_all(reward, ["<think></think>\\boxed{1}"] * len(EXAMPLES), EXAMPLES)
-    wrong = score_all(reward, [chain(example, slip=1) for example in EXAMPLES], EXAMPLES)
+    guess = score_all(reward, Rollout(["<think></think>\\boxed{1}"] * len(EXAMPLES), EXAMPLES))
+    wrong = score_all(reward, Rollout([chain(example, slip=1) for example in EXAMPLES], EXAMPLES))
     assert mean(guess) > mean(wrong)
 
 
@@ -97,7 +97,7 @@ def test_a_group_costs_at_most_one_forward_a_completion(policy: Policy) -> None:
     reward, forwards = signed(view_of(policy, CONFIG)), []
     hook = policy.model.get_base_model().model.register_forward_hook(lambda *call: forwards.append(1))
     try:
-        score_all(reward, [chain(EXAMPLES[0], slip) for slip in (None, 0, 1, 2)], [EXAMPLES[0]] * 4)
+        score_all(reward, Rollout([chain(EXAMPLES[0], slip) for slip in (None, 0, 1, 2)], [EXAMPLES[0]] * 4))
     finally:
         hook.remove()
     assert 1 <= len(forwards) <= 4

@@ -7,7 +7,7 @@ import pytest
 from lowmem_rl.example import Example
 from lowmem_rl.rewards.model_reward import AnswerRow, ModelAccess
 from lowmem_rl.rewards.perplexity import PayTerms, bare_lead, lead_of, perplexity_reward, relative_drop
-from lowmem_rl.rewards.reward import score_all, score_with
+from lowmem_rl.rewards.reward import Rollout, score_all, score_with
 
 
 def example(example_id: str = "e", system: str = "") -> Example:
@@ -74,7 +74,7 @@ def test_a_batch_is_one_call_and_reads_each_bare_answer_once_per_run() -> None:
     seen: list[list[AnswerRow]] = []
     reward = perplexity_reward().bind(model(seen))
     group = [example("a")] * 3 + [example("b")] * 3
-    scores = score_all(reward, ["", "a way", "a longer way"] * 2, group)
+    scores = score_all(reward, Rollout(["", "a way", "a longer way"] * 2, group))
     assert scores[:3] == scores[3:]
     assert scores[0] == 0 < scores[1] < scores[2] < 1
     assert [len(rows) for rows in seen] == [8]
