@@ -202,8 +202,10 @@ def _weighted(names: list[str]) -> "RewardSet":
 
 
 def _first(checks: "Iterator[list[RewardFinding]]") -> "list[RewardFinding]":
-    """Returns the findings of the first check that has any: the same fault is reported once."""
-    return next((found for found in checks if found), [])
+    """Returns the findings of the first check that has errors, else notes: the same fault is reported once."""
+    found = list(checks)
+    with_errors = (findings for findings in found if any(one.level == "error" for one in findings))
+    return next(with_errors, next(filter(None, found), []))
 
 
 def _report(rewards: "tuple[Reward, ...]", findings: "list[RewardFinding]", *, as_json: bool) -> None:

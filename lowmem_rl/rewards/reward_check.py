@@ -98,7 +98,7 @@ def _score_case(parts: Sequence[tuple[Reward, float]], case: RewardCase, prefill
     ]
     rollout = Rollout(completions, [case.example] * len(completions))
     columns = [[None if s is None else weight * s for s in score_all(reward, rollout)] for reward, weight in parts]
-    paid = [[score for score in row if score is not None] for row in zip(*columns, strict=True)]
+    paid = [[s for column in columns if (s := column[n]) is not None] for n in range(len(completions))]
     perfect, *others = [sum(row) if row else None for row in paid]
     totals = [total or 0.0 for total in others]
     return _CaseScores(

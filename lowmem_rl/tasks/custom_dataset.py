@@ -29,6 +29,8 @@ _UNNAMED = ("question", "answer")
 """`task.columns` if it is not set."""
 _BAD_SHARE = 0.01
 """As of the large sets of the hub."""
+_LONGEST_COLUMN = 10_000
+"""Characters of a text that an example carries for reward functions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,9 @@ class CustomDataset:
         eval_share: float | None = None,
     ) -> DataSet:
         _check(path, hub, columns, splits)
-        data = HubData(hub or "local files", subset, splits[0], splits[1] if len(splits) == 2 else None, tuple(columns))
+        # Of the hub's sets, some with gigabytes of solutions, only these columns are fetched; of own files all.
+        fetched = tuple(columns) if hub else ()
+        data = HubData(hub or "local files", subset, splits[0], splits[1] if len(splits) == 2 else None, fetched)
         table = DataSet(
             self.name,
             self.summary,
@@ -107,5 +111,10 @@ def _with_columns(problem: Problem, row: SourceRow, answer: str) -> Problem:
 
     The answer's own column may be a worked solution: by its name they get the answer that is taken out of it.
     """
-    own = {name: value for name, value in row.values.items() if name != answer or not isinstance(value, str)}
+    texts = {name for name, value in row.values.items() if isinstance(value, str)}
+    own = {
+        name: value
+        for name, value in row.values.items()
+        if name not in texts or (name != answer and len(value) <= _LONGEST_COLUMN)
+    }
     return replace(problem, extra={**own, "answer_column": answer, **problem.extra})

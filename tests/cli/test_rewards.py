@@ -62,6 +62,15 @@ def test_a_users_broken_reward_is_refused_with_the_finding(cli_here, tmp_path) -
     assert outcome.stderr.startswith("error: Reward 'lazy' pays 1 for ")
 
 
+def test_a_function_in_trls_form_is_checked_and_its_faults_are_notes(cli_here) -> None:
+    name = f"{EXAMPLES / 'trl_rewards.py'}:strict_format_reward_func"
+    outcome = cli_here("rewards", "check", f"--reward={name}", "--preset=tiny-cpu")
+    assert (outcome.code, outcome.stderr) == (0, "")
+    assert outcome.stdout.startswith("strict_format_reward_func  note: constant: pays 0 for each of ")
+    finding = json.loads(cli_here("rewards", "check", f"--reward={name}", "--json").stdout)["findings"][0]
+    assert (finding["level"], finding["fault"]) == ("note", "constant")
+
+
 REWARDS_OF_EXAMPLES = [
     f"{file}:{name}"
     for file in sorted(EXAMPLES.glob("custom_*.py"))
@@ -115,6 +124,58 @@ def test_a_tasks_own_fields_are_what_its_reward_reads(cli_here, tmp_path) -> Non
     assert [json.loads(line)["score"] for line in outcome.stdout.splitlines()] == [1.0, 1.0]
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"answer": 5, "completion": "\\boxed{5}"},
+        {"answer": 5.0, "completion": "\\boxed{5}"},
+        {"answer": ["5"], "completion": "\\boxed{5}"},
+        {"ground_truth": "5", "response": "\\boxed{5}"},
+        {"reward_model": {"ground_truth": 5}, "output": "\\boxed{5}"},
+        {"solution": "5", "generation": ["\\boxed{5}"]},
+        {"answer": "5", "completion": [{"role": "assistant", "content": "\\boxed{5}"}]},
+        {"answer": "5", "completion": "\\boxed{5}", "prompt": [{"role": "user", "content": "2 + 3?"}]},
+    ],
+)
+def test_a_row_is_read_as_tasks_and_other_projects_write_it(cli_here, tmp_path, row) -> None:
+    outcome = cli_here("rewards", "score", write(tmp_path, json.dumps(row)), "--reward=boxed_answer")
+    assert (outcome.code, outcome.stderr) == (0, "")
+    assert json.loads(outcome.stdout) == row | {"score": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("rows.csv", "answer,completion\n5,\\boxed{5}\n6,\\boxed{5}\n"),
+        ("rows.json", '[{"answer": 5, "completion": "\\\\boxed{5}"}, {"answer": 6, "completion": "5"}]'),
+    ],
+)
+def test_a_table_is_scored_as_a_task_reads_it(cli_here, tmp_path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    outcome = cli_here("rewards", "score", name, "--reward=boxed_answer")
+    assert [json.loads(row)["score"] for row in outcome.stdout.splitlines()] == [1.0, 0.0]
+
+
+def test_rows_are_one_call_of_a_function_in_trls_form(cli_here, tmp_path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "def many(completions, note, **kwargs):\n    return [len(set(note))] * len(note)\n"
+    )
+    rows = [json.dumps({"answer": "5", "completion": "", "note": n}) for n in range(10)]
+    outcome = cli_here("rewards", "score", write(tmp_path, *rows), "--reward=mine.py:many")
+    assert {json.loads(row)["score"] for row in outcome.stdout.splitlines()} == {10.0}
+
+
+def test_a_reward_that_hangs_is_given_up_after_three_rows(cli_here, tmp_path) -> None:
+    (tmp_path / "mine.py").write_text("def hangs(completion, example):\n    while completion: pass\n    return 1.0\n")
+    rows = [json.dumps({"answer": "5", "completion": "5" * (n > 0)}) for n in range(9)]
+    outcome = cli_here("rewards", "score", write(tmp_path, *rows), "--reward=mine.py:hangs", "--timeout=0.5")
+    assert outcome.code == 6
+    assert [json.loads(row)["score"] for row in outcome.stdout.splitlines()] == [1.0]
+    assert "takes longer than 0.5 s for one completion (example 'rows.jsonl line 3'" in outcome.stderr
+    assert "hangs on 3 rows" in outcome.stderr
+    assert "--timeout" in outcome.stderr
+
+
 def test_a_skipped_score_is_null(cli_here, tmp_path) -> None:
     file = write(tmp_path, json.dumps({"answer": "5", "completion": "5"}))
     outcome = cli_here("rewards", "score", file, "--reward=language_consistency")
@@ -130,16 +191,18 @@ def test_a_skipped_score_is_null(cli_here, tmp_path) -> None:
         ("9" * 5000, "is not JSON"),
         ("[1]", "holds list"),
         ('{"answer": "5"}', "has no 'completion'; it has answer"),
-        ('{"answer": 5, "completion": "5"}', "'answer' is int, not text"),
+        ('{"answer": true, "completion": "5"}', "'answer' is bool, not text"),
+        ('{"answer": ["5", {}], "completion": "5"}', "'answer' is dict, not text"),
         ('{"answer": "5", "completion": null}', "'completion' is NoneType, not text"),
         ('{"answer": " ", "completion": ""}', "'answer' is empty"),
     ],
 )
-def test_a_hostile_row_is_named_by_its_line_after_the_good_ones(cli_here, tmp_path, line: str, message: str) -> None:
+def test_a_hostile_row_is_named_by_its_line_and_costs_only_itself(cli_here, tmp_path, line: str, message: str) -> None:
     good = json.dumps({"answer": "5", "completion": "\\boxed{5}"})
-    outcome = cli_here("rewards", "score", write(tmp_path, good, line), "--reward=boxed_answer")
+    outcome = cli_here("rewards", "score", write(tmp_path, good, line, good), "--reward=boxed_answer")
     assert outcome.code == 6
-    assert json.loads(outcome.stdout)["score"] == 1.0
+    assert [json.loads(row)["score"] for row in outcome.stdout.splitlines()] == [1.0, 1.0]
+    assert "1 of 3 rows were not scored" in outcome.stderr
     assert f"rows.jsonl line 2{':' if message.startswith(chr(39)) else ''} " in outcome.stderr
     assert message in outcome.stderr
 

@@ -42,7 +42,7 @@ def faults(score, prefill: str = "", kind: str = "merit") -> list[str]:
         (lambda completion, example: float("nan"), "fails"),
         (lambda completion, example: "1", "fails"),
         (lambda completion, example: completion.index("<think>"), "fails"),
-        (lambda completion, example: example.answer in completion, "fails"),
+        (lambda completion, example: example.answer in completion, "blind"),
         (lambda completion, example: float(example.answer in completion), "blind"),
         (lambda completion, example: 1 - score_boxed(completion, example), "outranked"),
         (lambda completion, example: score_boxed(completion, example) or float("|" in completion), "worthless-paid"),

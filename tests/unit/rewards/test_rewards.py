@@ -2,6 +2,9 @@
 
 import math
 import sys
+from collections.abc import Callable
+from decimal import Decimal
+from enum import IntEnum
 from fractions import Fraction
 
 import numpy as np
@@ -82,7 +85,10 @@ def test_a_skipped_score_adds_nothing() -> None:
     assert score_with(Reward("skip", lambda completion, example: None), "text", EXAMPLE) is None
 
 
-@pytest.mark.parametrize("returned", [math.nan, math.inf, 2, -1, True, "1", [1], np.True_])
+@pytest.mark.parametrize(
+    "returned",
+    [math.nan, math.inf, 2, -1, "1", [1], np.ones(1), np.array("1"), np.str_("1"), 1j, np.datetime64("nat"), {}],
+)
 def test_what_is_not_a_score_is_refused_with_reward_and_example(returned: object) -> None:
     reward = Reward("odd", lambda completion, example: returned)  # type: ignore[arg-type,return-value]
     with pytest.raises(RewardError, match=r"'odd' returned .*example 'e'"):
@@ -95,10 +101,25 @@ def test_what_float32_cannot_hold_is_not_a_score(returned: float) -> None:
         score_with(Reward("huge", lambda completion, example: returned, -math.inf, math.inf), "text", EXAMPLE)
 
 
-@pytest.mark.parametrize("returned", [0.5, np.float32(0.5), np.float16(0.5), Fraction(1, 2)])
+@pytest.mark.parametrize(
+    "returned", [0.5, np.float32(0.5), np.float16(0.5), np.array(0.5), Fraction(1, 2), Decimal("0.5")]
+)
 def test_any_kind_of_real_number_is_a_score(returned: float) -> None:
     score = score_with(Reward("half", lambda completion, example: returned), "text", EXAMPLE)
     assert (score, type(score)) == (0.5, float)
+
+
+@pytest.mark.parametrize("kind", [bool, np.bool_, np.int8, np.array, IntEnum("Verdict", "no yes", start=0)])
+def test_a_truth_value_is_one_or_zero(kind: Callable[[bool], float]) -> None:
+    for value in (True, False):
+        assert score_with(Reward("is", lambda completion, example: kind(value)), "text", EXAMPLE) == value  # noqa: B023
+
+
+def test_a_tensor_without_a_dimension_is_a_score() -> None:
+    import torch
+
+    for value in (torch.tensor(0.5, dtype=torch.bfloat16, requires_grad=True), torch.tensor(True)):
+        assert score_with(Reward("is", lambda completion, example: value), "text", EXAMPLE) == value  # noqa: B023
 
 
 def test_a_reward_that_exits_has_failed() -> None:
