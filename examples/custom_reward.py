@@ -4,6 +4,7 @@
 
 `completion` is the assistant's whole turn with its think block; return a number, or None to
 leave this completion out. A plain function is enough; `Reward` adds what `rewards check` needs.
+Functions for TRL or verl work as they are: see trl_rewards.py.
 Run this file alone to see what it pays.
 """
 

@@ -131,7 +131,7 @@ def check_scoring(config: RunConfig, rewards: RewardSet, task: Task, train: Sequ
     prefill = prefill_of_model(config.model.name, config.model.revision) or ""
     findings = check_rewards(rewards, trials, prefill)
     refuse(findings)
-    return [str(finding).rstrip(".") for finding in findings]
+    return [f"{str(finding).rstrip('.')}: check that the prompts ask for what it pays" for finding in findings]
 
 
 def check_sample(

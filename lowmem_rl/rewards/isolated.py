@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from lowmem_rl.example import Example
@@ -25,14 +26,17 @@ _BATCH_SHARE = 20.0
 
 
 @contextmanager
-def isolated(rewards: RewardSet, limit_s: float = LIMIT_S) -> Iterator[RewardSet]:
-    """Yields the same rewards, those of a user's file each in a process of its own, which ends with the block."""
+def isolated(rewards: RewardSet, limit_s: float = LIMIT_S, log: Path | None = None) -> Iterator[RewardSet]:
+    """Yields the same rewards, those of a user's file each in a process of its own, which ends with the block.
+
+    What they print goes to `log`, or to standard error.
+    """
     with ExitStack() as stack:
 
         def isolate(reward: Reward) -> Reward:
             if not reward.source or isinstance(reward, ModelReward):
                 return reward
-            worker = _RewardWorker(reward, limit_s)
+            worker = _RewardWorker(reward, limit_s, log)
             stack.callback(worker.end)
             score_batch = worker.score_batch if reward.score_batch else None
             return replace(reward, score=worker.score, score_batch=score_batch, source="")
@@ -43,8 +47,8 @@ def isolated(rewards: RewardSet, limit_s: float = LIMIT_S) -> Iterator[RewardSet
 class _RewardWorker:
     """The process of one reward, for one call at a time. The first call starts it, also after it has ended."""
 
-    def __init__(self, reward: Reward, limit_s: float) -> None:
-        self.reward, self.limit_s = reward, limit_s
+    def __init__(self, reward: Reward, limit_s: float, log: Path | None) -> None:
+        self.reward, self.limit_s, self.log = reward, limit_s, log
         self._worker: JsonWorker | None = None
 
     def score(self, completion: str, example: Example) -> float | None:
@@ -93,7 +97,7 @@ class _RewardWorker:
     def _ask(self, pickled: str, limit_s: float) -> dict[str, Any]:
         reward = {"source": self.reward.source, "name": self.reward.name}
         if self._worker is None:
-            self._worker = JsonWorker("lowmem_rl.rewards.isolated_worker")
+            self._worker = JsonWorker("lowmem_rl.rewards.isolated_worker", self.log)
             self._worker.ask(reward)  # without a limit: importing the user's file may take its time
         is_main = threading.current_thread() is threading.main_thread()
         answer: dict[str, Any] = self._worker.ask(reward | {"pickled": pickled, "is_main": is_main}, limit_s)

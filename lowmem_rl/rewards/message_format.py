@@ -54,7 +54,7 @@ def _reached(function: Any, folder: Path) -> Iterator[CodeType]:
             yield item
         elif not isinstance(item, ModuleType) and _is_in(folder, _file_of(item)):
             todo += vars(item).values() if hasattr(item, "__dict__") else ()
-            todo += [] if isinstance(item, type) else [type(item)]
+            todo += item.__bases__ if isinstance(item, type) else [type(item)]
 
 
 def _named_in(code: CodeType, names: dict[str, Any], folder: Path) -> Iterator[Any]:

@@ -4,9 +4,11 @@ Pure: rewards, cases and the chat template's opening in, findings out. A finding
 under this template: a reward can pass here and fail elsewhere.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from lowmem_rl.errors import RewardError
 from lowmem_rl.rewards.adversarial_cases import RewardCase, Variant, Worth, as_sampled, hedges_of, variants_of
@@ -16,6 +18,8 @@ from lowmem_rl.rewards.reward import Reward, RewardFailed, RewardSet, Rollout, s
 from lowmem_rl.rewards.reward_finding import Fault, RewardFinding
 
 _CLOSE_TO = 1e-9
+_NOWHERE = Path(os.devnull)
+"""Where goes what a reward prints about completions that nobody wrote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,7 @@ def check_rewards(rewards: RewardSet, cases: Sequence[RewardCase], prefill: str 
     `prefill` is how the chat template opens the assistant's turn. Rewards of kind "model" and "control" must only run
     without an error; what else is found of the kind "unknown" is a note.
     """
-    with isolated(rewards) as isolated_set:
+    with isolated(rewards, log=_NOWHERE) as isolated_set:
         findings = [finding for reward in isolated_set.rewards for finding in check_reward(reward, cases, prefill)]
         if len(rewards.rewards) > 1:  # one reward may pay too much if the others make up for it: the total decides
             findings = [finding for finding in findings if finding.fault != "outranked"]
@@ -65,7 +69,7 @@ def check_reward(
     """
     if isinstance(reward, ModelReward) or not cases:
         return []
-    with isolated(RewardSet((reward,), (1.0,)), limit_s) as isolated_set:
+    with isolated(RewardSet((reward,), (1.0,)), limit_s, _NOWHERE) as isolated_set:
         (reward,) = isolated_set.rewards
         try:
             scored = [_score_case([(reward, 1.0)], case, prefill) for case in cases]

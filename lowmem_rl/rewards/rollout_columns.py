@@ -13,6 +13,7 @@ from lowmem_rl.example import Example
 from lowmem_rl.rewards.reward import Rollout
 
 _STATE = {"global_step": 0, "max_steps": 0, "epoch": 0.0, "num_train_epochs": 1, "log_history": []}
+_STATE |= {"is_world_process_zero": True, "is_local_process_zero": True}
 """Of TRL's `TrainerState` what reward functions read, before the first step."""
 
 _WORDS = re.compile(r"\s*(?:[^\W\d_]+|\d|[^\w\s]+|_)|\s+")

@@ -23,7 +23,7 @@ THE_FORMS = (
     "Three forms work: (completion, example) -> number; TRL's (completions, **kwargs) -> list of numbers; "
     "verl's (data_source, solution_str, ground_truth, extra_info) -> number."
 )
-_OF_TRL = {"completions", "prompts", "completion_ids"}
+_OF_TRL = {"completions", "completion_ids"}
 _ANSWERS = {"answer", "ground_truth", "solution"}
 """A second parameter of such a name expects the gold answer, and ours is the whole example."""
 _VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)

@@ -36,7 +36,7 @@ def token_length_reward(completion_ids, trainer_state, **kwargs):
     return [-(1.0 - 0.5 * progress) * len(ids) / 64 for ids in completion_ids]
 
 
-async def judge_reward(prompts, completions, **kwargs):
+async def asking_reward(prompts, completions, **kwargs):
     """Asks about each completion at once."""
 
     async def ask(prompt, completion):

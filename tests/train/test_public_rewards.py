@@ -10,7 +10,7 @@ from lowmem_rl.storage.run_dir import RunDir, read_rows
 EXAMPLE = Path(__file__).parents[2] / "examples" / "trl_rewards.py"
 DATA = Path(__file__).parents[1] / "data" / "public_rewards.py"
 PUBLIC = (
-    *("reward_number_found", "accuracy_reward", "token_length_reward", "judge_reward", "boxed_once"),
+    *("reward_number_found", "accuracy_reward", "token_length_reward", "asking_reward", "boxed_once"),
     *("repetition_penalty", "cosine_reward", "group_diversity", "compute_score", "gsm8k_score"),
 )
 NOTEBOOK = (

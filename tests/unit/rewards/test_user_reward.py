@@ -94,9 +94,10 @@ async def f(completions, answer, **kwargs):
     return await asyncio.gather(*(one(c, a) for c, a in zip(completions, answer)))
 """,
     "a callable": """
-class F:
-    def __init__(self, end=""): self.end = end
+class Reading:
     def text(self, message): return message["content"]
+class F(Reading):
+    def __init__(self, end=""): self.end = end
     def __call__(self, completions, answer, **kwargs):
         return [self.text(c[0]).endswith(a + self.end) for c, a in zip(completions, answer)]
 f = F()
@@ -218,8 +219,8 @@ def f(data_sources, solution_strs, ground_truths, extra_infos):
 """,
     "a partial": """
 from functools import partial
-def g(data_source, solution_str, ground_truth, extra_info, judge): return solution_str.endswith(ground_truth)
-f = partial(g, judge="none")
+def g(data_source, solution_str, ground_truth, extra_info, model): return solution_str.endswith(ground_truth)
+f = partial(g, model="none")
 """,
 }
 
@@ -340,17 +341,17 @@ def test_what_cannot_be_called_says_why(tmp_path: Path, body: str, message: str)
 
 def test_a_method_is_named_by_its_path(tmp_path: Path) -> None:
     body = """
-class Judge:
+class Scorer:
     def ends(self, completions, answer, **kwargs): return [c.endswith(a) for c, a in zip(completions, answer)]
     @staticmethod
     def short(completion, example): return -len(completion)
-judge = Judge()
+scorer = Scorer()
 """
-    assert score_all(load(tmp_path, body, "judge.ends"), ROLLOUT) == [1.0, 0.0]
-    assert load(tmp_path, body, "Judge.short").name == "Judge.short"
-    with pytest.raises(TaskError, match=r"no reward named 'judge\.end'") as refused:
-        load(tmp_path, body, "judge.end")
-    assert "judge" in refused.value.hint or "ends" in refused.value.hint
+    assert score_all(load(tmp_path, body, "scorer.ends"), ROLLOUT) == [1.0, 0.0]
+    assert load(tmp_path, body, "Scorer.short").name == "Scorer.short"
+    with pytest.raises(TaskError, match=r"no reward named 'scorer\.end'") as refused:
+        load(tmp_path, body, "scorer.end")
+    assert "scorer" in refused.value.hint or "ends" in refused.value.hint
 
 
 def test_a_neighbour_that_is_imported_when_it_runs_shows_the_form(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from lowmem_rl.config.run_config import TaskConfig
 from lowmem_rl.errors import ConfigError, TaskError
 from lowmem_rl.example import Example
 from lowmem_rl.models.lookup import hub_cache
+from lowmem_rl.rewards.reward_registry import load_reward
 from lowmem_rl.tasks.task import Selection, Split
 from lowmem_rl.tasks.task_registry import load_task, load_task_class
 
@@ -262,6 +263,36 @@ def test_a_table_is_read_by_the_names_of_its_columns() -> None:
     assert (len(train) + len(test), {e.level for e in train}) == (60, {1, 2, 3})
     left, right = train[0].question.removeprefix("What is ").removesuffix(", Ann?").split(" plus ")
     assert train[0].answer == str(int(left) + int(right))
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_a_table_carries_its_columns_for_reward_functions(tmp_path: Path, ending: str) -> None:
+    rows = [
+        {
+            "q": f"What is {n} + 1?",
+            "gold": f" {n + 1} ",
+            "task": "sums",
+            "extra_info": {"index": n},
+            "long": "a" * 20_000,
+        }
+        for n in range(60)
+    ]
+    path = tmp_path / f"train.{ending}"
+    if ending == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        pyarrow = pytest.importorskip("pyarrow")
+        pytest.importorskip("pyarrow.parquet").write_table(pyarrow.Table.from_pylist(rows), path)
+    (tmp_path / "mine.py").write_text(
+        "def trl(completions, gold, task, answer, q, **kwargs):\n"
+        "    assert gold == answer and 'long' not in kwargs\n"
+        "    return [(c, g, t, x[:4]) == ('', '5', 'sums', 'What') for c, g, t, x in zip(completions, gold, task, q)]\n"
+        "def verl(data_source, solution_str, ground_truth, extra_info):\n"
+        "    return (data_source, ground_truth, extra_info['index']) == ('table', '5', 4)\n"
+    )
+    example = next(e for e in read("table", path=path, columns=["q", "gold"]) if e.answer == "5")
+    for name in ("trl", "verl"):
+        assert load_reward(f"{tmp_path}/mine.py:{name}").score("", example)
 
 
 def test_a_table_of_conversations_is_one_of_questions(tmp_path: Path) -> None:
