@@ -12,7 +12,12 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"), [("custom_reward.py", "1.00  <think>"), ("custom_task.py", "Which is larger")]
+    ("name", "expected"),
+    [
+        ("custom_reward.py", "1.00  <think>"),
+        ("trl_rewards.py", "correctness_reward_func    2.000"),
+        ("custom_task.py", "Which is larger"),
+    ],
 )
 def test_an_example_shows_itself(name, expected) -> None:
     run = subprocess.run([sys.executable, EXAMPLES / name], capture_output=True, text=True, timeout=60, check=True)
