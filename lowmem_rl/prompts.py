@@ -1,9 +1,11 @@
-"""Prompt conventions, and the start of the assistant's turn in a chat template.
+"""Prompt conventions, the place of instructions in a conversation, and the start of the assistant's turn.
 
 A convention is a system prompt that asks for exactly what the rewards pay; `perfect_completion` answers in that form.
 Some chat templates open the assistant's turn with `<think>`, so the sampled completion lacks the tag. `prefill_of`
 returns that opening, and all scoring code puts it back.
 """
+
+from collections.abc import Sequence
 
 from lowmem_rl.errors import UnknownName
 from lowmem_rl.example import Message
@@ -41,15 +43,45 @@ ANSWER_TAGS = ("r1_zero", "countdown")
 
 def conversation(question: str, convention: str) -> tuple[Message, ...]:
     """Returns the turns that ask `question` under a convention. Raises `UnknownName` if it is not in `CONVENTIONS`."""
-    return (*instructions(convention), {"role": "user", "content": question})
+    return instructed([{"role": "user", "content": question}], convention)
 
 
-def instructions(convention: str) -> tuple[Message, ...]:
-    """Returns the system turn of a convention, none for `bare`. Raises `UnknownName` for another convention."""
+def instructed(turns: Sequence[Message], convention: str) -> tuple[Message, ...]:
+    """Returns turns under a convention: its instruction follows a system message of their own, in the same turn.
+
+    Raises `UnknownName` if the convention is not in `CONVENTIONS`.
+    """
     if convention not in CONVENTIONS:
         raise UnknownName("prompt convention", convention, CONVENTIONS)
-    system = CONVENTIONS[convention]
-    return ({"role": "system", "content": system},) if system else ()
+    own = next((n for n, turn in enumerate(turns) if turn["role"] != "system"), len(turns))
+    asked: Message = {"role": "system", "content": CONVENTIONS[convention]}
+    return tuple(joined_systems([*turns[:own], *([asked] if asked["content"] else []), *turns[own:]]))
+
+
+def joined_systems(turns: Sequence[Message]) -> list[Message]:
+    """Returns turns with system messages that follow each other in one: of several, many templates show one."""
+    joined: list[Message] = []
+    for turn in turns:
+        if joined and turn["role"] == joined[-1]["role"] == "system":
+            joined[-1] = {**turn, "content": f"{joined[-1]['content']}\n\n{turn['content']}"}
+        else:
+            joined.append(turn)
+    return joined
+
+
+def in_users_turn(turns: Sequence[Message]) -> list[Message]:
+    """Returns turns without system messages: each is at the beginning of the user's turn that follows it."""
+    placed: list[Message] = []
+    waiting: list[str] = []
+    for turn in turns:
+        if turn["role"] == "system":
+            waiting.append(turn["content"])
+        elif turn["role"] == "user":
+            placed.append({**turn, "content": "\n\n".join([*waiting, turn["content"]])})
+            waiting = []
+        else:
+            placed.append(turn)
+    return [*placed, {"role": "user", "content": "\n\n".join(waiting)}] if waiting else placed
 
 
 def perfect_completion(answer: str, convention: str, thoughts: str = "") -> str:

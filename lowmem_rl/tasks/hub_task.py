@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from lowmem_rl.errors import ConfigError, TaskError
 from lowmem_rl.example import Example, Message
-from lowmem_rl.prompts import instructions, perfect_completion
+from lowmem_rl.prompts import instructed, perfect_completion
 from lowmem_rl.tasks.gold_answer import AnswerForm, take_answer
 from lowmem_rl.tasks.loaders import HubData, has_test_split, load_rows
 from lowmem_rl.tasks.source_row import SourceRow
@@ -117,7 +117,7 @@ class DataSet:
             turns = problem.turns or ({"role": "user", "content": problem.question},)
             yield Example(
                 id=f"{self.name}/{selection.split}/{number}",
-                prompt=(*instructions(self.convention), *turns),
+                prompt=instructed(turns, self.convention),
                 answer=problem.answer,
                 level=problem.level,
                 extra={**problem.extra, "reasoning": problem.thoughts, **_reading(problem)},

@@ -3,7 +3,7 @@
 import pytest
 
 from lowmem_rl.errors import UnknownName
-from lowmem_rl.prompts import CONVENTIONS, conversation, prefill_of
+from lowmem_rl.prompts import CONVENTIONS, conversation, in_users_turn, instructed, prefill_of
 
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
@@ -37,3 +37,24 @@ def test_an_unknown_convention_offers_near_names() -> None:
 )
 def test_only_a_think_tag_left_open_at_the_end_is_a_prefill(rendered: str, prefill: str) -> None:
     assert prefill_of(rendered) == prefill
+
+
+def test_a_rows_own_system_message_and_the_conventions_are_one_turn() -> None:
+    row = [{"role": "system", "content": "You are a heron."}, {"role": "user", "content": "Q"}]
+    system, question = instructed(row, "boxed")
+    assert system == {"role": "system", "content": f"You are a heron.\n\n{CONVENTIONS['boxed']}"}
+    assert question == row[1]
+    assert instructed(row, "bare") == tuple(row)
+    assert instructed(row[1:], "boxed") == conversation("Q", "boxed")
+
+
+def test_system_messages_go_into_the_users_turn_that_follows() -> None:
+    turns = [(role, text) for role, text in zip("sssuasus", "ABCDEFGH", strict=True)]
+    names = {"s": "system", "u": "user", "a": "assistant"}
+    placed = in_users_turn([{"role": names[role], "content": text} for role, text in turns])
+    assert [(turn["role"], turn["content"]) for turn in placed] == [
+        ("user", "A\n\nB\n\nC\n\nD"),
+        ("assistant", "E"),
+        ("user", "F\n\nG"),
+        ("user", "H"),
+    ]
