@@ -155,17 +155,19 @@ def _check_separately(names: list[str], *, as_json: bool) -> None:
 
 def _check_preset(preset: str, names: list[str], *, as_json: bool) -> None:
     """Checks a preset's rewards together, on its own task and chat template if these are on this disk."""
+    from lowmem_rl.chat_templates.model_template import template_of_model
     from lowmem_rl.rewards.adversarial_cases import PREFILL
-    from lowmem_rl.rewards.chat_template import prefill_of_model
     from lowmem_rl.rewards.reward_check import check_rewards
     from lowmem_rl.rewards.reward_registry import load_reward_set
 
     config = RunRequest(preset).resolve().config
     rewards = _weighted(names) if names else load_reward_set(config.rewards)
-    cases, prefill = _cases_of(config), prefill_of_model(config.model.name, config.model.revision)
-    if prefill is None:
+    cases, template = _cases_of(config), template_of_model(config.model.name, config.model.revision)
+    if template is None:
         console.say(f"The chat template of {config.model.name} is not on this disk: checked with and without <think>.")
-    prefills = ("", PREFILL) if prefill is None else (prefill,)
+    for note in template.notes() if template else ():
+        console.say(f"note: {note}")
+    prefills = (template.prefill,) if template else ("", PREFILL)
     _report(rewards.rewards, _first(check_rewards(rewards, cases, opening) for opening in prefills), as_json=as_json)
 
 

@@ -71,6 +71,7 @@ def check_task(
     Prompt and rewards are the task's own unless a preset, file or option names others. The exit code is 6 if a
     finding prevents training.
     """
+    from lowmem_rl.chat_templates.model_template import template_of_model
     from lowmem_rl.errors import TaskError
     from lowmem_rl.rewards.reward_registry import load_reward_set
     from lowmem_rl.tasks.lengths import estimate_tokens, exact_counter
@@ -81,6 +82,9 @@ def check_task(
     request = RunRequest(preset, files, settings, name, rewards, allow_code=allow_code)
     run, model = _checked_run(request)
     count = exact_counter(model, run.model.revision) if model else None
+    template = template_of_model(model, run.model.revision) if model else None
+    for note in template.notes() if template else ():
+        console.say(f"note: {note}")
     limits = CheckLimits(examples, run.grpo.max_prompt_tokens, run.task.levels, run.seed)
     paid, counter = load_reward_set(run.rewards), count or estimate_tokens
     report = check_task(load_task(run.task), paid, limits, counter, exact=count is not None)

@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from lowmem_rl.chat_templates.prompt_template import PromptTemplate, fit_template
+from lowmem_rl.chat_templates.tokenizer_file import check_embedded
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.row_length import SequenceUse, longest_row, training_row, uses_of
 from lowmem_rl.errors import ConfigError, LowMemError, SetupError
 from lowmem_rl.example import Message
 from lowmem_rl.models.lookup import load_shape, model_path
-from lowmem_rl.prompts import prefill_of
 
 if TYPE_CHECKING:
     import torch
@@ -50,19 +51,34 @@ class Policy:
     model: ModelLike
     tokenizer: Any
     device: Device
-    prefill: str
-    """What the chat template opens the assistant's turn with: a think tag, or an empty string."""
+    template: PromptTemplate
     longest_row: int | None = None
     """Tokens of the longest row that it was loaded for; None if rows are never cut: on a CPU, in plain transformers."""
+    embedded_tokens: int | None = None
+    """Rows of the embedding; None if ids are not checked against it."""
+
+    @property
+    def prefill(self) -> str:
+        """What the chat template opens the assistant's turn with: a think tag, or an empty string."""
+        return self.template.prefill
 
     def tokenize(self, prompt: Sequence[Message]) -> list[int]:
-        """Returns the rendered prompt's token ids; the template itself adds a BOS token, if there is one."""
-        return self.encode(render(self.tokenizer, prompt))
+        """Returns the rendered prompt's token ids; the template itself adds a BOS token, if there is one.
+
+        Raises `TaskError` if the template refuses the prompt.
+        """
+        return self.encode(self.template.render(prompt))
 
     def encode(self, text: str) -> list[int]:
-        """Returns a text's token ids, without special tokens around it."""
+        """Returns a text's token ids, without special tokens around it. Raises `SetupError` if one has no embedding."""
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        self.check_embedded(ids)
         return ids
+
+    def check_embedded(self, ids: Sequence[int]) -> None:
+        """Raises `SetupError` if the embedding has no row for one of the ids."""
+        if self.embedded_tokens is not None:
+            check_embedded(self.template.name, ids, self.embedded_tokens)
 
     def takes(self, tokens: int) -> bool:
         """Returns whether the model reads a row of `tokens` tokens without cutting it."""
@@ -177,7 +193,8 @@ def load_policy(config: RunConfig, device: Device, uses: Sequence[SequenceUse] =
     """Loads model and tokenizer through Unsloth and adds a fresh LoRA adapter.
 
     `uses` are the other uses of the model, next to training. Raises `SetupError` if the weights or a chat template are
-    missing, `ConfigError` if the adapter's targets are, and on a GPU if the model's positions are too few for a use.
+    missing, `TaskError` if the template cannot show a question, `ConfigError` if the adapter's targets are missing, and
+    on a GPU if the model's positions are too few for a use.
     """
     import_unsloth()
     import torch
@@ -200,11 +217,13 @@ def load_policy(config: RunConfig, device: Device, uses: Sequence[SequenceUse] =
     if tokenizer.chat_template is None:
         hint = "Take the instruct model, or add a chat_template.jinja to a local copy."
         raise SetupError(f"The tokenizer of {config.model.name} has no chat template.", hint=hint)
+    template = template_of(tokenizer, config.model.name)
     try:
         model = FastLanguageModel.get_peft_model(model, **adapter_arguments(config, device))
     except ValueError as error:  # PEFT found none of the names
         raise ConfigError(f"adapter.targets: {_first_line(error)}", hint="q_proj, v_proj, ... name them.") from error
-    policy = Policy(model, tokenizer, device, prefill_of(render(tokenizer, [{"role": "user", "content": ""}])))
+    policy = Policy(model, tokenizer, device, template, embedded_tokens=_embedded_tokens(model))
+    policy.check_embedded([i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None])
     if not device.is_gpu:  # rows are never cut
         return policy
     # At loading Unsloth sizes vLLM's cache by training's rows. Later the number bounds rows and sizes the rotary table.
@@ -220,10 +239,18 @@ def shares_prompts(policy: Policy) -> bool:
     return bool(getattr(policy.model, "_unsloth_prefix_grouper_grad_verified", None))
 
 
-def render(tokenizer: Any, prompt: Sequence[Message]) -> str:
-    """Returns the prompt under the tokenizer's chat template, the assistant's turn opened."""
-    text: str = tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, tokenize=False)
-    return text
+def template_of(tokenizer: Any, model: str) -> PromptTemplate:
+    """Returns a tokenizer's chat template, rendered by transformers. Raises `TaskError` if it shows no question."""
+
+    def apply(messages: Sequence[Any], *, add_generation_prompt: bool) -> str:
+        text = tokenizer.apply_chat_template(messages, add_generation_prompt=add_generation_prompt, tokenize=False)
+        return str(text)
+
+    return fit_template(model, apply)
+
+
+def _embedded_tokens(model: ModelLike) -> int:
+    return int(model.get_base_model().get_input_embeddings().weight.shape[0])
 
 
 def load_arguments(config: RunConfig, device: Device) -> dict[str, Any]:

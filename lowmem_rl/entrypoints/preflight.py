@@ -4,9 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lowmem_rl.chat_templates.model_template import template_of_model
 from lowmem_rl.config.compose import ResolvedConfig
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.device import Device, device_on
+from lowmem_rl.entrypoints.prompt_check import check_prompts
 from lowmem_rl.errors import LowMemError, SetupError, TaskError
 from lowmem_rl.evaluation.eval_set import EvalSet, another_task, held_out, held_out_examples
 from lowmem_rl.evaluation.grader import Grader, grader_of
@@ -19,7 +21,6 @@ from lowmem_rl.models.lookup import check_fetched, check_length, check_tokenizer
 from lowmem_rl.planning.gate import gate
 from lowmem_rl.planning.plan import Plan, plan
 from lowmem_rl.rewards.adversarial_cases import RewardCase
-from lowmem_rl.rewards.chat_template import prefill_of_model
 from lowmem_rl.rewards.model_reward import without_model
 from lowmem_rl.rewards.reward import RewardSet
 from lowmem_rl.rewards.reward_check import check_rewards, refuse
@@ -82,7 +83,7 @@ def prepare(composed: ResolvedConfig, *, force: bool = False, pass_rate: PassRat
     check_weights(config)
     train, test = load_examples(config, task, rates)
     further = further_eval_sets(config)
-    found: list[str] = []
+    found = check_prompts(config, [*train, *test])
     overridden += _overridable(lambda: found.extend(check_scoring(config, rewards, task, train)), force=force)
     overridden += _overridable(lambda: found.extend(check_sample(config, rewards, task, train, test)), force=force)
     notes = [*found, *check_order(config, train, rates), *other_model_notes(config)]
@@ -128,8 +129,8 @@ def check_scoring(config: RunConfig, rewards: RewardSet, task: Task, train: Sequ
     completion more than a perfect one.
     """
     trials = [RewardCase(example, gold_completion_of(task, example)) for example in train[:TRIED_GOLDS]]
-    prefill = prefill_of_model(config.model.name, config.model.revision) or ""
-    findings = check_rewards(rewards, trials, prefill)
+    template = template_of_model(config.model.name, config.model.revision)
+    findings = check_rewards(rewards, trials, template.prefill if template else "")
     refuse(findings)
     return [f"{str(finding).rstrip('.')}: check that the prompts ask for what it pays" for finding in findings]
 
@@ -192,11 +193,12 @@ def plan_anywhere(composed: ResolvedConfig, pass_rate: PassRate | None = None) -
 
 
 def check_weights(config: RunConfig) -> None:
-    """Raises `SetupError` or `ConfigError` for a model that cannot be loaded."""
+    """Raises `SetupError` or `ConfigError` for a model that cannot be loaded, `TaskError` for a broken template."""
     model_path(config.model.name)
     if config.model.checkpoint == "plain" or config.model.bits == 16:  # else Unsloth loads another name
         check_fetched(config.model.name, config.model.revision)
     check_tokenizer(config.model.name, config.model.revision)
+    template_of_model(config.model.name, config.model.revision)
 
 
 def check_card(composed: ResolvedConfig, machine: Machine) -> None:

@@ -4,7 +4,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from lowmem_rl.export.proof import AccuracyCheck, ModelAnswers, Proof, check_acc
 from lowmem_rl.export.reference_answers import ReferenceAnswers, answer_with_trained
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.models.lookup import model_path
+from lowmem_rl.prompts import conversation
 from lowmem_rl.reports.run_record import read_record
 from lowmem_rl.storage.run_dir import read_json, write_json
 from lowmem_rl.tasks.task_registry import load_task
@@ -81,6 +82,7 @@ def export(
     with capture_library_output(run.log):
         listen(PhaseStarted(f"loading {config.model.name} with the adapter"))
         trained = answer_with_trained(adapter, config, device, held_out, listen)
+        spec = replace(spec, asked=tuple(trained.template.fit(conversation("...", config.task.prompt))))
         with _temporary_folder(path) as folder:
             listen(PhaseStarted(f"writing {spec.to} files"))
             write_files(spec, adapter, trained, folder)
@@ -90,7 +92,9 @@ def export(
                 for part in merged:
                     part.unlink()
                 listen(PhaseStarted("loading it again with llama.cpp, and asking the same"))
-                texts = [trained.prefill + t for t in answer_with_gguf(llama_cpp, file, trained.asked, run.log)]
+                texts = [
+                    trained.template.prefill + t for t in answer_with_gguf(llama_cpp, file, trained.asked, run.log)
+                ]
                 proof = Proof("accuracy", None, _compare_accuracy(trained, texts, grader))
             else:
                 listen(PhaseStarted("loading it again with transformers and peft alone, and asking the same"))
@@ -126,8 +130,8 @@ def reload_request(spec: ExportSpec, trained: ReferenceAnswers, folder: Path) ->
     return {
         "folder": str(folder),
         "base": asdict(trained.base) if spec.to == "adapter" else None,
-        "messages": [list(example.prompt) for example in trained.examples],
-        "prefill": trained.prefill,
+        "messages": [trained.template.fit(example.prompt) for example in trained.examples],
+        "prefill": trained.template.prefill,
         "asked": asdict(trained.asked),
         "trained": [asdict(answer) for answer in trained.own.answers],
     }

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.device import Device
@@ -63,6 +63,8 @@ class ExportSpec:
     """Of activations and adapter on this machine."""
     convention: str
     """Of the prompts in training, a name in `prompts.CONVENTIONS`."""
+    asked: tuple[dict[str, Any], ...] = ()
+    """The turns of such a prompt, as the model's chat template takes them."""
 
     @property
     def kind(self) -> Kind:
@@ -100,7 +102,7 @@ class ExportSpec:
         """How to load and ask it, in Markdown."""
         if self.to == "gguf":
             return "```\nllama-cli -m model.gguf --temp 0\n```"
-        ask = _ASK.format(prompt=json.dumps(conversation("...", self.convention)))
+        ask = _ASK.format(prompt=json.dumps(self.asked or conversation("...", self.convention)))
         if self.to == "merged":
             return f"```python\n{_LOAD_MERGED}{ask}```"
         dtype, base = f"torch.{self.compute_dtype}", json.dumps(one_line(self.base_name, 200))

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lowmem_rl.chat_templates.prompt_template import PromptTemplate
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.hf_generate import completion_of
@@ -28,7 +29,7 @@ class ReferenceAnswers:
     asked: ExportPrompts
     own: ModelAnswers
     texts: tuple[str, ...]
-    prefill: str
+    template: PromptTemplate
     base: BaseModelSpec
 
 
@@ -52,10 +53,10 @@ def answer_with_trained(
         answers = list(answer_greedily(model, asked))
         read = [read_again(model, *pair) for pair in zip(asked.prompts, answers, strict=True)]
     texts = tuple(completion_of(policy, answer.ids).text for answer in answers)
-    own, prefill, base = ModelAnswers(asked.prompts, answers, read), policy.prefill, _base_of(policy, config)
+    own, template, base = ModelAnswers(asked.prompts, answers, read), policy.template, _base_of(policy, config)
     del policy, model
     free_memory()
-    return ReferenceAnswers(tuple(examples), asked, own, texts, prefill, base)
+    return ReferenceAnswers(tuple(examples), asked, own, texts, template, base)
 
 
 def _base_of(policy: Policy, config: RunConfig) -> BaseModelSpec:

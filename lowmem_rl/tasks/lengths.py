@@ -3,17 +3,13 @@
 The tokenizer's own library and the chat template are enough for that; no model and no torch is loaded.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from pathlib import Path
-from typing import Any
 
-from lowmem_rl.errors import LowMemError
+from lowmem_rl.chat_templates.model_template import template_of_model
+from lowmem_rl.chat_templates.tokenizer_file import encoder_of_model
 from lowmem_rl.example import Example, Message
-from lowmem_rl.models.lookup import cached_snapshot, model_path
 from lowmem_rl.tasks.task_finding import TaskFinding, level_of
 
 CountTokens = Callable[[Sequence[Message]], int]
@@ -43,21 +39,14 @@ def estimate_tokens(prompt: Sequence[Message]) -> int:
 
 
 def exact_counter(model: str, revision: str | None = None) -> CountTokens | None:
-    """Returns a counter of tokens as in training, None if tokenizer, template or packages are not on this machine."""
-    try:
-        path = Path(model_path(model))
-    except LowMemError:
+    """Returns a counter of tokens as in training, None if tokenizer, template or packages are not on this machine.
+
+    Raises `TaskError` for a broken chat template; the counter does so for a prompt that the template refuses.
+    """
+    template, encode = template_of_model(model, revision), encoder_of_model(model, revision)
+    if template is None or encode is None:
         return None
-    directory = path if path.is_dir() else cached_snapshot(model, revision)
-    if directory is None or not (directory / "tokenizer.json").is_file() or not (template := _template(directory)):
-        return None
-    try:
-        tokenizer = import_module("tokenizers").Tokenizer.from_file(str(directory / "tokenizer.json"))
-        render = _renderer(template, _settings(directory))
-        render(({"role": "user", "content": "?"},))
-    except Exception:  # noqa: BLE001  no package, or files with other content than their names say: estimate instead
-        return None
-    return lambda prompt: len(tokenizer.encode(render(prompt), add_special_tokens=False).ids)
+    return lambda prompt: len(encode(template.render(prompt)))
 
 
 def measure_lengths(examples: Sequence[Example], limit: int, count: CountTokens, *, exact: bool) -> PromptLengths:
@@ -77,28 +66,3 @@ def check_lengths(lengths: PromptLengths, total: int) -> Iterator[TaskFinding]:
             f"out; the longest has {about}{lengths.longest}",
             f"grpo.max_prompt_tokens={lengths.longest} takes all.",
         )
-
-
-def _settings(directory: Path) -> dict[str, Any]:
-    file = directory / "tokenizer_config.json"
-    settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return settings if isinstance(settings, dict) else {}
-
-
-def _template(directory: Path) -> str | None:
-    file = directory / "chat_template.jinja"
-    template = file.read_text(encoding="utf-8") if file.is_file() else _settings(directory).get("chat_template")
-    return template if isinstance(template, str) else None
-
-
-def _renderer(template: str, settings: dict[str, Any]) -> Callable[[Sequence[Message]], str]:
-    """Returns a renderer of prompts like transformers' (utils/chat_template_utils.py): sandboxed, blocks trimmed."""
-    sandbox = import_module("jinja2.sandbox").ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    compiled = sandbox.from_string(template)
-    special = {}
-    for name in ("bos_token", "eos_token", "pad_token", "unk_token"):
-        token = settings.get(name)
-        special[name] = str(token.get("content", "") if isinstance(token, dict) else token or "")
-    return lambda prompt: str(compiled.render(messages=list(prompt), add_generation_prompt=True, **special))

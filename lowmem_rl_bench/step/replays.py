@@ -10,7 +10,7 @@ from typing import Any
 from lowmem_rl.config.compose import ResolvedConfig
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.device import Device
-from lowmem_rl.engine.policy import render
+from lowmem_rl.engine.policy import template_of
 from lowmem_rl.entrypoints.preflight import prepare
 from lowmem_rl.example import Example
 from lowmem_rl.models.lookup import model_path
@@ -64,11 +64,12 @@ class Bench:
 
         name_or_path = model_path(self.config.model.name)
         tokenizer: Any = AutoTokenizer.from_pretrained(name_or_path, revision=self.config.model.revision)
+        template = template_of(tokenizer, self.config.model.name)
         special = {tokenizer.eos_token_id, *tokenizer.all_special_ids}
         made = make_workload(
             shape,
             self.examples,
-            lambda messages: tokenizer(render(tokenizer, messages), add_special_tokens=False)["input_ids"],
+            lambda messages: tokenizer(template.render(messages), add_special_tokens=False)["input_ids"],
             vocabulary=[i for i in range(len(tokenizer)) if i not in special],
             stop_id=tokenizer.eos_token_id,
             seed=seed,

@@ -18,12 +18,11 @@ import torch
 
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.device import Device
-from lowmem_rl.engine.policy import Policy, load_policy, render
+from lowmem_rl.engine.policy import Policy, load_policy, template_of
 from lowmem_rl.engine.row_length import reading_answers
 from lowmem_rl.example import Example
 from lowmem_rl.grpo.train_dataset import to_dataset, tokens_of
 from lowmem_rl.models.lookup import model_path
-from lowmem_rl.prompts import prefill_of
 from lowmem_rl.trl_adapter.trainer import TrainerSetup, make_trainer, trainer_arguments
 from lowmem_rl_bench.step.arms import Arm
 from lowmem_rl_bench.step.batch_ablations import ablation_mixins
@@ -77,8 +76,7 @@ def _load_plain(config: RunConfig, device: Device) -> Policy:
     )
     if not device.is_gpu:
         _patch_head()
-    prefill = prefill_of(render(tokenizer, [{"role": "user", "content": ""}]))
-    return Policy(get_peft_model(model, lora), tokenizer, device, prefill)
+    return Policy(get_peft_model(model, lora), tokenizer, device, template_of(tokenizer, config.model.name))
 
 
 def _patch_head() -> None:
@@ -110,7 +108,7 @@ def _build_theirs(policy: Policy, spec: TrainerSpec) -> Any:
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
-    rows = [{"prompt": list(one.prompt), "example_id": one.id} for one in spec.examples.values()]
+    rows = [{"prompt": policy.template.fit(one.prompt), "example_id": one.id} for one in spec.examples.values()]
     kind = type(GRPOTrainer.__name__, (*spec.kinds, GRPOTrainer), {"__module__": GRPOTrainer.__module__})
     trainer = kind(
         model=policy.model,

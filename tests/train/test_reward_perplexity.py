@@ -1,5 +1,6 @@
 """The perplexity reward on the embedded model: its ranking, its cost, and the state that it leaves."""
 
+from dataclasses import replace
 from statistics import mean
 
 import pytest
@@ -111,6 +112,6 @@ def test_a_model_that_is_generating_stays_in_that_mode(policy: Policy) -> None:
 
 
 def test_an_opening_that_the_template_gives_is_read_once(policy: Policy) -> None:
-    opened = Policy(policy.model, policy.tokenizer, policy.device, prefill="<think>\n")
+    opened = replace(policy, template=replace(policy.template, prefill="<think>\n"))
     view = view_of(opened, CONFIG)
     assert view.count_tokens("<think>\n2*3") == len(policy.tokenizer("2*3")["input_ids"])

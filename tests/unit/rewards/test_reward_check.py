@@ -17,7 +17,6 @@ from lowmem_rl.rewards.adversarial_cases import (
     variants_of,
 )
 from lowmem_rl.rewards.boxed import score_boxed
-from lowmem_rl.rewards.chat_template import prefill_of_model
 from lowmem_rl.rewards.reward import Reward, RewardSet
 from lowmem_rl.rewards.reward_check import check_reward, check_rewards, refuse
 from lowmem_rl.rewards.reward_registry import load_reward_set
@@ -152,25 +151,6 @@ def test_the_strict_reward_pays_variants_as_they_deserve() -> None:
 )
 def test_a_completion_begins_as_the_template_opens_it(completion: str, prefill: str, sampled: str) -> None:
     assert as_sampled(completion, prefill) == sampled
-
-
-@pytest.mark.parametrize(
-    ("template", "prefill"),
-    [
-        ("{% for m in messages %}{{ m.role }}{% endfor %}{% if add_generation_prompt %}<think>\n{% endif %}", PREFILL),
-        ("{{ messages[0]['content'] }}{% if add_generation_prompt %}A:{% endif %}", ""),
-        ("{% if %}", None),
-        ("{{ raise_exception('no') }}", None),
-    ],
-)  # fmt: skip
-def test_a_templates_opening_is_read_from_its_file(tmp_path, template: str, prefill: str | None) -> None:
-    (tmp_path / "chat_template.jinja").write_text(template)
-    assert prefill_of_model(str(tmp_path)) == prefill
-
-
-def test_a_template_that_is_not_here_is_not_known() -> None:
-    assert prefill_of_model("somebody/nothing") is None
-    assert prefill_of_model("tiny") == ""
 
 
 def test_the_layout_of_the_cases_earns_every_format() -> None:
