@@ -3,18 +3,26 @@
 from pathlib import Path
 
 from lowmem_rl.config.compose import ResolvedConfig
-from lowmem_rl.entrypoints.dry_run import dry_run
+from lowmem_rl.entrypoints.dry_run import DryRun, dry_run
 from lowmem_rl.signal.pass_rate import PassRate
 from lowmem_rl_cli import console
 from lowmem_rl_cli.profile_view import verdict_sentence
 
 
-def print_dry_run(composed: ResolvedConfig, out: Path, pass_rate: PassRate | None = None, *, as_json: bool) -> None:
-    """Prints a dry run as text, or as JSON for a program."""
-    plan = dry_run(composed, out, pass_rate)
+def print_dry_run(
+    composed: ResolvedConfig, out: Path, pass_rate: PassRate | None = None, *, as_json: bool, force: bool = False
+) -> None:
+    """Prints a dry run as text, or as JSON for a program. Then raises the first fault of data, prompts or rewards."""
+    plan = dry_run(composed, out, pass_rate, force=force)
     if as_json:
         console.show_json(plan.to_json())
-        return
+    else:
+        _show(plan, composed)
+    if plan.faults:
+        raise plan.faults[0]
+
+
+def _show(plan: DryRun, composed: ResolvedConfig) -> None:
     device = plan.device
     console.show(f"# Preset {plan.preset} for {plan.card}; computes on {device.kind} in {device.dtype}.")
     console.show(f"# {verdict_sentence(plan.plan)}")

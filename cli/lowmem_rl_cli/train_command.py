@@ -28,7 +28,7 @@ def train_command(
     composed, pass_rate = request.resolve(), request.read_pass_rate()
     out = request.out or default_path(composed.preset)
     if dry_run:
-        print_dry_run(composed, out, pass_rate, as_json=as_json)
+        print_dry_run(composed, out, pass_rate, as_json=as_json, force=force)
     else:
         from lowmem_rl.entrypoints.train import run  # it loads torch
 

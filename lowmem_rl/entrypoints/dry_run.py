@@ -1,6 +1,7 @@
-"""`train --dry-run`: the resolved config and the exact arguments of the stack, without running anything.
+"""`train --dry-run`: the resolved config, the exact arguments of the stack, the checks of data, prompts and rewards.
 
-Needs no card, no network and no torch. On a machine without the preset's card, the arguments are for that card.
+Needs no card, no network and no torch. On a machine without the preset's card, the arguments are for that card. What is
+not on this disk is not checked, and a note names it.
 """
 
 from dataclasses import asdict, dataclass
@@ -11,6 +12,7 @@ from lowmem_rl.config.compose import ResolvedConfig
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.device import Device, device_of, device_on
 from lowmem_rl.engine.policy import adapter_arguments, load_arguments
+from lowmem_rl.entrypoints.data_check import check_data
 from lowmem_rl.entrypoints.preflight import check_settings, plan_anywhere
 from lowmem_rl.errors import LowMemError
 from lowmem_rl.grpo.prompt_order import rates_of
@@ -45,12 +47,14 @@ class DryRun:
     plan: Plan
     refusals: tuple[LowMemError, ...]
     """The errors that would end `train` before it loads the model, unless forced."""
+    faults: tuple[LowMemError, ...]
+    """Those of them that are about data, prompts or rewards."""
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain JSON data."""
         planned = self.plan.to_json()
-        return {name: getattr(self, name) for name in self.__slots__ if name != "plan"} | {
+        return {name: getattr(self, name) for name in self.__slots__ if name not in ("plan", "faults")} | {
             "device": asdict(self.device),
             "config": self.config.model_dump(mode="json"),
             "adjustments": [asdict(adjustment) for adjustment in self.adjustments],
@@ -60,18 +64,19 @@ class DryRun:
         }
 
 
-def dry_run(composed: ResolvedConfig, out: Path, pass_rate: PassRate | None = None) -> DryRun:
-    """Returns what `train` would do into `out`; the gate only reports.
+def dry_run(composed: ResolvedConfig, out: Path, pass_rate: PassRate | None = None, *, force: bool = False) -> DryRun:
+    """Returns what `train` would do into `out`; the gate and the checks of data only report.
 
-    Raises `ConfigError` as `train` would, and `TaskError` if the curriculum's pass rates, the only file, are not valid.
+    Raises `ConfigError` as `train` would, and `TaskError` if the curriculum's pass rates are not valid.
     """
-    check_settings(composed.config)
-    rates_of(composed.config)
+    rewards, task = check_settings(composed.config)
+    rates = rates_of(composed.config)
     planned = plan_anywhere(composed, pass_rate)
     config, machine = planned.config, this_machine()
     device = device_on(machine, composed.config)
     if machine.card is None and composed.card != "cpu":
         device = device_of(find_card(composed.card), composed.config)
+    checked = check_data(config, rewards, task, rates, force=force)
     return DryRun(
         preset=composed.preset,
         card=composed.card,
@@ -84,8 +89,9 @@ def dry_run(composed: ResolvedConfig, out: Path, pass_rate: PassRate | None = No
         unsloth_grpo_config=unsloth_arguments(config, device),
         adjustments=tuple(adjustments(config, device)),
         plan=planned,
-        refusals=gate(planned, force=True),
-        notes=tuple(_notes(config, device)),
+        refusals=(*gate(planned, force=True), *checked.refusals),
+        faults=tuple(checked.refusals),
+        notes=(*_notes(config, device), *checked.notes),
     )
 
 

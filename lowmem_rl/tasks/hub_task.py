@@ -14,7 +14,7 @@ from lowmem_rl.errors import ConfigError, TaskError
 from lowmem_rl.example import Example, Message
 from lowmem_rl.prompts import instructed, perfect_completion
 from lowmem_rl.tasks.gold_answer import AnswerForm, take_answer
-from lowmem_rl.tasks.loaders import HubData, has_test_split, load_rows
+from lowmem_rl.tasks.loaders import HubData, has_test_split, is_on_disk, load_rows
 from lowmem_rl.tasks.source_row import SourceRow
 from lowmem_rl.tasks.splits import is_held_out, place_of
 from lowmem_rl.tasks.task import Selection, Split, check_levels
@@ -95,6 +95,14 @@ class DataSet:
         sets = [data for data in (self.data, self.test_data) if data]
         titles = [", ".join(filter(None, [data.repository, data.configuration])) for data in sets]
         return " and ".join(dict.fromkeys(titles))
+
+    @property
+    def is_on_disk(self) -> bool:
+        """True if nothing has to be fetched."""
+        own_test = self.test_data or (self.data if self.data.test else None)
+        return is_on_disk(self.data, "train", self.path) and (
+            own_test is None or is_on_disk(own_test, "test", self.path)
+        )
 
     @property
     def held_out(self) -> str:

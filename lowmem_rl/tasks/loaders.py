@@ -59,6 +59,12 @@ def load_rows(data: HubData, split: Split, path: str | None = None) -> Iterator[
     yield from rows
 
 
+def is_on_disk(data: HubData, split: Split, path: str | None = None) -> bool:
+    """Returns whether `load_rows` reads a split from this disk, or refuses a `path` that holds none."""
+    snapshot = cached_snapshot(data.repository, kind="datasets")
+    return path is not None or (snapshot is not None and bool(_split_files(snapshot, data, split)))
+
+
 def has_test_split(data: HubData, path: str | None = None) -> bool:
     """Returns whether the data has its own held-out rows; else some are chosen by a hash."""
     return data.test is not None or (path is not None and bool(_split_files(Path(path).expanduser(), data, "test")))
