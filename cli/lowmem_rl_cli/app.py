@@ -121,7 +121,7 @@ def train(
     seed: SeedOption = None,
     pass_rate: PassRateOption = None,
     resume: Annotated[bool, option("--resume", "Continue the run in --out exactly from where it stopped.")] = False,
-    dry_run: Annotated[bool, option("--dry-run", "Resolve and check everything, train nothing.")] = False,
+    dry_run: Annotated[bool, option("--dry-run", "Check all that is on this disk, show all, train nothing.")] = False,
     as_json: JsonOption = False,
     force: Annotated[bool, option("--force", "Start although it does not fit or carries no signal.")] = False,
     controls: Annotated[
