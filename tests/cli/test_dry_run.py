@@ -100,6 +100,21 @@ def test_data_that_is_not_on_this_disk_is_left_to_train_and_a_note_says_so(cli_h
     assert "# note: on built-in problems: Reward 'fails' raised KeyError" in outcome.stdout
 
 
+def test_prompts_beyond_the_limit_are_counted_and_refused_if_all_are(cli_here, tmp_path) -> None:
+    pytest.importorskip("tokenizers")
+    words = " and nothing more" * 40
+    some = [{**row, "question": f"{row['question']}{words}"} if n % 4 == 0 else row for n, row in enumerate(ROWS)]
+    options = (*TINY, "--task=table", "--set=task.levels=[]")
+    outcome = cli_here(*options, write_rows(tmp_path, some))
+    assert outcome.code == 0, outcome.stderr
+    assert re.search(
+        r"prompts are longer than grpo\.max_prompt_tokens=128 and left out; the longest has \d+", outcome.stdout
+    )
+    outcome = cli_here(*options, "--set=grpo.max_prompt_tokens=2", write_rows(tmp_path, ROWS))
+    assert outcome.code == 6
+    assert "prompts is longer than grpo.max_prompt_tokens=2; the shortest has" in outcome.stderr
+
+
 def test_force_overrides_what_it_overrides_in_train(cli_here, tmp_path) -> None:
     (tmp_path / "mine.py").write_text(MINE)
     outcome = cli_here(*TINY, "--reward=mine.py:same=1", "--reward=boxed_answer=1", "--force")
@@ -126,7 +141,7 @@ def test_a_family_without_a_system_role_passes_with_a_note(name, convention, cli
 )
 def test_what_a_user_should_know_of_a_template_is_a_note(name, note, cli_here, tmp_path, table) -> None:
     options = [family(tmp_path, name), "--task=table", table, "--set=task.levels=[]", "--set=task.prompt=think_boxed"]
-    outcome = cli_here(*TINY, *options)
+    outcome = cli_here(*TINY, *options, "--set=grpo.max_prompt_tokens=192")
     assert outcome.code == 0, outcome.stderr
     assert note in outcome.stdout
 
