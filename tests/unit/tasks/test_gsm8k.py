@@ -107,9 +107,14 @@ def test_parquet_is_read_from_the_layout_that_hf_download_leaves(
     repository = hub_cache() / "datasets--openai--gsm8k"
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text("abc123")
-    (repository / "snapshots" / "abc123" / "main").mkdir(parents=True)
-    parquet.write_table(table, repository / "snapshots" / "abc123" / "main" / "train-00000-of-00001.parquet")
+    files = repository / "snapshots" / "abc123" / "main"
+    files.mkdir(parents=True)
+    parquet.write_table(table, files / "train-00000-of-00001.parquet")
     assert len(read(None)) == 5
+    assert not load_task(TaskConfig(name="gsm8k")).is_on_disk
+    parquet.write_table(table, files / "test-00000-of-00001.parquet")
+    assert load_task(TaskConfig(name="gsm8k")).is_on_disk
+    assert load_task(TaskConfig(name="gsm8k", path="nowhere")).is_on_disk
 
 
 def test_local_lines_are_read_without_loading_datasets() -> None:
