@@ -26,6 +26,7 @@ from lowmem_rl.rewards.reward_check import check_rewards
 from lowmem_rl.tasks.curriculum import Rates
 from lowmem_rl.tasks.hub_task import DataSet
 from lowmem_rl.tasks.task import Task
+from lowmem_rl.tasks.task_check import check_left_out
 from lowmem_rl.tasks.task_registry import load_task
 
 
@@ -67,6 +68,7 @@ def check_data(config: RunConfig, rewards: RewardSet, task: Task, rates: Rates, 
         found.run(lambda: check_scoring(config, rewards, task, train), overridable=True)
         found.run(lambda: check_sample(config, rewards, task, train, test), overridable=True)
         found.run(lambda: [*check_order(config, train, rates), *control_notes(rewards, task, train)])
+        found.run(lambda: [finding.what for finding in check_left_out(task)])
     found.run(lambda: other_model_notes(config))
     for name in dict.fromkeys(config.eval.tasks):
         if name != config.task.name:
