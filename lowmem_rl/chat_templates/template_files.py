@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lowmem_rl.errors import TaskError
-from lowmem_rl.models.lookup import TINY, TINY_DIRECTORY, cached_snapshot
+from lowmem_rl.models.hub import cached_snapshot
+from lowmem_rl.models.lookup import TINY, TINY_DIRECTORY
 
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _FETCH = "Fetch the file again, or put the model's chat_template.jinja into its directory."

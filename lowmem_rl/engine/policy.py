@@ -18,6 +18,7 @@ from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.row_length import SequenceUse, longest_row, training_row, uses_of
 from lowmem_rl.errors import ConfigError, LowMemError, SetupError
 from lowmem_rl.example import Message
+from lowmem_rl.models.hub import refusal
 from lowmem_rl.models.lookup import load_shape, model_path
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ def load_policy(config: RunConfig, device: Device, uses: Sequence[SequenceUse] =
         model, tokenizer = FastLanguageModel.from_pretrained(**arguments)
     except (OSError, SafetensorError) as error:
         download = f"hf download {config.model.name}   (or give a local folder as model.name)"
-        raise SetupError(
+        raise refusal(config.model.name, error) or SetupError(
             f"Model {config.model.name!r} cannot be loaded: {_first_line(error)}",
             hint=f"Download it on a machine with a network: {download}",
         ) from error

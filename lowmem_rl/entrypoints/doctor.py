@@ -20,7 +20,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from lowmem_rl.models.hardware import Machine, this_machine
-from lowmem_rl.models.lookup import hub_cache
+from lowmem_rl.models.hub import hub_cache, is_offline
 from lowmem_rl.stack import TESTED
 from lowmem_rl.units import GIB
 
@@ -179,8 +179,9 @@ def _check_free(name: str, path: Path, needed_bytes: int) -> MachineCheck:
 
 def check_network() -> MachineCheck:
     """Reports how the hub's client is configured; sends no request."""
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        return MachineCheck("hub", "ok", "offline (HF_HUB_OFFLINE)", "Models and data come from the cache only.")
+    if is_offline():
+        which = next(name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if os.environ.get(name))
+        return MachineCheck("hub", "ok", f"offline ({which})", "Models and data come from the cache only.")
     return MachineCheck("hub", "ok", os.environ.get("HF_ENDPOINT", "huggingface.co"), "Downloads are allowed.")
 
 

@@ -10,7 +10,8 @@ from lowmem_rl.config.run_config import RunConfig, TaskConfig
 from lowmem_rl.config.saved_config import saved_layer
 from lowmem_rl.engine.adapter import CONFIG, SavedAdapter, read_adapter
 from lowmem_rl.errors import ConfigError, LowMemError, RunDirError
-from lowmem_rl.models.lookup import CATALOGUE, TINY, TINY_DIRECTORY, cached_snapshot, load_shape
+from lowmem_rl.models.hub import cached_snapshot
+from lowmem_rl.models.lookup import CATALOGUE, TINY, TINY_DIRECTORY, load_shape
 from lowmem_rl.storage.run_dir import RunDir
 from lowmem_rl.storage.run_reader import RunReader
 

@@ -4,7 +4,6 @@ A shape comes from a local directory, else from the hub's cache on this disk, el
 can be planned before a byte of it is fetched. Of weights only the headers are read.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from lowmem_rl.errors import ConfigError, LowMemError, SetupError, UnknownName, near_names
 from lowmem_rl.models.catalogue import CATALOGUE as CATALOGUE
 from lowmem_rl.models.catalogue import find_mirrored
+from lowmem_rl.models.hub import cached_snapshot, fetch_config, how_to_fetch, hub_cache, is_offline, why_no_hub
 from lowmem_rl.models.shape import QWEN2, QWEN3, Quantised
 from lowmem_rl.models.shape import ModelShape as ModelShape
 from lowmem_rl.models.weight_files import missing_weights, read_json, tensor_bytes
@@ -22,7 +22,6 @@ TINY_DIRECTORY = Path(__file__).parents[1] / "_assets" / "tiny-qwen2"
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 """A tokenizer has at least one of these files: the fast form, SentencePiece, byte-level BPE."""
-_CONNECT_TIMEOUT_S = 5.0
 _LARGEST_WIDTH = 1_000_000
 _LARGEST = {"num_hidden_layers": 1000, "vocab_size": 10_000_000, "max_position_embeddings": 1_000_000_000}
 """Well beyond any model: what is larger is a damaged file."""
@@ -44,13 +43,13 @@ def load_shape(name: str, revision: str | None = None) -> ModelShape:
         return _read_shape(name, snapshot / "config.json")
     if known := CATALOGUE.get(name) or find_mirrored(name):
         return known
-    if not _looks_like_hub_name(name) or _is_offline():
+    if not _looks_like_hub_name(name) or is_offline():
         raise _unknown_model(name)
-    from lowmem_rl.models.hub_config import config_url, fetch_config
-
-    if (config := fetch_config(name, revision)) is None:
-        raise _unknown_model(name)
-    return shape_from_config(config, key=name, source=config_url(name, revision))
+    try:
+        return _read_shape(name, fetch_config(name, revision))
+    except SetupError as error:
+        error.hint = f"{error.hint} {_near(name)}".strip()
+        raise
 
 
 def model_path(name: str) -> str:
@@ -139,59 +138,16 @@ def _quantised(config: Mapping[str, Any]) -> Quantised:
     return "dynamic" if isinstance(skipped, list) and any("layers." in str(name) for name in skipped) else "plain"
 
 
-def hub_cache() -> Path:
-    """Returns the directory of the hub's cache, by the variables that huggingface_hub reads."""
-    if explicit := os.environ.get("HF_HUB_CACHE"):
-        return Path(explicit).expanduser()
-    caches = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    return Path(os.environ.get("HF_HOME", f"{caches}/huggingface")).expanduser() / "hub"
-
-
-def cached_snapshot(repository: str, revision: str | None = None, kind: str = "models") -> Path | None:
-    """Returns the cached folder of a hub repository (`kind`: models or datasets), or None.
-
-    Layout: `models--org--name/refs/main` holds a hash, `snapshots/HASH/` the files.
-    """
-    root, wanted = hub_cache() / "--".join([kind, *repository.split("/")]), revision or "main"
-    reference = root / "refs" / wanted
-    snapshot = root / "snapshots" / (reference.read_text().strip() if reference.is_file() else wanted)
-    return snapshot if snapshot.is_dir() else None
-
-
 def check_fetched(name: str, revision: str | None = None) -> None:
-    """Raises `SetupError` for a hub model that is neither cached nor can be fetched now."""
-    if _local_directory(name) or _is_cached(name, revision) or (reason := why_no_hub()) is None:
+    """Raises `SetupError` for a hub model that is neither cached nor shown by the hub now."""
+    if _local_directory(name) or _is_cached(name, revision):
         return
-    raise SetupError(
-        f"{name} is not in {hub_cache()} (config.json, tokenizer, weights), and {reason}.",
-        hint=f"Fetch it while online: hf download {name}   (or give a local folder as model.name)",
-    )
-
-
-def why_no_hub() -> str | None:
-    """Returns why nothing can be fetched from the hub now, or None.
-
-    One request with a short time limit: the hub's own client tries for over a minute.
-    """
-    # Imported here, as in `load_shape`: urllib's import is slow, and few commands need the network.
-    import socket
-    from urllib.parse import urlsplit
-    from urllib.request import getproxies
-
-    if _is_offline():
-        return "HF_HUB_OFFLINE forbids to fetch it"
-    hub = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
-    if getproxies() or not hub.hostname:
-        return None  # a proxy decides
-    try:
-        socket.create_connection((hub.hostname, hub.port or 443), timeout=_CONNECT_TIMEOUT_S).close()
-    except OSError as error:
-        return f"{hub.hostname} does not answer ({error.strerror or error})"
-    return None
-
-
-def _is_offline() -> bool:
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    if reason := why_no_hub():
+        raise SetupError(
+            f"{name} is not whole in {hub_cache()} (config.json, tokenizer, weights), and {reason}.",
+            hint=how_to_fetch(name),
+        )
+    fetch_config(name, revision)
 
 
 def _is_cached(name: str, revision: str | None) -> bool:
@@ -215,13 +171,17 @@ def _unknown_model(name: str) -> LowMemError:
     if _looks_like_hub_name(name):
         return SetupError(
             f"The shape of {name} is not known: it is neither in {hub_cache()} nor in the catalogue.",
-            hint=f"Fetch it with: hf download {name} config.json. {near_names(name, CATALOGUE).partition('Known')[0]}",
+            hint=f"Fetch it while online with: hf download {name} config.json. {_near(name)}",
         )
     if "/" in name or name.startswith((".", "~")):
         return ConfigError(
             f"There is no model directory {name!r}.", hint="A hub name has the form Qwen/Qwen2.5-1.5B; check the path."
         )
     return UnknownName("model", name, [TINY, *CATALOGUE])
+
+
+def _near(name: str) -> str:
+    return near_names(name, CATALOGUE).partition("Known")[0]
 
 
 def _read_shape(key: str, path: Path) -> ModelShape:

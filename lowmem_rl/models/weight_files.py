@@ -4,11 +4,14 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 from lowmem_rl.errors import ConfigError
 
-INDEX = "model.safetensors.index.json"
-_WHOLE_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
+INDEX = ".index.json"
+_FORMS = (SAFETENSORS, SAFETENSORS + INDEX, PICKLE, PICKLE + INDEX)
+"""Whole or in shards: the first that is there is loaded (transformers/modeling_utils.py)."""
 _LARGEST_CONFIG_BYTES = 1_000_000
 _LARGEST_INDEX_BYTES = 20_000_000
 """Of an index: a 70B in 4 bit names some 4000 tensors in half a megabyte."""
@@ -20,7 +23,8 @@ _LARGEST_HEADER_BYTES = 100_000_000
 
 def read_json(path: Path) -> Any:
     """Returns the content of a JSON file. Raises `ConfigError`."""
-    most = {"config.json": _LARGEST_CONFIG_BYTES, INDEX: _LARGEST_INDEX_BYTES}.get(path.name)
+    most = {"config.json": _LARGEST_CONFIG_BYTES}.get(path.name)
+    most = _LARGEST_INDEX_BYTES if path.name.endswith(INDEX) else most
     try:
         if most is not None and path.stat().st_size > most:
             raise ConfigError(f"{path} is larger than any {path.name}.", hint="Fetch the file again.")
@@ -29,17 +33,22 @@ def read_json(path: Path) -> Any:
         raise ConfigError(f"{path} cannot be read as JSON: {error}.", hint="Fetch the file again.") from error
 
 
+def weights_file(directory: Path) -> Path | None:
+    """Returns the file from which a directory's weights are loaded, an index if they are in shards, or None."""
+    return next((directory / name for name in _FORMS if (directory / name).is_file()), None)
+
+
 def tensor_bytes(directory: Path) -> int | None:
-    """Returns the bytes of all tensors in a directory's safetensors files, None if neither index nor header has them.
+    """Returns the bytes of all tensors in a directory's weights, None if neither an index nor a header has them.
 
     A torn file counts as none: planning can do without, and loading refuses it by name.
     """
-    if not (directory / INDEX).is_file():
-        whole = directory / _WHOLE_WEIGHTS[0]
-        layout = _layout(whole) if whole.is_file() else None
+    file = weights_file(directory)
+    if file is None or not file.name.endswith(INDEX):
+        layout = _layout(file) if file else None
         return layout and layout[1]
     try:
-        content = read_json(directory / INDEX)
+        content = read_json(file)
     except ConfigError:
         return None
     size = _as_object(_as_object(content).get("metadata")).get("total_size")
@@ -50,22 +59,31 @@ def tensor_bytes(directory: Path) -> int | None:
 
 def missing_weights(directory: Path) -> Iterator[str]:
     """Yields why a directory's weights cannot be loaded. Raises `ConfigError` for a broken index."""
-    if (directory / INDEX).is_file():
-        shards = _as_object(read_json(directory / INDEX)).get("weight_map")
+    file = weights_file(directory)
+    if file is None:
+        yield f"it has no weights ({', '.join(_FORMS[:-1])} or {_FORMS[-1]})"
+        return
+    names = [file.name]
+    if file.name.endswith(INDEX):
+        shards = _as_object(read_json(file)).get("weight_map")
         if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
-            raise ConfigError(f"{directory / INDEX} has no weight_map.", hint="Fetch the file again.")
-        files = sorted(set(shards.values()))
-    else:
-        files = [name for name in _WHOLE_WEIGHTS if (directory / name).is_file()][:1]
-    if not files:
-        yield f"it has no weights ({' or '.join([_WHOLE_WEIGHTS[0], INDEX])})"
-    for name in files:
+            raise ConfigError(f"{file} has no weight_map.", hint="Fetch the file again.")
+        names = sorted(set(shards.values()))
+    for name in names:
         if not (directory / name).is_file():
-            yield f"{name} is missing, which {INDEX} names"
-        elif name.endswith(".safetensors"):
-            layout = _layout(directory / name)
-            if layout is None or sum(layout) > (directory / name).stat().st_size:
-                yield f"{name} is cut short or broken"
+            yield f"{name} is missing, which {file.name} names"
+        elif not _is_whole(directory / name):
+            yield f"{name} is cut short or broken"
+
+
+def _is_whole(path: Path) -> bool:
+    """Returns whether a file of weights has what its format ends with. A Git LFS pointer has not."""
+    if path.suffix == ".safetensors":
+        layout = _layout(path)
+        return layout is not None and sum(layout) <= path.stat().st_size
+    with path.open("rb") as file:
+        begins_as_pickle = file.read(1) == b"\x80"  # torch's format before 1.6
+    return begins_as_pickle or is_zipfile(path)
 
 
 def _as_object(content: Any) -> dict[str, Any]:
@@ -75,8 +93,8 @@ def _as_object(content: Any) -> dict[str, Any]:
 def _layout(path: Path) -> tuple[int, int] | None:
     """Returns the bytes before a safetensors file's tensors and those of the tensors, None without a valid header.
 
-    The file begins with 8 bytes of length, then JSON with offsets. A Git LFS pointer fails like a truncated download:
-    its first 8 bytes read as a huge length.
+    The file begins with 8 bytes of length, then JSON with offsets. The first 8 bytes of a Git LFS pointer read as a
+    huge length.
     """
     try:
         with path.open("rb") as file:

@@ -1,12 +1,11 @@
 """Finds a data set's rows: in a local file or folder, in the hub's cache on this disk, else on the hub."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from lowmem_rl.errors import SetupError, TaskError
-from lowmem_rl.models.lookup import cached_snapshot, why_no_hub
+from lowmem_rl.models.hub import cached_snapshot, go_offline, refusal, why_no_hub
 from lowmem_rl.tasks.files import READERS, ending_of, import_reader, numbered, read_files, stem_of
 from lowmem_rl.tasks.source_row import SourceRow, roots_of
 from lowmem_rl.tasks.task import Split
@@ -136,8 +135,7 @@ def _hub_rows(data: HubData, split: Split) -> Iterator[SourceRow]:
     if snapshot and (files := _split_files(snapshot, data, split)):
         return read_files(files, data.columns)
     if why_no_hub():
-        # Read when the client is imported; if unset, it tries for half a minute before it reads its own cache.
-        os.environ["HF_HUB_OFFLINE"] = "1"
+        go_offline()  # else `datasets` tries for half a minute before it reads its own cache
     datasets = import_reader("datasets", "Data from the hub needs the package datasets.")
     name = data.split_name(split)
     try:
@@ -145,7 +143,7 @@ def _hub_rows(data: HubData, split: Split) -> Iterator[SourceRow]:
     except Exception as error:  # the hub's client raises OSErrors, ValueErrors and its own kinds
         reason = str(error).partition("\n")[0].rstrip(".")
         part = "/".join(filter(None, [data.configuration, name]))
-        raise SetupError(
+        raise refusal(data.repository, error) or SetupError(
             f"{data.repository} ({part}) is not cached and could not be fetched: {reason}.",
             hint=f"Fetch it on a machine with a network: hf download {data.repository} --repo-type dataset. "
             "Or set task.path to a local folder with train.jsonl and test.jsonl.",

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -75,16 +76,19 @@ def test_an_unsloth_without_cpu_backend_is_named_with_its_override() -> None:
 def test_the_disk_of_a_cache_that_does_not_exist_yet_is_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "not" / "there" / "yet"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "not" / "there" / "yet"))
     cache, runs = check_disk()
     assert "GiB free" in cache.found
     assert runs.found.endswith(str(Path.cwd()))
 
 
 def test_offline_mode_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert "offline" in check_network().found
-    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    constants = import_module("huggingface_hub.constants")  # reads its variables when it is imported
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setenv("TRANSFORMERS_OFFLINE", "1")
+    assert check_network().found == "offline (TRANSFORMERS_OFFLINE)"
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     assert "offline" not in check_network().found
 
 

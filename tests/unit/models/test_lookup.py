@@ -1,12 +1,17 @@
 """Shapes of models, and what is wrong with a model directory."""
 
 import json
+import pickle
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
+from huggingface_hub import constants
 
 from lowmem_rl.errors import ConfigError, SetupError, UnknownName
+from lowmem_rl.models.hub import hub_cache
 from lowmem_rl.models.lookup import (
     CATALOGUE,
     TINY_DIRECTORY,
@@ -14,7 +19,6 @@ from lowmem_rl.models.lookup import (
     check_fetched,
     check_length,
     check_tokenizer,
-    hub_cache,
     load_shape,
     model_path,
     shape_from_config,
@@ -98,7 +102,7 @@ def test_a_local_directory_is_read_and_its_weights_are_looked_for(tmp_path: Path
 
 
 def test_the_hubs_cache_goes_before_the_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     repository = hub_cache() / "models--Qwen--Qwen2.5-7B"
     write_model(repository / "snapshots" / "abc123")
     (repository / "refs").mkdir()
@@ -106,15 +110,6 @@ def test_the_hubs_cache_goes_before_the_catalogue(tmp_path: Path, monkeypatch: p
     assert load_shape("Qwen/Qwen2.5-7B").num_layers == 2
     assert load_shape("Qwen/Qwen2.5-7B", revision="abc123").num_layers == 2
     assert load_shape("Qwen/Qwen2.5-7B", revision="other").num_layers == 28
-
-
-def test_the_hubs_cache_is_where_its_own_variables_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
-    assert hub_cache() == tmp_path / "hub"
-    monkeypatch.delenv("HF_HOME")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert hub_cache() == tmp_path / "huggingface" / "hub"
 
 
 def test_a_half_downloaded_directory_names_the_missing_file(tmp_path: Path) -> None:
@@ -127,6 +122,50 @@ def test_a_half_downloaded_directory_names_the_missing_file(tmp_path: Path) -> N
     (model / shards["a"]).write_bytes(safetensors(10))
     with pytest.raises(SetupError, match=r"model-00002-of-00002\.safetensors is missing"):
         model_path(str(model))
+
+
+def zipped(content: bytes = b"tensors") -> bytes:
+    file = BytesIO()
+    with ZipFile(file, "w") as archive:
+        archive.writestr("archive/data.pkl", content)
+    return file.getvalue()
+
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+
+
+@pytest.mark.parametrize(
+    ("single", "content"), [("model.safetensors", safetensors(10)), ("pytorch_model.bin", zipped())]
+)
+def test_weights_in_shards_are_found_in_both_formats(tmp_path: Path, single: str, content: bytes) -> None:
+    stem, suffix = single.split(".")
+    shards = [f"{stem}-0000{number}-of-00002.{suffix}" for number in (1, 2)]
+    model = write_model(tmp_path)
+    index = {"metadata": {"total_size": 20}, "weight_map": dict(zip("ab", shards, strict=True))}
+    (model / f"{single}.index.json").write_text(json.dumps(index))
+    (model / shards[0]).write_bytes(content)
+    assert load_shape(str(model)).file_bytes == 20
+    with pytest.raises(SetupError, match=f"{shards[1]} is missing, which {single}.index.json names"):
+        model_path(str(model))
+    for cut in (content[:-1], LFS_POINTER, b""):
+        (model / shards[1]).write_bytes(cut)
+        with pytest.raises(SetupError, match=f"{shards[1]} is cut short or broken"):
+            model_path(str(model))
+    (model / shards[1]).write_bytes(content)
+    assert model_path(str(model)) == str(model)
+
+
+def test_weights_in_torch_s_format_before_1_6_are_whole(tmp_path: Path) -> None:
+    model = write_model(tmp_path)
+    (model / "pytorch_model.bin").write_bytes(pickle.dumps(1, protocol=2))
+    assert model_path(str(model)) == str(model)
+
+
+def test_of_both_formats_the_one_that_transformers_loads_is_checked(tmp_path: Path) -> None:
+    model = write_model(tmp_path, weights=safetensors(10))
+    (model / "pytorch_model.bin").write_bytes(LFS_POINTER)
+    (model / "model.safetensors.index.json").write_text("{")
+    assert model_path(str(model)) == str(model)
 
 
 @pytest.mark.parametrize(
@@ -174,11 +213,11 @@ def test_a_broken_tokenizer_is_named(tmp_path: Path) -> None:
 def test_a_cached_model_counts_as_fetched_only_with_its_tokenizer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     snapshot = hub_cache() / "models--some--one" / "snapshots" / "main"
     write_model(snapshot, weights=safetensors(10))
     check_tokenizer("some/one")
-    with pytest.raises(SetupError, match="is not in .*tokenizer"):
+    with pytest.raises(SetupError, match="is not whole in .*tokenizer"):
         check_fetched("some/one")
     write_tokenizer(snapshot)
     check_fetched("some/one")

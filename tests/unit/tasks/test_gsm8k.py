@@ -11,7 +11,7 @@ import pytest
 from lowmem_rl.config.run_config import TaskConfig
 from lowmem_rl.errors import SetupError, TaskError, UnknownName
 from lowmem_rl.example import Example
-from lowmem_rl.models.lookup import hub_cache
+from lowmem_rl.models.hub import hub_cache
 from lowmem_rl.rewards.reward_registry import load_reward_set
 from lowmem_rl.tasks.task import Selection, Split, Task
 from lowmem_rl.tasks.task_registry import load_task
@@ -103,7 +103,7 @@ def test_parquet_is_read_from_the_layout_that_hf_download_leaves(
 ) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     table = pytest.importorskip("pyarrow").Table.from_pylist(ROWS)
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     repository = hub_cache() / "datasets--openai--gsm8k"
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text("abc123")

@@ -10,7 +10,7 @@ import pytest
 from lowmem_rl.config.run_config import TaskConfig
 from lowmem_rl.errors import ConfigError, TaskError
 from lowmem_rl.example import Example
-from lowmem_rl.models.lookup import hub_cache
+from lowmem_rl.models.hub import hub_cache
 from lowmem_rl.rewards.reward_registry import load_reward
 from lowmem_rl.tasks.task import Selection, Split
 from lowmem_rl.tasks.task_registry import load_task, load_task_class
@@ -222,7 +222,7 @@ def test_what_hf_download_left_in_the_cache_reads_like_the_files_of_lines(
     name: str, repository: str, train: str, test: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parquet, pyarrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     cache = hub_cache() / f"datasets--{repository.replace('/', '--')}"
     (cache / "refs").mkdir(parents=True)
     (cache / "refs" / "main").write_text("abc123")
