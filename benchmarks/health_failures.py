@@ -27,12 +27,12 @@ from benchmarks.health_cases import FAILURES, HEALTHY, ROLL_BACK, Case
 from benchmarks.learning_curves import TASK_OPTIONS, base_of
 from lowmem_rl.config.compose import ResolvedConfig, read_assignments, resolve
 from lowmem_rl.engine.device import Device
-from lowmem_rl.engine.policy import cache_dir
 from lowmem_rl.errors import Interrupted, LowMemError
 from lowmem_rl.health.history import read_history
 from lowmem_rl.health.incremental_audit import replay
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.models.lookup import TINY, TINY_DIRECTORY
+from lowmem_rl.storage.cache import cache_dir
 from lowmem_rl.storage.run_dir import RunDir, read_json, read_rows, write_json
 from lowmem_rl.telemetry.environment import environment_record
 from lowmem_rl.telemetry.events import Event, FindingReported, StepEnded

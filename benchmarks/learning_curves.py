@@ -27,11 +27,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from lowmem_rl.engine.policy import cache_dir
 from lowmem_rl.models.lookup import TINY, TINY_DIRECTORY
 from lowmem_rl.rewards.length import cosine_score, overlong_penalty
 from lowmem_rl.rewards.reward_registry import REWARDS, load_reward
 from lowmem_rl.stats import Interval, wilson
+from lowmem_rl.storage.cache import cache_dir
 from lowmem_rl.storage.run_dir import Row, RunDir, read_json, read_rows
 
 MAKE_BASE = Path(__file__).parents[1] / "scripts" / "make_tiny_model.py"

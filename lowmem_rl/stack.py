@@ -1,12 +1,15 @@
 """What the GPU path needs beyond documented interfaces: versions, environment switches, private members, source text.
 
-Plain data. `tests/contracts/test_stack.py` compares it with the installed packages, so that an upgrade fails a test
-and not a run. That test also fails if the code uses a switch or mark of Unsloth, or a private name of a trainer, that
-is not listed here. `doctor` compares the versions.
+Plain data, and what to report if a package is missing. `tests/contracts/test_stack.py` compares it with the installed
+packages, so that an upgrade fails a test and not a run. That test also fails if the code uses a switch or mark of
+Unsloth, or a private name of a trainer, that is not listed here. `doctor` compares the versions.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
+
+from lowmem_rl.errors import SetupError
 
 TESTED: Mapping[str, str] = {
     "torch": "2.14.1",
@@ -21,6 +24,30 @@ TESTED: Mapping[str, str] = {
     "accelerate": "1.15.0",
 }
 """The version of each package, tested together in November 2026 on Python 3.11. The extra `train` has the ranges."""
+_INSTALL = "pip install 'lowmem-rl[train]'   (in a checkout: uv sync --extra train), then: lowmem-rl doctor"
+
+
+def check_installed() -> None:
+    """Raises `SetupError` if a package of the stack is not installed; none is imported."""
+    for name in TESTED:
+        if find_spec(name) is None:
+            raise _not_installed(name)
+
+
+def not_loaded(error: ImportError) -> SetupError | None:
+    """Returns what to report for a package that is not installed or does not load, None if the package is ours."""
+    package = (error.name or "").partition(".")[0]
+    if package.startswith("lowmem_rl"):
+        return None
+    if isinstance(error, ModuleNotFoundError):
+        return _not_installed(package)
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    return SetupError(f"A package does not load here: {reason}", hint="`lowmem-rl doctor` names it and the version.")
+
+
+def _not_installed(package: str) -> SetupError:
+    what = f"This command needs the package {package!r}, which is not installed."
+    return SetupError(what, hint=f"Install the training stack: {_INSTALL}")
 
 
 @dataclass(frozen=True, slots=True)

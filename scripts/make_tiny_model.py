@@ -36,7 +36,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
 
 from lowmem_rl.config.run_config import TaskConfig
-from lowmem_rl.engine.policy import cache_dir
+from lowmem_rl.storage.cache import cache_dir
 from lowmem_rl.example import Example, Message
 from lowmem_rl.rewards.matrix import read_matrix
 from lowmem_rl.rewards.reward_registry import load_reward

@@ -4,9 +4,6 @@ Only the parts that parse the command line are imported here. A command's own mo
 imported when the command runs.
 """
 
-import contextlib
-import io
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +12,9 @@ from typing import Annotated
 import typer
 
 from lowmem_rl import __version__
-from lowmem_rl.errors import LowMemError
-from lowmem_rl_cli import bench_command, console, presets_command, rewards_command, tasks_command
+from lowmem_rl.errors import LowMemError, SetupError
+from lowmem_rl.stack import not_loaded
+from lowmem_rl_cli import bench_command, console, presets_command, rewards_command, streams, tasks_command
 from lowmem_rl_cli.options import (
     AllowCodeOption,
     CardOption,
@@ -351,37 +349,38 @@ app.add_typer(tasks_command.app, name="tasks")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code; a bug raises with its traceback."""
-    _escape_unencodable()
+    streams.prepare()
     try:
         code = app(arguments, prog_name="lowmem-rl", standalone_mode=False)
         sys.stdout.flush()
         return code or 0
-    except LowMemError as error:
-        return _end(str(error), error.hint, error.exit_code)
-    except typer.TyperException as error:
-        return _end(*_usage_error(error), error.exit_code)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        return 0  # the reader closed the pipe
-    except SystemExit as error:  # Typer turns a broken pipe into one
-        if isinstance(error.__context__, BrokenPipeError):
+    except (LowMemError, typer.TyperException, ImportError, OSError, RuntimeError, SystemExit) as error:
+        if streams.lost_reader(error):
             return 0
-        raise
-    finally:
-        _leave_broken_pipes()
-
-
-def _end(message: str, hint: str, code: int) -> int:
-    with contextlib.suppress(BrokenPipeError):
+        if (reported := _reported(error)) is None:
+            raise
+        message, hint, exit_code = reported
         console.tell_error(message, hint)
-    return code
+        return exit_code
+    finally:
+        streams.abandon_broken()
 
 
-def _escape_unencodable() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+def _reported(error: BaseException) -> tuple[str, str, int] | None:
+    """Returns message, hint and exit code of a known condition, None for a bug."""
+    if isinstance(error, typer.TyperException):
+        return *_usage_error(error), error.exit_code
+    if isinstance(error, ImportError):
+        error = not_loaded(error) or error
+    elif isinstance(error, OSError) and (fault := streams.stdout_fault(error)):
+        error = SetupError(
+            f"The output cannot be written: {fault}.", hint="Send it elsewhere; what was saved is whole."
+        )
+    elif isinstance(error, RuntimeError) and "home directory" in str(error):  # pathlib, for a path with ~
+        error = SetupError("A path begins with ~, and this user has no home.", hint="Write it in full, or set HOME.")
+    return (str(error), error.hint, error.exit_code) if isinstance(error, LowMemError) else None
 
 
 def _usage_error(error: typer.TyperException) -> tuple[str, str]:
@@ -398,12 +397,3 @@ def _usage_error(error: typer.TyperException) -> tuple[str, str]:
         f"{message.rstrip('.')}.",
         f"`{context.command_path if context else 'lowmem-rl'} --help` shows how to use it.",
     )
-
-
-def _leave_broken_pipes() -> None:
-    """Keeps Python from failing when it closes a stream without a reader (docs.python.org, signal)."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,5 +1,6 @@
 """What the commands print: results on stdout, everything else on stderr, in plain text."""
 
+import contextlib
 import json
 import re
 import sys
@@ -36,8 +37,9 @@ def show_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def say(text: str) -> None:
-    """Prints a message for the person at the terminal."""
-    print(text, file=sys.stderr)
+    """Prints a message for the person at the terminal; one that cannot be written is not worth a run."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr)
 
 
 def tell_error(message: str, hint: str) -> None:

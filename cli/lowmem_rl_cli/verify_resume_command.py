@@ -10,6 +10,7 @@ from typing import Any
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.device import device_on
 from lowmem_rl.models.hardware import this_machine
+from lowmem_rl.stack import check_installed
 from lowmem_rl.telemetry.environment import environment_record
 from lowmem_rl_bench.verify_resume import Kill, ResumeProof, verify_resume
 from lowmem_rl_cli import console
@@ -18,6 +19,7 @@ from lowmem_rl_cli.text_page import list_page
 
 def verify_resume_command(kills: int, seed: int, *, as_json: bool, out: Path | None) -> bool:
     """Shows the proof and returns whether both runs end equal; if not, their directories are kept."""
+    check_installed()
     folder = Path(tempfile.mkdtemp(prefix="lowmem-rl-verify-resume-"))
     proof = None
     try:

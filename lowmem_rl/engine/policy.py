@@ -20,6 +20,8 @@ from lowmem_rl.errors import ConfigError, LowMemError, SetupError
 from lowmem_rl.example import Message
 from lowmem_rl.models.hub import refusal
 from lowmem_rl.models.lookup import load_shape, model_path
+from lowmem_rl.stack import not_loaded
+from lowmem_rl.storage.cache import cache_dir
 
 if TYPE_CHECKING:
     import torch
@@ -172,21 +174,13 @@ def _is_small(config: RunConfig) -> bool:
     return False
 
 
-def cache_dir() -> Path:
-    """Returns this program's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lowmem-rl"
-
-
 def import_unsloth() -> None:
     """Imports Unsloth first of all. Raises `SetupError` if the training stack is missing or does not load."""
     try:
         import unsloth  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise SetupError(
-            f"Training needs the package {error.name!r}, which is not installed.",
-            hint="Install the training stack: uv sync --extra train   (then `lowmem-rl doctor`)",
-        ) from error
-    except (ImportError, NotImplementedError, RuntimeError) as error:
+    except ImportError as error:
+        raise (not_loaded(error) or error) from error
+    except (NotImplementedError, RuntimeError) as error:
         raise SetupError(f"Unsloth does not load here: {_first_line(error)}", hint="Run `lowmem-rl doctor`.") from error
 
 

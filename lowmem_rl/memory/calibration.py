@@ -6,7 +6,6 @@ and may be edited, copied or torn: invalid rows are left out and reported once.
 """
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -20,6 +19,7 @@ from lowmem_rl.memory.estimate import MemoryEstimate
 from lowmem_rl.memory.terms import Term
 from lowmem_rl.memory.workload import Stack
 from lowmem_rl.models.hardware import Card
+from lowmem_rl.storage.cache import cache_dir
 from lowmem_rl.storage.run_dir import append_row
 
 CPU = "cpu"
@@ -133,7 +133,7 @@ def footprint(parts: Sequence[Term]) -> Footprint:
 
 def calibration_path() -> Path:
     """Returns the file of the rows, in this user's cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lowmem-rl" / "calibration.jsonl"
+    return cache_dir() / "calibration.jsonl"
 
 
 def store(rows: Sequence[CalibrationRow], report: Report = lambda line: None) -> None:

@@ -36,7 +36,7 @@ def load_shape(name: str, revision: str | None = None) -> ModelShape:
     Raises `ConfigError` for a directory or a name that does not exist and for a model that is no causal decoder,
     `SetupError` for a hub model that is neither cached nor in the catalogue nor shown by the hub.
     """
-    if directory := _local_directory(name):
+    if directory := local_directory(name):
         return _read_shape(name, directory / "config.json")
     snapshot = cached_snapshot(name, revision) if _looks_like_hub_name(name) else None
     if snapshot and (snapshot / "config.json").is_file():
@@ -57,7 +57,7 @@ def model_path(name: str) -> str:
 
     Raises `ConfigError` for a path that does not exist, `SetupError` for a directory that lacks weights.
     """
-    directory = _local_directory(name)
+    directory = local_directory(name)
     if directory is None:
         if not _looks_like_hub_name(name):
             raise _unknown_model(name)
@@ -72,7 +72,7 @@ def check_tokenizer(name: str, revision: str | None = None) -> None:
 
     Raises `SetupError` if it has no files, `ConfigError` if it is broken or has no chat template.
     """
-    directory = _local_directory(name)
+    directory = local_directory(name)
     if directory is None and _is_cached(name, revision):
         directory = cached_snapshot(name, revision)
     if directory is None:
@@ -140,7 +140,7 @@ def _quantised(config: Mapping[str, Any]) -> Quantised:
 
 def check_fetched(name: str, revision: str | None = None) -> None:
     """Raises `SetupError` for a hub model that is neither cached nor shown by the hub now."""
-    if _local_directory(name) or _is_cached(name, revision):
+    if local_directory(name) or _is_cached(name, revision):
         return
     if reason := why_no_hub():
         raise SetupError(
@@ -155,7 +155,8 @@ def _is_cached(name: str, revision: str | None) -> bool:
     return snapshot is not None and _has_tokenizer(snapshot) and not any(missing_weights(snapshot))
 
 
-def _local_directory(name: str) -> Path | None:
+def local_directory(name: str) -> Path | None:
+    """Returns the folder that a model's name means, None for a hub name."""
     if name == TINY:
         return TINY_DIRECTORY
     path = Path(name).expanduser()
