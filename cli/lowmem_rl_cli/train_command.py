@@ -116,6 +116,8 @@ def _result_cells(result: EvalResult) -> dict[str, str]:
 def _paired_verdict(comparison: Mapping[str, Any]) -> str:
     """Returns the verdict of a paired comparison with the evaluation before training."""
     paired = comparison["paired"]
+    if paired is None:
+        return "The items of an evaluation are missing: the gain cannot be tested."
     low, high = paired["interval"]["low"], paired["interval"]["high"]
     found = f"{paired['gain']:+.3f} [{low:+.3f}, {high:+.3f}] on the same {paired['num_items']} problems, paired"
     counts = f"{paired['won']} became right, {paired['lost']} wrong"

@@ -28,8 +28,9 @@ def write_run_files(run_dir: RunDir, composed: ResolvedConfig, prepared: Prepare
     origins = dict(composed.origins) | planner_origins(composed.config)
     forced = [str(refusal) for refusal in prepared.overridden]
     known = {"preset": composed.preset, "card": composed.card, "config": resolved, "origins": origins}
+    machine = environment_record(this_machine(), prepared.device)
     try:
-        write_json(run_dir.machine, environment_record(this_machine(), prepared.device))
+        write_json(run_dir.machine, machine)
         write_json(run_dir.estimate, prepared.plan.to_json(advice_of(prepared.plan)) | {"forced": forced})
         write_json(run_dir.config, known)  # the last one: a run that has it can be resumed
     except OSError as error:

@@ -1,7 +1,7 @@
 """Atomic writes: a file or directory is replaced whole or not at all, rows are appended whole, a full disk is retried.
 
 A killed process leaves the old file or the new one, perhaps with a temporary one whose name begins with a dot; in a
-file of rows, perhaps half of the last one.
+file of rows, perhaps half of the last one. A file of a locked directory that is gone raises `RunDirError`.
 """
 
 import contextlib
@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+
+from lowmem_rl.storage.lock import check_in_place
 
 _RETRY_S = 2.0
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -46,6 +48,7 @@ def write_file(path: Path, content: bytes) -> None:
     """Writes a whole file: to a temporary one first, which then replaces the old one."""
 
     def write() -> None:
+        check_in_place(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
@@ -62,6 +65,7 @@ def append(path: Path, content: bytes) -> None:
     """Appends all of `content` or, if that fails, nothing."""
 
     def write() -> None:
+        check_in_place(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab", buffering=0) as file:
             size = file.seek(0, os.SEEK_END)

@@ -20,6 +20,8 @@ _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 """A lock file is emptied: a directory from elsewhere must not have another file of this machine emptied."""
 _LONGEST_OWNER = 200
 """Bytes that are read of the owner's process and machine."""
+_held: dict[Path, int] = {}
+"""The descriptor of each lock that this process holds."""
 
 
 @contextlib.contextmanager
@@ -33,9 +35,39 @@ def locked(path: Path, report: Callable[[str], None]) -> Iterator[None]:
         ) from error
     try:
         _lock(descriptor, path, report)
+        _held[path] = descriptor
         yield
     finally:
+        _held.pop(path, None)
         os.close(descriptor)
+
+
+def check_in_place(path: Path) -> None:
+    """Raises `RunDirError` if `path` is in a directory that was moved or deleted since it was locked here.
+
+    Else what is written would make a new directory, next to the moved one or in place of the deleted one.
+    """
+    for lock, descriptor in _held.items():
+        if path.is_relative_to(lock.parent) and not _is_open_as(lock, descriptor):
+            place = _place_of(descriptor)
+            rest = f" The rest is in {place}: lowmem-rl train --resume --out {place}" if place else ""
+            hint = f"What a training has learned is saved in {lock.parent / 'adapter'}.{rest}"
+            raise RunDirError(f"{lock.parent} was moved or deleted while this command wrote into it.", hint=hint)
+
+
+def _is_open_as(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except OSError:
+        return False
+
+
+def _place_of(descriptor: int) -> Path | None:
+    """Returns the folder of an open file, which may have been moved, where the system knows it: on Linux."""
+    with contextlib.suppress(OSError):
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        return path.parent if _is_open_as(path, descriptor) else None
+    return None
 
 
 @contextlib.contextmanager

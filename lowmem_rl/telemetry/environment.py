@@ -43,5 +43,8 @@ def _commit() -> str | None:
     if not (here / ".git").exists():
         return None
     describe = ["describe", "--always", "--exclude=*", "--abbrev=40", "--dirty"]  # no tag: the commit itself
-    result = subprocess.run(["git", "-C", str(here), *describe], capture_output=True, text=True, check=False)
+    try:
+        result = subprocess.run(["git", "-C", str(here), *describe], capture_output=True, text=True, check=False)
+    except OSError:  # no git, or one that cannot be run
+        return None
     return result.stdout.strip() or None

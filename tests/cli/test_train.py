@@ -196,3 +196,9 @@ def test_train_refuses_what_the_pass_rate_makes_hopeless(cli_here, tmp_path) -> 
     refused = cli_here("train", "--preset", "tiny-cpu", "--pass-rate", "0", "--out", str(tmp_path / "run"))
     assert refused.code == 8
     assert not (tmp_path / "run").exists()
+
+
+def test_a_gain_whose_items_are_missing_is_not_tested() -> None:
+    from lowmem_rl_cli.train_command import _paired_verdict
+
+    assert "cannot be tested" in _paired_verdict({"gain": 0.1, "paired": None})

@@ -1,10 +1,14 @@
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from lowmem_rl.errors import RunDirError
+from lowmem_rl.storage.disk import append, write_file
 from lowmem_rl.storage.lock import locked
 
 HOLDER = """
@@ -41,6 +45,37 @@ def test_a_lock_that_is_a_link_is_refused_and_what_it_leads_to_stays(tmp_path) -
     with pytest.raises(RunDirError, match="cannot be written"), locked(tmp_path / ".lock", pytest.fail):
         pass
     assert (tmp_path / "elsewhere").read_text() == "precious"
+
+
+@pytest.mark.parametrize("write", [lambda path: append(path, b"row"), lambda path: write_file(path, b"whole")])
+def test_a_locked_directory_that_was_moved_is_not_made_again(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    run, moved = tmp_path / "run", tmp_path / "moved"
+    run.mkdir()
+    with locked(run / ".lock", pytest.fail):
+        write(run / "metrics.jsonl")
+        run.rename(moved)
+        for _ in range(2):
+            with pytest.raises(RunDirError, match=f"{run} was moved or deleted") as refused:
+                write(run / "eval" / "after.jsonl")
+        assert not run.exists()
+        run.mkdir()  # another one has taken its place
+        with pytest.raises(RunDirError, match="was moved or deleted"):
+            write(run / "metrics.jsonl")
+        write(tmp_path / "elsewhere" / "file")
+    if sys.platform == "linux":
+        assert f"--resume --out {moved}" in refused.value.hint
+    write(run / "metrics.jsonl")  # no lock is held here any more
+
+
+def test_a_locked_directory_that_was_deleted_is_not_made_again(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    with locked(run / ".lock", pytest.fail):
+        shutil.rmtree(run)
+        with pytest.raises(RunDirError, match="was moved or deleted") as refused:
+            append(run / "metrics.jsonl", b"row")
+    assert "--resume" not in refused.value.hint
+    assert not run.exists()
 
 
 ADDER = """
