@@ -4,10 +4,10 @@ from pathlib import Path
 
 from lowmem_rl.config.compose import ResolvedConfig
 from lowmem_rl.config.presets import default_preset
-from lowmem_rl.engine.device import device_of
+from lowmem_rl.engine.device import check_dtype, cpu_device, device_of
 from lowmem_rl.memory.calibration import calibration_for
 from lowmem_rl.models.hardware import this_machine
-from lowmem_rl.models.lookup import check_length, load_shape
+from lowmem_rl.models.lookup import check_bits, check_length, load_shape
 from lowmem_rl.planning.budget_input import Budget, asked_place, nearest_card, place_here, place_of
 from lowmem_rl.planning.explain import advice_of, explain
 from lowmem_rl.planning.plan import plan
@@ -21,9 +21,10 @@ def profile_command(request: RunRequest, *, card: str | None, vram: str | None, 
     composed, place = _resolve(request, asked_place(card, vram))
     grpo, model = composed.config.grpo, composed.config.model
     shape = load_shape(model.name, model.revision)
+    check_bits(shape, model.bits)
     check_length(shape, grpo.max_prompt_tokens, grpo.max_completion_tokens)
-    if place.card is not None:
-        device_of(place.card, composed.config)
+    device = device_of(place.card, composed.config) if place.card else cpu_device(composed.config)
+    check_dtype(composed.config, device)
     known = calibration_for(place.card, "unsloth", console.say)
     planned = plan(composed.config, shape, place.card, place.budget_bytes, rate, known)
     if as_json:

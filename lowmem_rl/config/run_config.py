@@ -56,7 +56,7 @@ class ModelConfig(Section):
     """In 4 bit: `plain` quantises exactly the named weights; `dynamic` lets Unsloth take its own upload,
     which leaves sensitive layers in 16 bit (Qwen2.5-7B: 7.5 GB instead of 5.5 GB)."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """Compute type; `auto` is bfloat16 if the card has it, float16 on a T4, float32 on a CPU without bfloat16."""
+    """Compute type; `auto` is bfloat16 if the card has it, float16 on a T4, float32 on a CPU, which lacks float16."""
 
 
 _LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

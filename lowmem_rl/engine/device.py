@@ -41,14 +41,31 @@ def device_on(machine: Machine, config: RunConfig) -> Device:
                 "rollout.engine = 'vllm' needs a GPU, and this machine shows none.",
                 hint="Set rollout.engine=generate, or run `lowmem-rl doctor`.",
             )
-        # float16 has no fast CPU kernels; float32 repeats digit for digit on every machine.
-        return Device("cpu", "bfloat16" if config.model.dtype == "bfloat16" else "float32")
+        return cpu_device(config)
     if uses_vllm and find_spec("vllm") is None:
         raise SetupError(
             "rollout.engine = 'vllm', but vLLM is not installed.",
             hint="Install it (TRL 1.15 takes 0.21 to 0.31), or set rollout.engine=generate.",
         )
     return device_of(machine.card, config)
+
+
+def cpu_device(config: RunConfig) -> Device:
+    """Returns the device of a run on a CPU; `dtype_fault` says if that is not the configured type."""
+    # float16 has no fast CPU kernels; float32 repeats digit for digit on every machine.
+    return Device("cpu", "bfloat16" if config.model.dtype == "bfloat16" else "float32")
+
+
+def dtype_fault(config: RunConfig, device: Device) -> str | None:
+    """Returns what differs if a device does not compute in the configured type, else None."""
+    wanted = config.model.dtype
+    return None if wanted in ("auto", device.dtype) else f"model.dtype = {wanted!r}: a CPU computes in {device.dtype}"
+
+
+def check_dtype(config: RunConfig, device: Device) -> None:
+    """Raises `ConfigError` if a training would not compute in the configured type."""
+    if fault := dtype_fault(config, device):
+        raise ConfigError(f"{fault}.", hint="Set model.dtype=auto, or bfloat16.")
 
 
 def device_of(card: Card, config: RunConfig) -> Device:

@@ -10,7 +10,7 @@ from typing import Any
 
 from lowmem_rl.config.compose import ResolvedConfig
 from lowmem_rl.config.run_config import RunConfig
-from lowmem_rl.engine.device import Device, device_of, device_on
+from lowmem_rl.engine.device import Device, check_dtype, device_of, device_on
 from lowmem_rl.engine.policy import adapter_arguments, load_arguments
 from lowmem_rl.entrypoints.data_check import check_data
 from lowmem_rl.entrypoints.preflight import check_settings, plan_anywhere
@@ -76,6 +76,7 @@ def dry_run(composed: ResolvedConfig, out: Path, pass_rate: PassRate | None = No
     device = device_on(machine, composed.config)
     if machine.card is None and composed.card != "cpu":
         device = device_of(find_card(composed.card), composed.config)
+    check_dtype(config, device)
     checked = check_data(config, rewards, task, rates, force=force)
     return DryRun(
         preset=composed.preset,

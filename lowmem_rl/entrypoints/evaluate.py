@@ -11,7 +11,7 @@ from typing import Any
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.config.user_code import check_allowed
 from lowmem_rl.engine.adapter import load_adapter
-from lowmem_rl.engine.device import device_on
+from lowmem_rl.engine.device import device_on, dtype_fault
 from lowmem_rl.engine.policy import Policy, load_policy, prepare_process
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.entrypoints.preflight import check_weights
@@ -23,7 +23,7 @@ from lowmem_rl.evaluation.evaluate import EvalFiles, evaluate
 from lowmem_rl.evaluation.prompt_limit import eval_set_with_room
 from lowmem_rl.memory.calibration import calibration_for
 from lowmem_rl.models.hardware import this_machine
-from lowmem_rl.models.lookup import check_length, load_shape
+from lowmem_rl.models.lookup import check_bits, check_length, load_shape
 from lowmem_rl.planning.search import resolve_auto
 from lowmem_rl.storage.lock import exclusive, locked
 from lowmem_rl.storage.run_dir import Row, RunDir, default_path, read_json, write_json
@@ -63,6 +63,7 @@ def run_eval(
     eval_sets = [held_out(config, target.asked(name)) for name in names]
     if not target.run_dir:
         eval_sets = [replace(eval_set, in_domain=None) for eval_set in eval_sets]
+    check_bits(shape, config.model.bits)
     check_length(shape, config.grpo.max_prompt_tokens, config.grpo.max_completion_tokens)
     check_weights(config)
     run_dir = _output_dir(target, config, out)
@@ -71,6 +72,8 @@ def run_eval(
         RunReader(run_dir).evaluations_to_extend()  # refused before the model is loaded
         listen(PhaseStarted(f"loading {target.name}"))
         device = device_on(machine, config)
+        if fault := dtype_fault(config, device):
+            listen(Note(fault))
         prepare_process(config, device)
         policy = load_policy(config, device, [eval_set.use for eval_set in eval_sets])
         if target.adapter:

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lowmem_rl.engine.device import device_on
+from lowmem_rl.engine.device import device_on, dtype_fault
 from lowmem_rl.engine.hf_generate import Completion
 from lowmem_rl.engine.policy import prepare_process
 from lowmem_rl.engine.sampler import Sampler
@@ -15,7 +15,7 @@ from lowmem_rl.errors import ConfigError
 from lowmem_rl.example import Message
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.prompts import conversation
-from lowmem_rl.telemetry.events import Listener, PhaseStarted
+from lowmem_rl.telemetry.events import Listener, Note, PhaseStarted
 from lowmem_rl.telemetry.output_capture import capture_library_output
 
 
@@ -51,6 +51,8 @@ def ask(
     with capture_library_output(trained.run.log):
         listen(PhaseStarted(f"loading {config.model.name} with the adapter"))
         device = device_on(this_machine(), config)
+        if fault := dtype_fault(config, device):
+            listen(Note(fault))
         prepare_process(config, device)
         policy = load_trained(trained, config, device)
         tokens, limit = len(policy.tokenize(messages)), config.grpo.max_prompt_tokens

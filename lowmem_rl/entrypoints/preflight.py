@@ -7,7 +7,7 @@ from pathlib import Path
 from lowmem_rl.chat_templates.model_template import template_of_model
 from lowmem_rl.config.compose import ResolvedConfig
 from lowmem_rl.config.run_config import RunConfig
-from lowmem_rl.engine.device import Device, device_on
+from lowmem_rl.engine.device import Device, check_dtype, device_on
 from lowmem_rl.entrypoints.prompt_check import check_prompts
 from lowmem_rl.errors import LowMemError, SetupError, TaskError
 from lowmem_rl.evaluation.eval_set import EvalSet, another_task, held_out, held_out_examples
@@ -17,7 +17,7 @@ from lowmem_rl.grpo.prompt_order import examples_to_draw, rates_of
 from lowmem_rl.grpo.train_dataset import check_enough
 from lowmem_rl.memory.calibration import calibration_for
 from lowmem_rl.models.hardware import Machine, find_card, this_machine
-from lowmem_rl.models.lookup import check_fetched, check_length, check_tokenizer, load_shape, model_path
+from lowmem_rl.models.lookup import check_bits, check_fetched, check_length, check_tokenizer, load_shape, model_path
 from lowmem_rl.planning.gate import gate
 from lowmem_rl.planning.plan import Plan, plan
 from lowmem_rl.rewards.adversarial_cases import RewardCase
@@ -80,6 +80,7 @@ def prepare(composed: ResolvedConfig, *, force: bool = False, pass_rate: PassRat
     config = planned.config
     check_trackers(config.logging.report_to)
     device = device_on(machine, config)
+    check_dtype(config, device)
     check_weights(config)
     train, test = load_examples(config, task, rates)
     further = further_eval_sets(config)
@@ -173,6 +174,7 @@ def check_settings(config: RunConfig) -> tuple[RewardSet, Task]:
     for name in config.eval.tasks:
         load_task(another_task(config, name))
     shape = load_shape(config.model.name, config.model.revision)
+    check_bits(shape, config.model.bits)
     check_length(shape, config.grpo.max_prompt_tokens, config.grpo.max_completion_tokens)
     return rewards, task
 

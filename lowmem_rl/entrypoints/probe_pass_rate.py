@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lowmem_rl.config.compose import ResolvedConfig
-from lowmem_rl.engine.device import device_on
+from lowmem_rl.engine.device import check_dtype, device_on
 from lowmem_rl.engine.policy import load_policy, prepare_process
 from lowmem_rl.engine.row_length import asking
 from lowmem_rl.engine.sampler import Sampler
@@ -49,11 +49,12 @@ def run_probe(
     shape = load_shape(composed.config.model.name, composed.config.model.revision)
     known = calibration_for(machine.card, "unsloth")
     config = resolve_auto(composed.config, shape, machine.usable_bytes, machine.card, known)
+    device = device_on(machine, config)
+    check_dtype(config, device)
     check_weights(config)
     examples = draw_examples(task, Selection("train", num_examples, config.task.levels, config.seed), num_examples)
     listen(PhaseStarted(f"loading {config.model.name}"))
     with capture_library_output(path.with_suffix(".log")):
-        device = device_on(machine, config)
         prepare_process(config, device)
         prompts, limit = [example.prompt for example in examples], config.grpo.max_completion_tokens
         policy = load_policy(config, device, [asking("the probe", prompts, limit)])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lowmem_rl.config.user_code import check_allowed
-from lowmem_rl.engine.device import device_on
+from lowmem_rl.engine.device import device_on, dtype_fault
 from lowmem_rl.engine.trained_model import TrainedAdapter, check_adapter, config_of, find_trained_adapter
 from lowmem_rl.entrypoints.preflight import check_weights
 from lowmem_rl.errors import ConfigError, RunDirError
@@ -26,9 +26,9 @@ from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.models.lookup import model_path
 from lowmem_rl.prompts import conversation
 from lowmem_rl.reports.run_record import read_record
-from lowmem_rl.storage.run_dir import read_json, write_json
+from lowmem_rl.storage.run_dir import RunDir, read_json, write_json
 from lowmem_rl.tasks.task_registry import load_task
-from lowmem_rl.telemetry.events import Listener, PhaseStarted
+from lowmem_rl.telemetry.events import Listener, Note, PhaseStarted
 from lowmem_rl.telemetry.output_capture import capture_library_output
 from lowmem_rl.workers import JsonWorker, RequestFailed, WorkerFailed
 
@@ -79,32 +79,33 @@ def export(
     task = load_task(config.task)
     held_out, grader = held_out_examples(task, config.task, examples or _ITEMS[spec.kind]), grader_of(task)
     check_weights(config)
-    with capture_library_output(run.log):
+    log = _log_of(run, path)
+    with capture_library_output(log):
+        if fault := dtype_fault(config, device):
+            listen(Note(fault))
         listen(PhaseStarted(f"loading {config.model.name} with the adapter"))
         trained = answer_with_trained(adapter, config, device, held_out, listen)
         spec = replace(spec, asked=tuple(trained.template.fit(conversation("...", config.task.prompt))))
         with _temporary_folder(path) as folder:
             listen(PhaseStarted(f"writing {spec.to} files"))
-            write_files(spec, adapter, trained, folder)
+            write_files(spec, adapter, trained, folder, log)
             if llama_cpp:
                 merged, file = sorted(folder.iterdir()), folder / FILE
-                convert(llama_cpp, folder, file, run.log)
+                convert(llama_cpp, folder, file, log)
                 for part in merged:
                     part.unlink()
                 listen(PhaseStarted("loading it again with llama.cpp, and asking the same"))
-                texts = [
-                    trained.template.prefill + t for t in answer_with_gguf(llama_cpp, file, trained.asked, run.log)
-                ]
+                texts = [trained.template.prefill + t for t in answer_with_gguf(llama_cpp, file, trained.asked, log)]
                 proof = Proof("accuracy", None, _compare_accuracy(trained, texts, grader))
             else:
                 listen(PhaseStarted("loading it again with transformers and peft alone, and asking the same"))
                 request = reload_request(spec, trained, folder)
-                proof = compare_answers(spec, trained, _in_subprocess("answer_reloaded", request, run.log), grader)
+                proof = compare_answers(spec, trained, _in_subprocess("answer_reloaded", request, log), grader)
             _accept(proof, spec, adapter, path, folder)
     return Export(path, spec, proof)
 
 
-def write_files(spec: ExportSpec, adapter: TrainedAdapter, trained: ReferenceAnswers, folder: Path) -> None:
+def write_files(spec: ExportSpec, adapter: TrainedAdapter, trained: ReferenceAnswers, folder: Path, log: Path) -> None:
     """Writes the files of an export. Raises `ConfigError` if there is no 16-bit original, `JobFailed`, `OSError`."""
     base = trained.base
     if spec.to == "adapter":
@@ -120,7 +121,7 @@ def write_files(spec: ExportSpec, adapter: TrainedAdapter, trained: ReferenceAns
     if spec.base == "16bit":
         base = BaseModelSpec(model_path(spec.base_name), base.revision, None, "auto")
     request = {"base": asdict(base), "adapter": str(adapter.adapter.resolve()), "folder": str(folder)}
-    if _in_subprocess("merge", request, adapter.run.log)["was_quantised"] and spec.base == "16bit":
+    if _in_subprocess("merge", request, log)["was_quantised"] and spec.base == "16bit":
         what = f"{spec.base_name} is stored in 4 bit: there is no 16-bit original of it."
         raise ConfigError(what, hint="Leave --base out.")
 
@@ -194,6 +195,15 @@ def _free_folder(path: Path) -> Path:
     return path
 
 
+def _log_of(run: RunDir, path: Path) -> Path:
+    """Returns the run's own log, or one next to the export if the run cannot be written."""
+    try:
+        run.log.open("ab").close()
+    except OSError:
+        return path.with_name(f"{path.name}.log")
+    return run.log
+
+
 @contextlib.contextmanager
 def _temporary_folder(path: Path) -> Iterator[Path]:
     """Yields a folder next to `path` that is renamed to it at the end, or removed on an error."""
@@ -206,6 +216,10 @@ def _temporary_folder(path: Path) -> Iterator[Path]:
         what = f"Refused: the export cannot be made, or not be loaded again: {error}."
         raise ExportRefused(what, hint=error.hint) from error
     except OSError as error:
-        raise RunDirError(f"{path} cannot be written: {error.strerror}.", hint="Give another with --out.") from error
+        named = Path(str(error.filename or path))
+        if named.is_relative_to(path.parent):
+            what = f"{path} cannot be written: {error.strerror}."
+            raise RunDirError(what, hint="Give another with --out.") from error
+        raise RunDirError(f"{named}: {error.strerror}.", hint="The export needs this file.") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -37,7 +37,8 @@ def merge(request: Mapping[str, Any]) -> dict[str, Any]:
     if was_quantised:
         model = model.dequantize()
     merged = PeftModel.from_pretrained(model, request["adapter"]).merge_and_unload(safe_merge=True)
-    merged.save_pretrained(request["folder"])
+    # Weights that were stored in 4 bit would be packed again under their stored names, which transformers cannot do.
+    merged.save_pretrained(request["folder"], save_original_format=not was_quantised)
     AutoTokenizer.from_pretrained(request["adapter"]).save_pretrained(request["folder"])
     return {"was_quantised": was_quantised}
 

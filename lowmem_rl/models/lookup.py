@@ -87,6 +87,15 @@ def check_tokenizer(name: str, revision: str | None = None) -> None:
         )
 
 
+def check_bits(shape: ModelShape, bits: int) -> None:
+    """Raises `ConfigError` if a run would train on 4-bit weights that says 16."""
+    if bits == 16 and shape.quantised != "no":
+        raise ConfigError(
+            f"model.bits is 16, but {shape.key} stores its weights in 4 bit.",
+            hint="Set model.bits=4, or name the model in 16 bit.",
+        )
+
+
 def check_length(shape: ModelShape, prompt_tokens: int, completion_tokens: int) -> None:
     """Raises `ConfigError` if prompt and completion together are longer than the model takes."""
     total = prompt_tokens + completion_tokens
@@ -125,15 +134,22 @@ def shape_from_config(config: Mapping[str, Any], key: str = "model", source: str
         max_positions=_number(config, "max_position_embeddings", source),
         source=source,
         qk_norm=architecture == QWEN3,
-        quantised=_quantised(config),
+        quantised=_quantised(config, source),
     )
 
 
-def _quantised(config: Mapping[str, Any]) -> Quantised:
-    """Returns what a checkpoint's own bitsandbytes settings say; if they skip parts of layers it is a dynamic one."""
+def _quantised(config: Mapping[str, Any], source: str) -> Quantised:
+    """Returns what a checkpoint's own bitsandbytes settings say; if they skip parts of layers it is a dynamic one.
+
+    Raises `ConfigError` for another form of quantised weights: a run has 4-bit ones of bitsandbytes, or 16-bit ones.
+    """
     settings = config.get("quantization_config")
-    if not isinstance(settings, dict) or not settings.get("load_in_4bit"):
+    if not settings:
         return "no"
+    if not isinstance(settings, dict) or not settings.get("load_in_4bit"):
+        method = settings.get("quant_method", "another form") if isinstance(settings, dict) else "another form"
+        what = f"{source}: the weights are stored in {str(method)[:40]!r}, not in 16 bit or in bitsandbytes' 4 bit."
+        raise ConfigError(what, hint="Name the original model: model.bits=4 quantises it.")
     skipped = settings.get("llm_int8_skip_modules")
     return "dynamic" if isinstance(skipped, list) and any("layers." in str(name) for name in skipped) else "plain"
 

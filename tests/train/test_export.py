@@ -57,7 +57,7 @@ def merged(run) -> Path:
 def test_an_adapter_answers_as_the_run_does_and_names_its_base(run, trained, tmp_path) -> None:
     config = config_of(run)
     spec, grader = make_spec(config, Device("cpu", "float32"), "adapter", None), grader_of(load_task(config.task))
-    write_files(spec, find_trained_adapter(run.path), trained, tmp_path)
+    write_files(spec, find_trained_adapter(run.path), trained, tmp_path, run.log)
     proof = compare_answers(spec, trained, answer_reloaded(reload_request(spec, trained, tmp_path)), grader)
     assert (proof.tokens.same, proof.tokens.gap_nats, proof.faults) == (ITEMS, 0, [])
     assert read_json(tmp_path / "adapter_config.json")["base_model_name_or_path"].endswith("tiny-qwen2")

@@ -16,6 +16,7 @@ from lowmem_rl.models.lookup import (
     CATALOGUE,
     TINY_DIRECTORY,
     ModelShape,
+    check_bits,
     check_fetched,
     check_length,
     check_tokenizer,
@@ -267,6 +268,29 @@ def test_paths_and_names_that_do_not_exist_have_different_errors() -> None:
     with pytest.raises(ConfigError):
         model_path("nowhere")
     assert model_path("someone/unheard-of") == "someone/unheard-of"
+
+
+BNB_4BIT = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+
+
+@pytest.mark.parametrize("skipped", [None, ["lm_head"], ["model.layers.0.self_attn"]])
+def test_sixteen_bits_over_a_model_in_four_are_refused(tmp_path: Path, skipped: list[str] | None) -> None:
+    settings = BNB_4BIT | {"llm_int8_skip_modules": skipped}
+    shape = load_shape(str(write_model(tmp_path, CONFIG | {"quantization_config": settings})))
+    check_bits(shape, 4)
+    with pytest.raises(ConfigError, match="model.bits is 16") as refused:
+        check_bits(shape, 16)
+    assert "model.bits=4" in refused.value.hint
+    check_bits(load_shape("tiny"), 16)
+    with pytest.raises(ConfigError, match="stores its weights in 4 bit"):
+        check_bits(load_shape("unsloth/Qwen2.5-7B-bnb-4bit"), 16)
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "fp8"])
+def test_weights_quantised_by_another_method_are_refused(tmp_path: Path, method: str) -> None:
+    model = write_model(tmp_path, CONFIG | {"quantization_config": {"quant_method": method, "bits": 4}})
+    with pytest.raises(ConfigError, match=f"stored in '{method}'"):
+        load_shape(str(model))
 
 
 def test_a_run_longer_than_the_model_is_refused_with_a_length_that_fits() -> None:
