@@ -9,6 +9,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -67,6 +68,7 @@ def check_machine(*, probe_xformers: bool = True) -> list[MachineCheck]:
         checks.append(check_gpu_count(machine))
     ranges = required_ranges().items()
     checks += [check_package(name, installed(name), required, machine) for name, required in ranges]
+    checks += check_conflicts("transformers")
     if probe_xformers and (found := installed("xformers")):
         checks.append(check_xformers(found))
     return [*checks, *check_disk(), check_network()]
@@ -127,6 +129,21 @@ def check_package(name: str, found: str | None, required: SpecifierSet, machine:
     if found_version != Version(tested):
         return MachineCheck(name, "warn", found, f"Tested with {tested}.", fix)
     return MachineCheck(name, "ok", found)
+
+
+def check_conflicts(package: str) -> Iterator[MachineCheck]:
+    """Yields a failure for each requirement of an installed package that is missing or of another version.
+
+    transformers looks at its own when it is imported, and refuses.
+    """
+    for requirement in map(Requirement, requires(package) or () if installed(package) else ()):
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        found = installed(requirement.name)
+        if found is None or not requirement.specifier.contains(found, prereleases=True):
+            message = f"{package} needs {requirement.name}{requirement.specifier}, and does not load without it."
+            fix = f"uv pip install '{requirement.name}{requirement.specifier}'"
+            yield MachineCheck(requirement.name, "fail", found or "not installed", message, fix)
 
 
 def required_ranges() -> dict[str, SpecifierSet]:

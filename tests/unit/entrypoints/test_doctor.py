@@ -9,6 +9,7 @@ import pytest
 
 from lowmem_rl.entrypoints.doctor import (
     check_card,
+    check_conflicts,
     check_disk,
     check_gpu_count,
     check_machine,
@@ -98,3 +99,17 @@ def test_all_checks_but_xformers_take_less_than_three_seconds() -> None:
     assert time.monotonic() - began < 3
     assert {"python", "card", "torch", "unsloth", "hub"} <= {check.name for check in checks}
     assert is_ready(checks) == all(check.status != "fail" for check in checks)
+
+
+def test_a_requirement_that_stops_an_import_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(check_conflicts("huggingface_hub")) == []
+    metadata = tmp_path / "stackful-1.0.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    needs = ["packaging<1", "typer>=0.1", "surely-not-there>=2", "packaging<1; extra == 'dev'"]
+    lines = ["Metadata-Version: 2.1", "Name: stackful", "Version: 1.0", *(f"Requires-Dist: {need}" for need in needs)]
+    metadata.write_text("\n".join(lines) + "\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = list(check_conflicts("stackful"))
+    assert [(check.name, check.status) for check in found] == [("packaging", "fail"), ("surely-not-there", "fail")]
+    assert "'packaging<1'" in found[0].fix
+    assert list(check_conflicts("not-installed-at-all")) == []
