@@ -9,7 +9,9 @@ from fractions import Fraction
 
 from lowmem_rl.verify.normalize import NormalizedAnswer, normal_form
 from lowmem_rl.verify.number_text import as_one_number
+from lowmem_rl.verify.option import letter_of
 from lowmem_rl.verify.relations import same_relation
+from lowmem_rl.verify.rounding import is_rounding
 from lowmem_rl.verify.values import Bracketed, same_value, value_of
 
 _DECIMAL = re.compile(r"(-?)\$?(\d{1,3}(?:,\d{3})+|\d{1,40})(?:\.(\d{1,40}))?", re.ASCII)
@@ -34,7 +36,11 @@ def compare_exactly(given: str, gold: str) -> bool | None:
     left, right = normal_form(given), normal_form(gold)
     if left is None or right is None or not _signs_agree(left, right):
         return False
+    if (left.option or right.option) and (letters := _same_letters(left, right)) is not None:
+        return letters
     verdict = _compare(left, right)
+    if verdict is not True and (left.rounded or right.rounded) and _same_rounded(left, right):
+        return True
     if verdict is False and left.signs ^ right.signs == {"%"}:
         return _is_hundredth(left, right)
     return verdict
@@ -45,6 +51,20 @@ def _digits(decimal: re.Match[str]) -> tuple[str, str, str]:
     sign, whole, places = decimal.groups("")
     whole, places = whole.replace(",", "").lstrip("0"), places.rstrip("0")
     return sign if whole or places else "", whole, places
+
+
+def _same_letters(given: NormalizedAnswer, gold: NormalizedAnswer) -> bool | None:
+    """Returns whether two options are the same; None if their texts decide, since one or both letters have one."""
+    one, other = letter_of(given.option, given.text), letter_of(gold.option, gold.text)
+    if not (one and other):
+        return None
+    return False if one != other else None if given.option and gold.option else True
+
+
+def _same_rounded(given: NormalizedAnswer, gold: NormalizedAnswer) -> bool:
+    """Returns whether an answer equals the other one's rounded value; a wrongly rounded one counts for nothing."""
+    values = [given] + ([given.rounded] if given.rounded and is_rounding(given.text, given.rounded.text) else [])
+    return any(_compare(value, one) is True for value in values for one in (gold, gold.rounded) if one)
 
 
 def _signs_agree(given: NormalizedAnswer, gold: NormalizedAnswer) -> bool:

@@ -5,7 +5,10 @@ Each pass is one substitution over a text of limited length. Nothing is evaluate
 
 import re
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
+
+from lowmem_rl.verify.option import split_option
 
 LONGEST_ANSWER = 500
 """Characters; a longer answer equals nothing."""
@@ -19,22 +22,52 @@ _LIKE_ASCII = str.maketrans(
     | dict.fromkeys("\u200b\u2060\ufeff", "")
     | {"×": "\\times ", "⋅": "\\cdot ", "·": "\\cdot ", "÷": "/", "⁄": "/", "∞": "\\infty ", "π": "\\pi "}
     | {"√": "\\sqrt ", "∅": "\\emptyset ", "≈": "\\approx ", "º": "°", "“": '"', "”": '"'}
-    | {"²": "^2", "³": "^3", "±": "\\pm ", "∪": "\\cup ", "∈": "\\in ", "≤": "\\le ", "≥": "\\ge ", "≠": "\\ne "}
+    | {
+        "≃": "\\approx ",
+        "≅": "\\approx ",
+        "²": "^2",
+        "³": "^3",
+        "±": "\\pm ",
+        "∪": "\\cup ",
+        "∈": "\\in ",
+        "≤": "\\le ",
+        "≥": "\\ge ",
+        "≠": "\\ne ",
+    }
 )
 _WHOLE = [
     re.compile(pattern, re.DOTALL)
-    for pattern in (r"\\\((.*)\\\)", r"\\\[(.*)\\\]", r"\*\*(.*)\*\*", r"`(.*)`", r"\\(?:boxed|fbox)\s*\{(.*)\}")
+    for pattern in (r"\\\((.*)\\\)", r"\\\[(.*)\\\]", r"\*(.*)\*", r"_(.*)_", r"`(.*)`", r"\\(?:boxed|fbox)\s*\{(.*)\}")
 ]
 _MATH = re.compile(r"(?<!\\)\$")
 _NOISE = re.compile(
-    r"(?<!\\)\\(?:[,;:! ]|(?:left|right|bigl?|bigr?|Bigl?|Bigr?|displaystyle|limits|quad|qquad|,)(?![A-Za-z]))|\n|~"
+    r"(?<!\\)\\(?:[,;:! ]|(?:left|right|bigl?|bigr?|Bigl?|Bigr?|displaystyle|limits|quad|qquad"
+    r"|(?:thin|med|thick|en|negthin)space)(?![A-Za-z]))|\n|~"
 )
-_SPACES = {"\\ ", "\n", "~", "\\quad", "\\qquad"}
-_WRAPPERS = re.compile(r"\\(?:text|mathrm|mathbf|textbf|textit|textnormal|mbox|operatorname|mathit)\s*\{([^{}]*)\}")
+_SPACES = {"\\ ", "\n", "~", "\\quad", "\\qquad", "\\thinspace", "\\enspace"}
+_WRAPPERS = re.compile(
+    r"\\(?:text(?:bf|it|rm|sf|tt|sl|sc|normal)?|math(?:rm|bf|it|sf|tt)|emph|mbox|operatorname)\s*\{([^{}]*)\}"
+)
 _EMPTY_SET = re.compile(r"\\varnothing(?![A-Za-z])")
 _FRACTIONS = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 _DEGREES = re.compile(r"\^\s*(?:\\circ|\{\s*\\circ\s*\})|\\degrees?(?![A-Za-z])")
 _NAMED_SIGN = re.compile(r"(?<=[\d}$)])\s*\x1f?\s*(percent(?:age)?|pct|dollars?|cents?|degrees?)(?![A-Za-z])")
+_NAMES = re.compile("percent|pct|dollar|cent|degree|illion|housand|undred|ozen")
+_THOUSANDS = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_SCALE = re.compile(
+    rf"(?<![\w.,/^}}])(\d[\d,]{{0,20}}(?:\.\d{{1,20}})?)[\s\x1f]*(?i:({'|'.join(_THOUSANDS)}))s?"
+    r"(?![\sA-Za-z]*illion)(?![A-Za-z])"
+)
+_LABEL = re.compile(
+    r"\s*\x1f?\s*(?:(?:so|thus|hence|therefore),?\s+)?(?:(?:the|my|our)\s+)?(?:(?:final|correct)\s+)?"
+    r"(?:answer|option|choice)s?\s*(?::|(?:is|are)\b:?)\s*",
+    re.IGNORECASE,
+)
+_ROUNDED = re.compile(
+    r"[\s\x1f,(]*(?:\\approx(?![A-Za-z])|(?:about|approximately|approx\.?|roughly)(?=[\s\x1f]*[-\d.$\\]))[\s\x1f]*"
+)
+_HAS_VALUE = re.compile(r"\d|\\(?:pi|ln|log|sqrt)|(?<![A-Za-z])e(?![A-Za-z])")
+_THIN_SPACE = re.compile(r"(?<=\d)[\u2009\u202f\u200a](?=\d{3}(?![\d/]))")
 _SIGN_OF = {"p": "%", "d": "$", "c": "¢"}
 _SIGN = re.compile(r"\\?[$%]|[€£¢¥₹°]")
 _AND = re.compile(r"\s*,?\s*(?:\x1f\s*)?\b(?:and|or)\b\s*(?:\x1f\s*)?")
@@ -71,11 +104,14 @@ _NO_UNIT = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class NormalizedAnswer:
-    """An answer's text in normal form, the signs it had (`$`, `%`, `°`), and its unit or ""."""
+    """An answer's text in normal form, the signs it had (`$`, `%`, `°`), its unit or "", its option's letter or ""."""
 
     text: str
     signs: frozenset[str]
     unit: str
+    option: str = ""
+    rounded: "NormalizedAnswer | None" = None
+    """The value after `\\approx`, if an exact one is before it."""
 
 
 @lru_cache(maxsize=4096)
@@ -83,23 +119,36 @@ def normal_form(answer: str) -> NormalizedAnswer | None:
     """Returns the answer's normal form, or None if nothing is left of it or it is too long."""
     if len(answer) > LONGEST_ANSWER:
         return None
-    text = _plain(_unwrapped(answer if answer.isascii() else answer.translate(_LIKE_ASCII)))
+    text = answer if answer.isascii() else _THIN_SPACE.sub("", answer).translate(_LIKE_ASCII)
+    option, text = split_option(_plain(_unwrapped(text)))
+    text, rounded = _exact_and_rounded(text) if "pprox" in text or "about" in text else (text, None)
     signs: frozenset[str] = frozenset()
     if found := _SIGN.findall(text):
         signs = frozenset(sign.lstrip("\\") for sign in found)
         text = _SIGN.sub("", text)
-    text, unit = _without_unit(text.strip().rstrip(".,;").strip())
+    text, unit = _without_unit(text.strip().rstrip(".,;\\ "))
     text = " ".join(text.replace(TEXT, " ").split())
-    return NormalizedAnswer(text, signs, unit) if text else None
+    return NormalizedAnswer(text, signs, unit, option, rounded) if text else None
+
+
+def _exact_and_rounded(text: str) -> tuple[str, NormalizedAnswer | None]:
+    """Returns an exact value, and the rounded one after it: of `x \\approx 11` the text itself, since x is a name."""
+    rounded = _ROUNDED.search(text)
+    if rounded is None:
+        return text, None
+    exact, value = text[: rounded.start()], text[rounded.end() :]
+    if not exact:
+        return value, None
+    return (exact, normal_form(value.rstrip(" )"))) if _HAS_VALUE.search(exact) else (text, None)
 
 
 def _unwrapped(text: str) -> str:
-    """Returns the answer without the pairs of marks around all of it, at most four."""
+    """Returns the answer without the pairs of marks around all of it, at most six."""
     if "$" in text and len(_MATH.findall(text)) % 2 == 0:  # an odd number of dollars is money
         text = _MATH.sub("", text)
-    for _ in range(4):
+    for _ in range(6):
         text = text.strip().rstrip(".").strip()
-        if text[:1] not in {"\\", "*", "`"}:
+        if text[:1] not in {"\\", "*", "`", "_"}:
             break
         inner = next((match[1] for pattern in _WHOLE if (match := pattern.fullmatch(text))), None)
         if inner is None or not _balanced(inner):
@@ -124,9 +173,20 @@ def _plain(text: str) -> str:
         text = _NOISE.sub(lambda match: " " if match[0] in _SPACES else "", text)
         text = _FRACTIONS.sub(r"\\frac", text)
         text = _EMPTY_SET.sub(r"\\emptyset", _DEGREES.sub("°", text))
-    if not text.isalpha() and any(name in text for name in ("percent", "pct", "dollar", "cent", "degree")):
+    if "nswer" in text:
+        text = _LABEL.sub("", text, count=1)
+    if text.startswith(("negative ", "minus ")):
+        text = "-" + text.partition(" ")[2].lstrip()
+    if _NAMES.search(text):
+        text = _SCALE.sub(_scaled, text)
         text = _NAMED_SIGN.sub(lambda match: _SIGN_OF.get(match[1][0], "%") if match[1][:2] != "de" else "°", text)
     return _AND.sub(", ", text) if " or" in text or "and" in text or f"{TEXT}or" in text else text
+
+
+def _scaled(number: re.Match[str]) -> str:
+    """Returns `42 million` in digits."""
+    value = Fraction(number[1].replace(",", "")) * _THOUSANDS[number[2].lower()]
+    return f"{float(value):.15g}" if value.denominator > 1 else str(value)
 
 
 def _without_unit(text: str) -> tuple[str, str]:

@@ -95,7 +95,7 @@ def test_the_strict_answer_is_the_last_balanced_box_after_the_thoughts(completio
         ("The answer is 8 = 2^3", "2^3"),
         ("The answer is (x = 5)", "5"),
         ("The answer is [1, 2)", "[1, 2)"),
-        ("The answer is 1 1/2 cups", "1 1/2"),
+        ("The answer is 1 1/2 cups", "1 1/2 cups"),
         ("It takes 2\\frac{1}{2} cups", "2\\frac{1}{2}"),
         ("答案是 5 个苹果", "5"),
         ("Ответ: 5", "5"),
