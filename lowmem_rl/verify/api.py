@@ -23,11 +23,15 @@ Answer checkers differ. The choices of this one (given answer, gold answer):
 | `7:30 p.m.` and `7:30` | equal | as a unit; `7:30 p.m.` and `7:30 a.m.` are unequal |
 | `5 apples` and `5 oranges`, `42 cents` and `$42` | unequal | another unit |
 | `42 million`, `42 or 43`, `42x` and `42` | unequal | the words change the number |
+| `42 million` and `42,000,000`, `3 dozen` and `36` | equal | the same number |
 | `x = 5` and `5` | equal | the value counts; `x = 5` and `y = 5` are unequal |
 | `x = 1, y = 2` and `x = 2, y = 1` | unequal | the names assign the values |
 | `x + y = 0` and `x - y = 0` | unequal | equations are compared as a whole, never by one side |
 | `1112_3` and `1122_3`, `12_3` and `12_4` | unequal | digits and base count; a gold's base may be left out |
 | `(C)`, `C.` and `C`; `Yes` and `yes` | equal | a choice is its letter, words have no case |
+| `(B) 12` and `B`, `(B) 12` and `12` | equal | an option is its letter or its text |
+| `(B) 12` and `(B) 13`, `(A) 12` and `(B) 12` | unequal | if both are given, both count |
+| `\frac{2}{3} \approx 0.667` and `2/3`, and `0.667` | equal | exact, and rightly rounded; `5 \approx 7` is not 7 |
 | `１２`, `1e3` and `12`, `1000` | unequal | not a requested notation |
 
 Decided in `extract.py`: the answer is after the last `</think>`, `<answer>` tags are removed, the last box counts.

@@ -33,6 +33,7 @@ _UNIT_AFTER = re.compile(
     r"(?! (?:per|an?|of|squared|cubed)\b| *[/^])"
 )
 _ALTERNATIVE = re.compile(r"(\$[^$]+\$|[-−]?\\?\$?\d[\d.,/]*(?<!,)),? +or +(?:[a-z] *= *)?[$*]{0,3}$")
+_ABOUT = ("≈", "pprox", "about", "roughly")
 _EXACT = re.compile(
     r"(?P<exact>\$[^$]+\$|\S*[\d\\]\S*?),? *(?:≈|\\approx|(?:or +)?\(?(?:about|approximately|approx\.?|roughly)) *\$?$"
 )
@@ -43,11 +44,11 @@ def in_context(number: str, before: str, after: str) -> str | None:
     before, after = before[-CONTEXT:], after[:CONTEXT]
     if _DENIED.search(before):
         return None
-    if exact := _EXACT.search(before):
+    if any(word in before for word in _ABOUT) and (exact := _EXACT.search(before)):
         return f"{exact['exact'].strip('$')} \\approx {number}"
-    if (other := _ALTERNATIVE.search(before)) and not after.lstrip().startswith("="):
+    if " or " in before and (other := _ALTERNATIVE.search(before)) and not after.lstrip().startswith("="):
         return f"{other[1].strip('$')}, {number}"
-    minus = _MINUS.search(before)
+    minus = _MINUS.search(before) if "minus" in before or "egative" in before else None
     if minus and not minus["left"]:
         number = f"-{number}"
     elif _OPERATION_BEFORE.search(before):
