@@ -2,7 +2,7 @@
 
 import re
 
-_FIRST = frozenset("(ABCDEFGHIJLOclo")
+_FIRST = frozenset("ABCDEFGHIJLOclo")
 _LETTER = re.compile(r"\(?([A-J])[).:]?")
 _PREFIX = re.compile(r"\s*\x1f?\s*(?:[Oo]ption|[Cc]hoice|[Ll]etter)\s+(?=\(?[A-J](?![A-Za-z]))")
 _LABELED = re.compile(
@@ -17,7 +17,7 @@ def split_option(text: str) -> tuple[str, str]:
 
     A letter alone is the answer itself; a text with several letters names no option.
     """
-    if text.lstrip(" \x1f")[:1] not in _FIRST:  # most answers: a cheap look before two patterns
+    if text.lstrip(" \x1f(")[:1] not in _FIRST:  # most answers: a cheap look before two patterns
         return "", text
     if prefix := _PREFIX.match(text):
         text = text[prefix.end() :]
