@@ -386,8 +386,8 @@ def _reported(error: BaseException) -> tuple[str, str, int] | None:
 def _usage_error(error: typer.TyperException) -> tuple[str, str]:
     """Returns what is wrong with the command line, and near names or the help page."""
     near: Sequence[str] = getattr(error, "possibilities", None) or ()
-    if near:
-        return f"{error.message}.", f"Did you mean {' or '.join(near)}?"
+    if meant := _keys_named(getattr(error, "option_name", "")) or near:
+        return f"{error.message}.", f"Did you mean {' or '.join(meant)}?"
     message, _, suggestion = error.format_message().partition(" Did you mean ")
     if suggestion:
         return f"{message.rstrip('.?')}.", f"Did you mean {suggestion}"
@@ -397,3 +397,13 @@ def _usage_error(error: typer.TyperException) -> tuple[str, str]:
         f"{message.rstrip('.')}.",
         f"`{context.command_path if context else 'lowmem-rl'} --help` shows how to use it.",
     )
+
+
+def _keys_named(option: str) -> Sequence[str]:
+    """Returns what an unknown option such as `--lr` or `--grpo.group_size` may mean."""
+    from lowmem_rl.config.keys import OPTIONS, is_known, namesakes
+
+    name = option.lstrip("-")
+    if name in OPTIONS:
+        return [OPTIONS[name]]
+    return [f"--set {key}=VALUE" for key in ([name] if is_known(name) else namesakes(name))]

@@ -5,6 +5,7 @@ origin. The result is validated once, and all problems are reported together. Wh
 is checked in the registries of rewards and tasks.
 """
 
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from lowmem_rl.errors import ConfigError, near_names
 from lowmem_rl.models.hardware import CARDS
 
 _TASK = "task.name"
+_WINDOWS_PATH = "Write a Windows path in single quotes, 'C:\\data', or with slashes, \"C:/data\"."
 TASK_DATA = (
     *("task.levels", "task.path", "task.hub", "task.subset", "task.columns", "task.splits"),
     *("task.max_bad_share", "task.eval_share", "task.answer"),
@@ -165,12 +167,22 @@ def read_config_file(path: Path) -> ConfigLayer:
         raise ConfigError(f"{name} nests too deeply.", hint="Sections are one level deep: [grpo].") from error
     except OSError as error:
         raise ConfigError(f"Cannot read {name}: {error.strerror}.", hint="--config takes a TOML file.") from error
-    except ValueError as error:  # TOMLDecodeError names line and column; a NUL in the path arrives here too
-        raise ConfigError(f"{name}: {error}.", hint='A line of TOML is `key = value`; text is in "quotes".') from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{name}: {error}.", hint=_toml_fix(path, str(error))) from error
+    except ValueError as error:  # a NUL in the path
+        raise ConfigError(f"{name}: {error}.", hint="--config takes a TOML file.") from error
     if not isinstance(tables.get("preset"), dict):
         return ConfigLayer(name, flatten(tables))
     card = _known_card(tables.pop("preset").get("card"), name)
     return ConfigLayer(name, flatten(tables), preset=path.stem, card=card)
+
+
+def _toml_fix(path: Path, error: str) -> str:
+    """Returns the fix for a line that is not TOML: in "quotes" the backslashes of a Windows path begin escapes."""
+    lines = path.read_text("utf-8-sig").splitlines()
+    place = re.search(r"at line (\d+)", error)
+    line = lines[int(place[1]) - 1] if place and int(place[1]) <= len(lines) else ""
+    return _WINDOWS_PATH if "\\" in line and '"' in line else 'A line of TOML is `key = value`; text is in "quotes".'
 
 
 def _known_card(card: object, file: str) -> str:
@@ -238,7 +250,9 @@ def _refuse(key: str, entry: SettingEntry) -> ConfigProblem | None:
     if not is_known(key):
         return _problem(key, entry, "there is no such key", fix_for_unknown(key))
     if is_hostile(key) or is_hostile(entry.value):
-        return _problem(key, entry, "holds control characters, broken Unicode or a gigantic number", "Take them out.")
+        is_typed = entry.origin.startswith("--")  # in a file a path's \\t or \\n may have become one
+        fix = "Take them out." if is_typed else f"Take them out. {_WINDOWS_PATH}"
+        return _problem(key, entry, "holds control characters, broken Unicode or a gigantic number", fix)
     return None
 
 

@@ -11,6 +11,8 @@ from functools import cache
 from typing import Any
 
 from lowmem_rl.config.run_config import RunConfig, Section
+from lowmem_rl.config.trl_names import OPTIONS as OPTIONS
+from lowmem_rl.config.trl_names import OURS
 
 REWARDS = "rewards"
 """The one table whose keys are names that the user chooses."""
@@ -68,6 +70,8 @@ def find_key(name: str) -> SettingKey | None:
 
 def fix_for_unknown(name: str) -> str:
     """Returns what a user who wrote `name` may have meant: near keys, else the keys of its section."""
+    if option := OPTIONS.get(_last_part(name)):
+        return f"Did you mean {option}?"
     if near := near_keys(name):
         return f"Did you mean {' or '.join(near)}?"
     section = sections().get(name.partition(".")[0])
@@ -75,17 +79,23 @@ def fix_for_unknown(name: str) -> str:
 
 
 def near_keys(name: str) -> list[str]:
-    """Returns up to three keys: with the same last part (the right key in the wrong section), else similar ones."""
-    last = _last_part(name)
-    same = [key for key in known_keys() if _last_part(key) == last]
-    if found := same[:3] or get_close_matches(name, known_keys(), n=3, cutoff=0.8):
+    """Returns up to three keys: namesakes, else similar ones."""
+    if found := namesakes(name) or get_close_matches(name, known_keys(), n=3, cutoff=0.8):
         return found
-    near = get_close_matches(last, {_last_part(key) for key in known_keys()}, n=1, cutoff=0.75)
+    near = get_close_matches(_last_part(name), {_last_part(key) for key in known_keys()}, n=1, cutoff=0.75)
     return [key for key in known_keys() if _last_part(key) in near][:3]
 
 
+def namesakes(name: str) -> list[str]:
+    """Returns up to three keys with the same last part (the right key in the wrong section), else those that TRL or
+    another library calls so."""
+    last = _last_part(name)
+    same = [key for key in known_keys() if _last_part(key) == last]
+    return [*(same or OURS.get(last, ()))][:3]
+
+
 def _last_part(name: str) -> str:
-    return name.rpartition(".")[2]
+    return name.rpartition(".")[2].lower().replace("-", "_")
 
 
 def _takes(node: Mapping[str, Any]) -> str:

@@ -18,6 +18,18 @@ def test_without_arguments_it_shows_its_commands(cli_here):
     assert all(f"  {name} " in outcome.stdout for name in ("doctor", "train", "presets"))
 
 
+@pytest.mark.parametrize("module", ["lowmem_rl", "lowmem_rl_cli"])
+def test_python_m_is_the_command_with_its_exit_codes(module):
+    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=False, timeout=60
+        )
+
+    assert run("--version").stdout == f"lowmem-rl {__version__}\n"
+    assert run("train", "--help").stdout.startswith("Usage: lowmem-rl train ")
+    assert run("presets", "show", "tiny").returncode == 2
+
+
 def test_it_tells_its_version(cli_here):
     assert cli_here("--version").stdout == f"lowmem-rl {__version__}\n"
 
@@ -34,6 +46,9 @@ def test_every_help_page_is_shown(cli_here, command):
     [
         (["trian"], "No such command 'trian'.", "Did you mean 'train'?"),
         (["train", "--stepz", "3"], "No such option: --stepz.", "Did you mean --steps"),
+        (["train", "--lr=1e-5"], "No such option: --lr.", "Did you mean --set optimizer.learning_rate=VALUE?"),
+        (["train", "--grpo.beta", "1"], "No such option: --grpo.beta.", "Did you mean --set grpo.beta=VALUE?"),
+        (["train", "--output_dir=x"], "No such option: --output_dir.", "Did you mean --out DIR?"),
         (
             ["train", "--steps", "x"],
             "Invalid value for '--steps': must be a valid integer.",

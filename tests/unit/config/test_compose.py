@@ -161,6 +161,21 @@ def test_a_broken_config_file_is_named_with_the_place(tmp_path, content, expecte
     assert expected in message
 
 
+@pytest.mark.parametrize(
+    "line",
+    [r'path = "C:\Users\me\data.jsonl"', r'path = "C:\temp\new.jsonl"', r'path = "data\train"', r'path = "\\nas\x"'],
+)
+def test_a_windows_path_in_quotes_is_explained(tmp_path, line):
+    message = mistakes_of(config_files=[write(tmp_path / "windows.toml", f"[task]\n{line}\n")])
+    assert "Write a Windows path in single quotes" in message
+
+
+@pytest.mark.parametrize("line", [r"path = 'C:\Users\new'", 'path = "C:/Users/new"', r'path = "C:\\Users\\new"'])
+def test_a_windows_path_as_the_hint_writes_it_is_read(tmp_path, line):
+    file = write(tmp_path / "windows.toml", f'[task]\nname = "gsm8k"\n{line}\n')
+    assert str(resolve(preset="tiny-cpu", config_files=[file]).config.task.path).endswith("new")
+
+
 @pytest.mark.parametrize("name", [".", "missing.toml", "a\0b"])
 def test_a_file_that_cannot_be_read_is_a_config_error(name):
     with pytest.raises(ConfigError):
