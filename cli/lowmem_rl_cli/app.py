@@ -4,6 +4,7 @@ Only the parts that parse the command line are imported here. A command's own mo
 imported when the command runs.
 """
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from lowmem_rl_cli.options import (
     ConfigOption,
     JsonOption,
     ModelOption,
+    MovedModelOption,
     OutOption,
     PassRateOption,
     PresetOption,
@@ -112,6 +114,7 @@ def train(
     preset: PresetOption = None,
     config: ConfigOption = None,
     setting: SetOption = None,
+    model: ModelOption = None,
     task: TaskOption = None,
     reward: RewardOption = None,
     out: OutOption = None,
@@ -129,13 +132,14 @@ def train(
 ) -> None:
     """Train a model, evaluate it before and after.
 
-    Ctrl-C and SIGTERM save and end it with 130, a second Ctrl-C ends it at once. A run that ended early for any reason
-    continues with `train --resume --out DIR`; it reads its configuration there.
+    Ctrl-C, SIGTERM and SIGUSR1 save and end it with 130, a second Ctrl-C ends it at once. A run that ended early for
+    any reason continues with `train --resume --out DIR`; it reads its configuration there. With --steps a finished run
+    takes more steps; --model, --task, --reward or --set name a file again that has moved.
     """
     from lowmem_rl_cli.train_command import resume_command, train_command
 
     files, settings, rewards = tuple(config or ()), tuple(setting or ()), tuple(reward or ())
-    request = RunRequest(preset, files, settings, task, rewards, out, steps, seed, allow_code, pass_rate=pass_rate)
+    request = RunRequest(preset, files, settings, task, rewards, out, steps, seed, allow_code, model, pass_rate)
     if not resume:
         train_command(request, dry_run=dry_run, as_json=as_json, force=force, controls=controls)
         return
@@ -185,6 +189,7 @@ def evaluate(
         str | None, option("--preset", "Preset with the settings for a model without a run.", "NAME")
     ] = None,
     setting: SetOption = None,
+    model: MovedModelOption = None,
     out: Annotated[
         Path | None, option("--out", "Folder for the answers; the run's own, or runs/eval-MODEL-TIME.", "DIR")
     ] = None,
@@ -198,8 +203,8 @@ def evaluate(
     """
     from lowmem_rl_cli.eval_command import eval_command
 
-    named = {"eval.examples": examples, "eval.samples": samples}
-    flags = [f"{key}={value}" for key, value in named.items() if value is not None]
+    named = {"eval.examples": examples, "eval.samples": samples, "model.name": model}
+    flags = [f"{key}={json.dumps(value)}" for key, value in named.items() if value is not None]
     settings = (*(setting or ()), *flags)
     eval_command(
         target, tasks=task or (), preset=preset, settings=settings, out=out, allow_code=allow_code, as_json=as_json
@@ -270,6 +275,7 @@ def samples(
         int | None,
         option("--sampled", "With --prompt: completions with the run's sampling settings, not the greedy one.", min=1),
     ] = None,
+    model: MovedModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what the model wrote in training, the latest first; with --prompt, what it says now."""
@@ -280,10 +286,10 @@ def samples(
         if (score, step, truncated, side_by_side) != (None, None, None, False):
             others = "--score, --step, --truncated, --side-by-side"
             raise typer.BadParameter(f"--prompt asks the model and excludes {others}")
-        prompt_command(run, prompt, samples=sampled, as_json=as_json)
+        prompt_command(run, prompt, samples=sampled, places=RunRequest(model=model).named_layers(), as_json=as_json)
         return
-    if sampled is not None:
-        raise typer.BadParameter("--sampled needs --prompt")
+    if sampled is not None or model is not None:
+        raise typer.BadParameter("--sampled and --model need --prompt")
 
     conditions = tuple(read_condition(text) for text in score or ())
     wanted = SampleFilter(conditions, None if step is None else read_steps(step), truncated)
@@ -327,6 +333,13 @@ def export(
     examples: Annotated[
         int | None, option("--examples", "Held-out items of the proof; 64, or 200 for accuracy.", min=1)
     ] = None,
+    model: MovedModelOption = None,
+    task: Annotated[
+        str | None, option("--task", "New place of the run's FILE.py:CLASS, if it has moved.", "NAME")
+    ] = None,
+    setting: Annotated[
+        list[str] | None, option("--set", "New place of the run's data: task.path=FILE.", "KEY=VALUE")
+    ] = None,
     as_json: JsonOption = False,
     allow_code: AllowCodeOption = False,
 ) -> None:
@@ -338,7 +351,10 @@ def export(
     """
     from lowmem_rl_cli.export_command import export_command
 
-    export_command(run, to, base=base, out=out, examples=examples, allow_code=allow_code, as_json=as_json)
+    places = RunRequest(settings=tuple(setting or ()), task=task, model=model).named_layers()
+    export_command(
+        run, to, base=base, out=out, examples=examples, allow_code=allow_code, places=places, as_json=as_json
+    )
 
 
 app.add_typer(bench_command.app, name="bench")

@@ -30,7 +30,7 @@ def eval_command(
     from lowmem_rl.models.hardware import this_machine
 
     card = this_machine().card
-    target = find_target(name, preset or default_preset(card.key if card else None), settings)
+    target = find_target(name, preset or default_preset(card.key if card else None), settings, tasks)
     # After `find_target`, whose errors need no torch.
     from lowmem_rl.entrypoints.evaluate import run_eval
     from lowmem_rl_cli.live_view import watched

@@ -1,10 +1,12 @@
 """`lowmem-rl export`: writes a run's model for others, with the proof that it answers like the trained one."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
+from lowmem_rl.config.compose import ConfigLayer
 from lowmem_rl.export.export import CARD, PROOF
 from lowmem_rl_cli import console
 from lowmem_rl_cli.text_page import stdout_page
@@ -18,6 +20,7 @@ def export_command(
     out: Path | None,
     examples: int | None,
     allow_code: bool,
+    places: Sequence[ConfigLayer],
     as_json: bool,
 ) -> None:
     """Exports, and prints what was written and why it was accepted."""
@@ -27,7 +30,9 @@ def export_command(
     # Bound to the real stream: while it exports, the libraries' output goes to the log.
     view = view_for(Console(file=sys.stderr, highlight=False), f"export of {run}", live=False)
     try:
-        made = export(run, to, base=base, out=out, examples=examples, allow_code=allow_code, listen=view.show)
+        made = export(
+            run, to, base=base, out=out, examples=examples, allow_code=allow_code, places=places, listen=view.show
+        )
     finally:
         view.close()
     if as_json:

@@ -29,6 +29,9 @@ SetOption = Annotated[
     option("--set", "One setting over the files, such as grpo.group_size=16; repeatable.", "KEY=VALUE"),
 ]
 ModelOption = Annotated[str | None, option("--model", "Hub name or folder of the model; sets model.name.", "NAME")]
+MovedModelOption = Annotated[
+    str | None, option("--model", "Folder or hub name of the run's model, if it has moved.", "NAME")
+]
 CardOption = Annotated[
     str | None, option("--card", "Card to plan for, such as a6000 or 4090; `cpu` is this machine's.", "KEY")
 ]
@@ -112,16 +115,20 @@ class RunRequest:
         Raises `RunDirError` if there is no run, `ConfigError` for a change that would make it another run.
         """
         from lowmem_rl.checkpointing.resume_config import read_composed, with_changes
-        from lowmem_rl.config.compose import named_layers
         from lowmem_rl.config.user_code import check_allowed
         from lowmem_rl.storage.run_dir import RunDir
 
-        layers = named_layers(
-            preset=self.preset, config_files=self.config_files, settings=self.settings, flags=self.flag_layers()
-        )
-        resolved = with_changes(read_composed(RunDir(out)), layers)
+        resolved = with_changes(read_composed(RunDir(out)), self.named_layers())
         check_allowed(resolved.named_origins, allow_code=self.allow_code)
         return resolved
+
+    def named_layers(self) -> "list[ConfigLayer]":
+        """Returns the layers of this request alone: the changes to an existing run's configuration."""
+        from lowmem_rl.config.compose import named_layers
+
+        return named_layers(
+            preset=self.preset, config_files=self.config_files, settings=self.settings, flags=self.flag_layers()
+        )
 
     def flag_layers(self) -> "list[ConfigLayer]":
         """Returns one layer for each named flag that was given."""

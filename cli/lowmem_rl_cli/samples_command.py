@@ -1,7 +1,7 @@
 """`lowmem-rl samples`: what the model wrote in training, and its completion of a prompt now."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from textwrap import wrap
@@ -16,6 +16,7 @@ from lowmem_rl_cli import console
 from lowmem_rl_cli.text_page import BOLD, DIM, INDENT, YELLOW, TextPage, stdout_page
 
 if TYPE_CHECKING:
+    from lowmem_rl.config.compose import ConfigLayer
     from lowmem_rl.entrypoints.generate import PromptAnswers
 
 _NARROWEST = 60
@@ -38,7 +39,9 @@ def samples_command(run: Path, wanted: SampleFilter, *, limit: int, side_by_side
         console.say(f"{limit} of {found} {noun}; --limit shows more.")
 
 
-def prompt_command(run: Path, prompt: str, *, samples: int | None, as_json: bool) -> None:
+def prompt_command(
+    run: Path, prompt: str, *, samples: int | None, places: "Sequence[ConfigLayer]", as_json: bool
+) -> None:
     """Loads a run's model and prints its completions of a prompt, without the adapter and with it."""
     from rich.console import Console
 
@@ -48,7 +51,7 @@ def prompt_command(run: Path, prompt: str, *, samples: int | None, as_json: bool
     # Bound to the real stream: the output of the libraries is redirected meanwhile.
     view = view_for(Console(file=sys.stderr, highlight=False), f"{run}: a prompt", live=False)
     try:
-        answers = ask(run, prompt, samples=samples, listen=view.show)
+        answers = ask(run, prompt, samples=samples, places=places, listen=view.show)
     finally:
         view.close()
     if as_json:

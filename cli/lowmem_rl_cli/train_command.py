@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lowmem_rl.config.compose import ResolvedConfig
+from lowmem_rl.config.places import without_folder
 from lowmem_rl.evaluation.eval_result import EvalResult
 from lowmem_rl.reports.escape import p_text
 from lowmem_rl.storage.run_dir import RunDir, default_path
@@ -64,7 +65,7 @@ def _watch(
     from lowmem_rl_cli.live_view import watched
 
     config, began = composed.config, time.monotonic()
-    with watched(f"{composed.preset}: {config.model.name} learns {config.task.name}") as show:
+    with watched(f"{composed.preset}: {config.model.name} learns {without_folder(config.task.name)}") as show:
         result = go(show)
     if result is None:
         console.say(f"The run in {out} is finished: nothing is left to do.")

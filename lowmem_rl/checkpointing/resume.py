@@ -7,16 +7,18 @@ from typing import Any
 
 from lowmem_rl.checkpointing.checkpoint_storage import Checkpoint, newest
 from lowmem_rl.checkpointing.resume_config import RESUME_HINT
-from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.checkpointing.trainer_state import STATE
+from lowmem_rl.config.run_config import ModelConfig, RunConfig
 from lowmem_rl.engine.device import Device
 from lowmem_rl.errors import RunDirError, SetupError, TaskError
 from lowmem_rl.evaluation.eval_result import EvalResult
 from lowmem_rl.example import Example
 from lowmem_rl.grpo.prompt_order import digest_of
 from lowmem_rl.health.audit import DETECTORS
+from lowmem_rl.models.fingerprint import fingerprint
 from lowmem_rl.storage.disk import remove_stale_tmp
-from lowmem_rl.storage.run_dir import RunDir, drop_rows_after, drop_torn_row, read_rows
-from lowmem_rl.storage.run_reader import RunReader, part, rows_in
+from lowmem_rl.storage.run_dir import RunDir, drop_rows_after, drop_torn_row, read_json, read_rows
+from lowmem_rl.storage.run_reader import RunReader, number, part, rows_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,8 @@ class ResumeState:
     """What its first process profiled, as peak.json holds it."""
     seconds: float = 0.0
     """What restoring the directory took."""
+    planned_steps: int = 0
+    """The steps of the whole run when its checkpoint was written; it may have been extended since."""
 
     @property
     def step(self) -> int:
@@ -39,9 +43,20 @@ class ResumeState:
         return self.checkpoint.step if self.checkpoint else 0
 
 
-def is_finished(run_dir: RunDir) -> bool:
-    """True if there is nothing left to do. Raises `RunDirError` for a damaged eval.json."""
-    return bool(_reader(run_dir).eval_file.get("comparison"))
+def is_finished(run_dir: RunDir, steps: int) -> bool:
+    """True if there is nothing left to do in a run of so many steps. Raises `RunDirError` for a damaged eval.json, and
+    for a finished run that is to take more steps and has no checkpoint to start from.
+    """
+    reader = _reader(run_dir)
+    if not reader.eval_file.get("comparison"):
+        return False
+    last = number(reader.evaluations.after, "step")
+    if last is None or last >= steps:
+        return True
+    if not any(run_dir.checkpoints.glob("step-*")):
+        what = f"The run in {run_dir.path} is finished and has no checkpoint from which it could take more steps."
+        raise RunDirError(what, hint="Bring its checkpoints back, or start another run.")
+    return False
 
 
 def used_force(run_dir: RunDir) -> bool:
@@ -58,6 +73,17 @@ def check_device(run_dir: RunDir, device: Device) -> None:
             f"The run in {run_dir.path} began on {began[0]} in {began[1]}; here it would continue on {device.kind} "
             f"in {device.dtype}.",
             hint="Resume it on such a machine, or start it again here.",
+        )
+
+
+def check_weights(run_dir: RunDir, model: ModelConfig) -> None:
+    """Raises `RunDirError` if the frozen weights are others than when the run began: its adapter belongs to those."""
+    began = _reader(run_dir).table(run_dir.machine, required=True).get("weights")
+    here = fingerprint(model.name, model.revision)
+    if began and here and began != here:
+        raise RunDirError(
+            f"The weights of {model.name} are others than when the run in {run_dir.path} began.",
+            hint="Give the folder with the run's own model: --model FOLDER",
         )
 
 
@@ -112,7 +138,12 @@ def restore_run_dir(run_dir: RunDir, config: RunConfig, report: Callable[[str], 
         max((peak for peak in peaks if isinstance(peak, int)), default=0),
         _profiled_phases(run_dir, report),
         time.monotonic() - began,
+        _planned_steps(checkpoint) if checkpoint else 0,
     )
+
+
+def _planned_steps(checkpoint: Checkpoint) -> int:
+    return int(read_json(checkpoint.path / STATE)["max_steps"])
 
 
 def _profiled_phases(run_dir: RunDir, report: Callable[[str], None]) -> dict[str, Any]:

@@ -8,13 +8,14 @@ is checked in the registries of rewards and tasks.
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from lowmem_rl.config.keys import REWARDS, find_key, fix_for_unknown, is_known, sections
+from lowmem_rl.config.places import absolute_values
 from lowmem_rl.config.presets import load_preset
 from lowmem_rl.config.problems import ConfigProblem, as_one_error, is_hostile, shown, shown_key
 from lowmem_rl.config.rules import broken_rules
@@ -122,10 +123,26 @@ def flatten(tables: Mapping[str, object]) -> dict[str, object]:
     return flat
 
 
+def nested(values: Mapping[str, object]) -> dict[str, Any]:
+    """Returns the tables of values by dotted key: the inverse of `flatten`."""
+    tables: dict[str, Any] = {}
+    for key, value in values.items():
+        section, dot, name = key.partition(".")
+        if dot:
+            tables.setdefault(section, {})[name] = value
+        else:
+            tables[section] = value
+    return tables
+
+
 def merge(layers: Iterable[ConfigLayer]) -> dict[str, SettingEntry]:
-    """Returns the last value of each key with its origin; rewards merge by name unless a layer replaces them."""
+    """Returns the last value of each key with its origin; rewards merge by name unless a layer replaces them.
+
+    Files are named from the root on: a name as it was typed holds in one directory.
+    """
     merged: dict[str, SettingEntry] = {}
-    for layer in _with_fresh_task_data(layers):
+    placed = (replace(layer, values=absolute_values(layer.values)) for layer in layers)
+    for layer in _with_fresh_task_data(placed):
         if layer.replaces_rewards:
             merged = {key: entry for key, entry in merged.items() if not key.startswith(f"{REWARDS}.")}
         merged |= {key: SettingEntry(value, layer.origin) for key, value in layer.values.items()}
@@ -224,13 +241,7 @@ def parse_value(text: str) -> object:
 def validate(merged: Mapping[str, SettingEntry], problems: Sequence[ConfigProblem] = ()) -> RunConfig:
     """Returns the configuration. Raises one `ConfigError` with `problems` and all that is wrong in `merged`."""
     refused = {key: problem for key, entry in merged.items() if (problem := _refuse(key, entry))}
-    tables: dict[str, Any] = {}
-    for key, entry in merged.items():
-        section, dot, name = key.partition(".")
-        if key not in refused and dot:
-            tables.setdefault(section, {})[name] = entry.value
-        elif key not in refused:
-            tables[section] = entry.value
+    tables = nested({key: entry.value for key, entry in merged.items() if key not in refused})
     found = [*problems, *refused.values()]
     try:
         config = RunConfig.model_validate(tables)

@@ -1,9 +1,12 @@
 """The configuration in a run's config.json: for readers that need some of it, and for those that train with it."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from lowmem_rl.config.compose import ConfigLayer, ResolvedConfig, defaults, flatten, merge, validate
+from lowmem_rl.config.compose import ConfigLayer, ResolvedConfig, defaults, flatten, merge, nested, validate
 from lowmem_rl.config.keys import is_known
+from lowmem_rl.config.places import absolute_values, after_move
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.errors import ConfigError, RunDirError
 from lowmem_rl.storage.run_reader import RunReader
@@ -41,12 +44,28 @@ def recorded_config(reader: RunReader) -> RunConfig:
         return RunConfig.model_validate(tables)
 
 
-def saved_config(reader: RunReader) -> RunConfig:
-    """Returns the configuration of a run whose model is loaded again. Raises `RunDirError` if a run may not have it."""
+def saved_config(reader: RunReader, places: Sequence[ConfigLayer] = ()) -> RunConfig:
+    """Returns the configuration of a run whose model is loaded again; `places` name files again that have moved.
+
+    Raises `RunDirError` if a run may not have it, `ConfigError` for another setting in `places`.
+    """
+    saved, given = at_places(saved_layer(reader), places), merge(places)
+    for key, (value, origin) in given.items():
+        if saved.values.get(key) != value:
+            what = f"{origin} sets {key} to {value!r}, and the run has {saved.values.get(key)!r}."
+            raise ConfigError(what, hint="Here it can only give the new place of a file.")
     try:
-        return validate(merge([defaults(), saved_layer(reader)]))
+        return validate(merge([defaults(), saved]))
     except ConfigError as error:
         raise RunDirError(f"{reader.run_dir.config} {_OTHER}.", hint=reader.hint) from error
+
+
+def at_places(saved: ConfigLayer, places: Sequence[ConfigLayer]) -> ConfigLayer:
+    """Returns a run's configuration with the new place of each file that a layer of `places` names again."""
+    values = absolute_values(saved.values)
+    for layer in places:
+        values = after_move(values, absolute_values(layer.values))
+    return replace(saved, values=values)
 
 
 def saved_resolved(reader: RunReader) -> ResolvedConfig:
@@ -56,5 +75,8 @@ def saved_resolved(reader: RunReader) -> ResolvedConfig:
     """
     path, found = str(reader.run_dir.config), reader.config_file
     with reader.parsing(reader.run_dir.config, _OTHER):
-        config, preset = RunConfig.model_validate(found["config"]), str(found["preset"])
+        written = RunConfig.model_validate(found["config"])
+        # Runs of earlier versions have the names of files as they were typed.
+        config = RunConfig.model_validate(nested(absolute_values(flatten(written.model_dump()))))
+        preset = str(found["preset"])
     return ResolvedConfig(config, dict.fromkeys(flatten(config.model_dump()), path), preset, reader.card or "cpu")

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lowmem_rl.config.compose import ConfigLayer
+from lowmem_rl.config.places import MODEL, check_places
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.config.saved_config import saved_config
 from lowmem_rl.engine.adapter import WEIGHTS, load_adapter
@@ -28,9 +30,14 @@ class TrainedAdapter:
         return self.adapter == self.run.best
 
 
-def config_of(run: RunDir) -> RunConfig:
-    """Returns the resolved configuration of a run. Raises `RunDirError` if the directory is not a run's."""
-    return saved_config(RunReader(run, hint="Take the file that `train` has written."))
+def config_of(run: RunDir, places: Sequence[ConfigLayer] = ()) -> RunConfig:
+    """Returns the resolved configuration of a run; `places` name files again that have moved.
+
+    Raises `RunDirError` if the directory is not a run's, `ConfigError` or `TaskError` if a file is missing.
+    """
+    config = saved_config(RunReader(run, hint="Take the file that `train` has written."), places)
+    check_places({MODEL: config.model.name})
+    return config
 
 
 def find_trained_adapter(path: Path) -> TrainedAdapter:

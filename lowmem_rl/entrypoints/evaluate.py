@@ -8,6 +8,7 @@ from pathlib import Path
 from re import sub
 from typing import Any
 
+from lowmem_rl.config.places import EVAL_TASKS, MODEL, TASK, check_places
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.config.user_code import check_allowed
 from lowmem_rl.engine.adapter import load_adapter
@@ -54,10 +55,13 @@ def run_eval(
     Raises `ConfigError`, `TaskError`, `RunDirError` or `SetupError` before the model is loaded, `Interrupted` after
     Ctrl-C: the answers so far are saved, and the same call continues after them.
     """
-    machine = this_machine()
-    shape = load_shape(target.config.model.name, target.config.model.revision)
+    machine, written = this_machine(), target.config
+    if target.run_dir:
+        own = {} if tasks else {TASK: written.task.name, "task.path": written.task.path, EVAL_TASKS: written.eval.tasks}
+        check_places({MODEL: written.model.name} | own)
+    shape = load_shape(written.model.name, written.model.revision)
     known = calibration_for(machine.card, "unsloth")
-    config = resolve_auto(target.config, shape, machine.usable_bytes, machine.card, known)
+    config = resolve_auto(written, shape, machine.usable_bytes, machine.card, known)
     names = list(dict.fromkeys(tasks or target.task_origins))
     check_allowed({name: "--task" if tasks else target.task_origins[name] for name in names}, allow_code=allow_code)
     eval_sets = [held_out(config, target.asked(name)) for name in names]

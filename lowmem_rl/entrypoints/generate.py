@@ -1,9 +1,11 @@
 """Answers one prompt with a run's model, without the adapter and with it."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lowmem_rl.config.compose import ConfigLayer
 from lowmem_rl.engine.device import device_on, dtype_fault
 from lowmem_rl.engine.hf_generate import Completion
 from lowmem_rl.engine.policy import prepare_process
@@ -34,15 +36,20 @@ class PromptAnswers:
 
 
 def ask(
-    run_path: Path, prompt: str, *, samples: int | None = None, listen: Listener = lambda event: None
+    run_path: Path,
+    prompt: str,
+    *,
+    samples: int | None = None,
+    places: Sequence[ConfigLayer] = (),
+    listen: Listener = lambda event: None,
 ) -> PromptAnswers:
     """Prompts a run's model as its training did, greedily or `samples` times with its sampling settings.
 
-    `run_path` is a run's directory, or `best` in it. Raises `RunDirError` if the run has no adapter, `ConfigError` if
-    the prompt is empty or too long.
+    `run_path` is a run's directory, or `best` in it; `places` name files of it again that have moved. Raises
+    `RunDirError` if the run has no adapter, `ConfigError` if the prompt is empty or too long.
     """
     trained = find_trained_adapter(run_path)
-    config = config_of(trained.run)
+    config = config_of(trained.run, places)
     check_adapter(trained)
     if not prompt.strip() or prompt.encode(errors="ignore").decode() != prompt:
         raise ConfigError("The prompt is empty or not UTF-8.", hint='Write the question: --prompt "What is 3 * 4?"')

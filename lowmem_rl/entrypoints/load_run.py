@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from lowmem_rl.checkpointing.resume import check_examples
+from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.backend import SamplingBackend
 from lowmem_rl.engine.logprobs import view_of
 from lowmem_rl.engine.policy import Policy, load_policy, prepare_process
@@ -12,7 +13,7 @@ from lowmem_rl.entrypoints.row_uses import sequence_uses
 from lowmem_rl.entrypoints.run_context import RunContext
 from lowmem_rl.evaluation.eval_set import EvalSet, eval_set_of
 from lowmem_rl.example import Example
-from lowmem_rl.grpo.prompt_order import arranged
+from lowmem_rl.grpo.prompt_order import arranged, examples_to_draw
 from lowmem_rl.grpo.train_dataset import check_enough, within_prompt_limit
 from lowmem_rl.rewards.model_reward import bind_rewards, without_model
 from lowmem_rl.rewards.reward import RewardSet
@@ -70,15 +71,35 @@ def _note_plan(context: RunContext) -> None:
 
 
 def _train_examples(context: RunContext, policy: Policy) -> list[Example]:
-    config, limit = context.config, context.config.grpo.max_prompt_tokens
-    usable = within_prompt_limit(policy, context.prepared.train, limit)
-    overlong = len(context.prepared.train) - len(usable)
+    config, prepared, state = context.config, context.prepared, context.resume_state
+    limit = config.grpo.max_prompt_tokens
+    usable = within_prompt_limit(policy, prepared.train, limit)
+    overlong = len(prepared.train) - len(usable)
     check_enough(usable, config, overlong=overlong)
     if overlong:
         context.note(f"{overlong} prompts of over {limit} tokens are left out (grpo.max_prompt_tokens)")
-    examples = arranged(usable, config, context.prepared.rates)
-    check_examples(context.resume_state, examples)
-    return examples
+    if state.planned_steps in (0, config.grpo.steps):
+        examples = arranged(usable, config, prepared.rates)
+        check_examples(state, examples)
+        return examples
+    check_examples(state, _examples_as_planned(context, policy))
+    context.note(_extension_note(config, state.planned_steps))
+    return arranged(usable, config, prepared.rates)
+
+
+def _examples_as_planned(context: RunContext, policy: Policy) -> list[Example]:
+    """Returns the examples of an extended run as it was before: the first ones of what is drawn now."""
+    config, rates = context.config, context.prepared.rates
+    grpo = config.grpo.model_copy(update={"steps": context.resume_state.planned_steps})
+    before = config.model_copy(update={"grpo": grpo})
+    drawn = context.prepared.train[: examples_to_draw(before, rates)]
+    return arranged(within_prompt_limit(policy, drawn, grpo.max_prompt_tokens), before, rates)
+
+
+def _extension_note(config: RunConfig, planned_steps: int) -> str:
+    schedule, steps = config.optimizer.schedule, config.grpo.steps
+    rate = "" if schedule in ("constant", "multistep") else f", and so is the {schedule} learning rate"
+    return f"extended from {planned_steps} to {steps} steps: the order of the prompts is the longer run's{rate}"
 
 
 def _sampler(context: RunContext, policy: Policy) -> Sampler:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from lowmem_rl.checkpointing.resume import (
     ResumeState,
     check_device,
+    check_weights,
     environment_change_notes,
     previous_findings_note,
     restore_run_dir,
@@ -15,6 +16,7 @@ from lowmem_rl.checkpointing.resume_config import save_config_changes
 from lowmem_rl.config.compose import ResolvedConfig
 from lowmem_rl.entrypoints.preflight import PreparedRun
 from lowmem_rl.errors import DoesNotFit, RunDirError
+from lowmem_rl.models.fingerprint import fingerprint
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.planning.explain import advice_of
 from lowmem_rl.planning.overrides import planner_origins
@@ -28,7 +30,8 @@ def write_run_files(run_dir: RunDir, composed: ResolvedConfig, prepared: Prepare
     origins = dict(composed.origins) | planner_origins(composed.config)
     forced = [str(refusal) for refusal in prepared.overridden]
     known = {"preset": composed.preset, "card": composed.card, "config": resolved, "origins": origins}
-    machine = environment_record(this_machine(), prepared.device)
+    model = prepared.plan.config.model
+    machine = environment_record(this_machine(), prepared.device) | {"weights": fingerprint(model.name, model.revision)}
     try:
         write_json(run_dir.machine, machine)
         write_json(run_dir.estimate, prepared.plan.to_json(advice_of(prepared.plan)) | {"forced": forced})
@@ -50,6 +53,7 @@ def reopen_run(
         if isinstance(refusal, DoesNotFit) and not (force or used_force(run_dir)):
             raise refusal
     check_device(run_dir, prepared.device)
+    check_weights(run_dir, prepared.plan.config.model)
     notes = environment_change_notes(run_dir, environment_record(this_machine(), prepared.device))
     notes = [*prepared.notes, *notes, *previous_findings_note(run_dir)]
     state = restore_run_dir(run_dir, composed.config, report)

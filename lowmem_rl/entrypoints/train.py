@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from lowmem_rl.checkpointing.resume import ResumeState, is_finished
-from lowmem_rl.config.compose import ResolvedConfig
+from lowmem_rl.config.compose import ResolvedConfig, flatten
+from lowmem_rl.config.places import check_places
 from lowmem_rl.entrypoints.load_run import load_run
 from lowmem_rl.entrypoints.preflight import PreparedRun, prepare
 from lowmem_rl.entrypoints.run_context import RunContext
@@ -50,13 +51,15 @@ def resume(
 ) -> RunResult | None:
     """Continues the run in `out`, exactly, and returns what it was worth; None if it is finished already.
 
-    `composed` is what `resume_config.read_composed` found there. Raises as `run` does, and `RunDirError` for a
+    `composed` is what `resume_config.read_composed` found there, perhaps with more steps: then the run continues as
+    the longer one. Raises as `run` does, and `RunDirError` for a
     directory that is in use, damaged, or of another version.
     """
     run_dir, listen = RunDir(out), isolate_listener(listen)
     with locked(run_dir.lock, lambda text: listen(Note(text))):
-        if is_finished(run_dir):
+        if is_finished(run_dir, composed.config.grpo.steps):
             return None
+        check_places(flatten(composed.config.model_dump()))
         prepared = prepare(composed, force=True)  # the gate was passed when the run began
         prepared, state = reopen_run(run_dir, composed, prepared, lambda text: listen(Note(text)), force=force)
         return _run(run_dir, prepared, listen, state)

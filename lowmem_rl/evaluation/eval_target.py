@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lowmem_rl.config.compose import ConfigLayer, SettingEntry, defaults, flatten, merge, read_assignments, validate
+from lowmem_rl.config.places import TASK
 from lowmem_rl.config.presets import load_preset
 from lowmem_rl.config.run_config import RunConfig, TaskConfig
-from lowmem_rl.config.saved_config import saved_layer
+from lowmem_rl.config.saved_config import at_places, saved_layer
 from lowmem_rl.engine.adapter import CONFIG, SavedAdapter, read_adapter
 from lowmem_rl.errors import ConfigError, LowMemError, RunDirError
 from lowmem_rl.models.hub import cached_snapshot
@@ -52,19 +53,20 @@ class EvalTarget:
         return validate(merged, self.layers[-1].problems), merged
 
 
-def find_target(name: str, preset: str, settings: Sequence[str]) -> EvalTarget:
+def find_target(name: str, preset: str, settings: Sequence[str], tasks: Sequence[str] = ()) -> EvalTarget:
     """Returns what `name` is: a run's directory, one of its adapters, an adapter, or a model under `preset`.
 
-    Raises `RunDirError` for a run or an adapter that cannot be used, `ConfigError` or `SetupError` for a model.
+    `tasks` are those to evaluate: one of a run's own may have moved. Raises `RunDirError` for a run or an adapter
+    that cannot be used, `ConfigError` or `SetupError` for a model.
     """
     path = Path(name).expanduser()
     given = read_assignments(_SETTINGS, settings)
     if path.is_dir() and name != TINY:
         if _is_run(path):
-            return _of_run(name, RunDir(path), _adapter_of(RunDir(path)), given)
+            return _of_run(name, RunDir(path), _adapter_of(RunDir(path)), given, tasks)
         if (path / CONFIG).is_file():
             run = next((folder for folder in path.resolve().parents[:2] if _is_run(folder)), None)
-            return _of_run(name, RunDir(run), path, given) if run else _of_adapter(name, path, preset, given)
+            return _of_run(name, RunDir(run), path, given, tasks) if run else _of_adapter(name, path, preset, given)
         if not (path / "config.json").is_file():
             raise ConfigError(
                 f"{path} is not a run, an adapter or a model: it has neither config.json nor {CONFIG}.",
@@ -87,7 +89,7 @@ def _adapter_of(run: RunDir) -> Path:
     raise RunDirError(f"Run {run.path} has no adapter.", hint=hint)
 
 
-def _of_run(name: str, run: RunDir, adapter: Path, given: ConfigLayer) -> EvalTarget:
+def _of_run(name: str, run: RunDir, adapter: Path, given: ConfigLayer, tasks: Sequence[str]) -> EvalTarget:
     saved, reader = read_adapter(adapter), RunReader(run)
     kind, _, number = adapter.resolve().name.partition("-")
     if kind == "step" and number.isdigit():
@@ -95,7 +97,9 @@ def _of_run(name: str, run: RunDir, adapter: Path, given: ConfigLayer) -> EvalTa
     else:
         found = reader.evaluations.best if kind == "best" else reader.evaluations.after
         step = found["step"] if isinstance(found.get("step"), int) else 0
-    return EvalTarget(name, (defaults(), saved_layer(reader), _shape(saved), given), saved, run, step)
+    places = [given, *(ConfigLayer("--task", {TASK: task}) for task in tasks)]
+    layers = (defaults(), at_places(saved_layer(reader), places), _shape(saved), given)
+    return EvalTarget(name, layers, saved, run, step)
 
 
 def _of_adapter(name: str, path: Path, preset: str, given: ConfigLayer) -> EvalTarget:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
+from lowmem_rl.config.places import without_folder
 from lowmem_rl.evaluation.eval_items import Item
 from lowmem_rl.evaluation.eval_result import EvalResult, LevelResult
 from lowmem_rl.evaluation.eval_set import EvalSet
@@ -24,7 +25,7 @@ def summarise(
     total, greedy = len(items), _accuracy(items)
     levels = _grouped([item for item in items if item.level is not None], lambda item: item.level or 0)
     return EvalResult(
-        task=eval_set.task.name,
+        task=without_folder(eval_set.task.name),
         split="test",
         step=step,
         num_examples=total,

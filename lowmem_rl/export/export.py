@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lowmem_rl.config.compose import ConfigLayer, SettingEntry, merge
+from lowmem_rl.config.places import TASK, check_places
 from lowmem_rl.config.user_code import check_allowed
 from lowmem_rl.engine.device import device_on, dtype_fault
 from lowmem_rl.engine.trained_model import TrainedAdapter, check_adapter, config_of, find_trained_adapter
@@ -61,21 +63,25 @@ def export(
     out: Path | None = None,
     examples: int | None = None,
     allow_code: bool = False,
+    places: Sequence[ConfigLayer] = (),
     listen: Listener = lambda event: None,
 ) -> Export:
     """Writes the model of a run's directory, or of `best` in it, for others, with the proof that it is that model.
 
-    Raises `ConfigError`, `RunDirError`, `TaskError` or `SetupError` before the model is loaded, `ExportRefused` if the
-    files do not answer like the trained model; then only the proof is kept.
+    `places` name files of the run again that have moved. Raises `ConfigError`, `RunDirError`, `TaskError` or
+    `SetupError` before the model is loaded, `ExportRefused` if the files do not answer like the trained model; then
+    only the proof is kept.
     """
     adapter = find_trained_adapter(run_path)
-    run, config = adapter.run, config_of(adapter.run)
+    run, config = adapter.run, config_of(adapter.run, places)
     device = device_on(this_machine(), config)
     spec = make_spec(config, device, to, base)
     llama_cpp = find_llama_cpp() if spec.to == "gguf" else None
     check_adapter(adapter)
     path = _free_folder(out or run.export(f"best-{spec.to}" if adapter.is_best else spec.to))
-    check_allowed({config.task.name: str(run.config)}, allow_code=allow_code)
+    origin = merge(places).get(TASK, SettingEntry(None, str(run.config))).origin
+    check_allowed({config.task.name: origin}, allow_code=allow_code)
+    check_places({TASK: config.task.name, "task.path": config.task.path})
     task = load_task(config.task)
     held_out, grader = held_out_examples(task, config.task, examples or _ITEMS[spec.kind]), grader_of(task)
     check_weights(config)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 
 from lowmem_rl._version import __version__
+from lowmem_rl.config.places import without_folder
 from lowmem_rl.export.export_spec import ExportSpec
 from lowmem_rl.export.proof import MAX_ACCURACY_LOSS, Proof
 from lowmem_rl.reports.compare import paired_difference
@@ -38,7 +39,7 @@ def render_card(record: RunRecord, spec: ExportSpec, proof: Proof, *, of_best: b
             "pipeline_tag: text-generation",
             "tags: [grpo, reinforcement-learning, lowmem-rl]",
             "---",
-            f"# {_code(spec.base_name)} trained on {_code(record.setting('task.name'))} with GRPO",
+            f"# {_code(spec.base_name)} trained on {_code(_shown(record.setting('task.name')))} with GRPO",
             "",
             f"{spec.what}. Trained by lowmem-rl {__version__}.",
             *("", "## Results", "", *_results(record, evaluation, of_best=of_best)),
@@ -98,8 +99,7 @@ def _proof(spec: ExportSpec, proof: Proof) -> Iterator[str]:
 def _training(record: RunRecord, chosen: EvalRecord | None) -> Iterator[str]:
     yield from ("| | |", "|---|---|")
     for label, key in _FACTS.items():
-        value = record.setting(key)
-        yield f"| {label} | {_code(value if isinstance(value, str) else json.dumps(value))} |"
+        yield f"| {label} | {_code(_shown(record.setting(key)))} |"
     yield f"| steps taken | {f'{chosen.step} of {record.last_step}' if chosen else record.last_step} |"
     versions = record.machine.get("versions")
     if isinstance(versions, dict):
@@ -107,6 +107,13 @@ def _training(record: RunRecord, chosen: EvalRecord | None) -> Iterator[str]:
         yield f"| versions | {_code(named, 400)} |"
     yield f"| device | {_code(record.machine.get('gpu') or record.machine.get('device') or 'unknown')} |"
     yield from ("", "The same run again:", "", "```", one_line(command_of(record).replace("`", "'"), 4000), "```", "")
+
+
+def _shown(value: object) -> str:
+    """Returns a setting as text, without the folders of this machine."""
+    if isinstance(value, dict):
+        value = {without_folder(name): part for name, part in value.items()}
+    return without_folder(value) if isinstance(value, str) else json.dumps(value)
 
 
 def _code(value: object, longest: int = 200) -> str:

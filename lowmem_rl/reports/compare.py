@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lowmem_rl.config.compose import flatten
+from lowmem_rl.config.places import without_folder
 from lowmem_rl.errors import ConfigError, RunDirError
 from lowmem_rl.reports.escape import one_line
 from lowmem_rl.reports.run_record import LENIENT, STRICT, EvalRecord, RunRecord, read_record
@@ -128,8 +129,8 @@ def _evaluation_of(record: RunRecord) -> EvalRecord:
 
 def _check_same_task(*runs: tuple[RunRecord, EvalRecord]) -> None:
     held_out = [
-        {key: record.setting(f"task.{key}") for key in _TASK_DATA}
-        | {key: evaluation.result.get(key) for key in ("task", "split")}
+        {key: _without_folder(key, record.setting(f"task.{key}")) for key in _TASK_DATA}
+        | {key: _without_folder(key, evaluation.result.get(key)) for key in ("task", "split")}
         for record, evaluation in runs
     ]
     for key, (first, other) in _config_differences(held_out).items():
@@ -138,6 +139,13 @@ def _check_same_task(*runs: tuple[RunRecord, EvalRecord]) -> None:
             f"{key} is {first} there and {other} here.",
             hint="Compare runs that were evaluated on the same task and split.",
         )
+
+
+def _without_folder(key: str, value: Any) -> Any:
+    """The same files have other places on other machines; that the items are the same is checked next."""
+    if not isinstance(value, str):
+        return value
+    return Path(value).name if key == "path" else without_folder(value)
 
 
 def _paired(first: tuple[RunRecord, EvalRecord], other: tuple[RunRecord, EvalRecord], graded: str) -> PairedDifference:

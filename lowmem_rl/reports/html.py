@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from lowmem_rl.config.places import without_folder
 from lowmem_rl.errors import RunDirError
 from lowmem_rl.reports.escape import Fact, one_line
 from lowmem_rl.reports.run_record import RunRecord, read_record
@@ -112,8 +113,10 @@ def _facts(record: RunRecord) -> Iterator[Fact]:
     facts = {
         "preset": record.preset,
         "model": setting("model.name"),
-        "task": setting("task.name"),
-        "rewards": ", ".join(f"{name} × {weight}" for name, weight in part(record.config, "rewards").items()),
+        "task": without_folder(str(setting("task.name") or "")),
+        "rewards": ", ".join(
+            f"{without_folder(name)} × {weight}" for name, weight in part(record.config, "rewards").items()
+        ),
         "group size": setting("grpo.group_size"),
         "prompts per step": setting("grpo.prompts_per_step"),
         "steps": f"{record.last_step} of {record.planned_steps or '?'}",

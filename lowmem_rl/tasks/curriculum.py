@@ -16,6 +16,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
+from lowmem_rl.config.places import without_folder
 from lowmem_rl.errors import RunDirError, TaskError
 from lowmem_rl.example import Example
 from lowmem_rl.storage.run_dir import read_rows
@@ -82,7 +83,7 @@ def read_rates(path: Path, task: str) -> dict[str, tuple[float, float]]:
             f"{path} holds no pass rates: {str(reason).rstrip('.')}.",
             hint=f"Write it with: lowmem-rl probe --task {task} --out FILE",
         ) from error
-    if probed != task:
+    if without_folder(probed) != without_folder(task):
         raise TaskError(
             f"{path} holds pass rates of task {probed!r}, and this run learns {task!r}.",
             hint=f"Write another with: lowmem-rl probe --task {task} --out FILE",

@@ -22,7 +22,7 @@ from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.engine.unsloth_shortcuts import given_up, restore_shortcut_notes, shortcut_notes
 from lowmem_rl.grpo.batch import Batch
 from lowmem_rl.grpo.micro_batches import BatchPlan
-from lowmem_rl.storage.run_dir import write_json
+from lowmem_rl.storage.run_dir import read_json, write_json
 from lowmem_rl.training.step import Hooks
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ class StepBoundaryMixin(TrlTrainer):
     on_restored: Callable[[], None] = staticmethod(lambda: None)
     resumed_after = 0
     """The step after which this process began."""
+    is_extended = False
+    """True if the checkpoint is of the same run with fewer steps."""
     last_boundary = 0
     """The last step after which the hooks were called."""
 
@@ -99,6 +101,7 @@ class StepBoundaryMixin(TrlTrainer):
         found = torch.load(folder / ROLLOUT, weights_only=True)
         self._step, self.resumed_after, self.last_boundary = found["micro_batches_done"], step, step
         self.on_restored = on_restored
+        self.is_extended = read_json(folder / STATE)["max_steps"] != self.args.max_steps
         self.batch_plan = replace(self.batch_plan, **found["layout"])
         restore_shortcut_notes(self.model, found.get("shortcuts", {}))
         self.given_up = given_up(self.model)
@@ -112,7 +115,18 @@ class StepBoundaryMixin(TrlTrainer):
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """The last thing that is restored, right before the first step."""
         super()._load_rng_state(checkpoint)
+        if self.is_extended:
+            self._follow_schedule()
         self.on_restored()
+
+    def _follow_schedule(self) -> None:
+        """Takes the longer run's learning rate for the next step: the checkpoint has the shorter run's."""
+        scheduler = self.lr_scheduler
+        peaks = zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+        rates = [peak * factor(scheduler.last_epoch) for peak, factor in peaks]
+        scheduler._last_lr = rates
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         """Draws the orders of the epochs that are over, which transformers leaves out."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from lowmem_rl.models.lookup import TINY_DIRECTORY
 from lowmem_rl.storage.lock import locked
 from lowmem_rl.storage.run_dir import RunDir, read_json, read_rows, write_json
 from lowmem_rl_bench.verify_resume import differences
@@ -49,6 +50,28 @@ RUNS = {
     ),
 }
 WINDOW, EPOCHS = RUNS
+MINE = """
+from lowmem_rl import Example, conversation
+
+
+class Sums:
+    has_data = False
+
+    def __init__(self, convention="boxed"):
+        self.convention = convention
+
+    def examples(self, selection):
+        start = 0 if selection.split == "train" else 100_000
+        for n in range(start, start + 90_000):
+            yield Example(str(n), conversation(f"{n} + 1", self.convention), str(n + 1))
+
+    def gold_completion(self, example):
+        return f"<think>so</think>\\\\boxed{{{example.answer}}}"
+
+
+def short(completion, example):
+    return float(example.answer in completion)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +153,66 @@ def test_after_its_last_step_it_only_evaluates_and_takes_what_changes_no_result(
     assert config["origins"]["grpo.group_size"] == "preset tiny-cpu"
 
 
+@pytest.mark.parametrize("name", [WINDOW, EPOCHS])
+def test_a_finished_run_takes_more_steps(name, undisturbed, cli_here, tmp_path) -> None:
+    run = RunDir(tmp_path / "run")
+    shutil.copytree(undisturbed(name).path, run.path)
+    first = list(read_rows(run.metrics))
+    outcome = resume(cli_here, run, "--steps=7")
+    assert outcome.code == 0, outcome.stderr[-3000:]
+    assert "extended from 5 to 7 steps" in outcome.stderr
+    rows = list(read_rows(run.metrics))
+    assert rows[:5] == first
+    assert [row["step"] for row in rows[5:]] == [6, 7]
+    reported = read_json(run.evaluations)
+    assert [found["step"] for found in reported["during"]] == [2, 4, 6]
+    assert (reported["after"]["step"], bool(reported["comparison"])) == (7, True)
+    assert read_json(run.config)["config"]["grpo"]["steps"] == 7
+    assert "finished" in resume(cli_here, run, "--steps=7").stderr
+
+
+def test_a_finished_run_without_checkpoints_is_not_begun_again(undisturbed, cli_here, tmp_path) -> None:
+    run = RunDir(tmp_path / "run")
+    shutil.copytree(undisturbed(WINDOW).path, run.path)
+    shutil.rmtree(run.checkpoints)
+    outcome = resume(cli_here, run, "--steps=7")
+    assert outcome.code == 7
+    assert "has no checkpoint" in outcome.stderr
+    assert len(list(read_rows(run.metrics))) == 5
+
+
+def test_a_run_continues_from_another_directory_and_with_files_that_have_moved(cli_here, tmp_path, monkeypatch) -> None:
+    code, here = tmp_path / "code", "my/model"
+    shutil.copytree(TINY_DIRECTORY, code / here)
+    (code / "mine.py").write_text(MINE)
+    settings = ["--set=eval.examples=4", "--set=logging.checkpoint_every=1", "--set=grpo.max_completion_tokens=8"]
+    options = ["--preset=tiny-cpu", *settings, "--steps=1", "--force", f"--out={tmp_path / 'run'}"]
+    own = ["--task=mine.py:Sums", "--reward=mine.py:short=1.0", "--reward=think_format=0.2", f"--model={here}"]
+    monkeypatch.chdir(code)
+    assert cli_here("train", *options, *own).code == 0
+    monkeypatch.chdir(tmp_path)
+    run = RunDir(tmp_path / "run")
+    assert resume(cli_here, run, "--allow-code").code == 0  # from another directory
+    code.rename(tmp_path / "moved")
+    missing = resume(cli_here, run, "--steps=2", "--allow-code")
+    assert missing.code == 2
+    assert "add its new place: --model FOLDER" in missing.stderr
+    moved = ["--task=moved/mine.py:Sums", "--reward=moved/mine.py:short=1.0", "--reward=think_format=0.2"]
+    weights = tmp_path / "moved" / here / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    other = shutil.copytree(weights.parent, tmp_path / "other")
+    content[len(content) // 2 + 64] ^= 1
+    (other / weights.name).write_bytes(content)
+    refused = resume(cli_here, run, "--steps=2", "--model=other", *moved)
+    assert (refused.code, "The weights of" in refused.stderr) == (7, True)
+    outcome = resume(cli_here, run, "--steps=2", f"--model=moved/{here}", *moved)
+    assert outcome.code == 0, outcome.stderr[-3000:]
+    names = read_json(run.config)["config"]
+    assert names["task"]["name"] == f"{tmp_path}/moved/mine.py:Sums"
+    assert [*names["rewards"]] == [f"{tmp_path}/moved/mine.py:short", "think_format"]
+    assert names["model"]["name"] == f"{tmp_path}/moved/{here}"
+
+
 def test_a_finished_run_says_so(undisturbed, cli_here) -> None:
     outcome = resume(cli_here, undisturbed(WINDOW))
     assert outcome.code == 0
@@ -155,7 +238,7 @@ def test_damaged_checkpoints_are_named_and_passed_over(undisturbed, cli_here, tm
 @pytest.mark.parametrize(
     ("option", "shown"),
     [
-        ("--steps=9", "grpo.steps is 5 in this run, and 9 was given"),
+        ("--steps=4", "grpo.steps is 5 in this run, and 4 was given"),
         ("--set=optimizer.learning_rate=1e-3", "optimizer.learning_rate is 0.0005"),
         ("--reward=boxed_answer=1", "rewards.think_format is 0.2"),
         ("--preset=qwen7b-24gb", "model.name is 'tiny'"),

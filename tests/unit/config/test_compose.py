@@ -213,7 +213,7 @@ def test_the_defaults_are_a_whole_run():
 
 def test_a_reward_may_have_dots_in_its_name():
     layer = read_assignments("--reward", ["my.py:length=0.5"], prefix="rewards.", replaces_rewards=True)
-    assert resolve(preset="tiny-cpu", flags=[layer]).config.rewards == {"my.py:length": 0.5}
+    assert resolve(preset="tiny-cpu", flags=[layer]).config.rewards == {f"{Path.cwd()}/my.py:length": 0.5}
 
 
 def test_another_task_does_not_inherit_levels_and_path():
@@ -225,9 +225,9 @@ def test_another_task_does_not_inherit_levels_and_path():
 
 def test_what_is_set_with_or_after_another_task_stays(tmp_path):
     file = write(tmp_path / "my.toml", '[task]\nname = "gsm8k"\npath = "data"\n')
-    assert resolve(preset="tiny-cpu", config_files=[file]).config.task.path == "data"
+    assert resolve(preset="tiny-cpu", config_files=[file]).config.task.path == str(tmp_path / "data")
     later = resolve(preset="tiny-cpu", config_files=[file], settings=["task.levels=[1]"]).config.task
-    assert (later.levels, later.path) == ((1,), "data")
+    assert (later.levels, later.path) == ((1,), str(tmp_path / "data"))
     back = resolve(config_files=[file], flags=[ConfigLayer("--task", {"task.name": "arithmetic"})])
     assert (back.config.task.path, back.origins["task.path"]) == (None, "default")
 
@@ -235,7 +235,7 @@ def test_what_is_set_with_or_after_another_task_stays(tmp_path):
 def test_data_that_is_set_without_a_task_is_meant_for_the_flags_task():
     task = ConfigLayer("--task", {"task.name": "gsm8k"})
     composed = resolve(preset="tiny-cpu", settings=["task.path=data"], flags=[task])
-    assert (composed.config.task.levels, composed.config.task.path) == ((), "data")
+    assert (composed.config.task.levels, composed.config.task.path) == ((), str(Path.cwd() / "data"))
 
 
 @pytest.mark.parametrize(
