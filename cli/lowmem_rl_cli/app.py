@@ -5,6 +5,8 @@ imported when the command runs.
 """
 
 import json
+import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +39,7 @@ from lowmem_rl_cli.options import (
     option,
 )
 
+_HOME = re.compile(r"(--(?!prompt=)[\w-]+=)?(~.*)", re.DOTALL)
 # Plain help pages: they are the same in a pipe, and rich alone would double the time to print one.
 app = typer.Typer(name="lowmem-rl", rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -367,7 +370,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code; a bug raises with its traceback."""
     streams.prepare()
     try:
-        code = app(arguments, prog_name="lowmem-rl", standalone_mode=False)
+        given = expand_home(sys.argv[1:] if arguments is None else arguments)
+        code = app(given, prog_name="lowmem-rl", standalone_mode=False)
         sys.stdout.flush()
         return code or 0
     except KeyboardInterrupt:
@@ -382,6 +386,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return exit_code
     finally:
         streams.abandon_broken()
+
+
+def expand_home(arguments: Sequence[str]) -> list[str]:
+    """Returns arguments with `~` for the home directory, which no shell expands in --out=~/x; a prompt is a text."""
+    found = [(text, _HOME.fullmatch(text), before) for before, text in zip(["", *arguments], arguments, strict=False)]
+    return [
+        f"{home[1] or ''}{os.path.expanduser(home[2])}" if home and before != "--prompt" else text
+        for text, home, before in found
+    ]
 
 
 def _reported(error: BaseException) -> tuple[str, str, int] | None:

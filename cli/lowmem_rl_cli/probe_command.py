@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from shlex import join
 
 from lowmem_rl.evaluation.pass_rate_probe import PassRateProbe
 from lowmem_rl.signal.signal_report import RECOMMENDATION, SignalReport
-from lowmem_rl.storage.run_dir import default_probe_path
+from lowmem_rl.storage.run_dir import default_probe_path, new_file
 from lowmem_rl_cli import console
 from lowmem_rl_cli.options import RunRequest
 
@@ -21,8 +22,8 @@ def probe_command(request: RunRequest, *, examples: int, samples: int, out: Path
     from lowmem_rl_cli.live_view import watched
 
     resolved = request.resolve()
-    path = out or default_probe_path(resolved.preset)
-    with watched(f"{resolved.preset}: probing {resolved.config.model.name}") as show:
+    place = nullcontext(out) if out else new_file(default_probe_path(resolved.preset))
+    with place as path, watched(f"{resolved.preset}: probing {resolved.config.model.name}") as show:
         result = run_probe(resolved, num_examples=examples, samples=samples, path=path, listen=show)
     if as_json:
         console.show_json(result.probe.to_json() | {"group": result.signal.to_json(), "path": str(path)})

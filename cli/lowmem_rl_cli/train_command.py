@@ -27,16 +27,16 @@ def train_command(
 ) -> None:
     """Trains, or with `dry_run` prints what would run."""
     composed, pass_rate = request.resolve(), request.read_pass_rate()
-    out = request.out or default_path(composed.preset)
     if dry_run:
+        out = request.out or default_path(composed.preset)
         print_dry_run(composed, out, pass_rate, as_json=as_json, force=force)
     else:
         from lowmem_rl.entrypoints.train import run  # it loads torch
 
         def go(show: "Listener") -> "RunResult":
-            return run(composed, out, show, force=force, pass_rate=pass_rate)
+            return run(composed, request.out, show, force=force, pass_rate=pass_rate)
 
-        _watch(composed, go, out, as_json=as_json, force=force, controls=controls)
+        _watch(composed, go, request.out, as_json=as_json, force=force, controls=controls)
 
 
 def resume_command(
@@ -55,34 +55,35 @@ def resume_command(
 def _watch(
     composed: ResolvedConfig,
     go: "Callable[[Listener], RunResult | None]",
-    out: Path,
+    out: Path | None,
     *,
     as_json: bool,
     force: bool,
     controls: bool,
 ) -> None:
-    """Shows a run while it runs, then its result, which is None if nothing was left to do."""
+    """Shows a run while it runs, then its result, which is None if nothing was left to do in `out`."""
     from lowmem_rl_cli.live_view import watched
 
     config, began = composed.config, time.monotonic()
     with watched(f"{composed.preset}: {config.model.name} learns {without_folder(config.task.name)}") as show:
         result = go(show)
+    path = result.path if result else out
     if result is None:
-        console.say(f"The run in {out} is finished: nothing is left to do.")
-        console.say(f"Its result: lowmem-rl report {out}")
+        console.say(f"The run in {path} is finished: nothing is left to do.")
+        console.say(f"Its result: lowmem-rl report {path}")
     elif not as_json:
         _print_result(result, time.monotonic() - began)
     compared = None
-    if controls:  # after the run's own result is shown: interrupting them loses nothing
+    if controls and path:  # after the run's own result is shown: interrupting them loses nothing
         from lowmem_rl.entrypoints.controls import run_controls
 
         with watched(f"{composed.preset}: controls") as show:
-            compared = run_controls(composed, out, show, force=force)
+            compared = run_controls(composed, path, show, force=force)
     if as_json and result is not None:
         console.show_json(_as_json(result) | ({"controls": compared.to_json()} if compared else {}))
-    elif compared:
+    elif compared and path:
         console.show("\n".join(line for words in compared.words for line in stdout_page().fold(words, "")))
-        console.show(f"The controls are in {RunDir(out).control('*')}, their gains in {RunDir(out).controls}")
+        console.show(f"The controls are in {RunDir(path).control('*')}, their gains in {RunDir(path).controls}")
 
 
 def _as_json(result: "RunResult") -> dict[str, Any]:

@@ -10,10 +10,14 @@ import traceback
 from collections.abc import Iterator, Mapping
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from shlex import join
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lowmem_rl.errors import ConfigError, LowMemError, TaskError, near_names
+
+if TYPE_CHECKING:
+    from lowmem_rl.config.run_config import RunConfig
 
 _COMMAND_LINE = ("--task", "--reward", "--set")
 _LONGEST_ERROR = 300
@@ -40,6 +44,17 @@ def check_allowed(origins: Mapping[str, str], *, allow_code: bool) -> None:
                 f"{origin} names code to run: {name!r}.",
                 hint="Read that file, then repeat the command with --allow-code.",
             )
+
+
+def names_code(config: "RunConfig") -> bool:
+    """Returns whether a task or a reward of a run is the user's code."""
+    return any(map(is_user_code, (config.task.name, *config.eval.tasks, *config.rewards)))
+
+
+def resume_command(run: Path, config: "RunConfig") -> str:
+    """Returns the command that continues a run: its config.json is a file that may name code."""
+    allowed = ["--allow-code"] if names_code(config) else []
+    return join(["lowmem-rl", "train", "--resume", *allowed, "--out", str(run)])
 
 
 def load_object(name: str, *, kind: str) -> Any:

@@ -22,6 +22,7 @@ from lowmem_rl.checkpointing.resume_config import read_composed
 from lowmem_rl.config.compose import ResolvedConfig
 from lowmem_rl.config.keys import REWARDS
 from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.config.user_code import resume_command
 from lowmem_rl.engine.oom import free_memory
 from lowmem_rl.engine.trained_model import config_of
 from lowmem_rl.entrypoints.train import resume, run
@@ -95,7 +96,7 @@ def run_controls(
             listen(PhaseStarted(f"control: {steps} steps paid by {_PAID_BY[name]}"))
             _train(_control_config(composed, config, rewards, steps), main.control(name), listen, force=force)
         except (Interrupted, KeyboardInterrupt) as error:
-            hint = f"The controls continue with: lowmem-rl train --resume --controls --out {run_path}"
+            hint = f"The controls continue with: {resume_command(run_path, config)} --controls"
             raise Interrupted("Stopped in a control; the run itself was finished.", hint=hint) from error
         except LowMemError as error:
             left_out |= {name: str(error)}

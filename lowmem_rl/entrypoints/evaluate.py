@@ -145,7 +145,7 @@ def _output_dir(target: EvalTarget, config: RunConfig, out: Path | None) -> RunD
     slug = sub(r"[^\w.-]+", "-", Path(target.name).name) or "model"
     earlier = sorted(Path("runs").glob(f"eval-{slug}-*"), reverse=True)
     found = out or next((path for path in earlier if _evaluated(path) == about), None)
-    run_dir = _writable(RunDir(found or default_path(f"eval-{slug}")))
+    run_dir = _writable(RunDir(found) if found else RunDir.create_new(default_path(f"eval-{slug}")))
     if any(run_dir.path.iterdir()) and _evaluated(run_dir.path) != about:
         raise RunDirError(
             f"{run_dir.path} has other contents than evaluations of {target.name}.",

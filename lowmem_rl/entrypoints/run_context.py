@@ -61,7 +61,7 @@ class RunContext:
     @property
     def shutdown(self) -> ShutdownPolicy:
         """How the run can end early."""
-        return ShutdownPolicy(self.run_dir, self.stop, self.note, is_new=self.is_new)
+        return ShutdownPolicy(self.run_dir, self.config, self.stop, self.note, is_new=self.is_new)
 
     def note(self, text: str) -> None:
         """Reports something that the user should know."""

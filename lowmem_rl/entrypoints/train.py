@@ -15,7 +15,7 @@ from lowmem_rl.rewards.reward import RewardSet
 from lowmem_rl.signal.pass_rate import PassRate
 from lowmem_rl.storage.disk import DiskFullRetry, retry_when_disk_full
 from lowmem_rl.storage.lock import locked
-from lowmem_rl.storage.run_dir import RunDir
+from lowmem_rl.storage.run_dir import RunDir, default_path
 from lowmem_rl.telemetry.events import Listener, Note, isolate_listener
 from lowmem_rl.telemetry.output_capture import capture_library_output
 from lowmem_rl.telemetry.trackers import trackers_in
@@ -27,20 +27,21 @@ from lowmem_rl.training.signals import handle_stop_signals
 
 def run(
     composed: ResolvedConfig,
-    out: Path,
+    out: Path | None,
     listen: Listener = lambda event: None,
     *,
     force: bool = False,
     pass_rate: PassRate | None = None,
 ) -> RunResult:
-    """Trains one run into `out`; `force` starts one that would not fit or carries no signal at `pass_rate`.
+    """Trains one run into `out`, or into a new `runs/PRESET-TIME` if it is None.
 
-    Raises, before anything expensive: `ConfigError`, `TaskError`, `SetupError`, `DoesNotFit`, `NoSignal`,
-    `RunDirError`; later `TrainingError`, and `Interrupted` after saving the adapter. A run that fails before
-    its first step leaves `out` as it was.
+    `force` starts one that would not fit or carries no signal at `pass_rate`. Raises, before anything expensive:
+    `ConfigError`, `TaskError`, `SetupError`, `DoesNotFit`, `NoSignal`, `RunDirError`; later `TrainingError`, and
+    `Interrupted` after saving the adapter. A run that fails before its first step leaves `out` as it was.
     """
     prepared = prepare(composed, force=force, pass_rate=pass_rate)
-    run_dir, listen = RunDir.create(out), isolate_listener(listen)
+    run_dir = RunDir.create(out) if out else RunDir.create_new(default_path(composed.preset))
+    listen = isolate_listener(listen)
     with locked(run_dir.lock, lambda text: listen(Note(text))):
         write_run_files(run_dir, composed, prepared)  # under the lock: of two that start here at once, one may write
         return _run(run_dir, prepared, listen, None)

@@ -12,7 +12,8 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,15 @@ class RunDir:
             ) from error
         return cls(path)
 
+    @classmethod
+    def create_new(cls, path: Path) -> "RunDir":
+        """Makes a directory of that name, or with a number after it: never one that exists. Raises `RunDirError`."""
+        try:
+            return cls.create(_new_path(path, lambda free: free.mkdir(parents=True)))
+        except OSError as error:
+            what = f"{path} cannot be a run directory: {error.strerror}."
+            raise RunDirError(what, hint="Give another with --out.") from error
+
     def undo(self) -> None:
         """Removes what a run writes before its first step, and the directory if nothing else is in it."""
         tables = (self.config, self.machine, self.estimate, self.engine, self.evaluations)
@@ -130,7 +140,38 @@ def default_path(preset: str) -> Path:
 
 def default_probe_path(preset: str) -> Path:
     """Returns `runs/probe-<preset>-<time>.json`."""
-    return default_path(f"probe-{preset}").with_suffix(".json")
+    path = default_path(f"probe-{preset}")
+    return path.with_name(f"{path.name}.json")
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Yields a file of that name, or with a number after it, that nobody else has; removed if it stays empty.
+
+    Raises `RunDirError` if it cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = _new_path(path, lambda free: free.open("x").close())
+    except OSError as error:
+        raise RunDirError(f"{path} cannot be written: {error.strerror}.", hint="Give another with --out.") from error
+    try:
+        yield made
+    finally:
+        if made.is_file() and not made.stat().st_size:
+            made.unlink()
+
+
+def _new_path(path: Path, make: Callable[[Path], None]) -> Path:
+    """Returns the first of `path`, `path-2`, ... that `make` could make: two processes never get the same one."""
+    names = (path if number == 1 else _numbered(path, number) for number in count(1))
+    for free in names:
+        try:
+            make(free)
+        except FileExistsError:
+            continue
+        return free
+    raise AssertionError  # the names have no end
 
 
 def write_json(path: Path, content: object) -> None:
@@ -243,4 +284,9 @@ _SURROGATES = "replace"
 
 def _free_neighbour(path: Path) -> Path:
     path = path.resolve() if path.name in ("", "..") else path
-    return next(p for n in range(2, 10_000) if not (p := path.with_name(f"{path.name}-{n}")).exists())
+    return next(p for n in count(2) if not (p := _numbered(path, n)).exists())
+
+
+def _numbered(path: Path, number: int) -> Path:
+    name = path.name.removesuffix(".json")  # the dot in qwen1.5b begins no suffix
+    return path.with_name(f"{name}-{number}{path.name.removeprefix(name)}")

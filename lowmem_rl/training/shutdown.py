@@ -4,6 +4,8 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from lowmem_rl.checkpointing.checkpointer import Checkpointer
+from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.config.user_code import resume_command
 from lowmem_rl.errors import Interrupted, LowMemError, RunDirError, TrainingError
 from lowmem_rl.storage.disk import retry_when_disk_full
 from lowmem_rl.storage.run_dir import RunDir
@@ -13,8 +15,10 @@ from lowmem_rl.training.signals import StopSignal
 class ShutdownPolicy:
     """The ends of one run in one process; a run that `is_new` may leave nothing in its directory."""
 
-    def __init__(self, run_dir: RunDir, stop: StopSignal, report: Callable[[str], None], *, is_new: bool) -> None:
-        self.run_dir, self.stop, self.report, self.is_new = run_dir, stop, report, is_new
+    def __init__(
+        self, run_dir: RunDir, config: RunConfig, stop: StopSignal, report: Callable[[str], None], *, is_new: bool
+    ) -> None:
+        self.run_dir, self.config, self.stop, self.report, self.is_new = run_dir, config, stop, report, is_new
 
     @contextlib.contextmanager
     def report_on_exit(self, write_report: Callable[[], None]) -> Iterator[None]:
@@ -101,4 +105,4 @@ class ShutdownPolicy:
 
     @property
     def _continue_hint(self) -> str:
-        return f"Continue with: lowmem-rl train --resume --out {self.run_dir.path}"
+        return f"Continue with: {resume_command(self.run_dir.path, self.config)}"

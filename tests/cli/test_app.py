@@ -3,7 +3,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from lowmem_rl_cli.app import main
+from lowmem_rl_cli.app import expand_home, main
 from lowmem_rl_cli.options import RunRequest
 
 from lowmem_rl import __version__
@@ -28,6 +28,28 @@ def test_python_m_is_the_command_with_its_exit_codes(module):
     assert run("--version").stdout == f"lowmem-rl {__version__}\n"
     assert run("train", "--help").stdout.startswith("Usage: lowmem-rl train ")
     assert run("presets", "show", "tiny").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--out=~/x"], ["--out={home}/x"]),
+        (["--out", "~/x"], ["--out", "{home}/x"]),
+        (["--config=~/a.toml", "~"], ["--config={home}/a.toml", "{home}"]),
+        (["--reward=~/r.py:f=1.0"], ["--reward={home}/r.py:f=1.0"]),
+        (["--prompt=~/x", "--prompt", "~ 3"], ["--prompt=~/x", "--prompt", "~ 3"]),
+        (["--out=a~b", "a=~/x", "~nobody-here/x"], ["--out=a~b", "a=~/x", "~nobody-here/x"]),
+    ],
+)
+def test_the_home_directory_is_expanded_where_no_shell_does(arguments, expected, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert expand_home(arguments) == [text.format(home=tmp_path) for text in expected]
+
+
+def test_out_in_the_home_directory(cli_here, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    outcome = cli_here("train", "--preset=tiny-cpu", "--dry-run", "--json", "--out=~/my run")
+    assert f'"{tmp_path}/my run/trackers"' in outcome.stdout
 
 
 def test_it_tells_its_version(cli_here):

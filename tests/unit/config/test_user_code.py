@@ -1,10 +1,12 @@
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
+from lowmem_rl.config.compose import resolve
 from lowmem_rl.config.run_config import TaskConfig
-from lowmem_rl.config.user_code import check_allowed, is_user_code
+from lowmem_rl.config.user_code import check_allowed, is_user_code, resume_command
 from lowmem_rl.errors import ConfigError, TaskError
 from lowmem_rl.rewards.reward_registry import load_reward
 from lowmem_rl.tasks.task_registry import load_task, load_task_class
@@ -31,6 +33,21 @@ def test_code_that_a_file_names_needs_permission() -> None:
     assert "--allow-code" in refused.value.hint
     check_allowed({"a.py:f": "my.toml"}, allow_code=True)
     check_allowed({"a.py:f": "--reward", "gsm8k": "my.toml"}, allow_code=False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "command"),
+    [
+        ([], "lowmem-rl train --resume --out runs/x"),
+        (["task.name=mine.py:Task"], "lowmem-rl train --resume --allow-code --out runs/x"),
+        (['eval.tasks=["mine.py:Task"]'], "lowmem-rl train --resume --allow-code --out runs/x"),
+        (["rewards.mine.py:f=0.0"], "lowmem-rl train --resume --allow-code --out runs/x"),
+    ],
+)
+def test_the_command_that_continues_a_run_allows_the_code_that_it_names(settings, command) -> None:
+    config = resolve(preset="tiny-cpu", settings=settings).config
+    assert resume_command(Path("runs/x"), config) == command
+    assert resume_command(Path("my run"), config).endswith("--out 'my run'")
 
 
 def test_a_users_function_becomes_a_reward_of_its_name(tmp_path) -> None:

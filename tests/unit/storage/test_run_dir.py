@@ -1,5 +1,8 @@
 import json
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -8,8 +11,11 @@ from lowmem_rl.errors import RunDirError
 from lowmem_rl.storage.run_dir import (
     RunDir,
     append_row,
+    default_path,
+    default_probe_path,
     drop_rows_after,
     drop_torn_row,
+    new_file,
     read_json,
     read_rows,
     write_json,
@@ -152,3 +158,34 @@ def test_dropping_all_rows_or_none_is_no_special_case(tmp_path) -> None:
     assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
     drop_rows_after(path, 0)
     assert path.read_text() == ""
+
+
+def test_two_runs_of_one_second_get_two_directories(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(time, "strftime", lambda form: "20261129-120000")
+    made = [RunDir.create_new(default_path("qwen1.5b-t4")).path.name for _ in range(3)]
+    assert made == [f"qwen1.5b-t4-20261129-120000{number}" for number in ("", "-2", "-3")]
+
+
+def test_many_processes_at_once_get_one_directory_each(tmp_path) -> None:
+    program = (
+        "from pathlib import Path; from lowmem_rl.storage.run_dir import RunDir; RunDir.create_new(Path('runs/x'))"
+    )
+    started = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(6)]
+    assert [process.wait(60) for process in started] == [0] * 6
+    assert len(list(Path("runs").iterdir())) == 6
+
+
+def test_a_new_directory_that_cannot_be_made_is_refused(tmp_path) -> None:
+    Path("runs").touch()
+    with pytest.raises(RunDirError, match="cannot be a run directory"):
+        RunDir.create_new(Path("runs/x"))
+
+
+def test_a_new_file_is_nobody_elses_and_goes_if_it_stays_empty(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(time, "strftime", lambda form: "20261129-120000")
+    path = default_probe_path("qwen1.5b-t4")
+    assert path.name == "probe-qwen1.5b-t4-20261129-120000.json"
+    with new_file(path) as first, new_file(path) as second:
+        first.write_text("{}")
+    assert second.name == "probe-qwen1.5b-t4-20261129-120000-2.json"
+    assert [first.exists(), second.exists()] == [True, False]
