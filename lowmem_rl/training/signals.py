@@ -1,7 +1,9 @@
 """Stopping a run: signals, and findings that ask for a stop. The first Ctrl-C saves, a second one stops at once.
 
 SIGINT is Ctrl-C; SIGTERM is what a pre-empted machine sends some thirty seconds before its end; SIGHUP means that the
-terminal was closed. A step may take minutes, so it is abandoned: what is saved is the run after its last whole step.
+terminal was closed. SIGUSR1 is the warning that Slurm sends before a job's time is over (`sbatch --signal=USR1@120`;
+https://slurm.schedmd.com/sbatch.html), SIGUSR2 submitit's: the run ends, saved, and the job script can queue it again.
+A step may take minutes, so it is abandoned: what is saved is the run after its last whole step.
 """
 
 import contextlib
@@ -14,7 +16,8 @@ from types import FrameType
 from lowmem_rl.checkpointing.trainer_state import TrainerLike
 from lowmem_rl.errors import TrainingError
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))  # Windows has the first two
 POLL_S = 0.2
 """How long a wait may sleep without seeing a signal."""
 ECHO_S = 1.0

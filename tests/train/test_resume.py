@@ -348,14 +348,14 @@ def test_a_signal_saves_and_the_run_goes_on_exactly(undisturbed, cli_here, tmp_p
 
     def stop() -> None:
         if has_come(lambda: len(list(read_rows(run.metrics))) == 2):
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGUSR1)
 
     settings = [setting for setting in (*SMALL, *RUNS[WINDOW]) if "checkpoint_every" not in setting]
     with meanwhile(stop):
         options = [f"--set={setting}" for setting in settings]
         outcome = cli_here("train", "--preset=tiny-cpu", *options, "--force", f"--out={run.path}")
     assert outcome.code == 130, outcome.stderr[-3000:]
-    assert "Stopped by SIGTERM; saved as it was after step " in outcome.stderr
+    assert "Stopped by SIGUSR1; saved as it was after step " in outcome.stderr
     assert f"lowmem-rl train --resume --out {run.path}" in outcome.stderr
     assert resume(cli_here, run).code == 0
     assert list(differences(undisturbed(WINDOW), run)) == []

@@ -13,12 +13,13 @@ def send(number: int) -> None:
     os.kill(os.getpid(), number)
 
 
-def test_a_signal_stops_at_once_and_is_remembered() -> None:
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"])
+def test_a_signal_stops_at_once_and_is_remembered(name) -> None:
     with handle_stop_signals() as stop:
         assert stop.signal is None
         with pytest.raises(KeyboardInterrupt):
-            send(signal.SIGTERM)
-        assert stop.name == "SIGTERM"
+            send(getattr(signal, name))
+        assert stop.name == name
         assert stop.is_by_machine
 
 
