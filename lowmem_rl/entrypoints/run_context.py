@@ -9,8 +9,9 @@ from lowmem_rl.entrypoints.preflight import PreparedRun
 from lowmem_rl.grpo.oom_policy import OomPolicy
 from lowmem_rl.planning.oom_advice import suggest_fix
 from lowmem_rl.storage.run_dir import RunDir
-from lowmem_rl.telemetry.events import Listener, Note
+from lowmem_rl.telemetry.events import Event, Listener, Note
 from lowmem_rl.telemetry.memory_profiler import MemoryProfiler
+from lowmem_rl.telemetry.trackers import Trackers
 from lowmem_rl.training.peak_memory import PeakMemory
 from lowmem_rl.training.shutdown import ShutdownPolicy
 from lowmem_rl.training.signals import StopSignal
@@ -29,6 +30,7 @@ class RunContext:
     oom_policy: OomPolicy
     profiler: MemoryProfiler
     peaks: PeakMemory
+    trackers: Trackers
 
     @classmethod
     def of(
@@ -51,7 +53,14 @@ class RunContext:
         peaks = PeakMemory(
             run_dir, prepared.device, plan, state, profiler, note, is_undisturbed=lambda: not oom_policy.times
         )
-        return cls(run_dir, prepared, listen, state, resume_state is None, stop, oom_policy, profiler, peaks)
+        trackers = Trackers(plan.config.logging.report_to, note)
+
+        def listen_all(event: Event) -> None:
+            trackers.on_event(event)
+            listen(event)
+
+        is_new = resume_state is None
+        return cls(run_dir, prepared, listen_all, state, is_new, stop, oom_policy, profiler, peaks, trackers)
 
     @property
     def config(self) -> RunConfig:

@@ -73,7 +73,7 @@ def _run(run_dir: RunDir, prepared: PreparedRun, listen: Listener, state: Resume
             retry_when_disk_full(DiskFullRetry(context.note, stop.sleep)),
             isolated(prepared.rewards) as rewards,  # a user's reward that hangs costs one completion
             context.shutdown.report_on_exit(lambda: write_final_report(run_dir, context.note)),
-            trackers_in(run_dir.trackers, context.config.logging.report_to),
+            trackers_in(run_dir.trackers, context.trackers),
         ):
             return _load_and_train(context, rewards)
 
@@ -91,6 +91,7 @@ def _load_and_train(context: RunContext, rewards: RewardSet) -> RunResult:
             train_steps(context, loaded, saver)
         else:
             saver.load_checkpoint()
+            context.trackers.begin_without_trainer(context.run_dir.trackers, state.step)
         take_best(context, loaded)
     with (
         shutdown.as_interrupted("the training is done and saved, its final evaluation is not"),

@@ -16,7 +16,6 @@ from lowmem_rl.storage.run_dir import append_row, read_rows
 from lowmem_rl.tasks.curriculum import read_order
 from lowmem_rl.telemetry.events import PhaseStarted
 from lowmem_rl.telemetry.step_timer import StepTimer
-from lowmem_rl.telemetry.trackers import attach_trackers
 from lowmem_rl.training.adapter_saver import AdapterSaver
 from lowmem_rl.training.health_monitor import HealthMonitor
 from lowmem_rl.training.recorder import Recorder
@@ -48,7 +47,7 @@ def train_steps(context: RunContext, loaded: LoadedRun, saver: AdapterSaver) -> 
             oom_policy=context.oom_policy,
         ),
     )
-    attach_trackers(trainer, config.logging.report_to, context.note)
+    context.trackers.attach(trainer, context.resume_state.step)
     with context.shutdown.checkpoint_on_exit(checkpointer), context.oom_policy.report_settings():
         if context.resume_state.checkpoint is None:
             trainer.train()

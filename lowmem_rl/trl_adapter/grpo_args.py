@@ -87,7 +87,7 @@ def _loop_arguments(config: RunConfig, out: Path) -> dict[str, Any]:
         "shuffle_dataset": config.curriculum.by == "none",
         "logging_steps": 1,
         "save_strategy": "no",  # the adapter is saved by us, in the run directory
-        "report_to": "none",  # `trackers.attach_trackers` adds them: the trainer would fall with one
+        "report_to": "none",  # `Trackers.attach` adds them: the trainer would fall with one
         "disable_tqdm": True,
         "log_completions": False,
         "logging_nan_inf_filter": False,  # a NaN loss must be seen, not averaged away

@@ -407,6 +407,33 @@ def test_a_tracker_that_fails_costs_no_step(cli_here, tmp_path, monkeypatch, mom
     assert len(list(read_rows(RunDir(tmp_path / "run").metrics))) == 2
 
 
+def test_trackers_get_evaluations_and_what_was_sampled_in_one_curve_across_resumes(cli_here, tmp_path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = RunDir(tmp_path / "run")
+
+    def stop() -> None:
+        if has_come(lambda: len(list(read_rows(run.metrics))) == 3):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    options = [f"--set={setting}" for setting in (*SMALL, *RUNS[WINDOW], "eval.tasks=matrix_inverse")]
+    options += ["--set=logging.report_to=tensorboard"]
+    with meanwhile(stop):
+        assert cli_here("train", "--preset=tiny-cpu", *options, "--force", f"--out={run.path}").code == 130
+    done = sorted(run.checkpoints.iterdir())[-1]
+    shutil.rmtree(done)  # its step is trained again
+    assert resume(cli_here, run).code == 0
+    events = EventAccumulator(str(run.trackers / "tensorboard"))
+    events.Reload()
+    steps = {tag: [one.step for one in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    assert steps["train/loss"] == steps["train/accuracy"] == steps["train/informative_share"] == [1, 2, 3, 4, 5]
+    assert steps["train/step_s"] == [1, 2, 3, 4, 5]
+    assert sorted(set(steps["eval/pass_at_1"])) == [0, 2, 4, 5]
+    assert sorted(set(steps["eval/matrix_inverse/pass_at_1"])) == [0, 5]
+    rows = list(read_rows(run.metrics))
+    assert [one.value for one in events.Scalars("train/accuracy")] == pytest.approx([row["accuracy"] for row in rows])
+
+
 def test_eight_bit_optimizer_states_come_back_to_the_bit(tmp_path) -> None:
     import torch
     from bitsandbytes.optim import AdamW8bit
