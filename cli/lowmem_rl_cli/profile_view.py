@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from lowmem_rl.config.notices import notices
 from lowmem_rl.memory.estimate import MemoryEstimate, Verdict, verdict
 from lowmem_rl.planning.explain import Explanation
 from lowmem_rl.planning.plan import Plan
@@ -41,7 +42,8 @@ def _lines(plan: Plan, explained: Explanation, preset: str, place: str, page: Te
     yield from _phases(plan, page)
     for phase in plan.estimate.phases if verbose else [plan.estimate.peak_phase]:
         yield from _terms(plan.estimate, phase, page, verbose)
-    notes = [*plan.estimate.notes, *([str(plan.target.calibration)] if plan.target.calibration else [])]
+    calibration = [str(plan.target.calibration)] if plan.target.calibration else []
+    notes = [*plan.estimate.notes, *calibration, *notices(plan.config)]
     yield from (line for note in notes for line in page.fold(f"note: {note}.", "  ", "  ", DIM))
     yield from _signal(plan.signal, page)
     yield from _frontier(plan, explained, page)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lowmem_rl.config.compose import ResolvedConfig
+from lowmem_rl.config.notices import notices
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.device import Device, check_dtype, device_of, device_on
 from lowmem_rl.engine.policy import adapter_arguments, load_arguments
@@ -111,8 +112,7 @@ def _notes(config: RunConfig, device: Device) -> list[str]:
         notes.append("steps_per_generation is given: if unset, Unsloth may raise the batch to the group size")
     if config.model.bits == 4 and config.model.checkpoint == "dynamic" and device.is_gpu:
         notes.append("Unsloth replaces the model by its dynamic 4-bit upload (model.checkpoint)")
-    if config.optimizer.warmup_steps >= grpo.steps:
-        notes.append(f"the run of {grpo.steps} steps ends within its warm-up of {config.optimizer.warmup_steps}")
+    notes += notices(config)
     if grpo.loss == "bnpo":
         notes.append("bnpo averages over each micro-batch: memory.micro_batch changes its gradient")
     if config.optimizer.schedule == "multistep":

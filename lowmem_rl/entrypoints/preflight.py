@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lowmem_rl.chat_templates.model_template import template_of_model
 from lowmem_rl.config.compose import ResolvedConfig
+from lowmem_rl.config.notices import notices
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.device import Device, check_dtype, device_on
 from lowmem_rl.entrypoints.prompt_check import check_prompts
@@ -84,7 +85,7 @@ def prepare(composed: ResolvedConfig, *, force: bool = False, pass_rate: PassRat
     check_weights(config)
     train, test = load_examples(config, task, rates)
     further = further_eval_sets(config)
-    found = check_prompts(config, [*train, *test])
+    found = [*notices(config), *check_prompts(config, [*train, *test])]
     overridden += _overridable(lambda: found.extend(check_scoring(config, rewards, task, train)), force=force)
     overridden += _overridable(lambda: found.extend(check_sample(config, rewards, task, train, test)), force=force)
     notes = [*found, *check_order(config, train, rates), *other_model_notes(config)]

@@ -12,7 +12,7 @@ from math import ceil, inf, log
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.config.run_config import RolloutConfig, RunConfig
 from lowmem_rl.finding import Finding
 from lowmem_rl.signal.groups import baseline_efficiency, dead_step_probability, smallest_group_size
 from lowmem_rl.signal.pass_rate import PassRate, pessimistic
@@ -33,6 +33,10 @@ _WASTEFUL_SHARE, _HOPELESS_SHARE = 0.5, 0.25
 _RARE_DEAD_STEPS, _COMMON_DEAD_STEPS = 0.05, 0.5
 _FEWEST_INFORMATIVE_GROUPS = 2
 _PAIRWISE_PROMPTS = 8
+_LITTLE_FREEDOM, _NO_FREEDOM = 0.3, 0.01
+"""Of a temperature, a top_p or 1 - min_p: below the second vLLM warns of a temperature, too, and lifts it."""
+_FREE = {"temperature": 1.0, "top_p": 1.0, "min_p": 0.0, "top_k": 0}
+"""Values that leave sampling as free as the model's own distribution."""
 MOST_PROMPTS = 64
 """More prompts a step than this do not fix groups that are nearly all dead."""
 
@@ -123,6 +127,7 @@ def signal_of(config: RunConfig, pass_rate: PassRate) -> SignalReport:
         pairwise=grpo.pairwise,
         reward=answer,
         other_rewards=[name for name in paid if name != answer and name not in ANSWER_REWARDS],
+        rollout=config.rollout,
     )
 
 
@@ -135,10 +140,12 @@ def signal_report(
     pairwise: bool = False,
     reward: str = "",
     other_rewards: Sequence[str] = (),
+    rollout: RolloutConfig | None = None,
 ) -> SignalReport:
     """Returns what groups of this size will teach; the pass rate is that of right answers alone.
 
-    `reward` names the reward for them, `other_rewards` those for anything else, such as a format.
+    `reward` names the reward for them, `other_rewards` those for anything else, such as a format; `rollout` says how
+    freely completions are sampled.
     """
     caveat = (
         f"{', '.join(other_rewards)} is paid too: it can keep groups informative that say nothing about being right"
@@ -154,9 +161,28 @@ def signal_report(
         caveats=(caveat,) if other_rewards else (),
     )
     compares = pairwise and scale_rewards != "group" and prompts_per_step >= _PAIRWISE_PROMPTS
-    looks = (_small_group(report, compares), _rare_difference(report), _thin_steps(report), _costly_baseline(report))
-    findings = sorted(filter(None, looks), key=lambda finding: -VERDICTS.index(finding.level))
+    groups = (_small_group(report, compares), _rare_difference(report), _thin_steps(report), _costly_baseline(report))
+    findings = sorted(
+        filter(None, (_little_variety(rollout or RolloutConfig()), *groups)),
+        key=lambda finding: -VERDICTS.index(finding.level),
+    )
     return replace(report, findings=tuple(findings))
+
+
+def _little_variety(rollout: RolloutConfig) -> SignalFinding | None:
+    """Equal completions have equal rewards: a group that is sampled greedily teaches nothing, whatever its size."""
+    # A top_k of 2 leaves a choice at every token.
+    freedom = {"temperature": rollout.temperature, "top_p": rollout.top_p, "min_p": 1 - (rollout.min_p or 0.0)}
+    narrow = {name: value for name, value in freedom.items() if value < _LITTLE_FREEDOM}
+    if rollout.top_k == 1:
+        narrow["top_k"] = 0.0
+    if not narrow:
+        return None
+    given = " and ".join(f"rollout.{name}={getattr(rollout, name):g}" for name in narrow)
+    free = " and ".join(f"rollout.{name}={_FREE[name]}" for name in narrow)
+    if min(narrow.values()) <= _NO_FREEDOM:
+        return SignalFinding("too-small", f"with {given} the completions of a group are equal", f"set {free}", {})
+    return SignalFinding("warning", f"with {given} the completions of a group are nearly equal", f"set {free}", {})
 
 
 def _small_group(report: SignalReport, compares: bool) -> SignalFinding | None:

@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given as forall
 from hypothesis import strategies as st
 
+from lowmem_rl.config.run_config import RolloutConfig
 from lowmem_rl.signal.pass_rate import given, measured, unknown
 from lowmem_rl.signal.signal_report import MOST_PROMPTS, VERDICTS, signal_report
 
@@ -109,3 +110,28 @@ def test_a_paid_format_is_named_as_what_it_hides():
     assert report.caveats == (
         "think_format is paid too: it can keep groups informative that say nothing about being right",
     )
+
+
+@pytest.mark.parametrize(
+    ("sampling", "level", "fix"),
+    [
+        ({"top_k": 1}, "too-small", "set rollout.top_k=0"),
+        ({"top_p": 0.001}, "too-small", "set rollout.top_p=1.0"),
+        ({"min_p": 1.0}, "too-small", "set rollout.min_p=0.0"),
+        ({"temperature": 0.001}, "too-small", "set rollout.temperature=1.0"),
+        ({"temperature": 0.05}, "warning", "set rollout.temperature=1.0"),
+        ({"top_p": 0.1}, "warning", "set rollout.top_p=1.0"),
+        ({"min_p": 0.9}, "warning", "set rollout.min_p=0.0"),
+        ({"temperature": 0.2, "top_k": 1}, "too-small", "set rollout.temperature=1.0 and rollout.top_k=0"),
+    ],
+)
+def test_sampling_without_variety_carries_no_signal(sampling, level, fix) -> None:
+    report = signal_report(16, 16, given(0.5), rollout=RolloutConfig(**sampling))
+    assert (report.verdict, report.findings[0].fix) == (level, fix)
+
+
+@pytest.mark.parametrize(
+    "sampling", [{}, {"temperature": 0.6}, {"top_k": 2}, {"top_p": 0.9}, {"min_p": 0.1}, {"temperature": 2.0}]
+)
+def test_usual_sampling_has_variety(sampling) -> None:
+    assert signal_report(16, 16, given(0.5), rollout=RolloutConfig(**sampling)).verdict == "ok"

@@ -1,0 +1,25 @@
+import pytest
+
+from lowmem_rl.config.compose import resolve
+from lowmem_rl.config.notices import notices
+
+STEPPED = "optimizer.schedule=multistep"
+
+
+@pytest.mark.parametrize(
+    ("settings", "shown"),
+    [
+        (["optimizer.warmup_steps=20"], "ends within its warm-up of 20"),
+        (["optimizer.warmup_steps=300", "optimizer.schedule=cosine"], "ends within its warm-up of 300"),
+        ([STEPPED, "optimizer.milestones=[10, 20]"], "ends before the milestones 20 "),
+        ([STEPPED, "optimizer.milestones=[200, 400]"], "ends before the milestones 200, 400 "),
+    ],
+)
+def test_a_schedule_beyond_the_last_step_is_noted(settings, shown) -> None:
+    (found,) = notices(resolve(preset="tiny-cpu", settings=["grpo.steps=20", *settings]).config)
+    assert f"the run of 20 steps {shown}" in found
+
+
+@pytest.mark.parametrize("settings", [[], ["optimizer.warmup_steps=19"], [STEPPED, "optimizer.milestones=[1, 19]"]])
+def test_a_schedule_within_the_run_is_not(settings) -> None:
+    assert not [*notices(resolve(preset="tiny-cpu", settings=["grpo.steps=20", *settings]).config)]
