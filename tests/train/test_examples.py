@@ -40,13 +40,23 @@ def test_the_notebook_runs_with_the_embedded_model(tmp_path, monkeypatch) -> Non
     monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     monkeypatch.setenv("LOWMEM_PRESET", "tiny-cpu")
     monkeypatch.setenv("LOWMEM_STEPS", "2")
-    notebook = nbformat.read(EXAMPLES / "colab_quickstart.ipynb", as_version=4)
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+
+    def executed() -> str:
+        notebook = nbformat.read(EXAMPLES / "colab_quickstart.ipynb", as_version=4)
+        NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+        return "".join(out.get("text", "") for cell in notebook.cells for out in cell.get("outputs", []))
+
+    printed = executed()
     assert json.loads((tmp_path / "runs/quickstart/eval.json").read_text())["after"]["num_examples"] == 500
     assert (tmp_path / "adapter.zip").stat().st_size > 10_000
-    printed = "".join(out.get("text", "") for cell in notebook.cells for out in cell.get("outputs", []))
     assert "intervals do not overlap" in printed
     assert "error:" not in printed
+    metrics = tmp_path / "runs/quickstart/metrics.jsonl"
+    before = metrics.read_bytes()
+    again = executed()
+    assert "is finished" in again
+    assert "error:" not in again
+    assert metrics.read_bytes() == before
 
 
 def test_the_notebook_carries_no_output() -> None:
