@@ -159,7 +159,8 @@ def evaluation_values(result: EvalResult) -> Row:
     prefix = f"eval_{result.task}/" if result.in_domain is False else "eval_"
     values: Row = {name: getattr(result, name) for name in _EVALUATED}
     values |= {f"scores/{name}": score for name, score in result.scores.items()}
-    values |= {f"{name}@{k}": v for name in ("pass", "maj") for k, v in getattr(result, f"{name}_at_k").items()}
+    if result.samples > 1:
+        values |= {f"{name}@{k}": v for name in ("pass", "maj") for k, v in getattr(result, f"{name}_at_k").items()}
     return {f"{prefix}{name}": value for name, value in values.items()}
 
 

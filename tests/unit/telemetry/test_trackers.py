@@ -75,9 +75,10 @@ def result(**values: object) -> EvalResult:
 
 
 def test_an_evaluation_is_named_as_transformers_names_its_own() -> None:
-    values = evaluation_values(result(in_domain=True, pass_at_k={"8": 0.75}, maj_at_k={"8": 0.5}))
+    values = evaluation_values(result(in_domain=True, samples=8, pass_at_k={"8": 0.75}, maj_at_k={"8": 0.5}))
     assert (values["eval_pass_at_1"], values["eval_strict_pass_at_1"], values["eval_scores/short"]) == (0.5, 0.25, 1.5)
     assert (values["eval_pass@8"], values["eval_maj@8"]) == (0.75, 0.5)
+    assert "eval_pass@1" not in evaluation_values(result(samples=1, pass_at_k={"1": 0.5}))
     assert evaluation_values(result(in_domain=False, task="gsm8k"))["eval_gsm8k/pass_at_1"] == 0.5
 
 
