@@ -3,7 +3,8 @@
 from hashlib import blake2b
 from pathlib import Path
 
-from lowmem_rl.models.lookup import cached_snapshot, local_directory
+from lowmem_rl.models.hub import cached_snapshot
+from lowmem_rl.models.lookup import local_directory
 
 _PIECE_BYTES = 2**18
 
