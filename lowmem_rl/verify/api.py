@@ -27,6 +27,12 @@ Answer checkers differ. The choices of this one (given answer, gold answer):
 | `x = 5` and `5` | equal | the value counts; `x = 5` and `y = 5` are unequal |
 | `x = 1, y = 2` and `x = 2, y = 1` | unequal | the names assign the values |
 | `x + y = 0` and `x - y = 0` | unequal | equations are compared as a whole, never by one side |
+| `x < -1 or x > 1`, `(-\infty, -1) \cup (1, \infty)`, `\{x \mid ...\}` | equal | the same numbers satisfy them |
+| `x > 1, x < 5` and `(1, 5)` | equal | a comma means both, and either if nothing satisfies both |
+| `x \equiv 3 \pmod 7` and `x = 10 (mod 7)` | equal | the same residues; the name may be left out |
+| `\langle 1, 2 \rangle` and `(1, 2)`; `[[1, 2], [3, 4]]` and its matrix | equal | another notation |
+| `\cos 60^\circ` and `1/2`; `60^\circ` and `60` | equal | inside a function a degree is a factor, elsewhere a unit |
+| `\frac{1}{2010!}` and `\frac{1}{2012!}` | unequal | numbers without decimals are equal or not, however small |
 | `1112_3` and `1122_3`, `12_3` and `12_4` | unequal | digits and base count; a gold's base may be left out |
 | `(C)`, `C.` and `C`; `Yes` and `yes` | equal | a choice is its letter, words have no case |
 | `(B) 12` and `B`, `(B) 12` and `12` | equal | an option is its letter or its text |
@@ -34,10 +40,13 @@ Answer checkers differ. The choices of this one (given answer, gold answer):
 | `\frac{2}{3} \approx 0.667` and `2/3`, and `0.667` | equal | exact, and rightly rounded; `5 \approx 7` is not 7 |
 | `１２`, `1e3` and `12`, `1000` | unequal | not a requested notation |
 
+A verdict that takes more than `CPU_LIMIT_S` of CPU time is False and counted as late: see `pool.py`.
+
 Decided in `extract.py`: the answer is after the last `</think>`, `<answer>` tags are removed, the last box counts.
 """
 
 import re
+import threading
 from functools import lru_cache
 
 from lowmem_rl.errors import TaskError
@@ -49,6 +58,8 @@ from lowmem_rl.verify.values import Expression, value_of
 
 _DEEPEST = 20
 _LATEX = re.compile(r"[ -~]+")
+_DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*\\degree\s?")
+_CONNECTIVE = re.compile(r"\s*\\(?:lor|land)\s*")
 _BRACE = re.compile(r"\\[{}\\]|([{}])")
 
 
@@ -56,10 +67,32 @@ def verify(given: str, gold: str) -> bool:
     """Returns whether `given` equals the gold answer.
 
     If exact comparison cannot decide, Math-Verify does in a worker process; without Math-Verify only the same text is
-    equal. A verdict that takes too long is False. Raises `RewardError` if a worker crashed on the answer.
+    equal. A verdict that takes too long is False, and counted. Raises `RewardError` if a worker crashed on the answer.
     """
     verdict = compare_exactly(given, gold)
-    return _same_by_algebra(given, gold) if verdict is None else verdict
+    if verdict is None and (verdict := _same_by_algebra(given, gold)) is None:
+        _LATE.add()
+    return verdict or False
+
+
+def late_verdicts() -> int:
+    """Returns how many verdicts of this process were False only because they took too long, repeated ones repeatedly.
+
+    What they are is not known: a caller that reports verdicts also reports how many of them were late.
+    """
+    return _LATE.count
+
+
+class _Tally:
+    def __init__(self) -> None:
+        self.count, self._lock = 0, threading.Lock()
+
+    def add(self) -> None:
+        with self._lock:
+            self.count += 1
+
+
+_LATE = _Tally()
 
 
 def check_gold(gold: str) -> None:
@@ -82,12 +115,17 @@ def check_gold(gold: str) -> None:
 
 
 @lru_cache(maxsize=4096)
-def _same_by_algebra(given: str, gold: str) -> bool:
-    """Asks a worker once for each pair, so that a group that repeats a hostile answer waits only once."""
+def _same_by_algebra(given: str, gold: str) -> bool | None:
+    """Asks a worker once for each pair, so that a group that repeats a hostile answer waits only once. None if late."""
     left, right = normal_form(given), normal_form(gold)
     if left is None or right is None or not (_is_fit(left.text) and _is_fit(right.text)) or not is_available():
         return False
-    return pool().same(right.text, left.text)
+    return pool().same(_for_algebra(right.text), _for_algebra(left.text))
+
+
+def _for_algebra(text: str) -> str:
+    """Returns a text in the LaTeX that Math-Verify reads."""
+    return _CONNECTIVE.sub(", ", _DEGREES.sub(r"(\\frac{\1\\pi}{180})", text))
 
 
 def _is_fit(text: str) -> bool:

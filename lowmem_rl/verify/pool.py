@@ -1,4 +1,4 @@
-"""Symbolic equality in worker processes: Math-Verify with a limit on time and memory.
+"""Symbolic equality in worker processes: Math-Verify with a limit on CPU time and memory.
 
 This process uses no signals, so a verdict can be asked for on any thread. Each worker imports Math-Verify once and
 forks a child that computes, so the next verdict after a late one waits for milliseconds.
@@ -15,14 +15,17 @@ from pathlib import Path
 from lowmem_rl.errors import RewardError, SetupError
 from lowmem_rl.workers import JsonWorker, WorkerFailed
 
-TIME_LIMIT_S = 0.8
-"""For one verdict. Math-Verify usually takes 2 to 200 ms."""
+CPU_LIMIT_S = 2.0
+"""CPU time for one verdict, so that the machine's load decides none. Math-Verify usually takes 2 to 200 ms."""
+
+WALL_LIMIT_S = 60.0
+"""Wall-clock time for one verdict: a bound on the wait if the machine is overloaded or the worker sleeps."""
 
 START_LIMIT_S = 60.0
 """For a worker to import Math-Verify: two seconds on an idle machine."""
 
 NUM_WORKERS = 2
-DIED = "died"
+DIED, LATE = "died", "late"
 
 
 class WorkerDied(RewardError):
@@ -37,8 +40,8 @@ class Pool:
         self._idle = [_start_worker()]
         atexit.register(self.close)
 
-    def same(self, gold: str, given: str) -> bool:
-        """Returns whether two LaTeX texts are equal; False if that takes longer than the limit.
+    def same(self, gold: str, given: str) -> bool | None:
+        """Returns whether two LaTeX texts are equal; None if that takes longer than the limits.
 
         Raises `WorkerDied` if a worker crashed over them, `SetupError` if none starts.
         """
@@ -46,14 +49,14 @@ class Pool:
             for start in (self._take, _start_worker):  # the kernel may have killed the first when memory ran short
                 worker = start()
                 try:
-                    verdict = worker.ask([gold, given, TIME_LIMIT_S], START_LIMIT_S)
+                    verdict = worker.ask([gold, given, CPU_LIMIT_S, WALL_LIMIT_S], START_LIMIT_S + WALL_LIMIT_S)
                 except WorkerFailed:
                     continue
                 self._idle.append(worker)
                 if verdict == DIED:
                     what = f"The symbolic worker died over the answer {given[:80]!r}."
                     raise WorkerDied(what, hint="It is replaced; the answer is skipped.")
-                return verdict is True
+                return None if verdict == LATE else verdict is True
         hint = "`python -c 'import math_verify'` says why; reinstall math-verify."
         raise SetupError("The symbolic workers do not start.", hint=hint)
 
