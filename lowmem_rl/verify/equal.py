@@ -7,9 +7,11 @@ cannot decide.
 import re
 from fractions import Fraction
 
+from lowmem_rl.verify.congruences import same_congruence
 from lowmem_rl.verify.normalize import NormalizedAnswer, normal_form
-from lowmem_rl.verify.number_text import as_one_number
+from lowmem_rl.verify.number_text import as_number, as_one_number
 from lowmem_rl.verify.option import letter_of
+from lowmem_rl.verify.real_sets import same_real_set
 from lowmem_rl.verify.relations import same_relation
 from lowmem_rl.verify.rounding import is_rounding
 from lowmem_rl.verify.values import Bracketed, same_value, value_of
@@ -75,6 +77,11 @@ def _signs_agree(given: NormalizedAnswer, gold: NormalizedAnswer) -> bool:
 def _compare(given: NormalizedAnswer, gold: NormalizedAnswer) -> bool | None:
     if given.unit and gold.unit and given.unit != gold.unit:
         return False
+    if (number := as_number(given.text)) is not None and (gold_number := as_number(gold.text)) is not None:
+        return number == gold_number
+    for compare in (same_congruence, same_real_set):
+        if (verdict := compare(given.text, gold.text)) is not None:
+            return verdict
     left, right = _without_names(given.text, gold.text)
     if left == right:
         return True

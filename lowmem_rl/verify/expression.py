@@ -7,17 +7,15 @@ Only images are computed.
 import re
 from fractions import Fraction
 from functools import lru_cache
-from math import comb, factorial
 
 from lowmem_rl.verify import finite_field
 from lowmem_rl.verify.finite_field import Residue, UnknownImage
 
 _DEEPEST = 30
-_LARGEST_FACTORIAL = 40
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>\d+(?:\.\d+)?|\.\d+)|(?P<command>\\[A-Za-z]+)|(?P<letters>[A-Za-z]+)"
-    r"|(?P<mark>\*\*|[-+*/^_{}()\[\]!]))",
+    r"|(?P<mark>\*\*|[-+*/^_{}()\[\]!|]))",
     re.ASCII,
 )
 _GREEK = re.compile(
@@ -26,6 +24,9 @@ _GREEK = re.compile(
 _TIMES = {"*", "\\times", "\\cdot"}
 _OVER = {"/", "\\div"}
 _CLOSING = {"(": ")", "{": "}", "[": "]"}
+_ROUNDINGS = {"\\lfloor": ("floor", "\\rfloor"), "\\lceil": ("ceil", "\\rceil"), "|": ("abs", "|")}
+"""Opening mark -> function, closing mark."""
+_ENDS = {"\\rfloor", "\\rceil"}
 _NO_PRODUCT = re.compile("lim|max|min|gcd|lcm|mod|inf|oo", re.IGNORECASE)
 
 
@@ -82,7 +83,7 @@ class _Reader:
     def __init__(self, tokens: list[str], fixed: tuple[str, int] | None) -> None:
         self.tokens = tokens
         self.fixed = fixed
-        self.at = 0
+        self.at = self.bars = 0
 
     def peek(self) -> str:
         return self.tokens[self.at] if self.at < len(self.tokens) else ""
@@ -112,7 +113,7 @@ class _Reader:
             elif token in _OVER:
                 self.take()
                 value, divided = finite_field.divide(value, self.signed(depth)), True
-            elif _starts_factor(token):
+            elif self.starts_factor(token):
                 # 1/2x may be x/2 or 1/(2x).
                 if divided or self._may_be_mixed(token):
                     raise UnknownImage
@@ -125,6 +126,11 @@ class _Reader:
         """Returns whether a number follows another directly: `2\\frac{1}{2}` may be a sum, `2 3` anything."""
         return self.tokens[self.at - 1][-1].isdigit() and (token == "\\frac" or token[0].isdigit() or token[0] == ".")
 
+    def starts_factor(self, token: str) -> bool:
+        if token == "|":
+            return not self.bars
+        return token[0].isalnum() or token[0] in ".({[" or (token[0] == "\\" and token not in _TIMES | _OVER | _ENDS)
+
     def signed(self, depth: int) -> Residue:
         if depth > _DEEPEST:
             raise UnknownImage
@@ -135,9 +141,11 @@ class _Reader:
 
     def power(self, depth: int) -> Residue:
         value = self.atom(depth)
-        while self.peek() == "!":
+        if self.peek() == "!":
             self.take()
-            value = finite_field.rational(Fraction(factorial(_natural(value))))
+            value = finite_field.factorial(_natural(value))
+            if self.peek() == "!":  # n!! is a product of every second number
+                raise UnknownImage
         return finite_field.power(value, self.exponent(depth)) if self.peek() in {"^", "**"} else value
 
     def exponent(self, depth: int) -> Residue:
@@ -154,12 +162,22 @@ class _Reader:
             above, below = self.argument(depth), self.argument(depth)
             if token == "\\frac":
                 return finite_field.divide(above, below)
-            return finite_field.rational(Fraction(comb(_natural(above), _natural(below))))
+            return finite_field.binomial(_natural(above), _natural(below))
         if token == "\\sqrt":
             return self.root(depth)
+        if token in _ROUNDINGS:
+            return self.rounded(*_ROUNDINGS[token], depth)
         if token[1:] in finite_field.FUNCTIONS:
             return self.function(token[1:], depth)
         return self.symbol(token)
+
+    def rounded(self, name: str, closing: str, depth: int) -> Residue:
+        """Reads the rest of `\\lfloor x \\rfloor` and `|x|`; a bar inside bars closes them."""
+        self.bars += closing == "|"
+        value = self.sum(depth + 1)
+        self.bars -= closing == "|"
+        self.take(closing)
+        return finite_field.function(name, value)
 
     def inside(self, opening: str, depth: int) -> Residue:
         value = self.sum(depth + 1)
@@ -182,17 +200,20 @@ class _Reader:
             exponent = self.exponent(depth)
             if exponent.rational is None or exponent.rational < 0:  # \sin^{-1} is not 1/\sin
                 raise UnknownImage
-        argument = self.inside(self.take(), depth) if self.peek() in _CLOSING else self.bare_argument(depth + 1)
+        argument = self.function_argument(depth)
         value = finite_field.function(name, argument)
         if base is not None:
             value = finite_field.divide(finite_field.function("ln", argument), finite_field.function("ln", base))
         return value if exponent is None else finite_field.power(value, exponent)
 
+    def function_argument(self, depth: int) -> Residue:
+        return self.inside(self.take(), depth) if self.peek() in _CLOSING else self.bare_argument(depth + 1)
+
     def bare_argument(self, depth: int) -> Residue:
         if depth > _DEEPEST:
             raise UnknownImage
         value = self.power(depth)
-        while (token := self.peek()) and _starts_factor(token) and token not in _CLOSING:
+        while (token := self.peek()) and self.starts_factor(token) and token not in _CLOSING:
             if token[1:] in finite_field.FUNCTIONS or self._may_be_mixed(token):
                 break
             value = finite_field.multiply(value, self.power(depth))
@@ -212,7 +233,7 @@ class _Reader:
     def digit(self) -> Residue:
         """Reads one digit and leaves the rest of the number for the next argument: `\\frac12`, but `\\sqrt 13`."""
         token = self.take()
-        if self.tokens[self.at - 2] == "\\sqrt" or len(token) == 1:
+        if self.tokens[self.at - 2] in {"\\sqrt", "]"} or len(token) == 1:
             return finite_field.rational(Fraction(token))
         self.at -= 1
         self.tokens[self.at] = token[1:]
@@ -220,6 +241,8 @@ class _Reader:
 
     def symbol(self, token: str) -> Residue:
         name = token.removeprefix("\\")
+        if token == "\\degree":
+            return _DEGREE
         if not (len(token) == 1 and token.isalpha()) and not (token != name and _GREEK.fullmatch(name)):
             raise UnknownImage
         if self.peek() == "_":
@@ -239,12 +262,11 @@ class _Reader:
         return name
 
 
-def _starts_factor(token: str) -> bool:
-    return token[0].isalnum() or token[0] in ".({[" or (token[0] == "\\" and token not in _TIMES | _OVER)
+_DEGREE = finite_field.divide(finite_field.symbol("pi"), finite_field.rational(Fraction(180)))
 
 
 def _natural(value: Residue) -> int:
     number = value.rational
-    if number is None or number.denominator > 1 or not 0 <= number <= _LARGEST_FACTORIAL:
+    if number is None or number.denominator > 1 or number < 0:
         raise UnknownImage
-    return int(number)
+    return min(int(number), finite_field.LARGEST_FACTORIAL + 1)

@@ -5,16 +5,17 @@ residues, √q to a root of q, which exists for q = -1 and every prime q < 50. E
 different images prove two expressions different; equal images prove them equal except with a probability of about
 degree / 2^61 (Schwartz-Zippel). Only residues are computed: 9^9^9 costs a few products.
 
-The value of a function (`sin`, `ln`, a power that is not an integer) is a residue of its own, the same for the same
-argument. Such an image is `opaque`: equal ones still prove equality, but different ones prove nothing, since
-sin² + cos² = 1. For these an approximate value at one point shows what is clearly different.
+A factorial is the product of its residues, so 2019!/1010! is as exact as 6/2. The value of a function (`sin`, `ln`, a
+root) is a residue of its own, the same for the same argument. Such an image is `opaque`: equal ones still prove
+equality, but different ones prove nothing, since sin² + cos² = 1. For these an approximate value at one point shows
+what is clearly different. Sines of multiples of 15° and of 36° are not opaque: they are sums of square roots.
 """
 
 import cmath
 import math
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from hashlib import blake2b
@@ -36,13 +37,23 @@ MOST_BITS = 512
 _CLEARLY = 1e-6
 """A difference that rounding cannot cause, relative to the largest intermediate value."""
 
+LARGEST_FACTORIAL = 20_000
+"""Its image takes 2 ms."""
+
 FUNCTIONS: dict[str, Callable[[complex], complex] | None] = {
     "sin": cmath.sin, "cos": cmath.cos, "tan": cmath.tan, "sinh": cmath.sinh, "cosh": cmath.cosh, "tanh": cmath.tanh,
     "sec": lambda x: 1 / cmath.cos(x), "csc": lambda x: 1 / cmath.sin(x), "cot": lambda x: 1 / cmath.tan(x),
     "arcsin": None, "arccos": None, "arctan": cmath.atan, "ln": cmath.log,
+    "exp": cmath.exp,
     "log": None,  # base e or 10: readers differ
 }  # fmt: skip
+_OF_REALS: dict[str, Callable[[Any], Any]] = {"abs": abs, "floor": math.floor, "ceil": math.ceil}
 _CONSTANTS = {"pi": math.pi, "e": math.e}
+_COSINES: dict[int, tuple[int, int, int]] = {
+    0: (4, 0, 0), 5: (0, 6, 2), 10: (0, 3, 3), 12: (1, 5, 0), 15: (0, 2, 2), 20: (2, 0, 0), 24: (-1, 5, 0),
+    25: (0, 6, -2), 30: (0, 0, 0),
+}  # fmt: skip
+"""k -> (a, b, c): the cosine of k π/60 is (a + √b ± √|c|) / 4, with the sign of c."""
 
 
 class UnknownImage(Exception):
@@ -65,6 +76,9 @@ class Residue:
     rational: Fraction | None = None
     near: Approximation | None = None
     opaque: bool = False
+
+
+_ONE = Residue(1, Fraction(1), Approximation(1, 1))
 
 
 def same_image(one: Residue, other: Residue) -> bool | None:
@@ -136,17 +150,25 @@ def divide(left: Residue, right: Residue) -> Residue:
 
 
 def power(base: Residue, exponent: Residue) -> Residue:
-    """Returns a power: exact for an integer or a half, else opaque. Raises `UnknownImage` for 0^0 and 1/0."""
+    """Returns a power: exact for an integer, opaque for most others. Raises `UnknownImage` for 0^0 and 1/0."""
     number = exponent.rational
-    if number is None or number.denominator > 2 or abs(number) > PRIME:
-        return _opaque_power(base, exponent)
-    if number.denominator == 2:
-        return power(root(base), rational(number * 2))
+    if number is None or abs(number) > PRIME:
+        return Residue(_hashed("power", base.residue, exponent.residue), None, _near_power(base, exponent), opaque=True)
     if number <= 0 and not base.residue:
         raise UnknownImage
+    if number.denominator > 1:
+        return _fractional_power(base, exponent, number)
     small = base.rational is not None and abs(number) * max(1, _bits(base.rational)) <= MOST_BITS
     exact = base.rational ** int(number) if small and base.rational is not None else None
     return Residue(pow(base.residue, int(number), PRIME), exact, _near_power(base, exponent), base.opaque)
+
+
+def _fractional_power(base: Residue, exponent: Residue, number: Fraction) -> Residue:
+    """Returns b^(n + k/q) as b^n times the k-th power of the q-th root: equal for every spelling of the exponent."""
+    whole, rest = divmod(number.numerator, number.denominator)
+    radical = root(base) if number.denominator == 2 else _opaque_root(base, number.denominator)
+    image = multiply(power(base, rational(Fraction(whole))), power(radical, rational(Fraction(rest))))
+    return image if image.near else replace(image, near=_near_power(base, exponent))
 
 
 def root(value: Residue) -> Residue:
@@ -154,7 +176,7 @@ def root(value: Residue) -> Residue:
     number = value.rational
     parts = None if number is None else _square_and_rest(abs(number.numerator) * number.denominator)
     if number is None or parts is None:
-        return _opaque_power(value, rational(Fraction(1, 2)))
+        return _opaque_root(value, 2)
     outside, primes = parts
     residue = math.prod((ROOTS[prime] for prime in primes), start=ROOTS[-1] if number < 0 else 1) % PRIME
     exact = rational(Fraction(outside, number.denominator))
@@ -163,8 +185,40 @@ def root(value: Residue) -> Residue:
     return Residue(image.residue, image.rational, Approximation(near, abs(near)) if near is not None else None)
 
 
+def _opaque_root(value: Residue, degree: int) -> Residue:
+    near = _near_power(value, rational(Fraction(1, degree)))
+    return Residue(_hashed("root", value.residue, degree), None, near, opaque=True)
+
+
+@lru_cache(maxsize=256)
+def factorial(number: int) -> Residue:
+    """Returns the image of n!. Raises `UnknownImage` above `LARGEST_FACTORIAL`."""
+    if number > LARGEST_FACTORIAL:
+        raise UnknownImage
+    if number <= 100:
+        return rational(Fraction(math.factorial(number)))
+    image = 1
+    for factor in range(2, number + 1):
+        image = image * factor % PRIME
+    return Residue(image)
+
+
+def binomial(above: int, below: int) -> Residue:
+    """Returns the image of a binomial coefficient. Raises `UnknownImage` as `factorial` does."""
+    if above <= 200 or below > above:
+        return rational(Fraction(math.comb(above, below)))
+    return divide(factorial(above), multiply(factorial(below), factorial(above - below)))
+
+
 def function(name: str, argument: Residue) -> Residue:
-    """Returns a function's value: an opaque residue, with an approximation if name and branch are unambiguous."""
+    """Returns a function's value: exact if it is known, else an opaque residue.
+
+    It has an approximation if name and branch are unambiguous.
+    """
+    if name in _OF_REALS:
+        return _of_real(name, argument)
+    if exact := power(symbol("e"), argument) if name == "exp" else _at_known_angle(name, argument):
+        return exact
     compute, near = FUNCTIONS[name], None
     # Below 50 rounding stays small; the logarithm of other than positive numbers has branches.
     if compute and argument.near and abs(value := argument.near.value) < 50:
@@ -173,9 +227,46 @@ def function(name: str, argument: Residue) -> Residue:
     return Residue(_hashed(name, argument.residue), None, near, opaque=True)
 
 
-def _opaque_power(base: Residue, exponent: Residue) -> Residue:
-    residue = _hashed("power", base.residue, exponent.residue)
-    return Residue(residue, None, _near_power(base, exponent), opaque=True)
+def _of_real(name: str, argument: Residue) -> Residue:
+    """Returns |x|, or x rounded to an integer; near an integer, rounding decides the side: no approximation."""
+    if argument.rational is not None:
+        return rational(Fraction(_OF_REALS[name](argument.rational)))
+    residue, near = argument.residue, None
+    if argument.near and not (value := argument.near.value).imag:
+        is_sure = name == "abs" or abs(value.real - round(value.real)) > _CLEARLY * argument.near.largest
+        near = _near(complex(_OF_REALS[name](value.real)), argument) if is_sure else None
+    return Residue(_hashed(name, min(residue, PRIME - residue) if name == "abs" else residue), None, near, opaque=True)
+
+
+def _at_known_angle(name: str, angle: Residue) -> Residue | None:
+    """Returns a trigonometric function's exact value, or None if it is not a sum of square roots."""
+    if name not in {"sin", "cos", "tan", "sec", "csc", "cot"}:
+        return None
+    # An angle's image is k π/60; k is small for no other angle, except by an accident of probability 2^-30.
+    multiple = angle.residue * 60 * pow(symbol("pi").residue, -1, PRIME) % PRIME
+    if multiple > 2**30 and (multiple := multiple - PRIME) < -(2**30):
+        return None
+    cosine, sine = _cosine(multiple % 120), _cosine((30 - multiple) % 120)
+    above, below = {
+        "sin": (sine, _ONE), "cos": (cosine, _ONE), "tan": (sine, cosine),
+        "csc": (_ONE, sine), "sec": (_ONE, cosine), "cot": (cosine, sine),
+    }[name]  # fmt: skip
+    return divide(above, below) if above and below else None
+
+
+@lru_cache(maxsize=120)
+def _cosine(sixtieths: int) -> Residue | None:
+    """Returns the cosine of k π/60 for 0 <= k < 120, or None if it takes nested roots."""
+    if sixtieths > 60:
+        return _cosine(120 - sixtieths)
+    if sixtieths > 30:
+        return None if (mirrored := _cosine(60 - sixtieths)) is None else negate(mirrored)
+    if sixtieths not in _COSINES:
+        return None
+    number, first, second = _COSINES[sixtieths]
+    one, other = (root(rational(Fraction(abs(inside)))) for inside in (first, second))
+    roots = add(one, other if second >= 0 else negate(other))
+    return divide(add(rational(Fraction(number)), roots), rational(Fraction(4)))
 
 
 def _near_power(base: Residue, exponent: Residue) -> Approximation | None:

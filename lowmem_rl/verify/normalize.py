@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
+from lowmem_rl.verify.notation import from_unicode, with_latex_functions
 from lowmem_rl.verify.option import split_option
 
 LONGEST_ANSWER = 500
@@ -71,6 +72,7 @@ _THIN_SPACE = re.compile(r"(?<=\d)[\u2009\u202f\u200a](?=\d{3}(?![\d/]))")
 _SIGN_OF = {"p": "%", "d": "$", "c": "¢"}
 _SIGN = re.compile(r"\\?[$%]|[€£¢¥₹°]")
 _AND = re.compile(r"\s*,?\s*(?:\x1f\s*)?\b(?:and|or)\b\s*(?:\x1f\s*)?")
+_INEQUALITY = re.compile(r"[<>]|\\(?:[lg](?:eq?|t)|neq?)(?![A-Za-z])")
 
 _MEASURES = {
     name: short
@@ -119,7 +121,7 @@ def normal_form(answer: str) -> NormalizedAnswer | None:
     """Returns the answer's normal form, or None if nothing is left of it or it is too long."""
     if len(answer) > LONGEST_ANSWER:
         return None
-    text = answer if answer.isascii() else _THIN_SPACE.sub("", answer).translate(_LIKE_ASCII)
+    text = answer if answer.isascii() else from_unicode(_THIN_SPACE.sub("", answer)).translate(_LIKE_ASCII)
     option, text = split_option(_plain(_unwrapped(text)))
     text, rounded = _exact_and_rounded(text) if "pprox" in text or "about" in text else (text, None)
     signs: frozenset[str] = frozenset()
@@ -180,7 +182,14 @@ def _plain(text: str) -> str:
     if _NAMES.search(text):
         text = _SCALE.sub(_scaled, text)
         text = _NAMED_SIGN.sub(lambda match: _SIGN_OF.get(match[1][0], "%") if match[1][:2] != "de" else "°", text)
-    return _AND.sub(", ", text) if " or" in text or "and" in text or f"{TEXT}or" in text else text
+    text = with_latex_functions(text)
+    if not (" or" in text or "and" in text or f"{TEXT}or" in text):
+        return text
+    return _AND.sub(_between_inequalities if _INEQUALITY.search(text) else ", ", text)
+
+
+def _between_inequalities(match: re.Match[str]) -> str:
+    return " \\lor " if "or" in match[0] else " \\land "
 
 
 def _scaled(number: re.Match[str]) -> str:

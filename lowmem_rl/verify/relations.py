@@ -1,8 +1,9 @@
 """Are two equations, or two inequalities, the same: solved for a variable, in the field.
 
 If the difference of a relation's sides is linear in a variable v, it has one root in v. If the other relation's
-difference is not zero there, the two differ; if it is linear in v and zero there, they are the same. Relations that are
-not linear in any variable are left to symbolic algebra.
+difference is not zero there, the two differ; if it is linear in v and zero there, they are the same. Two equations are
+also the same if one difference is a multiple of the other, as for x²/4 + y²/3 = 1 and 3x² + 4y² = 12. Relations that
+are neither are left to symbolic algebra.
 """
 
 import re
@@ -16,6 +17,9 @@ _RELATION = re.compile(r"<=|>=|\\leq?(?![A-Za-z])|\\geq?(?![A-Za-z])|\\lt(?![A-Z
 _DIRECTION = {"<": -1, "\\lt": -1, "\\le": -1, "\\leq": -1, "<=": -1, "=": 0}
 _ANYWHERE = 1234567890123456789
 """A residue at which no curve meets its chord by accident."""
+_ANYWHERE_ELSE = 987654321987654321
+_PARAMETER = re.compile(r"\\(?!sqrt|frac|pi|cdot|times|sin|cos|tan|ln|exp|log)[A-Za-z]|_")
+"""A name that `variables` does not return."""
 _STRICT = {"<", ">", "\\lt", "\\gt"}
 _FUNCTION_OF = re.compile(r"[A-Za-z]\s*\(")
 
@@ -53,7 +57,26 @@ def same_relation(given: str, gold: str) -> bool | None:
     for variable in variables(other.left) + variables(other.right):
         if line := _slope_and_root(other, variable):
             return _same_at(line, variable, one, other)
-    return None
+    return True if not one.direction and _are_proportional(one, other) else None
+
+
+def _are_proportional(one: _Relation, other: _Relation) -> bool:
+    """Returns whether the quotient of the differences is the same number wherever it is looked at.
+
+    A quotient that changes with no single variable is a constant: at points without structure, as are the variables'
+    residues, all partial derivatives are zero.
+    """
+    names = {*variables(one.left), *variables(one.right), *variables(other.left), *variables(other.right)}
+    if _PARAMETER.search("".join((one.left, one.right, other.left, other.right))):
+        return False
+    quotients = set()
+    for name in names:
+        for residue in (_ANYWHERE, _ANYWHERE_ELSE):
+            left, right = one.at(name, residue), other.at(name, residue)
+            if left is None or right is None or not left.residue or not right.residue:
+                return False
+            quotients.add(left.residue * pow(right.residue, -1, PRIME) % PRIME)
+    return len(quotients) == 1
 
 
 def _same_at(line: tuple[Residue, int], variable: str, one: _Relation, other: _Relation) -> bool | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from lowmem_rl.verify.expression import same_expression
 from lowmem_rl.verify.number_text import as_number
@@ -44,8 +44,13 @@ _PART = re.compile(r"\\[{}]|\\\\|[()\[\]{},;&]")
 _OPEN = {"(": "(", "[": "[", "{": "", "\\{": "{"}
 _CLOSE = {")": ")", "]": "]", "}": "", "\\}": "}"}
 _MATRIX = re.compile(
-    r"(?:\[|\()?\s*\\begin\{([pb]?matrix|array)\}(?:\{[lcr|]*\})?(.*)\\end\{\1\}\s*(?:\]|\))?", re.DOTALL
+    r"(.*?)(?:\[|\(|\\\{)?\s*\\begin\{((?:[pbB]|small)?matrix\*?|array)\}(?:\[[a-z]*\])?(?:\{[lcr|@{} ]*\})?"
+    r"(.*)\\end\{\2\}\s*(?:\]|\)|\\\})?",
+    re.DOTALL,
 )
+"""A factor, then the matrix."""
+_ROW_END = re.compile(r"\\\\(?:\s*\[[^\[\]]*\])?|\\cr(?![A-Za-z])")
+_IN_BRACKETS = re.compile(r"\{[^{}]*\}|\([^()]*\)")
 _INFINITY = re.compile(r"([-+]?)\s*(?:\\infty|\\infin|\\infinity|infinity|inf|oo)", re.IGNORECASE)
 _BASED = re.compile(r"([0-9A-Za-z]*\d[0-9A-Za-z]*)\s*_\s*\{?\s*(\d{1,2})\s*\}?")
 _CHOICE = re.compile(r"\(?([A-Z])[).:]?")
@@ -87,7 +92,19 @@ def same_value(given: Value, gold: Value) -> bool | None:
     if isinstance(given, Bracketed) or isinstance(gold, Bracketed):
         # A list is not a number; but ±3 is a list, and a matrix may be written as a sum.
         return False if isinstance(given, Fraction) or isinstance(gold, Fraction) else None
-    return same_expression(_formula(given), _formula(gold))
+    verdict = same_expression(_formula(given), _formula(gold))
+    return True if verdict is None and _terms(_formula(given)) == _terms(_formula(gold)) else verdict
+
+
+def _terms(text: str) -> list[str]:
+    """Returns the signed terms of a sum, sorted: equal ones prove sums equal that have no other meaning here."""
+    depth, terms = 0, [""]
+    for at, character in enumerate(text := text.replace(" ", "")):
+        depth += (character in "([{") - (character in ")]}")
+        if character in "+-" and not depth and at and text[at - 1] not in "^_*/+-=,":
+            terms.append("")
+        terms[-1] += character
+    return sorted(term if term[:1] in {"+", "-"} else f"+{term}" for term in terms)
 
 
 def _formula(value: Fraction | Expression) -> str:
@@ -113,7 +130,9 @@ def _is_word(run: str) -> bool:
 def _same_word(given: Value, gold: Value) -> bool:
     """Words are equal if their letters are; a gold number with a base is also equal to the number without it."""
     one, other = _spelled(given), _spelled(gold)
-    return one == other or (isinstance(gold, Word) and "_" in other and one == other.partition("_")[0])
+    if isinstance(gold, Word) and "_" in other and one == other.partition("_")[0]:
+        return True
+    return one == other or (("+" in one or "-" in one) and _terms(one) == _terms(other))  # `abcd + 1`
 
 
 def _spelled(value: Value) -> str:
@@ -192,10 +211,15 @@ def _between(text: str, cuts: Sequence[int]) -> list[str]:
 
 def _matrix(text: str, depth: int) -> Bracketed | None:
     match = _MATRIX.fullmatch(text)
-    if match is None or "\\begin" in match[2]:
+    if match is None or "\\begin" in match[1] + match[3]:
         return None
-    rows = [row.split("&") for row in match[2].split("\\\\") if row.strip()]
-    return Bracketed("matrix", tuple(Bracketed("row", tuple(value_of(c, depth + 1) for c in row)) for row in rows))
+    factor = match[1].strip().removesuffix("\\cdot").removesuffix("\\times").strip()
+    if re.search("(?<!^)[-+=]", _IN_BRACKETS.sub("", _IN_BRACKETS.sub("", factor))):
+        return None  # a sum
+    factor = f"{factor}1" if factor in {"+", "-"} else factor
+    rows = [row.split("&") for row in _ROW_END.split(match[3].replace("\\hline", "")) if row.strip()]
+    cells = [[f"({factor})({cell})" if factor else cell for cell in row] for row in rows]
+    return Bracketed("matrix", tuple(Bracketed("row", tuple(value_of(c, depth + 1) for c in row)) for row in cells))
 
 
 def _union(text: str, depth: int) -> Bracketed | None:
@@ -210,12 +234,22 @@ def _same_items(given: Bracketed, gold: Bracketed) -> bool | None:
         # [1,2] and [2,3] may be one interval [1,3].
         return _same_in_any_order(given.items, gold.items) or None
     if "matrix" in kinds and kinds[0] != kinds[1]:
-        return None
+        return _same_rows(given.items, gold.items)
     if set(kinds) <= {"", "{}"}:
         return _same_in_any_order(given.items, gold.items)
     if kinds[0] != kinds[1] and "" not in kinds and (len(gold.items) == 2 or "{}" in kinds):
         return False
     return _all(map(same_value, given.items, gold.items)) if len(given.items) == len(gold.items) else False
+
+
+def _same_rows(given: Sequence[Value], gold: Sequence[Value]) -> bool | None:
+    """Returns whether a matrix equals a list of rows, `[[1, 2], [3, 4]]`; None if the other is no such list."""
+    rows = [[value.items for value in values if isinstance(value, Bracketed)] for values in (given, gold)]
+    if (len(rows[0]), len(rows[1])) != (len(given), len(gold)):
+        return None
+    if list(map(len, rows[0])) != list(map(len, rows[1])):
+        return False
+    return _all(map(same_value, chain(*rows[0]), chain(*rows[1])))
 
 
 def _same_in_any_order(given: Sequence[Value], gold: Sequence[Value]) -> bool | None:

@@ -67,6 +67,15 @@ def test_rationals_are_compared_exactly(one: Fraction, other: Fraction) -> None:
         ("\\binom{5}{2}", "10"),
         ("\\sin^2 x", "(\\sin x)^2"),
         ("9^{9^9}-9^{9^9}", "0"),
+        ("\\frac{100!}{98!}", "9900"),
+        ("\\frac{2019!}{1010!}", "2019!/1010!"),
+        ("\\binom{2010}{2}", "2010*2009/2"),
+        ("\\binom{500}{250}", "\\frac{500!}{250!250!}"),
+        ("1-\\frac{365!}{340!\\cdot 365^{25}}", "1-\\frac{364!}{340!\\cdot 365^{24}}"),
+        ("\\cos\\frac{7\\pi}{6}", "-\\frac{\\sqrt3}{2}"),
+        ("\\tan\\frac{5\\pi}{12}", "2+\\sqrt 3"),
+        ("x\\sqrt x", "x^{3/2}"),
+        ("\\frac{1}{\\sqrt[3]{x}^2}", "\\frac{x}{x^{5/3}}"),
     ],
 )
 def test_these_expressions_are_equal(one: str, other: str) -> None:
@@ -74,7 +83,29 @@ def test_these_expressions_are_equal(one: str, other: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["\\sin^{-1} x", "\\log 5", "1/2x", "2\\frac12 x", "x!", "0^0", "1/0", "\\int x", "", "x+"]
+    ("one", "other"),
+    [
+        ("\\frac{1}{1998!}", "\\frac{1}{1997!}"),
+        ("\\frac{90!}{45!}", "\\frac{90!}{44!}"),
+        ("\\frac{1}{2000!}", "0"),
+        ("\\frac{100!}{99!}", "99"),
+        ("\\binom{2010}{5}", "\\binom{2010}{6}"),
+        ("1-\\frac{365!}{335!\\cdot 365^{30}}", "1-\\frac{364!}{334!\\cdot 365^{30}}"),
+    ],
+)
+def test_large_factorials_are_as_exact_as_small_ones(one: str, other: str) -> None:
+    assert same_expression(one, other) is False
+
+
+@given(st.integers(-200, 200), st.sampled_from(["sin", "cos", "tan"]))
+def test_known_angles_have_their_exact_values(sixtieths: int, name: str) -> None:
+    image = image_of(f"\\{name}({sixtieths}\\pi/60)")
+    if image and not image.opaque and image.near:
+        assert abs(image.near.value - getattr(math, name)(sixtieths * math.pi / 60)) < 1e-9
+
+
+@pytest.mark.parametrize(
+    "text", ["\\sin^{-1} x", "\\log 5", "1/2x", "2\\frac12 x", "x!", "5!!", "30000!", "0^0", "1/0", "\\int x", "", "x+"]
 )
 def test_what_has_two_readings_or_none_is_not_decided(text: str) -> None:
     assert same_expression(text, "7") is None
