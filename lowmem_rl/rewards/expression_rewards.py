@@ -5,6 +5,7 @@ synthesis: find the rule of a sequence from `extra["points"]`, the pairs (n, f(n
 `extra["unseen"]`: a table of the shown values is not a rule.
 """
 
+import re
 from fractions import Fraction
 
 from lowmem_rl.example import Example
@@ -15,19 +16,23 @@ from lowmem_rl.rewards.reward import Reward
 _NEAR = 0.1
 """For the right numbers with a wrong result, as in TinyZero: the first signal for a base model that never succeeds."""
 
+_LETTER_X = re.compile(r"(?<=[\d)}])\s*[xX]\s*(?=[\d({\\])")
+"""As a times sign: the numbers are all that a countdown's expression holds."""
+
 
 def score_countdown(completion: str, example: Example) -> float:
     """1 for an expression that uses every number once and reaches the target, 0.1 if it misses, else 0.
 
-    `expression = target` counts as the expression; `= anything else` is a miss.
+    `expression = target` and `target = expression` count as the expression; `= anything else` is a miss.
     """
     numbers, target = required_extra(example, "numbers"), Fraction(required_extra(example, "target"))
-    expression, equals, result = (stated_answer(completion) or "").partition("=")
+    wanted = sorted(map(Fraction, numbers))
+    sides = _LETTER_X.sub("*", stated_answer(completion) or "").split("=")
     try:
-        tree = parse(expression)
-        if has_power(tree) or sorted(numbers_in(tree)) != sorted(map(Fraction, numbers)):
+        trees = [parse(side) for side in sides]
+        if not any(sorted(numbers_in(tree)) == wanted and not has_power(tree) for tree in trees):
             return 0.0
-        values = {compute(tree), *([compute(parse(result))] if equals else [])}
+        values = set(map(compute, trees))
     except BadExpression:
         return 0.0
     return 1.0 if values == {target} else _NEAR

@@ -15,8 +15,13 @@ _MOST_BITS = 256
 """Of a numerator or a denominator, at every step."""
 _HIGHEST_POWER = 64
 
-_SPELLINGS = {r"\times": "*", r"\cdot": "*", r"\div": "/", r"\left": " ", r"\right": " "}
-_SPELLINGS |= {"×": "*", "·": "*", "÷": "/", "−": "-", "^": "**", "{": "(", "}": ")", "$": " "}
+_SPELLINGS = {r"\times": "*", r"\cdot": "*", r"\ast": "*", r"\div": "/", r"\left": " ", r"\right": " "}
+_SPELLINGS |= dict.fromkeys("×·⋅∙•∗✕✖", "*") | dict.fromkeys("÷∕⁄", "/") | dict.fromkeys("−–", "-")
+_SPELLINGS |= dict.fromkeys((r"\(", r"\)", r"\[", r"\]", r"\,", r"\;", r"\!", r"\ ", "$"), " ")
+_SPELLINGS |= {"^": "**", "{": "(", "}": ")"}
+_FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))")
+_GROUP = re.compile(r"(?<!frac)(?<![}\s])\{([^{}]*)\}")
+_MIXED = re.compile(r"[\d.]\s*\\[dtc]?frac")
 _TOKEN = re.compile(r"\s*(\d{1,15}(?:\.\d{1,15})?|[a-z]|\*\*|[-+*/()])", re.ASCII)
 _OPERAND_END, _OPERAND_START = re.compile(r"[\da-z)]", re.ASCII), re.compile(r"[\da-z(]", re.ASCII)
 
@@ -68,10 +73,11 @@ def has_power(tree: ast.expr) -> bool:
 def _tokens(text: str) -> list[str]:
     if len(text) > _LONGEST:
         raise BadExpression(f"longer than {_LONGEST} characters")
+    text = _with_quotients(text)
     for spelling, operator in _SPELLINGS.items():
         text = text.replace(spelling, operator)
     tokens, position = [], 0
-    text = text.strip()
+    text = text.strip(" .,;\n\t")
     while position < len(text):
         token = _TOKEN.match(text, position)
         if token is None:
@@ -80,6 +86,17 @@ def _tokens(text: str) -> list[str]:
         tokens.append(token[1].lstrip("0") or "0" if token[1].isdigit() else token[1])
         position = token.end()
     return tokens
+
+
+def _with_quotients(text: str) -> str:
+    """Writes `\\frac{a}{b}` as `((a)/(b))`, the innermost first; `1\\frac{1}{2}` may be a sum or a product."""
+    if _MIXED.search(text):
+        raise BadExpression("a number before \\\\frac has two readings")
+    before = ""
+    while "frac" in text and text != before:
+        before, text = text, _FRACTION.sub(lambda m: f"(({m[1] or m[2]})/({m[3] or m[4]}))", text)
+        text = text if text != before else _GROUP.sub(r"(\1)", text, count=1)
+    return text
 
 
 def _with_products(tokens: list[str]) -> list[str]:

@@ -12,6 +12,8 @@ from itertools import chain
 from lowmem_rl.example import Example
 from lowmem_rl.rewards.answer_extraction import stated_answer
 from lowmem_rl.rewards.reward import Reward
+from lowmem_rl.verify.normalize import normal_form
+from lowmem_rl.verify.number_text import as_number
 
 Matrix = tuple[tuple[Fraction, ...], ...]
 
@@ -21,27 +23,49 @@ _MOST_ENTRIES = 400
 _TOLERANCE = 1.0
 """Factor of the distance in `score_l1`'s exponent: at 1, a total error of 0.7 halves the score."""
 
-_LATEX = re.compile(r"\\begin\{([bpvB]?matrix|array)\}(?:\{[lcr|]*\})?(.*)\\end\{\1\}", re.DOTALL)
-_FRACTION = re.compile(r"\\[dt]?frac\{(-?\d{1,15})\}\{(\d{1,15})\}", re.ASCII)
-_ENTRY = re.compile(r"([-+]?\d{1,15}(?:\.\d{1,15})?)(?:/(?!0+\Z)(\d{1,15}))?", re.ASCII)
+_LARGEST = 10**15
+"""Of a numerator or denominator."""
+
+_LATEX = re.compile(
+    r"\\begin\{((?:[bBpvV]|small)?matrix\*?|array)\}(?:\[[a-z]*\])?(?:\{[lcr|@{} ]*\})?(.*)\\end\{\1\}", re.DOTALL
+)
+_ROW_END = re.compile(r"\\\\(?:\s*\[[^\[\]]*\])?|\\cr(?![A-Za-z])")
+_FRACTION = r"\\[dtc]?frac\s*(?:\{[^{}]*\}|\d)\s*(?:\{[^{}]*\}|\d)"
+_FACTOR = re.compile(rf"([-+−]?\s*(?:{_FRACTION}|[\d./]+)?)\s*(?:\\cdot|\\times|\*)?\s*(?:\\left)?\s*[\[(]?\s*$")
+"""Directly before the matrix, as in `\\frac{1}{5}\\begin{pmatrix}`."""
+_NOISE = re.compile(r"\\(?:left|right)(?![A-Za-z])|\$|\\hline")
+_LIST = re.compile(r"(?:[^=\[]*=)?\s*\[\s*\[(.*)\]\s*\]\s*\.?", re.DOTALL)
 
 
 def read_matrix(text: str) -> Matrix | None:
     """Returns the matrix in a text, or None; rows of unequal length are not a matrix."""
     if len(text) > _LONGEST:
         return None
-    text = _FRACTION.sub(r"\1/\2", text).replace("−", "-")
+    text, factor = _NOISE.sub(" ", text).strip(), Fraction(1)
     if latex := _LATEX.search(text):
-        rows = [row.split("&") for row in latex[2].replace(r"\hline", "").split(r"\\") if row.strip()]
+        rows = [row.split("&") for row in _ROW_END.split(latex[2]) if row.strip()]
+        factor = _factor_before(text[: latex.start()])
     else:
-        text = "".join(text.split()).strip("$")
-        is_list = text.startswith("[[") and text.endswith("]]")
-        rows = [row.split(",") for row in text[2:-2].split("],[")] if is_list else []
-    entries = [[_ENTRY.fullmatch(cell.strip()) for cell in row] for row in rows]
-    if len({len(row) for row in entries}) != 1 or sum(map(len, entries)) > _MOST_ENTRIES:
+        listed = _LIST.fullmatch(text)
+        rows = [row.split(",") for row in re.split(r"\]\s*,\s*\[", listed[1])] if listed else []
+    if len({len(row) for row in rows}) != 1 or sum(map(len, rows)) > _MOST_ENTRIES:
         return None
-    matrix = tuple(tuple(Fraction(entry[1]) / Fraction(entry[2] or 1) for entry in row if entry) for row in entries)
-    return matrix if all(len(row) == len(entries[0]) for row in matrix) else None
+    numbers = [[_number(cell) for cell in row] for row in rows]
+    matrix = tuple(tuple(factor * number for number in row if number is not None) for row in numbers)
+    return matrix if all(len(row) == len(rows[0]) for row in matrix) else None
+
+
+def _factor_before(text: str) -> Fraction:
+    found = _FACTOR.search(text)
+    sign = found[1].strip() if found else ""
+    return Fraction(-1) if sign in {"-", "−"} else _number(sign) or Fraction(1)
+
+
+def _number(text: str) -> Fraction | None:
+    """Returns a number of reasonable size without sign or unit, or None."""
+    answer = normal_form(text)
+    number = as_number(answer.text) if answer and not answer.signs and not answer.unit else None
+    return number if number is not None and max(abs(number.numerator), number.denominator) <= _LARGEST else None
 
 
 def score_rows(completion: str, example: Example) -> float:

@@ -29,6 +29,12 @@ def example(answer: str = "[[1/2, 0], [0, 2]]") -> Example:
         r"\begin{pmatrix} 1/2 & 0 \\ -3 & 1 \end{pmatrix}",
         r"\begin{bmatrix}\frac{1}{2}&0\\-3&1\\\end{bmatrix}",
         r"\left[\begin{array}{cc} \dfrac{1}{2} & 0 \\ -3 & 1 \end{array}\right]",
+        r"\left(\begin{array}{r|r} \tfrac12 & 0 \\[4pt] \hline -3 & 1 \end{array}\right)",
+        r"A^{-1} = \begin{bmatrix*}[r] ½ & 0 \\ -3 & 1 \end{bmatrix*}",
+        r"\begin{smallmatrix} \frac{ 1 }{ 2 } & 0 \\ -\frac{6}{2} & 1 \end{smallmatrix}",
+        r"\frac{1}{2}\begin{pmatrix} 1 & 0 \\ -6 & 2 \end{pmatrix}",
+        r"-\left[\begin{array}{cc} -0.5 & 0 \\ 3 & -1 \end{array}\right]",
+        r"A = \left[ [ 1/2, 0 ], [ -3, 1 ] \right].",
     ],
 )
 def test_a_matrix_is_read_however_it_is_written(text: str) -> None:
