@@ -57,6 +57,8 @@ def _lines(name: str, path: Path, results: Sequence[EvalResult], page: TextPage)
             head = ("level", "items", "any format", "requested format")
             yield from page.table(list(_level_rows(result)), "rrll", head)
     yield ""
+    if late := sum(result.late_verdicts for result in results):
+        yield from page.fold(f"{late} comparisons with a gold answer took too long and counted as unequal.", "")
     if (kl_nats := next((r.kl_nats for r in results if r.kl_nats is not None), None)) is not None:
         yield from page.fold(f"The policy is {kl_nats:.3f} nats per token from its base model.", "")
     yield from page.fold(f"Each answer is in {path / 'eval'}, the figures are in {RunDir(path).evaluations}", "")

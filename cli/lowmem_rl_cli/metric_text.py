@@ -20,6 +20,8 @@ def figures(row: Row) -> Iterator[tuple[str, str]]:
     yield "informative groups", _share(row.get("informative_share"))
     yield "completion tokens", _number(row.get("completion_tokens"), "6.1f")
     yield "truncated", _share(row.get("truncated_share"))
+    if row.get("late_verdicts"):
+        yield "late verdicts", str(row["late_verdicts"])
     if row.get("kl") is not None:
         yield "KL", _number(row["kl"], "6.4f")
     if row.get("optimizer_skipped"):

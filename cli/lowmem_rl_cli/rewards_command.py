@@ -92,12 +92,16 @@ def score_rows(
     from lowmem_rl.rewards.isolated import isolated
     from lowmem_rl.rewards.reward_registry import load_reward_set
     from lowmem_rl.rewards.score_rows import score_records
+    from lowmem_rl.verify import late_verdicts
 
-    failures = _Failures()
+    failures, late_before = _Failures(), late_verdicts()
     with isolated(load_reward_set({reward: 1.0}), timeout) as loaded, _records_in(rows) as records:
         for row in score_records(records, loaded.rewards[0], failures.add):
             failures.scored += 1
             console.show(json.dumps(row, default=str))  # non-ASCII is escaped: valid JSON in any terminal encoding
+    if late := late_verdicts() - late_before:
+        counted = "1 verdict" if late == 1 else f"{late} verdicts"
+        console.say(f'{counted} took too long and counted as wrong: see the rows with "late".')
     failures.refuse()
 
 

@@ -94,8 +94,8 @@ def _as_json(result: "RunResult") -> dict[str, Any]:
 def _print_result(result: "RunResult", seconds: float) -> None:
     before, after, path, page = result.before, result.after, result.path, stdout_page()
     console.show(page.ink(f"{before.task}, {before.num_examples} held-out examples, greedy", BOLD))
-    after_cells = _result_cells(after)
-    rows = [(label, cell, after_cells.get(label, "-")) for label, cell in _result_cells(before).items()]
+    cells, after_cells = _result_cells(before), _result_cells(after)
+    rows = [(label, cells.get(label, "-"), after_cells.get(label, "-")) for label in cells | after_cells]
     console.show("\n".join(page.table(rows, "lrr", ("", "before", "after"))))
     console.show(_paired_verdict(result.comparison))
     console.show(_best(result.best, path))
@@ -111,6 +111,7 @@ def _result_cells(result: EvalResult) -> dict[str, str]:
         **{name: f"{score:.3f}" for name, score in result.scores.items()},
         "completion tokens": f"{result.completion_tokens:.1f}",
         "truncated": f"{100 * result.truncated_share:.1f} %",
+        **({"late verdicts": str(result.late_verdicts)} if result.late_verdicts else {}),
         **({} if result.kl_nats is None else {"KL from the base, nats a token": f"{result.kl_nats:.3f}"}),
     }
 

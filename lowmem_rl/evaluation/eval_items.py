@@ -29,6 +29,8 @@ class Item:
     vote: str | None = None
     """Key that equal answers share; None if the completion gives no answer."""
     strict_vote: str | None = None
+    late_verdicts: int = 0
+    """Comparisons with the gold answer that took too long and counted as unequal."""
     by: str = ""
     """Digest of the weights and settings that produced it: items of other weights are never reused."""
 
@@ -91,5 +93,5 @@ def _item(row: Row, number: int, path: Path) -> Item:
 _KINDS: dict[str, Any] = {
     "example_id": str, "prompt": str, "answer": str, "completion": str, "tokens": int, "truncated": bool,
     "correct": bool, "strict": bool, "scores": dict, "level": int | float | None, "sample": int, "vote": str | None,
-    "strict_vote": str | None, "by": str,
+    "strict_vote": str | None, "late_verdicts": int, "by": str,
 }  # fmt: skip

@@ -58,6 +58,9 @@ class EvalResult:
     kl_nats: float | None = None
     """Mean KL divergence from the base model, in nats per token, over the first greedy completions."""
 
+    late_verdicts: int = 0
+    """Comparisons with a gold answer that took too long and counted as unequal, over all completions."""
+
     def to_json(self) -> dict[str, Any]:
         """Returns plain JSON data."""
         return asdict(self)

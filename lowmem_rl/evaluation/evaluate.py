@@ -5,7 +5,7 @@ It can be stopped at any time: finished answers are in its files, and the same c
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from lowmem_rl.evaluation.summary import summarise
 from lowmem_rl.example import Example
 from lowmem_rl.rewards.reward import OnFailure
 from lowmem_rl.storage.run_dir import RunDir
+from lowmem_rl.verify import late_verdicts
 
 _KL_COMPLETIONS = 8
 """Greedy completions over whose tokens the KL divergence from the base model is averaged."""
@@ -104,8 +105,8 @@ def _grade(
     eval_set: EvalSet, completion: Completion, example: Example, on_failure: OnFailure | None, *, sample: int, by: str
 ) -> Item:
     """Returns one completion with its lenient and strict grades and its scores."""
-    grader, text = eval_set.grader, completion.text
-    return Item(
+    grader, text, late_before = eval_set.grader, completion.text, late_verdicts()
+    item = Item(
         example_id=example.id,
         prompt=example.question,
         answer=example.answer,
@@ -121,6 +122,7 @@ def _grade(
         strict_vote=vote_of(grader.find_strict(text)),
         by=by,
     )
+    return replace(item, late_verdicts=late_verdicts() - late_before)
 
 
 def _kl_nats(policy: Policy, items: Sequence[Item], examples: Sequence[Example]) -> float | None:

@@ -42,6 +42,7 @@ def summarise(
         by_level={str(level): _accuracy(levels[level]) for level in sorted(levels)},
         in_domain=eval_set.in_domain,
         kl_nats=kl_nats,
+        late_verdicts=sum(item.late_verdicts for item in (*items, *sampled)),
         seconds=seconds,
     )
 

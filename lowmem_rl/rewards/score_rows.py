@@ -14,6 +14,7 @@ from lowmem_rl.errors import RewardError, TaskError
 from lowmem_rl.example import Example, Message
 from lowmem_rl.rewards.model_reward import ModelReward
 from lowmem_rl.rewards.reward import Reward, RewardFailed, Rollout, try_all
+from lowmem_rl.verify import late_verdicts
 
 _LONGEST_LINE = 10_000_000
 """Characters; a longer line is not a completion and is never read as a whole."""
@@ -47,7 +48,9 @@ class _Row:
 def score_records(
     records: Iterable[Record], reward: Reward, on_failure: Callable[[TaskError], None]
 ) -> Iterator[dict[str, Any]]:
-    """Yields each row with its `score`; why one cannot be read or scored goes to `on_failure`.
+    """Yields each row with its `score`, and `late` if a verdict took too long and counted as wrong.
+
+    Why a row cannot be read or scored goes to `on_failure`.
 
     Raises `RewardError` for a reward that needs a model, and for one that hangs on several rows.
     """
@@ -56,13 +59,16 @@ def score_records(
         raise RewardError(what, hint="It scores in `lowmem-rl train`; use a reward that needs only the text.")
     rows, hangs = _rows(records, on_failure), 0
     while batch := list(islice(rows, _BATCH if reward.score_batch else 1)):
+        late_before = late_verdicts()
         rollout = Rollout([row.completion for row in batch], [row.example for row in batch])
-        for row, score in zip(batch, try_all(reward, rollout), strict=True):
+        scores = try_all(reward, rollout)
+        late = {"late": True} if late_verdicts() > late_before else {}
+        for row, score in zip(batch, scores, strict=True):
             if isinstance(score, RewardFailed):
                 on_failure(score)
                 hangs += score.fault == "hangs"
             else:
-                yield {**row.values, "score": score}
+                yield {**row.values, "score": score, **late}
         if hangs >= _MOST_HANGS:
             what = f"Reward {reward.name!r} hangs on {hangs} rows; the others are not tried."
             raise RewardError(what, hint="Bound its work, or allow it more time with --timeout.")

@@ -14,6 +14,7 @@ MEASURED = (
     *(seconds_key(phase) for phase in (*STEP_PHASES, OTHER)),
     "completion_tokens_per_s",
     "peak_bytes",
+    "late_verdicts",
 )
 """What the machine decides and not the seed: two runs of one seed differ in these alone."""
 NAMES = {

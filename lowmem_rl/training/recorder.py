@@ -1,6 +1,6 @@
 """Writes what happens in training into the run directory: metrics, samples, and which prompts were asked."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -8,10 +8,12 @@ from lowmem_rl.checkpointing.trainer_state import TrainerLike
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.errors import TrainingError
 from lowmem_rl.grpo.scored_batch import ScoredBatch, keeps_samples
+from lowmem_rl.grpo.train_dataset import Prompt
 from lowmem_rl.signal.groups import informative_share
 from lowmem_rl.storage.run_dir import Row, RunDir, append_row
 from lowmem_rl.telemetry.events import Listener, StepEnded
 from lowmem_rl.telemetry.metrics import Rollout
+from lowmem_rl.verify import late_verdicts
 
 
 class Recorder:
@@ -23,7 +25,12 @@ class Recorder:
         self.rollout = Rollout(accuracy=0.0, informative_share=0.0, tokens=0)
         self.rows: list[Row] = []
         """What was sampled since the last step, in one round or, if dead groups are replaced, in several."""
-        self.num_correct = 0
+        self.num_correct = self.num_late = self._late_before = 0
+
+    def choose_prompts(self, prompts: Sequence[Prompt], step: int) -> list[Prompt]:
+        """Changes nothing; a late verdict of an evaluation before this round is not one of the step."""
+        self._late_before = late_verdicts()
+        return list(prompts)
 
     def on_scored(self, batch: ScoredBatch) -> None:
         """Keeps what was asked and what came out, and every so often the completions.
@@ -38,6 +45,7 @@ class Recorder:
         append_row(self.run_dir.order, batch.outcome.to_json())
         self.rows += batch.rows
         self.num_correct += sum(batch.correct)
+        self.num_late += late_verdicts() - self._late_before
         self.rollout = Rollout(
             # Lenient, whatever the rewards are: what grows here was learned, not paid for.
             accuracy=self.num_correct / len(self.rows),
@@ -51,8 +59,9 @@ class Recorder:
     def on_step(self, row: Row, trainer: TrainerLike) -> None:
         """Completes the step's row with what was sampled, writes it and emits it."""
         row |= {"accuracy": self.rollout.accuracy, "informative_share": self.rollout.informative_share}
+        row["late_verdicts"] = self.num_late
         row["completion_tokens_per_s"] = self.rollout.tokens / row["step_s"]
-        self.rows, self.num_correct = [], 0
+        self.rows, self.num_correct, self.num_late = [], 0, 0
         self.rollout = replace(self.rollout, tokens=0)  # a later step of the same rollout samples none
         append_row(self.run_dir.metrics, row)
         self.step = row["step"]

@@ -116,6 +116,15 @@ def test_a_row_comes_back_with_its_score(cli_here, tmp_path) -> None:
     assert scored == [row | {"score": score} for row, score in zip(rows, (1.0, 0.0, 0.0), strict=True)]
 
 
+def test_a_row_whose_verdict_was_late_is_marked_and_counted(cli, tmp_path) -> None:
+    pytest.importorskip("math_verify")
+    rows = [{"answer": gold, "completion": "\\boxed{7}"} for gold in ("\\sum_{n=1}^{10^8} \\sin n", "7")]
+    outcome = cli("rewards", "score", write(tmp_path, *map(json.dumps, rows)), "--reward=boxed_answer")
+    late, right = map(json.loads, outcome.stdout.splitlines())
+    assert (late["score"], late["late"], right["score"], "late" in right) == (0.0, True, 1.0, False)
+    assert outcome.stderr.startswith("1 verdict took too long")
+
+
 def test_a_tasks_own_fields_are_what_its_reward_reads(cli_here, tmp_path) -> None:
     numbers = {"numbers": [1, 2, 3], "target": 9}
     row = {"answer": "9", "completion": "<answer>3 * (1 + 2)</answer>"}

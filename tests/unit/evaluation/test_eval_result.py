@@ -32,6 +32,13 @@ def summary(items: list[Item], sampled: list[Item] | None = None) -> EvalResult:
     return summarise(replace(ASKED, samples=samples), numbered, sampled or [], step=0, seconds=1.0)
 
 
+def test_late_verdicts_of_all_completions_are_counted() -> None:
+    late = [replace(item(correct=False), late_verdicts=2), item(correct=True)]
+    result = summary(late, [replace(one, sample=1, example_id=str(number)) for number, one in enumerate(late)])
+    assert result.late_verdicts == EvalResult.from_json(json.loads(json.dumps(result.to_json()))).late_verdicts == 4
+    assert EvalResult.from_json(result.to_json() | {"late_verdicts": 0}).late_verdicts == 0
+
+
 def test_lenient_and_strict_are_counted_separately() -> None:
     result = summary([item(correct=True, strict=True), item(correct=True), item(correct=False), item(correct=False)])
     assert (result.pass_at_1, result.strict_pass_at_1) == (0.5, 0.25)

@@ -111,6 +111,10 @@ def skipped(policy: Policy, age: int) -> None:
     policy.extra = {"grad_norm": None, "optimizer_skipped": 1.0, "loss_scale": 2.0 ** (16 - age), "kl": 0.0}
 
 
+def endless_sums(policy: Policy, age: int) -> None:
+    policy.extra = {"late_verdicts": 6}
+
+
 CASES: list[tuple[str, Fault, RunConfig, int]] = [
     ("truncation_wall", truncation_wall, EIGHTS, 1),
     ("truncation_wall", truncation_wall, EIGHTS, 21),
@@ -136,6 +140,8 @@ CASES: list[tuple[str, Fault, RunConfig, int]] = [
     ("format_gain", only_form, EIGHTS, 1),
     ("reward_hacking", hacked, EIGHTS, 6),
     ("sampler_mismatch", other_weights, EIGHTS, 1),
+    ("late_verdicts", endless_sums, EIGHTS, 1),
+    ("late_verdicts", endless_sums, EIGHTS, 21),
     ("input_agnostic", one_answer, EIGHTS, 11),
     ("not_a_number", no_number, EIGHTS, 21),
     ("not_a_number", skipped, EIGHTS, 1),

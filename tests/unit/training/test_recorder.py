@@ -12,6 +12,7 @@ from lowmem_rl.grpo.scored_batch import ScoredBatch
 from lowmem_rl.storage.run_dir import RunDir
 from lowmem_rl.telemetry.events import Event, StepEnded
 from lowmem_rl.training.recorder import Recorder
+from lowmem_rl.verify import verify
 
 CONFIG = resolve(
     preset="tiny-cpu", settings=["grpo.group_size=2", "memory.micro_batch=4", "logging.samples_every=2"]
@@ -48,6 +49,20 @@ def test_a_row_gets_what_was_sampled_for_its_step(recorder: Any) -> None:
     assert row["completion_tokens_per_s"] == 6 * 10 / 2.0
     assert events == [StepEnded(row, CONFIG.grpo.steps)]
     assert read(run_dir.metrics) == [row]
+
+
+def test_late_verdicts_are_counted_for_the_step_that_asked(recorder: Any) -> None:
+    pytest.importorskip("math_verify")
+    found, _, _ = recorder
+    assert not verify("7", "\\sum_{n=1}^{10^8} \\sin n")  # by an evaluation before the step
+    assert found.choose_prompts([], 1) == []
+    for gold in ("\\sum_{n=1}^{10^8} \\sin n", "8"):
+        verify("7", gold)
+    found.on_scored(batch(1, [1.0, 0.0]))
+    rows = [{"step": step, "step_s": 1.0} for step in (1, 2)]
+    for row in rows:
+        found.on_step(row, None)
+    assert [row["late_verdicts"] for row in rows] == [1, 0]
 
 
 def test_a_later_step_of_a_rollout_has_its_shares_and_no_tokens(recorder: Any) -> None:
