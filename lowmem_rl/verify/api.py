@@ -59,6 +59,7 @@ from lowmem_rl.verify.values import Expression, value_of
 _DEEPEST = 20
 _LATEX = re.compile(r"[ -~]+")
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*\\degree\s?")
+_NAME = re.compile(r"(?<![\\A-Za-z])((?:arc)?(?:sin|cos|tan)|sec|csc|cot|ln|log|max|min|gcd)(?![A-Za-z])")
 _CONNECTIVE = re.compile(r"\s*\\(?:lor|land)\s*")
 _BRACE = re.compile(r"\\[{}\\]|([{}])")
 
@@ -120,12 +121,14 @@ def _same_by_algebra(given: str, gold: str) -> bool | None:
     left, right = normal_form(given), normal_form(gold)
     if left is None or right is None or not (_is_fit(left.text) and _is_fit(right.text)) or not is_available():
         return False
-    return pool().same(_for_algebra(right.text), _for_algebra(left.text))
+    one, other = _for_algebra(right.text), _for_algebra(left.text)
+    return one == other or pool().same(one, other)
 
 
 def _for_algebra(text: str) -> str:
     """Returns a text in the LaTeX that Math-Verify reads."""
-    return _CONNECTIVE.sub(", ", _DEGREES.sub(r"(\\frac{\1\\pi}{180})", text))
+    text = _NAME.sub(r"\\\1", _DEGREES.sub(r"(\\frac{\1\\pi}{180})", text))
+    return _CONNECTIVE.sub(", ", text)
 
 
 def _is_fit(text: str) -> bool:

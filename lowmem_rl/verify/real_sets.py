@@ -20,6 +20,9 @@ _BUILDER = re.compile(
 )
 _MEMBER = re.compile(rf"({_VARIABLE})\s*\\in(?![A-Za-z])\s*(.+)", re.DOTALL)
 _SIGN = re.compile(r"<=|>=|[<>=]|\\(?:[lg](?:eq(?:slant)?|e|t)|neq?)(?![A-Za-z])")
+_DISTANCE = re.compile(
+    rf"\|\s*({_VARIABLE})\s*([-+][^|]+)?\|\s*(<=|>=|[<>]|\\[lg](?:eq(?:slant)?|e|t)(?![A-Za-z]))(.+)"
+)
 _ALL = re.compile(r"\\mathbb\s*\{?\s*R\s*\}?|\\R|\\Reals|all real(?: number)?s")
 _INTERVAL = re.compile(r"([\[(])(.+)([\])])", re.DOTALL)
 _FINITE = re.compile(r"\\\{(.+)\\\}", re.DOTALL)
@@ -93,15 +96,36 @@ def _single(text: str) -> _RealSet:
     if _SIGN.search(text):
         return _chain(text)
     if interval := _INTERVAL.fullmatch(text):
-        low, high = _two(_parts(interval[2], _COMMA))
-        return _RealSet(_between(_end(low, int(interval[1] == "(")), _end(high, int(interval[3] == "]"))))
+        return _interval(*interval.groups())
     if finite := _FINITE.fullmatch(text):
         return _RealSet(_union([_between(_end(p, 0), _end(p, 1)) for p in _parts(finite[1], _COMMA)]))
     raise _Undecided
 
 
+def _around(name: str, offset: str, sign: str, radius: str) -> _RealSet:
+    """Reads `|x - 2| < 3` as `-3 < x - 2 < 3`, and `|x - 2| > 3` as its two sides."""
+    low, high = f"-({radius})-(0{offset})", f"({radius})-(0{offset})"
+    if _order(_end("0", 0), _end(radius, 0)) >= 0:
+        raise _Undecided
+    if sign.startswith((">", "\\g")):
+        return _read(f"{low} {sign} {name} \\lor {name} {sign} {high}")
+    return _read(f"{low} {sign} {name} {sign} {high}")
+
+
+def _interval(opening: str, ends: str, closing: str) -> _RealSet:
+    if len(parts := _parts(ends, _COMMA)) != 2:
+        raise _Undecided
+    low, high = parts
+    cuts = _between(_end(low, int(opening == "(")), _end(high, int(closing == "]")))
+    if not cuts:  # (2, 1) is a point
+        raise _Undecided
+    return _RealSet(cuts)
+
+
 def _chain(text: str) -> _RealSet:
     """Reads `1 < x`, `1 < x \\le 2` and `x \\ne 3`."""
+    if distance := _DISTANCE.fullmatch(text):
+        return _around(*distance.groups(""))
     sides, signs = [side.strip() for side in _SIGN.split(text)], _SIGN.findall(text)
     names = {side for side in sides if re.fullmatch(_VARIABLE, side)}
     if len(names) != 1:
@@ -209,9 +233,3 @@ def _parts(text: str, separator: re.Pattern[str]) -> list[str]:
         else:
             at += 1
     return [*parts, text[start:]]
-
-
-def _two(parts: list[str]) -> tuple[str, str]:
-    if len(parts) != 2:
-        raise _Undecided
-    return parts[0], parts[1]

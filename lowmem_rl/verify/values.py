@@ -130,7 +130,7 @@ def _is_word(run: str) -> bool:
 def _same_word(given: Value, gold: Value) -> bool:
     """Words are equal if their letters are; a gold number with a base is also equal to the number without it."""
     one, other = _spelled(given), _spelled(gold)
-    if isinstance(gold, Word) and "_" in other and one == other.partition("_")[0]:
+    if one and isinstance(gold, Word) and "_" in other and one == other.partition("_")[0]:
         return True
     return one == other or (("+" in one or "-" in one) and _terms(one) == _terms(other))  # `abcd + 1`
 

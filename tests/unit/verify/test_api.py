@@ -139,7 +139,39 @@ def test_exact_comparison_never_fails(one: str, other: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "unit", ["(", "{", "\\frac", "\\sqrt{", "^", "-", "x", "1,", "\\cup", "!", "5 ", "=", "\\text{"]
+    "unit",
+    [
+        "(",
+        "{",
+        "\\frac",
+        "\\sqrt{",
+        "^",
+        "-",
+        "x",
+        "1,",
+        "\\cup",
+        "!",
+        "5 ",
+        "=",
+        "\\text{",
+        "|x|<",
+        "x mod 7, ",
+        "½",
+        "₂",
+        "= mod ",
+        "x<1 \\lor ",
+        "sin(°",
+        "\\begin{array}",
+        "abs(",
+        "\\{x|x>1",
+        "(1,2)\\cup ",
+        "20000!",
+        "\\sin 1\\degree ",
+        "\\neq 3,",
+        "word+",
+        "<1,",
+        "x^{1/3}",
+    ],
 )
 def test_repetition_up_to_the_cap_is_compared_within_a_second(unit: str) -> None:
     text = (unit * LONGEST_ANSWER)[:LONGEST_ANSWER]

@@ -16,6 +16,8 @@ from lowmem_rl.verify.equal import compare_exactly
         ("x \\equiv 4 \\ (\\text{mod } 9)", "x \\equiv 4 \\pmod{9}"),
         ("4 \\pmod{9}", "x \\equiv 4 (\\bmod 9)"),
         ("x \\equiv -5 \\pmod{9}", "x = 4 \\pmod{9}"),
+        ("n mod 9 = 4", "n \\equiv 4 \\pmod{9}"),
+        ("n \\equiv 0 \\pmod 4 \\text{ or } n \\equiv 1 \\pmod 4", "n \\equiv 0, 1 \\pmod 4"),
         ("x \\equiv a \\pmod{p}", "x \\equiv a (mod p)"),
     ],
 )

@@ -108,6 +108,7 @@ def test_words_that_change_the_number_are_not_a_unit(given_answer: str, gold: st
         ("１２", "12"),
         ("٣", "3"),
         ("__import__('os')", "0"),
+        ("(1, 2)", "__import__('os')"),
         ("5" * (LONGEST_ANSWER + 1), "5" * (LONGEST_ANSWER + 1)),
     ],
 )

@@ -31,6 +31,8 @@ from lowmem_rl.verify.equal import compare_exactly
         ("x ≤ 1/2 or x ≥ 3", "(−∞, 0.5] ∪ [3, ∞)"),
         ("(-\\infty, -1) \\text{ or } (1, \\infty)", "(-\\infty,-1)\\cup(1,\\infty)"),
         ("0 < \\theta < \\pi", "(0,\\pi)"),
+        ("|x| > 2", "x < -2 \\text{ or } x > 2"),
+        ("|x - 3| \\le 2", "[1, 5]"),
         ("(0,9]\\cap[3,12)", "3 \\le x \\le 9"),
         ("-2 \\leqslant x \\leqslant 2", "[-2,2]"),
     ],
@@ -44,6 +46,7 @@ def test_one_set_in_two_notations_is_equal(one: str, other: str) -> None:
     ("one", "other"),
     [
         ("x>1 \\text{ or } x<5", "(1,5)"),
+        ("|x| > 2", "-2 < x < 2"),
         ("x>1 \\text{ and } x<-1", "(-\\infty,-1)\\cup(1,\\infty)"),
         ("\\{x \\mid x \\ge 3\\}", "x>3"),
         ("\\{x \\mid x>3\\}", "x<3"),
