@@ -8,7 +8,7 @@ import re
 from fractions import Fraction
 from functools import lru_cache
 
-from lowmem_rl.verify import finite_field
+from lowmem_rl.verify import finite_field, functions
 from lowmem_rl.verify.finite_field import Residue, UnknownImage
 
 _DEEPEST = 30
@@ -70,7 +70,7 @@ def _tokens(text: str) -> list[str]:
 
 def _factors(letters: str) -> list[str]:
     """Returns a run of letters as its factors: `xy` is x times y, `pi` and `sqrt` are one name."""
-    if letters in {"pi", "sqrt"} or letters in finite_field.FUNCTIONS:
+    if letters in {"pi", "sqrt"} or letters in functions.FUNCTIONS:
         return [f"\\{letters}"]
     if _NO_PRODUCT.fullmatch(letters) or len(letters) > 3:
         raise UnknownImage
@@ -167,7 +167,7 @@ class _Reader:
             return self.root(depth)
         if token in _ROUNDINGS:
             return self.rounded(*_ROUNDINGS[token], depth)
-        if token[1:] in finite_field.FUNCTIONS:
+        if token[1:] in functions.FUNCTIONS:
             return self.function(token[1:], depth)
         return self.symbol(token)
 
@@ -177,7 +177,7 @@ class _Reader:
         value = self.sum(depth + 1)
         self.bars -= closing == "|"
         self.take(closing)
-        return finite_field.function(name, value)
+        return functions.function(name, value)
 
     def inside(self, opening: str, depth: int) -> Residue:
         value = self.sum(depth + 1)
@@ -201,9 +201,9 @@ class _Reader:
             if exponent.rational is None or exponent.rational < 0:  # \sin^{-1} is not 1/\sin
                 raise UnknownImage
         argument = self.function_argument(depth)
-        value = finite_field.function(name, argument)
+        value = functions.function(name, argument)
         if base is not None:
-            value = finite_field.divide(finite_field.function("ln", argument), finite_field.function("ln", base))
+            value = finite_field.divide(functions.function("ln", argument), functions.function("ln", base))
         return value if exponent is None else finite_field.power(value, exponent)
 
     def function_argument(self, depth: int) -> Residue:
@@ -214,7 +214,7 @@ class _Reader:
             raise UnknownImage
         value = self.power(depth)
         while (token := self.peek()) and self.starts_factor(token) and token not in _CLOSING:
-            if token[1:] in finite_field.FUNCTIONS or self._may_be_mixed(token):
+            if token[1:] in functions.FUNCTIONS or self._may_be_mixed(token):
                 break
             value = finite_field.multiply(value, self.power(depth))
         return value

@@ -34,26 +34,13 @@ ROOTS = {
 MOST_BITS = 512
 """Of a numerator or denominator: larger rationals are not kept next to their image."""
 
-_CLEARLY = 1e-6
+CLEARLY = 1e-6
 """A difference that rounding cannot cause, relative to the largest intermediate value."""
 
 LARGEST_FACTORIAL = 20_000
 """Its image takes 2 ms."""
 
-FUNCTIONS: dict[str, Callable[[complex], complex] | None] = {
-    "sin": cmath.sin, "cos": cmath.cos, "tan": cmath.tan, "sinh": cmath.sinh, "cosh": cmath.cosh, "tanh": cmath.tanh,
-    "sec": lambda x: 1 / cmath.cos(x), "csc": lambda x: 1 / cmath.sin(x), "cot": lambda x: 1 / cmath.tan(x),
-    "arcsin": None, "arccos": None, "arctan": cmath.atan, "ln": cmath.log,
-    "exp": cmath.exp,
-    "log": None,  # base e or 10: readers differ
-}  # fmt: skip
-_OF_REALS: dict[str, Callable[[Any], Any]] = {"abs": abs, "floor": math.floor, "ceil": math.ceil}
 _CONSTANTS = {"pi": math.pi, "e": math.e}
-_COSINES: dict[int, tuple[int, int, int]] = {
-    0: (4, 0, 0), 5: (0, 6, 2), 10: (0, 3, 3), 12: (1, 5, 0), 15: (0, 2, 2), 20: (2, 0, 0), 24: (-1, 5, 0),
-    25: (0, 6, -2), 30: (0, 0, 0),
-}  # fmt: skip
-"""k -> (a, b, c): the cosine of k π/60 is (a + √b ± √|c|) / 4, with the sign of c."""
 
 
 class UnknownImage(Exception):
@@ -76,9 +63,6 @@ class Residue:
     rational: Fraction | None = None
     near: Approximation | None = None
     opaque: bool = False
-
-
-_ONE = Residue(1, Fraction(1), Approximation(1, 1))
 
 
 def same_image(one: Residue, other: Residue) -> bool | None:
@@ -112,8 +96,8 @@ def symbol(name: str) -> Residue:
     """Returns the image of a variable, of `pi`, of Euler's `e` or of the imaginary `i`."""
     if name == "i":
         return Residue(ROOTS[-1], None, Approximation(1j, 1))
-    point = _CONSTANTS.get(name) or 1.1 + _hashed("at", name) / PRIME
-    return Residue(_hashed("symbol", name), None, Approximation(point, abs(point)))
+    point = _CONSTANTS.get(name) or 1.1 + hashed("at", name) / PRIME
+    return Residue(hashed("symbol", name), None, Approximation(point, abs(point)))
 
 
 def negate(value: Residue) -> Residue:
@@ -133,7 +117,7 @@ def multiply(left: Residue, right: Residue) -> Residue:
 
 def _combined(combine: Callable[[Any, Any], Any], left: Residue, right: Residue) -> Residue:
     exact = combine(left.rational, right.rational) if left.rational is not None and right.rational is not None else None
-    near = _near(combine(left.near.value, right.near.value), left, right) if left.near and right.near else None
+    near = approximated(combine(left.near.value, right.near.value), left, right) if left.near and right.near else None
     residue = combine(left.residue, right.residue) % PRIME
     return Residue(residue, _kept(exact), near, left.opaque or right.opaque)
 
@@ -143,7 +127,7 @@ def divide(left: Residue, right: Residue) -> Residue:
     if not right.residue:
         raise UnknownImage
     near = None
-    if right.near and abs(right.near.value) > _CLEARLY * right.near.largest:
+    if right.near and abs(right.near.value) > CLEARLY * right.near.largest:
         near = Approximation(1 / right.near.value, max(right.near.largest, 1 / abs(right.near.value)))
     inverse = 1 / right.rational if right.rational else None
     return multiply(left, Residue(pow(right.residue, -1, PRIME), inverse, near, right.opaque))
@@ -153,7 +137,7 @@ def power(base: Residue, exponent: Residue) -> Residue:
     """Returns a power: exact for an integer, opaque for most others. Raises `UnknownImage` for 0^0 and 1/0."""
     number = exponent.rational
     if number is None or abs(number) > PRIME:
-        return Residue(_hashed("power", base.residue, exponent.residue), None, _near_power(base, exponent), opaque=True)
+        return Residue(hashed("power", base.residue, exponent.residue), None, _near_power(base, exponent), opaque=True)
     if number <= 0 and not base.residue:
         raise UnknownImage
     if number.denominator > 1:
@@ -187,7 +171,7 @@ def root(value: Residue) -> Residue:
 
 def _opaque_root(value: Residue, degree: int) -> Residue:
     near = _near_power(value, rational(Fraction(1, degree)))
-    return Residue(_hashed("root", value.residue, degree), None, near, opaque=True)
+    return Residue(hashed("root", value.residue, degree), None, near, opaque=True)
 
 
 @lru_cache(maxsize=256)
@@ -210,65 +194,6 @@ def binomial(above: int, below: int) -> Residue:
     return divide(factorial(above), multiply(factorial(below), factorial(above - below)))
 
 
-def function(name: str, argument: Residue) -> Residue:
-    """Returns a function's value: exact if it is known, else an opaque residue.
-
-    It has an approximation if name and branch are unambiguous.
-    """
-    if name in _OF_REALS:
-        return _of_real(name, argument)
-    if exact := power(symbol("e"), argument) if name == "exp" else _at_known_angle(name, argument):
-        return exact
-    compute, near = FUNCTIONS[name], None
-    # Below 50 rounding stays small; the logarithm of other than positive numbers has branches.
-    if compute and argument.near and abs(value := argument.near.value) < 50:
-        found = _computed(compute, value) if name != "ln" or (value.imag == 0 and value.real > _CLEARLY) else None
-        near = _near(found, argument) if found is not None else None
-    return Residue(_hashed(name, argument.residue), None, near, opaque=True)
-
-
-def _of_real(name: str, argument: Residue) -> Residue:
-    """Returns |x|, or x rounded to an integer; near an integer, rounding decides the side: no approximation."""
-    if argument.rational is not None:
-        return rational(Fraction(_OF_REALS[name](argument.rational)))
-    residue, near = argument.residue, None
-    if argument.near and not (value := argument.near.value).imag:
-        is_sure = name == "abs" or abs(value.real - round(value.real)) > _CLEARLY * argument.near.largest
-        near = _near(complex(_OF_REALS[name](value.real)), argument) if is_sure else None
-    return Residue(_hashed(name, min(residue, PRIME - residue) if name == "abs" else residue), None, near, opaque=True)
-
-
-def _at_known_angle(name: str, angle: Residue) -> Residue | None:
-    """Returns a trigonometric function's exact value, or None if it is not a sum of square roots."""
-    if name not in {"sin", "cos", "tan", "sec", "csc", "cot"}:
-        return None
-    # An angle's image is k π/60; k is small for no other angle, except by an accident of probability 2^-30.
-    multiple = angle.residue * 60 * pow(symbol("pi").residue, -1, PRIME) % PRIME
-    if multiple > 2**30 and (multiple := multiple - PRIME) < -(2**30):
-        return None
-    cosine, sine = _cosine(multiple % 120), _cosine((30 - multiple) % 120)
-    above, below = {
-        "sin": (sine, _ONE), "cos": (cosine, _ONE), "tan": (sine, cosine),
-        "csc": (_ONE, sine), "sec": (_ONE, cosine), "cot": (cosine, sine),
-    }[name]  # fmt: skip
-    return divide(above, below) if above and below else None
-
-
-@lru_cache(maxsize=120)
-def _cosine(sixtieths: int) -> Residue | None:
-    """Returns the cosine of k π/60 for 0 <= k < 120, or None if it takes nested roots."""
-    if sixtieths > 60:
-        return _cosine(120 - sixtieths)
-    if sixtieths > 30:
-        return None if (mirrored := _cosine(60 - sixtieths)) is None else negate(mirrored)
-    if sixtieths not in _COSINES:
-        return None
-    number, first, second = _COSINES[sixtieths]
-    one, other = (root(rational(Fraction(abs(inside)))) for inside in (first, second))
-    roots = add(one, other if second >= 0 else negate(other))
-    return divide(add(rational(Fraction(number)), roots), rational(Fraction(4)))
-
-
 def _near_power(base: Residue, exponent: Residue) -> Approximation | None:
     if base.near is None or exponent.near is None:
         return None
@@ -277,19 +202,19 @@ def _near_power(base: Residue, exponent: Residue) -> Approximation | None:
     # A root of a negative number has branches, and 200 keeps powers far from overflow.
     if abs(by) > 200 or not (is_integer or (value.imag == 0 and value.real > 0)) or not value:
         return None
-    found = _computed(lambda x: x**by, value)
-    is_unsure = abs(value) < _CLEARLY * base.near.largest
-    return None if found is None or is_unsure else _near(found, base, exponent)
+    found = computed(lambda x: x**by, value)
+    is_unsure = abs(value) < CLEARLY * base.near.largest
+    return None if found is None or is_unsure else approximated(found, base, exponent)
 
 
-def _computed(compute: Callable[[complex], complex], value: complex) -> complex | None:
+def computed(compute: Callable[[complex], complex], value: complex) -> complex | None:
     try:
         return complex(compute(value))
     except (OverflowError, ZeroDivisionError, ValueError):
         return None
 
 
-def _near(value: complex, *parts: Residue) -> Approximation | None:
+def approximated(value: complex, *parts: Residue) -> Approximation | None:
     largest = max(abs(value), *(part.near.largest for part in parts if part.near))
     return Approximation(value, largest) if largest < 1e100 else None
 
@@ -297,7 +222,7 @@ def _near(value: complex, *parts: Residue) -> Approximation | None:
 def _clearly_different(one: Residue, other: Residue) -> bool:
     if one.near is None or other.near is None:
         return False
-    return abs(one.near.value - other.near.value) > _CLEARLY * max(one.near.largest, other.near.largest)
+    return abs(one.near.value - other.near.value) > CLEARLY * max(one.near.largest, other.near.largest)
 
 
 def _may_be_rounded(value: Fraction | None) -> bool:
@@ -327,6 +252,6 @@ def _square_and_rest(number: int) -> tuple[int, list[int]] | None:
 
 
 @lru_cache(maxsize=4096)
-def _hashed(*parts: str | int) -> int:
+def hashed(*parts: str | int) -> int:
     """Returns the residue of a name: the same in every process."""
     return int.from_bytes(blake2b(repr(parts).encode(), digest_size=16).digest()) % PRIME
