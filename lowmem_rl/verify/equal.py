@@ -77,9 +77,9 @@ def _signs_agree(given: NormalizedAnswer, gold: NormalizedAnswer) -> bool:
 def _compare(given: NormalizedAnswer, gold: NormalizedAnswer) -> bool | None:
     if given.unit and gold.unit and given.unit != gold.unit:
         return False
-    if (number := as_number(given.text)) is not None and (gold_number := as_number(gold.text)) is not None:
-        return number == gold_number
-    for compare in (same_congruence, same_real_set):
+    if given.text == gold.text:
+        return True
+    for compare in (_same_number, same_congruence, same_real_set):
         if (verdict := compare(given.text, gold.text)) is not None:
             return verdict
     left, right = _without_names(given.text, gold.text)
@@ -92,6 +92,14 @@ def _compare(given: NormalizedAnswer, gold: NormalizedAnswer) -> bool | None:
     if verdict is False and isinstance(one, Bracketed) and isinstance(other, Fraction):
         return as_one_number(left) == other
     return verdict
+
+
+def _same_number(given: str, gold: str) -> bool | None:
+    """Returns whether two numbers are equal; None if one is none, as is all that begins with a bracket."""
+    if given[0] in "([" or (number := as_number(given)) is None:
+        return None
+    gold_number = as_number(gold)
+    return None if gold_number is None else number == gold_number
 
 
 def _without_names(given: str, gold: str) -> tuple[str, str]:

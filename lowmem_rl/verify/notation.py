@@ -38,7 +38,7 @@ _CALL = re.compile(
     re.IGNORECASE,
 )
 """A name without a backslash, after at most one letter: `x sin(x)` may be written `xsin(x)`."""
-_MAY_CALL = re.compile(r"[A-Za-z02] ?\(|(?:abs|floor|ceil)\{")
+_MAY_CALL = re.compile(r"[A-Za-z02] ?\(")
 _BARS = re.compile(r"\\[lr]?vert(?![A-Za-z])|\\middle\s*\|")
 _ANGLES = re.compile(r"\\([lr])angle(?![A-Za-z])|^<(?=[^<>=]+,[^<>=]+>$)|(?<=[^<>=])>$")
 _DEGREES_OF = re.compile(
@@ -75,7 +75,7 @@ def with_latex_functions(text: str) -> str:
         text = _BARS.sub("|", text)
     if "angle" in text or ">" in text:
         text = _ANGLES.sub(lambda match: "(" if match[1] == "l" or match[0] == "<" else ")", text)
-    if _MAY_CALL.search(text):
+    if ("(" in text and _MAY_CALL.search(text)) or "abs{" in text or "floor{" in text or "ceil{" in text:
         text = _with_calls(text)
     return _DEGREES_OF.sub(lambda match: match[0].replace("°", "\\degree "), text) if "°" in text else text
 
