@@ -15,7 +15,7 @@ from pathlib import Path
 from lowmem_rl.errors import RewardError, SetupError
 from lowmem_rl.workers import JsonWorker, WorkerFailed
 
-CPU_LIMIT_S = 2.0
+CPU_LIMIT_S = 0.9
 """CPU time for one verdict, so that the machine's load decides none. Math-Verify usually takes 2 to 200 ms."""
 
 WALL_LIMIT_S = 60.0
