@@ -17,7 +17,7 @@ from lowmem_rl.verify.pool import CPU_LIMIT_S
 from lowmem_rl_bench import verify_pairs
 from lowmem_rl_bench.verify_speed import is_paid, near_misses
 
-RECORD = Path(__file__).parents[2] / "benchmarks" / "records" / "verify-2026-11-20.json"
+RECORD = Path(__file__).parents[2] / "benchmarks" / "records" / "verify-2026-11-29.json"
 
 
 def six_forms(n: int) -> list[str]:
