@@ -275,6 +275,8 @@ def _field_problems(error: ValidationError, merged: Mapping[str, SettingEntry]) 
         if detail["type"] == "string_type":
             fix = f"Write it in quotes: '{key}=\"...\"'"
         what = detail["msg"].replace("Input should be", "must be").partition(", unable to")[0]
+        if detail["type"] == "value_error":  # of a validator of ours: "what; fix"
+            what, _, fix = what.removeprefix("Value error, ").partition("; ")
         yield _problem(key, merged[key], what, fix)
 
 

@@ -40,6 +40,8 @@ def _broken_run_rules(config: RunConfig) -> Iterator[BrokenRule]:
     if config.health.action == "roll_back" and not config.logging.checkpoint_every:
         what = 'health.action="roll_back" needs checkpoints to go back to'
         yield BrokenRule("logging.checkpoint_every", what, "set it to 10")
+    if config.trainable.layers == "none":
+        yield BrokenRule("trainable.layers", "no layer would learn", 'set it to "all", or to "last:5"')
 
 
 def _broken_loss_rules(grpo: GrpoConfig) -> Iterator[BrokenRule]:

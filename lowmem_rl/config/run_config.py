@@ -8,6 +8,8 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 
+from lowmem_rl.config import layer_choice
+
 
 class Section(BaseModel):
     """A frozen group of settings that refuses unknown keys."""
@@ -27,6 +29,14 @@ def _whole_as_integer(value: float) -> float:
     return int(value) if value.is_integer() else value
 
 
+def _numbers_as_text(value: object) -> object:
+    """`--set trainable.layers=3` is a number, a list of numbers is what PEFT takes."""
+    numbers = value if isinstance(value, list) else [value]
+    is_integers = all(isinstance(number, int) and not isinstance(number, bool) for number in numbers)
+    return ",".join(map(str, numbers)) if numbers and is_integers else value
+
+
+Layers = Annotated[str, BeforeValidator(_numbers_as_text), AfterValidator(layer_choice.check_form)]
 Integers = Annotated[tuple[int, ...], BeforeValidator(_as_tuple)]
 Numbers = Annotated[tuple[Annotated[float, AfterValidator(_whole_as_integer)], ...], BeforeValidator(_as_tuple)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_text_as_one)]
@@ -73,6 +83,16 @@ class AdapterConfig(Section):
     """Dropout on the adapter's input. Above 0 Unsloth leaves its fast path and row order changes the result."""
     targets: Annotated[Names, Field(min_length=1)] = _LINEAR_LAYERS
     """Names of the linear layers that get an adapter."""
+
+
+class TrainableConfig(Section):
+    """Which weights learn."""
+
+    layers: Layers = "all"
+    """The decoder layers that learn: `all`, `first:K`, `last:K`, `middle:K`, `every:N` (0, N, 2N, ...), or numbers as
+    0,4,9-12; 0 is next to the embeddings. PEFT and Unsloth: `layers_to_transform`; Unsloth's `finetune_last_n_layers=5`
+    is `last:5`; LLaMA-Factory's `freeze_trainable_layers=5` is `last:5` and -5 `first:5`; axolotl's
+    `unfrozen_parameters` and ms-swift's `trainable_parameters_regex` name the weights of such layers."""
 
 
 class GrpoConfig(Section):
@@ -279,6 +299,7 @@ class RunConfig(Section):
     """Seed of data order, sampling and initial adapter."""
     model: ModelConfig = ModelConfig()
     adapter: AdapterConfig = AdapterConfig()
+    trainable: TrainableConfig = TrainableConfig()
     grpo: GrpoConfig = GrpoConfig()
     rollout: RolloutConfig = RolloutConfig()
     optimizer: OptimizerConfig = OptimizerConfig()

@@ -7,14 +7,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from lowmem_rl.config.run_config import AdapterConfig
+from lowmem_rl.config.run_config import AdapterConfig, TrainableConfig
 from lowmem_rl.engine.policy import ModelLike, Policy
 from lowmem_rl.errors import RunDirError
 from lowmem_rl.storage.run_dir import read_json
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _HINT = "An adapter of plain LoRA on linear layers is a folder that save_pretrained of PEFT has written."
-_NOT_PLAIN = ("use_dora", "use_rslora", "modules_to_save", "rank_pattern", "alpha_pattern", "layers_to_transform")
+_NOT_PLAIN = ("use_dora", "use_rslora", "modules_to_save", "rank_pattern", "alpha_pattern", "layers_pattern")
 _FROZEN_SAMPLE = 256
 """Numbers of each frozen tensor that are enough to identify it."""
 _COPY_BYTES = 16 * 2**20
@@ -28,6 +28,8 @@ class SavedAdapter:
     path: Path
     base: str
     config: AdapterConfig
+    layers: str = "all"
+    """The decoder layers that have an adapter, as `trainable.layers` names them."""
 
 
 def read_adapter(path: Path) -> SavedAdapter:
@@ -40,7 +42,9 @@ def read_adapter(path: Path) -> SavedAdapter:
         if kind != "LORA" or any(written.get(key) for key in _NOT_PLAIN) or not isinstance(base, str):
             raise ValueError(f"{kind!r} over {base!r}")
         fields = {"rank": written["r"], "alpha": written["lora_alpha"], "targets": written["target_modules"]}
-        return SavedAdapter(path, base, AdapterConfig.model_validate(fields))
+        layers = written.get("layers_to_transform")
+        trainable = TrainableConfig.model_validate({} if layers is None else {"layers": layers})
+        return SavedAdapter(path, base, AdapterConfig.model_validate(fields), trainable.layers)
     except (KeyError, TypeError, ValueError, AttributeError) as error:  # pydantic's error is a ValueError
         raise RunDirError(
             f"{path / CONFIG} is not a plain LoRA adapter that can be loaded here.", hint=_HINT

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from lowmem_rl.chat_templates.prompt_template import PromptTemplate, fit_template
 from lowmem_rl.chat_templates.tokenizer_file import check_embedded
+from lowmem_rl.config.layer_choice import layers_of
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.row_length import SequenceUse, longest_row, training_row, uses_of
@@ -214,7 +215,8 @@ def load_policy(config: RunConfig, device: Device, uses: Sequence[SequenceUse] =
         raise SetupError(f"The tokenizer of {config.model.name} has no chat template.", hint=hint)
     template = template_of(tokenizer, config.model.name)
     try:
-        model = FastLanguageModel.get_peft_model(model, **adapter_arguments(config, device))
+        arguments = adapter_arguments(config, device, model.config.num_hidden_layers)
+        model = FastLanguageModel.get_peft_model(model, **arguments)
     except ValueError as error:  # PEFT found none of the names
         raise ConfigError(f"adapter.targets: {_first_line(error)}", hint="q_proj, v_proj, ... name them.") from error
     policy = Policy(model, tokenizer, device, template, embedded_tokens=_embedded_tokens(model))
@@ -265,8 +267,9 @@ def load_arguments(config: RunConfig, device: Device) -> dict[str, Any]:
     }
 
 
-def adapter_arguments(config: RunConfig, device: Device) -> dict[str, Any]:
-    """Returns the arguments of Unsloth's `get_peft_model`."""
+def adapter_arguments(config: RunConfig, device: Device, depth: int) -> dict[str, Any]:
+    """Returns the arguments of Unsloth's `get_peft_model` for a model of `depth` layers."""
+    layers = layers_of(config.trainable.layers, depth)
     return {
         "r": config.adapter.rank,
         "lora_alpha": config.adapter.alpha,
@@ -274,7 +277,7 @@ def adapter_arguments(config: RunConfig, device: Device) -> dict[str, Any]:
         "target_modules": list(config.adapter.targets),
         "use_gradient_checkpointing": _checkpointing(config, device),
         "random_state": config.seed,
-    }
+    } | ({} if len(layers) == depth else {"layers_to_transform": list(layers)})
 
 
 def _checkpointing(config: RunConfig, device: Device) -> bool | str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lowmem_rl.chat_templates.model_template import template_of_model
 from lowmem_rl.config.compose import ResolvedConfig
+from lowmem_rl.config.layer_choice import layers_of
 from lowmem_rl.config.notices import notices
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.device import Device, check_dtype, device_on
@@ -177,6 +178,7 @@ def check_settings(config: RunConfig) -> tuple[RewardSet, Task]:
     shape = load_shape(config.model.name, config.model.revision)
     check_bits(shape, config.model.bits)
     check_length(shape, config.grpo.max_prompt_tokens, config.grpo.max_completion_tokens)
+    layers_of(config.trainable.layers, shape.num_layers)
     return rewards, task
 
 

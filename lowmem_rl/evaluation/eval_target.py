@@ -121,7 +121,7 @@ def _of_adapter(name: str, path: Path, preset: str, given: ConfigLayer) -> EvalT
 
 def _shape(saved: SavedAdapter) -> ConfigLayer:
     values = {f"adapter.{key}": getattr(saved.config, key) for key in ("rank", "alpha", "targets")}
-    return ConfigLayer(str(saved.path), values)
+    return ConfigLayer(str(saved.path), values | {"trainable.layers": saved.layers})
 
 
 def _over_preset(preset: str, values: dict[str, object]) -> tuple[ConfigLayer, ...]:

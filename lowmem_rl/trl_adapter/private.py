@@ -27,6 +27,7 @@ TRL_PRIVATE: Mapping[str, str] = {
 }
 
 TORCH_PRIVATE: Mapping[str, str] = {
+    "_forward_hooks": "of a module: those that make the embeddings' output need a gradient are removed",
     "_last_lr": "of a scheduler: the rate that is logged after a rollback",
     "_step_supports_amp_scaling": "of an optimizer: accelerate has to see a step that the scaler skips",
 }

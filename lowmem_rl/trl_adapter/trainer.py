@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from lowmem_rl.config.layer_choice import layers_of
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import Policy, import_unsloth
@@ -31,6 +32,7 @@ from lowmem_rl.grpo.scored_batch import ScoredBatch
 from lowmem_rl.telemetry.metrics import metric_row
 from lowmem_rl.training.step import Hooks
 from lowmem_rl.trl_adapter.call_replay import ReplayedCalls
+from lowmem_rl.trl_adapter.gradient_start import start_gradient_at
 from lowmem_rl.trl_adapter.grpo_args import grpo_arguments, unsloth_arguments
 from lowmem_rl.trl_adapter.prefix_sharing import PrefixSharingMixin
 from lowmem_rl.trl_adapter.step_boundary import StepBoundaryMixin
@@ -73,6 +75,9 @@ def make_trainer(policy: Policy, setup: TrainerSetup, kinds: Sequence[type] = ()
     trainable = _trainable_weights(policy.model)
     _leave_float32_alone(policy.device)
     trainer = trainer_class(*kinds)(policy, setup)
+    first = layers_of(setup.config.trainable.layers, policy.model.config.num_hidden_layers)[0]
+    if first > 0:  # its constructor has let the embeddings' output need a gradient
+        start_gradient_at(policy.model.get_base_model(), first)
     for weight, data in trainable:
         weight.data = data.to(weight.device, torch.float32)
     return trainer
