@@ -20,6 +20,7 @@ def broken_rules(config: RunConfig) -> Iterator[BrokenRule]:
     yield from _broken_loss_rules(config.grpo)
     yield from _broken_schedule_rules(config.optimizer)
     yield from _broken_curriculum_rules(config.curriculum)
+    yield from _broken_trainable_rules(config)
 
 
 def _broken_run_rules(config: RunConfig) -> Iterator[BrokenRule]:
@@ -40,8 +41,6 @@ def _broken_run_rules(config: RunConfig) -> Iterator[BrokenRule]:
     if config.health.action == "roll_back" and not config.logging.checkpoint_every:
         what = 'health.action="roll_back" needs checkpoints to go back to'
         yield BrokenRule("logging.checkpoint_every", what, "set it to 10")
-    if config.trainable.layers == "none":
-        yield BrokenRule("trainable.layers", "no layer would learn", 'set it to "all", or to "last:5"')
 
 
 def _broken_loss_rules(grpo: GrpoConfig) -> Iterator[BrokenRule]:
@@ -92,3 +91,22 @@ def _broken_curriculum_rules(curriculum: CurriculumConfig) -> Iterator[BrokenRul
         what = f"an order by pass_rate that is {how} needs them before the run"
         fix = 'name a file of `lowmem-rl probe`, or set curriculum.how to "window"'
         yield BrokenRule("curriculum.rates", what, fix)
+
+
+def _broken_trainable_rules(config: RunConfig) -> Iterator[BrokenRule]:
+    trainable, is_whole = config.trainable, config.trainable.method == "full"
+    if trainable.layers == "none" and not (is_whole and trainable.extra):
+        yield BrokenRule("trainable.layers", "no weight would learn", 'set it to "all", or to "last:5"')
+    if not is_whole:
+        for key in ("modules", "extra", "dtype"):
+            if getattr(trainable, key) != type(trainable).model_fields[key].default:
+                fix = 'set trainable.method="full", or leave it out; an adapter\'s matrices are adapter.targets'
+                yield BrokenRule(f"trainable.{key}", "it has no effect on an adapter", fix)
+        return
+    if config.rollout.engine == "vllm":
+        what = "Unsloth hands an adapter to vLLM, and no whole weights"
+        yield BrokenRule("trainable.method", what, 'leave rollout.engine at "auto", or set trainable.method="lora"')
+    if config.adapter.dropout:
+        yield BrokenRule("adapter.dropout", "whole weights have no adapter to drop out", "leave it at 0")
+    if trainable.modules and trainable.layers == "none":
+        yield BrokenRule("trainable.modules", "they are in layers, of which none learns", 'set trainable.layers="all"')

@@ -42,6 +42,8 @@ Numbers = Annotated[tuple[Annotated[float, AfterValidator(_whole_as_integer)], .
 Names = Annotated[tuple[str, ...], BeforeValidator(_text_as_one)]
 Trackers = Annotated[tuple[Literal["tensorboard", "wandb", "trackio"], ...], BeforeValidator(_text_as_one)]
 
+Extra = Annotated[tuple[Literal["embed_tokens", "lm_head", "norm", "norms"], ...], BeforeValidator(_text_as_one)]
+
 Auto = Literal["auto"]
 """A setting that the planner chooses for the card: `resolve_auto` of planning."""
 _MAX_ROWS = 65536
@@ -88,11 +90,21 @@ class AdapterConfig(Section):
 class TrainableConfig(Section):
     """Which weights learn."""
 
+    method: Literal["lora", "full"] = "lora"
+    """What learns in these layers: an adapter next to frozen matrices (`adapter.*`), or the matrices themselves, whole.
+    `full` works over 4-bit weights, too: the original stays, and is the KL reference. LoRA's best learning rate is
+    about ten times that of whole weights (Thinking Machines, LoRA Without Regret, 2025)."""
     layers: Layers = "all"
     """The decoder layers that learn: `all`, `first:K`, `last:K`, `middle:K`, `every:N` (0, N, 2N, ...), or numbers as
     0,4,9-12; 0 is next to the embeddings. PEFT and Unsloth: `layers_to_transform`; Unsloth's `finetune_last_n_layers=5`
     is `last:5`; LLaMA-Factory's `freeze_trainable_layers=5` is `last:5` and -5 `first:5`; axolotl's
     `unfrozen_parameters` and ms-swift's `trainable_parameters_regex` name the weights of such layers."""
+    modules: Names = ()
+    """With `full`: names of the modules that learn in these layers, as q_proj; all matrices and norms if empty."""
+    extra: Extra = ()
+    """With `full`: what learns besides layers: `embed_tokens`, `lm_head`, `norm` (the last one), `norms` (all)."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """With `full`: the type of the weights that learn. bfloat16 loses updates below 2^-9 of a weight."""
 
 
 class GrpoConfig(Section):

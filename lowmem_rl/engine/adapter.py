@@ -68,11 +68,27 @@ def load_adapter(model: ModelLike, path: Path) -> None:
         raise RunDirError(f"{path} does not fit its base model: {different[0]} is in one of them only.", hint=_HINT)
 
 
+def become_base(model: ModelLike) -> None:
+    """Makes it compute as the base model again: a LoRA's outer matrix is 0, whole weights are the originals."""
+    import torch
+
+    with torch.no_grad():
+        for module in model.modules():
+            if hasattr(type(module), "become_original"):
+                module.become_original()
+        for name, weight in model.named_parameters():
+            if ".lora_B." in name:
+                weight.zero_()
+
+
 def weights_digest(policy: Policy) -> str:
     """Returns a hash of the policy's present weights: of all LoRA weights and of some numbers of each frozen tensor."""
     digest = blake2b(digest_size=8)
     named = list(policy.model.named_parameters())
-    parts = [weight if "lora_" in name else weight.flatten()[:_FROZEN_SAMPLE] for name, weight in named]
+    parts = [
+        weight if "lora_" in name or "modules_to_save" in name else weight.flatten()[:_FROZEN_SAMPLE]
+        for name, weight in named
+    ]
     for (name, weight), content in zip(named, _bytes(parts), strict=True):
         digest.update(f"{name} {tuple(weight.shape)}".encode())
         digest.update(content)

@@ -42,12 +42,24 @@ def merged(model: Any, max_tokens: int) -> Decoder:
 
     Raises `UnsupportedModel` for layers that it does not know. The copy lives as long as the decoder.
     """
+    dtype = _compute_type(model)
     with torch.inference_mode():
-        return _decoder(model, max_tokens, _joined, _fused_norm)
+        return _decoder(model, max_tokens, partial(_joined, dtype=dtype), partial(_fused_norm, dtype=dtype))
+
+
+def _base(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _compute_type(model: Any) -> torch.dtype:
+    """Returns the type of what is not quantised; weights that learn whole may be wider."""
+    norm = getattr(_base(model), "model", model).norm
+    dtype: torch.dtype = getattr(norm, "original_module", norm).weight.dtype
+    return dtype
 
 
 def _decoder(model: Any, max_tokens: int, join: _Join, norm_of: Callable[[Any], Map]) -> Decoder:
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = _base(model)
     if not hasattr(base, "model") or not hasattr(base, "lm_head"):
         raise UnsupportedModel(f"{type(base).__name__} is not a decoder with a language head")
     config = base.config
@@ -64,7 +76,7 @@ def _decoder(model: Any, max_tokens: int, join: _Join, norm_of: Callable[[Any], 
         head_dim=head_dim,
         inverse_frequencies=upload(inverse, base.lm_head.weight.device),
         rotary_scale=scale,
-        dtype=base.model.norm.weight.dtype,
+        dtype=_compute_type(base),
     )
 
 
@@ -114,18 +126,17 @@ def _concatenated(modules: Sequence[nn.Module]) -> Map:
     return lambda x: torch.cat([module(x) for module in modules], dim=-1)
 
 
-def _fused_norm(module: Any) -> Map:
+def _fused_norm(module: Any, dtype: torch.dtype) -> Map:
     # One kernel for five; it computes in float32 inside, like transformers.
-    return partial(rms_norm, normalized_shape=module.weight.shape, weight=module.weight, eps=module.variance_epsilon)
+    weight = module.weight.to(dtype)
+    return partial(rms_norm, normalized_shape=weight.shape, weight=weight, eps=module.variance_epsilon)
 
 
-def _joined(modules: Sequence[Any]) -> Map:
-    """Returns one map for linear layers that read the same input."""
+def _joined(modules: Sequence[Any], dtype: torch.dtype) -> Map:
+    """Returns one map, which computes in `dtype`, for linear layers that read the same input."""
     from peft.utils.integrations import dequantize_module_weight
 
     layers = [module.get_base_layer() if hasattr(module, "get_base_layer") else module for module in modules]
-    dtype = getattr(layers[0], "compute_dtype", None) or layers[0].weight.dtype
-    dtype = dtype if dtype.is_floating_point else torch.float32
     weight = torch.cat([dequantize_module_weight(layer).detach().to(dtype) for layer in layers])
     bias = _joined_bias(layers, dtype)
     adapters = [_adapter(module) for module in modules]
@@ -147,7 +158,7 @@ _Adapter = tuple[Tensor, Tensor, float]
 
 def _adapter(module: Any) -> _Adapter | None:
     """Returns the active adapter of a layer, None if it has none."""
-    names = [name for name in getattr(module, "active_adapters", ()) if name in module.lora_A]
+    names = [name for name in getattr(module, "active_adapters", ()) if name in getattr(module, "lora_A", ())]
     if not names or module.disable_adapters:
         return None
     if len(names) > 1 or module.merged or getattr(module, "use_dora", {}).get(names[0]):

@@ -215,8 +215,7 @@ def load_policy(config: RunConfig, device: Device, uses: Sequence[SequenceUse] =
         raise SetupError(f"The tokenizer of {config.model.name} has no chat template.", hint=hint)
     template = template_of(tokenizer, config.model.name)
     try:
-        arguments = adapter_arguments(config, device, model.config.num_hidden_layers)
-        model = FastLanguageModel.get_peft_model(model, **arguments)
+        model = with_trainable_weights(model, config, device)
     except ValueError as error:  # PEFT found none of the names
         raise ConfigError(f"adapter.targets: {_first_line(error)}", hint="q_proj, v_proj, ... name them.") from error
     policy = Policy(model, tokenizer, device, template, embedded_tokens=_embedded_tokens(model))
@@ -229,6 +228,18 @@ def load_policy(config: RunConfig, device: Device, uses: Sequence[SequenceUse] =
     for module in model.modules():
         module.max_seq_length = longest
     return replace(policy, longest_row=longest)
+
+
+def with_trainable_weights(model: Any, config: RunConfig, device: Device) -> Any:
+    """Returns the model as a PeftModel: with a fresh adapter, or with whole weights that learn."""
+    from unsloth import FastLanguageModel
+
+    depth = model.config.num_hidden_layers
+    if config.trainable.method == "lora":
+        return FastLanguageModel.get_peft_model(model, **adapter_arguments(config, device, depth))
+    from lowmem_rl.engine.whole_weights import train_whole
+
+    return train_whole(model, layers_of(config.trainable.layers, depth), config.trainable)
 
 
 def shares_prompts(policy: Policy) -> bool:

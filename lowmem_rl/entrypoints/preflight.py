@@ -8,10 +8,10 @@ from lowmem_rl.chat_templates.model_template import template_of_model
 from lowmem_rl.config.compose import ResolvedConfig
 from lowmem_rl.config.layer_choice import layers_of
 from lowmem_rl.config.notices import notices
-from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.config.run_config import RunConfig, TrainableConfig
 from lowmem_rl.engine.device import Device, check_dtype, device_on
 from lowmem_rl.entrypoints.prompt_check import check_prompts
-from lowmem_rl.errors import LowMemError, SetupError, TaskError
+from lowmem_rl.errors import ConfigError, LowMemError, SetupError, TaskError
 from lowmem_rl.evaluation.eval_set import EvalSet, another_task, held_out, held_out_examples
 from lowmem_rl.evaluation.grader import Grader, grader_of
 from lowmem_rl.example import Example
@@ -20,6 +20,7 @@ from lowmem_rl.grpo.train_dataset import check_enough
 from lowmem_rl.memory.calibration import calibration_for
 from lowmem_rl.models.hardware import Machine, find_card, this_machine
 from lowmem_rl.models.lookup import check_bits, check_fetched, check_length, check_tokenizer, load_shape, model_path
+from lowmem_rl.models.shape import ModelShape
 from lowmem_rl.planning.gate import gate
 from lowmem_rl.planning.plan import Plan, plan
 from lowmem_rl.rewards.adversarial_cases import RewardCase
@@ -178,8 +179,16 @@ def check_settings(config: RunConfig) -> tuple[RewardSet, Task]:
     shape = load_shape(config.model.name, config.model.revision)
     check_bits(shape, config.model.bits)
     check_length(shape, config.grpo.max_prompt_tokens, config.grpo.max_completion_tokens)
-    layers_of(config.trainable.layers, shape.num_layers)
+    check_trainable(config.trainable, shape)
     return rewards, task
+
+
+def check_trainable(trainable: TrainableConfig, shape: ModelShape) -> None:
+    """Raises `ConfigError` for layers that the model lacks, and for a head that is the embeddings' matrix."""
+    layers_of(trainable.layers, shape.num_layers)
+    if "lm_head" in trainable.extra and shape.tied_embeddings:
+        what = f"trainable.extra: {shape.key} has no lm_head of its own, it is the matrix of embed_tokens."
+        raise ConfigError(what, hint='Set trainable.extra="embed_tokens", which trains both.')
 
 
 def plan_here(config: RunConfig, machine: Machine, pass_rate: PassRate | None = None) -> Plan:

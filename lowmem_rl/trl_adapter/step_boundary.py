@@ -15,7 +15,7 @@ import torch
 
 from lowmem_rl.checkpointing.checkpoint_storage import COUNTS
 from lowmem_rl.checkpointing.trainer_state import OPTIMIZER, RANDOM, ROLLOUT, SCALER, STATE, TrainerSnapshot
-from lowmem_rl.engine.adapter import load_adapter
+from lowmem_rl.engine.adapter import become_base, load_adapter
 from lowmem_rl.engine.policy import Policy
 from lowmem_rl.engine.rng import rng_states
 from lowmem_rl.engine.sampler import Sampler
@@ -144,7 +144,7 @@ class StepBoundaryMixin(TrlTrainer):
         healthy gradients would vanish.
         """
         if folder is None:
-            self._become_base()
+            become_base(self.policy.model)
             self.optimizer.state.clear()
         else:
             load_adapter(self.policy.model, folder)
@@ -152,13 +152,6 @@ class StepBoundaryMixin(TrlTrainer):
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(torch.load(folder / SCALER, weights_only=True))
         self._buffered_inputs = None  # sampled by the collapsed policy
-
-    def _become_base(self) -> None:
-        """A LoRA whose second factor is zero changes nothing."""
-        with torch.no_grad():
-            for name, weight in self.policy.model.named_parameters():
-                if weight.requires_grad and "lora_B" in name:
-                    weight.zero_()
 
     def scale_learning_rate(self, factor: float) -> float:
         """Multiplies the learning rate, now and for the rest of its schedule; returns the new peak."""

@@ -78,8 +78,9 @@ def make_trainer(policy: Policy, setup: TrainerSetup, kinds: Sequence[type] = ()
     first = layers_of(setup.config.trainable.layers, policy.model.config.num_hidden_layers)[0]
     if first > 0:  # its constructor has let the embeddings' output need a gradient
         start_gradient_at(policy.model.get_base_model(), first)
+    is_adapter = setup.config.trainable.method == "lora"
     for weight, data in trainable:
-        weight.data = data.to(weight.device, torch.float32)
+        weight.data = data.to(weight.device, torch.float32 if is_adapter else data.dtype)
     return trainer
 
 
@@ -151,11 +152,13 @@ class SamplingMixin(UpdateMixin):
         super().__init__(
             model=policy.model,
             processing_class=policy.tokenizer,
-            args=GRPOConfig(**trainer_arguments(setup.config, policy.device, setup.out)),
+            # With beta TRL would copy all trainable weights as the reference, which `disable_adapter` computes with.
+            args=GRPOConfig(**trainer_arguments(setup.config, policy.device, setup.out) | {"beta": 0.0}),
             train_dataset=setup.dataset,
             reward_funcs=[self.calls.wrapped(function) for function in setup.reward_functions],
             callbacks=[_step_events(self), *setup.callbacks],
         )
+        self.beta = self.args.beta = setup.config.grpo.beta
 
     def _sample_if_due(self, generation_batch: Any) -> None:
         is_due = self._step % (self.args.steps_per_generation * self.num_iterations) == 0
