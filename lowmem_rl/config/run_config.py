@@ -102,7 +102,7 @@ class TrainableConfig(Section):
     modules: Names = ()
     """With `full`: names of the modules that learn in these layers, as q_proj; all matrices and norms if empty."""
     extra: Extra = ()
-    """With `full`: what learns besides layers: `embed_tokens`, `lm_head`, `norm` (the last one), `norms` (all)."""
+    """With `full`: what learns outside of the layers: `embed_tokens`, `lm_head`, `norm` (the last), `norms` (all)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """With `full`: the type of the weights that learn. bfloat16 loses updates below 2^-9 of a weight."""
 

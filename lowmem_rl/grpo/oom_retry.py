@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lowmem_rl.engine.oom import OutOfMemory, catch_oom
 from lowmem_rl.engine.rng import restore_rng, rng_states
+from lowmem_rl.memory.terms import UNDO_BYTES
 
 TOKEN_MEANS = ("entropy", "kl", "clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean")
 """Metrics of TRL's that are means over a micro-batch's tokens."""
@@ -63,9 +64,11 @@ def atomic_step(optimizer: type, retry: Callable[[str], None]) -> type:
 
     class AtomicStep(optimizer):
         def step(self, closure: Any = None) -> Any:
+            take = super().step
+            if _allocates_nothing(self):
+                return take(closure)
             while isinstance(before := catch_oom(lambda: OptimizerSnapshot.of(self)), OutOfMemory):
                 retry(before.why)
-            take = super().step
             while isinstance(found := catch_oom(lambda: take(closure)), OutOfMemory):
                 before.restore(self)  # from then on it is as good as a new one
                 retry(found.why)
@@ -75,6 +78,21 @@ def atomic_step(optimizer: type, retry: Callable[[str], None]) -> type:
     AtomicStep.__module__, AtomicStep.__qualname__ = optimizer.__module__, optimizer.__qualname__
     AtomicStep.__name__ = optimizer.__name__
     return AtomicStep
+
+
+def _weights(optimizer: Any) -> list[Tensor]:
+    return [weight for group in optimizer.param_groups for weight in group["params"]]
+
+
+def _is_large(weights: Iterable[Tensor]) -> bool:
+    return sum(weight.nbytes for weight in weights if weight.requires_grad) > UNDO_BYTES
+
+
+def _allocates_nothing(optimizer: Any) -> bool:
+    """Returns whether a step over much has all its states: bitsandbytes' and fused steps then work in place."""
+    learning = [weight for weight in _weights(optimizer) if weight.requires_grad]
+    is_in_place = optimizer.defaults.get("fused") or type(optimizer).__module__.startswith("bitsandbytes")
+    return bool(is_in_place) and _is_large(learning) and all(weight in optimizer.state for weight in learning)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +114,10 @@ class OptimizerSnapshot:
     @classmethod
     def of(cls, optimizer: Any) -> "OptimizerSnapshot":
         """Copies the present state."""
-        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        weights = _weights(optimizer)
         states = [(weight, dict(optimizer.state[weight]) if weight in optimizer.state else None) for weight in weights]
         held = (value for _, state in states for value in (state or {}).values() if isinstance(value, Tensor))
-        return cls(JoinedCopies.of([*weights, *held]), tuple(states))
+        return cls(JoinedCopies.of([*weights, *held], to_host=_is_large(weights)), tuple(states))
 
     def restore(self, optimizer: Any) -> None:
         """Writes it back into the same memory; states that were not there are removed."""
@@ -118,11 +136,14 @@ class JoinedCopies:
     joined: tuple[tuple[tuple[Tensor, ...], Tensor], ...]
 
     @classmethod
-    def of(cls, tensors: Iterable[Tensor]) -> "JoinedCopies":
+    def of(cls, tensors: Iterable[Tensor], *, to_host: bool = False) -> "JoinedCopies":
         """Copies each tensor once: bitsandbytes shares a table of numbers among all weights."""
         kinds: dict[tuple[torch.device, torch.dtype], dict[int, Tensor]] = {}
         for tensor in tensors:
             kinds.setdefault((tensor.device, tensor.dtype), {})[id(tensor)] = tensor
+        if to_host:  # one by one: joined on the card they would take as much again there
+            single = [one for kind in kinds.values() for one in kind.values()]
+            return cls(tuple(((one,), one.detach().reshape(-1).to("cpu", copy=True)) for one in single))
         return cls(tuple((tuple(kind.values()), _join(kind.values())) for kind in kinds.values()))
 
     def write_back(self) -> None:

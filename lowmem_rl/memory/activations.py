@@ -11,7 +11,16 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from lowmem_rl.memory import terms
-from lowmem_rl.memory.terms import Grade, Term, term, trained_bytes, trained_layers, weight_bytes
+from lowmem_rl.memory.terms import (
+    Grade,
+    Term,
+    backward_layers,
+    term,
+    trained_bytes,
+    trained_layers,
+    trains_whole,
+    weight_bytes,
+)
 from lowmem_rl.memory.workload import Workload
 from lowmem_rl.models.shape import ModelShape
 from lowmem_rl.units import GIB
@@ -43,6 +52,11 @@ def layer_of(workload: Workload, shape: ModelShape) -> Layer:
     return {"unsloth": _unsloth_layer, "plain": _plain_layer, "fused": _fused_layer}[workload.layer](workload, shape)
 
 
+def frozen_layer(workload: Workload, shape: ModelShape) -> Layer:
+    """Returns the same of a layer above the lowest that learns, of which nothing learns: it passes gradients on."""
+    return layer_of(replace(workload, lora_targets=(), whole_params=0), shape)
+
+
 def _unsloth_layer(workload: Workload, shape: ModelShape) -> Layer:
     """Saved: both norms' outputs, the middle residual, the output (4H), q, k, v, attention's output, gate and up.
 
@@ -55,7 +69,9 @@ def _unsloth_layer(workload: Workload, shape: ModelShape) -> Layer:
     norms = 2 * (shape.query_size + shape.key_size) if shape.qk_norm else 0  # inputs of Qwen3's two extra norms
     joins_rows = workload.loss == "grpo" and workload.attention in FUSED and workload.micro_batch > 1
     queries = 3 if joins_rows else 2
-    saved = b * (4 * hidden + queries * shape.query_size + 2 * keys + 2 * mlp + norms / 2)
+    # Without an adapter Unsloth leaves a layer its plain MLP, which keeps the activation, and the product if it learns.
+    products = 2 if workload.lora_targets else 4 if workload.whole_params else 3
+    saved = b * (4 * hidden + queries * shape.query_size + 2 * keys + products * mlp + norms / 2)
     return Layer(saved, b * (mlp + 2 * hidden), f"b (4H + {queries}q + 2k + 2I) + b (I + 2H)")
 
 
@@ -67,9 +83,11 @@ def _plain_layer(workload: Workload, shape: ModelShape) -> Layer:
     hidden, mlp, queries, b = shape.hidden_size, shape.intermediate_size, shape.query_size, workload.compute_bytes
     norms = 8 * hidden + (4 * (queries + shape.key_size) if shape.qk_norm else 0)
     attention = b * (2 * queries + 2 * _keys(workload, shape))
-    saved = norms + attention + 4 * b * mlp + _kept_inputs(workload, shape) + _dropped(workload, shape)
+    learns = workload.method == "full" or workload.whole_params or workload.lora_targets
+    products = 4 if learns else 3  # a frozen down projection keeps no input
+    saved = norms + attention + products * b * mlp + _kept_inputs(workload, shape) + _dropped(workload, shape)
     transient = b * (2 * hidden + 2 * mlp)
-    if trained_bytes(workload) > b and workload.method != "full":
+    if trained_bytes(workload) > b and workload.method != "full" and workload.lora_targets:
         saved += b * (3 * hidden + queries)
         transient += b * (4 * hidden + mlp)
     return Layer(saved, transient, "(8 + 2b) H + b (2q + 2k + 4I) + b (2H + 2I)")
@@ -77,7 +95,11 @@ def _plain_layer(workload: Workload, shape: ModelShape) -> Layer:
 
 def _kept_inputs(workload: Workload, shape: ModelShape) -> int:
     """What linear layers that learn keep of their inputs; norms that learn keep theirs, normalised."""
+    if workload.whole_params:  # each norm's normalised input, and its output, which the matrices after it read
+        return 4 * workload.compute_bytes * shape.hidden_size
     if workload.method != "full":
+        if not workload.lora_targets:
+            return 0
         adapts_mlp = {"gate_proj", "up_proj"} & set(workload.lora_targets)
         return workload.compute_bytes * shape.hidden_size * (2 if adapts_mlp else 1)
     # Autocast narrows the input of each of the five layers after a norm separately.
@@ -97,6 +119,8 @@ def layer(workload: Workload, shape: ModelShape) -> Term:
     """The layer whose backward pass is running: recomputed, or saved by the forward pass already."""
     one = layer_of(workload, shape)
     size = max(workload.tokens * one.peak + _scores(workload, shape), _softmax(workload, shape))
+    if workload.checkpointing != "none":
+        size += _narrow_copies(workload) / max(trained_layers(workload, shape), 1)
     grade: Grade = "measured here" if workload.layer == "plain" else "read from source"
     upper = size * _LAYER_UPPER
     formula = f"T ({one.formula})" + ("" if workload.attention in FUSED else " + attention's squares")
@@ -105,7 +129,7 @@ def layer(workload: Workload, shape: ModelShape) -> Term:
 
 def kept_activations(workload: Workload, shape: ModelShape) -> Term:
     """What the forward pass leaves on the GPU for the layers below the current one."""
-    hidden, layers, tokens = shape.hidden_size, trained_layers(workload, shape), workload.tokens
+    hidden, layers, tokens = shape.hidden_size, backward_layers(workload, shape), workload.tokens
     # The residual is as wide as the embeddings: float32 in float32 weights and after `prepare_model_for_kbit_training`.
     wide = 4 if workload.upcast_remainder else max(weight_bytes(workload), workload.compute_bytes)
     b = workload.residual_bytes or wide
@@ -116,8 +140,11 @@ def kept_activations(workload: Workload, shape: ModelShape) -> Term:
         each = {"sdpa": 1, "eager": b}.get(workload.attention, 0)  # of the mask: truth values, or numbers
         mask = workload.micro_batch * workload.row_tokens**2 * each
         return term("activations kept", layers * tokens * hidden * b + mask, "measured here", "L T H b [+ mask]")
-    below = (layers - 1) * tokens * layer_of(workload, shape).saved + (layers - 1) * _scores(workload, shape)
-    upper = below + (layers - 1) * _copied_keys(workload, shape)
+    others = max(layers - 1, 0)  # the one whose backward pass is running is a term of its own
+    learning = min(trained_layers(workload, shape) - 1, others)
+    saved = learning * layer_of(workload, shape).saved + (others - learning) * frozen_layer(workload, shape).saved
+    below = tokens * saved + others * _scores(workload, shape) + _narrow_copies(workload)
+    upper = below + others * _copied_keys(workload, shape)
     return term("activations kept", below, "measured here", "(L - 1) T x what a layer saves", upper=upper)
 
 
@@ -189,12 +216,12 @@ def saved_at_top(workload: Workload, shape: ModelShape) -> Term:
 
 
 def backward_moments(workload: Workload, shape: ModelShape) -> Iterator[tuple[Term, ...]]:
-    """Yields what is there at once: at the top layer, and for full training at the bottom, with all gradients."""
+    """Yields what is there at once: at the top layer, and for whole weights at the bottom, with all gradients."""
     kept, one = kept_activations(workload, shape), layer(workload, shape)
     top = (saved_at_top(workload, shape),) if workload.checkpointing == "none" else ()
     yield kept, *top, loss(workload, shape), spare_chunk(workload, shape)
     yield kept, one
-    if workload.method == "full" and not workload.accumulated:
+    if trains_whole(workload) and not workload.accumulated:
         yield terms.gradients(workload, shape), one
 
 
@@ -250,6 +277,12 @@ def _with_logits(name: str, workload: Workload, shape: ModelShape, hidden: float
     size = hidden + (logits + head if workload.logits == "chunked" else max(logits, narrow + head))
     size -= spare_chunk(workload, shape).expected_bytes
     return term(name, size, grade, f"final hidden states + {rule}", upper=_LOSS_UPPER * size)
+
+
+def _narrow_copies(workload: Workload) -> int:
+    """Whole weights in the compute type, kept for the backward pass with what their layer saves."""
+    is_narrowed = workload.compute_bytes < workload.whole_bytes
+    return workload.compute_bytes * workload.whole_params if is_narrowed else 0
 
 
 def _softmax(workload: Workload, shape: ModelShape) -> float:

@@ -138,13 +138,14 @@ def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[s
     )
     adapter, held = terms.adapter(workload, shape), terms.gradients(workload, shape)
     states = (terms.optimizer_states(workload, shape), terms.paged_states(workload, shape))
-    idle = (*base, adapter, *states, terms.weight_copies(workload, shape))
+    learned = (adapter, terms.whole_weights(workload))
+    idle = (*base, *learned, *states, terms.weight_copies(workload, shape))
     between = (*idle, *generate_sampler.resident_engine(workload, shape, card))
 
     def phase(resident: Terms, passing: Iterable[Terms], *, learning: bool = False) -> list[Terms]:
         return [_moment(workload, shape, card, resident, one, learning=learning) for one in passing]
 
-    found = {"load": phase((*base, adapter), [(_loading(workload, shape),)])}
+    found = {"load": phase((*base, *learned), [(_loading(workload, shape),)])}
     if workload.loss == "grpo":
         if workload.rollout_engine == "vllm":
             found["rollout"] = phase((*idle, *generate_sampler.vllm_share(workload, shape, card)), [()])
@@ -156,7 +157,7 @@ def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[s
             pass_over_layers = (forward_layer(workload, shape, workload.tokens, "one layer's forward"),)
             pass_over_logits = (scoring(workload, shape), spare_chunk(workload, shape))
             found["logprobs"] = phase(between, [pass_over_layers, pass_over_logits])
-    earlier = (held,) if workload.accumulated or workload.method != "full" else ()
+    earlier = (held,) if workload.accumulated or not terms.trains_whole(workload) else ()
     found["backward"] = phase((*between, *earlier), backward_moments(workload, shape), learning=True)
     stepping = (held, terms.optimizer_scratch(workload, shape), terms.undo_copy(workload, shape))
     found["optimizer"] = phase(between, [stepping])

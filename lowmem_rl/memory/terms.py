@@ -122,8 +122,14 @@ def adapted_sizes(workload: Workload, shape: ModelShape) -> list[tuple[int, int]
 
 
 def trained_layers(workload: Workload, shape: ModelShape) -> int:
+    """Layers with weights that learn."""
+    return shape.num_layers if workload.trained_layers is None else min(workload.trained_layers, shape.num_layers)
+
+
+def backward_layers(workload: Workload, shape: ModelShape) -> int:
     """Layers that the backward pass goes through."""
-    return min(workload.trained_layers or shape.num_layers, shape.num_layers)
+    found = workload.backward_layers
+    return trained_layers(workload, shape) if found is None else min(found, shape.num_layers)
 
 
 def trained_bytes(workload: Workload) -> int:
@@ -146,9 +152,25 @@ def adapter(workload: Workload, shape: ModelShape) -> Term:
     return term("adapter", count * trained_bytes(workload), "read from source", "L r sum(in + out) x 4 (2: TRL, QLoRA)")
 
 
+def trains_whole(workload: Workload) -> bool:
+    """Returns whether matrices themselves learn, some or all: their gradients come as activations go."""
+    return workload.method == "full" or workload.whole_params > 0
+
+
+def whole_weights(workload: Workload) -> Term:
+    """Weights that learn whole, next to their frozen originals, which are the reference."""
+    return term(
+        "whole weights", _whole_bytes(workload), "read from source", "numbers that learn whole x 4 (2: bfloat16)"
+    )
+
+
+def _whole_bytes(workload: Workload) -> int:
+    return workload.whole_params * workload.whole_bytes
+
+
 def gradients(workload: Workload, shape: ModelShape) -> Term:
     """One number per trained weight, from the first backward pass of a step to its end."""
-    size = trained_params(workload, shape) * trained_bytes(workload)
+    size = trained_params(workload, shape) * trained_bytes(workload) + _whole_bytes(workload)
     return term("gradients", size, "read from source", "trained weights x their width")
 
 
@@ -170,8 +192,8 @@ def _paged_params(workload: Workload, shape: ModelShape) -> int:
     """Trained weights whose states are paged; in full training practically all: norms and biases are small."""
     if not workload.optimizer.startswith("paged"):
         return 0
-    if workload.method == "full":
-        return trained_params(workload, shape)
+    if workload.method == "full" or workload.whole_params:
+        return trained_params(workload, shape) + workload.whole_params
     factors = [workload.lora_rank * side for sides in adapted_sizes(workload, shape) for side in sides]
     return trained_layers(workload, shape) * sum(numbers for numbers in factors if numbers >= _PAGED_NUMBERS)
 
@@ -179,7 +201,7 @@ def _paged_params(workload: Workload, shape: ModelShape) -> int:
 def optimizer_states(workload: Workload, shape: ModelShape) -> Term:
     """They appear at the first optimizer step and stay; paged ones are a term of their own."""
     each = _state_bytes(workload)
-    count = trained_params(workload, shape) - _paged_params(workload, shape)
+    count = trained_params(workload, shape) + workload.whole_params - _paged_params(workload, shape)
     return term("optimizer states", count * each, "read from source", f"trained weights x {each:.4g}")
 
 
@@ -192,23 +214,30 @@ def paged_states(workload: Workload, shape: ModelShape) -> Term:
 
 def _state_bytes(workload: Workload) -> float:
     """AdamW has two moments in the weight's width."""
-    return STATE_BYTES.get(workload.optimizer, 2.0 * trained_bytes(workload))
+    width = workload.whole_bytes if workload.whole_params else trained_bytes(workload)
+    return STATE_BYTES.get(workload.optimizer, 2.0 * width)
 
 
 def optimizer_scratch(workload: Workload, shape: ModelShape) -> Term:
     """PyTorch's multi-tensor AdamW takes the root of all second moments at once (torch/optim/adam.py)."""
-    size = trained_params(workload, shape) * trained_bytes(workload) if workload.optimizer == "adamw_torch" else 0
+    size = gradients(workload, shape).expected_bytes if workload.optimizer == "adamw_torch" else 0
     return term("optimizer scratch", size, "read from source", "trained weights x their width (adamw_torch alone)")
 
 
+UNDO_BYTES = 256 * 2**20
+"""Most bytes of weights that are copied on the card for the length of a step: adapters of usual ranks have less, five
+whole layers of a 7B have 4.3 GiB. More is copied to host RAM, and only before a step that allocates."""
+
+
 def undo_copy(workload: Workload, shape: ModelShape) -> Term:
-    """A copy of adapter and states while the optimizer steps, to undo a step that fails (`grpo.oom_retry`).
+    """A copy of what learns and of its states while the optimizer steps, to undo a step that fails (`grpo.oom_retry`).
 
     Paged states are host memory to torch, and so is their copy. Those of small weights are not paged.
     """
     is_ours = workload.loss == "grpo" and workload.stack == "unsloth" and workload.method != "full"
-    copied = adapter(workload, shape).expected_bytes + optimizer_states(workload, shape).expected_bytes
-    formula = "adapter + optimizer states on the card"
+    learned = adapter(workload, shape).expected_bytes + whole_weights(workload).expected_bytes
+    copied = learned + optimizer_states(workload, shape).expected_bytes if learned <= UNDO_BYTES else 0
+    formula = "adapter or whole weights + optimizer states on the card"
     return term("copy to undo a step", copied if is_ours else 0, "read from source", formula)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.memory.trained_set import trained_set
 from lowmem_rl.models.shape import ModelShape
 
 Loss = Literal["grpo", "sft"]
@@ -84,7 +85,13 @@ class Workload:
     tiles_logits: bool = False
     """Unsloth's chunks are tiles of the vocabulary for any number of rows, as on cards of up to 24.5 GiB."""
     trained_layers: int | None = None
-    """Layers with trained weights, counted from the top; all if unset."""
+    """Layers with weights that learn; all if unset."""
+    backward_layers: int | None = None
+    """Layers that the backward pass goes through, from the lowest that learns; as many as learn if unset."""
+    whole_params: int = 0
+    """Numbers that learn whole, each next to its frozen original; nothing else learns then."""
+    whole_bytes: int = 4
+    """Width of such a number."""
     expandable_segments: bool
     """PyTorch's allocator grows its segments instead of collecting fixed ones."""
 
@@ -139,15 +146,22 @@ def compute_bytes_of(config: RunConfig) -> int:
 
 
 def workload_of(config: RunConfig, shape: ModelShape) -> Workload:
-    """Returns what decides a run's memory on the default stack. Raises `ValueError` while a setting is "auto"."""
-    grpo, rollout = config.grpo, config.rollout
+    """Returns what decides a run's memory on the default stack.
+
+    Raises `ValueError` while a setting is "auto", `ConfigError` for layers that the model lacks.
+    """
+    grpo, rollout, trained = config.grpo, config.rollout, trained_set(config, shape)
     uses_vllm = rollout.engine == "vllm"
     return Workload(
         loss="grpo",
         stack="unsloth",
         method="qlora" if config.model.bits == 4 else "lora",
         lora_rank=config.adapter.rank,
-        lora_targets=config.adapter.targets,
+        lora_targets=config.adapter.targets if config.trainable.method == "lora" else (),
+        trained_layers=trained.layers,
+        backward_layers=trained.backward_layers,
+        whole_params=trained.whole_params,
+        whole_bytes=4 if config.trainable.dtype == "float32" else 2,
         lora_dropout=config.adapter.dropout,
         micro_batch=config.micro_batch,
         prompt_tokens=grpo.max_prompt_tokens,

@@ -14,6 +14,7 @@ from typing import Literal
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.memory.lowmem_sampler import PREFILL_TOKENS
 from lowmem_rl.memory.terms import kv_bytes_per_token, nf4_bytes
+from lowmem_rl.memory.trained_set import TrainedSet, trained_set
 from lowmem_rl.memory.workload import compute_bytes_of, engine_of
 from lowmem_rl.models.shape import ModelShape
 
@@ -94,7 +95,8 @@ def step_work(config: RunConfig, shape: ModelShape, scenario: Scenario = LONGEST
         if is_taken:
             forward = log_probs(name, weights, config.micro_batch, tokens, sampled)
             yield replace(forward, times=micro_batches / grpo.passes_per_rollout)
-    work = update(weights, config.micro_batch, tokens, sampled, checkpointing=config.checkpointing)
+    trained = trained_set(config, shape)
+    work = update(weights, config.micro_batch, tokens, sampled, checkpointing=config.checkpointing, trained=trained)
     # With a penalty a row without an advantage has a gradient too.
     live = 1.0 if grpo.beta else scenario.informative
     yield replace(work, times=max(1.0, micro_batches * scenario.filled * live))
@@ -109,9 +111,9 @@ def evaluation_work(config: RunConfig, shape: ModelShape, scenario: Scenario = L
             yield replace(work, name="evaluation", times=work.times * times)
 
 
-def adapter_params(shape: ModelShape, rank: int, targets: Collection[str]) -> int:
-    """Returns the weights of an adapter on the targeted linear layers: r (in + out) of each."""
-    return shape.num_layers * rank * sum(sum(sizes) for name, sizes in shape.linear_sizes.items() if name in targets)
+def adapter_params(shape: ModelShape, rank: int, targets: Collection[str], layers: int) -> int:
+    """Returns the weights of an adapter on the targeted linear layers of `layers` decoder layers: r (in + out) each."""
+    return layers * rank * sum(sum(sizes) for name, sizes in shape.linear_sizes.items() if name in targets)
 
 
 def _attention_flops(shape: ModelShape, rows: int, tokens: float) -> float:
@@ -158,23 +160,27 @@ def update(
     completion_tokens: int,
     *,
     checkpointing: Literal["unsloth", "plain", "none"],
+    trained: TrainedSet,
 ) -> StepCost:
     """Forward and backward of a micro-batch: 4N a token, 6N if activations are recomputed.
 
-    2N forward and 2N for the gradient of the activations: the base is frozen and gets none of its own.
+    2N forward and 2N for the gradient of the activations: frozen weights get none of their own, P whole ones 2P.
+    The backward pass goes through the layers from the lowest that learns; those below run forward alone.
     Flash attention's backward is 2.5 forwards; a layer's backward launches two forwards' worth of kernels.
     """
-    shape, passes = weights.shape, 2 if checkpointing == "none" else 3
+    shape, backward = weights.shape, trained.backward_layers / weights.shape.num_layers
+    passes = 1 + (1 if checkpointing == "none" else 2) * backward
     slower = _OFFLOAD_SLOWDOWN if checkpointing == "unsloth" else 1.0
-    attention = (passes + 1.5) * _attention_flops(shape, rows, tokens / rows)
-    linear, head = 2.0 * passes * shape.linear_params * tokens, 4.0 * weights.head_params * completion_tokens
+    attention = (passes + 1.5 * backward) * _attention_flops(shape, rows, tokens / rows)
+    linear = 2.0 * (passes * shape.linear_params + trained.whole_params) * tokens
+    head = 4.0 * weights.head_params * completion_tokens
     return StepCost(
         name="update",
         times=1,
         flops=slower * (linear + head + attention),
         bytes=passes * weights.linear_bytes + 2 * weights.compute_bytes * weights.head_params,
         expanded_bytes=passes * weights.expanded_bytes,
-        layer_passes=slower * (passes + 1) * shape.num_layers,
+        layer_passes=slower * (passes + backward) * shape.num_layers,
     )
 
 
@@ -225,4 +231,6 @@ def _sampling_by_us(
 
 
 def _adapter(config: RunConfig, shape: ModelShape) -> int:
-    return adapter_params(shape, config.adapter.rank, config.adapter.targets)
+    if config.trainable.method == "full":
+        return 0
+    return adapter_params(shape, config.adapter.rank, config.adapter.targets, trained_set(config, shape).layers)

@@ -23,8 +23,11 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from trl.kernels import chunked_logprob
 from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE, add_fused_lm_head
 
+from lowmem_rl.config.run_config import TrainableConfig
+from lowmem_rl.engine.whole_weights import train_whole
 from lowmem_rl.memory.workload import Workload
 from lowmem_rl.models.lookup import ModelShape
+from lowmem_rl.trl_adapter.gradient_start import start_gradient_at
 
 SCORES = ("log_probs", "entropy")  # what TRL's GRPOTrainer asks its fused head for
 
@@ -108,8 +111,19 @@ def build(shape: ModelShape, work: Workload) -> tuple[Any, Any]:
         model = Qwen2ForCausalLM(config)
     if work.method == "full":
         return model, model
-    adapter = LoraConfig(r=work.lora_rank, target_modules=list(work.lora_targets))
+    layers = [int(number) for number in work_layers(work, shape)]
+    if work.whole_params:
+        with torch.device("meta"):
+            return model, train_whole(model, layers, TrainableConfig(method="full"))
+    adapter = LoraConfig(r=work.lora_rank, target_modules=list(work.lora_targets), layers_to_transform=layers)
     return model, get_peft_model(model, adapter, low_cpu_mem_usage=True)  # the option that leaves it on meta
+
+
+def work_layers(work: Workload, shape: ModelShape) -> range:
+    """The layers that learn: those at the bottom if the backward pass goes deeper than they are many, else the top."""
+    count = shape.num_layers if work.trained_layers is None else work.trained_layers
+    is_first = (work.backward_layers or count) > count
+    return range(count) if is_first else range(shape.num_layers - count, shape.num_layers)
 
 
 def prepare(model: Any, trained_model: Any, work: Workload, *, fake: bool) -> None:
@@ -120,6 +134,8 @@ def prepare(model: Any, trained_model: Any, work: Workload, *, fake: bool) -> No
         trained_model.gradient_checkpointing_enable()
         if work.method == "lora":
             trained_model.enable_input_require_grads()
+    if work.backward_layers and work.backward_layers < model.config.num_hidden_layers:
+        start_gradient_at(model, model.config.num_hidden_layers - work.backward_layers)
     trained_model.train()
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from lowmem_rl.config.compose import resolve
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.memory.terms import kv_bytes_per_token
+from lowmem_rl.memory.trained_set import TrainedSet
 from lowmem_rl.memory.workload import LINEAR_LAYERS
 from lowmem_rl.models.hardware import CARDS
 from lowmem_rl.models.lookup import load_shape
@@ -29,7 +30,7 @@ PEAK = Efficiency(bandwidth=1.0, flops=1.0, layer_s=0.0)
 
 
 def adapter_of(shape) -> int:
-    return adapter_params(shape, 16, LINEAR_LAYERS)
+    return adapter_params(shape, 16, LINEAR_LAYERS, shape.num_layers)
 
 
 def at_peak(work) -> float:
@@ -48,7 +49,7 @@ def test_the_counts():
     assert kv_bytes_per_token(QWEN_7B, 2) == 57_344
     assert (adapter_of(QWEN_7B), adapter_of(QWEN_1B)) == (40_370_176, 18_464_768)
     # 28 x 16 x (3584 + 3584 + 3584 + 512)
-    assert adapter_params(QWEN_7B, 16, ("q_proj", "v_proj")) == 5_046_272
+    assert adapter_params(QWEN_7B, 16, ("q_proj", "v_proj"), 28) == 5_046_272
 
 
 def test_bytes_to_use_every_weight_once():
@@ -74,12 +75,16 @@ def test_decoding_by_the_way_weights_are_read(path, tokens_per_s):
         assert rows * work.times / at_peak(work) == pytest.approx(expected, rel=0.02), rows
 
 
+def lora_everywhere(shape) -> TrainedSet:
+    return TrainedSet(shape.num_layers, shape.num_layers, 0)
+
+
 def test_the_parts_of_a_step():
-    weights = MatmulWeights(QWEN_7B, "copy")
+    weights, trained = MatmulWeights(QWEN_7B, "copy"), lora_everywhere(QWEN_7B)
     rows, shared, repeated, sampled = 64, 8 * 200 + 64 * 512, 64 * 712, 64 * 512
 
     def update_s(tokens: int, checkpointing) -> float:
-        return at_peak(update(weights, rows, tokens, sampled, checkpointing=checkpointing))
+        return at_peak(update(weights, rows, tokens, sampled, checkpointing=checkpointing, trained=trained))
 
     assert at_peak(prefill(weights, 8, 200)) == pytest.approx(0.13, abs=0.01)
     assert at_peak(prefill(weights, 64, 200)) == pytest.approx(1.08, abs=0.02)
@@ -118,12 +123,12 @@ def test_whole_steps_by_card(shape, card, best, stock):
     ideal = total(
         prefill(fused, 8, 200),
         decode(fused, adapter_of(shape), 64, 200, 512),
-        update(copy, 64, 8 * 200 + sampled, sampled, checkpointing="none"),
+        update(copy, 64, 8 * 200 + sampled, sampled, checkpointing="none", trained=lora_everywhere(shape)),
     )
     floor = total(
         prefill(copy, 64, 200),
         decode(expand, adapter_of(shape), 64, 200, 512),
-        update(copy, 64, 64 * 712, sampled, checkpointing="plain"),
+        update(copy, 64, 64 * 712, sampled, checkpointing="plain", trained=lora_everywhere(shape)),
     )
     assert ideal == pytest.approx(best, rel=0.03)
     assert floor == pytest.approx(stock, rel=0.03)
