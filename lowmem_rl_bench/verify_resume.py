@@ -11,7 +11,7 @@ import os
 import random
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import cycle, islice
 from multiprocessing import forkserver
@@ -90,13 +90,13 @@ class ResumeProof:
         return asdict(self) | {"is_exact": self.is_exact}
 
 
-def verify_resume(kills: int, folder: Path, report: Report, seed: int = 0) -> ResumeProof:
-    """Trains twice in `folder`, the second time with `kills` kills, and compares.
+def verify_resume(kills: int, folder: Path, report: Report, seed: int = 0, settings: Sequence[str] = ()) -> ResumeProof:
+    """Trains twice in `folder`, the second time with `kills` kills, and compares; `settings` change both runs.
 
-    Raises `TrainingError` if an attempt ends by itself.
+    Raises `ConfigError` for invalid settings, `TrainingError` if an attempt ends by itself.
     """
     began, steps = time.monotonic(), _STEPS_A_KILL * (kills + 1)
-    start = _starter((*_SETTINGS, f"grpo.steps={steps}"))
+    start = _starter((*_SETTINGS, *settings, f"grpo.steps={steps}"))
     undisturbed, killed = RunDir(folder / "undisturbed"), RunDir(folder / "killed")
     report(f"the undisturbed run: {steps} steps")
     _join(start(undisturbed.path, is_first=True), undisturbed)

@@ -303,6 +303,7 @@ def samples(
 def verify_resume(
     kills: Annotated[int, option("--kills", "SIGKILLs at random moments.", min=1, max=1000)] = 3,
     seed: Annotated[int, option("--seed", "Seed of those moments.")] = 0,
+    setting: SetOption = None,
     as_json: JsonOption = False,
     out: Annotated[Path | None, option("--out", "File for the whole record, as JSON.", "FILE")] = None,
 ) -> None:
@@ -315,7 +316,7 @@ def verify_resume(
 
     if out is not None:
         bench_command.check_writable(out)
-    if not verify_resume_command(kills, seed, as_json=as_json, out=out):
+    if not verify_resume_command(kills, seed, setting or [], as_json=as_json, out=out):
         raise typer.Exit(1)
 
 

@@ -17,19 +17,19 @@ from lowmem_rl_cli import console
 from lowmem_rl_cli.text_page import list_page
 
 
-def verify_resume_command(kills: int, seed: int, *, as_json: bool, out: Path | None) -> bool:
+def verify_resume_command(kills: int, seed: int, settings: list[str], *, as_json: bool, out: Path | None) -> bool:
     """Shows the proof and returns whether both runs end equal; if not, their directories are kept."""
     check_installed()
     folder = Path(tempfile.mkdtemp(prefix="lowmem-rl-verify-resume-"))
     proof = None
     try:
-        proof = verify_resume(kills, folder, console.say, seed)
+        proof = verify_resume(kills, folder, console.say, seed, settings)
     finally:
         if proof is not None and proof.is_exact:
             shutil.rmtree(folder, ignore_errors=True)
         else:
             console.say(f"Both runs are kept in {folder}.")
-    record = _record(proof, kills, seed)
+    record = _record(proof, kills, seed, settings)
     if out is not None:
         out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         console.say(f"Wrote {out}.")
@@ -37,12 +37,14 @@ def verify_resume_command(kills: int, seed: int, *, as_json: bool, out: Path | N
     return proof.is_exact
 
 
-def _record(proof: ResumeProof, kills: int, seed: int) -> dict[str, Any]:
+def _record(proof: ResumeProof, kills: int, seed: int, settings: list[str]) -> dict[str, Any]:
     """Returns the proof with date, command and machine."""
     machine = this_machine()
     return {
         "date": date.today().isoformat(),
-        "command": f"lowmem-rl verify-resume --kills {kills} --seed {seed}",
+        "command": " ".join(
+            [f"lowmem-rl verify-resume --kills {kills} --seed {seed}", *(f"--set {one}" for one in settings)]
+        ),
         "machine": environment_record(machine, device_on(machine, RunConfig())),
         **proof.to_json(),
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lowmem_rl.config.run_config import AdapterConfig, TrainableConfig
-from lowmem_rl.engine.policy import ModelLike, Policy
+from lowmem_rl.engine.policy import TRAINABLE, ModelLike, Policy
 from lowmem_rl.errors import RunDirError
 from lowmem_rl.storage.run_dir import read_json
 
@@ -28,8 +28,8 @@ class SavedAdapter:
     path: Path
     base: str
     config: AdapterConfig
-    layers: str = "all"
-    """The decoder layers that have an adapter, as `trainable.layers` names them."""
+    trainable: TrainableConfig
+    """Which layers have an adapter, or which weights have learned whole."""
 
 
 def read_adapter(path: Path) -> SavedAdapter:
@@ -42,9 +42,12 @@ def read_adapter(path: Path) -> SavedAdapter:
         if kind != "LORA" or any(written.get(key) for key in _NOT_PLAIN) or not isinstance(base, str):
             raise ValueError(f"{kind!r} over {base!r}")
         fields = {"rank": written["r"], "alpha": written["lora_alpha"], "targets": written["target_modules"]}
+        if (path / TRAINABLE).is_file():
+            whole = TrainableConfig.model_validate(read_json(path / TRAINABLE))
+            return SavedAdapter(path, base, AdapterConfig(), whole)
         layers = written.get("layers_to_transform")
         trainable = TrainableConfig.model_validate({} if layers is None else {"layers": layers})
-        return SavedAdapter(path, base, AdapterConfig.model_validate(fields), trainable.layers)
+        return SavedAdapter(path, base, AdapterConfig.model_validate(fields), trainable)
     except (KeyError, TypeError, ValueError, AttributeError) as error:  # pydantic's error is a ValueError
         raise RunDirError(
             f"{path / CONFIG} is not a plain LoRA adapter that can be loaded here.", hint=_HINT

@@ -136,7 +136,7 @@ def _joined(modules: Sequence[Any], dtype: torch.dtype) -> Map:
     """Returns one map, which computes in `dtype`, for linear layers that read the same input."""
     from peft.utils.integrations import dequantize_module_weight
 
-    layers = [module.get_base_layer() if hasattr(module, "get_base_layer") else module for module in modules]
+    layers = [_frozen_or_whole(module) for module in modules]
     weight = torch.cat([dequantize_module_weight(layer).detach().to(dtype) for layer in layers])
     bias = _joined_bias(layers, dtype)
     adapters = [_adapter(module) for module in modules]
@@ -150,6 +150,13 @@ def _joined(modules: Sequence[Any], dtype: torch.dtype) -> Map:
         return partial(linear, weight=weight, bias=bias)
     inner, outer = _joined_adapter(layers, adapters, dtype)
     return lambda x: linear(x, weight, bias) + linear(linear(x, inner), outer)
+
+
+def _frozen_or_whole(module: Any) -> Any:
+    """Returns a linear layer without its adapter, or the one of a whole layer that computes now."""
+    if hasattr(type(module), "active_module"):
+        return module.active_module
+    return module.get_base_layer() if hasattr(module, "get_base_layer") else module
 
 
 _Adapter = tuple[Tensor, Tensor, float]

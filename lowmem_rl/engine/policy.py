@@ -7,14 +7,14 @@ peft, whose classes it rebinds: call `import_unsloth` before any of them.
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lowmem_rl.chat_templates.prompt_template import PromptTemplate, fit_template
 from lowmem_rl.chat_templates.tokenizer_file import check_embedded
 from lowmem_rl.config.layer_choice import layers_of
-from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.config.run_config import RunConfig, TrainableConfig
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.row_length import SequenceUse, longest_row, training_row, uses_of
 from lowmem_rl.errors import ConfigError, LowMemError, SetupError
@@ -26,6 +26,10 @@ from lowmem_rl.storage.cache import cache_dir
 
 if TYPE_CHECKING:
     import torch
+
+
+TRAINABLE = "trainable.json"
+"""In the folder of whole weights: the section `trainable` with which they learned."""
 
 
 class ModelLike(Protocol):
@@ -56,6 +60,8 @@ class Policy:
     tokenizer: Any
     device: Device
     template: PromptTemplate
+    trainable: TrainableConfig = field(default_factory=TrainableConfig)
+    """Which weights learn."""
     longest_row: int | None = None
     """Tokens of the longest row that it was loaded for; None if rows are never cut: on a CPU, in plain transformers."""
     embedded_tokens: int | None = None
@@ -143,6 +149,8 @@ class Policy:
                 config.target_modules = sorted(config.target_modules)
         self.model.save_pretrained(path)
         self.tokenizer.save_pretrained(path)
+        if self.trainable.method == "full":  # PEFT's own config has no word for it
+            (path / TRAINABLE).write_text(self.trainable.model_dump_json(indent=2) + "\n", "utf-8")
 
 
 def prepare_process(config: RunConfig, device: Device) -> None:
@@ -218,7 +226,8 @@ def load_policy(config: RunConfig, device: Device, uses: Sequence[SequenceUse] =
         model = with_trainable_weights(model, config, device)
     except ValueError as error:  # PEFT found none of the names
         raise ConfigError(f"adapter.targets: {_first_line(error)}", hint="q_proj, v_proj, ... name them.") from error
-    policy = Policy(model, tokenizer, device, template, embedded_tokens=_embedded_tokens(model))
+    embedded = _embedded_tokens(model)
+    policy = Policy(model, tokenizer, device, template, config.trainable, embedded_tokens=embedded)
     policy.check_embedded([i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None])
     if not device.is_gpu:  # rows are never cut
         return policy

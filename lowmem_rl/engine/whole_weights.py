@@ -37,6 +37,12 @@ class WholeModule(ModulesToSaveWrapper):
         self.modules_to_save[adapter_name] = learned.requires_grad_(True)
         self.original_module.requires_grad_(False)
 
+    @property
+    def active_module(self) -> nn.Module:
+        """The module that computes now."""
+        found: nn.Module = self.original_module if self.disable_adapters else self.modules_to_save[ADAPTER]
+        return found
+
     def become_original(self) -> None:
         """Copies the original's values."""
         original = _copy(self.original_module, self.dtype)

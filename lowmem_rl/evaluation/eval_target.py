@@ -120,8 +120,10 @@ def _of_adapter(name: str, path: Path, preset: str, given: ConfigLayer) -> EvalT
 
 
 def _shape(saved: SavedAdapter) -> ConfigLayer:
-    values = {f"adapter.{key}": getattr(saved.config, key) for key in ("rank", "alpha", "targets")}
-    return ConfigLayer(str(saved.path), values | {"trainable.layers": saved.layers})
+    values = {f"trainable.{key}": value for key, value in saved.trainable.model_dump().items()}
+    if saved.trainable.method == "lora":
+        values |= {f"adapter.{key}": getattr(saved.config, key) for key in ("rank", "alpha", "targets")}
+    return ConfigLayer(str(saved.path), values)
 
 
 def _over_preset(preset: str, values: dict[str, object]) -> tuple[ConfigLayer, ...]:
