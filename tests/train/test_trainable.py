@@ -42,7 +42,10 @@ def test_whole_weights_start_at_no_distance_from_the_4_bit_base(whole: RunDir) -
 def test_only_the_first_layer_is_saved_and_all_of_it_has_moved(whole: RunDir) -> None:
     import torch
 
-    policy = load_policy(resolve(preset="tiny-cpu", settings=[*SMALL, *WHOLE, "memory.checkpointing=none"]).config, Device("cpu", "float32"))
+    policy = load_policy(
+        resolve(preset="tiny-cpu", settings=[*SMALL, *WHOLE, "memory.checkpointing=none"]).config,
+        Device("cpu", "float32"),
+    )
     start = {n: w for n, w in policy.model.named_parameters() if w.requires_grad}
     found = saved_weights(whole.adapter)
     assert {name.split(".layers.")[1].split(".")[0] for name in found} == {"0"}

@@ -1,4 +1,4 @@
-"""Whole weights that learn over frozen ones: which they are, their gradients, and the base model behind them."""
+"""Whole weights that learn over frozen ones: which they are, their gradients, and the base model below them."""
 
 from typing import Any
 
