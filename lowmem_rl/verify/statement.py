@@ -8,7 +8,8 @@ from lowmem_rl.verify.number_context import in_context, is_operand
 
 _EMPHASIS = re.compile(r"(?<![\w*_)\]}])(\*{1,3}|_{1,3}|`)(?=\S)([^*_`]{1,300}?)\s?\1(?![\w*_(])")
 _SENTENCE_END = re.compile(
-    r"(?<!approx)(?<!\bca)(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!e\.g)[.?](?=\s|$)|(?<!\\)!(?=\s*$|\s+[A-Z])"
+    r"(?<!approx)(?<!\bca)(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\bMt)(?<!e\.g)(?<!\.[A-Z])[.?](?=\s|$)"
+    r"|(?<!\\)!(?=\s*$|\s+[A-Z])"
 )
 _CLOSING_MARK = re.compile(r"\$\$(?!\d)|(?<!\\)\$(?![\d.\\-])|\\\]|\\\)")
 _OPENING_MARK = re.compile(r"\$|\\\[|\\\(")
