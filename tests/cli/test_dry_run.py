@@ -11,6 +11,7 @@ from lowmem_rl.models.lookup import TINY_DIRECTORY
 
 TEMPLATES = Path(__file__).parents[1] / "data" / "chat_templates"
 TINY = ("train", "--preset=tiny-cpu", "--dry-run")
+LONGER = "--set=grpo.max_prompt_tokens=256"
 ROWS = [{"question": f"{n} + {n}?", "answer": str(2 * n)} for n in range(200)]
 
 
@@ -36,13 +37,13 @@ def family(tmp_path: Path, name: str) -> str:
 
 
 BROKEN = [
-    (["--task=table", "--set=task.path=nope.jsonl"], "'nope.jsonl' does not exist"),
+    (["--task=table", "--set=task.path=nope.jsonl"], "nope.jsonl' does not exist"),
     (["--set=task.levels=[9]"], "has no level 9"),
     (["--set=task.limit=3"], "gives 3 examples"),
     (["--reward=mine.py:fails=1"], "raised KeyError"),
     (["--reward=mine.py:text=1"], "text"),
     (["--reward=mine.py:same=1"], "constant"),
-    (["--task=countdown", "--set=task.levels=[]"], "--reward countdown=1"),
+    (["--task=countdown", "--set=task.levels=[]", LONGER], "--reward countdown=1"),
     (["--set=eval.tasks=['arithmetic', 'mine.py:NoRows']"], "no held-out examples"),
 ]
 MINE = """
@@ -77,7 +78,7 @@ def test_what_train_would_refuse_of_data_and_rewards_ends_with_6(options, expect
 
 def test_a_row_that_cannot_be_read_is_named(cli_here, tmp_path) -> None:
     table = write_rows(tmp_path, [*ROWS, {"question": "5 + 5?"}])
-    outcome = cli_here(*TINY, "--task=table", table, "--set=task.levels=[]", "--json")
+    outcome = cli_here(*TINY, "--task=table", table, "--set=task.levels=[]", "--set=task.max_bad_share=0", "--json")
     assert outcome.code == 6
     assert "rows.jsonl line 201: no column 'answer'" in outcome.stderr
     (refusal,) = json.loads(outcome.stdout)["refusals"]
@@ -126,7 +127,7 @@ def test_force_overrides_what_it_overrides_in_train(cli_here, tmp_path) -> None:
 @pytest.mark.parametrize("name", ["gemma_2", "mistral_v1", "phi_3"])
 @pytest.mark.parametrize("convention", ["think_boxed", "boxed"])
 def test_a_family_without_a_system_role_passes_with_a_note(name, convention, cli_here, tmp_path) -> None:
-    outcome = cli_here(*TINY, family(tmp_path, name), f"--set=task.prompt={convention}")
+    outcome = cli_here(*TINY, LONGER, family(tmp_path, name), f"--set=task.prompt={convention}")
     assert (outcome.code, outcome.stderr) == (0, "")
     assert "takes no system message: instructions are at the beginning of the user's turn" in outcome.stdout
 
