@@ -48,20 +48,22 @@ def merged(model: Any, max_tokens: int) -> Decoder:
 
 
 def _base(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    """Returns the model without its adapter. Raises `UnsupportedModel` if it is no decoder."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if not hasattr(base, "model") or not hasattr(base, "lm_head"):
+        raise UnsupportedModel(f"{type(base).__name__} is not a decoder with a language head")
+    return base
 
 
 def _compute_type(model: Any) -> torch.dtype:
     """Returns the type of what is not quantised; weights that learn whole may be wider."""
-    norm = getattr(_base(model), "model", model).norm
+    norm = _base(model).model.norm
     dtype: torch.dtype = getattr(norm, "original_module", norm).weight.dtype
     return dtype
 
 
 def _decoder(model: Any, max_tokens: int, join: _Join, norm_of: Callable[[Any], Map]) -> Decoder:
     base = _base(model)
-    if not hasattr(base, "model") or not hasattr(base, "lm_head"):
-        raise UnsupportedModel(f"{type(base).__name__} is not a decoder with a language head")
     config = base.config
     _check_known(config, max_tokens)
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
