@@ -70,8 +70,10 @@ def _same_rounded(given: NormalizedAnswer, gold: NormalizedAnswer) -> bool:
 
 
 def _signs_agree(given: NormalizedAnswer, gold: NormalizedAnswer) -> bool:
-    """A sign may be left out but not differ; for a gold "$5" a given unit could be another one: 5 cents."""
-    return not gold.signs or given.signs == gold.signs or not (given.signs or given.unit)
+    """A sign may be left out but not differ; a sign and a unit could be two units: $5 and 5 cents, 5% and 5 cm."""
+    if not gold.signs:
+        return not (given.signs and gold.unit and not given.unit)
+    return given.signs == gold.signs or not (given.signs or given.unit)
 
 
 def _compare(given: NormalizedAnswer, gold: NormalizedAnswer) -> bool | None:

@@ -6,6 +6,7 @@ the last words in bold. `<answer>` tags are removed. Whether two answers are equ
 """
 
 import re
+from itertools import pairwise
 
 from lowmem_rl.verify.formulas import NUMBER, formulas, is_formula, joined_digits
 from lowmem_rl.verify.number_context import CONTEXT, in_context
@@ -19,8 +20,11 @@ _BOX_HEAD = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACE = re.compile(r"\\[{}\\]|[{}]")
 _HASHES = re.compile(r"####[ \t]*([^\n]{1,300})")
 _ANSWER_IS = re.compile(
-    r"(?:answers?|correct (?:option|choice))[*_]{0,3}(?: is\b:?| are\b:?|:)[*_]{0,3}[ \t]*([^\n]{1,300})", re.IGNORECASE
+    r"(?:answers?|correct (?:option|choice))[*_]{0,3}(?: is\b:?| are\b:?|:)[*_]{0,3}[ \t]*(?=([^\n]{1,300}))",
+    re.IGNORECASE,
 )
+_JUDGED = re.compile(r"(?:\w+ )?(?:correct|incorrect|right|wrong)\b", re.IGNORECASE)
+"""The end of `I hope my answer is correct`."""
 _MOST_CANDIDATES = 8
 _IN_A_NAME = re.compile(r"(?<=[A-Za-z])\d+(?=[A-Za-z])", re.ASCII)
 """A number inside a name, as in `AZYUK2A`."""
@@ -89,10 +93,13 @@ def _last_match(pattern: re.Pattern[str], text: str) -> str:
 
 def _last_statement(text: str) -> tuple[str | None, str]:
     """Returns the last answer after "answer is", and the text without the statements that deny one."""
-    for statement in reversed(list(_ANSWER_IS.finditer(text))[-_MOST_CANDIDATES:]):
-        if answer := stated(statement[1]):
+    found = list(_ANSWER_IS.finditer(text))[-_MOST_CANDIDATES:]
+    ends = [min(one.end(1), after.start()) for one, after in pairwise(found)] + [one.end(1) for one in found[-1:]]
+    for statement, end in reversed(list(zip(found, ends, strict=True))):
+        line = text[statement.end() : end]
+        if not (statement is not found[0] and _JUDGED.match(line)) and (answer := stated(line)):
             return answer, text
-        text = text[: statement.start()] + text[statement.end() :]
+        text = text[: statement.start()] + text[end:]
     return None, text
 
 

@@ -43,8 +43,10 @@ _WHOLE = [
 _MATH = re.compile(r"(?<!\\)\$")
 _NOISE = re.compile(
     r"(?<!\\)\\(?:[,;:! ]|(?:left|right|bigl?|bigr?|Bigl?|Bigr?|displaystyle|limits|quad|qquad"
-    r"|(?:thin|med|thick|en|negthin)space)(?![A-Za-z]))|\n|~"
+    r"|(?:thin|med|thick|en|negthin)space|blacksquare|qed(?:symbol)?)(?![A-Za-z]))|\n|~"
 )
+_BETWEEN_NUMBERS = re.compile(r"(?<=\d)\\[,;:](?=\d(?!\d\d(?!\d)))")
+"""A space in mathematics that groups no thousands: `12\\,34` is not 1234."""
 _SPACES = {"\\ ", "\n", "~", "\\quad", "\\qquad", "\\thinspace", "\\enspace"}
 _WRAPPERS = re.compile(
     r"\\(?:text(?:bf|it|rm|sf|tt|sl|sc|normal)?|math(?:rm|bf|it|sf|tt)|emph|mbox|operatorname)\s*\{([^{}]*)\}"
@@ -95,10 +97,10 @@ _UNIT = re.compile(
 )
 _HALF_OF_DAY = re.compile(r"\b([ap])\.m\b", re.IGNORECASE)
 _NO_UNIT = re.compile(
-    r"\b(?:(?:ten|hundred|thousand|[mb]illion|trillion)(?:ths?|s)?|[mb]n|dozens?|score|hal(?:f|ves)|thirds?|f(?:our|if)ths?"
-    r"|zero|one|two|three|four|five|six|seven|eight|nine|point|and|or|nor|not?|none|but|if|is|to|than|mod|base"
+    r"\b(?:(?:ten|hundred|thousand|[mb]illion|trillion)(?:ths?|s)?|[mb]n|dozens?|score|hal(?:f|ves)|thirds?"
+    r"|(?:f(?:our|if)|six|seven|eigh|nin)ths?|zero|one|two|three|four|five|six|seven|eight|nine|point|and|or|nor|not?|none|but|if|is|to|than|mod|base"
     r"|pi|plus|minus|times|over|by|squared|cubed|factorial|sqrt|root|sin|cos|tan|log|ln|exp|less|more|least|most"
-    r"|cents?)\b",
+    r"|cents?|lakhs?|crores?|repeating|recurring|inverse)\b",
     re.IGNORECASE,
 )
 """Words that change a number, or mean that it is not the answer."""
@@ -172,12 +174,13 @@ def _balanced(text: str) -> bool:
 def _plain(text: str) -> str:
     if "\\" in text or "{" in text or "~" in text or "\n" in text:
         text = _WRAPPERS.sub(rf" {TEXT}\1", text.replace("{,}", ",").replace("{ , }", ","))
+        text = _BETWEEN_NUMBERS.sub(" ", text)
         text = _NOISE.sub(lambda match: " " if match[0] in _SPACES else "", text)
         text = _FRACTIONS.sub(r"\\frac", text)
         text = _EMPTY_SET.sub(r"\\emptyset", _DEGREES.sub("°", text))
     if "nswer" in text:
         text = _LABEL.sub("", text, count=1)
-    if text.startswith(("negative ", "minus ")):
+    if text.startswith(("negative ", "minus ", "Negative ", "Minus ")):
         text = "-" + text.partition(" ")[2].lstrip()
     if _NAMES.search(text):
         text = _SCALE.sub(_scaled, text)

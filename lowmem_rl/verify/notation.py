@@ -38,6 +38,7 @@ _CALL = re.compile(
     re.IGNORECASE,
 )
 """A name without a backslash, after at most one letter: `x sin(x)` may be written `xsin(x)`."""
+_GLUED = re.compile(r"(?<![A-Za-z\\])(sin|cos|tan|ln|log)([txy])(?![A-Za-z])")
 _MAY_CALL = re.compile(r"[A-Za-z02] ?\(")
 _BARS = re.compile(r"\\[lr]?vert(?![A-Za-z])|\\middle\s*\|")
 _ANGLES = re.compile(r"\\([lr])angle(?![A-Za-z])|^<(?=[^<>=]+,[^<>=]+>$)|(?<=[^<>=])>$")
@@ -77,6 +78,8 @@ def with_latex_functions(text: str) -> str:
         text = _ANGLES.sub(lambda match: "(" if match[1] == "l" or match[0] == "<" else ")", text)
     if ("(" in text and _MAY_CALL.search(text)) or "abs{" in text or "floor{" in text or "ceil{" in text:
         text = _with_calls(text)
+    if "n" in text or "o" in text:
+        text = _GLUED.sub(r"\\\1 \2", text)
     return _DEGREES_OF.sub(lambda match: match[0].replace("°", "\\degree "), text) if "°" in text else text
 
 

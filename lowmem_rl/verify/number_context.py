@@ -5,22 +5,26 @@ import re
 CONTEXT = 60
 """Characters before and after a number that are read."""
 
-_FILLERS = r"(?:(?:be|equal|to|the|a|just|simply) +){0,3}"
+_FILLERS = r"(?:(?:be|have|has|get|need|make|give|include|contain|equal|to|the|a|just|simply) +){0,3}"
 _DENIED = re.compile(rf"(?:\b(?:not|cannot|neither|nor|never)|n['’]t) +{_FILLERS}[*_$(]{{0,3}}$", re.IGNORECASE)
 _MINUS = re.compile(r"(?P<left>[\d)}\]$] *)?\b(?:negative|minus) +[$*(]{0,2}$", re.IGNORECASE)
 _OPERATION_BEFORE = re.compile(
     r"(?:\b(?:twice|thrice|double|triple|half|times|plus|minus|over|than|under|below|above|between|from"
-    r"|at (?:least|most)|(?<!rounds )(?<!rounded )up to|(?:divided|multiplied) by"
-    r"|(?:square|cube|root|half|third|quarter|fifth|tenth|reciprocal|opposite|factorial|log|logarithm|multiple) of"
+    r"|at (?:least|most)|(?<!rounds )(?<!rounded )up to|(?:divided|multiplied) by|than or equal to|except(?: for)?"
+    r"|(?:all|any|every)(?:thing|one)? but|(?<!\d )\b(?:in )?base"
+    r"|(?:square|cube|root|half|third|quarter|fifth|tenth|reciprocal|inverse|opposite|negative|factorial|log|logarithm"
+    r"|multiple|power) of"
     r"|the (?:sum|product|difference|quotient|ratio) (?:of|between))|% of) +[$*(]{0,2}$",
     re.IGNORECASE,
 )
-_FRACTION = r"(?:ten|hundred|thousand|million)ths?|halves|thirds|f(?:our|if)ths"
+_FRACTION = r"(?:f(?:our|if)|six|seven|eigh|nin|ten|hundred|thousand|[mb]illion|trillion)ths|halves|thirds"
 _OPERATION_AFTER = re.compile(
     r"[*$)]{0,3}(?:(?-i:[kKMB])\b|(?: *-?(?:(?:hundred|thousand|[mb]illion|trillion|dozen|score)s?|[mb]n"
-    rf"|{_FRACTION}|and (?:an?|one|two|three) (?:half|{_FRACTION}|thirds?|quarters?|eighths?)"
-    r"|squared|cubed|factorial|point \d|(?:divided|multiplied) by|or (?:more|less|fewer|greater|so)"
-    r"|(?:times|plus|minus|over|to|or|(?:more|less|fewer) than) [$\\(]{0,2}-?\d[\d.,]*|or [a-z] ?= ?-?\d+))\b"
+    rf"|{_FRACTION}|and (?:an?|one|two|three) (?:half|{_FRACTION}|(?:third|fifth|eighth|quarter|tenth)s?)"
+    r"|squared|cubed|factorial|inverse|repeating|lakhs?|crores?|point \d|(?:divided|multiplied) by"
+    r"|or (?:more|less|fewer|greater|so)|(?:degrees )?below zero|(?:to the|raised to)(?: power(?: of)?)? \w+"
+    r"|(?:times|plus|minus|over|to|or|out of|of|through|choose|mod(?:ulo)?|(?:with )?(?:a )?remainder(?: of)?"
+    r"|(?:more|less|fewer) than) [$\\(]{0,2}-?\d[\d.,]*|in \d+(?=[.,]?\s*$)|and \d+ cents|or [a-z] ?= ?-?\d+))\b"
     r"(?: (?:dollars|cents|euros|pounds)\b)?)",
     re.IGNORECASE,
 )

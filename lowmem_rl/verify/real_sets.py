@@ -80,7 +80,8 @@ def _read(text: str, level: int = 0) -> _RealSet:
         return _RealSet(_read(member[2], level).cuts, member[1])
     parts = [_read(part, level + 1) for part in _parts(text, pattern)]
     names = {part.variable for part in parts} - {""}
-    if len(names) > 1 or sum(len(part.cuts) for part in parts) > _MOST_CUTS:
+    is_list = combine is _listed and len(parts) > 1 and not names  # `(1, 2), (3, 4)` may be two points
+    if is_list or len(names) > 1 or sum(len(part.cuts) for part in parts) > _MOST_CUTS:
         raise _Undecided
     return _RealSet(combine([part.cuts for part in parts]), "".join(names))
 

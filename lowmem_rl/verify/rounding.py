@@ -10,7 +10,7 @@ _DECIMAL = re.compile(r"-?[\d, ]*\.?\d+", re.ASCII)
 
 
 def is_rounding(exact: str, rounded: str) -> bool:
-    """Returns whether a decimal is less than one unit of its last place from a constant; True for no constant."""
+    """Returns whether a decimal is a constant rounded, or cut off, at its last place; True for no constant."""
     decimal = as_number(rounded) if _DECIMAL.fullmatch(rounded) else None
     if decimal is None:
         return False
@@ -21,4 +21,5 @@ def is_rounding(exact: str, rounded: str) -> bool:
         if variables(exact) or image is None or image.near is None:
             return True
         value = Fraction(image.near.value.real)
-    return abs(value - decimal) < Fraction(1, 10 ** len(rounded.partition(".")[2]))
+    unit = Fraction(1, 10 ** len(rounded.partition(".")[2]))
+    return abs(value - decimal) <= unit / 2 or 0 <= abs(value) - abs(decimal) < unit

@@ -38,6 +38,8 @@ class Expression:
 
 Value = Fraction | Bracketed | Word | Expression
 
+_INFINITE = {Word("-∞"), Word("∞")}
+
 _DEEPEST = 4
 _MOST_ITEMS = 100
 _PART = re.compile(r"\\[{}]|\\\\|[()\[\]{},;&]")
@@ -231,7 +233,9 @@ def _union(text: str, depth: int) -> Bracketed | None:
 def _same_items(given: Bracketed, gold: Bracketed) -> bool | None:
     kinds = given.brackets, gold.brackets
     if "union" in kinds:
-        # [1,2] and [2,3] may be one interval [1,3].
+        # [1,2] and [2,3] may be one interval [1,3]; (1,2), (3,4) may be two points.
+        if _may_be_points(given) or _may_be_points(gold):
+            return False
         return _same_in_any_order(given.items, gold.items) or None
     if "matrix" in kinds and kinds[0] != kinds[1]:
         return _same_rows(given.items, gold.items)
@@ -240,6 +244,11 @@ def _same_items(given: Bracketed, gold: Bracketed) -> bool | None:
     if kinds[0] != kinds[1] and "" not in kinds and (len(gold.items) == 2 or "{}" in kinds):
         return False
     return _all(map(same_value, given.items, gold.items)) if len(given.items) == len(gold.items) else False
+
+
+def _may_be_points(values: Bracketed) -> bool:
+    pairs = [item.items for item in values.items if isinstance(item, Bracketed) and item.brackets == "()"]
+    return not values.brackets and len(pairs) == len(values.items) and not _INFINITE & set(chain(*pairs))
 
 
 def _same_rows(given: Sequence[Value], gold: Sequence[Value]) -> bool | None:

@@ -137,3 +137,23 @@ def test_hostile_answers_are_compared_within_a_second(text: str) -> None:
     began = time.monotonic()
     assert not equal_answers(text, text)
     assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize(("sign", "unit"), [("5%", "5 cm"), ("$5", "5 kg"), ("25°", "25\\text{ miles}")])
+def test_a_sign_is_no_unit(sign: str, unit: str) -> None:
+    assert not equal_answers(sign, unit)
+    assert not equal_answers(unit, sign)
+
+
+@pytest.mark.parametrize(
+    ("given", "gold", "verdict"),
+    [
+        ("12\\,34", "1234", False),
+        ("2\\;5", "25", False),
+        ("12\\,345", "12345", True),
+        ("1\\,000\\,000", "1000000", True),
+        ("11,\\!111", "11111", True),
+    ],
+)
+def test_a_space_joins_only_groups_of_three_digits(given: str, gold: str, verdict: bool) -> None:
+    assert equal_answers(given, gold) is verdict

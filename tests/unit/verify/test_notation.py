@@ -113,3 +113,17 @@ def test_near_misses_in_other_notations_are_unequal(one: str, other: str) -> Non
 )
 def test_what_is_never_closed_stays(text: str) -> None:
     assert compare_exactly(text, "1") in (None, False)
+
+
+@pytest.mark.parametrize(
+    ("given", "gold", "verdict"),
+    [
+        ("lnx", "\\ln x", True),
+        ("2sinx", "2\\sin x", True),
+        ("sinx + cosx", "\\cos x + \\sin x", True),
+        ("tany", "\\tan x", False),
+        ("sinx", "\\cos x", False),
+    ],
+)
+def test_a_function_may_touch_its_variable(given: str, gold: str, verdict: bool) -> None:
+    assert (compare_exactly(given, gold) is True) is verdict

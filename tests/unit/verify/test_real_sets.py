@@ -55,6 +55,7 @@ def test_one_set_in_two_notations_is_equal(one: str, other: str) -> None:
         ("x \\ne 3", "(-\\infty,3)\\cup[3,\\infty)"),
         ("\\mathbb{R}\\setminus\\{3\\}", "\\mathbb{R}"),
         ("\\{1\\}\\cup[2,3]", "[1,3]"),
+        ("(1,2),(3,4)", "(1,2)\\cup(3,4)"),
     ],
 )
 def test_sets_that_differ_in_a_point_are_unequal(one: str, other: str) -> None:
@@ -67,3 +68,8 @@ def test_sets_that_differ_in_a_point_are_unequal(one: str, other: str) -> None:
 )
 def test_what_is_no_set_of_known_numbers_is_not_decided_here(text: str) -> None:
     assert compare_exactly(text, "(\\sqrt{2}, \\infty)") in (None, False)
+
+
+def test_pairs_between_commas_may_be_points_and_have_no_intersection() -> None:
+    assert compare_exactly("(1,5),(2,7)", "2<x<5") is not True
+    assert compare_exactly("(-\\infty,2),(3,\\infty)", "(-\\infty,2)\\cup(3,\\infty)") is True

@@ -69,3 +69,10 @@ def test_the_exact_value_counts_and_so_does_its_rounded_one(gold: str, completio
 )
 def test_a_value_that_is_not_the_rounded_one_is_wrong(gold: str, completion: str) -> None:
     assert not is_paid(gold, completion)
+
+
+@pytest.mark.parametrize(
+    ("given", "gold"), [("\\pi \\approx 3.2", "3.2"), ("\\frac{1}{7} \\approx 0.15", "0.15"), ("3.4 \\approx 4", "4")]
+)
+def test_a_decimal_that_is_neither_rounded_nor_cut_off_counts_for_nothing(given: str, gold: str) -> None:
+    assert not verify(given, gold)

@@ -256,3 +256,53 @@ def test_a_label_inside_math_marks_and_spaces_inside_a_number_are_no_part_of_the
 )
 def test_a_label_or_a_thin_space_makes_no_wrong_answer_right(gold: str, completion: str) -> None:
     assert not is_paid(gold, completion)
+
+
+@pytest.mark.parametrize(
+    ("gold", "completion"),
+    [
+        ("5", "The answer is 5. Wait, the answer is 7."),
+        ("12", "So the answer is 12? No: the final answer is 13."),
+        ("5", "The answer is 5 out of 10."),
+        ("1/2", "The answer is 1/2 of 10."),
+        ("1", "The answer is 1 in 5."),
+        ("10", "The answer is 10 to the power of 5."),
+        ("2", "The answer is 2 raised to the 5th."),
+        ("5", "The answer is 5 lakh."),
+        ("5", "The answer is 5 ninths."),
+        ("7", "The answer is 7 billionths."),
+        ("12", "The answer is 12 modulo 5."),
+        ("5", "The answer is 5 choose 2."),
+        ("0.5", "The answer is 0.5 repeating."),
+        ("5", "The answer is 5 through 7."),
+        ("5", "The answer is 5 remainder 2."),
+        ("17", "The answer is 17 with a remainder of 3."),
+        ("5", "The answer is 5 degrees below zero."),
+        ("5", "The answer is $5 and 30 cents."),
+        ("5", "The answer is greater than or equal to 5."),
+        ("5", "The answer is all numbers except 5."),
+        ("5", "The answer is everything but 5."),
+        ("5", "The answer is the negative of 5."),
+        ("2", "So the number is 1011 in base 2."),
+        ("42", "So he doesn't have 42."),
+        ("42", "So she cannot make 42."),
+    ],
+)
+def test_words_that_make_another_number_of_it_pay_nothing(gold: str, completion: str) -> None:
+    assert not is_paid(gold, completion)
+
+
+@pytest.mark.parametrize(
+    ("gold", "completion"),
+    [
+        ("7", "The answer is not 5. The answer is 7."),
+        ("7", "First the answer is 5, then the answer is 7."),
+        ("12", "The answer is 12. I hope my answer is correct."),
+        ("12", "Answer: 12. I am sure that this answer is right."),
+        ("-5", "Minus 5"),
+        ("12", "The answer is 12 $\\blacksquare$"),
+        ("33/7", "The answer is 33/7 \\qed"),
+    ],
+)
+def test_the_last_of_several_statements_on_a_line_counts(gold: str, completion: str) -> None:
+    assert is_paid(gold, completion)
