@@ -241,6 +241,11 @@ class TaskConfig(Section):
     prompt: Literal["bare", "boxed", "think_boxed", "r1_zero", "countdown", "hashes"] = "think_boxed"
     """What the system prompt asks for: nothing, a boxed answer, thoughts and a boxed answer; thoughts and an answer
     in tags as R1-Zero or TinyZero's countdown do; an answer after ####."""
+    percent: Literal["both", "number", "hundredth"] = "both"
+    """What `10%` equals if the other answer has no sign: both 10 and 0.1, only the number 10, or only 0.1. Of tasks
+    whose answers are verified, as is `boxes`."""
+    boxes: Literal["last", "first", "all"] = "last"
+    """Which of several boxes is the answer: the last, the first, or all as a list, in which equal ones count once."""
     levels: Numbers = ()
     """Levels of difficulty to take, if the task has levels; all if empty."""
     limit: int | None = Field(None, ge=1)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lowmem_rl.config.user_code import in_one_line, is_user_code, load_object, refuse_bare_file
 from lowmem_rl.errors import ConfigError, LowMemError, TaskError, UnknownName
+from lowmem_rl.tasks.conventions import CONVENTIONS, JudgedTask
 from lowmem_rl.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ def load_task(config: "TaskConfig") -> Task:
             f"Task {name!r} cannot be made: {in_one_line(error)}",
             hint="Its __init__ takes convention=TEXT or nothing, and path=TEXT if has_data is True.",
         ) from error
-    return task
+    judged = {f"task.{key}": getattr(config, key) for key in CONVENTIONS if getattr(config, key) != fields[key].default}
+    return JudgedTask(task, judged) if judged else task
 
 
 def _check_use(name: str, constructor: Callable[..., Any], key: str, value: Any) -> None:

@@ -6,7 +6,7 @@ Answer checkers differ. The choices of this one (given answer, gold answer):
 |---|---|---|
 | an empty answer, an empty gold | unequal; the gold is refused at loading | most checkers pay "" for "" |
 | `10%` and `10` | equal | gold answers of GSM8K and MATH omit the sign if the question asks for percent |
-| `10%` and `0.1` | equal | the meaning of the sign; `300%` and `3` are unequal, most often a slip |
+| `10%` and `0.1` | equal | the meaning of the sign; `300%` and `3` are unequal, most often a slip (`task.percent`) |
 | `0.1\overline{6}` and `1/6` | equal | a period is exact |
 | `0.333333` and `1/3`, `1.0001` and `1` | unequal | rationals are compared exactly, without a tolerance |
 | `1.414214` and `\sqrt{2}` | equal | an irrational number may be given to six decimals |
@@ -42,7 +42,8 @@ Answer checkers differ. The choices of this one (given answer, gold answer):
 
 A verdict that takes more than `CPU_LIMIT_S` of CPU time is False and counted as late: see `pool.py`.
 
-Decided in `extract.py`: the answer is after the last `</think>`, `<answer>` tags are removed, the last box counts.
+Decided in `extract.py`: the answer is after the last `</think>`, `<answer>` tags are removed, the last box counts
+(`task.boxes`).
 """
 
 import re
@@ -50,7 +51,7 @@ import threading
 from functools import lru_cache
 
 from lowmem_rl.errors import TaskError
-from lowmem_rl.verify.equal import compare_exactly
+from lowmem_rl.verify.equal import Percent, compare_exactly
 from lowmem_rl.verify.expression import image_of
 from lowmem_rl.verify.normalize import LONGEST_ANSWER, normal_form
 from lowmem_rl.verify.pool import is_available, pool
@@ -64,13 +65,15 @@ _CONNECTIVE = re.compile(r"\s*\\(?:lor|land)\s*")
 _BRACE = re.compile(r"\\[{}\\]|([{}])")
 
 
-def verify(given: str, gold: str) -> bool:
+def verify(given: str, gold: str, percent: Percent = "both") -> bool:
     """Returns whether `given` equals the gold answer.
+
+    `percent` says what a percentage equals if the other answer has no sign.
 
     If exact comparison cannot decide, Math-Verify does in a worker process; without Math-Verify only the same text is
     equal. A verdict that takes too long is False, and counted. Raises `RewardError` if a worker crashed on the answer.
     """
-    verdict = compare_exactly(given, gold)
+    verdict = compare_exactly(given, gold, percent)
     if verdict is None and (verdict := _same_by_algebra(given, gold)) is None:
         _LATE.add()
     return verdict or False

@@ -6,6 +6,7 @@ cannot decide.
 
 import re
 from fractions import Fraction
+from typing import Literal
 
 from lowmem_rl.verify.congruences import same_congruence
 from lowmem_rl.verify.normalize import NormalizedAnswer, normal_form
@@ -15,6 +16,9 @@ from lowmem_rl.verify.real_sets import same_real_set
 from lowmem_rl.verify.relations import same_relation
 from lowmem_rl.verify.rounding import is_rounding
 from lowmem_rl.verify.values import Bracketed, same_value, value_of
+
+Percent = Literal["both", "number", "hundredth"]
+"""What a percentage equals if the other answer has no sign."""
 
 _DECIMAL = re.compile(r"(-?)\$?(\d{1,3}(?:,\d{3})+|\d{1,40})(?:\.(\d{1,40}))?", re.ASCII)
 _EQUALS = re.compile(r"(?<![<>!:\\=])=(?!=)|\\approx")
@@ -28,7 +32,7 @@ def equal_answers(given: str, gold: str) -> bool:
     return compare_exactly(given, gold) or False
 
 
-def compare_exactly(given: str, gold: str) -> bool | None:
+def compare_exactly(given: str, gold: str, percent: Percent = "both") -> bool | None:
     """Returns whether `given` equals the gold answer; None if only symbolic algebra could decide it.
 
     Empty and overlong answers equal nothing.
@@ -40,10 +44,13 @@ def compare_exactly(given: str, gold: str) -> bool | None:
         return False
     if (left.option or right.option) and (letters := _same_letters(left, right)) is not None:
         return letters
+    is_percent = left.signs != right.signs and left.signs ^ right.signs == {"%"}
+    if is_percent and percent == "hundredth":
+        return _is_hundredth(left, right)
     verdict = _compare(left, right)
     if verdict is not True and (left.rounded or right.rounded) and _same_rounded(left, right):
         return True
-    if verdict is False and left.signs ^ right.signs == {"%"}:
+    if is_percent and percent == "both" and verdict is False and not _is_integer(left, right):
         return _is_hundredth(left, right)
     return verdict
 
@@ -132,7 +139,13 @@ def _names_and_values(text: str) -> tuple[tuple[str, ...], str]:
 
 
 def _is_hundredth(given: NormalizedAnswer, gold: NormalizedAnswer) -> bool:
-    """Returns whether a percentage equals a number without the sign: 10% is also 0.1, but 300% for 3 is a slip."""
+    """Returns whether a percentage's hundredth equals a number without the sign: 10% is also 0.1."""
     percent, bare = (given, gold) if "%" in given.signs else (gold, given)
     one, other = value_of(percent.text), value_of(bare.text)
-    return isinstance(one, Fraction) and isinstance(other, Fraction) and other.denominator > 1 and one == other * 100
+    return isinstance(one, Fraction) and isinstance(other, Fraction) and one == other * 100
+
+
+def _is_integer(given: NormalizedAnswer, gold: NormalizedAnswer) -> bool:
+    """Returns whether the one without a percent sign is an integer: 300% for 3 is most often a slip."""
+    bare = value_of((gold if "%" in given.signs else given).text)
+    return isinstance(bare, Fraction) and bare.denominator == 1

@@ -7,10 +7,14 @@ the last words in bold. `<answer>` tags are removed. Whether two answers are equ
 
 import re
 from itertools import pairwise
+from typing import Literal
 
 from lowmem_rl.verify.formulas import NUMBER, formulas, is_formula, joined_digits
 from lowmem_rl.verify.number_context import CONTEXT, in_context
 from lowmem_rl.verify.statement import stated
+
+Boxes = Literal["last", "first", "all"]
+"""Which of several boxes is the answer."""
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 _LONGEST_COMPLETION = 100_000
@@ -45,19 +49,31 @@ def last_box(text: str) -> str | None:
     return text[start:end].strip() if start else None
 
 
-def strict_answer(completion: str) -> str | None:
-    """Returns the answer in the requested form: the last box after the thoughts. Unclosed thoughts hide every box."""
+def boxed_answer(text: str, boxes: Boxes = "last") -> str | None:
+    """Returns the content of the last box, of the first, or of all as a list, in which equal texts occur once."""
+    if boxes == "last":
+        return last_box(text)
+    outermost: list[tuple[int, int]] = []
+    for start, end in sorted(_balanced_boxes(text)):
+        if not outermost or start > outermost[-1][1]:
+            outermost.append((start, end))
+    contents = [text[start:end].strip() for start, end in outermost]
+    return ", ".join(dict.fromkeys(contents if boxes == "all" else contents[:1])) or None
+
+
+def strict_answer(completion: str, boxes: Boxes = "last") -> str | None:
+    """Returns the answer in the requested form: in a box after the thoughts. Unclosed thoughts hide every box."""
     text = after_thinking(completion)
-    return None if THINK_OPEN in text else last_box(text[-_LONGEST_COMPLETION:])
+    return None if THINK_OPEN in text else boxed_answer(text[-_LONGEST_COMPLETION:], boxes)
 
 
-def lenient_answer(completion: str) -> str | None:
+def lenient_answer(completion: str, boxes: Boxes = "last") -> str | None:
     """Returns the answer in any form: box, `####`, "answer is", else the last formula or number, else bold words.
 
     Unclosed thoughts hide nothing here: a model that knows the answer but not the format is paid.
     """
     text = _without_answer_tags(after_thinking(completion)[-_LONGEST_COMPLETION:])
-    if marked := last_box(text) or _last_match(_HASHES, text):
+    if marked := boxed_answer(text, boxes) or _last_match(_HASHES, text):
         return marked
     answer, text = _last_statement(joined_digits(text))
     return (
