@@ -17,6 +17,7 @@ LONGEST_ANSWER = 500
 TEXT = "\x1f"
 """Marks the start of a `\\text{...}`: a single letter after it is a unit, not a variable."""
 
+_ONLY_NUMBERS = re.compile(r"[-+\d()\[\],./: ]+", re.ASCII)
 _LIKE_ASCII = str.maketrans(
     dict.fromkeys("−–—‐‑﹣－", "-")
     | dict.fromkeys("\u00a0\u2002\u2003\u2007\u2009\u200a\u202f\u205f", " ")
@@ -123,6 +124,9 @@ def normal_form(answer: str) -> NormalizedAnswer | None:
     """Returns the answer's normal form, or None if nothing is left of it or it is too long."""
     if len(answer) > LONGEST_ANSWER:
         return None
+    if _ONLY_NUMBERS.fullmatch(answer):  # most answers: nothing below changes them
+        text = " ".join(answer.rstrip(".,; ").split())
+        return NormalizedAnswer(text, frozenset(), "") if text else None
     text = answer if answer.isascii() else from_unicode(_THIN_SPACE.sub("", answer)).translate(_LIKE_ASCII)
     option, text = split_option(_plain(_unwrapped(text)))
     text, rounded = _exact_and_rounded(text) if "pprox" in text or "about" in text else (text, None)

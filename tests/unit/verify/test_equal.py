@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lowmem_rl.verify.equal import equal_answers
-from lowmem_rl.verify.normalize import LONGEST_ANSWER
+from lowmem_rl.verify.normalize import LONGEST_ANSWER, normal_form
 from lowmem_rl.verify.number_text import as_number
 
 
@@ -157,3 +157,8 @@ def test_a_sign_is_no_unit(sign: str, unit: str) -> None:
 )
 def test_a_space_joins_only_groups_of_three_digits(given: str, gold: str, verdict: bool) -> None:
     assert equal_answers(given, gold) is verdict
+
+
+@given(st.text("-+0123456789()[],./: ", max_size=20))
+def test_the_quick_way_for_numbers_has_the_same_result(text: str) -> None:
+    assert normal_form(f"\N{ZERO WIDTH SPACE}{text}") == normal_form(text)
