@@ -24,7 +24,6 @@ from lowmem_rl.rewards.adversarial_cases import general_cases
 from lowmem_rl.rewards.reward import RewardSet
 from lowmem_rl.rewards.reward_check import check_rewards
 from lowmem_rl.tasks.curriculum import Rates
-from lowmem_rl.tasks.hub_task import DataSet
 from lowmem_rl.tasks.task import Task
 from lowmem_rl.tasks.task_check import check_left_out
 from lowmem_rl.tasks.task_registry import load_task
@@ -78,8 +77,8 @@ def check_data(config: RunConfig, rewards: RewardSet, task: Task, rates: Rates, 
 
 def _read(config: RunConfig, task: Task, rates: Rates) -> tuple[Sequence[Example], Sequence[Example]]:
     """Returns the examples of both splits. Raises `SetupError` if they are not on this disk, `TaskError`."""
-    if isinstance(task, DataSet) and not task.is_on_disk:
-        raise SetupError(f"{task.source} is not on this disk, and `train` fetches it.")
+    if not getattr(task, "is_on_disk", True):
+        raise SetupError(f"{getattr(task, 'source', task.name)} is not on this disk, and `train` fetches it.")
     return load_examples(config, task, rates)
 
 
@@ -91,7 +90,7 @@ def _tried_elsewhere(rewards: RewardSet) -> list[str]:
 
 def _held_out_notes(config: RunConfig, name: str) -> list[str]:
     task = load_task(another_task(config, name))
-    if isinstance(task, DataSet) and not task.is_on_disk:
+    if not getattr(task, "is_on_disk", True):
         return [f"the evaluation on {name} is not tried: its data is not on this disk"]
     held_out(config, another_task(config, name))
     return []
