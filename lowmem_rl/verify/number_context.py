@@ -22,9 +22,10 @@ _OPERATION_AFTER = re.compile(
     r"[*$)]{0,3}(?:(?-i:[kKMB])\b|(?: *-?(?:(?:hundred|thousand|[mb]illion|trillion|dozen|score)s?|[mb]n"
     rf"|{_FRACTION}|and (?:an?|one|two|three) (?:half|{_FRACTION}|(?:third|fifth|eighth|quarter|tenth)s?)"
     r"|squared|cubed|factorial|inverse|repeating|lakhs?|crores?|point \d|(?:divided|multiplied) by"
-    r"|or (?:more|less|fewer|greater|so)|(?:degrees )?below zero|(?:to the|raised to)(?: power(?: of)?)? \w+"
+    r"|or (?:more|less|fewer|greater|so)|(?:degrees )?below zero|raised to \w+"
+    r"|(?:raised )?to the (?:power|\w+ power|\d+(?:st|nd|rd|th))"
     r"|(?:times|plus|minus|over|to|or|out of|of|through|choose|mod(?:ulo)?|(?:with )?(?:a )?remainder(?: of)?"
-    r"|(?:more|less|fewer) than) [$\\(]{0,2}-?\d[\d.,]*|in \d+(?=[.,]?\s*$)|and \d+ cents|or [a-z] ?= ?-?\d+))\b"
+    r"|(?:more|less|fewer) than) [$\\(]{0,2}-?\d[\d.,]*|in \d{1,3}(?=[.,]?\s*$)|and \d+ cents|or [a-z] ?= ?-?\d+))\b"
     r"(?: (?:dollars|cents|euros|pounds)\b)?)",
     re.IGNORECASE,
 )

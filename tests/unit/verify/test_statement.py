@@ -297,6 +297,8 @@ def test_words_that_make_another_number_of_it_pay_nothing(gold: str, completion:
     [
         ("7", "The answer is not 5. The answer is 7."),
         ("7", "First the answer is 5, then the answer is 7."),
+        ("12", "The answer is 12 in 2024."),
+        ("15", "The answer is 15 to the nearest integer."),
         ("12", "The answer is 12. I hope my answer is correct."),
         ("12", "Answer: 12. I am sure that this answer is right."),
         ("-5", "Minus 5"),
@@ -304,5 +306,5 @@ def test_words_that_make_another_number_of_it_pay_nothing(gold: str, completion:
         ("33/7", "The answer is 33/7 \\qed"),
     ],
 )
-def test_the_last_of_several_statements_on_a_line_counts(gold: str, completion: str) -> None:
+def test_the_last_statement_is_read_with_its_own_words(gold: str, completion: str) -> None:
     assert is_paid(gold, completion)
