@@ -1,12 +1,14 @@
 """Golds that nobody can answer are found, golds that somebody can are not."""
 
+from typing import Any
+
 import pytest
 
 from lowmem_rl.example import Example
 from lowmem_rl.tasks.gold_check import check_gold_texts, reading_notes
 
 
-def example(answer: str, solution: str = "", **extra: str) -> Example:
+def example(answer: str, solution: str = "", **extra: Any) -> Example:
     return Example("set/1", ({"role": "user", "content": "How many?"},), answer, extra={"reasoning": solution, **extra})
 
 
@@ -30,6 +32,9 @@ def found(*golds: str) -> list[tuple[str, str]]:
         ("proof", "only mark that there is no answer"),
         ("None", "only mark that there is no answer"),
         ("-", "only mark that there is no answer"),
+        ("[invalid]", "only mark that there is no answer"),
+        ("\\text{TBD}", "only mark that there is no answer"),
+        ("No answer.", "only mark that there is no answer"),
     ],
 )
 def test_an_unanswerable_gold_prevents_training_if_they_are_the_rule(gold: str, what: str) -> None:
@@ -95,3 +100,34 @@ def test_a_rows_own_solution_must_earn_the_reward() -> None:
 def test_how_rows_were_read_is_reported() -> None:
     rows = [example("5", read_as="task.answer=last_box")] * 3 + [example("5")]
     assert [note.what for note in reading_notes(rows)] == ["3 of 4 rows are read as task.answer=last_box"]
+
+
+OPTIONS = ["Paris", "Rome", "Berlin"]
+
+
+@pytest.mark.parametrize(
+    ("gold", "extra"),
+    [
+        ("1", {"choices": OPTIONS}),
+        ("B", {"options": {"A": "Paris", "B": "Rome"}}),
+        ("B", {"choices": {"text": OPTIONS, "label": ["A", "B", "C"]}}),
+        ("(B)", {"options": ["A) Paris", "B) Rome"]}),
+        ("C", {"choices": [{"label": "A", "text": "Paris"}, {"label": "B", "text": "Rome"}]}),
+    ],
+)
+def test_an_option_that_the_question_does_not_show_cannot_be_named(gold: str, extra: dict[str, Any]) -> None:
+    (finding,) = check_gold_texts([example(gold, **extra)])
+    assert (finding.level, "name an option that the question does not show" in finding.what) == ("error", True)
+    texts = " ".join(map(str, [*extra.values()]))
+    shown = Example("set/1", ({"role": "user", "content": f"Which of {texts}?"},), gold, extra=extra)
+    assert check_gold_texts([shown]) == []
+
+
+def test_an_answer_that_is_an_option_itself_needs_none_shown() -> None:
+    assert check_gold_texts([example("3", choices=["2", "3"]), example("5", options=["4 cm", "5 cm"])]) == []
+    assert check_gold_texts([example("Rome", choices=OPTIONS), example("B", choices="A or B")]) == []
+
+
+def test_answers_of_a_list_are_reported() -> None:
+    (note,) = reading_notes([example("1", accepted_answers=("1", "2")), example("3")])
+    assert (note.level, note.what) == ("note", "1 of 2 rows accept each answer of a list, such as ('1', '2')")
