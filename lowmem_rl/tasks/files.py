@@ -9,6 +9,7 @@ from lowmem_rl.errors import SetupError, TaskError
 from lowmem_rl.tasks.delimited import check_names, read_delimited
 from lowmem_rl.tasks.json_rows import read_json
 from lowmem_rl.tasks.source_row import SourceRow, roots_of
+from lowmem_rl.tasks.text_file import refuse_others
 
 _GZIP = ".gz"
 
@@ -51,17 +52,28 @@ def import_reader(package: str, why: str) -> Any:
 
 def _read_parquet(file: Path, columns: Collection[str]) -> Iterator[SourceRow]:
     """Reads batch by batch: some sets carry gigabytes of solutions in addition to the two columns that are used."""
+    refuse_others(file, known=b"PAR1")
     parquet = import_reader("pyarrow.parquet", "Parquet files need the package pyarrow, which comes with datasets.")
     try:
         content = parquet.ParquetFile(file)
         names = content.schema_arrow.names
         check_names(names, file.name)
         batches = content.iter_batches(columns=roots_of(columns, names))
-        yield from numbered((record for batch in batches for record in batch.to_pylist()), file.name)
+        yield from numbered((record for batch in batches for record in _as_doubles(batch).to_pylist()), file.name)
     except (OSError, ValueError, NotImplementedError, OverflowError) as error:  # pyarrow's own are of these kinds, too
         reason = str(error).partition("\n")[0].rstrip(".")
         fix = "Unpack it: gunzip FILE." if file.suffix.lower() == _GZIP else "Fetch the file again."
         raise TaskError(f"{file} cannot be read as parquet: {reason}.", hint=fix) from error
+
+
+def _as_doubles(batch: Any) -> Any:
+    """Returns a batch whose single-precision columns are doubles of the same digits: 0.1, not 0.10000000149011612."""
+    pyarrow = import_module("pyarrow")
+    for number, column in enumerate(batch.schema):
+        if pyarrow.types.is_float32(column.type):
+            digits = batch.column(number).cast(pyarrow.string())
+            batch = batch.set_column(number, column.name, digits.cast(pyarrow.float64()))
+    return batch
 
 
 Reader = Callable[[Path, Collection[str]], Iterator[SourceRow]]

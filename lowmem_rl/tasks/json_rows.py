@@ -139,7 +139,17 @@ def _unwrapped(value: Any, name: str) -> Iterable[Any]:
     if len(lists) > 1 and len(lists) == len(value):
         fix = f"Save each list as a file of its own, such as {lists[0]}.json."
         raise TaskError(f"{name} holds the lists {', '.join(lists)}.", hint=fix)
-    return _transposed(value) or [value]
+    return _split_rows(value) or _transposed(value) or [value]
+
+
+def _split_rows(table: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns the rows that pandas writes by orient="split" or "index". Empty if it is neither."""
+    names, rows = table.get("columns"), table.get("data")
+    if isinstance(names, list) and isinstance(rows, list) and all(isinstance(name, str) for name in names):
+        is_table = all(isinstance(row, list) and len(row) == len(names) for row in rows)
+        return [dict(zip(names, row, strict=True)) for row in rows] if is_table else []
+    is_table = all(number.isdecimal() and isinstance(row, dict) for number, row in table.items())
+    return list(table.values()) if is_table else []
 
 
 def _transposed(columns: dict[str, Any]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from lowmem_rl.errors import TaskError
@@ -60,11 +61,12 @@ class SourceRow:
     def answers(self, column: str) -> tuple[str, ...]:
         """Returns each accepted gold answer, one or those of a list, without repetitions. Raises `TaskError`.
 
-        A list written as JSON, `["1/2", "0.5"]`, is one too: in mathematics no answer has such quotes.
+        A list written as JSON, `["1/2", "0.5"]`, or as pandas writes it, `['1/2', '0.5']`, is one too: in mathematics
+        no answer has such quotes.
         """
         value = self.value(column)
-        if isinstance(value, str) and value.lstrip().startswith('["') and isinstance(read := _json(value), list):
-            value = read
+        if isinstance(value, str) and value.lstrip().startswith(('["', "['")):
+            value = _texts_in(value) or value
         several = list(value) if isinstance(value, list | tuple) else [value]
         given = [one for one in several if one is not None and one != ""] or several
         if not given:
@@ -72,6 +74,8 @@ class SourceRow:
         return tuple(dict.fromkeys(self._answer(one, column) for one in given))
 
     def _answer(self, value: Any, column: str) -> str:
+        if isinstance(value, Decimal):
+            return f"{value.normalize():f}"
         if not isinstance(value, int | float) or isinstance(value, bool):
             return self._text(value, column).strip()
         if not math.isfinite(value):
@@ -172,6 +176,15 @@ def _list_in(text: str) -> Any:
     return _json(re.sub(r"(?<=\d)\s+(?=-?\d)", ", ", text))
 
 
+def _texts_in(text: str) -> list[Any]:
+    """Returns the texts of a list in JSON, or of one that Python or NumPy printed; empty if it is none."""
+    if isinstance(read := _json(text), list):
+        return read
+    items = r"'([^'\\]*)'|\"([^\"\\]*)\""
+    is_printed = re.fullmatch(rf"\s*\[(?:(?:{items})[,\s]*)+\]\s*", text)
+    return [single or double for single, double in re.findall(items, text)] if is_printed else []
+
+
 def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
@@ -197,6 +210,8 @@ def _shown(name: Any) -> str:
 
 
 def _fix_of_type(value: Any, column: str) -> str:
+    if isinstance(value, bool):
+        return "Write it as text, such as yes or no."
     if isinstance(value, Mapping) and value:
         return f"Name a part of it: {column}.{next(iter(value))}."
     return "Each row needs text there."

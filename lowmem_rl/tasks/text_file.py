@@ -3,7 +3,7 @@
 import gzip
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from io import BufferedReader, TextIOWrapper
 from pathlib import Path
 from typing import IO, TextIO, cast
@@ -68,10 +68,22 @@ def _head(stream: IO[bytes]) -> bytes:
     return cast(BufferedReader, stream).peek(64)[:64]
 
 
-def _encoding(head: bytes, name: str) -> str:
+def refuse_others(file: Path, known: bytes) -> None:
+    """Raises `TaskError` if a file begins as one of a kind that is no data file and not the `known` one."""
+    with suppress(OSError), file.open("rb") as stream:
+        head = stream.read(64)
+        if not head.startswith(known):
+            _refuse(head, str(file))
+
+
+def _refuse(head: bytes, name: str) -> None:
     for mark, (what, fix) in _OTHERS.items():
         if head.startswith(mark) or head.lower().startswith(mark):
             raise TaskError(f"{name} is {what}.", hint=fix)
+
+
+def _encoding(head: bytes, name: str) -> str:
+    _refuse(head, name)
     if head.startswith(_UTF_32):
         return "utf-32"
     if head.startswith(_UTF_16):

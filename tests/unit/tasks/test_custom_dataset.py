@@ -137,6 +137,8 @@ def test_a_conversation_that_cannot_be_one_is_refused(turns: Any, said: str, tmp
         (["1/2", "0.5"], ("1/2", "0.5")),
         ([1, 2.0, 2], ("1", "2")),
         ('["1/2", "0.5"]', ("1/2", "0.5")),
+        ("['1/2', '0.5']", ("1/2", "0.5")),
+        ("['1/2' \"0.5\"\n '7']", ("1/2", "0.5", "7")),
         (["5", "", None], ("5",)),
         ("[1, 2]", ("[1, 2]",)),
     ],
@@ -169,6 +171,15 @@ def test_an_answer_that_has_parts_names_one(tmp_path: Path) -> None:
         ({"instruction": "Q", "input": "", "output": "5"}, '["instruction+input", "output"]'),
         ({"Body": "Q", "Question": "?", "Answer": 5}, '["Body+Question", "Answer"]'),
         ({"conversations": [], "ground_truth": "5"}, '["conversations", "ground_truth"]'),
+        (
+            {"messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "5"}]},
+            '["messages", "messages.-1.content"]',
+        ),
+        (
+            {"conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "5"}]},
+            '["conversations", "conversations.-1.value"]',
+        ),
+        ({"conversations": [{"from": "human", "value": "Q"}]}, "or name others"),
         ({"x": "Q", "y": "5"}, "or name others"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,8 @@ def refusal(path: Path, content: str | bytes) -> tuple[str, str]:
         ("a.csv", table("\t")),
         ("a.tsv", table("\t")),
         ("a.tsv", table(",")),
+        ("a.json", json.dumps({"columns": COLUMNS, "index": [0, 1, 2], "data": [list(row.values()) for row in ROWS]})),
+        ("a.json", json.dumps(dict(enumerate(ROWS)))),
         ("a.csv", table("|")),
         ("a.csv", "sep=;\r\n" + table(";")),
         ("a.csv", "\n" + table(",").replace("\n", ",\n")),
@@ -149,6 +152,8 @@ def test_a_short_row_has_empty_fields(tmp_path: Path) -> None:
             "iconv",
         ),
         ("a.csv.gz", gzip.compress(table(",").encode())[:-12], "damaged gzip", "again"),
+        ("a.parquet", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS", "git lfs pull"),
+        ("a.parquet", "<!doctype html><html>", "is a web page", "resolve/main"),
         ("a.parquet", table(","), "cannot be read as parquet", "again"),
         ("a.xlsx", b"PK\x03\x04", "is not a data file", ".jsonl, .json, .ndjson, .csv, .tsv, .parquet"),
     ],
@@ -191,3 +196,12 @@ def test_parquet_with_two_columns_of_one_name_is_refused(tmp_path: Path) -> None
     parquet.write_table(twice, tmp_path / "a.parquet")
     with pytest.raises(TaskError, match="names column 'answer' twice"):
         list(read_files([tmp_path / "a.parquet"]))
+
+
+def test_numbers_of_parquet_have_the_digits_that_were_written(tmp_path: Path) -> None:
+    parquet, pyarrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+    columns = {"single": pyarrow.array([0.1, None], pyarrow.float32()), "decimal": [Decimal("12.50"), Decimal("100")]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
+    first, second = read_files([tmp_path / "a.parquet"])
+    assert (first.answer("single"), second.value("single")) == ("0.1", None)
+    assert (first.answer("decimal"), second.answer("decimal")) == ("12.5", "100")

@@ -76,6 +76,7 @@ PUBLISHED: dict[str, tuple[dict[str, Any], str]] = {
         {"problem": Q, "expected_answer": "7", "generated_solution": SOLUTION, "pass_rate_72b_tir": "0.5"},
         'task.columns=["problem", "expected_answer"]',
     ),
+    "a sheet in capitals": ({"ID": 1, "QUESTION": Q, "Final Answer": "7"}, 'task.columns=["QUESTION", "Final Answer"]'),
 }
 
 
