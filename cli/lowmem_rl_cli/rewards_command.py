@@ -87,16 +87,18 @@ def score_rows(
 ) -> None:
     """Score a file of completions: print each row with its score.
 
-    A row that cannot be scored is reported and left out; the command then ends with 6.
+    A row that cannot be scored is reported and left out; the command then ends with 6. The answer is taken out of a
+    worked solution: after ####, from the last box, or after "answer is".
     """
     from lowmem_rl.rewards.isolated import isolated
     from lowmem_rl.rewards.reward_registry import load_reward_set
     from lowmem_rl.rewards.score_rows import score_records
+    from lowmem_rl.tasks.gold_answer import find_answer
     from lowmem_rl.verify import late_verdicts
 
     failures, late_before = _Failures(), late_verdicts()
     with isolated(load_reward_set({reward: 1.0}), timeout) as loaded, _records_in(rows) as records:
-        for row in score_records(records, loaded.rewards[0], failures.add):
+        for row in score_records(records, loaded.rewards[0], failures.add, lambda gold: find_answer(gold).text):
             failures.scored += 1
             console.show(json.dumps(row, default=str))  # non-ASCII is escaped: valid JSON in any terminal encoding
     if late := late_verdicts() - late_before:

@@ -46,18 +46,21 @@ class _Row:
 
 
 def score_records(
-    records: Iterable[Record], reward: Reward, on_failure: Callable[[TaskError], None]
+    records: Iterable[Record],
+    reward: Reward,
+    on_failure: Callable[[TaskError], None],
+    read_gold: Callable[[str], str] = str,
 ) -> Iterator[dict[str, Any]]:
     """Yields each row with its `score`, and `late` if a verdict took too long and counted as wrong.
 
-    Why a row cannot be read or scored goes to `on_failure`.
+    Why a row cannot be read or scored goes to `on_failure`; `read_gold` takes an answer out of a worked solution.
 
     Raises `RewardError` for a reward that needs a model, and for one that hangs on several rows.
     """
     if isinstance(reward, ModelReward):
         what = f"Reward {reward.name!r} needs the model, and none is loaded."
         raise RewardError(what, hint="It scores in `lowmem-rl train`; use a reward that needs only the text.")
-    rows, hangs = _rows(records, on_failure), 0
+    rows, hangs = _rows(records, on_failure, read_gold), 0
     while batch := list(islice(rows, _BATCH if reward.score_batch else 1)):
         late_before = late_verdicts()
         rollout = Rollout([row.completion for row in batch], [row.example for row in batch])
@@ -110,20 +113,22 @@ def _no_number(text: str) -> float:
     raise ValueError(f"{text} is not a JSON number")
 
 
-def _rows(records: Iterable[Record], on_failure: Callable[[TaskError], None]) -> Iterator[_Row]:
+def _rows(
+    records: Iterable[Record], on_failure: Callable[[TaskError], None], read_gold: Callable[[str], str]
+) -> Iterator[_Row]:
     for where, values in records:
         try:
             if isinstance(values, TaskError):
                 raise values
-            yield _row(values, where)
+            yield _row(values, where, read_gold)
         except TaskError as error:
             on_failure(error)
 
 
-def _row(values: Mapping[str, Any], where: str) -> _Row:
+def _row(values: Mapping[str, Any], where: str, read_gold: Callable[[str], str]) -> _Row:
     """Returns a row as completion and example; its other fields, and those in its `extra`, are the example's extra."""
     completion = _completion(*_first(values, _COMPLETIONS, where), where)
-    golds = _answers(*_first(values, _ANSWERS, where), where)
+    golds = tuple(map(read_gold, _answers(*_first(values, _ANSWERS, where), where)))
     extra = values.get("extra")
     more = {"accepted_answers": golds} if len(golds) > 1 else {}
     extra = {**values, **(extra if isinstance(extra, dict) else {}), **more}

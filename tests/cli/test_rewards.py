@@ -255,3 +255,10 @@ def test_rows_are_scored_as_they_come(cli, tmp_path) -> None:
     assert sum(json.loads(line)["score"] for line in outcome.stdout.splitlines()) == sum(
         n % 7 == 5 for n in range(2000)
     )
+
+
+def test_score_takes_the_answer_out_of_a_worked_solution(cli_here, tmp_path) -> None:
+    golds = ("2 + 3\n#### 5", "So it is $\\boxed{5}$.", "We add. The answer is: 5", "5")
+    rows = (json.dumps({"answer": gold, "completion": "\\boxed{5}"}) for gold in golds)
+    outcome = cli_here("rewards", "score", write(tmp_path, *rows), "--reward=boxed_answer")
+    assert [json.loads(line)["score"] for line in outcome.stdout.splitlines()] == [1.0] * 4
