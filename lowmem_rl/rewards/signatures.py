@@ -1,6 +1,6 @@
 """Which form of reward function a callable has, by the names of its parameters.
 
-    ours   (completion, example) -> a number, by position, whatever the names
+    ours   (completion, example) -> a number, by position, or by these names if they are in another order
     TRL    (completions, **kwargs) -> a list of numbers; also prompts, completion_ids and any column, by name
     verl   (data_source, solution_str, ground_truth, extra_info) -> a number, or a dictionary with a "score"
 
@@ -25,7 +25,9 @@ THE_FORMS = (
 )
 _OF_TRL = {"completions", "completion_ids"}
 _ANSWERS = {"answer", "ground_truth", "solution"}
-"""A second parameter of such a name expects the gold answer, and ours is the whole example."""
+_FIRST = {"prompt", "prompts", "question", "query"}
+_SECOND = {"answers", "completion", "expected", "gold", "gt", "label", "output", "reference", "response", "target"}
+"""A first or a second parameter of such a name expects another text than ours: a completion, then the whole example."""
 _VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 
@@ -45,7 +47,7 @@ def form_of(function: Callable[..., Any], name: str) -> tuple[Form, Signature]:
         if known[0] in names:
             _check_known(signature, known, name)
             return form, signature
-    if not names & _ANSWERS and (_binds(signature, 0, 0) or _binds(signature, completion=0, example=0)):
+    if is_by_name(signature) or (not _expects_texts(signature) and _binds(signature, 0, 0)):
         return "ours", signature
     raise TaskError(f"{name} takes {signature}, which is no form of a reward function.", hint=THE_FORMS)
 
@@ -54,6 +56,13 @@ _VERL: dict[Form, tuple[str, ...]] = {
     "verl": ("solution_str", "data_source", "ground_truth", "extra_info"),
     "verl_batch": ("solution_strs", "data_sources", "ground_truths", "extra_infos"),
 }
+
+
+def is_by_name(signature: Signature) -> bool:
+    """Returns whether a function of our form is called by the names `completion` and `example`: not in this order."""
+    by_position = _binds(signature, 0, 0) and [*signature.parameters][:2] == ["completion", "example"]
+    known = {"completion", "example"} <= _names(signature) and _binds(signature, completion=0, example=0)
+    return known and not by_position
 
 
 def accepted(signature: Signature, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,6 +126,11 @@ def _wrapped_by(function: Any) -> Iterator[Any]:
 def _names(signature: Signature) -> set[str]:
     by_name = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
     return {p.name for p in signature.parameters.values() if p.kind in by_name}
+
+
+def _expects_texts(signature: Signature) -> bool:
+    first, second, *_ = [*signature.parameters, "", ""]
+    return bool(_names(signature) & _ANSWERS) or first in _FIRST or second in _SECOND
 
 
 def _looked_up(function: Any) -> set[str]:

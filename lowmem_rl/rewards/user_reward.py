@@ -19,7 +19,7 @@ from lowmem_rl.example import Example
 from lowmem_rl.rewards.message_format import reads_messages
 from lowmem_rl.rewards.reward import Reward, RewardFailed, Rollout, failure
 from lowmem_rl.rewards.rollout_columns import trl_arguments, verl_arguments, verl_batch_arguments
-from lowmem_rl.rewards.signatures import THE_FORMS, accepted, form_of, missing
+from lowmem_rl.rewards.signatures import THE_FORMS, accepted, form_of, is_by_name, missing
 
 _ONE_EACH = "Return a list with one number, or None, for each completion."
 
@@ -33,8 +33,8 @@ def reward_of(found: object, source: str) -> Reward:
     function = _function_of(found, source)
     form, signature = form_of(function, source)
     if form == "ours":
-        is_by_name = {"completion", "example"} <= _keyword_only(signature)
-        return Reward(name, partial(_score_ours, function, is_by_name), low=-math.inf, high=math.inf, source=source)
+        score_ours = partial(_score_ours, function, is_by_name(signature))
+        return Reward(name, score_ours, low=-math.inf, high=math.inf, source=source)
     if form == "trl":
         as_messages = reads_messages(function, signature, Path(path).resolve().parent)
         call = partial(_call_trl, function, signature, as_messages)
@@ -66,12 +66,8 @@ def _function_of(found: Any, source: str) -> Callable[..., Any]:
     return call
 
 
-def _keyword_only(signature: Signature) -> set[str]:
-    return {p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
-
-
-def _score_ours(function: Callable[..., Any], is_by_name: bool, completion: str, example: Example) -> Any:
-    call = function(completion=completion, example=example) if is_by_name else function(completion, example)
+def _score_ours(function: Callable[..., Any], by_name: bool, completion: str, example: Example) -> Any:
+    call = function(completion=completion, example=example) if by_name else function(completion, example)
     return _settled([call])[0]
 
 
