@@ -63,17 +63,21 @@ def missing_weights(directory: Path) -> Iterator[str]:
     if file is None:
         yield f"it has no weights ({', '.join(_FORMS[:-1])} or {_FORMS[-1]})"
         return
-    names = [file.name]
-    if file.name.endswith(INDEX):
-        shards = _as_object(read_json(file)).get("weight_map")
-        if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
-            raise ConfigError(f"{file} has no weight_map.", hint="Fetch the file again.")
-        names = sorted(set(shards.values()))
-    for name in names:
-        if not (directory / name).is_file():
-            yield f"{name} is missing, which {file.name} names"
-        elif not _is_whole(directory / name):
-            yield f"{name} is cut short or broken"
+    for path in shards_of(file):
+        if not path.is_file():
+            yield f"{path.name} is missing, which {file.name} names"
+        elif not _is_whole(path):
+            yield f"{path.name} is cut short or broken"
+
+
+def shards_of(file: Path) -> list[Path]:
+    """Returns the files that an index of weights names, of another file itself. Raises `ConfigError`."""
+    if not file.name.endswith(INDEX):
+        return [file]
+    shards = _as_object(read_json(file)).get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+        raise ConfigError(f"{file} has no weight_map.", hint="Fetch the file again.")
+    return [file.with_name(name) for name in sorted(set(shards.values()))]
 
 
 def _is_whole(path: Path) -> bool:
