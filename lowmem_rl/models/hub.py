@@ -48,19 +48,23 @@ def cached_snapshot(repository: str, revision: str | None = None, kind: str = "m
 def fetch_config(name: str, revision: str | None = None) -> Path:
     """Returns config.json of a hub model, fetched into the cache if it is not there.
 
-    Raises `SetupError` with the reason if the hub shows none in time.
+    Raises `SetupError` with the reason if the hub shows none in time. A hub that does not answer at all is asked once:
+    its client would try again for half a minute.
     """
     from httpx import HTTPError
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
+    if reason := why_no_hub():
+        raise _not_fetched(name, reason)
     try:
         return Path(hf_hub_download(name, "config.json", revision=revision, etag_timeout=_TIMEOUT_S))
     except (OSError, HTTPError, EntryNotFoundError, ValueError) as error:
-        raise refusal(name, error) or SetupError(
-            f"{name} is not in {hub_cache()}, and {_why(error.__cause__ or error)}.",
-            hint=how_to_fetch(name),
-        ) from error
+        raise refusal(name, error) or _not_fetched(name, _why(error.__cause__ or error)) from error
+
+
+def _not_fetched(name: str, reason: str) -> SetupError:
+    return SetupError(f"{name} is not in {hub_cache()}, and {reason}.", hint=how_to_fetch(name))
 
 
 def how_to_fetch(name: str) -> str:

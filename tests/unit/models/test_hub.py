@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -128,6 +129,18 @@ def test_what_the_hub_does_not_show_stays_unknown(asked, name: str, said: str) -
         load_shape(name)
     assert "hf " in refused.value.hint
     assert len(asked) == 1
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(asked, monkeypatch, capfd) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
+    )
+    began = time.monotonic()
+    with pytest.raises(SetupError, match="http://127.0.0.1:9 does not answer"):
+        load_shape("org/model")
+    assert time.monotonic() - began < 10  # with the client's own attempts it takes 23 s
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_missing_revision_is_named(asked) -> None:
