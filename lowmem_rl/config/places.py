@@ -95,7 +95,15 @@ def check_places(values: Mapping[str, Any]) -> None:
         if os.path.isabs(file) and not Path(file).exists():
             error = ConfigError if key == MODEL else TaskError
             what = f"{file} is missing, which this run names ({key})."
-            raise error(what, hint=f"If it has moved, add its new place: {_OPTIONS[key]}")
+            option = _reward_options(values) if key == "rewards" else _OPTIONS[key]
+            raise error(what, hint=f"If it has moved, add its new place: {option}")
+
+
+def _reward_options(values: Mapping[str, Any]) -> str:
+    """Returns the options that name all rewards of a run again: those of a command line replace them all."""
+    weights = {key.removeprefix(_REWARD): weight for key, weight in values.items() if key.startswith(_REWARD)}
+    places = {name: f"FOLDER/{without_folder(name)}" if is_user_code(name) else name for name in weights}
+    return " ".join(f"--reward {places[name]}={weight:g}" for name, weight in weights.items())
 
 
 def _named(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -112,5 +120,4 @@ _OPTIONS = {
     EVAL_TASKS: "--set eval.tasks=[...]",
     "task.path": "--set task.path=FILE",
     "curriculum.rates": "--set curriculum.rates=FILE",
-    "rewards": "--reward FILE.py:NAME=WEIGHT, with all others of the run",
 }

@@ -119,7 +119,11 @@ def test_a_run_may_take_more_steps_but_not_fewer() -> None:
         ({"task.path": "/nowhere/data"}, TaskError, "--set task.path="),
         ({"task.name": "/nowhere/t.py:Task"}, TaskError, "--task FILE.py:NAME"),
         ({"eval.tasks": ["/nowhere/t.py:Task"]}, TaskError, "--set eval.tasks="),
-        ({"rewards./nowhere/r.py:f": 1.0}, TaskError, "--reward FILE.py:NAME"),
+        (
+            {"rewards./nowhere/r.py:f": 1.0, "rewards.think_format": 0.25},
+            TaskError,
+            "--reward FOLDER/r.py:f=1 --reward think_format=0.25",
+        ),
     ],
 )
 def test_a_file_that_is_gone_is_named_with_the_option_for_its_new_place(values, error, option) -> None:
