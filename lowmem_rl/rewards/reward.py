@@ -122,7 +122,8 @@ def score_with(reward: Reward, completion: str, example: Example) -> float | Non
     except RewardError as error:
         raise failure(reward.name, completion, example, f"failed: {str(error).rstrip('.')}", error.hint) from error
     except (Exception, SystemExit) as error:  # sys.exit(0) in a reward would end the run as if it had succeeded
-        raise failure(reward.name, completion, example, f"raised {in_one_line(error)}") from error
+        hint = "A reward is called with (completion, example). Run it by itself first, on these."
+        raise failure(reward.name, completion, example, f"raised {in_one_line(error)}", hint) from error
     return _checked(reward, score, completion, example)
 
 
@@ -219,6 +220,6 @@ def failure(
     """Returns the error that names reward, example and completion."""
     return RewardFailed(
         f"Reward {name!r} {what} (example {example.id!r}, completion {completion[:80]!r}).",
-        hint=hint or "A reward takes (completion, example) and returns a number in its range, or None to skip.",
+        hint=hint or "A score is a number in the reward's range, or None to skip.",
         fault=fault,
     )

@@ -278,6 +278,7 @@ def test_what_is_not_one_score_each_is_an_error(tmp_path: Path, returned: str, m
     with pytest.raises(RewardFailed, match=message) as failed:
         score_all(reward, ROLLOUT)
     assert failed.value.hint
+    assert "(completion, example)" not in failed.value.hint  # it is in TRL's form
     with pytest.raises(RewardError, match=r"\d scores? for|not a list of \d|neither None|not a finite"):
         refuse(check_rewards(RewardSet((reward,), (1.0,)), general_cases()))
 
