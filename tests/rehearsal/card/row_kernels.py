@@ -27,6 +27,8 @@ def rms_backward(
     X: Tensor,
     W: Tensor,
     r: Tensor,
+    dW: Tensor,
+    rows_per_program: int,
     GEMMA: bool,
     TRAIN_W: bool,
     FROM_Y: bool,
@@ -35,9 +37,11 @@ def rms_backward(
 ) -> None:
     """_rms_layernorm_backward."""
     assert not GEMMA, "not simulated"
-    assert not TRAIN_W, "not simulated"
     dy, x, w, inverse = dY.float(), X.float(), W.float(), r.float()[:, None]
     normed = x / w if FROM_Y else x * inverse
+    if TRAIN_W:  # one sum a program; before the first write, dX may be dY
+        rows = (dy * normed.to(W.dtype).float()).split(rows_per_program)
+        dW.copy_(torch.stack([some.sum(0) for some in rows]))
     dyw = dy * w
     dX.copy_(inverse / n_cols * (n_cols * dyw - normed * (dyw * normed).sum(-1, keepdim=True)))
 
