@@ -22,7 +22,13 @@ ADAPTER = "default"
 
 
 class WholeModule(ModulesToSaveWrapper):
-    """A module that learns whole; its frozen original computes while adapters are off."""
+    """A module that learns whole; its frozen original computes while adapters are off.
+
+    Unsloth computes with the attributes of some modules and calls others.
+    """
+
+    merged = True
+    """Its weight is all of it: there is no adapter to add."""
 
     def __init__(self, original: nn.Module, dtype: torch.dtype, tied: nn.Module | None = None) -> None:
         self.dtype = dtype
@@ -42,6 +48,16 @@ class WholeModule(ModulesToSaveWrapper):
         """The module that computes now."""
         found: nn.Module = self.original_module if self.disable_adapters else self.modules_to_save[ADAPTER]
         return found
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """What computes now, in the model's type; a gradient reaches the copy through it."""
+        original: torch.Tensor = self.original_module.weight
+        if self.disable_adapters:
+            return original
+        is_plain = original.is_floating_point()
+        found: torch.Tensor = self.active_module.weight
+        return found.to(original.dtype if is_plain else original.quant_state.dtype)
 
     def become_original(self) -> None:
         """Copies the original's values."""
