@@ -15,14 +15,23 @@ _HOOKS = ("make_inputs_require_grad", "make_inputs_require_grads", "requires_gra
 """Names of the hooks of PEFT, transformers and Unsloth that make the embeddings' output need a gradient."""
 
 
-def start_gradient_at(base: Any, first: int) -> None:
-    """Ends the backward pass of a decoder (`base.model.layers`) at layer `first`, above 0, and below skips checkpoints.
+def shorten_backward(base: Any) -> None:
+    """Ends the backward pass of a decoder (`base.model.layers`) at its lowest layer that learns; no checkpoints below.
 
-    It acts in the layers' `__call__`: a forward pre-hook would run inside the checkpointed function, which is too late.
+    If the embeddings or layer 0 learn there is nothing to shorten. It acts in the layers' `__call__`: a forward
+    pre-hook would run inside the checkpointed function, which is too late.
     """
+    learning = [number for number, layer in enumerate(base.model.layers) if _learns(layer)]
+    first = 0 if _learns(base.model.embed_tokens) else min(learning, default=len(base.model.layers))
+    if first == 0:
+        return
     _remove_hooks(base)
     for number, layer in enumerate(base.model.layers[: first + 1]):
         layer.__class__ = _subclass(type(layer), _frozen_call if number < first else _first_call(type(layer)))
+
+
+def _learns(module: nn.Module) -> bool:
+    return any(weight.requires_grad for weight in module.parameters())
 
 
 def _remove_hooks(base: Any) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from lowmem_rl.config.layer_choice import layers_of
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import Policy, import_unsloth
@@ -32,7 +31,7 @@ from lowmem_rl.grpo.scored_batch import ScoredBatch
 from lowmem_rl.telemetry.metrics import metric_row
 from lowmem_rl.training.step import Hooks
 from lowmem_rl.trl_adapter.call_replay import ReplayedCalls
-from lowmem_rl.trl_adapter.gradient_start import start_gradient_at
+from lowmem_rl.trl_adapter.gradient_start import shorten_backward
 from lowmem_rl.trl_adapter.grpo_args import grpo_arguments, unsloth_arguments
 from lowmem_rl.trl_adapter.prefix_sharing import PrefixSharingMixin
 from lowmem_rl.trl_adapter.step_boundary import StepBoundaryMixin
@@ -75,9 +74,7 @@ def make_trainer(policy: Policy, setup: TrainerSetup, kinds: Sequence[type] = ()
     trainable = _trainable_weights(policy.model)
     _leave_float32_alone(policy.device)
     trainer = trainer_class(*kinds)(policy, setup)
-    first = layers_of(setup.config.trainable.layers, policy.model.config.num_hidden_layers)[0]
-    if first > 0:  # its constructor has let the embeddings' output need a gradient
-        start_gradient_at(policy.model.get_base_model(), first)
+    shorten_backward(policy.model.get_base_model())  # the constructor has let the embeddings' output need a gradient
     is_adapter = setup.config.trainable.method == "lora"
     for weight, data in trainable:
         weight.data = data.to(weight.device, torch.float32 if is_adapter else data.dtype)

@@ -27,7 +27,7 @@ from lowmem_rl.config.run_config import TrainableConfig
 from lowmem_rl.engine.whole_weights import train_whole
 from lowmem_rl.memory.workload import Workload
 from lowmem_rl.models.lookup import ModelShape
-from lowmem_rl.trl_adapter.gradient_start import start_gradient_at
+from lowmem_rl.trl_adapter.gradient_start import shorten_backward
 
 SCORES = ("log_probs", "entropy")  # what TRL's GRPOTrainer asks its fused head for
 
@@ -135,7 +135,7 @@ def prepare(model: Any, trained_model: Any, work: Workload, *, fake: bool) -> No
         if work.method == "lora":
             trained_model.enable_input_require_grads()
     if work.backward_layers and work.backward_layers < model.config.num_hidden_layers:
-        start_gradient_at(model, model.config.num_hidden_layers - work.backward_layers)
+        shorten_backward(model)
     trained_model.train()
 
 

@@ -32,8 +32,10 @@ class Looked:
     """Weights that changed between the first step and the end."""
     learning: frozenset[str]
     """Weights that need gradients."""
-    forwards: tuple[int, ...]
-    """Forwards of each decoder layer in the update of the first step, recomputed ones among them."""
+    recomputed: tuple[int, ...]
+    """Forwards of each decoder layer within backward passes."""
+    norms: int
+    """Norms that a backward pass came through."""
     rows: tuple[Row, ...]
 
 
@@ -46,22 +48,20 @@ def look(settings: tuple[str, ...], out: str) -> Looked:
     """Runs on the card: trains a step."""
     from transformers.trainer_callback import CallbackHandler
 
-    from lowmem_rl.trl_adapter.update import UpdateMixin
+    from tests.rehearsal.card.state import STATE
     from tests.rehearsal.child import lowmem
 
     begun: list[Any] = []
-    forwards, plain_begin, plain_backward = Counter(), CallbackHandler.on_step_begin, UpdateMixin._backward
+    recomputed: Counter[int] = Counter()
+    plain = CallbackHandler.on_step_begin
 
     def on_step_begin(self: Any, *args: Any, **kwargs: Any) -> Any:
         if not begun:
             begun.append((self.model, {name: _numbers(value) for name, value in self.model.named_parameters()}))
-        return plain_begin(self, *args, **kwargs)
+            _count_recomputed(self.model.get_base_model().model.layers, recomputed)
+        return plain(self, *args, **kwargs)
 
-    def _backward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with _counted(begun[0][0].get_base_model().model.layers, forwards):
-            return plain_backward(self, *args, **kwargs)
-
-    CallbackHandler.on_step_begin, UpdateMixin._backward = on_step_begin, _backward
+    CallbackHandler.on_step_begin = on_step_begin
     code = lowmem("train", *words(*settings), "--out", out)
     model, before = begun[0]
     now = dict(model.named_parameters())
@@ -69,7 +69,8 @@ def look(settings: tuple[str, ...], out: str) -> Looked:
         code=code,
         moved=frozenset(name for name, value in now.items() if not before[name].equal(_numbers(value))),
         learning=frozenset(name for name, value in now.items() if value.requires_grad),
-        forwards=tuple(forwards[number] for number in range(len(model.get_base_model().model.layers))),
+        recomputed=tuple(recomputed[number] for number in range(len(model.get_base_model().model.layers))),
+        norms=STATE.kernels["_rms_layernorm_backward"],
         rows=tuple(read_rows(RunDir(Path(out)).metrics)),
     )
 
@@ -78,17 +79,13 @@ def _numbers(weight: Any) -> Any:
     return weight.detach().cpu().clone()
 
 
-def _counted(layers: Any, forwards: Counter[int]) -> Any:
-    """Counts in the innermost function: checkpointing calls it again, hooks do not run for all of it."""
-    from contextlib import ExitStack
-    from unittest.mock import patch
+def _count_recomputed(layers: Any, recomputed: Counter[int]) -> None:
+    import torch
 
-    stack = ExitStack()
     for number, layer in enumerate(layers):
 
         def forward(*args: Any, number: int = number, plain: Any = layer.forward, **kwargs: Any) -> Any:
-            forwards[number] += 1
+            recomputed[number] += torch._C._current_graph_task_id() >= 0  # a backward pass is under way
             return plain(*args, **kwargs)
 
-        stack.enter_context(patch.object(layer, "forward", forward))
-    return stack
+        layer.forward = forward

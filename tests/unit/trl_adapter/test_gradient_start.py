@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lowmem_rl.trl_adapter.gradient_start import start_gradient_at
+from lowmem_rl.trl_adapter.gradient_start import shorten_backward
 
 DEPTH, FIRST = 6, 4
 
@@ -51,7 +51,7 @@ def test_frozen_layers_below_run_once_and_the_gradient_stays(kind: str) -> None:
     model.enable_input_require_grads()  # as TRL does for an adapter
     if kind != "none":
         model.gradient_checkpointing_enable({"use_reentrant": kind == "reentrant"})
-    start_gradient_at(model.get_base_model(), FIRST)
+    shorten_backward(model.get_base_model())
     found, forwards = gradient_and_forwards(model)
     assert torch.equal(found, wanted)
     assert set(list(forwards.values())[:FIRST]) == {1}
@@ -65,6 +65,33 @@ def test_without_it_reentrant_checkpointing_recomputes_frozen_layers() -> None:
     assert set(gradient_and_forwards(model)[1].values()) == {2}
 
 
+@pytest.mark.parametrize(
+    ("extra", "recomputed"), [("embed_tokens", 0), ("layers.2.input_layernorm", 2), ("norm", FIRST)]
+)
+def test_it_ends_at_whatever_learns_lowest(extra: str, recomputed: int) -> None:
+    found = []
+    for is_shortened in (False, True):
+        model = adapted_model()
+        model.get_base_model().model.get_submodule(extra).requires_grad_(True)
+        model.enable_input_require_grads()
+        model.gradient_checkpointing_enable({"use_reentrant": True})
+        if is_shortened:
+            shorten_backward(model.get_base_model())
+        found.append(gradient_and_forwards(model))
+    assert found[1][0].equal(found[0][0])
+    assert list(found[1][1].values()) == [1] * recomputed + [2] * (DEPTH - recomputed)
+
+
+def test_above_all_layers_nothing_is_recomputed() -> None:
+    model = adapted_model().requires_grad_(False)
+    model.get_base_model().model.norm.requires_grad_(True)
+    model.gradient_checkpointing_enable({"use_reentrant": True})
+    shorten_backward(model.get_base_model())
+    gradient, forwards = gradient_and_forwards(model)
+    assert gradient.any()
+    assert set(forwards.values()) == {1}
+
+
 def test_without_gradients_nothing_changes() -> None:
     import torch
 
@@ -72,5 +99,5 @@ def test_without_gradients_nothing_changes() -> None:
     model = adapted_model().eval()
     with torch.no_grad():
         before = model(input_ids=ids).logits
-        start_gradient_at(model.get_base_model(), FIRST)
+        shorten_backward(model.get_base_model())
         assert torch.equal(model(input_ids=ids).logits, before)
