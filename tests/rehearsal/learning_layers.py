@@ -1,4 +1,4 @@
-"""A training on the card, looked at weight by weight and layer by layer: which moved, and how often each was computed."""
+"""A training on the card, weight by weight and layer by layer: which weights moved, which layers were recomputed."""
 
 from __future__ import annotations
 
