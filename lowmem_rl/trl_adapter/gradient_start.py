@@ -9,6 +9,7 @@ LoRA in the last 2 of 8 layers: 16 layer forwards and 4.5 MiB kept become 10 and
 
 from typing import Any
 
+import torch
 from torch import nn
 
 _HOOKS = ("make_inputs_require_grad", "make_inputs_require_grads", "requires_grad_post_hook")
@@ -46,13 +47,13 @@ def _subclass(kind: type, call: Any) -> type:
 
 
 def _frozen_call(self: Any, *args: Any, **kwargs: Any) -> Any:
-    return nn.Module.__call__(self, *args, **kwargs)  # not that of a checkpointed layer
+    # Unsloth's forward lets the embeddings' output need a gradient by itself: these layers would keep activations.
+    with torch.no_grad():
+        return nn.Module.__call__(self, *args, **kwargs)  # not that of a checkpointed layer
 
 
 def _first_call(kind: Any) -> Any:
     def call(self: Any, hidden_states: Any, *args: Any, **kwargs: Any) -> Any:
-        import torch
-
         if torch.is_grad_enabled():
             hidden_states = hidden_states.detach().requires_grad_()
         return kind.__call__(self, hidden_states, *args, **kwargs)

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-import torch
+import torch  # noqa: TID253
 
 from lowmem_rl.grpo import oom_retry
 from lowmem_rl.grpo.oom_retry import JoinedCopies, OptimizerSnapshot, atomic_step

@@ -82,6 +82,19 @@ def test_it_ends_at_whatever_learns_lowest(extra: str, recomputed: int) -> None:
     assert list(found[1][1].values()) == [1] * recomputed + [2] * (DEPTH - recomputed)
 
 
+def test_layers_below_keep_nothing_even_if_their_input_needs_a_gradient() -> None:
+    import torch
+
+    model = adapted_model()
+    shorten_backward(model.get_base_model())
+    kept: list[bool] = []
+    layer = model.get_base_model().model.layers[FIRST - 1]
+    layer.register_forward_hook(lambda module, inputs, output: kept.append(output.requires_grad))
+    embedded = model.get_input_embeddings()(torch.arange(20)[None]).detach().requires_grad_()
+    model(inputs_embeds=embedded, use_cache=False)
+    assert kept == [False]
+
+
 def test_above_all_layers_nothing_is_recomputed() -> None:
     model = adapted_model().requires_grad_(False)
     model.get_base_model().model.norm.requires_grad_(True)
