@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.rehearsal.learning_layers import Looked, look
+from lowmem_rl.storage.run_dir import RunDir, read_json
+from tests.rehearsal.killed import adapter_of, killed_and_resumed, rows_of
+from tests.rehearsal.learning_layers import Looked, look, words
 from tests.rehearsal.stage import Stage
 
 WHOLE = ("trainable.method=full", "optimizer.name=adamw_8bit")
@@ -85,3 +87,27 @@ def test_whole_layers_are_sampled(a6000: Stage, sampling: str, tmp_path: Path) -
     assert ("sampler_fell_back" in found.rows[0]) is False
     if more:
         assert found.rows[0]["rollout_gap_nats"] < 0.05
+
+
+KEPT = ('trainable.extra=["norm"]', "logging.checkpoint_every=1", "logging.samples_every=1")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("layers", "bits", "optimizer"),
+    [("last:1", 4, "adamw_8bit"), ("first:1", 16, "adamw_torch_fused"), ("first:1", 4, "paged_adamw_8bit")],
+)
+def test_a_killed_run_resumes_bit_for_bit_and_is_exported(
+    a6000: Stage, layers: str, bits: int, optimizer: str, tmp_path: Path
+) -> None:
+    more = (f"trainable.layers={layers}", f"model.bits={bits}", f"optimizer.name={optimizer}", "trainable.method=full")
+    command, whole = words(*KEPT, *more, steps=3), RunDir(tmp_path / "whole")
+    ended = a6000.lowmem("train", *command, "--out", str(whole.path))
+    assert ended.code == 0, ended.output
+    resumed = killed_and_resumed(a6000, command, tmp_path / "killed")
+    assert rows_of(resumed) == rows_of(whole)
+    assert adapter_of(resumed) == adapter_of(whole)
+    exported = a6000.lowmem("export", str(whole.path), "--to", "merged", "--examples", "8")
+    assert exported.code == 0, exported.output
+    tokens = read_json(whole.path / "export" / "merged" / "proof.json")["tokens"]
+    assert tokens["same"] + len(tokens["ties"]) == tokens["items"] == 8
