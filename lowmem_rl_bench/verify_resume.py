@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from lowmem_rl.checkpointing.checkpoint_storage import Checkpoint, newest
-from lowmem_rl.config.compose import resolve
+from lowmem_rl.config.compose import ResolvedConfig, read_assignments, resolve
 from lowmem_rl.engine.device import device_on
 from lowmem_rl.engine.policy import import_unsloth, prepare_process
 from lowmem_rl.errors import TrainingError
@@ -91,12 +91,13 @@ class ResumeProof:
 
 
 def verify_resume(kills: int, folder: Path, report: Report, seed: int = 0, settings: Sequence[str] = ()) -> ResumeProof:
-    """Trains twice in `folder`, the second time with `kills` kills, and compares; `settings` change both runs.
+    """Trains twice in `folder`, the second time with `kills` kills, and compares.
 
-    Raises `ConfigError` for invalid settings, `TrainingError` if an attempt ends by itself.
+    `settings` override those of both runs. Raises `ConfigError` if they are invalid, `TrainingError` if an attempt ends
+    by itself.
     """
     began, steps = time.monotonic(), _STEPS_A_KILL * (kills + 1)
-    start = _starter((*_SETTINGS, *settings, f"grpo.steps={steps}"))
+    start = _starter(compose((*settings, f"grpo.steps={steps}")))
     undisturbed, killed = RunDir(folder / "undisturbed"), RunDir(folder / "killed")
     report(f"the undisturbed run: {steps} steps")
     _join(start(undisturbed.path, is_first=True), undisturbed)
@@ -107,15 +108,21 @@ def verify_resume(kills: int, folder: Path, report: Report, seed: int = 0, setti
     return ResumeProof(steps, found, tuple(differences(undisturbed, killed)), seconds, time.monotonic() - began)
 
 
-def _starter(settings: tuple[str, ...]) -> Callable[..., BaseProcess]:
+def compose(settings: Sequence[str]) -> ResolvedConfig:
+    """Returns the tiny run's configuration; `settings` override its own. Raises `ConfigError`."""
+    given = read_assignments("--set", settings)
+    own = [one for one in _SETTINGS if given.values.get("trainable.method") != "full" or "dropout" not in one]
+    return resolve(preset="tiny-cpu", settings=own, flags=[given])
+
+
+def _starter(composed: ResolvedConfig) -> Callable[..., BaseProcess]:
     """Returns the function that starts an attempt in a process of its own.
 
     On a CPU the processes are forked from a server that has loaded the training stack: one starts in a second instead
     of ten. CUDA does not survive a fork, so on a GPU each process loads the stack.
     """
-    config = resolve(preset="tiny-cpu", settings=settings).config
-    device = device_on(this_machine(), config)
-    prepare_process(config, device)  # the processes inherit it
+    device = device_on(this_machine(), composed.config)
+    prepare_process(composed.config, device)  # the processes inherit it
     # A killed process leaves the semaphores of its progress bars to multiprocessing, which warns about them.
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
     context = multiprocessing.get_context("spawn") if device.is_gpu else multiprocessing.get_context("forkserver")
@@ -125,7 +132,7 @@ def _starter(settings: tuple[str, ...]) -> Callable[..., BaseProcess]:
             forkserver.ensure_running()
 
     def start(out: Path, *, is_first: bool) -> BaseProcess:
-        process = context.Process(target=_run_attempt, args=(out, settings, is_first), daemon=True)
+        process = context.Process(target=_run_attempt, args=(out, composed, is_first), daemon=True)
         process.start()
         return process
 
@@ -148,7 +155,7 @@ def _silent() -> Iterator[None]:
             os.close(file)
 
 
-def _run_attempt(out: Path, settings: tuple[str, ...], is_first: bool) -> None:
+def _run_attempt(out: Path, composed: ResolvedConfig, is_first: bool) -> None:
     """Runs the tiny training in `out` until its end, or until it is killed."""
     with _log(out).open("a", encoding="utf-8") as log:
         try:
@@ -158,7 +165,7 @@ def _run_attempt(out: Path, settings: tuple[str, ...], is_first: bool) -> None:
                 from lowmem_rl.entrypoints import train
 
             if is_first:
-                train.run(resolve(preset="tiny-cpu", settings=settings), out, force=True)
+                train.run(composed, out, force=True)
             else:
                 train.resume(read_composed(RunDir(out)), out, force=True)
         except BaseException:
