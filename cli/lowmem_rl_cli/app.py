@@ -323,7 +323,7 @@ def verify_resume(
 @app.command()
 def export(
     run: RunArgument,
-    to: Annotated[str, option("--to", "Format: adapter, merged or gguf.", "FORMAT")],
+    to: Annotated[str, option("--to", "Format: adapter, weights (whole ones), merged or gguf.", "FORMAT")],
     base: Annotated[
         str | None,
         option(

@@ -11,7 +11,9 @@ from typing import Any
 from lowmem_rl.config.compose import ConfigLayer, SettingEntry, merge
 from lowmem_rl.config.places import TASK, check_places
 from lowmem_rl.config.user_code import check_allowed
+from lowmem_rl.engine.adapter import WEIGHTS
 from lowmem_rl.engine.device import device_on, dtype_fault
+from lowmem_rl.engine.policy import TRAINABLE
 from lowmem_rl.engine.trained_model import TrainedAdapter, check_adapter, config_of, find_trained_adapter
 from lowmem_rl.entrypoints.preflight import check_weights
 from lowmem_rl.errors import ConfigError, RunDirError
@@ -24,6 +26,7 @@ from lowmem_rl.export.model_card import render_card
 from lowmem_rl.export.plain_worker import BaseModelSpec
 from lowmem_rl.export.proof import AccuracyCheck, ModelAnswers, Proof, check_accuracy, check_tokens
 from lowmem_rl.export.reference_answers import ReferenceAnswers, answer_with_trained
+from lowmem_rl.export.weights_files import learned_weights, write_weights
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.models.lookup import model_path
 from lowmem_rl.prompts import conversation
@@ -90,7 +93,7 @@ def export(
         if fault := dtype_fault(config, device):
             listen(Note(fault))
         listen(PhaseStarted(f"loading {config.model.name} with the adapter"))
-        trained = answer_with_trained(adapter, config, device, held_out, listen)
+        trained = answer_with_trained(adapter, config, device, held_out, listen, spec.rounded_to)
         spec = replace(spec, asked=tuple(trained.template.fit(conversation("...", config.task.prompt))))
         with _temporary_folder(path) as folder:
             listen(PhaseStarted(f"writing {spec.to} files"))
@@ -114,10 +117,11 @@ def export(
 def write_files(spec: ExportSpec, adapter: TrainedAdapter, trained: ReferenceAnswers, folder: Path, log: Path) -> None:
     """Writes the files of an export. Raises `ConfigError` if there is no 16-bit original, `JobFailed`, `OSError`."""
     base = trained.base
+    if spec.to == "weights":
+        _write_weights(spec, adapter, folder)
+        return
     if spec.to == "adapter":
-        for file in adapter.adapter.iterdir():
-            if file.is_file() and not file.is_symlink() and file.suffix not in _UNSAFE and file.name != CARD:
-                shutil.copyfile(file, folder / file.name)
+        _copy_files(adapter.adapter, folder)
         settings = read_json(folder / _SETTINGS)
         if not isinstance(settings, dict):
             what = f"{adapter.adapter / _SETTINGS} holds no JSON object."
@@ -125,18 +129,39 @@ def write_files(spec: ExportSpec, adapter: TrainedAdapter, trained: ReferenceAns
         write_json(folder / _SETTINGS, settings | {"base_model_name_or_path": base.name, "revision": base.revision})
         return
     if spec.base == "16bit":
-        base = BaseModelSpec(model_path(spec.base_name), base.revision, None, "auto")
+        # A 16-bit base keeps the type of training: its weights plus what was learned round in a narrower one.
+        base = BaseModelSpec(model_path(spec.base_name), base.revision, None, "auto" if spec.bits == 4 else base.dtype)
     request = {"base": asdict(base), "adapter": str(adapter.adapter.resolve()), "folder": str(folder)}
     if _in_subprocess("merge", request, log)["was_quantised"] and spec.base == "16bit":
         what = f"{spec.base_name} is stored in 4 bit: there is no 16-bit original of it."
         raise ConfigError(what, hint="Leave --base out.")
 
 
+def _write_weights(spec: ExportSpec, adapter: TrainedAdapter, folder: Path) -> None:
+    import torch
+
+    _copy_files(adapter.adapter, folder, (_SETTINGS, WEIGHTS, TRAINABLE))
+    about = {"method": "full", "base": spec.base_name, "revision": spec.revision, "bits": spec.bits}
+    write_weights(learned_weights(adapter.adapter), folder, getattr(torch, spec.weights_dtype), about)
+
+
+def _copy_files(adapter: Path, folder: Path, without: Sequence[str] = ()) -> None:
+    """Copies an adapter's files, all but its card, those named and those that run code."""
+    for file in adapter.iterdir():
+        is_plain = file.is_file() and not file.is_symlink() and file.suffix not in _UNSAFE
+        if is_plain and file.name not in (CARD, *without):
+            shutil.copyfile(file, folder / file.name)
+
+
 def reload_request(spec: ExportSpec, trained: ReferenceAnswers, folder: Path) -> dict[str, Any]:
     """Returns the request that asks the files in `folder` what the trained model was asked."""
+    base = trained.base if spec.to == "adapter" else None
+    if spec.to == "weights":
+        base = BaseModelSpec(model_path(spec.base_name), spec.revision, None, trained.base.dtype)
     return {
         "folder": str(folder),
-        "base": asdict(trained.base) if spec.to == "adapter" else None,
+        "base": base and asdict(base),
+        "is_whole": spec.is_whole,
         "messages": [trained.template.fit(example.prompt) for example in trained.examples],
         "prefill": trained.template.prefill,
         "asked": asdict(trained.asked),
@@ -173,10 +198,11 @@ def _accept(proof: Proof, spec: ExportSpec, adapter: TrainedAdapter, path: Path,
     refused = path.with_name(f"{path.name}.refused.json")
     if proof.faults:
         write_json(refused, content)
+        exact = "merged" if spec.is_whole else "adapter"
         if spec.kind == "accuracy":
-            advice = "--examples asks more items; --to adapter keeps the weights that were trained."
+            advice = f"--examples asks more items; --to {exact} keeps the weights that were trained."
         else:
-            advice = "Is the adapter the run's own?" if spec.to == "adapter" else "--to adapter changes no weight."
+            advice = f"Is {adapter.adapter} the run's own?" if spec.to == exact else f"Try --to {exact}."
         raise ExportRefused(
             f"Refused: the exported model does not answer like the trained one: {'; '.join(proof.faults)}.",
             hint=f"Nothing is in {path}; {refused} says what differs. {advice}",

@@ -21,6 +21,8 @@ _FACTS = {
     "longest completion, tokens": "grpo.max_completion_tokens",
     "rewards": "rewards",
     "learning rate": "optimizer.learning_rate",
+    "what learns": "trainable.method",
+    "layers that learn": "trainable.layers",
     "adapter rank": "adapter.rank",
     "frozen weights, bits": "model.bits",
     "seed": "seed",
@@ -86,7 +88,8 @@ def _row(evaluation: EvalRecord) -> str:
 
 def _proof(spec: ExportSpec, proof: Proof) -> Iterator[str]:
     reloaded = f"These files were loaded again from disk by {spec.loaded_by}"
-    yield f"{reloaded}, and given the same prompts as the trained model."
+    rounded = f", whose whole weights were rounded to {spec.rounded_to} as here" if spec.rounded_to else ""
+    yield f"{reloaded}, and given the same prompts as the trained model{rounded}."
     yield from ("", f"- {proof.agreement}", f"- {proof.rightness}", "")
     if proof.kind == "tokens":
         yield "What decides is the first: these are the weights that were trained."
@@ -98,7 +101,10 @@ def _proof(spec: ExportSpec, proof: Proof) -> Iterator[str]:
 
 def _training(record: RunRecord, chosen: EvalRecord | None) -> Iterator[str]:
     yield from ("| | |", "|---|---|")
+    is_whole = record.setting("trainable.method") == "full"
     for label, key in _FACTS.items():
+        if is_whole and key == "adapter.rank":
+            continue
         yield f"| {label} | {_code(_shown(record.setting(key)))} |"
     yield f"| steps taken | {f'{chosen.step} of {record.last_step}' if chosen else record.last_step} |"
     versions = record.machine.get("versions")

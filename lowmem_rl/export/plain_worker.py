@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from lowmem_rl.export.model_answers import Answer, ExportPrompts, answer_greedily, read_again
+from lowmem_rl.export.weights_files import is_whole, learned_weights, put_weights, read_weights
 from lowmem_rl.workers import serve
 
 
@@ -24,7 +26,7 @@ class BaseModelSpec:
 
 
 def merge(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes the `base` merged with the adapter in `adapter` to `folder`, as safetensors and with the tokenizer.
+    """Writes the `base` with what `adapter` has learned to `folder`, as safetensors and with the tokenizer.
 
     peft can merge into 4-bit weights, too, and rounds the sum to 4 bit again: on the embedded model that lost all that
     was learned. Here 4-bit weights are expanded first.
@@ -36,7 +38,10 @@ def merge(request: Mapping[str, Any]) -> dict[str, Any]:
     was_quantised = bool(getattr(model, "is_quantized", False))
     if was_quantised:
         model = model.dequantize()
-    merged = PeftModel.from_pretrained(model, request["adapter"]).merge_and_unload(safe_merge=True)
+    if is_whole(Path(request["adapter"])):
+        merged = put_weights(model, learned_weights(Path(request["adapter"])))
+    else:
+        merged = PeftModel.from_pretrained(model, request["adapter"]).merge_and_unload(safe_merge=True)
     # Weights that were stored in 4 bit would be packed again under their stored names, which transformers cannot do.
     merged.save_pretrained(request["folder"], save_original_format=not was_quantised)
     AutoTokenizer.from_pretrained(request["adapter"]).save_pretrained(request["folder"])
@@ -46,7 +51,7 @@ def merge(request: Mapping[str, Any]) -> dict[str, Any]:
 def answer_reloaded(request: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what the exported model in `folder` answers to `messages`, and how it reads the `trained` answers.
 
-    A request with a `base` is for an adapter on it.
+    A request with a `base` is for an adapter on it, or for whole weights in it.
     """
     from peft import PeftModel
     from transformers import AutoTokenizer
@@ -56,7 +61,9 @@ def answer_reloaded(request: Mapping[str, Any]) -> dict[str, Any]:
     texts = [tokenizer.apply_chat_template(m, add_generation_prompt=True, tokenize=False) for m in request["messages"]]
     prompts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     model = _load(BaseModelSpec(**base) if base else BaseModelSpec(folder, None, None, "auto"))
-    if base:
+    if base and request["is_whole"]:
+        put_weights(model, read_weights(Path(folder)))
+    elif base:
         model = _keep_exact(PeftModel.from_pretrained(model, folder).eval())
     answers = list(answer_greedily(model, ExportPrompts(**asked | {"prompts": prompts})))
     spoken = [answer.ids[: -1 if answer.ids[-1] in asked["stop_ids"] else None] for answer in answers]

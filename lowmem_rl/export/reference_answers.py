@@ -34,12 +34,22 @@ class ReferenceAnswers:
 
 
 def answer_with_trained(
-    adapter: TrainedAdapter, config: RunConfig, device: Device, examples: Sequence[Example], listen: Listener
+    adapter: TrainedAdapter,
+    config: RunConfig,
+    device: Device,
+    examples: Sequence[Example],
+    listen: Listener,
+    rounded_to: str | None = None,
 ) -> ReferenceAnswers:
-    """Asks the model as it is in training, and frees it. Raises `TaskError` if it has room for none of the prompts."""
+    """Asks the model as it is in training, and frees it. Raises `TaskError` if it has room for none of the prompts.
+
+    `rounded_to` is a 16-bit type to which what learned is rounded before.
+    """
     prepare_process(config, device)
     prompts, tokens = [example.prompt for example in examples], config.grpo.max_completion_tokens
     policy = load_trained(adapter, config, device, [asking("the export's proof", prompts, tokens)])
+    if rounded_to:
+        _round_learned(policy, rounded_to)
     examples = examples_with_room(policy, examples, tokens, lambda text: listen(Note(text)))
     asked = ExportPrompts(
         prompts=[policy.tokenize(example.prompt) for example in examples],
@@ -57,6 +67,15 @@ def answer_with_trained(
     del policy, model
     free_memory()
     return ReferenceAnswers(tuple(examples), asked, own, texts, template, base)
+
+
+def _round_learned(policy: Policy, dtype: str) -> None:
+    import torch
+
+    with torch.no_grad():
+        for weight in policy.model.parameters():
+            if weight.requires_grad:
+                weight.copy_(weight.to(getattr(torch, dtype)))
 
 
 def _base_of(policy: Policy, config: RunConfig) -> BaseModelSpec:

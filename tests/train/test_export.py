@@ -2,10 +2,13 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from lowmem_rl.engine.device import Device
@@ -140,6 +143,70 @@ def test_a_refused_export_leaves_only_its_proof(run, cli_here, tmp_path) -> None
     assert [line.split()[0] for line in stderr.splitlines()[-2:]] == ["error:", "hint:"]
     assert [path.name for path in (tmp_path / "run" / "export").iterdir()] == ["adapter.refused.json"]
     assert read_json(tmp_path / "run" / "export" / "adapter.refused.json")["holds"] is False
+
+
+WHOLE = ("--set=trainable.method=full", "--set=trainable.layers=first:1")
+LAST = ("--set=trainable.layers=last:1",)
+
+
+@pytest.fixture(scope="module")
+def some_layers(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., RunDir]:
+    """Trains a run in which only some layers learn, once for each choice."""
+    from lowmem_rl_cli.app import main
+
+    @cache
+    def train(*settings: str) -> RunDir:
+        out = tmp_path_factory.mktemp("layers") / "run"
+        learns = ("--steps=2", "--set=optimizer.warmup_steps=0", "--set=eval.examples=8", "--set=eval.every=0")
+        assert main(["train", *SMALL[:-1], *learns, *settings, f"--out={out}"]) == 0
+        return RunDir(out)
+
+    return train
+
+
+def test_whole_weights_over_16_bit_answer_the_same_from_files_alone(some_layers) -> None:
+    run = some_layers(*WHOLE, "--set=model.bits=16")
+    made = export(run.path, "weights", examples=ITEMS)
+    assert (made.proof.kind, made.proof.faults) == ("tokens", [])
+    assert made.proof.tokens.same + len(made.proof.tokens.ties) == ITEMS
+    names = {path.name for path in made.path.iterdir()}
+    assert {"model-00001-of-00001.safetensors", "model.safetensors.index.json", "tokenizer.json"} <= names
+    assert not [name for name in names if name.startswith("adapter")]
+    weights = load_file(made.path / "model-00001-of-00001.safetensors")
+    assert weights.keys() == read_json(made.path / "model.safetensors.index.json")["weight_map"].keys()
+    assert "model.layers.0.mlp.up_proj.weight" in weights
+    assert {weight.dtype for weight in weights.values()} == {torch.bfloat16}
+    about = read_json(made.path / "trainable.json")
+    assert (about["base"], about["revision"], about["layers"], about["bits"]) == ("tiny", None, "0", 16)
+    card = (made.path / "README.md").read_text()
+    assert "strict=False" in card
+    assert "| layers that learn | `first:1` |" in card
+
+
+@pytest.mark.parametrize(
+    ("settings", "to", "kind"),
+    [
+        (WHOLE, "merged", "tokens"),
+        (WHOLE, "weights", "accuracy"),
+        (LAST, "merged", "tokens"),
+        (LAST, "adapter", "tokens"),
+    ],
+    ids=["whole merged", "whole weights", "last:1 merged", "last:1 adapter"],
+)
+def test_some_layers_over_4_bit_are_exported(settings, to, kind, some_layers) -> None:
+    run = some_layers(*settings)
+    made = export(run.path, to, examples=64 if kind == "accuracy" else ITEMS)
+    assert (made.proof.kind, made.proof.faults) == (kind, [])
+
+
+@pytest.mark.parametrize(
+    ("settings", "to", "fix"), [(WHOLE, "adapter", "--to weights"), (LAST, "weights", "--to adapter")]
+)
+def test_what_has_not_learned_is_refused_in_two_lines(settings, to, fix, some_layers, cli_here) -> None:
+    run = some_layers(*settings)
+    outcome = cli_here("export", str(run.path), f"--to={to}")
+    assert (outcome.code, outcome.stdout, len(outcome.stderr.splitlines())) == (2, "", 2)
+    assert fix in outcome.stderr
 
 
 def answered(*ids: int, second: float = 5.0, noise: float = 0.0) -> ModelAnswers:
