@@ -18,6 +18,7 @@ from lowmem_rl.telemetry.events import PhaseStarted
 from lowmem_rl.telemetry.step_timer import StepTimer
 from lowmem_rl.training.adapter_saver import AdapterSaver
 from lowmem_rl.training.health_monitor import HealthMonitor
+from lowmem_rl.training.learning_weights import LearningWeights
 from lowmem_rl.training.recorder import Recorder
 from lowmem_rl.training.reward_errors import RewardErrorCounter
 from lowmem_rl.training.step import Hooks
@@ -68,6 +69,7 @@ def run_hooks(context: RunContext, loaded: LoadedRun, errors: RewardErrorCounter
             StepTimer(loaded.policy.device),
             context.profiler,
             context.peaks,
+            LearningWeights(loaded.policy.model),
             order_of(loaded.examples, config, context.prepared.rates, asked),
             Recorder(run_dir, config, listen),
             errors,

@@ -21,6 +21,7 @@ from lowmem_rl.health import (
     sampler_mismatch,
     template_mismatch,
     truncation,
+    updates_lost,
 )
 from lowmem_rl.health.detector import Detector, HealthFinding
 from lowmem_rl.health.history import RunHistory
@@ -43,6 +44,7 @@ DETECTORS: tuple[Detector, ...] = (
     input_agnostic.DETECTOR,
     learning_rate.TOO_HIGH,
     learning_rate.TOO_LOW,
+    updates_lost.DETECTOR,
 )
 _DISCLAIMER = (
     "An audit of what the run wrote: likely causes with their confidence, not proof. No finding is no guarantee."

@@ -67,7 +67,9 @@ class Trackers:
     def log(self, step: int, values: Mapping[str, Any]) -> None:
         """Logs numbers under a step."""
         if self.names:
-            self.waiting.append((step, {name: value for name, value in values.items() if value is not None}))
+            self.waiting.append(
+                (step, {name: value for name, value in values.items() if isinstance(value, int | float)})
+            )
         if self.trainer:
             self._send()
 

@@ -63,6 +63,7 @@ from lowmem_rl.telemetry.step_timer import StepTimer
 from lowmem_rl.training.backend_record import BackendRecord
 from lowmem_rl.training.eval_schedule import EvalSchedule
 from lowmem_rl.training.health_monitor import HealthMonitor
+from lowmem_rl.training.learning_weights import LearningWeights
 from lowmem_rl.training.peak_memory import PeakMemory
 from lowmem_rl.training.recorder import Recorder
 from lowmem_rl.training.reward_errors import RewardErrorCounter
@@ -104,6 +105,7 @@ HOOK_ORDER: tuple[type, ...] = (
     StepTimer,  # phase: seconds · on_step: into the row
     MemoryProfiler,  # phase: peak bytes of the first step's phases
     PeakMemory,  # on_step: peak bytes into the row · at_boundary: peak.json after the first step
+    LearningWeights,  # before_optimizer_step, on_step: which weights learn, and how many keep their value
     PromptOrder,  # choose_prompts · on_scored: which prompts carry signal now
     Recorder,  # on_scored: order.jsonl, samples.jsonl · on_step: completes the row, writes metrics.jsonl
     RewardErrorCounter,  # state_dict: how many scorings failed

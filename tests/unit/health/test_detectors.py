@@ -170,6 +170,32 @@ def test_a_fault_is_named_within_20_steps_of_its_onset(name, fault, config, onse
     assert onset <= named < onset + WITHIN
 
 
+def bfloat16(policy: Policy, age: int) -> None:
+    policy.extra = {"lost_update_share": 0.9}
+
+
+IN_BFLOAT16 = with_settings(trainable={"method": "full", "layers": "first:1", "dtype": "bfloat16"})
+
+
+def test_lost_updates_are_named_after_ten_steps_of_bfloat16_alone() -> None:
+    record = simulate(0, 30, config=IN_BFLOAT16, fault=bfloat16, onset=4, start=0.5)
+    assert named_at(record, "updates_lost") == 13
+    found = names(record)["updates_lost"]
+    assert found.level == "warning"
+    assert "float32" in found.fix
+    assert "learning_rate" in found.fix
+    in_float32 = with_settings(trainable={"method": "full", "layers": "first:1"})
+    assert "updates_lost" not in names(simulate(0, 30, config=in_float32, fault=bfloat16, start=0.5))
+
+
+@pytest.mark.parametrize(("share", "steps"), [(0.5, 30), (0.9, 9)])
+def test_few_lost_updates_and_few_steps_are_no_finding(share: float, steps: int) -> None:
+    def some(policy: Policy, age: int) -> None:
+        policy.extra = {"lost_update_share": share}
+
+    assert named_at(simulate(0, steps, config=IN_BFLOAT16, fault=some, start=0.5), "updates_lost") is None
+
+
 def test_skipped_steps_are_fine_until_the_scale_falls_below_one() -> None:
     found = names(simulate(0, 17, config=EIGHTS, fault=skipped, onset=1))
     assert not found

@@ -1,0 +1,51 @@
+"""Which weights learn, and whether they move: adds `trainable_layers`, `trainable_numbers`, `lost_update_share`."""
+
+import re
+from typing import Any
+
+from lowmem_rl.checkpointing.trainer_state import TrainerLike
+from lowmem_rl.config.layer_choice import text_of
+from lowmem_rl.engine.policy import ModelLike
+from lowmem_rl.storage.run_dir import Row
+
+_SAMPLE = 2**16
+"""Numbers that are compared, evenly over all that learn: a share's standard error is at most 0.002."""
+_LAYER = re.compile(r"\.layers\.([0-9]+)\.")
+
+
+class LearningWeights:
+    """Compares weights before and after the optimizer's step, in the type in which they are stored.
+
+    A number that has a gradient and keeps its value has lost its update: rounding has removed it. It needs no state: a
+    resumed run compares the same steps.
+    """
+
+    def __init__(self, model: ModelLike) -> None:
+        self.model = model
+        self.before: list[tuple[Any, Any, Any]] = []
+        """Of each tensor that learns a view of its sampled numbers, their values, and whether each has a gradient."""
+
+    def before_optimizer_step(self) -> None:
+        """Copies a sample of the weights."""
+        learning = [weight for weight in self.model.parameters() if weight.requires_grad]
+        stride = max(1, sum(weight.numel() for weight in learning) // _SAMPLE)
+        self.before = []
+        for weight in learning:
+            if weight.grad is not None:
+                sampled = weight.detach().flatten()[::stride]
+                self.before.append((sampled, sampled.clone(), weight.grad.flatten()[::stride] != 0))
+
+    def on_step(self, row: Row, trainer: TrainerLike) -> None:
+        """Adds the step's figures; no share if nothing had a gradient, or if the step was skipped."""
+        names = {name: weight.numel() for name, weight in self.model.named_parameters() if weight.requires_grad}
+        layers = {int(found[1]) for found in map(_LAYER.search, names) if found}
+        row["trainable_layers"] = text_of(tuple(sorted(layers)))
+        row["trainable_numbers"] = sum(names.values())
+        if (share := self._lost_share()) is not None and not row.get("optimizer_skipped"):
+            row["lost_update_share"] = share
+        self.before = []
+
+    def _lost_share(self) -> float | None:
+        lost = sum(int(((sampled == values) & has_gradient).sum()) for sampled, values, has_gradient in self.before)
+        moving = sum(int(has_gradient.sum()) for _, _, has_gradient in self.before)
+        return lost / moving if moving else None
