@@ -126,7 +126,8 @@ def restore_run_dir(run_dir: RunDir, config: RunConfig, report: Callable[[str], 
         remove_stale_tmp(folder)
     checkpoint = newest(run_dir, report)
     step = checkpoint.step if checkpoint else 0
-    for rows in (run_dir.metrics, run_dir.samples, run_dir.order, run_dir.rollbacks, run_dir.recoveries):
+    tables = (run_dir.metrics, run_dir.samples, run_dir.order, run_dir.rollbacks, run_dir.recoveries, run_dir.trainable)
+    for rows in tables:
         drop_rows_after(rows, step)
     drop_torn_row(run_dir.resumes)
     _check_rows(run_dir, step, is_adaptive=config.curriculum.how == "window")

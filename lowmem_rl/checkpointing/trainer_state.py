@@ -5,7 +5,7 @@ written. The rest moves within a step and is captured between two, which is chea
 the next step is being sampled, and the resumed run takes that step again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -49,6 +49,9 @@ class TrainerLike(Protocol):
 
     def scale_learning_rate(self, factor: float) -> float:
         """Multiplies the learning rate for the rest of the schedule; returns the new peak."""
+
+    def drop_optimizer_state(self, weights: Sequence[Any]) -> None:
+        """Lets the optimizer forget what it holds for these weights."""
 
     def log_to_trackers(self, values: Mapping[str, float]) -> None:
         """Logs values that are in no row of metrics, under the present step."""

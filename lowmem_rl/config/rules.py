@@ -21,6 +21,7 @@ def broken_rules(config: RunConfig) -> Iterator[BrokenRule]:
     yield from _broken_schedule_rules(config.optimizer)
     yield from _broken_curriculum_rules(config.curriculum)
     yield from _broken_trainable_rules(config)
+    yield from _broken_layer_schedule_rules(config)
 
 
 def _broken_run_rules(config: RunConfig) -> Iterator[BrokenRule]:
@@ -110,3 +111,34 @@ def _broken_trainable_rules(config: RunConfig) -> Iterator[BrokenRule]:
         yield BrokenRule("adapter.dropout", "whole weights have no adapter to drop out", "leave it at 0")
     if trainable.modules and trainable.layers == "none":
         yield BrokenRule("trainable.modules", "they are in layers, of which none learns", 'set trainable.layers="all"')
+
+
+_READ_BY = {
+    "every": ("gradual_unfreezing", "gradual_freezing", "lisa", "badam"),
+    "active": ("lisa", "badam"),
+    "order": ("gradual_unfreezing", "gradual_freezing", "badam"),
+    "state": ("gradual_unfreezing", "gradual_freezing", "lisa", "badam"),
+}
+"""Settings of `trainable`, and the schedules that read each."""
+
+
+def _broken_layer_schedule_rules(config: RunConfig) -> Iterator[BrokenRule]:
+    trainable, schedule = config.trainable, config.trainable.schedule
+    for key, readers in _READ_BY.items():
+        if schedule not in readers and getattr(trainable, key) != type(trainable).model_fields[key].default:
+            what = f'it has no effect with trainable.schedule="{schedule}"'
+            yield BrokenRule(f"trainable.{key}", what, f"leave it out, or set trainable.schedule={readers[-1]}")
+    if schedule == "fixed":
+        return
+    if config.rollout.engine == "vllm":
+        what = "Unsloth hands vLLM one set of layers for the whole run"
+        yield BrokenRule("trainable.schedule", what, 'leave rollout.engine at "auto", or the schedule fixed')
+    if trainable.layers == "none":
+        yield BrokenRule("trainable.schedule", "it needs layers that can learn", 'set trainable.layers="all"')
+    if trainable.method == "full" and config.model.bits == 4 and schedule in ("lisa", "badam"):
+        what = f"with {schedule} every layer learns at times, and a whole layer that has learned is in 4 bit no more"
+        yield BrokenRule("trainable.schedule", what, "set model.bits=16, or trainable.method=lora")
+    steps = config.grpo.steps_per_rollout * config.grpo.passes_per_rollout
+    if trainable.every % steps:
+        what = f"the set of layers changes between two rollouts, and one feeds {steps} steps"
+        yield BrokenRule("trainable.every", what, f"set it to a multiple of {steps}, such as {steps * -(-20 // steps)}")

@@ -105,6 +105,21 @@ class TrainableConfig(Section):
     """With `full`: what learns outside of the layers: `embed_tokens`, `lm_head`, `norm` (the last), `norms` (all)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """With `full`: the type of the weights that learn. bfloat16 loses updates below 2^-9 of a weight."""
+    schedule: Literal["fixed", "gradual_unfreezing", "gradual_freezing", "lisa", "badam"] = "fixed"
+    """Changes learning: which of the chosen layers learn at a time. `gradual_unfreezing` begins with the last layer,
+    one more each period (ULMFiT, arXiv 1801.06146); `gradual_freezing` with all, one fewer each, the first layer first
+    (FreezeOut, arXiv 1706.04983, without its rates by layer); `lisa` draws some each period (arXiv 2403.17919); `badam`
+    goes through all in turn (BAdam, arXiv 2404.02827). What is `extra` always learns. `trainable.jsonl` records it."""
+    every: int = Field(20, ge=1)
+    """Steps of a period (LMFlow's, axolotl's and ms-swift's `lisa_*step*`, LLaMA-Factory's `badam_switch_interval`)."""
+    active: int = Field(1, ge=1)
+    """With `lisa` or `badam`: layers that learn at once (`lisa_activated_layers`, axolotl's `lisa_n_layers`)."""
+    order: Literal["auto", "ascending", "descending", "random"] = "auto"
+    """The order in which layers begin or end to learn. `auto`: descending to unfreeze, ascending to freeze, and of
+    `badam` random (`badam_switch_mode`)."""
+    state: Literal["reset", "keep"] = "reset"
+    """The optimizer's state of a layer that stops learning: dropped, as LMFlow's LISA and BAdam do, or kept, as axolotl
+    does, where it is."""
 
 
 class GrpoConfig(Section):

@@ -1,11 +1,13 @@
 """The steps of a run: its hooks, its trainer, from the first step or from a checkpoint to the last one."""
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from lowmem_rl.checkpointing.checkpointer import Checkpointer
 from lowmem_rl.checkpointing.rollback import Rollback, with_old_checkpoints
 from lowmem_rl.engine.adapter import load_adapter
+from lowmem_rl.engine.policy import Policy
 from lowmem_rl.entrypoints.load_run import LoadedRun
 from lowmem_rl.entrypoints.run_context import RunContext
 from lowmem_rl.errors import RunDirError
@@ -16,8 +18,10 @@ from lowmem_rl.storage.run_dir import append_row, read_rows
 from lowmem_rl.tasks.curriculum import read_order
 from lowmem_rl.telemetry.events import PhaseStarted
 from lowmem_rl.telemetry.step_timer import StepTimer
+from lowmem_rl.trainable.schedule import LayerSchedule
 from lowmem_rl.training.adapter_saver import AdapterSaver
 from lowmem_rl.training.health_monitor import HealthMonitor
+from lowmem_rl.training.learning_layers import LearningLayers
 from lowmem_rl.training.learning_weights import LearningWeights
 from lowmem_rl.training.recorder import Recorder
 from lowmem_rl.training.reward_errors import RewardErrorCounter
@@ -75,12 +79,19 @@ def run_hooks(context: RunContext, loaded: LoadedRun, errors: RewardErrorCounter
             errors,
             context.oom_policy,
             HealthMonitor(run_dir, config, listen, rollback, context.stop.request),
+            *_learning_layers(context, loaded.policy),
             checkpointer,
             context.stop,
             loaded.evaluations,
             loaded.backend_record,
         )
     )
+
+
+def _learning_layers(context: RunContext, policy: Policy) -> Iterator[LearningLayers]:
+    if context.config.trainable.schedule != "fixed":
+        schedule = LayerSchedule.of(context.config, policy.model.config.num_hidden_layers)
+        yield LearningLayers(context.run_dir, schedule, policy.model, context.resume_state.step)
 
 
 def resume_steps(context: RunContext, loaded: LoadedRun, trainer: Any) -> None:

@@ -120,7 +120,8 @@ def _of_adapter(name: str, path: Path, preset: str, given: ConfigLayer) -> EvalT
 
 
 def _shape(saved: SavedAdapter) -> ConfigLayer:
-    values = {f"trainable.{key}": value for key, value in saved.trainable.model_dump().items()}
+    which = saved.trainable.model_dump(include={"method", "layers", "modules", "extra", "dtype"})  # not when
+    values = {f"trainable.{key}": value for key, value in which.items()}
     if saved.trainable.method == "lora":
         values |= {f"adapter.{key}": getattr(saved.config, key) for key in ("rank", "alpha", "targets")}
     return ConfigLayer(str(saved.path), values)

@@ -51,6 +51,8 @@ class RunDir:
     """Each time that memory ran out: where, and how many rows at once the run continued with."""
     rollbacks = _Entry("rollbacks.jsonl")
     """Each time that the run returned to a healthy checkpoint: after which step, to which, and why."""
+    trainable = _Entry("trainable.jsonl")
+    """With `trainable.schedule`: which layers learned, from which step on."""
     resumes = _Entry("resumes.jsonl")
     """One row each time the run was resumed."""
     health = _Entry("health.json")

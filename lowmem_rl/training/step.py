@@ -39,9 +39,10 @@ the last rollout is used up: every `grpo.steps_per_rollout * grpo.passes_per_rol
    and the run is saved as it was after the step before. If memory runs out in the optimizer's step, weights and states
    are put back and the step is taken again (`grpo.oom_retry`).
 9. **Metrics.** `on_step`: the hooks before `Recorder` add keys to the step's row, which it writes to metrics.jsonl.
-10. **Between two steps.** `at_boundary`: roll back to healthy weights if a finding demands it; capture the state in
-    memory, and write a checkpoint if one is due; deliver a stop that was asked for; evaluate if due. In this order no
-    checkpoint holds collapsed weights, a stop loses nothing, and neither does a run that ends in an evaluation.
+10. **Between two steps.** `at_boundary`: roll back to healthy weights if a finding demands it; let other layers learn
+    if `trainable.schedule` says so; capture the state in memory, and write a checkpoint if one is due; deliver a stop
+    that was asked for; evaluate if due. In this order no checkpoint holds collapsed weights, a stop loses nothing, and
+    neither does a run that ends in an evaluation.
 
 Hooks are called in the order of `HOOK_ORDER`, in every moment. None calls another one.
 """
@@ -63,6 +64,7 @@ from lowmem_rl.telemetry.step_timer import StepTimer
 from lowmem_rl.training.backend_record import BackendRecord
 from lowmem_rl.training.eval_schedule import EvalSchedule
 from lowmem_rl.training.health_monitor import HealthMonitor
+from lowmem_rl.training.learning_layers import LearningLayers
 from lowmem_rl.training.learning_weights import LearningWeights
 from lowmem_rl.training.peak_memory import PeakMemory
 from lowmem_rl.training.recorder import Recorder
@@ -111,6 +113,7 @@ HOOK_ORDER: tuple[type, ...] = (
     RewardErrorCounter,  # state_dict: how many scorings failed
     OomPolicy,  # state_dict: how many rows fit
     HealthMonitor,  # on_scored, on_step: audit, findings · at_boundary: roll back, or ask for a stop
+    LearningLayers,  # phase, before_optimizer_step: the scheduled layers learn · on_step: trainable.jsonl · at_boundary
     Checkpointer,  # at_boundary: capture the trainer's state, write a checkpoint if one is due; before_optimizer_step
     StopSignal,  # before_optimizer_step: defer a stop · at_boundary: deliver it, now that the run is saved
     EvalSchedule,  # at_boundary: evaluate if due; it draws no random number from training

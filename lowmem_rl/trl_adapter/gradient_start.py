@@ -16,19 +16,27 @@ _HOOKS = ("make_inputs_require_grad", "make_inputs_require_grads", "requires_gra
 """Names of the hooks of PEFT, transformers and Unsloth that make the embeddings' output need a gradient."""
 
 
-def shorten_backward(base: Any) -> None:
+def shorten_backward(base: Any, *, changes: bool = False) -> None:
     """Ends the backward pass of a decoder (`base.model.layers`) at its lowest layer that learns; no checkpoints below.
 
-    If the embeddings or layer 0 learn there is nothing to shorten. It acts in the layers' `__call__`: a forward
-    pre-hook would run inside the checkpointed function, which is too late.
+    If the embeddings or layer 0 learn there is nothing to shorten, unless the set `changes` during the run: then each
+    forward looks again. It acts in the layers' `__call__`: a forward pre-hook would run inside the checkpointed
+    function, which is too late.
     """
-    learning = [number for number, layer in enumerate(base.model.layers) if _learns(layer)]
-    first = 0 if _learns(base.model.embed_tokens) else min(learning, default=len(base.model.layers))
-    if first == 0:
+    if not changes and _first_that_learns(base) <= 0:
         return
     _remove_hooks(base)
-    for number, layer in enumerate(base.model.layers[: first + 1]):
-        layer.__class__ = _subclass(type(layer), _frozen_call if number < first else _first_call(type(layer)))
+    start = _Start(base)
+    for number, layer in enumerate(base.model.layers):
+        layer.__class__ = start.subclass(type(layer), number)
+
+
+def _first_that_learns(base: Any) -> int:
+    """Returns the lowest layer that learns; -1 if the embeddings do, the number of layers if none does."""
+    if _learns(base.model.embed_tokens):
+        return -1
+    learning = (number for number, layer in enumerate(base.model.layers) if _learns(layer))
+    return next(learning, len(base.model.layers))
 
 
 def _learns(module: nn.Module) -> bool:
@@ -42,20 +50,24 @@ def _remove_hooks(base: Any) -> None:
                 del module._forward_hooks[key]
 
 
-def _subclass(kind: type, call: Any) -> type:
-    return type(kind.__name__, (kind,), {"__call__": call, "__module__": kind.__module__})
+class _Start:
+    """Where the backward pass of the present forward ends; recomputed layers keep that of their forward."""
 
+    def __init__(self, base: Any) -> None:
+        self.base, self.first = base, 0
 
-def _frozen_call(self: Any, *args: Any, **kwargs: Any) -> Any:
-    # Unsloth's forward lets the embeddings' output need a gradient by itself: these layers would keep activations.
-    with torch.no_grad():
-        return nn.Module.__call__(self, *args, **kwargs)  # not that of a checkpointed layer
+    def subclass(self, kind: Any, number: int) -> type:
+        """Returns the class of layer `number`, under the name of its own."""
 
+        def call(layer: Any, hidden_states: Any, *args: Any, **kwargs: Any) -> Any:
+            if number == 0:
+                self.first = _first_that_learns(self.base)
+            if number < self.first:
+                # Unsloth's forward lets the embeddings' output need a gradient by itself: activations would be kept.
+                with torch.no_grad():
+                    return nn.Module.__call__(layer, hidden_states, *args, **kwargs)  # not that of a checkpointed layer
+            if number == self.first and torch.is_grad_enabled():
+                hidden_states = hidden_states.detach().requires_grad_()
+            return kind.__call__(layer, hidden_states, *args, **kwargs)
 
-def _first_call(kind: Any) -> Any:
-    def call(self: Any, hidden_states: Any, *args: Any, **kwargs: Any) -> Any:
-        if torch.is_grad_enabled():
-            hidden_states = hidden_states.detach().requires_grad_()
-        return kind.__call__(self, hidden_states, *args, **kwargs)
-
-    return call
+        return type(kind.__name__, (kind,), {"__call__": call, "__module__": kind.__module__})

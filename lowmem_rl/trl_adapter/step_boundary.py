@@ -5,7 +5,7 @@ completed here. The rollout that later steps share, and what TRL and the hooks c
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -161,6 +161,11 @@ class StepBoundaryMixin(TrlTrainer):
         for group, rate in zip(self.optimizer.param_groups, scheduler.get_last_lr(), strict=True):
             group["lr"] = rate
         return float(scheduler.base_lrs[0])
+
+    def drop_optimizer_state(self, weights: Sequence[Any]) -> None:
+        """Lets the optimizer forget what it holds for these weights; it begins with the next gradient of each."""
+        for weight in weights:
+            self.optimizer.state.pop(weight, None)
 
     def log_to_trackers(self, values: Mapping[str, float]) -> None:
         """Logs values that are no part of a step's logs, under the present step."""

@@ -74,7 +74,8 @@ def make_trainer(policy: Policy, setup: TrainerSetup, kinds: Sequence[type] = ()
     trainable = _trainable_weights(policy.model)
     _leave_float32_alone(policy.device)
     trainer = trainer_class(*kinds)(policy, setup)
-    shorten_backward(policy.model.get_base_model())  # the constructor has let the embeddings' output need a gradient
+    # The constructor has let the embeddings' output need a gradient.
+    shorten_backward(policy.model.get_base_model(), changes=setup.config.trainable.schedule != "fixed")
     is_adapter = setup.config.trainable.method == "lora"
     for weight, data in trainable:
         weight.data = data.to(weight.device, torch.float32 if is_adapter else data.dtype)

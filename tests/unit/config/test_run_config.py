@@ -36,6 +36,43 @@ def test_a_rule_names_the_key_to_change(sections, key):
     assert key in rules_broken_by(**sections)
 
 
+LISA = {"schedule": "lisa"}
+
+
+@pytest.mark.parametrize(
+    ("sections", "key"),
+    [
+        ({"trainable": {"every": 5}}, "trainable.every"),
+        ({"trainable": {"state": "keep"}}, "trainable.state"),
+        ({"trainable": {"schedule": "gradual_freezing", "active": 2}}, "trainable.active"),
+        ({"trainable": LISA | {"order": "random"}}, "trainable.order"),
+        ({"trainable": LISA, "rollout": {"engine": "vllm"}}, "trainable.schedule"),
+        ({"trainable": LISA | {"layers": "none", "method": "full", "extra": ["norm"]}}, "trainable.schedule"),
+        ({"trainable": LISA | {"method": "full"}}, "trainable.schedule"),
+        ({"trainable": LISA | {"every": 3}, "grpo": {"passes_per_rollout": 2}}, "trainable.every"),
+        ({"trainable": LISA, "grpo": {"steps_per_rollout": 3, "passes_per_rollout": 2}}, "trainable.every"),
+    ],
+)
+def test_a_schedule_of_layers_fits_the_rest_of_the_run(sections, key):
+    assert key in rules_broken_by(**sections)
+
+
+def test_a_schedule_of_layers_that_fits_breaks_no_rule():
+    assert rules_broken_by(trainable=LISA | {"every": 4, "active": 2}, grpo={"steps_per_rollout": 2}) == []
+    assert rules_broken_by(trainable=LISA | {"method": "full"}, model={"bits": 16}) == []
+    assert rules_broken_by(trainable={"schedule": "gradual_unfreezing", "method": "full", "order": "ascending"}) == []
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 99))
+def test_the_fix_for_a_period_is_one(steps, passes, every):
+    def config(every: int) -> RunConfig:
+        grpo = {"steps_per_rollout": steps, "passes_per_rollout": passes}
+        return RunConfig.model_validate({"grpo": grpo, "trainable": LISA | {"every": every}})
+
+    for rule in broken_rules(config(every)):
+        assert not list(broken_rules(config(int(rule.fix.split()[-1]))))
+
+
 @given(st.integers(2, 64), st.integers(1, 64), st.integers(1, 4096))
 def test_the_fix_for_a_micro_batch_is_one(group_size, prompts, micro_batch):
     def config(rows: int) -> RunConfig:

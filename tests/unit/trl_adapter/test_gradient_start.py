@@ -114,3 +114,33 @@ def test_without_gradients_nothing_changes() -> None:
         before = model(input_ids=ids).logits
         shorten_backward(model.get_base_model())
         assert torch.equal(model(input_ids=ids).logits, before)
+
+
+@pytest.mark.parametrize("kind", ["none", "reentrant", "not reentrant"])
+def test_it_follows_a_set_that_changes(kind: str) -> None:
+    import torch
+
+    def only_last_learns(model: Any) -> Any:
+        for name, weight in model.named_parameters():
+            weight.requires_grad_("lora_" in name and f".layers.{DEPTH - 1}." in name)
+        return model
+
+    model = adapted_model()
+    if kind != "none":
+        model.gradient_checkpointing_enable({"use_reentrant": kind == "reentrant"})
+    shorten_backward(model.get_base_model(), changes=True)
+    found, forwards = gradient_and_forwards(only_last_learns(model))
+    assert torch.equal(found, gradient_and_forwards(only_last_learns(adapted_model()))[0])
+    assert [*forwards.values()] == [1] * (DEPTH - 1) + [1 if kind == "none" else 2]
+
+
+def test_embeddings_below_frozen_layers_have_their_whole_gradient() -> None:
+    import torch
+
+    def gradient(model: Any) -> Any:
+        model.get_base_model().model.embed_tokens.weight.requires_grad_(True)
+        return gradient_and_forwards(model)[0]
+
+    model = adapted_model()
+    shorten_backward(model.get_base_model(), changes=True)
+    assert torch.equal(gradient(model), gradient(adapted_model()))

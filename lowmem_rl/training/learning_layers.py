@@ -1,0 +1,69 @@
+"""Lets those layers learn that `trainable.schedule` names for a step, and records each change in trainable.jsonl.
+
+The optimizer has all layers that will ever learn from its first step, in one order, so that a checkpoint's states fit
+whatever the step. A layer that does not learn needs no gradient: the optimizer passes over it, it neither decays nor
+ages, and the backward pass ends above it.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lowmem_rl.checkpointing.trainer_state import TrainerLike
+from lowmem_rl.engine.policy import ModelLike
+from lowmem_rl.phases import Phase
+from lowmem_rl.storage.run_dir import Row, RunDir, append_row
+from lowmem_rl.trainable.schedule import LayerSchedule
+
+_LAYER = re.compile(r"\.layers\.(\d+)\.")
+
+
+class LearningLayers:
+    """Starts after `steps` steps, with a model in which every weight that will ever learn needs a gradient."""
+
+    def __init__(self, run_dir: RunDir, schedule: LayerSchedule, model: ModelLike, steps: int) -> None:
+        self.run_dir, self.schedule = run_dir, schedule
+        self.weights: dict[int, list[Any]] = {layer: [] for layer in schedule.layers}
+        for name, weight in model.named_parameters():
+            found = _LAYER.search(name)
+            if weight.requires_grad and found and int(found[1]) in self.weights:
+                self.weights[int(found[1])].append(weight)
+        self.layers = schedule.at(steps + 1)
+
+    @property
+    def resting(self) -> list[Any]:
+        """The weights that do not learn now."""
+        return [weight for layer, weights in self.weights.items() if layer not in self.layers for weight in weights]
+
+    @contextmanager
+    def phase(self, name: Phase) -> Iterator[None]:
+        """Applies the set before each gradient: PEFT lets all adapters learn again after each `disable_adapter`."""
+        if name == "backward":
+            self._apply()
+        yield
+
+    def before_optimizer_step(self) -> None:
+        """Raises `AssertionError` if a layer that is not to learn has a gradient."""
+        assert all(weight.grad is None for weight in self.resting), f"others than layers {self.layers} have a gradient"
+        self._apply()  # a step without a micro-batch has not
+
+    def on_step(self, row: Row, trainer: TrainerLike) -> None:
+        """Records the layers of the step if they are others than in the step before."""
+        step = row["step"]
+        if step == 1 or self.schedule.at(step - 1) != self.layers:
+            append_row(self.run_dir.trainable, {"step": step, "layers": list(self.layers)})
+
+    def at_boundary(self, trainer: TrainerLike) -> None:
+        """Takes the layers of the next step, before a checkpoint of this one is captured."""
+        self.layers = self.schedule.at(trainer.step + 1)
+        self._apply()
+        if self.schedule.trainable.state == "reset":
+            trainer.drop_optimizer_state(self.resting)
+
+    def _apply(self) -> None:
+        for layer, weights in self.weights.items():
+            for weight in weights:
+                weight.requires_grad_(layer in self.layers)
+                if layer not in self.layers:
+                    weight.grad = None
