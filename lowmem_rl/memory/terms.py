@@ -171,7 +171,7 @@ def _whole_bytes(workload: Workload) -> int:
 def gradients(workload: Workload, shape: ModelShape) -> Term:
     """One number per trained weight, from the first backward pass of a step to its end."""
     size = trained_params(workload, shape) * trained_bytes(workload) + _whole_bytes(workload)
-    return term("gradients", size, "read from source", "trained weights x their width")
+    return term("gradients", size * workload.gradient_share, "read from source", "trained weights x their width")
 
 
 STATE_BYTES = {
@@ -202,13 +202,15 @@ def optimizer_states(workload: Workload, shape: ModelShape) -> Term:
     """They appear at the first optimizer step and stay; paged ones are a term of their own."""
     each = _state_bytes(workload)
     count = trained_params(workload, shape) + workload.whole_params - _paged_params(workload, shape)
-    return term("optimizer states", count * each, "read from source", f"trained weights x {each:.4g}")
+    size = count * each * workload.state_share
+    return term("optimizer states", size, "read from source", f"trained weights x {each:.4g}")
 
 
 def paged_states(workload: Workload, shape: ModelShape) -> Term:
     """States in memory that CUDA moves to the host under pressure."""
     each = _state_bytes(workload)
-    size, formula = _paged_params(workload, shape) * each, f"trained weights in tensors of {_PAGED_NUMBERS:,} numbers"
+    size = _paged_params(workload, shape) * each * workload.state_share
+    formula = f"trained weights in tensors of {_PAGED_NUMBERS:,} numbers"
     return term("paged optimizer states", size, "read from source", f"{formula} and more x {each:.4g}", elastic=True)
 
 

@@ -2,30 +2,36 @@
 
 from dataclasses import dataclass
 
-from lowmem_rl.config.layer_choice import layers_of
 from lowmem_rl.config.run_config import RunConfig, TrainableConfig
 from lowmem_rl.models.shape import ModelShape
+from lowmem_rl.trainable.schedule import LayerSchedule
 
 
 @dataclass(frozen=True, slots=True)
 class TrainedSet:
-    """What learns, and how deep the backward pass goes for it."""
+    """What learns, and how deep the backward pass goes for it, in the worst period of a schedule."""
 
     layers: int
-    """Layers with weights that learn."""
+    """Layers with weights that learn, at once or in turn."""
     backward_layers: int
     """Layers from the lowest that learns to the top."""
     whole_params: int
     """Numbers that learn whole, outside of an adapter."""
+    share_at_once: float = 1.0
+    """Share of the numbers of all these layers that learn at once."""
 
 
 def trained_set(config: RunConfig, shape: ModelShape) -> TrainedSet:
     """Returns the counts of a run. Raises `ConfigError` for layers that the model lacks."""
     trainable, depth = config.trainable, shape.num_layers
-    layers = layers_of(trainable.layers, depth)
+    plan = LayerSchedule.of(config, depth)
+    at_once = plan.at(config.grpo.steps if trainable.schedule == "gradual_unfreezing" else 1)  # it only grows
+    is_drawn = trainable.schedule in ("lisa", "badam")
     reaches_bottom = {"embed_tokens", "norms"} & set(trainable.extra)
-    backward = depth if reaches_bottom else depth - layers[0] if layers else 0
-    return TrainedSet(len(layers), backward, _whole_params(trainable, len(layers), shape))
+    lowest = 0 if reaches_bottom else min(plan.layers if is_drawn else at_once, default=depth)
+    count, whole = len(plan.layers), _whole_params(trainable, len(plan.layers), shape)
+    share = _whole_params(trainable, len(at_once), shape) / whole if whole else len(at_once) / max(count, 1)
+    return TrainedSet(count, depth - lowest, whole, share)
 
 
 def _whole_params(trainable: TrainableConfig, layers: int, shape: ModelShape) -> int:

@@ -92,6 +92,10 @@ class Workload:
     """Numbers that learn whole, each next to its frozen original; nothing else learns then."""
     whole_bytes: int = 4
     """Width of such a number."""
+    gradient_share: float = 1.0
+    """Share of what learns that learns at once, and so has a gradient."""
+    state_share: float = 1.0
+    """Share of what learns that has an optimizer state at once."""
     expandable_segments: bool
     """PyTorch's allocator grows its segments instead of collecting fixed ones."""
 
@@ -162,6 +166,8 @@ def workload_of(config: RunConfig, shape: ModelShape) -> Workload:
         backward_layers=trained.backward_layers,
         whole_params=trained.whole_params,
         whole_bytes=4 if config.trainable.dtype == "float32" else 2,
+        gradient_share=trained.share_at_once,
+        state_share=trained.share_at_once if config.trainable.state == "reset" else 1.0,
         lora_dropout=config.adapter.dropout,
         micro_batch=config.micro_batch,
         prompt_tokens=grpo.max_prompt_tokens,

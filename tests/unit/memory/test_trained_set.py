@@ -1,0 +1,50 @@
+"""What of a shape learns, and what that takes in the worst period of a schedule."""
+
+from typing import Any
+
+import pytest
+
+from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.memory import terms
+from lowmem_rl.memory.trained_set import TrainedSet, trained_set
+from lowmem_rl.memory.workload import workload_of
+from lowmem_rl.models.lookup import load_shape
+
+SHAPE = load_shape("Qwen/Qwen2.5-1.5B-Instruct")  # 28 layers
+
+
+def config(**trainable: Any) -> RunConfig:
+    memory = {"micro_batch": 8, "rollout_rows": 8, "checkpointing": "none"}
+    rollout = {"weights": "merged"}
+    sections = {"trainable": trainable, "grpo": {"steps": 100}, "model": {"bits": 16}}
+    return RunConfig.model_validate(sections | {"memory": memory, "rollout": rollout, "eval": {"batch": 8}})
+
+
+@pytest.mark.parametrize(
+    ("trainable", "expected"),
+    [
+        ({}, TrainedSet(28, 28, 0)),
+        ({"layers": "last:5"}, TrainedSet(5, 5, 0)),
+        ({"schedule": "lisa", "active": 7}, TrainedSet(28, 28, 0, 0.25)),
+        ({"schedule": "badam", "layers": "last:8", "active": 2}, TrainedSet(8, 8, 0, 0.25)),
+        ({"schedule": "gradual_freezing", "every": 10}, TrainedSet(28, 28, 0)),
+        # 100 steps are 5 periods of 20: the last five layers, the lowest of them layer 23
+        ({"schedule": "gradual_unfreezing"}, TrainedSet(28, 5, 0, 5 / 28)),
+        ({"schedule": "gradual_unfreezing", "order": "ascending"}, TrainedSet(28, 28, 0, 5 / 28)),
+        ({"schedule": "gradual_unfreezing", "every": 2}, TrainedSet(28, 28, 0)),
+    ],
+)
+def test_the_worst_period_counts(trainable: dict[str, Any], expected: TrainedSet) -> None:
+    assert trained_set(config(**trainable), SHAPE) == expected
+
+
+@pytest.mark.parametrize(("state", "share"), [("reset", 4), ("keep", 1)])
+def test_only_layers_that_learn_at_once_have_gradients_and_perhaps_states(state: str, share: int) -> None:
+    whole = {"method": "full", "schedule": "lisa", "active": 7, "state": state}
+    every = workload_of(config(method="full"), SHAPE)
+    some = workload_of(config(**whole), SHAPE)
+    assert terms.whole_weights(some) == terms.whole_weights(every)
+    gradients = terms.gradients(every, SHAPE).expected_bytes
+    assert terms.gradients(some, SHAPE).expected_bytes == gradients // 4
+    states = terms.optimizer_states(every, SHAPE).expected_bytes
+    assert terms.optimizer_states(some, SHAPE).expected_bytes == pytest.approx(states / share, abs=1)
