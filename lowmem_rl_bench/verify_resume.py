@@ -241,8 +241,10 @@ def _complete_step(run_dir: RunDir) -> int:
 def differences(one: RunDir, other: RunDir) -> Iterator[str]:
     """Yields the differences of two runs that should be equal: weights, states, rows, evaluations."""
     yield from _different_states(one, other)
-    for name in ("order", "samples"):
-        if getattr(one, name).read_bytes() != getattr(other, name).read_bytes():
+    for name in ("order", "samples", "trainable"):
+        paths = (getattr(one, name), getattr(other, name))
+        first, second = (path.read_bytes() if path.exists() else b"" for path in paths)
+        if first != second:
             yield f"{name}.jsonl"
     first_rows, second_rows = ([_without_time(row) for row in read_rows(run.metrics)] for run in (one, other))
     pairs = zip(first_rows, second_rows, strict=False)
