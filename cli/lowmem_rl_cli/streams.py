@@ -34,7 +34,8 @@ def prepare() -> None:
 
 def _with_named_errors(stdout: TextIO) -> TextIO:
     raw = _Stdout(stdout.fileno(), "w", closefd=False)
-    return io.TextIOWrapper(io.BufferedWriter(raw), encoding=stdout.encoding, line_buffering=stdout.isatty())
+    # Line by line into a pipe, too: `report --follow` prints its address and goes on.
+    return io.TextIOWrapper(io.BufferedWriter(raw), encoding=stdout.encoding, line_buffering=True)
 
 
 def lost_reader(error: BaseException) -> bool:
