@@ -139,6 +139,6 @@ def cli_here(capsys: pytest.CaptureFixture[str]) -> Cli:
         from lowmem_rl_cli.app import main
 
         capsys.readouterr()
-        return Outcome(main(args), *capsys.readouterr())
+        return Outcome(main([*map(str, args)]), *capsys.readouterr())
 
     return run

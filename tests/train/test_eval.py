@@ -105,6 +105,7 @@ def broken_runs(trained: RunDir, at: Path) -> None:
     shutil.copytree(trained.path, at / "coded", ignore=shutil.ignore_patterns("eval"))
     config = read_json(at / "coded" / "config.json")
     config["config"]["task"]["name"] = "mine.py:Task"
+    (at / "mine.py").touch()
     write_json(at / "coded" / "config.json", config)
     shutil.copytree(trained.path, at / "infinite", ignore=shutil.ignore_patterns("eval"))
     (at / "infinite" / "eval.json").write_text('{"later": [{"pass_at_1": NaN}]}')
