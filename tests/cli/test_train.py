@@ -10,6 +10,7 @@ import pytest
 from lowmem_rl.config.presets import load_presets
 
 DATA = Path(__file__).parents[1] / "data"
+LONGER = "--set=grpo.max_prompt_tokens=256"
 
 
 @pytest.mark.parametrize("preset", [preset.name for preset in load_presets()])
@@ -100,8 +101,8 @@ MISTAKES = [
         6,
         "has no level",
     ),
-    (["--task=countdown", "--set=task.levels=[]"], 6, "--reward countdown=1"),
-    (["--task=program_synthesis", "--set=task.levels=[]"], 6, "--reward program_synthesis=1"),
+    (["--task=countdown", "--set=task.levels=[]", LONGER], 6, "--reward countdown=1"),
+    (["--task=program_synthesis", "--set=task.levels=[]", LONGER], 6, "--reward program_synthesis=1"),
 ]
 
 
