@@ -46,6 +46,12 @@ class LearningWeights:
         self.before = []
 
     def _lost_share(self) -> float | None:
-        lost = sum(int(((sampled == values) & has_gradient).sum()) for sampled, values, has_gradient in self.before)
-        moving = sum(int(has_gradient.sum()) for _, _, has_gradient in self.before)
-        return lost / moving if moving else None
+        import torch
+
+        if not self.before:
+            return None
+        counts = [torch.stack((((now == then) & moves).sum(), moves.sum())) for now, then, moves in self.before]
+        device = counts[0].device  # an embedding may be elsewhere
+        # One copy for all: each waits for the card.
+        lost, moving = torch.stack([count.to(device) for count in counts]).sum(0).tolist()
+        return float(lost) / moving if moving else None
