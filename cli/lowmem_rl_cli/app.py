@@ -15,9 +15,8 @@ from typing import Annotated
 import typer
 
 from lowmem_rl import __version__
-from lowmem_rl.errors import LowMemError, SetupError
-from lowmem_rl.stack import not_loaded
-from lowmem_rl_cli import bench_command, console, presets_command, rewards_command, streams, tasks_command
+from lowmem_rl.errors import LowMemError
+from lowmem_rl_cli import bench_command, console, failures, presets_command, rewards_command, streams, tasks_command
 from lowmem_rl_cli.options import (
     AllowCodeOption,
     CardOption,
@@ -380,7 +379,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (LowMemError, typer.TyperException, ImportError, OSError, RuntimeError, SystemExit) as error:
         if streams.lost_reader(error):
             return 0
-        if (reported := _reported(error)) is None:
+        if (reported := failures.reported(error)) is None:
             raise
         message, hint, exit_code = reported
         console.tell_error(message, hint)
@@ -396,44 +395,3 @@ def expand_home(arguments: Sequence[str]) -> list[str]:
         f"{home[1] or ''}{os.path.expanduser(home[2])}" if home and before != "--prompt" else text
         for text, home, before in found
     ]
-
-
-def _reported(error: BaseException) -> tuple[str, str, int] | None:
-    """Returns message, hint and exit code of a known condition, None for a bug."""
-    if isinstance(error, typer.TyperException):
-        return *_usage_error(error), error.exit_code
-    if isinstance(error, ImportError):
-        error = not_loaded(error) or error
-    elif isinstance(error, OSError) and (fault := streams.stdout_fault(error)):
-        error = SetupError(
-            f"The output cannot be written: {fault}.", hint="Send it elsewhere; what was saved is whole."
-        )
-    elif isinstance(error, RuntimeError) and "home directory" in str(error):  # pathlib, for a path with ~
-        error = SetupError("A path begins with ~, and this user has no home.", hint="Write it in full, or set HOME.")
-    return (str(error), error.hint, error.exit_code) if isinstance(error, LowMemError) else None
-
-
-def _usage_error(error: typer.TyperException) -> tuple[str, str]:
-    """Returns what is wrong with the command line, and near names or the help page."""
-    near: Sequence[str] = getattr(error, "possibilities", None) or ()
-    if meant := _keys_named(getattr(error, "option_name", "")) or near:
-        return f"{error.message}.", f"Did you mean {' or '.join(meant)}?"
-    message, _, suggestion = error.format_message().partition(" Did you mean ")
-    if suggestion:
-        return f"{message.rstrip('.?')}.", f"Did you mean {suggestion}"
-    message = message.replace("Input should be", "must be").partition(", unable to")[0]
-    context = getattr(error, "ctx", None)
-    return (
-        f"{message.rstrip('.')}.",
-        f"`{context.command_path if context else 'lowmem-rl'} --help` shows how to use it.",
-    )
-
-
-def _keys_named(option: str) -> Sequence[str]:
-    """Returns what an unknown option such as `--lr` or `--grpo.group_size` may mean."""
-    from lowmem_rl.config.keys import OPTIONS, is_known, namesakes
-
-    name = option.lstrip("-")
-    if name in OPTIONS:
-        return [OPTIONS[name]]
-    return [f"--set {key}=VALUE" for key in ([name] if is_known(name) else namesakes(name))]

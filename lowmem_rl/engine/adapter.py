@@ -1,5 +1,6 @@
 """A saved LoRA adapter: what it was made for, read without torch, and its weights loaded into a policy."""
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -69,6 +70,12 @@ def load_adapter(model: ModelLike, path: Path) -> None:
     different = sorted(learns.intersection(found.missing_keys)) or found.unexpected_keys
     if different:
         raise RunDirError(f"{path} does not fit its base model: {different[0]} is in one of them only.", hint=_HINT)
+
+
+def layer_of(name: str) -> int | None:
+    """Returns the decoder layer that a weight's name belongs to, None if to none."""
+    found = re.search(r"\.layers\.([0-9]+)\.", name)
+    return int(found[1]) if found else None
 
 
 def become_base(model: ModelLike) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from lowmem_rl.config.layer_choice import text_of
-from lowmem_rl.engine.adapter import WEIGHTS
+from lowmem_rl.engine.adapter import WEIGHTS, layer_of
 from lowmem_rl.engine.policy import TRAINABLE
 from lowmem_rl.storage.run_dir import read_json, write_json
 
@@ -50,8 +50,7 @@ def write_weights(weights: Mapping[str, Any], folder: Path, dtype: Any, about: M
 
 def layers_in(names: Mapping[str, Any]) -> tuple[int, ...]:
     """Returns the decoder layers that some Hugging Face names belong to."""
-    parts = (name.split(".") for name in names)
-    return tuple(sorted({int(part[2]) for part in parts if part[:2] == ["model", "layers"]}))
+    return tuple(sorted({layer for layer in map(layer_of, names) if layer is not None}))
 
 
 def read_weights(folder: Path) -> dict[str, Any]:

@@ -80,17 +80,17 @@ def atomic_step(optimizer: type, retry: Callable[[str], None]) -> type:
     return AtomicStep
 
 
-def _weights(optimizer: Any) -> list[Tensor]:
-    return [weight for group in optimizer.param_groups for weight in group["params"]]
+def _learning(optimizer: Any) -> list[Tensor]:
+    return [weight for group in optimizer.param_groups for weight in group["params"] if weight.requires_grad]
 
 
 def _is_large(weights: Iterable[Tensor]) -> bool:
-    return sum(weight.nbytes for weight in weights if weight.requires_grad) > UNDO_BYTES
+    return sum(weight.nbytes for weight in weights) > UNDO_BYTES
 
 
 def _allocates_nothing(optimizer: Any) -> bool:
     """Returns whether a step over much has all its states: bitsandbytes' and fused steps then work in place."""
-    learning = [weight for weight in _weights(optimizer) if weight.requires_grad]
+    learning = _learning(optimizer)
     is_in_place = optimizer.defaults.get("fused") or type(optimizer).__module__.startswith("bitsandbytes")
     return bool(is_in_place) and _is_large(learning) and all(weight in optimizer.state for weight in learning)
 
@@ -113,8 +113,8 @@ class OptimizerSnapshot:
 
     @classmethod
     def of(cls, optimizer: Any) -> "OptimizerSnapshot":
-        """Copies the present state."""
-        weights = _weights(optimizer)
+        """Copies the present state of what this step may change: a weight without gradients rests."""
+        weights = _learning(optimizer)
         states = [(weight, dict(optimizer.state[weight]) if weight in optimizer.state else None) for weight in weights]
         held = (value for _, state in states for value in (state or {}).values() if isinstance(value, Tensor))
         return cls(JoinedCopies.of([*weights, *held], to_host=_is_large(weights)), tuple(states))

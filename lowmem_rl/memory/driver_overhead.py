@@ -83,7 +83,7 @@ def capped_to_card(parts: Sequence[Term], card: Card | None) -> tuple[Term, ...]
 def host_bytes(workload: Workload, shape: ModelShape) -> int:
     """Returns the host memory a run takes: the program, offloaded layer inputs, one shard while loading."""
     offloaded = terms.backward_layers(workload, shape) * workload.tokens * shape.hidden_size * workload.compute_bytes
-    learned = terms.gradients(workload, shape).expected_bytes
+    learned = terms.learned_bytes(workload, shape)
     undone = learned if learned > terms.UNDO_BYTES else 0  # before the first step
     return _HOST_PROGRAM + undone + (offloaded if workload.checkpointing == "unsloth" else 0)
 
@@ -92,5 +92,5 @@ def disk_bytes(workload: Workload, shape: ModelShape) -> int:
     """Returns the disk a run takes: the weights as they are fetched, and two copies of what was learned."""
     quantised = workload.method == "qlora" and (workload.dynamic_checkpoint or shape.quantised != "no")
     in_4_bit = sum(part(workload, shape).expected_bytes for part in (terms.linear_weights, terms.other_weights))
-    learned = terms.gradients(workload, shape).expected_bytes  # as many numbers, as wide
+    learned = terms.learned_bytes(workload, shape)
     return (shape.file_bytes or (in_4_bit if quantised else 2 * shape.num_params)) + 2 * learned

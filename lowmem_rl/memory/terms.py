@@ -168,10 +168,15 @@ def _whole_bytes(workload: Workload) -> int:
     return workload.whole_params * workload.whole_bytes
 
 
+def learned_bytes(workload: Workload, shape: ModelShape) -> int:
+    """Returns the bytes of all weights that ever learn in a run."""
+    return trained_params(workload, shape) * trained_bytes(workload) + _whole_bytes(workload)
+
+
 def gradients(workload: Workload, shape: ModelShape) -> Term:
     """One number per trained weight, from the first backward pass of a step to its end."""
-    size = trained_params(workload, shape) * trained_bytes(workload) + _whole_bytes(workload)
-    return term("gradients", size * workload.gradient_share, "read from source", "trained weights x their width")
+    size = learned_bytes(workload, shape) * workload.gradient_share
+    return term("gradients", size, "read from source", "trained weights x their width")
 
 
 STATE_BYTES = {
@@ -237,7 +242,7 @@ def undo_copy(workload: Workload, shape: ModelShape) -> Term:
     Paged states are host memory to torch, and so is their copy. Those of small weights are not paged.
     """
     is_ours = workload.loss == "grpo" and workload.stack == "unsloth" and workload.method != "full"
-    learned = adapter(workload, shape).expected_bytes + whole_weights(workload).expected_bytes
+    learned = learned_bytes(workload, shape)
     copied = learned + optimizer_states(workload, shape).expected_bytes if learned <= UNDO_BYTES else 0
     formula = "adapter or whole weights + optimizer states on the card"
     return term("copy to undo a step", copied if is_ours else 0, "read from source", formula)

@@ -5,18 +5,16 @@ whatever the step. A layer that does not learn needs no gradient: the optimizer 
 ages, and the backward pass ends above it.
 """
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from lowmem_rl.checkpointing.trainer_state import TrainerLike
+from lowmem_rl.engine.adapter import layer_of
 from lowmem_rl.engine.policy import ModelLike
 from lowmem_rl.phases import Phase
 from lowmem_rl.storage.run_dir import Row, RunDir, append_row
 from lowmem_rl.trainable.schedule import LayerSchedule
-
-_LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 
 class LearningLayers:
@@ -26,9 +24,9 @@ class LearningLayers:
         self.run_dir, self.schedule = run_dir, schedule
         self.weights: dict[int, list[Any]] = {layer: [] for layer in schedule.layers}
         for name, weight in model.named_parameters():
-            found = _LAYER.search(name)
-            if weight.requires_grad and found and int(found[1]) in self.weights:
-                self.weights[int(found[1])].append(weight)
+            layer = layer_of(name)
+            if weight.requires_grad and layer in self.weights:
+                self.weights[layer].append(weight)
         self.layers = schedule.at(steps + 1)
 
     @property

@@ -1,16 +1,15 @@
 """Which weights learn, and whether they move: adds `trainable_layers`, `trainable_numbers`, `lost_update_share`."""
 
-import re
 from typing import Any
 
 from lowmem_rl.checkpointing.trainer_state import TrainerLike
 from lowmem_rl.config.layer_choice import text_of
+from lowmem_rl.engine.adapter import layer_of
 from lowmem_rl.engine.policy import ModelLike
 from lowmem_rl.storage.run_dir import Row
 
 _SAMPLE = 2**16
 """Numbers that are compared, evenly over all that learn: a share's standard error is at most 0.002."""
-_LAYER = re.compile(r"\.layers\.([0-9]+)\.")
 
 
 class LearningWeights:
@@ -38,7 +37,7 @@ class LearningWeights:
     def on_step(self, row: Row, trainer: TrainerLike) -> None:
         """Adds the step's figures; no share if nothing had a gradient, or if the step was skipped."""
         names = {name: weight.numel() for name, weight in self.model.named_parameters() if weight.requires_grad}
-        layers = {int(found[1]) for found in map(_LAYER.search, names) if found}
+        layers = {layer for layer in map(layer_of, names) if layer is not None}
         row["trainable_layers"] = text_of(tuple(sorted(layers)))
         row["trainable_numbers"] = sum(names.values())
         if (share := self._lost_share()) is not None and not row.get("optimizer_skipped"):

@@ -104,3 +104,11 @@ def test_copies_are_written_back(to_host: bool) -> None:
     copies.write_back()
     assert are_equal(tensors, wanted)
     assert len(copies.joined) == (3 if to_host else 2)
+
+
+def test_what_rests_in_a_step_is_not_copied() -> None:
+    weights = [torch.nn.Parameter(torch.ones(4)) for _ in range(3)]
+    optimizer = torch.optim.AdamW(weights)
+    weights[1].requires_grad_(False)
+    copied = [tensor for tensors, _ in OptimizerSnapshot.of(optimizer).copies.joined for tensor in tensors]
+    assert [any(one is weight for one in copied) for weight in weights] == [True, False, True]

@@ -7,6 +7,7 @@ import pytest
 
 from lowmem_rl.errors import ConfigError
 from lowmem_rl.memory import activations, driver_overhead, generate_sampler, lowmem_sampler, terms
+from lowmem_rl.memory.driver_overhead import disk_bytes
 from lowmem_rl.memory.estimate import estimate
 from lowmem_rl.memory.workload import Workload
 from lowmem_rl.models.hardware import CARDS
@@ -429,3 +430,9 @@ def test_ppo_would_hold_a_second_model_with_its_own_optimizer() -> None:
     weights = 2 * LARGE.num_params
     # value model: weights, gradients, 8-bit states; reference model: weights
     assert terms.ppo_extra_bytes(full, LARGE) == pytest.approx(3 * weights + 2.03125 * LARGE.num_params, rel=1e-6)
+
+
+def test_a_schedule_has_fewer_gradients_at_once_and_saves_as_many_weights() -> None:
+    whole, scheduled = work(), work(gradient_share=0.25)
+    assert terms.gradients(scheduled, LARGE).expected_bytes * 4 == terms.gradients(whole, LARGE).expected_bytes
+    assert disk_bytes(scheduled, LARGE) == disk_bytes(whole, LARGE)
