@@ -16,7 +16,16 @@ import typer
 
 from lowmem_rl import __version__
 from lowmem_rl.errors import LowMemError
-from lowmem_rl_cli import bench_command, console, failures, presets_command, rewards_command, streams, tasks_command
+from lowmem_rl_cli import (
+    bench_command,
+    console,
+    experiment_command,
+    failures,
+    presets_command,
+    rewards_command,
+    streams,
+    tasks_command,
+)
 from lowmem_rl_cli.options import (
     AllowCodeOption,
     CardOption,
@@ -361,6 +370,7 @@ def export(
 
 
 app.add_typer(bench_command.app, name="bench")
+app.add_typer(experiment_command.app, name="experiment")
 app.add_typer(presets_command.app, name="presets")
 app.add_typer(rewards_command.app, name="rewards")
 app.add_typer(tasks_command.app, name="tasks")

@@ -2,10 +2,11 @@
 
 import contextlib
 import json
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
+
+from lowmem_rl.config.toml_text import toml_key, toml_value
 
 if TYPE_CHECKING:
     from lowmem_rl.config.compose import ResolvedConfig
@@ -56,7 +57,7 @@ def config_text(composed: "ResolvedConfig") -> str:
 
     def setting(name: str, value: object, key: str) -> str:
         # TOML has no null: an unset key is a comment.
-        text = f"# {name} is unset" if value is None else f"{_toml_key(name)} = {toml_value(value)}"
+        text = f"# {name} is unset" if value is None else f"{toml_key(name)} = {toml_value(value)}"
         return f"{text:<38}  # {composed.origins[key]}"
 
     tables = composed.config.model_dump()
@@ -66,14 +67,3 @@ def config_text(composed: "ResolvedConfig") -> str:
             lines += ["", f"[{section}]"]
             lines += [setting(name, value, f"{section}.{name}") for name, value in values.items()]
     return "\n".join(lines)
-
-
-def _toml_key(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else toml_value(name)
-
-
-def toml_value(value: object) -> str:
-    """Returns a value in TOML, where text, numbers, booleans and lists are written as in JSON."""
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{_toml_key(key)} = {toml_value(part)}" for key, part in value.items()) + " }"
-    return json.dumps(value, ensure_ascii=False)

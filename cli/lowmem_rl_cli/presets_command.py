@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lowmem_rl.config.toml_text import toml_value
 from lowmem_rl_cli import console
 from lowmem_rl_cli.options import JsonOption, command_group
 
@@ -101,8 +102,8 @@ def _row(preset: "Preset") -> tuple[str, ...]:
 
 
 def _in_full(key: "SettingKey") -> str:
-    facts = [("takes", key.takes), ("default", "unset" if key.default is None else console.toml_value(key.default))]
-    presets = [(name, console.toml_value(value)) for name, value in _stated(key.name)]
+    facts = [("takes", key.takes), ("default", "unset" if key.default is None else toml_value(key.default))]
+    presets = [(name, toml_value(value)) for name, value in _stated(key.name)]
     blocks = ["\n".join(f"  {line}" for line in key.doc.splitlines()), _indented(facts)]
     return "\n".join([key.name, *blocks, *(["", "  set by presets", _indented(presets)] if presets else [])])
 

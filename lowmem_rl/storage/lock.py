@@ -42,6 +42,23 @@ def locked(path: Path, report: Callable[[str], None]) -> Iterator[None]:
         os.close(descriptor)
 
 
+def is_locked(path: Path) -> bool:
+    """Returns whether a process holds the lock `path` now; False if the file system has no locks."""
+    try:
+        import fcntl
+
+        descriptor = os.open(path, os.O_RDWR | _NO_LINK)
+    except (ImportError, OSError):
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in (errno.EAGAIN, errno.EACCES)
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def check_in_place(path: Path) -> None:
     """Raises `RunDirError` if `path` is in a directory that was moved or deleted since it was locked here.
 

@@ -1,0 +1,96 @@
+"""Every run of a study as a resolved configuration, and what is checked of it before any of them starts."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from lowmem_rl.config.compose import ConfigLayer, ResolvedConfig, flatten, resolve
+from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.config.user_code import check_allowed
+from lowmem_rl.entrypoints.data_check import check_data
+from lowmem_rl.entrypoints.preflight import check_settings, plan_anywhere
+from lowmem_rl.errors import ConfigError
+from lowmem_rl.experiment.study import Settings, Study
+from lowmem_rl.experiment.trials import Trial
+from lowmem_rl.grpo.prompt_order import rates_of
+from lowmem_rl.planning.plan import Plan
+
+Choices = Mapping[str, int]
+"""By "TASK/ARM", the number of the setting that tuning chose; of an arm that it lacks, the first."""
+_TUNING = {"eval.examples": 1, "eval.every": 0, "eval.samples": 0}
+"""Tuning reads the rewards of training prompts: held-out items stay unseen until the choice is made."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArmPlan:
+    """What one arm does on one task, and what a run of it needs."""
+
+    task: str
+    arm: str
+    differences: Settings
+    """Keys whose values are others than the baseline's on the same task; what tuning chooses is left out."""
+    plan: Plan
+
+
+def settings_of(study: Study, trial: Trial, choices: Choices) -> dict[str, object]:
+    """Returns all settings of a trial by dotted key, over the preset."""
+    arm = study.arm(trial.arm)
+    number = choices.get(f"{trial.task}/{trial.arm}", 0) if trial.choice is None else trial.choice
+    tuned = arm.choices[number] if arm.choices else {}
+    settings = {**study.common, **study.tasks[trial.task], **arm.settings, **tuned}
+    if trial.choice is not None and study.tuning:
+        settings |= _TUNING | ({"grpo.steps": study.tuning.steps} if study.tuning.steps else {})
+    return settings | {"seed": trial.seed}
+
+
+def resolve_trial(study: Study, trial: Trial, choices: Choices) -> ResolvedConfig:
+    """Returns a trial's configuration. Raises `ConfigError`, with the arm and the task, for whatever is wrong."""
+    layer = ConfigLayer(f"study {study.name}, arm {trial.arm}", settings_of(study, trial, choices))
+    return resolve(preset=study.preset, flags=[layer])
+
+
+def check_study(study: Study, *, allow_code: bool = False) -> list[ArmPlan]:
+    """Returns a plan for each task and arm, in the order of the file; each setting that tuning tries is checked, too.
+
+    Raises `ConfigError`, `TaskError` or `SetupError` for the first run that could not start. Whether the runs fit is
+    for the caller to ask of the plans.
+    """
+    for arm in study.arms:
+        if any("seed" in settings for settings in (study.common, arm.settings, *arm.choices)):
+            raise ConfigError(f"Arm {arm.name}: a study sets seed itself.", hint="Name them in [study] seeds.")
+    return [plan for task in study.tasks for plan in _check_task(study, task, allow_code=allow_code)]
+
+
+def tuned_keys(study: Study) -> frozenset[str]:
+    """Returns the keys that tuning chooses."""
+    return frozenset(key for arm in study.arms for choice in arm.choices for key in choice)
+
+
+def _check_task(study: Study, task: str, *, allow_code: bool) -> Iterator[ArmPlan]:
+    baseline, read = _flat(study, task, study.baseline), set[str]()
+    for arm in study.arms:
+        trials = [Trial(task, arm.name, study.seeds[0], number) for number in range(len(arm.choices))]
+        for trial in trials[1:]:
+            check_settings(resolve_trial(study, trial, {}).config)
+        composed = resolve_trial(study, Trial(task, arm.name, study.seeds[0]), {})
+        check_allowed(composed.named_origins, allow_code=allow_code)
+        rewards, known = check_settings(composed.config)
+        if (data := _data_of(composed.config)) not in read:
+            read.add(data)
+            if faults := check_data(composed.config, rewards, known, rates_of(composed.config)).refusals:
+                raise faults[0]
+        found = _flat(study, task, arm.name)
+        others = {key: value for key, value in found.items() if baseline.get(key) != value}
+        differences = {key: value for key, value in others.items() if key not in tuned_keys(study)}
+        yield ArmPlan(task, arm.name, differences, plan_anywhere(composed))
+
+
+def _flat(study: Study, task: str, arm: str) -> dict[str, object]:
+    composed = resolve_trial(study, Trial(task, arm, study.seeds[0]), {})
+    return flatten(composed.config.model_dump(mode="json"))
+
+
+def _data_of(config: RunConfig) -> str:
+    """Returns what decides which data is read and how it is scored: equal texts are checked once."""
+    dumped = config.model_dump(mode="json", include={"task", "curriculum", "rewards", "eval", "model"})
+    return json.dumps([dumped, config.grpo.max_prompt_tokens, config.grpo.max_completion_tokens], sort_keys=True)

@@ -1,0 +1,102 @@
+"""What each trial ended with, read from its run directory; one that failed counts as far as it came."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any, Literal
+
+from lowmem_rl.experiment.study import Metric
+from lowmem_rl.experiment.trials import Trial
+from lowmem_rl.reports.run_record import LENIENT, STRICT, EvalRecord, RunRecord, read_record
+from lowmem_rl.storage.run_dir import Row, RunDir
+from lowmem_rl.storage.run_reader import number, part
+
+Status = Literal["done", "failed", "running", "to come"]
+_GRADES = {"pass_at_1": LENIENT, "strict_pass_at_1": STRICT}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One trial. What is not known is None."""
+
+    task: str
+    arm: str
+    seed: int
+    status: Status
+    exit_code: int | None = None
+    attempts: int = 0
+    machine: str | None = None
+    steps: int = 0
+    """Steps that it took."""
+    pass_at_1: float | None = None
+    strict_pass_at_1: float | None = None
+    reward: float | None = None
+    """Mean over all steps that were planned; a step that is missing counts as the first."""
+    base: float | None = None
+    """The study's metric before training."""
+    trained_numbers: int | None = None
+    peak_bytes: int | None = None
+    step_s: float | None = None
+    """Median."""
+    minutes: float | None = None
+    """Of all steps; retries that were lost are not counted."""
+    commit: str | None = None
+    items: Mapping[str, float] = field(default_factory=dict, repr=False)
+    """Whether each held-out item is right, by its id, as the study's metric grades it."""
+
+    def value(self, metric: Metric) -> float | None:
+        found = getattr(self, metric)
+        return None if found is None else float(found)
+
+    def to_json(self) -> Row:
+        """Returns a row of results.json."""
+        row = asdict(self)
+        del row["items"]
+        return row
+
+
+def read_outcome(out: Path, trial: Trial, status: Status, attempts: Sequence[Row], metric: Metric) -> Outcome:
+    """Returns what a trial ended with: of one without a last evaluation its last one, else the base's.
+
+    `attempts` are its rows of trials.jsonl. Raises `RunDirError` for a damaged run directory.
+    """
+    about: dict[str, Any] = {"attempts": len(attempts)}
+    if attempts:
+        about |= {"exit_code": attempts[-1].get("exit_code"), "machine": attempts[-1].get("machine")}
+    if not RunDir(out / trial.place).config.exists():
+        return Outcome(trial.task, trial.arm, trial.seed, status, **about)
+    record = read_record(out / trial.place)
+    evaluation = record.latest or record.before
+    about |= _of_steps(record) | _of(evaluation, record, metric)
+    if metric == "reward":
+        about["base"] = number(record.metrics[0], "reward") if record.metrics else None
+    return Outcome(trial.task, trial.arm, trial.seed, status, **about)
+
+
+def _of(evaluation: EvalRecord | None, record: RunRecord, metric: Metric) -> dict[str, Any]:
+    if evaluation is None:
+        return {}
+    return {
+        "pass_at_1": number(evaluation.result, "pass_at_1"),
+        "strict_pass_at_1": number(evaluation.result, "strict_pass_at_1"),
+        "base": number(record.before.result, metric) if record.before and metric in _GRADES else None,
+        "items": evaluation.shares(_GRADES[metric]) if metric in _GRADES else {},
+    }
+
+
+def _of_steps(record: RunRecord) -> dict[str, Any]:
+    rows = record.metrics
+    seconds = [found for row in rows if (found := number(row, "step_s")) is not None]
+    rewards = [found for row in rows if (found := number(row, "reward")) is not None]
+    missing = max(0, (record.planned_steps or 0) - len(rewards))
+    numbers = [found for row in rows if (found := number(row, "trainable_numbers")) is not None]
+    return {
+        "steps": record.last_step,
+        "reward": fmean([*rewards, *rewards[:1] * missing]) if rewards else None,
+        "trained_numbers": int(max(numbers)) if numbers else None,
+        "peak_bytes": record.peak_bytes,
+        "step_s": median(seconds) if seconds else None,
+        "minutes": sum(seconds) / 60 if seconds else None,
+        "commit": part({"machine": record.machine}, "machine").get("commit"),
+    }

@@ -1,0 +1,72 @@
+"""A study from top to bottom: tune, freeze the choices, run every arm and seed, write results."""
+
+import csv
+import io
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+
+from lowmem_rl.checkpointing.resume import is_finished
+from lowmem_rl.experiment.launch import Launcher
+from lowmem_rl.experiment.outcomes import Outcome, Status, read_outcome
+from lowmem_rl.experiment.run_trials import Report, TrialRunner
+from lowmem_rl.experiment.study import Study
+from lowmem_rl.experiment.study_dir import StudyDir
+from lowmem_rl.experiment.trials import Trial, final_trials, tuning_trials
+from lowmem_rl.experiment.tuning import choose_settings
+from lowmem_rl.storage.disk import write_file
+from lowmem_rl.storage.lock import is_locked, locked
+from lowmem_rl.storage.run_dir import Row, RunDir, write_json
+from lowmem_rl.storage.run_reader import RunReader, number, part
+
+
+def run_study(study: Study, directory: StudyDir, launcher: Launcher, report: Report, *, force: bool = False) -> None:
+    """Runs what is missing of a study whose runs are checked; safe to call again however the last call ended.
+
+    Raises `RunDirError` for a directory that another process uses, or that is damaged.
+    """
+    with locked(directory.lock, report):
+        choices = directory.choices(study)
+        if study.tuning and not choices:
+            TrialRunner(study, directory, launcher, report, force=force).run(tuning_trials(study))
+            choices = choose_settings(study, directory.path)
+        directory.write(study, choices)
+        runner = TrialRunner(study, directory, launcher, report, choices, force)
+        try:
+            runner.run(final_trials(study))
+        finally:
+            write_results(study, directory)
+
+
+def read_outcomes(study: Study, directory: StudyDir) -> list[Outcome]:
+    """Returns one outcome for each run that is planned, by seed. Raises `RunDirError` for a damaged run."""
+    attempts, found = directory.attempts(), []
+    for trial in final_trials(study):
+        rows = attempts.get(trial.name, [])
+        status = status_of(directory.path, trial, rows)
+        found.append(read_outcome(directory.path, trial, status, rows, study.metric))
+    order = {(arm.name, seed): place for place, (seed, arm) in enumerate(product(study.seeds, study.arms))}
+    return sorted(found, key=lambda one: order[one.arm, one.seed])
+
+
+def status_of(out: Path, trial: Trial, attempts: Sequence[Row]) -> Status:
+    """Returns how far a trial is, whether or not something runs it now."""
+    run_dir = RunDir(out / trial.place)
+    if run_dir.config.exists():
+        steps = number(part(RunReader(run_dir).config, "grpo"), "steps")
+        if is_finished(run_dir, int(steps or 0)):
+            return "done"
+    if is_locked(run_dir.lock):
+        return "running"
+    return "failed" if attempts and attempts[-1].get("failed") is True else "to come"
+
+
+def write_results(study: Study, directory: StudyDir) -> None:
+    """Writes results.json and results.csv, one row a run."""
+    rows = [outcome.to_json() for outcome in read_outcomes(study, directory)]
+    write_json(directory.results, {"study": study.name, "metric": study.metric, "rows": rows})
+    text = io.StringIO()
+    table = csv.DictWriter(text, list(rows[0]))
+    table.writeheader()
+    table.writerows(rows)
+    write_file(directory.table, text.getvalue().encode())

@@ -1,0 +1,98 @@
+"""Runs trials to their end: starts what is missing, resumes what was cut off, repeats what another attempt may mend."""
+
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from lowmem_rl.config.toml_text import toml_value
+from lowmem_rl.config.user_code import names_code
+from lowmem_rl.experiment.arms import Choices, resolve_trial, settings_of
+from lowmem_rl.experiment.launch import Ended, Job, Launcher
+from lowmem_rl.experiment.study import Study
+from lowmem_rl.experiment.study_dir import StudyDir
+from lowmem_rl.experiment.trials import State, Trial, state_of
+from lowmem_rl.storage.lock import is_locked
+from lowmem_rl.storage.run_dir import RunDir
+
+_FINAL = frozenset({2, 4, 6, 7, 8})
+"""Exit codes that another attempt cannot change: configuration, memory, data, directory, no signal."""
+_IN_USE_S = 5.0
+"""Between looks at a run whose process outlived the study's."""
+
+Report = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class TrialRunner:
+    """Runs the trials of a study in its directory."""
+
+    study: Study
+    directory: StudyDir
+    launcher: Launcher
+    report: Report
+    choices: Choices = field(default_factory=dict)
+    """What tuning chose."""
+    force: bool = False
+    _lost: dict[str, int] = field(default_factory=dict)
+    """By trial, attempts in a row that did not come further."""
+    _reached: dict[str, int] = field(default_factory=dict)
+    """By trial, the step of its newest checkpoint when its last attempt began."""
+
+    def run(self, trials: Iterable[Trial]) -> None:
+        """Returns when each trial is done or has failed. However it ends, jobs that run are let to save first."""
+        waiting, running = deque(trials), dict[str, Trial]()
+        try:
+            while waiting or running:
+                while waiting and len(running) < self.launcher.jobs:
+                    trial = waiting.popleft()
+                    if is_locked(RunDir(self.directory.path / trial.place).lock):
+                        waiting.append(trial)
+                        time.sleep(_IN_USE_S)
+                    elif self._start(trial):
+                        running[trial.name] = trial
+                if running:
+                    ended = self.launcher.wait()
+                    trial = running.pop(ended.name)
+                    if self._is_to_repeat(trial, ended):
+                        waiting.appendleft(trial)
+        finally:
+            self.launcher.stop()
+
+    def _start(self, trial: Trial) -> bool:
+        """Starts or resumes a trial; returns False if it is done."""
+        path, composed = self.directory.path / trial.place, resolve_trial(self.study, trial, self.choices)
+        state = state_of(self.directory.path, trial, composed.config.grpo.steps)
+        if state == State.DONE:
+            return False
+        self._reached[trial.name] = self._step(trial)
+        allow = ["--allow-code"] if names_code(composed.config) else []
+        if state == State.STARTED:
+            arguments = ["train", "--resume", *allow, "--out", str(path)]
+        else:
+            shutil.rmtree(path, ignore_errors=True)  # no config.json: killed before it could be resumed
+            settings = settings_of(self.study, trial, self.choices)
+            sets = [f"--set={key}={toml_value(value)}" for key, value in settings.items()]
+            arguments = ["train", "--preset", self.study.preset, *sets, "--out", str(path)]
+        arguments += ["--force"] if self.force else []
+        self.launcher.start(Job(trial.name, tuple(arguments), self.directory.log(trial)))
+        self.report(f"{trial.name}: {'resumed' if state == State.STARTED else 'started'}")
+        return True
+
+    def _step(self, trial: Trial) -> int:
+        checkpoints = RunDir(self.directory.path / trial.place).checkpoints.glob("step-[0-9]*")
+        return max((int(path.name.removeprefix("step-")) for path in checkpoints), default=0)
+
+    def _is_to_repeat(self, trial: Trial, ended: Ended) -> bool:
+        """Records an attempt and returns whether another one follows: after an error, unless none came further."""
+        code, name = ended.exit_code, trial.name
+        came_further = self._step(trial) > self._reached[name]
+        self._lost[name] = 0 if came_further else self._lost.get(name, 0) + 1
+        failed = code != 0 and (code in _FINAL or self._lost[name] > self.study.run.retries)
+        self.directory.append(trial, exit_code=code, machine=ended.machine, failed=failed, time=time.time())
+        if failed:
+            self.report(f"{name}: failed with exit code {code}; its output is in {self.directory.log(trial)}")
+        else:
+            self.report(f"{name}: done" if code == 0 else f"{name}: ended with {code}, is resumed")
+        return code != 0 and not failed

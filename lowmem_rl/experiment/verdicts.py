@@ -1,0 +1,116 @@
+"""From the runs of a study to what may be said of each arm."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Literal
+
+from lowmem_rl.errors import RunDirError
+from lowmem_rl.experiment.outcomes import Outcome
+from lowmem_rl.experiment.seed_statistics import SeedDifference, crossed_interval, seed_difference
+from lowmem_rl.experiment.study import Study
+from lowmem_rl.stats import SIGNIFICANT, Interval, holm
+
+Word = Literal["better", "worse", "no worse", "not distinguishable", "not known yet"]
+ENOUGH_SEEDS = 5
+"""With fewer, the exact test over seeds cannot come near 5 %: it is at least 2 / 2^n."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArmVerdict:
+    """One arm on one task, over the seeds that have ended."""
+
+    task: str
+    arm: str
+    num_seeds: int
+    value: float | None
+    """Mean of the metric over seeds."""
+    interval: Interval | None
+    """95 %, for other seeds and other items; None of a single seed or without items."""
+    difference: SeedDifference | None = None
+    """From the baseline; None of the baseline itself, and without a seed that both have ended."""
+    p_value: float | None = None
+    """Adjusted for all arms and tasks (Holm)."""
+    word: Word = "not known yet"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """All arms, in the order of the study; interim until each planned run has ended."""
+
+    arms: tuple[ArmVerdict, ...]
+    is_interim: bool
+    failed: tuple[Outcome, ...]
+
+    def of(self, task: str) -> tuple[ArmVerdict, ...]:
+        return tuple(arm for arm in self.arms if arm.task == task)
+
+
+def judge(study: Study, outcomes: Sequence[Outcome]) -> Verdicts:
+    """Compares each arm with the baseline. A run that failed counts with what it reached (intention to treat).
+
+    Raises `RunDirError` if runs of one task were evaluated on different items.
+    """
+    ended = [outcome for outcome in outcomes if outcome.status in ("done", "failed")]
+    found = []
+    for task in study.tasks:
+        of_task = [one for one in ended if one.task == task]
+        _check_items(of_task)
+        values = {(one.arm, one.seed): value for one in of_task if (value := _value(one, of_task, study)) is not None}
+        found += [_arm(study, task, arm.name, values, of_task) for arm in study.arms]
+    tested = [one for one in found if one.difference and one.difference.p_value is not None]
+    adjusted = holm([one.difference.p_value for one in tested if one.difference and one.difference.p_value is not None])
+    p_values = {(one.task, one.arm): p_value for one, p_value in zip(tested, adjusted, strict=True)}
+    arms = tuple(_with_word(one, p_values.get((one.task, one.arm)), study.margin) for one in found)
+    planned = len(study.seeds) * len(study.arms) * len(study.tasks)
+    return Verdicts(arms, len(ended) < planned, tuple(one for one in ended if one.status == "failed"))
+
+
+def _check_items(outcomes: Sequence[Outcome]) -> None:
+    with_items = [one for one in outcomes if one.items]
+    for one in with_items[1:]:
+        if one.items.keys() != with_items[0].items.keys():
+            first, other = (f"{outcome.arm}, seed {outcome.seed}" for outcome in (with_items[0], one))
+            what = f"Task {one.task}: {other} was evaluated on other items than {first}."
+            raise RunDirError(what, hint="The data has changed while the study ran: run it again in a new directory.")
+
+
+def _value(outcome: Outcome, of_task: Sequence[Outcome], study: Study) -> float | None:
+    """Returns a run's metric; of one that never measured it, the base's, as the other runs of its task know it."""
+    if (value := outcome.value(study.metric)) is not None:
+        return value
+    bases = [one.base for one in of_task if one.base is not None]
+    return fmean(bases) if bases else None
+
+
+def _arm(
+    study: Study, task: str, arm: str, values: Mapping[tuple[str, int], float], of_task: Sequence[Outcome]
+) -> ArmVerdict:
+    seeds = [seed for seed in study.seeds if (arm, seed) in values]
+    items = [list(one.items.values()) for one in of_task if one.arm == arm and one.items]
+    difference = None
+    if arm != study.baseline:
+        paired = [
+            values[arm, seed] - values[study.baseline, seed] for seed in seeds if (study.baseline, seed) in values
+        ]
+        difference = seed_difference(paired) if paired else None
+    return ArmVerdict(
+        task=task,
+        arm=arm,
+        num_seeds=len(seeds),
+        value=fmean(values[arm, seed] for seed in seeds) if seeds else None,
+        interval=crossed_interval(items) if len(items) > 1 else None,
+        difference=difference,
+    )
+
+
+def _with_word(verdict: ArmVerdict, p_value: float | None, margin: float) -> ArmVerdict:
+    difference = verdict.difference
+    if difference is None or p_value is None or difference.lower_bound is None:
+        return verdict
+    word: Word = "not distinguishable"
+    if p_value < SIGNIFICANT:
+        word = "better" if difference.gain > 0 else "worse"
+    elif difference.lower_bound > -margin:
+        word = "no worse"
+    return replace(verdict, p_value=p_value, word=word)

@@ -1,0 +1,89 @@
+import json
+from pathlib import Path
+
+import pytest
+
+STUDY = """
+[study]
+name = "layers"
+preset = "tiny-cpu"
+seeds = [0, 1, 2]
+baseline = "all"
+[study.set]
+"grpo.steps" = 3
+[arms.all]
+[arms.last]
+"trainable.layers" = "last:1"
+"""
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    path = tmp_path / "layers.toml"
+    path.write_text(STUDY)
+    return path
+
+
+def test_a_dry_run_shows_each_arm_and_what_the_study_can_find(cli_here, study: Path) -> None:
+    code, out, _ = cli_here("experiment", "run", str(study), "--dry-run")
+    assert code == 0
+    assert 'trainable.layers="last:1"' in out
+    assert "6 runs and 0 to tune" in out
+    assert "in four of five studies" in out
+    assert "it favours those that it suits" in out
+    assert not (study.parent / "experiments").exists()
+
+
+def test_a_dry_run_for_a_program(cli_here, study: Path) -> None:
+    facts = json.loads(cli_here("experiment", "run", str(study), "--dry-run", "--json")[1])
+    assert [arm["differences"] for arm in facts["arms"]] == [{}, {"trainable.layers": "last:1"}]
+    assert 0.1 < facts["finds"] < 0.2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code", "what"),
+    [
+        ('"trainable.layers"', '"trainable.layer"', 2, "trainable.layer"),
+        ('"last:1"', '"last:9"', 2, "the model has 3 layers"),
+        ('"tiny-cpu"', '"tiny-cup"', 2, "tiny-cpu"),
+        ('"grpo.steps" = 3', '"task.name" = "nope"', 2, "nope"),
+        ('"grpo.steps" = 3', '"seed" = 3', 2, "a study sets seed itself"),
+        ('"grpo.steps" = 3', '"task.name" = "mine.py:Task"', 2, "--allow-code"),
+    ],
+)
+def test_every_arm_is_checked_before_anything_starts(
+    cli_here, study: Path, old: str, new: str, code: int, what: str
+) -> None:
+    study.write_text(study.read_text().replace(old, new))
+    found, out, err = cli_here("experiment", "run", str(study), "--out", "e")
+    assert found == code
+    assert what in err
+    assert len(err.splitlines()) == 2
+    assert not Path("e").exists()
+
+
+def test_an_arm_that_fits_no_card_ends_with_4_after_the_plan_is_shown(cli_here, study: Path) -> None:
+    text = study.read_text().replace("tiny-cpu", "qwen7b-24gb")
+    study.write_text(text.replace('"trainable.layers" = "last:1"', '"trainable.method" = "full"'))
+    code, out, err = cli_here("experiment", "run", str(study), "--dry-run")
+    assert code == 4
+    assert "does-not-fit" in out
+    assert "Arm last: " in err
+
+
+def test_a_study_for_a_card_needs_one(cli_here, study: Path) -> None:
+    study.write_text(study.read_text().replace("tiny-cpu", "qwen7b-24gb"))
+    code, _, err = cli_here("experiment", "run", str(study), "--out", "e")
+    assert code == 3
+    assert "made for a GPU" in err
+    assert not Path("e").exists()
+
+
+def test_a_directory_without_a_study(cli_here) -> None:
+    for command in ("status", "report"):
+        code, _, err = cli_here("experiment", command, ".")
+        assert code == 7
+        assert "study.json" in err
+    assert cli_here("experiment", "run", "--resume", "--out", "nowhere")[0] == 7
+    assert cli_here("experiment", "run", "--resume")[0] == 2
+    assert cli_here("experiment", "run")[0] == 2

@@ -1,0 +1,112 @@
+"""The loop over trials, with a launcher whose jobs end as a list says."""
+
+import json
+from collections import deque
+from pathlib import Path
+
+import pytest
+
+from lowmem_rl.experiment.launch import Ended, Job
+from lowmem_rl.experiment.run_trials import TrialRunner
+from lowmem_rl.experiment.study import Study, parse_study
+from lowmem_rl.experiment.study_dir import StudyDir
+from lowmem_rl.experiment.trials import Trial, final_trials
+
+TEXT = """
+[study]
+name = "s"
+preset = "tiny-cpu"
+seeds = [0]
+baseline = "a"
+[study.set]
+"grpo.steps" = 2
+[arms.a]
+[arms.b]
+"trainable.layers" = "last:1"
+[run]
+retries = 1
+"""
+
+
+class ListedEnds:
+    """A launcher whose jobs end at once, with the next code of a list; a checkpoint may be left."""
+
+    jobs = 1
+
+    def __init__(self, codes: list[tuple[int | None, int]], out: Path) -> None:
+        self.codes, self.out = deque(codes), out
+        self.started: list[Job] = []
+
+    def start(self, job: Job) -> None:
+        self.started.append(job)
+
+    def wait(self) -> Ended:
+        job, (code, step) = self.started[-1], self.codes.popleft()
+        run = self.out / job.name
+        run.mkdir(parents=True, exist_ok=True)
+        (run / "config.json").write_text(json.dumps({"config": {"grpo": {"steps": 2}}, "origins": {}}))
+        if step:
+            (run / "checkpoints" / f"step-{step:06d}").mkdir(parents=True)
+        return Ended(job.name, code, "here")
+
+    def stop(self) -> None:
+        pass
+
+
+@pytest.fixture
+def study() -> Study:
+    return parse_study(TEXT, "s")
+
+
+def run(study: Study, out: Path, codes: list[tuple[int | None, int]]) -> tuple[list[Job], list[dict[str, object]]]:
+    directory = StudyDir.create(out, study)
+    launcher = ListedEnds(codes, out)
+    TrialRunner(study, directory, launcher, lambda text: None).run([next(final_trials(study))])
+    rows = [row for rows in directory.attempts().values() for row in rows]
+    return launcher.started, rows
+
+
+def test_a_trial_is_an_ordinary_command_line(study: Study, tmp_path: Path) -> None:
+    jobs, _ = run(study, tmp_path / "s", [(0, 0)])
+    assert jobs[0].arguments[:3] == ("train", "--preset", "tiny-cpu")
+    assert "--set=seed=0" in jobs[0].arguments
+    assert "--set=grpo.steps=2" in jobs[0].arguments
+
+
+def test_a_preempted_trial_is_resumed(study: Study, tmp_path: Path) -> None:
+    jobs, rows = run(study, tmp_path / "s", [(130, 1), (-15, 2), (None, 0), (0, 0)])
+    assert [job.arguments[:2] for job in jobs[1:]] == [("train", "--resume")] * 3
+    assert [row["exit_code"] for row in rows] == [130, -15, None, 0]
+
+
+@pytest.mark.parametrize("code", [2, 4, 6, 7, 8])
+def test_what_another_attempt_cannot_change_is_not_tried_again(study: Study, tmp_path: Path, code: int) -> None:
+    jobs, rows = run(study, tmp_path / "s", [(code, 0)])
+    assert len(jobs) == 1
+    assert rows[-1]["failed"] is True
+
+
+@pytest.mark.parametrize("code", [1, 3, 5, -9])
+def test_an_error_is_retried_as_often_as_the_study_says(study: Study, tmp_path: Path, code: int) -> None:
+    jobs, rows = run(study, tmp_path / "s", [(code, 0), (code, 0)])
+    assert len(jobs) == 2
+    assert [row["failed"] for row in rows] == [False, True]
+
+
+def test_attempts_that_come_further_do_not_count(study: Study, tmp_path: Path) -> None:
+    jobs, rows = run(study, tmp_path / "s", [(5, 1), (5, 2), (5, 3), (0, 0)])
+    assert len(jobs) == 4
+    assert not any(row["failed"] for row in rows)
+
+
+def test_seeds_are_outermost_and_arms_shuffled_within() -> None:
+    study = parse_study(TEXT.replace("[0]", "[0, 1, 2, 3, 4, 5]"), "s")
+    order = [(trial.seed, trial.arm) for trial in final_trials(study)]
+    assert [seed for seed, _ in order] == sorted(seed for seed, _ in order)
+    assert len({tuple(arm for seed, arm in order if seed == block) for block in study.seeds}) == 2
+    assert order == [(trial.seed, trial.arm) for trial in final_trials(study)]
+
+
+def test_places_are_apart() -> None:
+    assert Trial("t", "a", 3).place == Path("runs/t/a/seed-3")
+    assert Trial("t", "a", 3, 1).place == Path("tune/t/a/1/seed-3")

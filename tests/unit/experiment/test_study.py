@@ -1,0 +1,82 @@
+from dataclasses import replace
+
+import pytest
+
+from lowmem_rl.errors import ConfigError
+from lowmem_rl.experiment.study import parse_study
+
+STUDY = """
+[study]
+name = "layers"
+preset = "tiny-cpu"
+seeds = [0, 1]
+baseline = "all"
+"""
+ARMS = """
+[arms.all]
+[arms.last]
+"trainable.layers" = "last:1"
+"""
+
+
+def test_a_study_has_its_arms_in_the_order_of_the_file() -> None:
+    study = parse_study(STUDY + ARMS, "s.toml")
+    assert [arm.name for arm in study.arms] == ["all", "last"]
+    assert study.arm("last").settings == {"trainable.layers": "last:1"}
+    assert list(study.tasks) == ["task"]
+
+
+def test_a_dotted_key_needs_no_quotes() -> None:
+    assert parse_study(STUDY + ARMS.replace('"trainable.layers"', "trainable.layers"), "s") == replace(
+        parse_study(STUDY + ARMS, "s"), text=STUDY + ARMS.replace('"trainable.layers"', "trainable.layers")
+    )
+
+
+def test_a_grid_makes_an_arm_of_each_combination_over_its_base() -> None:
+    grid = '[grid.one]\nbase = "last"\n"trainable.layers" = ["0", "1"]\n"adapter.rank" = [4, 8]\n'
+    study = parse_study(STUDY + ARMS + grid, "s")
+    assert [arm.name for arm in study.arms[2:]] == ["one-0-4", "one-0-8", "one-1-4", "one-1-8"]
+    assert study.arm("one-1-4").settings == {"trainable.layers": "1", "adapter.rank": 4}
+
+
+def test_every_arm_tries_the_same_settings_unless_it_has_as_many_of_its_own() -> None:
+    tune = '[tune]\nseeds = [100]\n"optimizer.learning_rate" = [1e-3, 1e-4]\n'
+    own = '[arms.last.tune]\n"optimizer.learning_rate" = [1e-2, 1e-5]\n'
+    study = parse_study(STUDY + tune + ARMS + own, "s")
+    assert study.arm("all").choices == ({"optimizer.learning_rate": 1e-3}, {"optimizer.learning_rate": 1e-4})
+    assert study.arm("last").choices == ({"optimizer.learning_rate": 1e-2}, {"optimizer.learning_rate": 1e-5})
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "hint"),
+    [
+        (STUDY.replace("seeds", "seedz") + ARMS, "no key study.seedz", "seeds"),
+        (STUDY.replace("[0, 1]", "[0, 0]") + ARMS, "a seed stands twice", "studies/"),
+        (STUDY.replace("[0, 1]", "[-1]") + ARMS, "study.seeds.0 = -1", "studies/"),
+        (STUDY.replace('seeds = [0, 1]\n', "") + ARMS, "study.seeds", "Add study.seeds"),
+        (STUDY.replace('"all"', '"al"') + ARMS, "baseline 'al' is no arm", "all"),
+        (STUDY + "[arms.all]\n", "it has 1 arms", "Add [arms.NAME]"),
+        (STUDY + ARMS + '[arms."../x"]\n', "'../x' is not a name", "folder"),
+        (STUDY + ARMS + "[arms.LAST]\n", "stands twice", "rename"),
+        (STUDY + ARMS + '[grid.g]\nbase = "lasst"\n"adapter.rank" = [4]\n', "'lasst', which is no arm", "last"),
+        (STUDY + ARMS + '[grid.g]\n"adapter.rank" = 4\n', "is not a list of values", "[..., ...]"),
+        (STUDY + ARMS + "[arms.last.tune]\nx = [1]\n", "has no [tune]", "Add [tune]"),
+        (STUDY + ARMS + "[run]\njobs = 0\n", "run.jobs = 0", "studies/"),
+        (STUDY + ARMS + '[run]\non = "here"\n', "run.on = 'here'", "studies/"),
+        (STUDY + ARMS + "[run.slurm]\ngpus = 1\n", "no key run.slurm.gpus", "gpus_per_node"),
+        (STUDY + ARMS + "[study\n", "s.toml: ", "in quotes"),
+    ],
+)  # fmt: skip
+def test_a_mistake_names_the_place_and_the_fix(text: str, what: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse_study(text, "s.toml")
+    assert what in str(error.value)
+    assert "\n" not in str(error.value)
+    assert hint in error.value.hint
+
+
+def test_unequal_tuning_is_refused() -> None:
+    tune = '[tune]\nseeds = [100]\n"optimizer.learning_rate" = [1e-3, 1e-4]\n'
+    own = '[arms.last.tune]\n"optimizer.learning_rate" = [1e-2, 1e-4, 1e-5]\n'
+    with pytest.raises(ConfigError, match="unequal numbers of settings: all 2, last 3"):
+        parse_study(STUDY + tune + ARMS + own, "s")

@@ -1,0 +1,86 @@
+import random
+from dataclasses import replace
+
+import pytest
+
+from lowmem_rl.errors import RunDirError
+from lowmem_rl.experiment.outcomes import Outcome
+from lowmem_rl.experiment.seed_statistics import power
+from lowmem_rl.experiment.study import Study, parse_study
+from lowmem_rl.experiment.verdicts import judge
+
+SPREAD = 0.03
+
+
+def study_of(seeds: int, arms: str = "abc") -> Study:
+    tables = "".join(f"[arms.{arm}]\n" for arm in arms)
+    return parse_study(f'[study]\nname = "s"\nseeds = {list(range(seeds))}\nbaseline = "a"\n{tables}', "s")
+
+
+def runs(study: Study, gains: dict[str, float], drawn: random.Random) -> list[Outcome]:
+    return [
+        Outcome("task", arm.name, seed, "done", pass_at_1=0.5 + gains.get(arm.name, 0.0) + drawn.gauss(0, SPREAD))
+        for arm in study.arms
+        for seed in study.seeds
+    ]
+
+
+def words(study: Study, gains: dict[str, float], drawn: random.Random) -> dict[str, str]:
+    return {one.arm: one.word for one in judge(study, runs(study, gains, drawn)).arms}
+
+
+@pytest.mark.parametrize("seeds", [3, 6])
+def test_of_studies_without_a_difference_at_most_one_in_twenty_names_a_winner(seeds: int) -> None:
+    study, drawn = study_of(seeds), random.Random(seeds)
+    found = [words(study, {}, drawn).values() for _ in range(200)]
+    assert sum("better" in study_words for study_words in found) <= 0.05 * 200
+    # A false alarm in either direction, three standard errors above 5 %.
+    assert sum({"better", "worse"} & {*study_words} != set() for study_words in found) <= 19
+
+
+def test_a_true_gain_is_found_as_often_as_the_plan_said() -> None:
+    study, drawn = study_of(6, "ab"), random.Random(0)
+    found = sum(words(study, {"b": 0.05}, drawn)["b"] == "better" for _ in range(200))
+    assert found / 200 == pytest.approx(power(0.05, SPREAD, 6), abs=0.1)  # three standard errors of 200
+
+
+def test_words() -> None:
+    study = study_of(6)
+    noise = [0.001 * (-1) ** seed for seed in range(6)]
+    outcomes = [
+        Outcome("task", arm, seed, "done", pass_at_1=0.5 + gain + noise[seed] * scale)
+        for arm, gain, scale in (("a", 0.0, 1), ("b", 0.1, 2), ("c", -0.005, 6))
+        for seed in study.seeds
+    ]
+    assert [one.word for one in judge(study, outcomes).arms] == ["not known yet", "better", "no worse"]
+    wide = [
+        replace(one, pass_at_1=(one.pass_at_1 or 0) + (0.1 * noise[one.seed] / 0.001 if one.arm == "c" else 0))
+        for one in outcomes
+    ]
+    assert judge(study, wide).arms[2].word == "not distinguishable"
+
+
+def test_a_run_that_failed_counts_with_what_it_reached_or_with_the_base() -> None:
+    study = study_of(3, "ab")
+    outcomes = [Outcome("task", "a", seed, "done", pass_at_1=0.9, base=0.1) for seed in study.seeds]
+    outcomes += [Outcome("task", "b", 0, "done", pass_at_1=0.9), Outcome("task", "b", 1, "failed", pass_at_1=0.4)]
+    found = judge(study, [*outcomes, Outcome("task", "b", 2, "failed")])
+    assert found.arms[1].value == pytest.approx((0.9 + 0.4 + 0.1) / 3)
+    assert [one.seed for one in found.failed] == [1, 2]
+    assert not found.is_interim
+
+
+def test_a_study_is_interim_until_every_run_has_ended() -> None:
+    study = study_of(2, "ab")
+    outcomes = [Outcome("task", arm, 0, "done", pass_at_1=0.5) for arm in "ab"]
+    found = judge(study, [*outcomes, Outcome("task", "a", 1, "running"), Outcome("task", "b", 1, "to come")])
+    assert found.is_interim
+    assert [one.num_seeds for one in found.arms] == [1, 1]
+
+
+def test_runs_on_other_items_are_refused() -> None:
+    outcomes = [
+        Outcome("task", arm, 0, "done", pass_at_1=1.0, items={item: 1.0}) for arm, item in (("a", "x"), ("b", "y"))
+    ]
+    with pytest.raises(RunDirError, match="evaluated on other items"):
+        judge(study_of(1, "ab"), outcomes)
