@@ -11,6 +11,8 @@ from lowmem_rl.entrypoints.preflight import check_card
 from lowmem_rl.errors import ConfigError
 from lowmem_rl.experiment.arms import ArmPlan, check_study, resolve_trial
 from lowmem_rl.experiment.launch import Launcher, LocalLauncher
+from lowmem_rl.experiment.on_ray import RayLauncher
+from lowmem_rl.experiment.on_slurm import SlurmLauncher
 from lowmem_rl.experiment.run_study import run_study
 from lowmem_rl.experiment.seed_statistics import ASSUMED_SPREAD, expected_spread, smallest_gain
 from lowmem_rl.experiment.study import Study, read_study
@@ -55,7 +57,7 @@ def run_command(
     if study.run.on == "local":
         check_card(resolve_trial(study, next(final_trials(study)), {}), this_machine())
     directory = StudyDir(out) if resume and out else StudyDir.create(out or _default(study), study)
-    launcher = launcher_of(study)
+    launcher = launcher_of(study, directory.path.resolve(), force=force)
     console.say(f"{len(study.arms)} arms x {len(study.seeds)} seeds x {len(study.tasks)} tasks in {directory.path}")
     run_study(study, directory, launcher, console.say, force=force)
     from lowmem_rl_cli.experiment_view import report_command
@@ -82,8 +84,12 @@ def _default(study: Study) -> Path:
     return Path("experiments") / f"{study.name}-{strftime('%Y%m%d-%H%M%S')}"
 
 
-def launcher_of(study: Study) -> Launcher:
+def launcher_of(study: Study, out: Path, *, force: bool) -> Launcher:
     """Returns what runs the study's trials. Raises `SetupError` if that is not installed or not running."""
+    if study.run.on == "ray":
+        return RayLauncher(study.run.jobs, out, force=force)
+    if study.run.on == "slurm":
+        return SlurmLauncher(study.run.jobs, out, study.run.slurm)
     return LocalLauncher(study.run.jobs, this_machine().num_gpus)
 
 

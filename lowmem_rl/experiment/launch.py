@@ -1,20 +1,16 @@
 """Where trials run: a protocol of three functions, and its first answer, processes on this machine."""
 
-import contextlib
 import os
-import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from lowmem_rl.experiment.node import end, start
+
 _POLL_S = 0.2
-_STOP_S = 120.0
-"""For a run that saves what it has: a step is abandoned, writing a checkpoint takes seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +20,6 @@ class Job:
     name: str
     arguments: tuple[str, ...]
     log: Path
-    env: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def argv(self) -> list[str]:
-        return [sys.executable, "-m", "lowmem_rl", *self.arguments]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +57,13 @@ class LocalLauncher:
         self._gpus: list[str] = names[: self.jobs] if num_gpus else []
 
     def start(self, job: Job) -> None:
-        """Starts a job on a free GPU, in a session of its own: Ctrl-C reaches it only through `stop`."""
+        """Starts a job, on a free GPU if there are any."""
         gpu = self._gpus.pop(0) if self._gpus else None
-        env = {**os.environ, **job.env} | ({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {})
-        job.log.parent.mkdir(parents=True, exist_ok=True)
-        with job.log.open("ab") as log:
-            process = subprocess.Popen(
-                job.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, start_new_session=True
-            )
-        self._running[job.name] = process, gpu
+        env = {"CUDA_VISIBLE_DEVICES": gpu} if gpu else {}
+        self._running[job.name] = start(job.arguments, job.log, env), gpu
 
     def wait(self) -> Ended:
-        """Polls: a process of another session sends no signal that one could wait for with others."""
+        """Polls: no call waits for one of several processes that are in sessions of their own."""
         while True:
             for name, (process, gpu) in self._running.items():
                 if process.poll() is not None:
@@ -87,15 +73,9 @@ class LocalLauncher:
             time.sleep(_POLL_S)
 
     def stop(self) -> None:
-        """Asks each process to save and end; kills what is still there after two minutes."""
+        """Lets every process save and end."""
         for process, _ in self._running.values():
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGTERM)
-        until = time.monotonic() + _STOP_S
+            end(process, 0.0) if process.poll() is not None else process.terminate()
         for process, _ in self._running.values():
-            try:
-                process.wait(max(0.0, until - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process)
         self._running.clear()

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from lowmem_rl.config.places import absolute_values
 from lowmem_rl.config.toml_text import toml_value
 from lowmem_rl.config.user_code import names_code
 from lowmem_rl.experiment.arms import Choices, resolve_trial, settings_of
@@ -62,7 +63,7 @@ class TrialRunner:
 
     def _start(self, trial: Trial) -> bool:
         """Starts or resumes a trial; returns False if it is done."""
-        path, composed = self.directory.path / trial.place, resolve_trial(self.study, trial, self.choices)
+        path, composed = self.directory.path.resolve() / trial.place, resolve_trial(self.study, trial, self.choices)
         state = state_of(self.directory.path, trial, composed.config.grpo.steps)
         if state == State.DONE:
             return False
@@ -72,11 +73,11 @@ class TrialRunner:
             arguments = ["train", "--resume", *allow, "--out", str(path)]
         else:
             shutil.rmtree(path, ignore_errors=True)  # no config.json: killed before it could be resumed
-            settings = settings_of(self.study, trial, self.choices)
+            settings = absolute_values(settings_of(self.study, trial, self.choices))
             sets = [f"--set={key}={toml_value(value)}" for key, value in settings.items()]
             arguments = ["train", "--preset", self.study.preset, *sets, "--out", str(path)]
         arguments += ["--force"] if self.force else []
-        self.launcher.start(Job(trial.name, tuple(arguments), self.directory.log(trial)))
+        self.launcher.start(Job(trial.name, tuple(arguments), self.directory.log(trial).resolve()))
         self.report(f"{trial.name}: {'resumed' if state == State.STARTED else 'started'}")
         return True
 

@@ -26,7 +26,7 @@ def environment_record(machine: Machine, device: Device) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": {"lowmem-rl": __version__} | {name: _version(name) for name in STACK},
-        "commit": _commit(),
+        "commit": commit(),
     }
 
 
@@ -37,7 +37,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """Returns the commit of the checkout this package runs from, marked `-dirty` if it has changes, else None."""
     here = Path(__file__).resolve().parents[2]
     if not (here / ".git").exists():

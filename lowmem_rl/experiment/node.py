@@ -1,0 +1,84 @@
+"""What a machine does for a study: says what it is, and runs one command to its end."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from lowmem_rl._version import __version__
+from lowmem_rl.models.hardware import this_machine
+from lowmem_rl.storage.disk import write_file
+from lowmem_rl.telemetry.environment import commit
+
+_TOKEN = ".shared"
+SAVE_S = 120.0
+"""For a run that saves what it has: a step is abandoned, writing a checkpoint takes seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """A machine as it counts for a comparison."""
+
+    host: str
+    version: str
+    commit: str | None
+    card: str
+    """The driver's name for it, or "cpu"."""
+    sees_study: bool
+    """It reads in the study's directory what the driving process has written there."""
+
+
+def node_facts(out: Path, token: str) -> NodeFacts:
+    """Returns the facts of the machine that this runs on."""
+    try:
+        sees_study = (out / _TOKEN).read_text("utf-8") == token
+    except OSError:
+        sees_study = False
+    return NodeFacts(socket.gethostname(), __version__, commit(), this_machine().name, sees_study)
+
+
+def write_token(out: Path) -> str:
+    """Writes a text into the study's directory that only machines that share it can read, and returns it."""
+    token = os.urandom(16).hex()
+    write_file(out / _TOKEN, token.encode())
+    return token
+
+
+def start(arguments: tuple[str, ...], log: Path, env: dict[str, str]) -> "subprocess.Popen[bytes]":
+    """Starts a command line of `lowmem-rl` in a session of its own: Ctrl-C reaches it only through `end`."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    argv = [sys.executable, "-m", "lowmem_rl", *arguments]
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **env},
+            start_new_session=True,
+        )
+
+
+def end(process: "subprocess.Popen[bytes]", wait_s: float = SAVE_S) -> int:
+    """Asks a run to save and end, and returns its exit code; kills it if it takes longer."""
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(signal.SIGTERM)
+    try:
+        return process.wait(wait_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+def run_to_end(arguments: tuple[str, ...], log: Path, env: dict[str, str]) -> int:
+    """Runs a command line and returns its exit code. If this process is asked to stop, the run saves first."""
+    process = start(arguments, log, env)
+    try:
+        return process.wait()
+    except BaseException:
+        end(process)
+        raise

@@ -1,0 +1,107 @@
+"""Trials as SLURM jobs, through submitit.
+
+A job that SLURM pre-empts or that runs out of time is told so with a signal: its run saves, and the job is queued
+again, where it resumes.
+"""
+
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from lowmem_rl.errors import SetupError
+from lowmem_rl.experiment.launch import Ended, Job
+from lowmem_rl.experiment.node import NodeFacts, node_facts, run_to_end, write_token
+from lowmem_rl.experiment.study import SlurmTable
+
+_INSTALL = "pip install 'lowmem-rl[slurm]', where `sbatch` works."
+_WRONG_NODE = 3
+
+
+class SlurmLauncher:
+    """Jobs of the SLURM that `sbatch` on this machine submits to; `cluster` "local" runs them here, for a trial."""
+
+    def __init__(self, jobs: int, out: Path, table: SlurmTable, cluster: str | None = None) -> None:
+        """Raises `SetupError` without submitit or SLURM."""
+        try:
+            import submitit
+        except ImportError as error:
+            raise SetupError("--on slurm needs submitit, which is not installed.", hint=_INSTALL) from error
+        try:
+            executor = submitit.AutoExecutor(out / "slurm", cluster=cluster or "slurm")
+        except RuntimeError as error:
+            raise SetupError(f"--on slurm finds no SLURM here: {error}.", hint=_INSTALL) from error
+        executor.update_parameters(**_parameters(table, executor.cluster))
+        self.jobs, self._executor, self._running = jobs, executor, dict[str, Any]()
+        token = write_token(out)
+        self._poll_s = 0.5 if executor.cluster == "local" else 10.0
+        self._node = node_facts(out, token)
+        self._out, self._token = out, token
+
+    def start(self, job: Job) -> None:
+        """Submits a job."""
+        work = _Work(job.arguments, job.log, self._out, self._token, self._node)
+        self._running[job.name] = self._executor.submit(work)
+
+    def wait(self) -> Ended:
+        """Polls, as submitit does: SLURM sends nothing."""
+        while True:
+            for name, job in self._running.items():
+                if job.done():
+                    del self._running[name]
+                    return _ended(name, job)
+            time.sleep(self._poll_s)
+
+    def stop(self) -> None:
+        """Cancels all jobs: SLURM sends SIGTERM, on which a run saves."""
+        for job in self._running.values():
+            job.cancel(check=False)
+        self._running.clear()
+
+
+class _Work:
+    """What a job does: a class, because submitit asks it how to go on after a pre-emption."""
+
+    def __init__(self, arguments: tuple[str, ...], log: Path, out: Path, token: str, driver: NodeFacts) -> None:
+        self.arguments, self.log, self.out, self.token, self.driver = arguments, log, out, token, driver
+
+    def __call__(self) -> tuple[int, str]:
+        here = node_facts(self.out, self.token)
+        if not here.sees_study or (here.version, here.commit) != (self.driver.version, self.driver.commit):
+            with self.log.open("a") as log:
+                log.write(
+                    f"error: {here} is not as {self.driver}\nhint: share the directory, install the same version\n"
+                )
+            return _WRONG_NODE, here.host
+        return run_to_end(self.arguments, self.log, {}), socket.gethostname()
+
+    def checkpoint(self) -> Any:
+        """Asks for a new job that resumes; submitit calls it in the job, whose run SLURM has signalled, too."""
+        import submitit
+
+        run = self.arguments[self.arguments.index("--out") + 1]
+        allowed = [argument for argument in self.arguments if argument in ("--allow-code", "--force")]
+        resumed = ("train", "--resume", *allowed, "--out", run)
+        return submitit.helpers.DelayedSubmission(_Work(resumed, self.log, self.out, self.token, self.driver))
+
+
+def _parameters(table: SlurmTable, cluster: str) -> dict[str, Any]:
+    """Returns submitit's names for what `sbatch` gets; parameters of SLURM alone begin with its name."""
+    shared, own = (
+        ("timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb"),
+        ("partition", "constraint", "account", "qos"),
+    )
+    named = {name: name for name in shared} | ({f"slurm_{name}": name for name in own} if cluster == "slurm" else {})
+    return {name: value for name, key in named.items() if (value := getattr(table, key)) is not None}
+
+
+def _ended(name: str, job: Any) -> Ended:
+    import submitit
+
+    try:
+        code, host = job.result()
+    except submitit.core.utils.UncompletedJobError:
+        return Ended(name, None, "lost")
+    except submitit.core.utils.FailedJobError:
+        return Ended(name, 1, "slurm")
+    return Ended(name, code, host)
