@@ -8,15 +8,15 @@ from statistics import median
 from typing import Any
 
 from lowmem_rl.experiment.outcomes import Outcome, Status
+from lowmem_rl.experiment.page import StudyPage, cells_of, costs_of, headline, remarks, write_study_page
 from lowmem_rl.experiment.run_study import read_outcomes, write_results
 from lowmem_rl.experiment.study import Study
 from lowmem_rl.experiment.study_dir import StudyDir
-from lowmem_rl.experiment.verdicts import ENOUGH_SEEDS, ArmVerdict, Verdicts, judge
-from lowmem_rl.reports.escape import p_text
-from lowmem_rl.units import GIB
+from lowmem_rl.experiment.verdicts import Verdicts, judge
 from lowmem_rl_cli import console
 from lowmem_rl_cli.text_page import list_page
 
+_COSTS = ("trained", "peak", "s a step", "minutes")
 _STATES: tuple[Status, ...] = ("done", "running", "failed", "to come")
 
 
@@ -56,56 +56,27 @@ def report_command(directory: Path, out: Path | None, price: float | None, *, as
     outcomes = read_outcomes(study, found)
     verdicts = judge(study, outcomes)
     write_results(study, found)
+    page = write_study_page(StudyPage(study, outcomes, verdicts, price), found, out)
     if as_json:
-        console.show_json(
-            {"study": study.name, "interim": verdicts.is_interim, "arms": [asdict(a) for a in verdicts.arms]}
-        )
+        arms = [asdict(arm) for arm in verdicts.arms]
+        console.show_json({"study": study.name, "interim": verdicts.is_interim, "arms": arms, "page": str(page)})
         return
     console.show("\n".join(_lines(study, outcomes, verdicts)))
+    console.show(f"All of it on one page: {page}")
 
 
 def _lines(study: Study, outcomes: Sequence[Outcome], verdicts: Verdicts) -> Iterator[str]:
     page = list_page()
-    if len(study.seeds) < ENOUGH_SEEDS:
-        least = 2 / 2 ** len(study.seeds)
-        yield from page.fold(
-            f"{len(study.seeds)} seeds: no exact test over seeds can give less than p = {least:.2g}. "
-            f"Read differences as hints; {ENOUGH_SEEDS} seeds are the least that can show one.",
-            "",
-        )
-    if verdicts.is_interim:
-        yield "Interim: not every planned run has ended, and p-values change until then."
-    head = ("arm", study.metric, f"against {study.baseline}", "p (Holm)", "", "trained", "peak", "s a step", "minutes")
+    yield headline(study, verdicts)
+    for remark in remarks(study, verdicts):
+        yield from page.fold(remark, "")
+    head = ("arm", study.metric, f"against {study.baseline}", "p (Holm)", "exact p", "verdict", *_COSTS)
     for task in study.tasks:
-        yield from ("", f"Task {task}") if len(study.tasks) > 1 else ("",)
-        yield from page.listing(head, [_row(study, arm, outcomes) for arm in verdicts.of(task)])
+        rows = [
+            (*cells_of(arm, study), *costs_of([one for one in outcomes if (one.task, one.arm) == (task, arm.arm)]))
+            for arm in verdicts.of(task)
+        ]
+        yield ""
+        yield from page.listing((task if len(study.tasks) > 1 else "arm", *head[1:]), rows)
     for one in verdicts.failed:
         yield f"failed: {one.task}, {one.arm}, seed {one.seed} after {one.steps} steps, exit code {one.exit_code}"
-
-
-def _row(study: Study, verdict: ArmVerdict, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
-    runs = [one for one in outcomes if (one.task, one.arm) == (verdict.task, verdict.arm)]
-    difference = verdict.difference
-    interval = difference.interval if difference else None
-    against = "-" if difference is None else f"{difference.gain:+.3f}"
-    against += f" [{interval.low:+.3f}, {interval.high:+.3f}]" if interval else ""
-    value = "-" if verdict.value is None else f"{verdict.value:.3f}"
-    value += f" [{verdict.interval.low:.3f}, {verdict.interval.high:.3f}]" if verdict.interval else ""
-    word: str = "baseline" if verdict.arm == study.baseline else verdict.word
-    word += f" (margin {100 * study.margin:.0f} points)" if word == "no worse" else ""
-    return (
-        verdict.arm,
-        value,
-        against,
-        "-" if verdict.p_value is None else p_text(verdict.p_value).removeprefix("p = "),
-        word,
-        *_costs(runs),
-    )
-
-
-def _costs(runs: Sequence[Outcome]) -> Iterator[str]:
-    """Yields medians over runs: trained numbers, peak, seconds of a step, minutes."""
-    forms = {"trained_numbers": "{:,.0f}", "peak_bytes": "{:.2f} GiB", "step_s": "{:.2f}", "minutes": "{:.1f}"}
-    for key, form in forms.items():
-        found = [getattr(one, key) for one in runs if getattr(one, key) is not None]
-        yield form.format(median(found) / (GIB if key == "peak_bytes" else 1)) if found else "-"

@@ -10,7 +10,7 @@ from lowmem_rl.experiment.study import Metric
 from lowmem_rl.experiment.trials import Trial
 from lowmem_rl.reports.run_record import LENIENT, STRICT, EvalRecord, RunRecord, read_record
 from lowmem_rl.storage.run_dir import Row, RunDir
-from lowmem_rl.storage.run_reader import number, part
+from lowmem_rl.storage.run_reader import number, rows_in
 
 Status = Literal["done", "failed", "running", "to come"]
 _GRADES = {"pass_at_1": LENIENT, "strict_pass_at_1": STRICT}
@@ -42,6 +42,8 @@ class Outcome:
     minutes: float | None = None
     """Of all steps; retries that were lost are not counted."""
     commit: str | None = None
+    findings: tuple[str, ...] = ()
+    """Names of what the audit found."""
     items: Mapping[str, float] = field(default_factory=dict, repr=False)
     """Whether each held-out item is right, by its id, as the study's metric grades it."""
 
@@ -98,5 +100,6 @@ def _of_steps(record: RunRecord) -> dict[str, Any]:
         "peak_bytes": record.peak_bytes,
         "step_s": median(seconds) if seconds else None,
         "minutes": sum(seconds) / 60 if seconds else None,
-        "commit": part({"machine": record.machine}, "machine").get("commit"),
+        "commit": found if isinstance(found := record.machine.get("commit"), str) else None,
+        "findings": tuple(str(row.get("name")) for row in rows_in(record.health, "findings")),
     }

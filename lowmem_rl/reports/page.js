@@ -29,6 +29,28 @@
     context.restore();
   };
 
+  // What lies between the lowest and the highest run, around their mean.
+  const drawBands = (chart) => (plot) => {
+    const context = plot.ctx;
+    for (const { series, lows, highs } of chart.bands) {
+      if (!plot.series[series + 1]?.show) continue;
+      const known = chart.xs.map((x, at) => at).filter((at) => lows[at] !== null);
+      if (known.length < 2) continue;
+      const place = (at, ends) => [plot.valToPos(chart.xs[at], "x", true), plot.valToPos(ends[at], "y", true)];
+      context.save();
+      context.beginPath();
+      context.rect(plot.bbox.left, plot.bbox.top, plot.bbox.width, plot.bbox.height);
+      context.clip();
+      context.globalAlpha = 0.15;
+      context.fillStyle = colour(`--c${series % 6}`);
+      context.beginPath();
+      known.forEach((at) => context.lineTo(...place(at, highs)));
+      known.reverse().forEach((at) => context.lineTo(...place(at, lows)));
+      context.fill();
+      context.restore();
+    }
+  };
+
   // Without a pointer the legend shows the last values.
   const last = (values) => values.findLast((value) => value !== null);
   const shownValue = (value, text) => (value === null || value === undefined ? "–" : text(value));
@@ -36,8 +58,9 @@
   const lowest = (chart, least) => (chart.unit === "number" ? least : Math.min(0, least));
   const range = (chart) => (plot, least, most) => {
     if (least === null) return [0, 1];
-    const highs = chart.whiskers.map((whisker) => whisker.high);
-    const top = Math.max(most, ...highs), bottom = lowest(chart, least);
+    const highs = [...chart.whiskers.map((whisker) => whisker.high), ...chart.bands.flatMap((band) => band.highs)];
+    const lows = chart.bands.flatMap((band) => band.lows.filter((low) => low !== null));
+    const top = Math.max(most, ...highs), bottom = lowest(chart, Math.min(least, ...lows));
     const room = 0.05 * (top - bottom) || Math.abs(top) * 0.1 || 1;
     return [chart.unit === "number" ? bottom - room : bottom, top + room];
   };
@@ -53,20 +76,24 @@
       stroke: colour(`--c${index % 6}`),
       width: series.are_points ? 1 : 2,
       dash: series.are_points ? [4, 4] : undefined,
-      spanGaps: series.are_points || chart.along !== "step",
-      points: { show: series.are_points || series.values.length < 2, size: 8, fill: colour(`--c${index % 6}`) },
+      spanGaps: series.are_points || series.spans_gaps || chart.along !== "step",
+      points: { show: series.are_points || series.values.length < 2, size: series.size, fill: colour(`--c${index % 6}`) },
       value: (plot, value, which, at) => shownValue(at === null ? last(plot.data[which]) : value, text),
     }));
     const doubling = chart.along === "k", steps = chart.along === "step";
+    const roomy = chart.series.some((series) => series.size > 8) && ((plot, least, most) => {
+      const room = 0.08 * (most - least) || Math.abs(most) * 0.1 || 1;  // for large points at the edges
+      return [least - room, most + room];
+    });
     return new uPlot(
       {
         width: place.clientWidth,
         height: 220,
-        scales: { x: { time: false, ...(doubling && { distr: 3, log: 2, range: [chart.xs[0], chart.xs.at(-1)] }) }, y: { range: range(chart) } },
+        scales: { x: { time: false, ...(doubling && { distr: 3, log: 2, range: [chart.xs[0], chart.xs.at(-1)] }), ...(roomy && { range: roomy }) }, y: { range: range(chart) } },
         axes: [{ ...axis, size: 28, ...(doubling && { splits: () => chart.xs }), ...(steps && { incrs: whole }) }, { ...axis, size: 64, values: (plot, ticks) => ticks.map(text) }],
         series: [{ label: chart.along, value: (plot, value, which, at) => at === null ? last(plot.data[0]) : value }, ...lines],
         cursor: { y: false, sync: { key: steps ? sync.key : null } },
-        hooks: { draw: [drawWhiskers(chart)] },
+        hooks: { draw: [drawBands(chart), drawWhiskers(chart)] },
       },
       [chart.xs, ...chart.series.map((series) => series.values)],
       place,

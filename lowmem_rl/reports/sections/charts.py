@@ -28,6 +28,10 @@ class Series:
     label: str
     values: tuple[float | None, ...]
     are_points: bool = False
+    size: float = 8.0
+    """Pixels across a point."""
+    spans_gaps: bool = False
+    """Joins values between which others are missing, as points always do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,15 @@ class Whisker:
 
 
 @dataclass(frozen=True, slots=True)
+class Band:
+    """Two ends for each x value, or None, around the series with this number."""
+
+    series: int
+    lows: tuple[float | None, ...]
+    highs: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Chart:
     """Lines over the same x values, which are steps unless `along` names something else."""
 
@@ -51,6 +64,7 @@ class Chart:
     series: tuple[Series, ...]
     whiskers: tuple[Whisker, ...] = field(default=())
     along: str = "step"
+    bands: tuple[Band, ...] = field(default=())
 
 
 _LINES: tuple[tuple[str, str, Unit, dict[str, str]], ...] = (

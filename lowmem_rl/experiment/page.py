@@ -1,0 +1,156 @@
+"""The page of a study: what may be said, the arms with their costs, curves over seeds, every run, how to repeat it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+from lowmem_rl.experiment.outcomes import Outcome
+from lowmem_rl.experiment.page_charts import charts_of
+from lowmem_rl.experiment.study import Study
+from lowmem_rl.experiment.study_dir import StudyDir
+from lowmem_rl.experiment.verdicts import ENOUGH_SEEDS, ArmVerdict, Verdicts
+from lowmem_rl.reports.escape import one_line, p_text
+from lowmem_rl.reports.html import fill, write_page
+from lowmem_rl.reports.page_table import Cells, PageTable
+from lowmem_rl.units import GIB
+
+_HEAD = ("arm", "{metric}", "against {baseline}", "p (Holm)", "exact p", "verdict")
+_COSTS = ("numbers that learn", "peak", "s a step", "minutes a run", "price of a run")
+_RUNS = ("task", "arm", "seed", "status", "{metric}", "steps", "attempts", "exit code", "machine", "findings")
+
+
+@dataclass(frozen=True, slots=True)
+class StudyPage:
+    """What the page is made of; `price` is that of an hour of the card, in any currency."""
+
+    study: Study
+    outcomes: Sequence[Outcome]
+    verdicts: Verdicts
+    price: float | None = None
+
+
+def write_study_page(page: StudyPage, directory: StudyDir, out: Path | None = None) -> Path:
+    """Writes the page and returns where it is. Raises `RunDirError`."""
+    return write_page(render_study(page, directory), out or directory.report)
+
+
+def render_study(page: StudyPage, directory: StudyDir) -> str:
+    """Returns the page. Raises `RunDirError` for a damaged run."""
+    study = page.study
+    place = one_line(directory.path, 200)
+    return fill(
+        "study",
+        followed=False,
+        title=one_line(study.name),
+        headline=headline(study, page.verdicts),
+        remarks=list(remarks(study, page.verdicts)),
+        tables=[_arms(page, task) for task in study.tasks],
+        runs=[_runs(page)],
+        charts=[asdict(chart) for chart in charts_of(study, page.outcomes, directory)],
+        command=f"lowmem-rl experiment run study.toml --out NEW\nlowmem-rl experiment report {place}",
+        study=study.text,
+    )
+
+
+def headline(study: Study, verdicts: Verdicts) -> str:
+    """Returns in a line which arms are better, worse or no worse than the baseline, by task if there are several."""
+    parts = []
+    for task in study.tasks:
+        found = verdicts.of(task)
+        words = [(word, [one.arm for one in found if one.word == word]) for word in ("better", "worse", "no worse")]
+        said = [f"{word.capitalize()} than {study.baseline}: {', '.join(arms)}" for word, arms in words if arms]
+        text = "; ".join(said) or f"No arm is distinguishable from {study.baseline}"
+        parts.append(f"{task}: {text}" if len(study.tasks) > 1 else text)
+    return one_line(". ".join(parts), 300)
+
+
+def remarks(study: Study, verdicts: Verdicts) -> Iterator[str]:
+    """Yields what a reader must know before the numbers."""
+    if verdicts.is_interim:
+        yield "Interim: not every planned run has ended. Verdicts change until then."
+    seeds = len(study.seeds)
+    if seeds < ENOUGH_SEEDS:
+        yield (
+            f"{seeds} seed{'s' if seeds > 1 else ''}: an exact test over seeds cannot give less than "
+            f"p = {min(1.0, 2 / 2**seeds):.2g}. Read differences as hints."
+        )
+    comparisons = (len(study.arms) - 1) * len(study.tasks)
+    if not study.tuning:
+        yield "Arms were not tuned: one learning rate favours the arms that it suits."
+    yield (
+        f"{study.metric} decides. Arms are paired by seed; p-values are those of a t test over seeds, adjusted for "
+        f"{comparisons} comparison{'s' if comparisons > 1 else ''} (Holm). No worse: not by {100 * study.margin:.3g} "
+        "points or more, at 95 %, one-sided. All else on this page is exploratory."
+    )
+
+
+def cells_of(verdict: ArmVerdict, study: Study) -> Cells:
+    """Returns arm, metric, difference, both p-values and the verdict."""
+    difference, interval = verdict.difference, verdict.interval
+    value = "-" if verdict.value is None else f"{verdict.value:.3f}"
+    value += f" [{interval.low:.3f}, {interval.high:.3f}]" if interval else ""
+    against = f"{difference.gain:+.3f}" if difference else "-"
+    if difference and difference.interval:
+        against += f" [{difference.interval.low:+.3f}, {difference.interval.high:+.3f}]"
+    word = "baseline" if verdict.arm == study.baseline else str(verdict.word)
+    return (
+        verdict.arm,
+        value,
+        against,
+        "-" if verdict.p_value is None else p_text(verdict.p_value).removeprefix("p = "),
+        f"{difference.sign_flip_p:.2g}" if difference else "-",
+        f"no worse ({100 * study.margin:.3g} points)" if word == "no worse" else word,
+    )
+
+
+def costs_of(outcomes: Sequence[Outcome], price: float | None = None) -> Cells:
+    """Returns medians over runs: numbers that learn, peak, seconds of a step, minutes, and the price if it is known."""
+    found = {
+        key: median(values) if (values := [v for one in outcomes if (v := getattr(one, key)) is not None]) else None
+        for key in ("trained_numbers", "peak_bytes", "step_s", "minutes")
+    }
+    numbers, peak, step_s, minutes = found.values()
+    return (
+        "-" if numbers is None else f"{numbers:,.0f}",
+        "-" if peak is None else f"{peak / GIB:.2f} GiB",
+        "-" if step_s is None else f"{step_s:.2f}",
+        "-" if minutes is None else f"{minutes:.1f}",
+        *(() if price is None else ("-" if minutes is None else f"{price * minutes / 60:.2f}",)),
+    )
+
+
+def _arms(page: StudyPage, task: str) -> PageTable:
+    study = page.study
+    head = [cell.format(metric=study.metric, baseline=study.baseline) for cell in _HEAD]
+    costs = _COSTS if page.price is not None else _COSTS[:-1]
+    rows = []
+    for verdict in page.verdicts.of(task):
+        runs = [one for one in page.outcomes if (one.task, one.arm) == (task, verdict.arm)]
+        rows.append((*cells_of(verdict, study), *costs_of(runs, page.price)))
+    note = "95 % intervals: of the metric over other seeds and other items, of the difference over seeds."
+    return PageTable(task if len(study.tasks) > 1 else "", note, (*head, *costs), tuple(rows))
+
+
+def _runs(page: StudyPage) -> PageTable:
+    head = tuple(cell.format(metric=page.study.metric) for cell in _RUNS)
+    failed = sum(one.status == "failed" for one in page.outcomes)
+    note = f"{failed} failed: each counts with its last evaluation, else as the base model." if failed else ""
+    return PageTable("", note, head, tuple(_run(one, page.study) for one in page.outcomes))
+
+
+def _run(one: Outcome, study: Study) -> Cells:
+    value = one.value(study.metric)
+    facts: Mapping[str, object] = {
+        "task": one.task,
+        "arm": one.arm,
+        "seed": one.seed,
+        "status": one.status,
+        "value": "-" if value is None else f"{value:.3f}",
+        "steps": one.steps,
+        "attempts": one.attempts,
+        "code": "-" if one.exit_code is None else one.exit_code,
+        "machine": one.machine or "-",
+        "findings": ", ".join(one.findings) or "-",
+    }
+    return tuple(one_line(fact, 60) for fact in facts.values())

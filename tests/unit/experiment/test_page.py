@@ -1,0 +1,81 @@
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from lowmem_rl.experiment.outcomes import Outcome
+from lowmem_rl.experiment.page import StudyPage, headline, remarks, render_study
+from lowmem_rl.experiment.page_charts import not_dominated, over_seeds
+from lowmem_rl.experiment.study import Study, parse_study
+from lowmem_rl.experiment.study_dir import StudyDir
+from lowmem_rl.experiment.verdicts import judge
+
+TEXT = """
+[study]
+name = "<b>layers</b>"
+preset = "tiny-cpu"
+seeds = [0, 1, 2, 3, 4, 5]
+baseline = "all"
+[arms.all]
+[arms.last]
+[arms.first]
+"""
+GAINS = {"all": 0.0, "last": 0.1, "first": 0.0}
+
+
+@pytest.fixture
+def study() -> Study:
+    return parse_study(TEXT, "s")
+
+
+def outcomes(study: Study) -> list[Outcome]:
+    return [
+        Outcome(
+            "task",
+            arm,
+            seed,
+            "done",
+            attempts=1,
+            steps=3,
+            pass_at_1=0.5 + gain + 0.001 * (-1) ** (seed + len(arm)),
+            trained_numbers=1000,
+            peak_bytes=2**30,
+            step_s=2.0,
+            minutes=30.0,
+        )
+        for arm, gain in GAINS.items()
+        for seed in study.seeds
+    ]
+
+
+def test_the_headline_names_who_is_better_and_who_is_no_worse(study: Study) -> None:
+    assert headline(study, judge(study, outcomes(study))) == "Better than all: last; No worse than all: first"
+
+
+def test_a_page_shows_hostile_names_as_text_and_asks_nobody(study: Study, tmp_path: Path) -> None:
+    found = outcomes(study)
+    page = render_study(StudyPage(study, found, judge(study, found), price=0.8), StudyDir(tmp_path))
+    assert "<b>layers" not in page
+    assert "0.40" in page  # half an hour at 0.80
+    charts = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
+    assert [chart["title"] for chart in charts] == ["pass_at_1 by peak GiB", "pass_at_1 by minutes a run"]
+    assert "http" not in re.sub(r"<(style|script).*?</\1>", "", page, flags=re.DOTALL).replace("http-equiv", "")
+
+
+def test_few_seeds_and_missing_runs_are_named_first(study: Study) -> None:
+    few = parse_study(TEXT.replace("[0, 1, 2, 3, 4, 5]", "[0, 1, 2]"), "s")
+    first, second, *_ = remarks(few, judge(few, outcomes(few)[:1]))
+    assert first.startswith("Interim")
+    assert "p = 0.25" in second
+
+
+def test_arms_that_are_cheaper_and_better_leave_the_others_behind() -> None:
+    assert not_dominated([(1, 0.5), (2, 0.4), (3, 0.9), (3, 0.8), (4, 0.9)]) == {1: 0.5, 3: 0.9}
+
+
+def test_a_curve_is_the_mean_of_its_seeds_within_their_band() -> None:
+    chart = over_seeds("Reward", "", "number", {"all": [{1: 0.0, 2: 1.0}, {1: 1.0}], "none": []})
+    assert chart.series[0].values == (0.5, 1.0)
+    assert (chart.bands[0].lows, chart.bands[0].highs) == ((0.0, None), (1.0, None))
+    assert len(chart.series) == 1
