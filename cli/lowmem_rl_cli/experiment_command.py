@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 app = command_group("Compare arms over seeds: run a study, look at it, report it.")
 
 StudyArgument = Annotated[
-    Path | None, typer.Argument(help="The study; with --resume the one in --out if unset.", metavar="[STUDY.toml]")
+    Path | None,
+    typer.Argument(
+        help="The study, or the name of a shipped one; with --resume, that in --out if unset.", metavar="[STUDY.toml]"
+    ),
 ]
 DirArgument = Annotated[
     Path, typer.Argument(help="Directory of a study, as `experiment run` prints it.", metavar="DIR")

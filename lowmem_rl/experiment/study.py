@@ -8,6 +8,8 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -138,11 +140,25 @@ class Study:
         return next(arm for arm in self.arms if arm.name == name)
 
 
+def shipped_studies() -> dict[str, Traversable]:
+    """Returns the studies that come with the package, by name."""
+    packaged = files("lowmem_rl") / "_studies"  # in a wheel; a checkout has them next to the package
+    folder = packaged if packaged.is_dir() else Path(__file__).parents[2] / "studies"
+    return {file.name.removesuffix(".toml"): file for file in folder.iterdir() if file.name.endswith(".toml")}
+
+
 def read_study(path: Path) -> Study:
-    """Reads a study. Raises `ConfigError` with file, key and fix for whatever is wrong with it."""
+    """Reads a study from a file, or the shipped one of that name.
+
+    Raises `ConfigError` with file, key and fix for whatever is wrong with it.
+    """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-        return parse_study(text, str(path))
+        if not path.exists() and (shipped := shipped_studies().get(str(path))):
+            return parse_study(shipped.read_text("utf-8"), shipped.name)
+        return parse_study(path.read_bytes().decode("utf-8-sig"), str(path))
+    except FileNotFoundError as error:
+        hint = f"Write a file, or name a shipped one: {', '.join(sorted(shipped_studies()))}."
+        raise ConfigError(f"There is no study {path}.", hint=hint) from error
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ConfigError(
