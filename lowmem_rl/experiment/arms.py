@@ -58,7 +58,13 @@ def check_study(study: Study, *, allow_code: bool = False) -> list[ArmPlan]:
     for arm in study.arms:
         if any("seed" in settings for settings in (study.common, arm.settings, *arm.choices)):
             raise ConfigError(f"Arm {arm.name}: a study sets seed itself.", hint="Name them in [study] seeds.")
-    return [plan for task in study.tasks for plan in _check_task(study, task, allow_code=allow_code)]
+    plans = [plan for task in study.tasks for plan in _check_task(study, task, allow_code=allow_code)]
+    if study.match != "steps" and study.metric != "reward":
+        for plan in plans:
+            if not plan.plan.config.eval.every:
+                what = f"Arm {plan.arm}: match = {study.match!r} compares evaluations during the run, and it has none."
+                raise ConfigError(what, hint='Set "eval.every" in [study.set].')
+    return plans
 
 
 def tuned_keys(study: Study) -> frozenset[str]:

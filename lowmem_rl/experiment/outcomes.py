@@ -1,16 +1,16 @@
 """What each trial ended with, read from its run directory; one that failed counts as far as it came."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, replace
+from itertools import accumulate
 from statistics import fmean, median
 from typing import Any, Literal
 
-from lowmem_rl.experiment.study import Metric
+from lowmem_rl.experiment.study import Match, Metric
 from lowmem_rl.experiment.trials import Trial
-from lowmem_rl.reports.run_record import LENIENT, STRICT, EvalRecord, RunRecord, read_record
-from lowmem_rl.storage.run_dir import Row, RunDir
-from lowmem_rl.storage.run_reader import number, rows_in
+from lowmem_rl.reports.run_record import LENIENT, STRICT, EvalRecord, RunRecord
+from lowmem_rl.storage.run_dir import Row
+from lowmem_rl.storage.run_reader import number, part, rows_in
 
 Status = Literal["done", "failed", "running", "to come"]
 _GRADES = {"pass_at_1": LENIENT, "strict_pass_at_1": STRICT}
@@ -58,22 +58,38 @@ class Outcome:
         return row
 
 
-def read_outcome(out: Path, trial: Trial, status: Status, attempts: Sequence[Row], metric: Metric) -> Outcome:
-    """Returns what a trial ended with: of one without a last evaluation its last one, else the base's.
+def outcome_of(
+    trial: Trial, status: Status, record: RunRecord | None, attempts: Sequence[Row], metric: Metric
+) -> Outcome:
+    """Returns what a trial ended with: its last evaluation, else the base's; no numbers if it has no run directory.
 
-    `attempts` are its rows of trials.jsonl. Raises `RunDirError` for a damaged run directory.
+    `attempts` are its rows of trials.jsonl.
     """
     about: dict[str, Any] = {"attempts": len(attempts)}
     if attempts:
         about |= {"exit_code": attempts[-1].get("exit_code"), "machine": attempts[-1].get("machine")}
-    if not RunDir(out / trial.place).config.exists():
-        return Outcome(trial.task, trial.arm, trial.seed, status, **about)
-    record = read_record(out / trial.place)
-    evaluation = record.latest or record.before
-    about |= _of_steps(record) | _of(evaluation, record, metric)
-    if metric == "reward":
-        about["base"] = number(record.metrics[0], "reward") if record.metrics else None
+    if record is not None:
+        about |= _of_steps(record) | _of(record.latest or record.before, record, metric)
+        if metric == "reward":
+            about["base"] = number(record.metrics[0], "reward") if record.metrics else None
     return Outcome(trial.task, trial.arm, trial.seed, status, **about)
+
+
+def spent(record: RunRecord, match: Match) -> list[float]:
+    """Returns how much of what arms get equally much of a run had used after each of its steps."""
+    if match == "tokens":
+        return [number(row, "num_tokens") or 0.0 for row in record.metrics]
+    costs = [1.0 if match == "steps" else (number(row, "step_s") or 0.0) / 60 for row in record.metrics]
+    return list(accumulate(costs))
+
+
+def within(record: RunRecord, match: Match, budget: float) -> RunRecord:
+    """Returns the part of a run that a budget pays for: its steps, and the evaluations up to the last of them."""
+    rows = tuple(row for row, used in zip(record.metrics, spent(record, match), strict=True) if used <= budget)
+    last = rows[-1]["step"] if rows else 0
+    evaluations = tuple(one for one in record.evaluations if one.step <= last)
+    grpo = {**part(record.config, "grpo"), "steps": len(rows)}
+    return replace(record, metrics=rows, evaluations=evaluations, config={**record.config, "grpo": grpo})
 
 
 def _of(evaluation: EvalRecord | None, record: RunRecord, metric: Metric) -> dict[str, Any]:

@@ -2,18 +2,18 @@
 
 import csv
 import io
-from collections.abc import Sequence
-from itertools import product
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lowmem_rl.checkpointing.resume import is_finished
 from lowmem_rl.experiment.launch import Launcher
-from lowmem_rl.experiment.outcomes import Outcome, Status, read_outcome
+from lowmem_rl.experiment.outcomes import Outcome, Status, outcome_of, spent, within
 from lowmem_rl.experiment.run_trials import Report, TrialRunner
 from lowmem_rl.experiment.study import Study
 from lowmem_rl.experiment.study_dir import StudyDir
 from lowmem_rl.experiment.trials import Trial, final_trials, tuning_trials
 from lowmem_rl.experiment.tuning import choose_settings
+from lowmem_rl.reports.run_record import RunRecord, read_record
 from lowmem_rl.storage.disk import write_file
 from lowmem_rl.storage.lock import is_locked, locked
 from lowmem_rl.storage.run_dir import Row, RunDir, write_json
@@ -41,12 +41,27 @@ def run_study(study: Study, directory: StudyDir, launcher: Launcher, report: Rep
 def read_outcomes(study: Study, directory: StudyDir) -> list[Outcome]:
     """Returns one outcome for each run that is planned, by seed. Raises `RunDirError` for a damaged run."""
     attempts, found = directory.attempts(), []
-    for trial in final_trials(study):
-        rows = attempts.get(trial.name, [])
-        status = status_of(directory.path, trial, rows)
-        found.append(read_outcome(directory.path, trial, status, rows, study.metric))
-    order = {(arm.name, seed): place for place, (seed, arm) in enumerate(product(study.seeds, study.arms))}
-    return sorted(found, key=lambda one: order[one.arm, one.seed])
+    trials = sorted(final_trials(study), key=_place_in(study))
+    records = {trial: _record(directory.path / trial.place) for trial in trials}
+    statuses = {trial: status_of(directory.path, trial, attempts.get(trial.name, [])) for trial in trials}
+    for trial, record in records.items():
+        if record is not None and study.match != "steps":
+            done = [
+                one for other, one in records.items() if one and other.task == trial.task and statuses[other] == "done"
+            ]
+            budget = min((spent(one, study.match)[-1] for one in done if one.metrics), default=0.0)
+            record = within(record, study.match, budget)
+        found.append(outcome_of(trial, statuses[trial], record, attempts.get(trial.name, []), study.metric))
+    return found
+
+
+def _place_in(study: Study) -> Callable[[Trial], tuple[int, int]]:
+    arms = [arm.name for arm in study.arms]
+    return lambda trial: (study.seeds.index(trial.seed), arms.index(trial.arm))
+
+
+def _record(path: Path) -> RunRecord | None:
+    return read_record(path) if RunDir(path).config.exists() else None
 
 
 def status_of(out: Path, trial: Trial, attempts: Sequence[Row]) -> Status:

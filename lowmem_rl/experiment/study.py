@@ -46,6 +46,7 @@ def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_as_tuple), Field(min_length=1), AfterValidator(_distinct)]
 Metric = Literal["pass_at_1", "strict_pass_at_1", "reward"]
+Match = Literal["steps", "tokens", "minutes"]
 
 
 class StudyTable(_Table):
@@ -60,6 +61,8 @@ class StudyTable(_Table):
     over all steps of the run."""
     margin: float = Field(0.02, gt=0.0, lt=1.0)
     """An arm is no worse than the baseline if it loses less than this."""
+    match: Match = "steps"
+    """What every arm gets as much of. Of tokens or minutes, a run counts up to where the cheapest of its task ends."""
     set: dict[str, Any] = {}
 
 
@@ -128,6 +131,7 @@ class Study:
     baseline: str
     metric: Metric
     margin: float
+    match: Match
     common: Settings
     arms: tuple[Arm, ...]
     tasks: Mapping[str, Settings]
@@ -188,6 +192,7 @@ def parse_study(text: str, name: str) -> Study:
         baseline=table.baseline,
         metric=table.metric,
         margin=table.margin,
+        match=table.match,
         common=flatten(table.set),
         arms=arms,
         tasks=tasks,

@@ -2,7 +2,11 @@
 
 import json
 import os
+import random
+import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -32,6 +36,8 @@ baseline = "all"
 [arms.last]
 "trainable.layers" = "last:1"
 """
+
+KILLS = 2
 
 pytestmark = pytest.mark.slow
 
@@ -100,8 +106,6 @@ def test_run_again_it_does_nothing(study: Study, one_by_one: Path) -> None:
 
 
 def test_a_moved_study_is_reported(study: Study, one_by_one: Path, tmp_path: Path, cli_here) -> None:
-    import shutil
-
     moved = tmp_path / "moved"
     shutil.copytree(one_by_one, moved)
     code, out, _ = cli_here("experiment", "report", str(moved))
@@ -126,6 +130,23 @@ def test_ray_carries_two_at_once_and_a_killed_one_is_resumed(
     finally:
         ray.shutdown()
     assert any("is resumed" in line for line in lines)
+    assert results(out) == results(one_by_one)
+
+
+def test_a_study_whose_driver_is_killed_loses_nothing(study: Study, one_by_one: Path, tmp_path: Path) -> None:
+    out, file = tmp_path / "study", tmp_path / "study.toml"
+    file.write_text(STUDY)
+    command = [sys.executable, "-m", "lowmem_rl", "experiment", "run"]
+    drawn = random.Random(0)
+    for kill in range(KILLS + 1):
+        more = ["--resume", "--out", str(out)] if (out / "study.json").exists() else [str(file), "--out", str(out)]
+        shutil.rmtree(out, ignore_errors=True) if not (out / "study.json").exists() else None
+        driver = subprocess.Popen([*command, *more], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        if kill < KILLS:
+            time.sleep(drawn.uniform(4, 16))
+            driver.kill()  # its trainings go on: the next driver waits for them
+        driver.wait()
+    assert driver.returncode == 0
     assert results(out) == results(one_by_one)
 
 

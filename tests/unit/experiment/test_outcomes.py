@@ -1,0 +1,75 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lowmem_rl.experiment.outcomes import outcome_of, spent, within
+from lowmem_rl.experiment.trials import Trial
+from lowmem_rl.reports.run_record import EvalRecord, RunRecord
+from lowmem_rl.storage.run_reader import Evaluations
+
+NOTHING = Evaluations({}, (), {}, {}, {}, {}, ())
+TRIAL = Trial("task", "a", 0)
+
+
+def record(rewards: list[float], steps: int = 4, **about: Any) -> RunRecord:
+    rows = tuple(
+        {"step": step, "reward": reward, "step_s": 60.0, "num_tokens": 100.0 * step, "trainable_numbers": 10 * step}
+        for step, reward in enumerate(rewards, 1)
+    )
+    found = {step: {"step": step, "pass_at_1": step / 10, "strict_pass_at_1": 0.0} for step in (0, 2, 4)}
+    evaluations = tuple(
+        EvalRecord(name, found[step], ({"example_id": "x", "correct": bool(step), "strict": False},))
+        for name, step in (("before", 0), ("step-000002", 2), ("after", 4))
+        if step <= len(rewards)
+    )
+    values: dict[str, Any] = {
+        "path": Path("r"),
+        "preset": None,
+        "config": {"grpo": {"steps": steps}},
+        "origins": {},
+        "machine": {"commit": "abc"},
+        "estimate": {},
+        "peak_bytes": 5,
+        "peak": {},
+        "health": {"findings": [{"name": "entropy_collapse"}]},
+        "metrics": rows,
+        "samples": (),
+        "evaluations": evaluations,
+        "eval_file": NOTHING,
+        "controls": {},
+        "resumes": (),
+        "recoveries": (),
+        "has_ended": True,
+    }
+    return RunRecord(**values | about)
+
+
+def test_a_run_that_is_done() -> None:
+    found = outcome_of(TRIAL, "done", record([0.0, 0.2, 0.4, 0.6]), [{"exit_code": 0, "machine": "m"}], "pass_at_1")
+    assert (found.pass_at_1, found.reward, found.base, found.steps) == (0.4, pytest.approx(0.3), 0.0, 4)
+    assert (found.minutes, found.step_s, found.trained_numbers, found.peak_bytes) == (4.0, 60.0, 40, 5)
+    assert (found.findings, found.commit, found.machine, found.attempts) == (("entropy_collapse",), "abc", "m", 1)
+    assert found.items == {"x": 1.0}
+
+
+def test_steps_that_a_failed_run_lacks_count_as_its_first() -> None:
+    found = outcome_of(TRIAL, "failed", record([0.0, 0.8]), [{"exit_code": 5}], "reward")
+    assert found.reward == pytest.approx(0.2)
+    assert found.pass_at_1 == 0.2  # of its last evaluation
+
+
+def test_a_run_that_never_began_has_no_numbers() -> None:
+    found = outcome_of(TRIAL, "failed", None, [{"exit_code": 4}], "pass_at_1")
+    assert (found.status, found.exit_code, found.pass_at_1, found.reward) == ("failed", 4, None, None)
+
+
+@pytest.mark.parametrize(("match", "budget", "steps"), [("steps", 3, 3), ("tokens", 250, 2), ("minutes", 2.5, 2)])
+def test_runs_are_compared_within_what_all_of_them_used(match: Any, budget: float, steps: int) -> None:
+    whole = record([0.0, 0.2, 0.4, 0.6])
+    assert len(spent(whole, match)) == 4
+    cut = within(whole, match, budget)
+    assert [row["step"] for row in cut.metrics] == list(range(1, steps + 1))
+    assert cut.latest is not None
+    assert cut.latest.step == 2
+    assert outcome_of(TRIAL, "done", cut, [], "reward").reward == pytest.approx(0.1 * (steps - 1))
