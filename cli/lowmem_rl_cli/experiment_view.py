@@ -12,7 +12,7 @@ from lowmem_rl.experiment.page import StudyPage, cells_of, costs_of, headline, r
 from lowmem_rl.experiment.run_study import read_outcomes, write_results
 from lowmem_rl.experiment.study import Study
 from lowmem_rl.experiment.study_dir import StudyDir
-from lowmem_rl.experiment.verdicts import Verdicts, judge
+from lowmem_rl.experiment.verdicts import Verdicts, compare_arms
 from lowmem_rl_cli import console
 from lowmem_rl_cli.text_page import list_page
 
@@ -21,7 +21,7 @@ _STATES: tuple[Status, ...] = ("done", "running", "failed", "to come")
 
 
 def status_facts(directory: Path) -> dict[str, Any]:
-    """Returns the counts of runs by task and arm, and the minutes that are left if none of them runs beside another."""
+    """Returns the counts of runs by task and arm, and the minutes that are left one run after the other."""
     study = StudyDir(directory).read()
     outcomes = read_outcomes(study, StudyDir(directory))
     return {"study": study.name, "arms": list(_counts(study, outcomes)), "minutes_left": _minutes_left(outcomes)}
@@ -54,7 +54,7 @@ def report_command(directory: Path, out: Path | None, price: float | None, *, as
     found = StudyDir(directory)
     study = found.read()
     outcomes = read_outcomes(study, found)
-    verdicts = judge(study, outcomes)
+    verdicts = compare_arms(study, outcomes)
     write_results(study, found)
     page = write_study_page(StudyPage(study, outcomes, verdicts, price), found, out)
     if as_json:

@@ -1,6 +1,6 @@
 """Trials as SLURM jobs, through submitit.
 
-A job that SLURM pre-empts or that runs out of time is told so with a signal: its run saves, and the job is queued
+A job that SLURM pre-empts or that runs out of time gets a signal: its run saves, and the job is queued
 again, where it resumes.
 """
 

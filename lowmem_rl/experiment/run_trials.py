@@ -1,4 +1,4 @@
-"""Runs trials to their end: starts what is missing, resumes what was cut off, repeats what another attempt may mend."""
+"""Runs trials to their end: starts what is missing, resumes what was cut off, repeats what may work next time."""
 
 import shutil
 import time

@@ -39,7 +39,7 @@ def _as_tuple(value: object) -> object:
 
 def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
     if len(set(seeds)) < len(seeds):
-        raise ValueError("a seed stands twice in it")
+        raise ValueError("a seed is in it twice in it")
     return seeds
 
 
@@ -175,7 +175,7 @@ def parse_study(text: str, name: str) -> Study:
     try:
         tables = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        hint = 'A line of TOML is `key = value`; a dotted key stands in quotes: "grpo.steps" = 200.'
+        hint = 'A line of TOML is `key = value`; a dotted key is in quotes: "grpo.steps" = 200.'
         raise ConfigError(f"{name}: {error}.", hint=hint) from error
     found = _checked(_File, tables, name)
     table = found.study
@@ -225,7 +225,7 @@ def _checked(kind: type[_Model], tables: object, name: str) -> _Model:
 
 
 def _fields_at(kind: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
-    """Returns the keys of the table in which an unknown key stands."""
+    """Returns the keys of the table that holds an unknown key."""
     table: Any = kind
     for part in place[:-1]:
         table = table.model_fields[part].annotation
@@ -284,7 +284,7 @@ def _check_names(names: list[str], place: str) -> None:
             hint = "A name is a folder, too: letters, digits, - _ and dots, at most 60."
             raise ConfigError(f"{place}: {shown(name)} is not a name.", hint=hint)
         if sum(name.lower() == other.lower() for other in names) > 1:
-            raise ConfigError(f"{place}: {name} stands twice.", hint="Some systems do not tell capitals; rename one.")
+            raise ConfigError(f"{place}: {name} is there twice.", hint="Some systems do not tell capitals; rename one.")
 
 
 def _check_arms(arms: tuple[Arm, ...], baseline: str, name: str) -> None:

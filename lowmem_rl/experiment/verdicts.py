@@ -46,7 +46,7 @@ class Verdicts:
         return tuple(arm for arm in self.arms if arm.task == task)
 
 
-def judge(study: Study, outcomes: Sequence[Outcome]) -> Verdicts:
+def compare_arms(study: Study, outcomes: Sequence[Outcome]) -> Verdicts:
     """Compares each arm with the baseline. A run that failed counts with what it reached (intention to treat).
 
     Raises `RunDirError` if runs of one task were evaluated on different items.

@@ -29,7 +29,7 @@
     context.restore();
   };
 
-  // What lies between the lowest and the highest run, around their mean.
+  // What is between the lowest and the highest run, around their mean.
   const drawBands = (chart) => (plot) => {
     const context = plot.ctx;
     for (const { series, lows, highs } of chart.bands) {

@@ -20,7 +20,7 @@ from lowmem_rl.experiment.on_slurm import SlurmLauncher
 from lowmem_rl.experiment.run_study import read_outcomes, run_study
 from lowmem_rl.experiment.study import Study, parse_study
 from lowmem_rl.experiment.study_dir import StudyDir
-from lowmem_rl.experiment.verdicts import judge
+from lowmem_rl.experiment.verdicts import compare_arms
 
 STUDY = """
 [study]
@@ -95,7 +95,7 @@ def test_a_study_leaves_ordinary_runs_and_a_verdict(study: Study, one_by_one: Pa
     outcomes = read_outcomes(study, StudyDir(one_by_one))
     assert [(one.arm, one.status, one.steps) for one in outcomes] == [("all", "done", 4), ("last", "done", 4)]
     assert [one.trained_numbers for one in outcomes] == [135168, 45056]
-    assert [one.num_seeds for one in judge(study, outcomes).arms] == [1, 1]
+    assert [one.num_seeds for one in compare_arms(study, outcomes).arms] == [1, 1]
     rows = json.loads((one_by_one / "results.json").read_text())["rows"]
     assert [row["pass_at_1"] for row in rows] == [one.pass_at_1 for one in outcomes]
     assert len((one_by_one / "results.csv").read_text().splitlines()) == 3

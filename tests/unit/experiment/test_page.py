@@ -9,7 +9,7 @@ from lowmem_rl.experiment.page import StudyPage, headline, remarks, render_study
 from lowmem_rl.experiment.page_charts import not_dominated, over_seeds
 from lowmem_rl.experiment.study import Study, parse_study
 from lowmem_rl.experiment.study_dir import StudyDir
-from lowmem_rl.experiment.verdicts import judge
+from lowmem_rl.experiment.verdicts import compare_arms
 
 TEXT = """
 [study]
@@ -50,12 +50,12 @@ def outcomes(study: Study) -> list[Outcome]:
 
 
 def test_the_headline_names_who_is_better_and_who_is_no_worse(study: Study) -> None:
-    assert headline(study, judge(study, outcomes(study))) == "Better than all: last; No worse than all: first"
+    assert headline(study, compare_arms(study, outcomes(study))) == "Better than all: last; No worse than all: first"
 
 
 def test_a_page_shows_hostile_names_as_text_and_asks_nobody(study: Study, tmp_path: Path) -> None:
     found = outcomes(study)
-    page = render_study(StudyPage(study, found, judge(study, found), price=0.8), StudyDir(tmp_path))
+    page = render_study(StudyPage(study, found, compare_arms(study, found), price=0.8), StudyDir(tmp_path))
     assert "<b>layers" not in page
     assert "0.40" in page  # half an hour at 0.80
     charts = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
@@ -65,12 +65,12 @@ def test_a_page_shows_hostile_names_as_text_and_asks_nobody(study: Study, tmp_pa
 
 def test_few_seeds_and_missing_runs_are_named_first(study: Study) -> None:
     few = parse_study(TEXT.replace("[0, 1, 2, 3, 4, 5]", "[0, 1, 2]"), "s")
-    first, second, *_ = remarks(few, judge(few, outcomes(few)[:1]))
+    first, second, *_ = remarks(few, compare_arms(few, outcomes(few)[:1]))
     assert first.startswith("Interim")
     assert "p = 0.25" in second
 
 
-def test_arms_that_are_cheaper_and_better_leave_the_others_behind() -> None:
+def test_arms_that_are_cheaper_and_better_dominate_the_others() -> None:
     assert not_dominated([(1, 0.5), (2, 0.4), (3, 0.9), (3, 0.8), (4, 0.9)]) == {1: 0.5, 3: 0.9}
 
 

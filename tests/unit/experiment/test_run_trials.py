@@ -107,6 +107,6 @@ def test_seeds_are_outermost_and_arms_shuffled_within() -> None:
     assert order == [(trial.seed, trial.arm) for trial in final_trials(study)]
 
 
-def test_places_are_apart() -> None:
+def test_places_differ() -> None:
     assert Trial("t", "a", 3).place == Path("runs/t/a/seed-3")
     assert Trial("t", "a", 3, 1).place == Path("tune/t/a/1/seed-3")

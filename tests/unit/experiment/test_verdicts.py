@@ -7,7 +7,7 @@ from lowmem_rl.errors import RunDirError
 from lowmem_rl.experiment.outcomes import Outcome
 from lowmem_rl.experiment.seed_statistics import power
 from lowmem_rl.experiment.study import Study, parse_study
-from lowmem_rl.experiment.verdicts import judge
+from lowmem_rl.experiment.verdicts import compare_arms
 
 SPREAD = 0.03
 
@@ -26,7 +26,7 @@ def runs(study: Study, gains: dict[str, float], drawn: random.Random) -> list[Ou
 
 
 def words(study: Study, gains: dict[str, float], drawn: random.Random) -> dict[str, str]:
-    return {one.arm: one.word for one in judge(study, runs(study, gains, drawn)).arms}
+    return {one.arm: one.word for one in compare_arms(study, runs(study, gains, drawn)).arms}
 
 
 @pytest.mark.parametrize("seeds", [3, 6])
@@ -52,19 +52,19 @@ def test_words() -> None:
         for arm, gain, scale in (("a", 0.0, 1), ("b", 0.1, 2), ("c", -0.005, 6))
         for seed in study.seeds
     ]
-    assert [one.word for one in judge(study, outcomes).arms] == ["not known yet", "better", "no worse"]
+    assert [one.word for one in compare_arms(study, outcomes).arms] == ["not known yet", "better", "no worse"]
     wide = [
         replace(one, pass_at_1=(one.pass_at_1 or 0) + (0.1 * noise[one.seed] / 0.001 if one.arm == "c" else 0))
         for one in outcomes
     ]
-    assert judge(study, wide).arms[2].word == "not distinguishable"
+    assert compare_arms(study, wide).arms[2].word == "not distinguishable"
 
 
 def test_a_run_that_failed_counts_with_what_it_reached_or_with_the_base() -> None:
     study = study_of(3, "ab")
     outcomes = [Outcome("task", "a", seed, "done", pass_at_1=0.9, base=0.1) for seed in study.seeds]
     outcomes += [Outcome("task", "b", 0, "done", pass_at_1=0.9), Outcome("task", "b", 1, "failed", pass_at_1=0.4)]
-    found = judge(study, [*outcomes, Outcome("task", "b", 2, "failed")])
+    found = compare_arms(study, [*outcomes, Outcome("task", "b", 2, "failed")])
     assert found.arms[1].value == pytest.approx((0.9 + 0.4 + 0.1) / 3)
     assert [one.seed for one in found.failed] == [1, 2]
     assert not found.is_interim
@@ -73,7 +73,7 @@ def test_a_run_that_failed_counts_with_what_it_reached_or_with_the_base() -> Non
 def test_a_study_is_interim_until_every_run_has_ended() -> None:
     study = study_of(2, "ab")
     outcomes = [Outcome("task", arm, 0, "done", pass_at_1=0.5) for arm in "ab"]
-    found = judge(study, [*outcomes, Outcome("task", "a", 1, "running"), Outcome("task", "b", 1, "to come")])
+    found = compare_arms(study, [*outcomes, Outcome("task", "a", 1, "running"), Outcome("task", "b", 1, "to come")])
     assert found.is_interim
     assert [one.num_seeds for one in found.arms] == [1, 1]
 
@@ -83,4 +83,4 @@ def test_runs_on_other_items_are_refused() -> None:
         Outcome("task", arm, 0, "done", pass_at_1=1.0, items={item: 1.0}) for arm, item in (("a", "x"), ("b", "y"))
     ]
     with pytest.raises(RunDirError, match="evaluated on other items"):
-        judge(study_of(1, "ab"), outcomes)
+        compare_arms(study_of(1, "ab"), outcomes)
