@@ -233,6 +233,12 @@ def report(
     port: Annotated[
         int | None, option("--port", "Port for --follow; a free one if unset.", "N", min=1, max=65535)
     ] = None,
+    goal: Annotated[
+        float | None, option("--goal", "Accuracy in training: report when the run will reach it.", min=0.01, max=0.99)
+    ] = None,
+    price: Annotated[
+        float | None, option("--price-per-hour", "Price of an hour of the card, for --goal.", min=0)
+    ] = None,
 ) -> None:
     """Write one offline HTML file about a run, also if it stopped half-way or is running.
 
@@ -243,7 +249,7 @@ def report(
     if not follow and port is not None:
         raise typer.BadParameter("--port needs --follow")
     if not follow:
-        report_command(run, out, png=png)
+        report_command(run, out, png=png, goal=goal, price=price)
         return
     if png or out is not None:
         raise typer.BadParameter("--follow excludes --out and --png")

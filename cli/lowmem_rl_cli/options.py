@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from lowmem_rl.signal.pass_rate import PassRate
 
 
-def option(name: str, about: str, metavar: str | None = None, *, min: int | None = None, max: int | None = None) -> Any:
+def option(
+    name: str, about: str, metavar: str | None = None, *, min: float | None = None, max: float | None = None
+) -> Any:
     """Returns Typer's declaration of an option, short enough for a signature."""
     return typer.Option(name, help=about, metavar=metavar, min=min, max=max)
 

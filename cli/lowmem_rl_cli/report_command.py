@@ -9,17 +9,38 @@ from lowmem_rl.reports.run_record import RunRecord, read_record
 from lowmem_rl_cli import console
 
 
-def report_command(run: Path, out: Path | None, *, png: bool) -> None:
-    """Writes the report or the slide, and prints its path."""
+def report_command(
+    run: Path, out: Path | None, *, png: bool, goal: float | None = None, price: float | None = None
+) -> None:
+    """Writes the report or the slide, and prints its path; with a goal also when the run will reach it."""
     if png:
         from lowmem_rl.reports.png import write_slide
 
         console.show(str(write_slide(run, out)))
         return
     from lowmem_rl.reports.html import render, write_page
+    from lowmem_rl.reports.sections.goals import GOALS
     from lowmem_rl.storage.run_dir import RunDir
 
-    console.show(str(write_page(render(with_audit(read_record(run))), out or RunDir(run).report)))
+    record = with_audit(read_record(run))
+    page = render(record, goals=GOALS if goal is None else (goal,), price=price)
+    console.show(str(write_page(page, out or RunDir(run).report)))
+    if goal is not None:
+        console.show(_until(record, goal, price))
+
+
+def _until(record: RunRecord, goal: float, price: float | None) -> str:
+    from lowmem_rl.reports.sections.goals import forecasts, hours_to
+
+    found = next(forecasts(record, (goal,)), None)
+    if found is None:
+        return f"Accuracy {goal:g}: reached, or too early to tell from {record.last_step} steps."
+    low, high = (hours_to(record, step) for step in (found[1].low, found[1].high))
+    cost = "" if price is None else f", {price * low:.2f} to {price * high:.2f} in money"
+    return (
+        f"Accuracy {goal:g} in training: at step {found[1].low:.0f} to {found[1].high:.0f} (90 %), "
+        f"{low:.2g} to {high:.2g} hours from now{cost}."
+    )
 
 
 def follow_command(run: Path, port: int | None) -> None:

@@ -16,6 +16,7 @@ from lowmem_rl.reports.run_record import RunRecord, read_record
 from lowmem_rl.reports.sections.charts import charts_of
 from lowmem_rl.reports.sections.completions import best_and_worst, fixed_prompts
 from lowmem_rl.reports.sections.findings import audit_of
+from lowmem_rl.reports.sections.goals import GOALS, goals_of
 from lowmem_rl.reports.sections.memory import memory_of
 from lowmem_rl.reports.sections.reproduce import command_of, settings_of
 from lowmem_rl.reports.sections.results import tables_of
@@ -40,8 +41,10 @@ def write_page(text: str, target: Path) -> Path:
     return target
 
 
-def render(record: RunRecord, *, followed: bool = False) -> str:
-    """Returns the page of a run; one that is followed asks its server for updates."""
+def render(
+    record: RunRecord, *, followed: bool = False, goals: Sequence[float] = GOALS, price: float | None = None
+) -> str:
+    """Returns the page of a run; one that is followed asks its server for updates. `price` is that of an hour."""
     step, best, worst = best_and_worst(record)
     return fill(
         "page",
@@ -51,7 +54,7 @@ def render(record: RunRecord, *, followed: bool = False) -> str:
         verdict=verdict_of(record),
         about=list(_facts(record)),
         audit=audit_of(record),
-        tables=tables_of(record),
+        tables=[*tables_of(record), *([reached] if (reached := goals_of(record, goals, price)).rows else [])],
         memory=memory_of(record),
         time=time_of(record),
         prompts=fixed_prompts(record),

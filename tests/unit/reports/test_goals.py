@@ -1,0 +1,49 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from lowmem_rl.reports.html import render
+from lowmem_rl.reports.run_record import read_record
+from lowmem_rl.reports.sections.goals import goals_of
+from lowmem_rl.storage.run_dir import RunDir, write_rows
+from tests.run_maker import make_run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run of 15 steps of a minute each, whose accuracy rises from 0.2 to 0.5."""
+    path = make_run(tmp_path / "run", steps=15, grpo__group_size=64, grpo__prompts_per_step=64)
+    rows = [json.loads(line) for line in RunDir(path).metrics.read_text().splitlines()]
+    logistic = [1 / (1 + 2.718281828 ** (1.5 - 0.1 * step)) for step in range(1, 16)]
+    write_rows(
+        RunDir(path).metrics, (row | {"accuracy": y, "step_s": 60.0} for row, y in zip(rows, logistic, strict=True))
+    )
+    return path
+
+
+def test_goals_ahead_have_a_step_hours_and_a_price(run: Path) -> None:
+    table = goals_of(read_record(run), price=3.0)
+    assert [row[0] for row in table.rows] == ["50 %", "60 %", "70 %", "80 %", "90 %"]
+    accuracy, step, interval, hours, price = table.rows[3]
+    assert float(step) == pytest.approx(28.9, abs=1.5)  # log-odds of 0.8 are 1.39
+    low, high = map(float, interval.split(" to "))
+    assert low <= 28.9 <= high
+    assert float(hours.split(" to ")[1]) == pytest.approx((high - 15) / 60, rel=0.1)
+    assert float(price.split(" to ")[1]) == pytest.approx(3 * (high - 15) / 60, abs=0.1)
+
+
+def test_the_page_has_the_table_and_a_young_run_has_none(run: Path, tmp_path: Path) -> None:
+    assert "When it will reach" in render(read_record(run))
+    young = make_run(tmp_path / "young", steps=5)
+    assert "When it will reach" not in render(read_record(young))
+
+
+def test_the_command_says_when_and_for_how_much(cli_here, run: Path) -> None:
+    code, out, _ = cli_here("report", str(run), "--goal", "0.8", "--price-per-hour", "3")
+    assert code == 0
+    path, sentence = out.splitlines()
+    assert path.endswith("report.html")
+    assert sentence.startswith("Accuracy 0.8 in training: at step ")
+    assert "in money" in sentence
+    assert "too early to tell" in cli_here("report", str(run), "--goal", "0.2")[1]
