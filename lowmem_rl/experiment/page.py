@@ -16,7 +16,7 @@ from lowmem_rl.reports.page_table import Cells, PageTable
 from lowmem_rl.units import GIB
 
 _HEAD = ("arm", "{metric}", "against {baseline}", "p (Holm)", "exact p", "verdict")
-_COSTS = ("numbers that learn", "peak", "s a step", "minutes a run", "price of a run")
+_COSTS = ("numbers that learn", "peak", "s a step", "minutes a run", "minutes in all", "price")
 _RUNS = ("task", "arm", "seed", "status", "{metric}", "steps", "attempts", "exit code", "machine", "findings")
 
 
@@ -45,7 +45,7 @@ def render_study(page: StudyPage, directory: StudyDir) -> str:
         title=one_line(study.name),
         headline=headline(study, page.verdicts),
         remarks=list(remarks(study, page.verdicts)),
-        tables=[_arms(page, task) for task in study.tasks],
+        tables=[_arms(page, task, directory) for task in study.tasks],
         runs=[_runs(page)],
         charts=[asdict(chart) for chart in charts_of(study, page.outcomes, directory)],
         command=f"lowmem-rl experiment run study.toml --out NEW\nlowmem-rl experiment report {place}",
@@ -104,8 +104,8 @@ def cells_of(verdict: ArmVerdict, study: Study) -> Cells:
     )
 
 
-def costs_of(outcomes: Sequence[Outcome], price: float | None = None) -> Cells:
-    """Returns medians over runs: numbers that learn, peak, seconds of a step, minutes, and the price if it is known."""
+def costs_of(outcomes: Sequence[Outcome]) -> Cells:
+    """Returns medians over runs: numbers that learn, peak, seconds of a step, minutes."""
     found = {
         key: median(values) if (values := [v for one in outcomes if (v := getattr(one, key)) is not None]) else None
         for key in ("trained_numbers", "peak_bytes", "step_s", "minutes")
@@ -116,19 +116,23 @@ def costs_of(outcomes: Sequence[Outcome], price: float | None = None) -> Cells:
         "-" if peak is None else f"{peak / GIB:.2f} GiB",
         "-" if step_s is None else f"{step_s:.2f}",
         "-" if minutes is None else f"{minutes:.1f}",
-        *(() if price is None else ("-" if minutes is None else f"{price * minutes / 60:.2f}",)),
     )
 
 
-def _arms(page: StudyPage, task: str) -> PageTable:
+def _arms(page: StudyPage, task: str, directory: StudyDir) -> PageTable:
     study = page.study
     head = [cell.format(metric=study.metric, baseline=study.baseline) for cell in _HEAD]
     costs = _COSTS if page.price is not None else _COSTS[:-1]
     rows = []
     for verdict in page.verdicts.of(task):
         runs = [one for one in page.outcomes if (one.task, one.arm) == (task, verdict.arm)]
-        rows.append((*cells_of(verdict, study), *costs_of(runs, page.price)))
-    note = "95 % intervals: of the metric over other seeds and other items, of the difference over seeds."
+        minutes = directory.minutes(task, verdict.arm)
+        price = () if page.price is None else (f"{page.price * minutes / 60:.2f}",)
+        rows.append((*cells_of(verdict, study), *costs_of(runs), f"{minutes:.0f}", *price))
+    note = (
+        "95 % intervals: of the metric over other seeds and other items, of the difference over seeds. Minutes in all "
+        "are those of every attempt, with loading, evaluation and tuning."
+    )
     return PageTable(task if len(study.tasks) > 1 else "", note, (*head, *costs), tuple(rows))
 
 

@@ -40,6 +40,8 @@ class TrialRunner:
     """By trial, attempts in a row that did not come further."""
     _reached: dict[str, int] = field(default_factory=dict)
     """By trial, the step of its newest checkpoint when its last attempt began."""
+    _began: dict[str, float] = field(default_factory=dict)
+    """By trial, when its last attempt began."""
 
     def run(self, trials: Iterable[Trial]) -> None:
         """Returns when each trial is done or has failed. However it ends, jobs that run are let to save first."""
@@ -67,7 +69,7 @@ class TrialRunner:
         state = state_of(self.directory.path, trial, composed.config.grpo.steps)
         if state == State.DONE:
             return False
-        self._reached[trial.name] = self._step(trial)
+        self._reached[trial.name], self._began[trial.name] = self._step(trial), time.monotonic()
         allow = ["--allow-code"] if names_code(composed.config) else []
         if state == State.STARTED:
             arguments = ["train", "--resume", *allow, "--out", str(path)]
@@ -91,7 +93,8 @@ class TrialRunner:
         came_further = self._step(trial) > self._reached[name]
         self._lost[name] = 0 if came_further else self._lost.get(name, 0) + 1
         failed = code != 0 and (code in _FINAL or self._lost[name] > self.study.run.retries)
-        self.directory.append(trial, exit_code=code, machine=ended.machine, failed=failed, time=time.time())
+        facts = {"exit_code": code, "machine": ended.machine, "failed": failed, "time": time.time()}
+        self.directory.append(trial, **facts, seconds=time.monotonic() - self._began[name])
         if failed:
             self.report(f"{name}: failed with exit code {code}; its output is in {self.directory.log(trial)}")
         else:

@@ -11,6 +11,7 @@ from lowmem_rl.experiment.study import Study, parse_study
 from lowmem_rl.experiment.trials import Trial
 from lowmem_rl.storage.disk import write_file
 from lowmem_rl.storage.run_dir import Row, RunDir, append_row, read_json, read_rows, write_json
+from lowmem_rl.storage.run_reader import number
 
 _FORMAT = 1
 _HINT = "Restore the study's own file."
@@ -86,6 +87,12 @@ class StudyDir:
         for row in read_rows(self.trials):
             found.setdefault(str(row.get("trial")), []).append(row)
         return found
+
+    def minutes(self, task: str, arm: str) -> float:
+        """Returns what an arm took on a task: all attempts of all its runs, those to tune it, too."""
+        places = tuple(f"{kind}/{task}/{arm}/" for kind in ("runs", "tune"))
+        rows = [row for name, rows in self.attempts().items() if name.startswith(places) for row in rows]
+        return sum(number(row, "seconds") or 0.0 for row in rows) / 60
 
     def append(self, trial: Trial, **facts: Any) -> None:
         """Records an attempt."""

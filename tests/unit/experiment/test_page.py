@@ -9,6 +9,7 @@ from lowmem_rl.experiment.page import StudyPage, headline, remarks, render_study
 from lowmem_rl.experiment.page_charts import not_dominated, over_seeds
 from lowmem_rl.experiment.study import Study, parse_study
 from lowmem_rl.experiment.study_dir import StudyDir
+from lowmem_rl.experiment.trials import Trial
 from lowmem_rl.experiment.verdicts import compare_arms
 
 TEXT = """
@@ -54,10 +55,12 @@ def test_the_headline_names_who_is_better_and_who_is_no_worse(study: Study) -> N
 
 
 def test_a_page_shows_hostile_names_as_text_and_asks_nobody(study: Study, tmp_path: Path) -> None:
-    found = outcomes(study)
-    page = render_study(StudyPage(study, found, compare_arms(study, found), price=0.8), StudyDir(tmp_path))
+    found, directory = outcomes(study), StudyDir(tmp_path)
+    directory.append(Trial("task", "last", 0), exit_code=1, seconds=60.0)
+    directory.append(Trial("task", "last", 100, 2), exit_code=0, seconds=120.0)
+    page = render_study(StudyPage(study, found, compare_arms(study, found), price=0.8), directory)
     assert "<b>layers" not in page
-    assert "0.40" in page  # half an hour at 0.80
+    assert "0.04" in page  # three minutes at 0.80
     charts = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
     assert [chart["title"] for chart in charts] == ["pass_at_1 by peak GiB", "pass_at_1 by minutes a run"]
     assert "http" not in re.sub(r"<(style|script).*?</\1>", "", page, flags=re.DOTALL).replace("http-equiv", "")
