@@ -88,6 +88,8 @@ MEMBERS: Mapping[str, str] = {
     "peft.tuners.lora.LoraLayer.active_adapters": "which adapter is on",
     "peft.tuners.lora.LoraLayer.disable_adapters": "if none is on",
     "peft.tuners.lora.LoraLayer.merged": "an adapter that is merged is not ours",
+    "peft.mapping.PEFT_TYPE_TO_TUNER_MAPPING": "our TinyLoRA, which knows weights in 4 bit",
+    "peft.tuners.tinylora.layer.Linear": "its layer",
     "peft.utils.integrations.dequantize_module_weight": "a 4-bit weight, dequantized for rollouts and exports",
     "transformers.modeling_rope_utils.ROPE_INIT_FUNCTIONS": "the frequencies of scaled rotary embeddings",
     "accelerate.Accelerator.backward": "timed",
@@ -142,6 +144,13 @@ WORDINGS = (
     Wording(
         "trl/trainer/grpo_trainer.py", "param.data = param.data.to(torch.bfloat16)", "trainer: we restore the type"
     ),
+    Wording("peft/tuners/lora/dora.py", "torch.linalg.norm(weight, dim=1).to(weight.dtype)", "dora: the norm's type"),
+    Wording("peft/tuners/lora/dora.py", "(mag_norm_scale - 1) * base_result", "decoder_weights: DoRA's gain"),
+    Wording(
+        "peft/tuners/tinylora/layer.py", "self._tinylora_v_key[adapter_name] = v_key", "tinylora: a layer's numbers"
+    ),
+    Wording("peft/tuners/tinylora/layer.py", "self._init_svd(adapter_name, r, fan_in_fan_out)", "tinylora: ours"),
+    Wording("peft/tuners/tinylora/model.py", "group_idx = min(layer_idx // group_size", "adapter_tensors: its groups"),
     Wording("unsloth/models/_utils.py", "if max_seq_length < 512:", "docs: shorter rows get plain checkpointing"),
     Wording("unsloth/models/llama.py", "We shall truncate it ourselves", "policy: longer rows are cut"),
     Wording("unsloth_zoo/rl_replacements.py", "kl_i = torch.clamp(kl_i, min = -10.0, max = 10.0)", "docs: the KL cap"),

@@ -85,7 +85,6 @@ def _refusal(plan: Plan, explained: Explanation) -> str:
 
 def _subject(plan: Plan) -> str:
     config, grpo, engine = plan.config, plan.config.grpo, plan.estimate.workload.rollout_engine
-    method = "QLoRA" if config.model.bits == 4 else "LoRA"
     rows = f"{grpo.prompts_per_step} x {grpo.group_size} completions a step, up to "
     tokens = f"{grpo.max_prompt_tokens} + {grpo.max_completion_tokens} tokens each"
     wave = f"{config.rollout_rows} a wave"
@@ -95,7 +94,17 @@ def _subject(plan: Plan) -> str:
     else:
         wave += f" of {engine}"
     memory = f"{config.micro_batch} a micro-batch, {wave}, checkpointing {config.checkpointing}"
-    return f"{plan.target.shape.key}, {method} of rank {config.adapter.rank}; {rows}{tokens}; {memory}"
+    return f"{plan.target.shape.key}, {_what_learns(plan)}; {rows}{tokens}; {memory}"
+
+
+def _what_learns(plan: Plan) -> str:
+    adapter, is_quantised = plan.config.adapter, plan.config.model.bits == 4
+    numbers = f"{plan.estimate.learning_numbers:,} numbers learn"
+    if adapter.peft_type == "tinylora":
+        return f"TinyLoRA over {'4-bit' if is_quantised else '16-bit'} weights, {numbers}"
+    name = ("Q" if is_quantised else "") + ("DoRA" if adapter.use_dora else "LoRA")
+    others = ", ".join(f"{rank} in {pattern}" for pattern, rank in adapter.rank_pattern.items())
+    return f"{name} of rank {adapter.rank}{f' ({others})' if others else ''}, {numbers}"
 
 
 def _phases(plan: Plan, page: TextPage) -> Iterator[str]:

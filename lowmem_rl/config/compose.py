@@ -221,7 +221,9 @@ def read_assignments(
         if not (equals and key.strip()):
             problems.append(ConfigProblem(f"{origin} {shown(text)} is not KEY=VALUE", f"Write {origin} KEY=VALUE."))
             continue
-        parsed = flatten({prefix + key.strip(): parse_value(value)})
+        name = prefix + key.strip()
+        table = {name: parse_value(value)}
+        parsed = table if "." in name else flatten(table)  # a table in a section is one value
         twice = [f"{shown_key(name)} is given twice by {origin}" for name in parsed if name in values]
         problems += [ConfigProblem(what, "Give it once.") for what in twice]
         values |= parsed

@@ -12,7 +12,7 @@ from typing import Any
 
 from lowmem_rl.config.run_config import RunConfig, Section
 from lowmem_rl.config.trl_names import OPTIONS as OPTIONS
-from lowmem_rl.config.trl_names import OURS
+from lowmem_rl.config.trl_names import OURS, REFUSED
 
 REWARDS = "rewards"
 """The one table whose keys are names that the user chooses."""
@@ -70,6 +70,8 @@ def find_key(name: str) -> SettingKey | None:
 
 def fix_for_unknown(name: str) -> str:
     """Returns what a user who wrote `name` may have meant: near keys, else the keys of its section."""
+    if refusal := REFUSED.get(_last_part(name)):
+        return refusal
     if option := OPTIONS.get(_last_part(name)):
         return f"Did you mean {option}?"
     if near := near_keys(name):
@@ -109,7 +111,8 @@ def _takes(node: Mapping[str, Any]) -> str:
         unset = "; may be unset" if len(values) < len(node["anyOf"]) else ""
         return " or ".join(map(_takes, values)) + unset
     if node["type"] == "object":
-        return "a table of NAME = WEIGHT"
+        values = node["additionalProperties"]
+        return "a table of NAME = " + ("WEIGHT" if values["type"] == "number" else _takes(values))
     if node["type"] == "array":
         return f"a list, each {_takes(node['items'])}"
     bounds = [f"{word} {node[bound]:.16g}" for bound, word in _BOUNDS.items() if bound in node]

@@ -33,7 +33,7 @@ def as_one_error(problems: Sequence[ConfigProblem]) -> ConfigError:
 
 def is_hostile(value: object) -> bool:
     """Returns whether a raw value has control characters, lone surrogates or an integer beyond 64 bits."""
-    items = value if isinstance(value, list) else [value]
+    items = value if isinstance(value, list) else [*value, *value.values()] if isinstance(value, dict) else [value]
     return any(isinstance(item, int) and abs(item) >= 2**63 for item in items) or any(
         isinstance(item, str) and _CONTROL.search(item) for item in items
     )

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from lowmem_rl.config.adapter_rules import broken_adapter_rules
 from lowmem_rl.config.run_config import CurriculumConfig, GrpoConfig, OptimizerConfig, RunConfig
 
 
@@ -22,6 +23,7 @@ def broken_rules(config: RunConfig) -> Iterator[BrokenRule]:
     yield from _broken_curriculum_rules(config.curriculum)
     yield from _broken_trainable_rules(config)
     yield from _broken_layer_schedule_rules(config)
+    yield from (BrokenRule(*rule) for rule in broken_adapter_rules(config))
 
 
 def _broken_run_rules(config: RunConfig) -> Iterator[BrokenRule]:

@@ -44,6 +44,10 @@ OURS = {
         "lora_alpha": "adapter.alpha",
         "lora_dropout": "adapter.dropout",
         "target_modules lora_target_modules": "adapter.targets",
+        "peft_use_dora": "adapter.use_dora",
+        "peft_use_rslora": "adapter.use_rslora",
+        "finetuning_type tuner_type train_type": "trainable.method adapter.peft_type",
+        "projection_seed": "seed",
         "dataset_name dataset train_dataset": "task.name task.hub",
         "dataset_config": "task.subset",
         "train_files train_file": "task.path",
@@ -55,3 +59,10 @@ OURS = {
 
 OPTIONS = {"output_dir": "--out DIR", "resume_from_checkpoint": "--resume"}
 """Their name -> the option of `lowmem-rl train`: a run's configuration has no such key."""
+
+_START = (
+    "leave it out: an adapter starts at the base model. PiSSA, OLoRA, CorDA, EVA and LoftQ start from principal "
+    "directions or change the base weights, which are the KL reference; in RL such starts do worse (arXiv 2511.08567)"
+)
+REFUSED = dict.fromkeys(("init_lora_weights", "init_weights", "init", "pissa_init", "loftq_config"), _START)
+"""Their name -> why there is no such key."""

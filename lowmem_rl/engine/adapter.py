@@ -14,8 +14,10 @@ from lowmem_rl.errors import RunDirError
 from lowmem_rl.storage.run_dir import read_json
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
-_HINT = "An adapter of plain LoRA on linear layers is a folder that save_pretrained of PEFT has written."
-_NOT_PLAIN = ("use_dora", "use_rslora", "modules_to_save", "rank_pattern", "alpha_pattern", "layers_pattern")
+_HINT = "An adapter of LoRA or TinyLoRA on linear layers is a folder that save_pretrained of PEFT has written."
+_NOT_READ = ("modules_to_save", "layers_pattern", "alora_invocation_tokens", "arrow_config", "lora_bias")
+_AS_WRITTEN = ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "u", "weight_tying")
+"""Settings that PEFT's configuration has under the same names; it has those of its kind of adapter alone."""
 _FROZEN_SAMPLE = 256
 """Numbers of each frozen tensor that are enough to identify it."""
 _COPY_BYTES = 16 * 2**20
@@ -34,15 +36,18 @@ class SavedAdapter:
 
 
 def read_adapter(path: Path) -> SavedAdapter:
-    """Reads an adapter's folder without its weights. Raises `RunDirError` if it is damaged or not plain LoRA."""
+    """Reads an adapter's folder without its weights. Raises `RunDirError` if it is damaged or another kind."""
     written = read_json(path / CONFIG)
     if not (path / WEIGHTS).is_file():
         raise RunDirError(f"Adapter {path} has no {WEIGHTS}.", hint=_HINT)
     try:
         kind, base = written["peft_type"], written["base_model_name_or_path"]
-        if kind != "LORA" or any(written.get(key) for key in _NOT_PLAIN) or not isinstance(base, str):
+        if any(written.get(key) for key in _NOT_READ) or not isinstance(base, str):
             raise ValueError(f"{kind!r} over {base!r}")
-        fields = {"rank": written["r"], "alpha": written["lora_alpha"], "targets": written["target_modules"]}
+        fields = {"peft_type": kind.lower(), "targets": written["target_modules"]}
+        if kind == "LORA":
+            fields |= {"rank": written["r"], "alpha": written["lora_alpha"]}
+        fields |= {key: written[key] for key in _AS_WRITTEN if written.get(key) is not None}
         if (path / TRAINABLE).is_file():
             whole = TrainableConfig.model_validate(read_json(path / TRAINABLE))
             return SavedAdapter(path, base, AdapterConfig(), whole)
@@ -51,7 +56,7 @@ def read_adapter(path: Path) -> SavedAdapter:
         return SavedAdapter(path, base, AdapterConfig.model_validate(fields), trainable)
     except (KeyError, TypeError, ValueError, AttributeError) as error:  # pydantic's error is a ValueError
         raise RunDirError(
-            f"{path / CONFIG} is not a plain LoRA adapter that can be loaded here.", hint=_HINT
+            f"{path / CONFIG} is not a LoRA or TinyLoRA adapter that can be loaded here.", hint=_HINT
         ) from error
 
 
@@ -66,8 +71,11 @@ def load_adapter(model: ModelLike, path: Path) -> None:
     except (OSError, SafetensorError, RuntimeError) as error:  # other shapes are a RuntimeError
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise RunDirError(f"{path / WEIGHTS} cannot be loaded: {reason}", hint=_HINT) from error
-    learns = {name for name, weight in model.named_parameters() if weight.requires_grad}  # not TRL's copy of the start
-    different = sorted(learns.intersection(found.missing_keys)) or found.unexpected_keys
+    named, missing = list(model.named_parameters(remove_duplicate=False)), set(found.missing_keys)
+    loaded = {weight for name, weight in named if name not in missing}  # under one of its names
+    # TRL's copy of the start does not learn.
+    lacking = sorted(name for name, weight in named if weight.requires_grad and weight not in loaded)
+    different = lacking or found.unexpected_keys
     if different:
         raise RunDirError(f"{path} does not fit its base model: {different[0]} is in one of them only.", hint=_HINT)
 
@@ -79,22 +87,29 @@ def layer_of(name: str) -> int | None:
 
 
 def become_base(model: ModelLike) -> None:
-    """Makes it compute as the base model again: a LoRA's outer matrix is 0, whole weights are the originals."""
+    """Makes it compute as the base model again.
+
+    A LoRA's outer matrix is 0, DoRA's magnitudes are the weights' norms, TinyLoRA's numbers are 0, and whole weights
+    are the originals.
+    """
     import torch
+
+    from lowmem_rl.engine.dora import reset_magnitudes
 
     with torch.no_grad():
         for module in model.modules():
             if hasattr(type(module), "become_original"):
                 module.become_original()
         for name, weight in model.named_parameters():
-            if ".lora_B." in name:
+            if ".lora_B." in name or ".tinylora_v." in name:
                 weight.zero_()
+        reset_magnitudes(model)
 
 
 def weights_digest(policy: Policy) -> str:
-    """Returns a hash of the policy's present weights: of all LoRA weights and of some numbers of each frozen tensor."""
+    """Returns a hash of the policy's present weights: of the whole adapter and of some numbers of each frozen one."""
     digest = blake2b(digest_size=8)
-    named = list(policy.model.named_parameters())
+    named = [*policy.model.named_parameters(), *((n, b) for n, b in policy.model.named_buffers() if "tinylora_" in n)]
     parts = [
         weight if "lora_" in name or "modules_to_save" in name else weight.flatten()[:_FROZEN_SAMPLE]
         for name, weight in named

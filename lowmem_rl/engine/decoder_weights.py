@@ -2,19 +2,20 @@
 
 In 4 bit every linear layer expands its weight at every token. `merged` expands each one once: 2x fewer bytes a token
 on a GPU, and most of a token's time on a CPU. In float32 the adapter is folded in; in 16 bit it is applied next to the
-weight, whose rounding would swallow small updates. Either way it is the same product in another order: equal to
-rounding, not to the bit.
+weight, whose rounding would swallow small updates, and so is DoRA's gain to the outputs. Either way it is the same
+product in another order: equal to rounding, not to the bit.
 """
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, rms_norm
 
 from lowmem_rl.engine.decoder import Block, Decoder, Map
+from lowmem_rl.engine.dora import gain
 from lowmem_rl.engine.upload import upload
 from lowmem_rl.models.shape import SAMPLED_BY_US
 
@@ -144,14 +145,17 @@ def _joined(modules: Sequence[Any], dtype: torch.dtype) -> Map:
     adapters = [_adapter(module) for module in modules]
     if not any(adapters):
         return partial(linear, weight=weight, bias=bias)
+    gains = _joined_gain(weight.split([layer.out_features for layer in layers]), adapters)
     if dtype == torch.float32:
         for part, adapter in zip(weight.split([layer.out_features for layer in layers]), adapters, strict=True):
             if adapter is not None:
-                down, up, scale = adapter
-                part.addmm_(up.float(), down.float(), alpha=scale)
-        return partial(linear, weight=weight, bias=bias)
+                part.addmm_(adapter.outer.float(), adapter.inner.float(), alpha=adapter.scale)
+        return partial(linear, weight=weight if gains is None else weight.mul_(gains[:, None]), bias=bias)
     inner, outer = _joined_adapter(layers, adapters, dtype)
-    return lambda x: linear(x, weight, bias) + linear(linear(x, inner), outer)
+    if gains is None:
+        return lambda x: linear(x, weight, bias) + linear(linear(x, inner), outer)
+    shift = weight.new_zeros(()) if bias is None else bias
+    return lambda x: torch.addcmul(shift, linear(x, weight) + linear(linear(x, inner), outer), gains).to(dtype)
 
 
 def _frozen_or_whole(module: Any) -> Any:
@@ -161,18 +165,50 @@ def _frozen_or_whole(module: Any) -> Any:
     return module.get_base_layer() if hasattr(module, "get_base_layer") else module
 
 
-_Adapter = tuple[Tensor, Tensor, float]
-"""An adapter's inner matrix (rank, in), its outer one (out, rank), and its scale."""
+class _Adapter(NamedTuple):
+    """What an adapter adds to a weight: `scale` x outer (out, rank) x inner (rank, in)."""
+
+    inner: Tensor
+    outer: Tensor
+    scale: float
+    magnitude: Tensor | None
+    """Of DoRA: the length of each row of the sum (out,)."""
 
 
 def _adapter(module: Any) -> _Adapter | None:
     """Returns the active adapter of a layer, None if it has none."""
-    names = [name for name in getattr(module, "active_adapters", ()) if name in getattr(module, "lora_A", ())]
+    known = getattr(module, "lora_A", None) or getattr(module, "tinylora_A", ())
+    names = [name for name in getattr(module, "active_adapters", ()) if name in known]
     if not names or module.disable_adapters:
         return None
-    if len(names) > 1 or module.merged or getattr(module, "use_dora", {}).get(names[0]):
-        raise UnsupportedModel("its adapter is not one plain LoRA")
-    return module.lora_A[names[0]].weight, module.lora_B[names[0]].weight, module.scaling[names[0]]
+    if len(names) > 1 or module.merged:
+        raise UnsupportedModel("its adapter is not a single one")
+    name = names[0]
+    if hasattr(module, "tinylora_A"):
+        from lowmem_rl.engine.tinylora import factors_of
+
+        return _Adapter(*factors_of(module, name), 1.0, None)
+    is_dora = name in module.lora_magnitude_vector
+    if name in module.lora_variant and not is_dora:
+        raise UnsupportedModel("its adapter is a kind of LoRA that only PEFT computes")
+    magnitude = module.lora_magnitude_vector[name].weight if is_dora else None
+    return _Adapter(module.lora_A[name].weight, module.lora_B[name].weight, module.scaling[name], magnitude)
+
+
+def _joined_gain(weights: Sequence[Tensor], adapters: Sequence[_Adapter | None]) -> Tensor | None:
+    """Returns what multiplies the outputs of all layers (sum of outs,) in float32; None if no layer has DoRA.
+
+    The weights (out, in) are those without adapters.
+    """
+    if all(adapter is None or adapter.magnitude is None for adapter in adapters):
+        return None
+    gains = [
+        torch.ones(len(weight), device=weight.device)
+        if adapter is None or adapter.magnitude is None
+        else gain(adapter.magnitude, weight, adapter.scale * (adapter.outer @ adapter.inner))
+        for weight, adapter in zip(weights, adapters, strict=True)
+    ]
+    return torch.cat(gains)
 
 
 def _joined_adapter(
@@ -181,9 +217,12 @@ def _joined_adapter(
     """Returns all adapters as one: inner matrices stacked (sum of ranks, in), outer ones on a diagonal."""
     inner, outer = [], []
     for layer, adapter in zip(layers, adapters, strict=True):
-        down, up, scale = adapter or (layer.weight.new_zeros(0, layer.in_features), None, 1.0)
-        inner.append(down.to(dtype))
-        outer.append(torch.zeros(layer.out_features, 0).to(inner[-1]) if up is None else (up * scale).to(dtype))
+        if adapter is None:
+            inner.append(torch.zeros(0, layer.in_features, dtype=dtype, device=layer.weight.device))
+            outer.append(torch.zeros(layer.out_features, 0).to(inner[-1]))
+        else:
+            inner.append(adapter.inner.to(dtype))
+            outer.append((adapter.outer * adapter.scale).to(dtype))
     return torch.cat(inner), torch.block_diag(*outer)
 
 

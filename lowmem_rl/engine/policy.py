@@ -48,7 +48,8 @@ class ModelLike(Protocol):
     def disable_adapter(self) -> contextlib.AbstractContextManager[None]: ...
     def modules(self) -> Iterator[Any]: ...
     def parameters(self) -> Iterator["torch.nn.Parameter"]: ...
-    def named_parameters(self) -> Iterator[tuple[str, "torch.nn.Parameter"]]: ...
+    def named_parameters(self, *, remove_duplicate: bool = True) -> Iterator[tuple[str, "torch.nn.Parameter"]]: ...
+    def named_buffers(self) -> Iterator[tuple[str, "torch.Tensor"]]: ...
     def save_pretrained(self, path: Path) -> Any: ...
 
 
@@ -133,7 +134,8 @@ class Policy:
     @contextlib.contextmanager
     def without_dropout(self) -> Iterator[None]:
         """Leaves training mode only if there is dropout: walking all modules twice costs more than a short forward."""
-        if not self.model.training or not any(config.lora_dropout for config in self.model.peft_config.values()):
+        configs = self.model.peft_config.values()
+        if not self.model.training or not any(map(_dropout_of, configs)):
             yield
             return
         self.model.eval()
@@ -244,8 +246,16 @@ def with_trainable_weights(model: Any, config: RunConfig, device: Device) -> Any
     from unsloth import FastLanguageModel
 
     depth = model.config.num_hidden_layers
+    if config.adapter.peft_type == "tinylora" and config.trainable.method == "lora":
+        from lowmem_rl.engine.tinylora import add_tinylora
+
+        return add_tinylora(model, config, layers_of(config.trainable.layers, depth))
     if config.trainable.method == "lora":
-        return FastLanguageModel.get_peft_model(model, **adapter_arguments(config, device, depth))
+        from lowmem_rl.engine.dora import reset_magnitudes
+
+        found = FastLanguageModel.get_peft_model(model, **adapter_arguments(config, device, depth))
+        reset_magnitudes(found)
+        return found
     from lowmem_rl.engine.whole_weights import train_whole
 
     return train_whole(model, layers_of(config.trainable.layers, depth), config.trainable)
@@ -281,7 +291,7 @@ def load_arguments(config: RunConfig, device: Device) -> dict[str, Any]:
         # Otherwise Unsloth loads its dynamic upload instead of a 4-bit model.
         "use_exact_model_name": config.model.checkpoint == "plain",
         "fast_inference": config.rollout.engine == "vllm",
-        "max_lora_rank": config.adapter.rank,
+        "max_lora_rank": config.adapter.rank,  # with vLLM, which takes one rank
         "random_state": config.seed,
         "use_gradient_checkpointing": _checkpointing(config, device),
     }
@@ -289,15 +299,21 @@ def load_arguments(config: RunConfig, device: Device) -> dict[str, Any]:
 
 def adapter_arguments(config: RunConfig, device: Device, depth: int) -> dict[str, Any]:
     """Returns the arguments of Unsloth's `get_peft_model` for a model of `depth` layers."""
-    layers = layers_of(config.trainable.layers, depth)
-    return {
-        "r": config.adapter.rank,
-        "lora_alpha": config.adapter.alpha,
-        "lora_dropout": config.adapter.dropout,
-        "target_modules": list(config.adapter.targets),
+    layers, adapter = layers_of(config.trainable.layers, depth), config.adapter
+    arguments = {
+        "r": adapter.rank,
+        "lora_alpha": adapter.alpha,
+        "lora_dropout": adapter.dropout,
+        "target_modules": list(adapter.targets),
         "use_gradient_checkpointing": _checkpointing(config, device),
         "random_state": config.seed,
     } | ({} if len(layers) == depth else {"layers_to_transform": list(layers)})
+    variants = ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern")
+    return arguments | {key: value for key in variants if (value := getattr(adapter, key))}
+
+
+def _dropout_of(peft_config: Any) -> float:
+    return float(getattr(peft_config, "lora_dropout", 0.0) or getattr(peft_config, "tinylora_dropout", 0.0))
 
 
 def _checkpointing(config: RunConfig, device: Device) -> bool | str:

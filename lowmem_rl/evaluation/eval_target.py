@@ -123,7 +123,7 @@ def _shape(saved: SavedAdapter) -> ConfigLayer:
     which = saved.trainable.model_dump(include={"method", "layers", "modules", "extra", "dtype"})  # not when
     values = {f"trainable.{key}": value for key, value in which.items()}
     if saved.trainable.method == "lora":
-        values |= {f"adapter.{key}": getattr(saved.config, key) for key in ("rank", "alpha", "targets")}
+        values |= {f"adapter.{key}": value for key, value in saved.config.model_dump(exclude={"dropout"}).items()}
     return ConfigLayer(str(saved.path), values)
 
 

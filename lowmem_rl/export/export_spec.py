@@ -79,6 +79,8 @@ class ExportSpec:
     """Of the base."""
     is_whole: bool = False
     """Whole weights learned, not an adapter."""
+    adapter: str = "LoRA"
+    """The kind of adapter."""
     asked: tuple[dict[str, Any], ...] = ()
     """The turns of such a prompt, as the model's chat template takes them."""
 
@@ -121,7 +123,7 @@ class ExportSpec:
                 into = f"the 16-bit original of {name}, with which they were not trained" if self.bits == 4 else name
                 return f"The whole weights that learned, rounded to {self.weights_dtype}, to put into {into}"
             case "adapter", _:
-                return f"A LoRA adapter on {name} {frozen}, as it was trained"
+                return f"A {self.adapter} adapter on {name} {frozen}, as it was trained"
             case _, "dequantised":
                 return f"{learned} into {name} as it was in training: 4-bit weights, expanded again"
             case _, _ if self.bits == 4:
@@ -159,7 +161,7 @@ def make_spec(config: RunConfig, device: Device, to: str, base: str | None) -> E
         what = "an adapter" if to == "adapter" else "whole weights"
         raise ConfigError(f"--base does not apply to {what}.", hint=f"{fix}, or use --to merged.")
     if to in ("adapter", "weights"):
-        _check_learned(config, to)
+        _check_learned(config, device, to)
     if base == "dequantised" and bits == 16:
         raise ConfigError("The run was trained on 16-bit weights: there is nothing to dequantise.", hint=f"{fix}.")
     merged_into = None if to in ("adapter", "weights") else base or ("dequantised" if bits == 4 else "16bit")
@@ -172,16 +174,21 @@ def make_spec(config: RunConfig, device: Device, to: str, base: str | None) -> E
         config.task.prompt,
         config.model.revision,
         is_whole,
+        "TinyLoRA" if config.adapter.peft_type == "tinylora" else "DoRA" if config.adapter.use_dora else "LoRA",
     )
 
 
-def _check_learned(config: RunConfig, to: str) -> None:
-    """Raises `ConfigError` if the run has learned no such thing, or if whole weights would have no base."""
+def _check_learned(config: RunConfig, device: Device, to: str) -> None:
+    """Raises `ConfigError` if the run has learned no such thing, or one that others cannot put on its base."""
     is_whole = config.trainable.method == "full"
     if is_whole and to == "adapter":
         raise ConfigError("The run has no adapter: whole weights learned.", hint="Use --to weights, or --to merged.")
     if not is_whole and to == "weights":
         raise ConfigError("The run has no whole weights: an adapter learned.", hint="Use --to adapter, or --to merged.")
+    is_bare = config.model.bits == 16 and device.dtype == "float32"
+    if config.adapter.peft_type == "tinylora" and not (is_whole or is_bare):
+        what = "PEFT 0.21 computes a TinyLoRA adapter over weights in float32 alone: nobody else could load this one."
+        raise ConfigError(what, hint="Use --to merged.")
     if is_whole and load_shape(config.model.name, config.model.revision).quantised != "no":
         what = f"{config.model.name} is stored in 4 bit: there is no 16-bit original of it to load the weights into."
         raise ConfigError(what, hint="Use --to merged.")

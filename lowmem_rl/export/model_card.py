@@ -101,9 +101,9 @@ def _proof(spec: ExportSpec, proof: Proof) -> Iterator[str]:
 
 def _training(record: RunRecord, chosen: EvalRecord | None) -> Iterator[str]:
     yield from ("| | |", "|---|---|")
-    is_whole = record.setting("trainable.method") == "full"
+    has_rank = record.setting("trainable.method") != "full" and record.setting("adapter.peft_type") != "tinylora"
     for label, key in _FACTS.items():
-        if is_whole and key == "adapter.rank":
+        if key == "adapter.rank" and not has_rank:
             continue
         yield f"| {label} | {_code(_shown(record.setting(key)))} |"
     yield f"| steps taken | {f'{chosen.step} of {record.last_step}' if chosen else record.last_step} |"

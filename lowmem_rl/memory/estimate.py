@@ -32,6 +32,11 @@ class MemoryEstimate:
     """What makes this estimate less sure than others."""
 
     @property
+    def learning_numbers(self) -> int:
+        """Numbers that ever learn: of the adapter, or whole."""
+        return terms.trained_params(self.workload, self.shape) + self.workload.whole_params
+
+    @property
     def peak_phase(self) -> str:
         return max(self.phases, key=self.phase_bytes)
 

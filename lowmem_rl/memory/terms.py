@@ -106,7 +106,8 @@ def trained_params(workload: Workload, shape: ModelShape) -> int:
     if workload.method == "full":
         one_layer = shape.layer_params + shape.layer_other_params
         return shape.num_params if share == shape.num_layers else share * one_layer
-    return share * workload.lora_rank * sum(map(sum, adapted_sizes(workload, shape)))
+    each = workload.lora_rank * sum(map(sum, adapted_sizes(workload, shape)))
+    return share * each if workload.adapter_tensors is None else sum(workload.adapter_tensors)
 
 
 def adapted_sizes(workload: Workload, shape: ModelShape) -> list[tuple[int, int]]:
@@ -149,7 +150,8 @@ def weight_bytes(workload: Workload) -> int:
 def adapter(workload: Workload, shape: ModelShape) -> Term:
     """The adapter's weights; none in full training: the weights themselves learn."""
     count = 0 if workload.method == "full" else trained_params(workload, shape)
-    return term("adapter", count * trained_bytes(workload), "read from source", "L r sum(in + out) x 4 (2: TRL, QLoRA)")
+    size = count * trained_bytes(workload) + 4 * workload.frozen_adapter
+    return term("adapter", size, "read from source", "L r sum(in + out) x 4 (2: TRL, QLoRA)")
 
 
 def trains_whole(workload: Workload) -> bool:
@@ -200,7 +202,8 @@ def _paged_params(workload: Workload, shape: ModelShape) -> int:
     if workload.method == "full" or workload.whole_params:
         return trained_params(workload, shape) + workload.whole_params
     factors = [workload.lora_rank * side for sides in adapted_sizes(workload, shape) for side in sides]
-    return trained_layers(workload, shape) * sum(numbers for numbers in factors if numbers >= _PAGED_NUMBERS)
+    each = factors * trained_layers(workload, shape) if workload.adapter_tensors is None else workload.adapter_tensors
+    return sum(numbers for numbers in each if numbers >= _PAGED_NUMBERS)
 
 
 def optimizer_states(workload: Workload, shape: ModelShape) -> Term:

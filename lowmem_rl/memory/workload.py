@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.memory.adapter_tensors import frozen_numbers, learning_tensors
 from lowmem_rl.memory.trained_set import trained_set
 from lowmem_rl.models.shape import ModelShape
 
@@ -31,6 +32,12 @@ class Workload:
     method: Method
     lora_rank: int
     lora_targets: tuple[str, ...] = LINEAR_LAYERS
+    adapter_tensors: tuple[int, ...] | None = None
+    """Numbers of each tensor of the adapter that ever learns; unset, two of `lora_rank` at each adapted layer."""
+    frozen_adapter: int = 0
+    """Numbers of the adapter, in float32, that never learn."""
+    use_dora: bool = False
+    """The adapter has magnitudes, which PEFT's own forward applies."""
     micro_batch: int
     """Rows in one forward and backward."""
     prompt_tokens: int
@@ -162,6 +169,9 @@ def workload_of(config: RunConfig, shape: ModelShape) -> Workload:
         method="qlora" if config.model.bits == 4 else "lora",
         lora_rank=config.adapter.rank,
         lora_targets=config.adapter.targets if config.trainable.method == "lora" else (),
+        adapter_tensors=learning_tensors(config, shape),
+        frozen_adapter=frozen_numbers(config, shape),
+        use_dora=config.adapter.use_dora,
         trained_layers=trained.layers,
         backward_layers=trained.backward_layers,
         whole_params=trained.whole_params,

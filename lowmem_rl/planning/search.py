@@ -82,8 +82,9 @@ def choose(config: RunConfig, target: PlanTarget) -> RunConfig:
 
 def _rollout_and_update(config: RunConfig, target: PlanTarget) -> list[list[Choice]]:
     """Returns the choices for what is "auto" in the rollout and in the update, the most frugal first."""
-    # In 16 bit nothing has to be expanded; other engines use the weights as they are.
-    can_merge = config.model.bits == 4 and engine_of(config, target.shape) == "lowmem"
+    # In 16 bit nothing has to be expanded but DoRA's norms; other engines use the weights as they are.
+    gains = config.model.bits == 4 or config.adapter.use_dora
+    can_merge = gains and engine_of(config, target.shape) == "lowmem"
     rollout: dict[str, Sequence[Any]] = {
         "rollout.weights": ("quantized", "merged") if can_merge else ("quantized",),
         "memory.rollout_rows": divisors(config.rows_per_rollout, MOST_ROWS),

@@ -6,12 +6,13 @@ completion tokens only. Our engine reads each distinct prompt once, and a waitin
 every row has its own copy of the prompt, micro-batches are filled with tokens, and dead groups cost nothing.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Literal
 
 from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.memory.adapter_tensors import frozen_numbers, learning_tensors
 from lowmem_rl.memory.lowmem_sampler import PREFILL_TOKENS
 from lowmem_rl.memory.terms import kv_bytes_per_token, nf4_bytes
 from lowmem_rl.memory.trained_set import TrainedSet, trained_set
@@ -99,6 +100,8 @@ def step_work(config: RunConfig, shape: ModelShape, scenario: Scenario = LONGEST
     work = update(weights, config.micro_batch, tokens, sampled, checkpointing=config.checkpointing, trained=trained)
     # With a penalty a row without an advantage has a gradient too.
     live = 1.0 if grpo.beta else scenario.informative
+    renormed = dora_bytes(config, shape) * (1 if config.checkpointing == "none" else 2)
+    work = replace(work, expanded_bytes=work.expanded_bytes + renormed)
     yield replace(work, times=max(1.0, micro_batches * scenario.filled * live))
 
 
@@ -109,11 +112,6 @@ def evaluation_work(config: RunConfig, shape: ModelShape, scenario: Scenario = L
     for examples, times in ((full, 2), (quick, between)):
         for work in _sampling(config, shape, scenario, examples, min(config.eval.batch, examples), prompts=examples):
             yield replace(work, name="evaluation", times=work.times * times)
-
-
-def adapter_params(shape: ModelShape, rank: int, targets: Collection[str], layers: int) -> int:
-    """Returns the weights of an adapter on the targeted linear layers of `layers` decoder layers: r (in + out) each."""
-    return layers * rank * sum(sum(sizes) for name, sizes in shape.linear_sizes.items() if name in targets)
 
 
 def _attention_flops(shape: ModelShape, rows: int, tokens: float) -> float:
@@ -216,6 +214,8 @@ def _sampling_by_us(
     merged, adapter = config.rollout_weights == "merged", _adapter(config, shape)
     launches = _OWN_LAYERS_LAUNCHES if config.model.bits == 4 and not merged else 1.0
     prompt, steps = scenario.filled * config.grpo.max_prompt_tokens, config.grpo.max_completion_tokens
+    if not merged and config.adapter.use_dora:
+        yield StepCost("norms of DoRA", steps * ceil(rows / wave), 0.0, 0.0, dora_bytes(config, shape), 0.0)
     if merged:  # every weight expanded once, then read and written once more while layers are joined
         own = _weights(config, shape)
         moved = 2.0 * own.compute_bytes * shape.linear_params
@@ -230,7 +230,20 @@ def _sampling_by_us(
         yield replace(decoded, times=times * decoded.times, layer_passes=launches * decoded.layer_passes)
 
 
+def dora_bytes(config: RunConfig, shape: ModelShape) -> float:
+    """Returns the bytes that PEFT moves in one forward to find the length of each row of each adapted weight.
+
+    An identity (in, in) in float32 goes through both matrices, their product is added to the weight, and the sum is
+    read once more (peft 0.21 tuners/lora/dora.py): written and read, 8 in^2 + 24 in x out. Each time that the modules
+    themselves are called: at every token that is sampled through them.
+    """
+    if not config.adapter.use_dora:
+        return 0.0
+    sizes = [shape.linear_sizes[name] for name in config.adapter.targets if name in shape.linear_sizes]
+    return trained_set(config, shape).layers * sum(
+        8.0 * inputs**2 + 24.0 * inputs * outputs for inputs, outputs in sizes
+    )
+
+
 def _adapter(config: RunConfig, shape: ModelShape) -> int:
-    if config.trainable.method == "full":
-        return 0
-    return adapter_params(shape, config.adapter.rank, config.adapter.targets, trained_set(config, shape).layers)
+    return sum(learning_tensors(config, shape)) + frozen_numbers(config, shape)

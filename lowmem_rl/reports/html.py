@@ -125,7 +125,7 @@ def _facts(record: RunRecord) -> Iterator[Fact]:
         "steps": f"{record.last_step} of {record.planned_steps or '?'}",
         "prompt + completion tokens": None if prompt is None else f"{prompt} + {completion}",
         "learning rate": setting("optimizer.learning_rate"),
-        "adapter rank": setting("adapter.rank"),
+        "adapter rank": None if setting("adapter.peft_type") == "tinylora" else setting("adapter.rank"),
         "seed": setting("seed"),
         "machine": machine.get("gpu") or (f"CPU, {machine['cores']} cores" if "cores" in machine else None),
         "resumed after step": _steps(record.resumes),

@@ -36,10 +36,10 @@ class LearningWeights:
 
     def on_step(self, row: Row, trainer: TrainerLike) -> None:
         """Adds the step's figures; no share if nothing had a gradient, or if the step was skipped."""
-        names = {name: weight.numel() for name, weight in self.model.named_parameters() if weight.requires_grad}
-        layers = {layer for layer in map(layer_of, names) if layer is not None}
+        learning = {n: w for n, w in self.model.named_parameters(remove_duplicate=False) if w.requires_grad}
+        layers = {layer for layer in map(layer_of, learning) if layer is not None}
         row["trainable_layers"] = text_of(tuple(sorted(layers)))
-        row["trainable_numbers"] = sum(names.values())
+        row["trainable_numbers"] = sum(weight.numel() for weight in set(learning.values()))  # layers may share some
         if (share := self._lost_share()) is not None and not row.get("optimizer_skipped"):
             row["lost_update_share"] = share
         self.before = []

@@ -115,7 +115,8 @@ def build(shape: ModelShape, work: Workload) -> tuple[Any, Any]:
     if work.whole_params:
         with torch.device("meta"):
             return model, train_whole(model, layers, TrainableConfig(method="full"))
-    adapter = LoraConfig(r=work.lora_rank, target_modules=list(work.lora_targets), layers_to_transform=layers)
+    settings = {"r": work.lora_rank, "layers_to_transform": layers, "use_dora": work.use_dora}
+    adapter = LoraConfig(target_modules=list(work.lora_targets), **settings)
     return model, get_peft_model(model, adapter, low_cpu_mem_usage=True)  # the option that leaves it on meta
 
 

@@ -51,4 +51,6 @@ def _origin(record: RunRecord, key: str) -> str:
 
 
 def _as_typed(value: object) -> str:
-    return value if isinstance(value, str) and parse_value(value) == value else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str) and parse_value(value) == value:
+        return value
+    return json.dumps(value, ensure_ascii=False, separators=(", ", " = "))  # an inline table of TOML

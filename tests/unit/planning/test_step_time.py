@@ -6,16 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lowmem_rl.config.compose import resolve
-from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.config.run_config import AdapterConfig, RunConfig
+from lowmem_rl.memory.adapter_tensors import learning_tensors
 from lowmem_rl.memory.terms import kv_bytes_per_token
 from lowmem_rl.memory.trained_set import TrainedSet
-from lowmem_rl.memory.workload import LINEAR_LAYERS
 from lowmem_rl.models.hardware import CARDS
 from lowmem_rl.models.lookup import load_shape
 from lowmem_rl.planning.speeds import SPEEDS
 from lowmem_rl.planning.step_cost import (
     MatmulWeights,
-    adapter_params,
     decode,
     log_probs,
     prefill,
@@ -30,7 +29,7 @@ PEAK = Efficiency(bandwidth=1.0, flops=1.0, layer_s=0.0)
 
 
 def adapter_of(shape) -> int:
-    return adapter_params(shape, 16, LINEAR_LAYERS, shape.num_layers)
+    return sum(learning_tensors(RunConfig(), shape))
 
 
 def at_peak(work) -> float:
@@ -49,7 +48,8 @@ def test_the_counts():
     assert kv_bytes_per_token(QWEN_7B, 2) == 57_344
     assert (adapter_of(QWEN_7B), adapter_of(QWEN_1B)) == (40_370_176, 18_464_768)
     # 28 x 16 x (3584 + 3584 + 3584 + 512)
-    assert adapter_params(QWEN_7B, 16, ("q_proj", "v_proj"), 28) == 5_046_272
+    two = RunConfig(adapter=AdapterConfig(targets=("q_proj", "v_proj")))
+    assert sum(learning_tensors(two, QWEN_7B)) == 5_046_272
 
 
 def test_bytes_to_use_every_weight_once():

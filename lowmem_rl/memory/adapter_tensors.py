@@ -1,0 +1,58 @@
+"""The tensors of an adapter by their sizes: LoRA's with the rank of each module, DoRA's magnitudes, TinyLoRA's few."""
+
+from collections.abc import Iterator
+
+from lowmem_rl.config.rank_pattern import module_name, patterns_of
+from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.models.shape import ModelShape
+from lowmem_rl.trainable.schedule import LayerSchedule
+
+_SINGULAR_VECTORS = 2
+"""Of TinyLoRA (`engine.tinylora`)."""
+
+
+def learning_tensors(config: RunConfig, shape: ModelShape) -> tuple[int, ...]:
+    """Returns the numbers of each tensor of a run's adapter that ever learns; none for whole weights.
+
+    Raises `ConfigError` for layers that the model lacks, and for a pattern that names no module with an adapter.
+    """
+    if config.trainable.method == "full":
+        return ()
+    adapter, modules = config.adapter, dict(_modules(config, shape))
+    patterns = patterns_of("adapter.rank_pattern", tuple(adapter.rank_pattern), tuple(modules))
+    patterns_of("adapter.alpha_pattern", tuple(adapter.alpha_pattern), tuple(modules))
+    if adapter.peft_type == "tinylora":
+        return (adapter.u,) * _groups(len(modules), adapter.weight_tying)
+    sizes = []
+    for name, (inputs, outputs) in modules.items():
+        rank = adapter.rank_pattern.get(patterns.get(name, ""), adapter.rank)
+        sizes += [rank * inputs, rank * outputs, *([outputs] if adapter.use_dora else [])]
+    return tuple(sizes)
+
+
+def frozen_numbers(config: RunConfig, shape: ModelShape) -> int:
+    """Returns the float32 numbers of an adapter that never learn: TinyLoRA's singular vectors and random matrices."""
+    if config.trainable.method == "full" or config.adapter.peft_type == "lora":
+        return 0
+    vectors, fixed = _SINGULAR_VECTORS, config.adapter.u * _SINGULAR_VECTORS**2
+    return sum(vectors * (inputs + outputs) + fixed for _, (inputs, outputs) in _modules(config, shape))
+
+
+def _modules(config: RunConfig, shape: ModelShape) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Yields the name of each linear layer with an adapter, its inputs and outputs, in the model's order."""
+    for layer in sorted(LayerSchedule.of(config, shape.num_layers).layers):
+        for target, sizes in shape.linear_sizes.items():
+            if target in config.adapter.targets:
+                yield module_name(layer, target), sizes
+
+
+def _groups(modules: int, weight_tying: float) -> int:
+    """Returns how many groups of modules share their numbers (peft 0.21 tuners/tinylora/model.py).
+
+    A group has whole modules: fewer groups than asked for may be needed.
+    """
+    if not modules:
+        return 0
+    asked = max(1, round(modules * (1.0 - weight_tying)))
+    size = max(1, modules // asked)
+    return min(asked, -(-modules // size))
