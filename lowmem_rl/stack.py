@@ -146,9 +146,7 @@ WORDINGS = (
     ),
     Wording("peft/tuners/lora/dora.py", "torch.linalg.norm(weight, dim=1).to(weight.dtype)", "dora: the norm's type"),
     Wording("peft/tuners/lora/dora.py", "(mag_norm_scale - 1) * base_result", "decoder_weights: DoRA's gain"),
-    Wording(
-        "peft/tuners/tinylora/layer.py", "self._tinylora_v_key[adapter_name] = v_key", "tinylora: a layer's numbers"
-    ),
+    Wording("peft/tuners/tinylora/layer.py", "self._tinylora_v_key[adapter_name] = v_key", "tinylora: its numbers"),
     Wording("peft/tuners/tinylora/layer.py", "self._init_svd(adapter_name, r, fan_in_fan_out)", "tinylora: ours"),
     Wording("peft/tuners/tinylora/model.py", "group_idx = min(layer_idx // group_size", "adapter_tensors: its groups"),
     Wording("unsloth/models/_utils.py", "if max_seq_length < 512:", "docs: shorter rows get plain checkpointing"),

@@ -177,7 +177,7 @@ class _Adapter(NamedTuple):
 
 def _adapter(module: Any) -> _Adapter | None:
     """Returns the active adapter of a layer, None if it has none."""
-    known = getattr(module, "lora_A", None) or getattr(module, "tinylora_A", ())
+    known: Any = getattr(module, "lora_A", None) or getattr(module, "tinylora_A", ())
     names = [name for name in getattr(module, "active_adapters", ()) if name in known]
     if not names or module.disable_adapters:
         return None

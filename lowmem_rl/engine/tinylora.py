@@ -27,7 +27,7 @@ _SKETCH, _POWERS = 8, 16
 """Columns and power iterations of the randomised decomposition: what is left of others is below rounding."""
 
 
-class _Layer(Linear):  # type: ignore[misc]  # peft has no types
+class _Layer(Linear):
     """PEFT's layer with matrices in float32, from a decomposition that computes only what is kept."""
 
     def _init_svd(self, adapter_name: str, r: int, fan_in_fan_out: bool) -> None:
@@ -41,7 +41,7 @@ class _Layer(Linear):  # type: ignore[misc]  # peft has no types
         self.r[adapter_name] = len(roots)
 
 
-class _Model(TinyLoraModel):  # type: ignore[misc]
+class _Model(TinyLoraModel):
     """PEFT's model of such layers, which sees the values of weights in 4 bit."""
 
     def _create_and_replace(self, config: Any, adapter_name: str, target: Any, *args: Any, **kwargs: Any) -> None:

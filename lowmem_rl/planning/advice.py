@@ -189,7 +189,7 @@ def _options_that_cost_learning(config: RunConfig) -> Iterator[_MemoryOption]:
     for shorter in filter(None, (longest * 3 // 4, longest // 2)):
         settings = {"grpo.max_completion_tokens": shorter}
         yield _MemoryOption(settings, f"completions end at {shorter} tokens", costs_learning=True)
-    if rank := config.adapter.rank // 2:
+    if config.adapter.peft_type == "lora" and (rank := config.adapter.rank // 2):
         yield _MemoryOption({"adapter.rank": rank}, "half as many weights learn", costs_learning=True)
 
 

@@ -94,14 +94,14 @@ def broken_runs(trained: RunDir, at: Path) -> None:
     shutil.copy(trained.config, at / "no_adapter")
     (at / "empty").mkdir()
     (at / "a_file").touch()
-    for name in ("no_weights", "torn", "foreign", "dora"):
+    for name in ("no_weights", "torn", "foreign", "other_kind"):
         shutil.copytree(trained.adapter, at / name)
     (at / "no_weights" / "adapter_model.safetensors").unlink()
     weights = at / "torn" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
     written = read_json(at / "foreign" / "adapter_config.json")
     write_json(at / "foreign" / "adapter_config.json", written | {"base_model_name_or_path": "no/such-model"})
-    write_json(at / "dora" / "adapter_config.json", written | {"use_dora": True})
+    write_json(at / "other_kind" / "adapter_config.json", written | {"peft_type": "LOHA"})
     shutil.copytree(trained.path, at / "coded", ignore=shutil.ignore_patterns("eval"))
     config = read_json(at / "coded" / "config.json")
     config["config"]["task"]["name"] = "mine.py:Task"
@@ -117,7 +117,7 @@ MISTAKES = [
     (("no_weights",), 7, "has no adapter_model.safetensors"),
     (("torn", "--examples=2"), 7, "cannot be loaded"),
     (("foreign",), 7, "trained on no/such-model, which is not here"),
-    (("dora",), 7, "not a plain LoRA adapter that can be loaded here"),
+    (("other_kind",), 7, "not a LoRA or TinyLoRA adapter that can be loaded here"),
     (("coded",), 2, "--allow-code"),
     (("infinite",), 7, "holds no evaluations"),
     (("./nowhere/run",), 2, "nowhere"),
