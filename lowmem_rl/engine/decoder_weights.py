@@ -205,7 +205,7 @@ def _joined_gain(weights: Sequence[Tensor], adapters: Sequence[_Adapter | None])
     gains = [
         torch.ones(len(weight), device=weight.device)
         if adapter is None or adapter.magnitude is None
-        else gain(adapter.magnitude, weight, adapter.scale * (adapter.outer @ adapter.inner))
+        else gain(adapter.magnitude, weight, adapter.outer * adapter.scale, adapter.inner)
         for weight, adapter in zip(weights, adapters, strict=True)
     ]
     return torch.cat(gains)

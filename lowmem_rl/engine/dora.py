@@ -11,6 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_ROWS = 256
+"""Rows of a weight whose norm is found at once: 60 MB for 18,944 inputs."""
+
 
 def reset_magnitudes(model: Any) -> None:
     """Sets every magnitude to the norm of its frozen weight's row, with which the layer computes as without adapter."""
@@ -23,12 +26,13 @@ def reset_magnitudes(model: Any) -> None:
                 dora.weight.copy_(_norm(weight, torch.zeros(1, device=weight.device)))
 
 
-def gain(magnitude: Tensor, weight: Tensor, added: Tensor) -> Tensor:
-    """Returns what the outputs of a layer are multiplied with (out,), in float32: m / |weight + added|.
+def gain(magnitude: Tensor, weight: Tensor, outer: Tensor, inner: Tensor) -> Tensor:
+    """Returns what the outputs of a layer are multiplied with (out,), in float32: m / |weight + outer inner|.
 
-    `weight` (out, in) is the frozen one in the model's type, `added` the adapter's product.
+    `weight` (out, in) is the frozen one in the model's type; the adapter's scale is in `outer` (out, rank).
     """
-    return magnitude.float() / _norm(weight, added)
+    parts = zip(weight.split(_ROWS), outer.split(_ROWS), strict=True)
+    return magnitude.float() / torch.cat([_norm(rows, factor @ inner) for rows, factor in parts])
 
 
 def _norm(weight: Tensor, added: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import ceil
 
-from lowmem_rl.memory import terms
+from lowmem_rl.memory import dora, terms
 from lowmem_rl.memory.terms import (
     Grade,
     Term,
@@ -49,12 +49,14 @@ class Layer:
 
 def layer_of(workload: Workload, shape: ModelShape) -> Layer:
     """Returns the bytes a token of one decoder layer in training; attention scores are a term of their own."""
-    return {"unsloth": _unsloth_layer, "plain": _plain_layer, "fused": _fused_layer}[workload.layer](workload, shape)
+    kind = {"unsloth": _unsloth_layer, "plain": _plain_layer, "fused": _fused_layer}[workload.layer]
+    found = kind(workload, shape)
+    return replace(found, saved=found.saved + dora.saved(workload, shape))
 
 
 def frozen_layer(workload: Workload, shape: ModelShape) -> Layer:
     """Returns the same of a layer above the lowest that learns, of which nothing learns: it passes gradients on."""
-    return layer_of(replace(workload, lora_targets=(), whole_params=0), shape)
+    return layer_of(replace(workload, lora_targets=(), whole_params=0, use_dora=False), shape)
 
 
 def _unsloth_layer(workload: Workload, shape: ModelShape) -> Layer:
@@ -70,7 +72,8 @@ def _unsloth_layer(workload: Workload, shape: ModelShape) -> Layer:
     joins_rows = workload.loss == "grpo" and workload.attention in FUSED and workload.micro_batch > 1
     queries = 3 if joins_rows else 2
     # Without an adapter Unsloth leaves a layer its plain MLP, which keeps the activation, and the product if it learns.
-    products = 2 if workload.lora_targets else 4 if workload.whole_params else 3
+    plain = 4 if workload.whole_params or workload.use_dora else 3
+    products = 2 if workload.lora_targets and not workload.use_dora else plain
     saved = b * (4 * hidden + queries * shape.query_size + 2 * keys + products * mlp + norms / 2)
     return Layer(saved, b * (mlp + 2 * hidden), f"b (4H + {queries}q + 2k + 2I) + b (I + 2H)")
 
@@ -217,10 +220,10 @@ def saved_at_top(workload: Workload, shape: ModelShape) -> Term:
 
 def backward_moments(workload: Workload, shape: ModelShape) -> Iterator[tuple[Term, ...]]:
     """Yields what is there at once: at the top layer, and for whole weights at the bottom, with all gradients."""
-    kept, one = kept_activations(workload, shape), layer(workload, shape)
+    kept, one, norms = kept_activations(workload, shape), layer(workload, shape), dora.norms(workload, shape)
     top = (saved_at_top(workload, shape),) if workload.checkpointing == "none" else ()
     yield kept, *top, loss(workload, shape), spare_chunk(workload, shape)
-    yield kept, one
+    yield kept, one, norms
     if trains_whole(workload) and not workload.accumulated:
         yield terms.gradients(workload, shape), one
 

@@ -1,9 +1,10 @@
 """The tensors of an adapter by their sizes: LoRA's with the rank of each module, DoRA's magnitudes, TinyLoRA's few."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from lowmem_rl.config.rank_pattern import module_name, patterns_of
 from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.errors import ConfigError
 from lowmem_rl.models.shape import ModelShape
 from lowmem_rl.trainable.schedule import LayerSchedule
 
@@ -40,10 +41,23 @@ def frozen_numbers(config: RunConfig, shape: ModelShape) -> int:
 
 def _modules(config: RunConfig, shape: ModelShape) -> Iterator[tuple[str, tuple[int, int]]]:
     """Yields the name of each linear layer with an adapter, its inputs and outputs, in the model's order."""
+    targets = sizes_of(config.adapter.targets, shape)
     for layer in sorted(LayerSchedule.of(config, shape.num_layers).layers):
         for target, sizes in shape.linear_sizes.items():
-            if target in config.adapter.targets:
+            if target in targets:
                 yield module_name(layer, target), sizes
+
+
+def sizes_of(targets: Iterable[str], shape: ModelShape) -> dict[str, tuple[int, int]]:
+    """Returns inputs and outputs of the linear layers that get an adapter. Raises `ConfigError` for any other name."""
+    sizes = shape.linear_sizes
+    for name in targets:
+        if name not in sizes:
+            is_whole = name in ("embed_tokens", "lm_head")
+            why = ": Unsloth trains that matrix whole, with gradients and states to match" if is_whole else ""
+            what = f"adapter.targets: no formula for {name!r}{why}."
+            raise ConfigError(what, hint=f"The linear layers are {', '.join(sizes)}.")
+    return {name: sizes[name] for name in targets}
 
 
 def _groups(modules: int, weight_tying: float) -> int:

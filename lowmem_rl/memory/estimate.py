@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from lowmem_rl.memory import driver_overhead, generate_sampler, lowmem_sampler, terms
+from lowmem_rl.memory import dora, driver_overhead, generate_sampler, lowmem_sampler, terms
 from lowmem_rl.memory.activations import all_groups, backward_moments, forward_layer, scoring, spare_chunk
 from lowmem_rl.memory.terms import Term, term
 from lowmem_rl.memory.workload import Workload
@@ -146,6 +146,10 @@ def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[s
     learned = (adapter, terms.whole_weights(workload))
     idle = (*base, *learned, *states, terms.weight_copies(workload, shape))
     between = (*idle, *generate_sampler.resident_engine(workload, shape, card))
+    norms = dora.norms(workload, shape)
+    # A merged copy finds them once, some rows at a time.
+    is_merged = workload.rollout_engine == "lowmem" and workload.rollout_weights == "merged"
+    sampling = () if is_merged else (norms,)
 
     def phase(resident: Terms, passing: Iterable[Terms], *, learning: bool = False) -> list[Terms]:
         return [_moment(workload, shape, card, resident, one, learning=learning) for one in passing]
@@ -157,9 +161,9 @@ def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[s
         else:
             rows = workload.rollout_rows
             prompts, waits = lowmem_sampler.prompts_of(workload, rows), workload.grouped_rows > rows
-            found["rollout"] = phase(idle, _sampled(workload, shape, rows, prompts, waits))
+            found["rollout"] = phase((*idle, *sampling), _sampled(workload, shape, rows, prompts, waits))
         if workload.old_logprob_pass or workload.reference_pass:
-            pass_over_layers = (forward_layer(workload, shape, workload.tokens, "one layer's forward"),)
+            pass_over_layers = (forward_layer(workload, shape, workload.tokens, "one layer's forward"), norms)
             pass_over_logits = (scoring(workload, shape), spare_chunk(workload, shape))
             found["logprobs"] = phase(between, [pass_over_layers, pass_over_logits])
     earlier = (held,) if workload.accumulated or not terms.trains_whole(workload) else ()
@@ -167,7 +171,9 @@ def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[s
     stepping = (held, terms.optimizer_scratch(workload, shape), terms.undo_copy(workload, shape))
     found["optimizer"] = phase(between, [stepping])
     if workload.eval_rows:
-        found["evaluation"] = phase(between, _sampled(workload, shape, workload.eval_rows, workload.eval_rows, True))
+        found["evaluation"] = phase(
+            (*between, *sampling), _sampled(workload, shape, workload.eval_rows, workload.eval_rows, True)
+        )
     return found | {"save": phase(between, [()])}
 
 

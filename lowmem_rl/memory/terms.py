@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Literal
 
-from lowmem_rl.errors import ConfigError
+from lowmem_rl.memory.adapter_tensors import sizes_of
 from lowmem_rl.memory.workload import Workload
 from lowmem_rl.models.shape import ModelShape
 
@@ -106,20 +106,16 @@ def trained_params(workload: Workload, shape: ModelShape) -> int:
     if workload.method == "full":
         one_layer = shape.layer_params + shape.layer_other_params
         return shape.num_params if share == shape.num_layers else share * one_layer
-    each = workload.lora_rank * sum(map(sum, adapted_sizes(workload, shape)))
-    return share * each if workload.adapter_tensors is None else sum(workload.adapter_tensors)
+    if workload.adapter_tensors is not None:
+        return sum(workload.adapter_tensors)
+    sizes = adapted_sizes(workload, shape)
+    magnitudes = sum(outputs for _, outputs in sizes) if workload.use_dora else 0
+    return share * (workload.lora_rank * sum(map(sum, sizes)) + magnitudes)
 
 
 def adapted_sizes(workload: Workload, shape: ModelShape) -> list[tuple[int, int]]:
     """Returns inputs and outputs of the linear layers that get an adapter. Raises `ConfigError` for any other name."""
-    sizes = shape.linear_sizes
-    for name in workload.lora_targets:
-        if name not in sizes:
-            is_whole = name in ("embed_tokens", "lm_head")
-            why = ": Unsloth trains that matrix whole, with gradients and states to match" if is_whole else ""
-            what = f"adapter.targets: no formula for {name!r}{why}."
-            raise ConfigError(what, hint=f"The linear layers are {', '.join(sizes)}.")
-    return [sizes[name] for name in dict.fromkeys(workload.lora_targets)]
+    return list(sizes_of(workload.lora_targets, shape).values())
 
 
 def trained_layers(workload: Workload, shape: ModelShape) -> int:

@@ -162,13 +162,14 @@ def workload_of(config: RunConfig, shape: ModelShape) -> Workload:
     Raises `ValueError` while a setting is "auto", `ConfigError` for layers that the model lacks.
     """
     grpo, rollout, trained = config.grpo, config.rollout, trained_set(config, shape)
-    uses_vllm = rollout.engine == "vllm"
+    uses_vllm, trains, kind = rollout.engine == "vllm", config.trainable.method, config.adapter.peft_type
     return Workload(
         loss="grpo",
         stack="unsloth",
         method="qlora" if config.model.bits == 4 else "lora",
         lora_rank=config.adapter.rank,
-        lora_targets=config.adapter.targets if config.trainable.method == "lora" else (),
+        # TinyLoRA keeps no input of a layer, as a frozen one does.
+        lora_targets=config.adapter.targets if (trains, kind) == ("lora", "lora") else (),
         adapter_tensors=learning_tensors(config, shape),
         frozen_adapter=frozen_numbers(config, shape),
         use_dora=config.adapter.use_dora,

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from lowmem_rl.memory import activations, terms
+from lowmem_rl.memory import activations, dora, terms
 from lowmem_rl.memory.driver_overhead import OUTSIDE_TENSORS
 from lowmem_rl.memory.estimate import estimate
 from lowmem_rl.memory.workload import Workload
@@ -115,6 +115,10 @@ FAKE = {
     "7b": (QWEN_7B, work(**LONG)),
     "7b, nothing recomputed": (QWEN_7B, work(**LONG, checkpointing="none")),
     "7b, eager": (QWEN_7B, work(**LONG, attention="eager")),
+    "1.5b, DoRA": (QWEN_1B, work(**LONG, use_dora=True)),
+    "1.5b, DoRA, nothing recomputed": (QWEN_1B, work(**LONG, use_dora=True, checkpointing="none")),
+    "7b, DoRA, float32": (QWEN_7B, work(**LONG, use_dora=True, compute_bytes=4)),
+    "7b, DoRA in the last 5": (QWEN_7B, work(**LONG, **LAST, use_dora=True)),
     "7b, eager, one long row": (
         QWEN_7B,
         work(prompt_tokens=1024, completion_tokens=3072, micro_batch=1, attention="eager"),
@@ -154,7 +158,7 @@ def estimated(shape: ModelShape, work: Workload) -> dict[str, int]:
         "optimizer scratch": terms.optimizer_scratch(work, shape).expected_bytes,
         "kept": kept + saved,
         "loss": activations.loss(work, shape).expected_bytes,
-        "layers": kept + activations.layer(work, shape).expected_bytes,
+        "layers": kept + activations.layer(work, shape).expected_bytes + dora.norms(work, shape).expected_bytes,
     }
 
 
