@@ -23,7 +23,8 @@ def print_dry_run(
 
 
 def _show(plan: DryRun, composed: ResolvedConfig) -> None:
-    device = plan.device
+    device, is_tiny = plan.device, plan.config.adapter.peft_type == "tinylora"
+    adds = "peft.TinyLoraConfig" if is_tiny else "unsloth.FastLanguageModel.get_peft_model"
     console.show(f"# Preset {plan.preset} for {plan.card}; computes on {device.kind} in {device.dtype}.")
     console.show(f"# {verdict_sentence(plan.plan)}")
     for refusal in plan.refusals:
@@ -32,7 +33,7 @@ def _show(plan: DryRun, composed: ResolvedConfig) -> None:
     console.show(console.config_text(composed))
     for title, arguments in (
         ("unsloth.FastLanguageModel.from_pretrained gets", plan.from_pretrained),
-        ("unsloth.FastLanguageModel.get_peft_model gets", plan.get_peft_model),
+        (f"{adds} gets", plan.get_peft_model),
         ("trl.GRPOConfig gets", plan.grpo_config | plan.unsloth_grpo_config),
     ):
         width = max(map(len, arguments))

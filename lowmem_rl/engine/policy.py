@@ -19,6 +19,7 @@ from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.row_length import SequenceUse, longest_row, training_row, uses_of
 from lowmem_rl.errors import ConfigError, LowMemError, SetupError
 from lowmem_rl.example import Message
+from lowmem_rl.memory.adapter_tensors import SINGULAR_VECTORS
 from lowmem_rl.models.hub import refusal
 from lowmem_rl.models.lookup import load_shape, model_path
 from lowmem_rl.stack import not_loaded
@@ -249,7 +250,7 @@ def with_trainable_weights(model: Any, config: RunConfig, device: Device) -> Any
     if config.adapter.peft_type == "tinylora" and config.trainable.method == "lora":
         from lowmem_rl.engine.tinylora import add_tinylora
 
-        return add_tinylora(model, config, layers_of(config.trainable.layers, depth))
+        return add_tinylora(model, tinylora_arguments(config, depth))
     if config.trainable.method == "lora":
         from lowmem_rl.engine.dora import reset_magnitudes
 
@@ -310,6 +311,20 @@ def adapter_arguments(config: RunConfig, device: Device, depth: int) -> dict[str
     } | ({} if len(layers) == depth else {"layers_to_transform": list(layers)})
     variants = ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern")
     return arguments | {key: value for key in variants if (value := getattr(adapter, key))}
+
+
+def tinylora_arguments(config: RunConfig, depth: int) -> dict[str, Any]:
+    """Returns the arguments of `peft.TinyLoraConfig` for a model of `depth` layers."""
+    layers, adapter = layers_of(config.trainable.layers, depth), config.adapter
+    return {
+        "r": SINGULAR_VECTORS,
+        "u": adapter.u,
+        "weight_tying": adapter.weight_tying,
+        "projection_seed": config.seed,
+        "tinylora_dropout": adapter.dropout,
+        "target_modules": list(adapter.targets),
+        "task_type": "CAUSAL_LM",
+    } | ({} if len(layers) == depth else {"layers_to_transform": list(layers)})
 
 
 def _dropout_of(peft_config: Any) -> float:

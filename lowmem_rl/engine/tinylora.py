@@ -6,7 +6,7 @@ singular vectors of each weight to keep two, and mixes 16 bit with float32 outsi
 buffers that are saved with the adapter: loading one does not depend on the seed.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,10 +19,6 @@ from peft.utils import PeftType
 from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor, nn
 
-from lowmem_rl.config.run_config import RunConfig
-
-SINGULAR_VECTORS = 2
-"""The paper's and PEFT's r."""
 _SKETCH, _POWERS = 8, 16
 """Columns and power iterations of the randomised decomposition: what is left of others is below rounding."""
 
@@ -66,22 +62,14 @@ def _expanded(module: Any) -> Iterator[None]:
         module.weight = stored
 
 
-def add_tinylora(model: Any, config: RunConfig, layers: Sequence[int]) -> PeftModel:
-    """Returns the model as a PeftModel in which the numbers of TinyLoRA learn, in float32; they start at 0."""
-    adapter = config.adapter
+def add_tinylora(model: Any, arguments: Mapping[str, Any]) -> PeftModel:
+    """Returns the model as a PeftModel in which the numbers of TinyLoRA learn, in float32; they start at 0.
+
+    `arguments` are those of `peft.TinyLoraConfig`.
+    """
     model.requires_grad_(False)
-    settings = TinyLoraConfig(
-        r=SINGULAR_VECTORS,
-        u=adapter.u,
-        weight_tying=adapter.weight_tying,
-        projection_seed=config.seed,
-        tinylora_dropout=adapter.dropout,
-        target_modules=list(adapter.targets),
-        layers_to_transform=None if len(layers) == model.config.num_hidden_layers else list(layers),
-        task_type="CAUSAL_LM",
-    )
     PEFT_TYPE_TO_TUNER_MAPPING[PeftType.TINYLORA] = _Model
-    found = get_peft_model(model, settings)
+    found = get_peft_model(model, TinyLoraConfig(**arguments))
     for module in found.modules():
         if isinstance(module, _Layer):  # PEFT has moved them to the weight's type
             for buffers in (module.tinylora_A, module.tinylora_B, module.tinylora_P):

@@ -12,7 +12,7 @@ from lowmem_rl.config.compose import ResolvedConfig
 from lowmem_rl.config.notices import notices
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.device import Device, check_dtype, device_of, device_on
-from lowmem_rl.engine.policy import adapter_arguments, load_arguments
+from lowmem_rl.engine.policy import adapter_arguments, load_arguments, tinylora_arguments
 from lowmem_rl.entrypoints.data_check import check_data
 from lowmem_rl.entrypoints.preflight import check_settings, plan_anywhere
 from lowmem_rl.errors import LowMemError
@@ -86,7 +86,7 @@ def dry_run(composed: ResolvedConfig, out: Path, pass_rate: PassRate | None = No
         config=config,
         origins=dict(composed.origins) | planner_origins(composed.config),
         from_pretrained=load_arguments(config, device),
-        get_peft_model=adapter_arguments(config, device, planned.target.shape.num_layers),
+        get_peft_model=_adapter_arguments(config, device, planned.target.shape.num_layers),
         grpo_config=grpo_arguments(config, device, out),
         unsloth_grpo_config=unsloth_arguments(config, device),
         adjustments=tuple(adjustments(config, device)),
@@ -95,6 +95,11 @@ def dry_run(composed: ResolvedConfig, out: Path, pass_rate: PassRate | None = No
         faults=tuple(checked.refusals),
         notes=(*_notes(config, device), *checked.notes),
     )
+
+
+def _adapter_arguments(config: RunConfig, device: Device, depth: int) -> dict[str, Any]:
+    is_tiny = config.adapter.peft_type == "tinylora"
+    return tinylora_arguments(config, depth) if is_tiny else adapter_arguments(config, device, depth)
 
 
 def _notes(config: RunConfig, device: Device) -> list[str]:

@@ -8,8 +8,8 @@ from lowmem_rl.errors import ConfigError
 from lowmem_rl.models.shape import ModelShape
 from lowmem_rl.trainable.schedule import LayerSchedule
 
-_SINGULAR_VECTORS = 2
-"""Of TinyLoRA (`engine.tinylora`)."""
+SINGULAR_VECTORS = 2
+"""Of each weight that TinyLoRA keeps: the paper's and PEFT's r."""
 
 
 def learning_tensors(config: RunConfig, shape: ModelShape) -> tuple[int, ...]:
@@ -35,8 +35,8 @@ def frozen_numbers(config: RunConfig, shape: ModelShape) -> int:
     """Returns the float32 numbers of an adapter that never learn: TinyLoRA's singular vectors and random matrices."""
     if config.trainable.method == "full" or config.adapter.peft_type == "lora":
         return 0
-    vectors, fixed = _SINGULAR_VECTORS, config.adapter.u * _SINGULAR_VECTORS**2
-    return sum(vectors * (inputs + outputs) + fixed for _, (inputs, outputs) in _modules(config, shape))
+    fixed = config.adapter.u * SINGULAR_VECTORS**2
+    return sum(SINGULAR_VECTORS * (inputs + outputs) + fixed for _, (inputs, outputs) in _modules(config, shape))
 
 
 def _modules(config: RunConfig, shape: ModelShape) -> Iterator[tuple[str, tuple[int, int]]]:

@@ -195,7 +195,11 @@ def _weights(config: RunConfig, shape: ModelShape, *, rows: int = 2, merged: boo
 def _sampling(
     config: RunConfig, shape: ModelShape, scenario: Scenario, rows: int, wave: int, prompts: int
 ) -> Iterator[StepCost]:
-    if engine_of(config, shape) == "lowmem":
+    is_ours = engine_of(config, shape) == "lowmem"
+    if config.adapter.use_dora and not (is_ours and config.rollout_weights == "merged"):
+        tokens = config.grpo.max_completion_tokens * ceil(rows / wave)
+        yield StepCost("norms of DoRA", tokens, 0.0, 0.0, dora_bytes(config, shape), 0.0)
+    if is_ours:
         yield from _sampling_by_us(config, shape, scenario, rows, wave, prompts)
         return
     prompt, steps, adapter = config.grpo.max_prompt_tokens, config.grpo.max_completion_tokens, _adapter(config, shape)
@@ -214,8 +218,6 @@ def _sampling_by_us(
     merged, adapter = config.rollout_weights == "merged", _adapter(config, shape)
     launches = _OWN_LAYERS_LAUNCHES if config.model.bits == 4 and not merged else 1.0
     prompt, steps = scenario.filled * config.grpo.max_prompt_tokens, config.grpo.max_completion_tokens
-    if not merged and config.adapter.use_dora:
-        yield StepCost("norms of DoRA", steps * ceil(rows / wave), 0.0, 0.0, dora_bytes(config, shape), 0.0)
     if merged:  # every weight expanded once, then read and written once more while layers are joined
         own = _weights(config, shape)
         moved = 2.0 * own.compute_bytes * shape.linear_params

@@ -191,3 +191,12 @@ def test_a_tokenizer_of_another_model_is_refused_before_the_model(command, cli_h
     assert outcome.code == 3
     assert "token id 151644, but the model embeds" in outcome.stderr
     assert [line.partition(":")[0] for line in outcome.stderr.splitlines()] == ["error", "hint"]
+
+
+def test_it_shows_the_arguments_of_the_adapter_that_is_added(cli_here) -> None:
+    assert (
+        "# unsloth.FastLanguageModel.get_peft_model gets\nr " in cli_here(*TINY, "--set=adapter.use_dora=true").stdout
+    )
+    outcome = cli_here(*TINY, "--set=adapter.peft_type=tinylora", "--set=adapter.u=4")
+    assert "# peft.TinyLoraConfig gets\nr                 2\nu                 4\n" in outcome.stdout
+    assert "hardly move at the learning rate 0.0005" in outcome.stdout

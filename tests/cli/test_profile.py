@@ -149,6 +149,26 @@ def test_without_a_preset_it_takes_the_one_for_the_named_card(cli_here, named, p
     assert f"\n{preset} on " in cli_here("profile", *named).stdout
 
 
+@pytest.mark.parametrize(
+    ("setting", "shown"),
+    [
+        ("adapter.use_rslora=true", "QLoRA of rank 16, 40,370,176 numbers learn"),
+        ("adapter.use_dora=true", "QDoRA of rank 16, 41,760,768 numbers learn"),
+        ("adapter.rank_pattern={q_proj=64}", "QLoRA of rank 16 (64 in q_proj), 50,003,968 numbers learn"),
+        ("adapter.peft_type=tinylora", "TinyLoRA over 4-bit weights, 13 numbers learn"),
+    ],
+)
+def test_it_says_what_learns(cli_here, setting, shown):
+    assert shown in " ".join(cli_here("profile", "--preset=qwen7b-a6000", f"--set={setting}").stdout.split())
+
+
+def test_a_rank_for_a_module_that_is_not_there_is_refused(cli_here):
+    outcome = cli_here("profile", "--preset=qwen7b-a6000", "--set=adapter.rank_pattern={q_porj=64}")
+    assert outcome.code == 2
+    assert outcome.stderr.splitlines()[0].startswith("error: adapter.rank_pattern: 'q_porj' names no module")
+    assert len(outcome.stderr.splitlines()) == 2
+
+
 def test_a_config_file_that_is_a_preset_brings_its_card(cli_here, tmp_path):
     cli_here("presets", "copy", "qwen1.5b-t4", str(tmp_path / "mine.toml"))
     shown = answer(cli_here, "--config", str(tmp_path / "mine.toml"))

@@ -307,7 +307,8 @@ def test_a_place_that_cannot_be_written_is_an_error_of_the_user(run, tmp_path) -
 
 
 def test_the_command_makes_the_same_configuration_again(tmp_path) -> None:
-    composed = resolve(preset="tiny-cpu", settings=["optimizer.learning_rate=0.25", "grpo.loss=grpo", "seed=7"])
+    ranks = 'adapter.rank_pattern={q_proj=8, "layers.(0|1).mlp.up_proj"=4}'
+    composed = resolve(preset="tiny-cpu", settings=["optimizer.learning_rate=0.25", "grpo.loss=grpo", "seed=7", ranks])
     run = RunDir(tmp_path / "run")
     config = composed.config.model_dump()
     write_json(run.config, {"preset": "tiny-cpu", "config": config, "origins": dict(composed.origins)})
