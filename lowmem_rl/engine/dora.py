@@ -38,4 +38,5 @@ def gain(magnitude: Tensor, weight: Tensor, outer: Tensor, inner: Tensor) -> Ten
 def _norm(weight: Tensor, added: Tensor) -> Tensor:
     """Returns the length of each row of the sum (out,), rounded as in training."""
     wide = weight if weight.is_cuda else weight.float()
-    return torch.linalg.norm(wide + added.to(wide.dtype), dim=1)
+    found: Tensor = torch.linalg.norm(wide + added.to(wide.dtype), dim=1)
+    return found

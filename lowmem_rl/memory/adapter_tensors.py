@@ -24,7 +24,7 @@ def learning_tensors(config: RunConfig, shape: ModelShape) -> tuple[int, ...]:
     patterns_of("adapter.alpha_pattern", tuple(adapter.alpha_pattern), tuple(modules))
     if adapter.peft_type == "tinylora":
         return (adapter.u,) * _groups(len(modules), adapter.weight_tying)
-    sizes = []
+    sizes: list[int] = []
     for name, (inputs, outputs) in modules.items():
         rank = adapter.rank_pattern.get(patterns.get(name, ""), adapter.rank)
         sizes += [rank * inputs, rank * outputs, *([outputs] if adapter.use_dora else [])]

@@ -7,7 +7,7 @@ Quantised and Unsloth's kernels run on cards alone; what they share with plain l
 import json
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,7 @@ def shape(layers: int, hidden: int, mlp: int, heads: tuple[int, int], vocab: int
 
 
 QWEN_7B, QWEN_1B = load_shape("Qwen/Qwen2.5-7B-Instruct"), load_shape("Qwen/Qwen2.5-1.5B-Instruct")
+SHALLOW_7B, SHALLOW_1B = replace(QWEN_7B, num_layers=4), replace(QWEN_1B, num_layers=4)
 SHALLOW = shape(2, 512, 2816, (8, 2), 4096, tied=True)
 DEEP = shape(8, 256, 768, (4, 4), 2048, tied=False)
 WIDE_MLP = shape(4, 320, 2560, (5, 1), 8192, tied=True)
@@ -115,10 +116,10 @@ FAKE = {
     "7b": (QWEN_7B, work(**LONG)),
     "7b, nothing recomputed": (QWEN_7B, work(**LONG, checkpointing="none")),
     "7b, eager": (QWEN_7B, work(**LONG, attention="eager")),
-    "1.5b, DoRA": (QWEN_1B, work(**LONG, use_dora=True)),
-    "1.5b, DoRA, nothing recomputed": (QWEN_1B, work(**LONG, use_dora=True, checkpointing="none")),
-    "7b, DoRA, float32": (QWEN_7B, work(**LONG, use_dora=True, compute_bytes=4)),
-    "7b, DoRA in the last 5": (QWEN_7B, work(**LONG, **LAST, use_dora=True)),
+    "1.5b, DoRA": (SHALLOW_1B, work(**LONG, use_dora=True)),
+    "1.5b, DoRA, nothing recomputed": (SHALLOW_1B, work(**LONG, use_dora=True, checkpointing="none")),
+    "7b, DoRA, float32": (SHALLOW_7B, work(**LONG, use_dora=True, compute_bytes=4)),
+    "7b, DoRA in the last 2": (SHALLOW_7B, work(**LONG, use_dora=True, trained_layers=2, backward_layers=2)),
     "7b, eager, one long row": (
         QWEN_7B,
         work(prompt_tokens=1024, completion_tokens=3072, micro_batch=1, attention="eager"),
