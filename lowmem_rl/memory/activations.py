@@ -220,10 +220,11 @@ def saved_at_top(workload: Workload, shape: ModelShape) -> Term:
 
 def backward_moments(workload: Workload, shape: ModelShape) -> Iterator[tuple[Term, ...]]:
     """Yields what is there at once: at the top layer, and for whole weights at the bottom, with all gradients."""
-    kept, one, norms = kept_activations(workload, shape), layer(workload, shape), dora.norms(workload, shape)
+    kept, one = kept_activations(workload, shape), layer(workload, shape)
+    norms = (dora.norms(workload, shape),) if workload.use_dora else ()
     top = (saved_at_top(workload, shape),) if workload.checkpointing == "none" else ()
     yield kept, *top, loss(workload, shape), spare_chunk(workload, shape)
-    yield kept, one, norms
+    yield kept, one, *norms
     if trains_whole(workload) and not workload.accumulated:
         yield terms.gradients(workload, shape), one
 
