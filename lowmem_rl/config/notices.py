@@ -19,21 +19,21 @@ def notices(config: RunConfig) -> Iterator[str]:
         yield f"the run of {steps} steps ends before the milestones {', '.join(late)} (optimizer.milestones)"
 
 
-_TINYLORA_RATE = 1e-3
-"""Below it a step of Adam moves TinyLoRA's numbers by less than a thousandth each, of about 1 that they need."""
+_LEAST_MOVE = 0.1
+"""How far a run must be able to move TinyLoRA's numbers: they are shares of a weight's first singular values."""
 
 
 def _adapter_notices(config: RunConfig) -> Iterator[str]:
-    adapter, rate = config.adapter, config.optimizer.learning_rate
+    adapter, rate, steps = config.adapter, config.optimizer.learning_rate, config.grpo.steps
     if config.trainable.method == "full":
         return
-    if adapter.peft_type == "tinylora" and rate < _TINYLORA_RATE:
+    if adapter.peft_type == "tinylora" and rate * steps < _LEAST_MOVE:
         yield (
-            f"TinyLoRA's numbers start at 0 and hardly move at the learning rate {rate:g}: "
-            "try 0.01 (optimizer.learning_rate)"
+            f"TinyLoRA's numbers start at 0, and {steps} steps of Adam at the learning rate {rate:g} move each by about "
+            f"{rate * steps:.2g} at most: raise optimizer.learning_rate"
         )
     if adapter.use_dora and (config.rollout.weights == "quantized" or config.rollout.engine == "generate"):
         yield (
-            "each sampled token finds the norm of every adapted weight again, which takes many times as long: "
-            'leave rollout.engine and rollout.weights at "auto"'
+            "each sampled token finds the norm of every adapted weight again, which takes many times as long: our "
+            'engine with rollout.weights="merged" finds them once a rollout, if the copy fits'
         )

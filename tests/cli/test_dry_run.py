@@ -199,4 +199,4 @@ def test_it_shows_the_arguments_of_the_adapter_that_is_added(cli_here) -> None:
     )
     outcome = cli_here(*TINY, "--set=adapter.peft_type=tinylora", "--set=adapter.u=4")
     assert "# peft.TinyLoraConfig gets\nr                 2\nu                 4\n" in outcome.stdout
-    assert "hardly move at the learning rate 0.0005" in outcome.stdout
+    assert "move each by about 0.02 at most" in outcome.stdout
