@@ -29,8 +29,8 @@ def _adapter_notices(config: RunConfig) -> Iterator[str]:
         return
     if adapter.peft_type == "tinylora" and rate * steps < _LEAST_MOVE:
         yield (
-            f"TinyLoRA's numbers start at 0, and {steps} steps of Adam at the learning rate {rate:g} move each by about "
-            f"{rate * steps:.2g} at most: raise optimizer.learning_rate"
+            f"TinyLoRA's numbers start at 0, and {steps} steps of Adam at the learning rate {rate:g} move each by "
+            f"about {rate * steps:.2g} at most: raise optimizer.learning_rate"
         )
     if adapter.use_dora and (config.rollout.weights == "quantized" or config.rollout.engine == "generate"):
         yield (
