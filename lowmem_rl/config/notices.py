@@ -6,9 +6,11 @@ from lowmem_rl.config.run_config import RunConfig
 
 
 def notices(config: RunConfig) -> Iterator[str]:
-    """Yields what the schedule of a run does only after the run's last step, and what its adapter asks for."""
+    """Yields what schedules do only after the run's last step, what its adapter asks for, what slimfit's steps lose."""
     yield from _adapter_notices(config)
     steps, optimizer = config.grpo.steps, config.optimizer
+    if config.trainable.schedule == "slimfit":
+        yield from _slimfit_notices(config)
     if optimizer.warmup_steps >= steps:
         yield (
             f"the run of {steps} steps ends within its warm-up of {optimizer.warmup_steps}: it never has the learning "
@@ -36,4 +38,19 @@ def _adapter_notices(config: RunConfig) -> Iterator[str]:
         yield (
             "each sampled token finds the norm of every adapted weight again, which takes many times as long: our "
             'engine with rollout.weights="merged" finds them once a rollout, if the copy fits'
+        )
+
+
+def _slimfit_notices(config: RunConfig) -> Iterator[str]:
+    trainable, periods = config.trainable, config.grpo.steps // config.trainable.every
+    learning = 1 - trainable.freeze_rate
+    if periods * learning < 1 - 1e-9:
+        yield (
+            f"{periods} periods let {periods * learning:.0%} of the matrices learn, {learning:.0%} each: the others "
+            "never do (trainable.every, trainable.freeze_rate)"
+        )
+    if trainable.every == 1 and trainable.state == "reset":
+        yield (
+            "each step of a matrix may be its optimizer's first, which follows the gradient's sign alone: SlimFit "
+            'keeps the states (trainable.state="keep")'
         )

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from lowmem_rl.config.adapter_rules import broken_adapter_rules
-from lowmem_rl.config.run_config import CurriculumConfig, GrpoConfig, OptimizerConfig, RunConfig
+from lowmem_rl.config.run_config import CurriculumConfig, GrpoConfig, OptimizerConfig, RunConfig, TrainableConfig
 
 
 class BrokenRule(NamedTuple):
@@ -116,20 +116,19 @@ def _broken_trainable_rules(config: RunConfig) -> Iterator[BrokenRule]:
 
 
 _READ_BY = {
-    "every": ("gradual_unfreezing", "gradual_freezing", "lisa", "badam"),
+    "every": ("gradual_unfreezing", "gradual_freezing", "autofreeze", "slimfit", "lisa", "badam"),
     "active": ("lisa", "badam"),
     "order": ("gradual_unfreezing", "gradual_freezing", "badam"),
-    "state": ("gradual_unfreezing", "gradual_freezing", "lisa", "badam"),
+    "state": ("gradual_unfreezing", "gradual_freezing", "slimfit", "lisa", "badam"),
+    "percentile": ("autofreeze",),
+    "freeze_rate": ("slimfit",),
 }
 """Settings of `trainable`, and the schedules that read each."""
 
 
 def _broken_layer_schedule_rules(config: RunConfig) -> Iterator[BrokenRule]:
     trainable, schedule = config.trainable, config.trainable.schedule
-    for key, readers in _READ_BY.items():
-        if schedule not in readers and getattr(trainable, key) != type(trainable).model_fields[key].default:
-            what = f'it has no effect with trainable.schedule="{schedule}"'
-            yield BrokenRule(f"trainable.{key}", what, f"leave it out, or set trainable.schedule={readers[-1]}")
+    yield from _keys_without_effect(trainable)
     if schedule == "fixed":
         return
     if config.rollout.engine == "vllm":
@@ -137,10 +136,31 @@ def _broken_layer_schedule_rules(config: RunConfig) -> Iterator[BrokenRule]:
         yield BrokenRule("trainable.schedule", what, 'leave rollout.engine at "auto", or the schedule fixed')
     if trainable.layers == "none":
         yield BrokenRule("trainable.schedule", "it needs layers that can learn", 'set trainable.layers="all"')
-    if trainable.method == "full" and config.model.bits == 4 and schedule in ("lisa", "badam"):
+    if trainable.method == "full" and config.model.bits == 4 and schedule in ("lisa", "badam", "slimfit"):
         what = f"with {schedule} every layer learns at times, and a whole layer that has learned is in 4 bit no more"
         yield BrokenRule("trainable.schedule", what, "set model.bits=16, or trainable.method=lora")
-    steps = config.grpo.steps_per_rollout * config.grpo.passes_per_rollout
-    if trainable.every % steps:
+    if schedule in _READ_BY["every"]:
+        yield from _broken_period_rules(trainable, config.grpo)
+
+
+def _keys_without_effect(trainable: TrainableConfig) -> Iterator[BrokenRule]:
+    for key, readers in _READ_BY.items():
+        if trainable.schedule not in readers and getattr(trainable, key) != type(trainable).model_fields[key].default:
+            what = f'it has no effect with trainable.schedule="{trainable.schedule}"'
+            yield BrokenRule(f"trainable.{key}", what, f"leave it out, or set trainable.schedule={readers[-1]}")
+
+
+_FEWEST_PERIODS = 3
+"""Two to compare, and one in which what they chose learns."""
+
+
+def _broken_period_rules(trainable: TrainableConfig, grpo: GrpoConfig) -> Iterator[BrokenRule]:
+    every, steps = trainable.every, grpo.steps_per_rollout * grpo.passes_per_rollout
+    if every % steps:
         what = f"the set of layers changes between two rollouts, and one feeds {steps} steps"
         yield BrokenRule("trainable.every", what, f"set it to a multiple of {steps}, such as {steps * -(-20 // steps)}")
+    if trainable.schedule in ("autofreeze", "slimfit") and grpo.steps // every < _FEWEST_PERIODS:
+        what = f"the choice rests on the periods before, and {grpo.steps} steps hold {grpo.steps // every} of {every}"
+        longest = grpo.steps // _FEWEST_PERIODS // steps * steps
+        more = f"set grpo.steps to at least {_FEWEST_PERIODS * every}"
+        yield BrokenRule("trainable.every", what, f"set it to at most {longest}, or {more}" if longest else more)

@@ -130,13 +130,22 @@ class TrainableConfig(Section):
     """With `full`: what learns outside of the layers: `embed_tokens`, `lm_head`, `norm` (the last), `norms` (all)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """With `full`: the type of the weights that learn. bfloat16 loses updates below 2^-9 of a weight."""
-    schedule: Literal["fixed", "gradual_unfreezing", "gradual_freezing", "lisa", "badam"] = "fixed"
+    schedule: Literal[
+        "fixed", "gradual_unfreezing", "gradual_freezing", "freezeout", "autofreeze", "lisa", "badam", "slimfit"
+    ] = "fixed"
     """Changes learning: which of the chosen layers learn at a time. `gradual_unfreezing` begins with the last layer,
-    one more each period (ULMFiT, arXiv 1801.06146); `gradual_freezing` with all, one fewer each, the first layer first
-    (FreezeOut, arXiv 1706.04983, without its rates by layer); `lisa` draws some each period (arXiv 2403.17919); `badam`
-    goes through all in turn (BAdam, arXiv 2404.02827). What is `extra` always learns. `trainable.jsonl` records it."""
+    one more each period (ULMFiT, arXiv 1801.06146); `gradual_freezing` with all, one fewer each, the first layer first;
+    `freezeout` so with the times and rates of FreezeOut (arXiv 1706.04983): the first layer stops after half of the
+    run, the last at its end, and each layer's rate falls to 0 until then, by a cosine, from the run's own. `autofreeze`
+    (arXiv 2102.01386) begins with all, and after each period stops those at the bottom whose gradients have changed
+    less than the layers' median (`percentile`). `lisa` draws some each period (arXiv 2403.17919); `badam` goes through
+    all in turn (BAdam, arXiv 2404.02827); `slimfit` (arXiv 2305.18513) lets those matrices learn that a step moves
+    most (`freeze_rate`), once each has had a turn. The authors of `autofreeze` and `slimfit` tried them in fine-tuning,
+    not in RL, whose noisier gradients may freeze a layer too soon. What is `extra` always learns. `trainable.jsonl`
+    records each change, with the scores."""
     every: int = Field(20, ge=1)
-    """Steps of a period (LMFlow's, axolotl's and ms-swift's `lisa_*step*`, LLaMA-Factory's `badam_switch_interval`)."""
+    """Steps of a period (LMFlow's, axolotl's and ms-swift's `lisa_*step*`, LLaMA-Factory's `badam_switch_interval`).
+    SlimFit's authors choose again after each step: 1, with `state="keep"`."""
     active: int = Field(1, ge=1)
     """With `lisa` or `badam`: layers that learn at once (`lisa_activated_layers`, axolotl's `lisa_n_layers`)."""
     order: Literal["auto", "ascending", "descending", "random"] = "auto"
@@ -145,6 +154,11 @@ class TrainableConfig(Section):
     state: Literal["reset", "keep"] = "reset"
     """The optimizer's state of a layer that stops learning: dropped, as LMFlow's LISA and BAdam do, or kept, as axolotl
     does, where it is."""
+    percentile: float = Field(50.0, gt=0.0, le=100.0)
+    """With `autofreeze`: the percentile, over the layers that still learn, of the change of their gradients between two
+    periods. The first layer that reaches it learns on, and all below stop for good: a higher one freezes faster."""
+    freeze_rate: float = Field(0.9, gt=0.0, lt=1.0)
+    """With `slimfit`: the share of the matrices that rest at a time; an adapter's two factors count as one matrix."""
 
 
 class GrpoConfig(Section):

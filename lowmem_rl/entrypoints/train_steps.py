@@ -20,11 +20,13 @@ from lowmem_rl.telemetry.events import PhaseStarted
 from lowmem_rl.telemetry.step_timer import StepTimer
 from lowmem_rl.trainable.schedule import LayerSchedule
 from lowmem_rl.training.adapter_saver import AdapterSaver
+from lowmem_rl.training.autofreeze_layers import AutoFreezeLayers
 from lowmem_rl.training.health_monitor import HealthMonitor
 from lowmem_rl.training.learning_layers import LearningLayers
 from lowmem_rl.training.learning_weights import LearningWeights
 from lowmem_rl.training.recorder import Recorder
 from lowmem_rl.training.reward_errors import RewardErrorCounter
+from lowmem_rl.training.slimfit_units import SlimFitUnits
 from lowmem_rl.training.step import Hooks
 from lowmem_rl.trl_adapter.reward_funcs import TrlReward
 from lowmem_rl.trl_adapter.trainer import TrainerSetup, make_trainer
@@ -91,7 +93,13 @@ def run_hooks(context: RunContext, loaded: LoadedRun, errors: RewardErrorCounter
 def _learning_layers(context: RunContext, policy: Policy) -> Iterator[LearningLayers]:
     if context.config.trainable.schedule != "fixed":
         schedule = LayerSchedule.of(context.config, policy.model.config.num_hidden_layers)
-        yield LearningLayers(context.run_dir, schedule, policy.model, context.resume_state.step)
+        match schedule.trainable.schedule:
+            case "autofreeze":
+                yield AutoFreezeLayers(context.run_dir, schedule, policy.model, context.note)
+            case "slimfit":
+                yield SlimFitUnits(context.run_dir, schedule, policy.model, context.note)
+            case _:
+                yield LearningLayers(context.run_dir, schedule, policy.model, context.resume_state.step)
 
 
 def resume_steps(context: RunContext, loaded: LoadedRun, trainer: Any) -> None:

@@ -83,7 +83,7 @@ def detect_all(history: RunHistory) -> tuple[HealthFinding, ...]:
     """Returns the findings at the end of a history, the worst first; to be called after each step."""
     if not history.rows:
         return ()
-    found = (detector.detect(history) for detector in DETECTORS if detector.needs.met_by(history))
+    found = (one.detect(one.needs.seen_in(history)) for one in DETECTORS if one.needs.met_by(history))
     return _sorted(finding for finding in found if finding is not None)
 
 

@@ -67,15 +67,22 @@ class Requirements:
     """Early and late prompts must be of one kind."""
     evaluated: str = ""
     """What evaluations may hold instead of the metrics."""
+    settled: bool = False
+    """It compares means over rounds: those right after a change of the layers that learn are left out."""
 
     def met_by(self, history: RunHistory) -> bool:
         """Returns whether a history holds that much."""
+        history = self.seen_in(history)
         return (
             len(history.rounds) >= self.rounds
             and (all(self._has(history, name) for name in self.metrics) or self._is_evaluated(history))
             and (not self.prompts or len(history.recent_groups(self.prompts)) >= self.prompts)
             and (history.prompts_are_comparable or not self.comparable)
         )
+
+    def seen_in(self, history: RunHistory) -> RunHistory:
+        """Returns the part of a history that counts."""
+        return history.settled if self.settled else history
 
     def _has(self, history: RunHistory, name: str) -> bool:
         if not self.rounds:

@@ -37,4 +37,5 @@ def detect(history: RunHistory) -> HealthFinding | None:
     )
 
 
-DETECTOR = Detector(_NAME, Requirements(START + WINDOW, ("entropy", "informative_share", "accuracy")), detect)
+_NEEDS = Requirements(START + WINDOW, ("entropy", "informative_share", "accuracy"), settled=True)
+DETECTOR = Detector(_NAME, _NEEDS, detect)

@@ -18,6 +18,10 @@ from lowmem_rl.storage.run_reader import RunReader, number
 
 _LEAST_SCALE = 1.0
 """Of the loss, in float16."""
+_UNSETTLED = 2
+"""Rounds after a change of what learns: a new optimizer state moves each number by the whole learning rate."""
+_SHORT_PERIOD = 2 * _UNSETTLED
+"""Rounds of a period of which less than half would be left: there each round is as unsettled as any."""
 _FORMAT_REWARDS = ("answer_tags", "tag_count")
 """Our rewards for the format alone, next to those with "format" in their name."""
 
@@ -72,6 +76,18 @@ class RunHistory:
     def rounds(self) -> tuple[Row, ...]:
         """The rows of steps for which completions were sampled."""
         return tuple(row for row in self.rows if "reward" in row)
+
+    @cached_property
+    def settled(self) -> "RunHistory":
+        """The history without the first two rounds after each change of the layers that learn.
+
+        All of it if `trainable.schedule` changes them so often that hardly any would be left.
+        """
+        grpo, trainable = self.config.grpo, self.config.trainable
+        rounds_of_a_period = trainable.every / (grpo.steps_per_rollout * grpo.passes_per_rollout)
+        if trainable.schedule == "fixed" or rounds_of_a_period < _SHORT_PERIOD:
+            return self
+        return replace(self, rows=tuple(_settled(self.rows)))
 
     @property
     def step(self) -> int:
@@ -216,6 +232,19 @@ def _evaluation_in(result: Mapping[str, Any]) -> EvalPoint:
         float(result["completion_tokens"]),
         number(result, "kl_nats"),
     )
+
+
+def _settled(rows: Iterable[Row]) -> Iterator[Row]:
+    """Yields the rows that are not of the first two rounds after a change."""
+    learning, unsettled = None, 0
+    for row in rows:
+        now = (row.get("trainable_layers"), row.get("trainable_numbers"))
+        if learning is not None and now != learning:
+            unsettled = _UNSETTLED + 1
+        learning = now
+        unsettled -= unsettled > 0 and "reward" in row
+        if not unsettled:
+            yield row
 
 
 def _step_of(row: Row) -> int:

@@ -167,9 +167,9 @@ def _greedy_is_frozen(history: RunHistory) -> bool:
     return len(history.evaluations) > 2 and any(len(found) == 1 for found in outcomes.values())
 
 
-TOO_HIGH = Detector(_HIGH, Requirements(_HEAD + 5, ("accuracy",), comparable=True), detect_too_high)
+TOO_HIGH = Detector(_HIGH, Requirements(_HEAD + 5, ("accuracy",), comparable=True, settled=True), detect_too_high)
 TOO_LOW = Detector(
     _LOW,
-    Requirements(_SOON, ("accuracy", "informative_share", "reward", "entropy", "completion_tokens")),
+    Requirements(_SOON, ("accuracy", "informative_share", "reward", "entropy", "completion_tokens"), settled=True),
     detect_too_low,
 )

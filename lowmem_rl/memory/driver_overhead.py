@@ -85,7 +85,8 @@ def host_bytes(workload: Workload, shape: ModelShape) -> int:
     offloaded = terms.backward_layers(workload, shape) * workload.tokens * shape.hidden_size * workload.compute_bytes
     learned = terms.learned_bytes(workload, shape)
     undone = learned if learned > terms.UNDO_BYTES else 0  # before the first step
-    return _HOST_PROGRAM + undone + (offloaded if workload.checkpointing == "unsloth" else 0)
+    measured = terms.summed_host_bytes(workload) + terms.compared_host_bytes(workload)
+    return _HOST_PROGRAM + undone + measured + (offloaded if workload.checkpointing == "unsloth" else 0)
 
 
 def disk_bytes(workload: Workload, shape: ModelShape) -> int:

@@ -143,7 +143,7 @@ def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[s
     )
     adapter, held = terms.adapter(workload, shape), terms.gradients(workload, shape)
     states = (terms.optimizer_states(workload, shape), terms.paged_states(workload, shape))
-    learned = (adapter, terms.whole_weights(workload))
+    learned = (adapter, terms.whole_weights(workload), terms.gradient_sums(workload, shape))
     idle = (*base, *learned, *states, terms.weight_copies(workload, shape))
     between = (*idle, *generate_sampler.resident_engine(workload, shape, card))
     norms = dora.norms(workload, shape)
@@ -168,8 +168,8 @@ def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[s
             found["logprobs"] = phase(between, [pass_over_layers, pass_over_logits])
     earlier = (held,) if workload.accumulated or not terms.trains_whole(workload) else ()
     found["backward"] = phase((*between, *earlier), backward_moments(workload, shape), learning=True)
-    stepping = (held, terms.optimizer_scratch(workload, shape), terms.undo_copy(workload, shape))
-    found["optimizer"] = phase(between, [stepping])
+    copies = (terms.undo_copy(workload, shape), terms.compared_copy(workload, shape))
+    found["optimizer"] = phase(between, [(held, terms.optimizer_scratch(workload, shape), *copies)])
     if workload.eval_rows:
         found["evaluation"] = phase(
             (*between, *sampling), _sampled(workload, shape, workload.eval_rows, workload.eval_rows, True)

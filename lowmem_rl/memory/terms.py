@@ -177,6 +177,32 @@ def gradients(workload: Workload, shape: ModelShape) -> Term:
     return term("gradients", size, "read from source", "trained weights x their width")
 
 
+def gradient_sums(workload: Workload, shape: ModelShape) -> Term:
+    """Gradients of an adapter, added up on the card; those of whole weights are in host RAM (`summed_host_bytes`)."""
+    is_there = workload.sums_gradients and not workload.whole_params
+    size = trained_params(workload, shape) * trained_bytes(workload) if is_there else 0
+    return term("gradient sums", size, "read from source", "adapter's weights x 4 (trainable.schedule=autofreeze)")
+
+
+def summed_host_bytes(workload: Workload) -> int:
+    """Returns the host memory of summed gradients of whole weights, in bfloat16."""
+    return 2 * workload.whole_params if workload.sums_gradients else 0
+
+
+def compared_copy(workload: Workload, shape: ModelShape) -> Term:
+    """What of an adapter learns, copied for the last step of a period; whole weights are copied to host RAM."""
+    is_there = workload.compares_weights and not workload.whole_params
+    size = learned_bytes(workload, shape) * workload.gradient_share if is_there else 0
+    return term(
+        "copy to compare", size, "read from source", "adapter's weights that learn (trainable.schedule=slimfit)"
+    )
+
+
+def compared_host_bytes(workload: Workload) -> int:
+    """Returns the host memory of whole weights that are copied for such a step."""
+    return int(_whole_bytes(workload) * workload.gradient_share) if workload.compares_weights else 0
+
+
 STATE_BYTES = {
     "adamw_8bit": 2 * (1 + 4 / 256),
     "paged_adamw_8bit": 2 * (1 + 4 / 256),

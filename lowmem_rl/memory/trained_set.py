@@ -26,11 +26,14 @@ def trained_set(config: RunConfig, shape: ModelShape) -> TrainedSet:
     trainable, depth = config.trainable, shape.num_layers
     plan = LayerSchedule.of(config, depth)
     at_once = plan.at(config.grpo.steps if trainable.schedule == "gradual_unfreezing" else 1)  # it only grows
-    is_drawn = trainable.schedule in ("lisa", "badam")
+    is_drawn = trainable.schedule in ("lisa", "badam", "slimfit")
     reaches_bottom = {"embed_tokens", "norms"} & set(trainable.extra)
     lowest = 0 if reaches_bottom else min(plan.layers if is_drawn else at_once, default=depth)
     count, whole = len(plan.layers), _whole_params(trainable, len(plan.layers), shape)
     share = _whole_params(trainable, len(at_once), shape) / whole if whole else len(at_once) / max(count, 1)
+    if trainable.schedule == "slimfit":
+        extra = _whole_params(trainable, 0, shape) / whole if whole else 0.0
+        share = extra + (1 - trainable.freeze_rate) * (1 - extra)
     return TrainedSet(count, depth - lowest, whole, share)
 
 

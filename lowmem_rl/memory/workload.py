@@ -103,6 +103,10 @@ class Workload:
     """Share of what learns that learns at once, and so has a gradient."""
     state_share: float = 1.0
     """Share of what learns that has an optimizer state at once."""
+    sums_gradients: bool = False
+    """Gradients are added up over many steps, to choose which layers continue (`trainable.schedule=autofreeze`)."""
+    compares_weights: bool = False
+    """What learns is copied before some steps, to measure how far they move it (`trainable.schedule=slimfit`)."""
     expandable_segments: bool
     """PyTorch's allocator grows its segments instead of collecting fixed ones."""
 
@@ -179,6 +183,8 @@ def workload_of(config: RunConfig, shape: ModelShape) -> Workload:
         whole_bytes=4 if config.trainable.dtype == "float32" else 2,
         gradient_share=trained.share_at_once,
         state_share=trained.share_at_once if config.trainable.state == "reset" else 1.0,
+        sums_gradients=config.trainable.schedule == "autofreeze",
+        compares_weights=config.trainable.schedule == "slimfit",
         lora_dropout=config.adapter.dropout,
         micro_batch=config.micro_batch,
         prompt_tokens=grpo.max_prompt_tokens,

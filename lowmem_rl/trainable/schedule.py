@@ -1,6 +1,7 @@
 """Which of the chosen decoder layers learn at a step: a pure function, so that a resumed run needs no state for it.
 
-A period is `every` steps; the set changes between two periods.
+A period is `every` steps; the set changes between two periods. What `autofreeze` and `slimfit` choose depends on
+measurements (`training.scored_layers`): here they have all layers.
 """
 
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from random import Random
 from lowmem_rl.config.layer_choice import layers_of
 from lowmem_rl.config.run_config import RunConfig, TrainableConfig
 from lowmem_rl.errors import ConfigError
+from lowmem_rl.trainable.freezeout import stops
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +20,10 @@ class LayerSchedule:
     trainable: TrainableConfig
     layers: tuple[int, ...]
     seed: int
+    rollout_steps: int = 1
+    """Steps that one rollout feeds; the set changes only between two rollouts."""
+    stops: tuple[int, ...] = ()
+    """With `freezeout`: after how many steps each of the layers stops."""
 
     @classmethod
     def of(cls, config: RunConfig, depth: int) -> "LayerSchedule":
@@ -30,7 +36,9 @@ class LayerSchedule:
         if trainable.schedule != "fixed" and trainable.active > len(layers):
             what = f"trainable.active = {trainable.active}, but trainable.layers = {trainable.layers!r}"
             raise ConfigError(f"{what} chooses {len(layers)} of them.", hint=f"Set it to at most {len(layers)}.")
-        return cls(trainable, layers, config.seed)
+        rollout_steps = config.grpo.steps_per_rollout * config.grpo.passes_per_rollout
+        stop = stops(len(layers), config.grpo.steps, rollout_steps) if trainable.schedule == "freezeout" else ()
+        return cls(trainable, layers, config.seed, rollout_steps, stop)
 
     def at(self, step: int) -> tuple[int, ...]:
         """Returns the layers, ascending, that learn in `step` (from 1)."""
@@ -41,6 +49,9 @@ class LayerSchedule:
             case "gradual_freezing":
                 order = self._in_order("ascending")
                 return tuple(sorted(order[min(period, len(order) - 1) :]))
+            case "freezeout":
+                later = zip(self.layers, self.stops, strict=True)
+                return tuple(layer for layer, stop in later if stop >= step) or self.layers[-1:]
             case "lisa":
                 return tuple(sorted(self._random(period).sample(self.layers, self.trainable.active)))
             case "badam":

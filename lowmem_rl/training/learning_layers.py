@@ -16,18 +16,26 @@ from lowmem_rl.phases import Phase
 from lowmem_rl.storage.run_dir import Row, RunDir, append_row
 from lowmem_rl.trainable.schedule import LayerSchedule
 
+Unit = int | str
+"""What begins and stops to learn as one: a decoder layer, or a part of one."""
+
 
 class LearningLayers:
     """Starts after `steps` steps, with a model in which every weight that will ever learn needs a gradient."""
 
     def __init__(self, run_dir: RunDir, schedule: LayerSchedule, model: ModelLike, steps: int) -> None:
         self.run_dir, self.schedule = run_dir, schedule
-        self.weights: dict[int, list[Any]] = {layer: [] for layer in schedule.layers}
+        self.weights: dict[Unit, list[Any]] = {}
         for name, weight in model.named_parameters():
-            layer = layer_of(name)
-            if weight.requires_grad and layer in self.weights:
-                self.weights[layer].append(weight)
-        self.layers = schedule.at(steps + 1)
+            if weight.requires_grad and layer_of(name) in schedule.layers:
+                self.weights.setdefault(self.unit_of(name), []).append(weight)
+        self.layers: tuple[Unit, ...] = schedule.at(steps + 1)
+
+    def unit_of(self, name: str) -> Unit:
+        """Returns the unit that a weight of the layers belongs to."""
+        layer = layer_of(name)
+        assert layer is not None
+        return layer
 
     @property
     def resting(self) -> list[Any]:
@@ -54,10 +62,14 @@ class LearningLayers:
 
     def at_boundary(self, trainer: TrainerLike) -> None:
         """Takes the layers of the next step, before a checkpoint of this one is captured."""
-        self.layers = self.schedule.at(trainer.step + 1)
+        self.layers = self._next(trainer.step + 1)
         self._apply()
         if self.schedule.trainable.state == "reset":
             trainer.drop_optimizer_state(self.resting)
+
+    def _next(self, step: int) -> tuple[Unit, ...]:
+        """Returns what learns in a step."""
+        return self.schedule.at(step)
 
     def _apply(self) -> None:
         for layer, weights in self.weights.items():

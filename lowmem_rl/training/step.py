@@ -34,10 +34,11 @@ the last rollout is used up: every `grpo.steps_per_rollout * grpo.passes_per_rol
 
    If memory runs out, all gradients of the step are computed again with fewer rows together (`grpo.oom_policy`): the
    update is the same, to rounding.
-8. **Clip the gradient, step the optimizer**, phase `optimizer`. `before_optimizer_step` runs between the two: from
-   then until the snapshot in 10 the run cannot be saved, so a Ctrl-C waits; at any other time it ends the step at once,
-   and the run is saved as it was after the step before. If memory runs out in the optimizer's step, weights and states
-   are put back and the step is taken again (`grpo.oom_retry`).
+8. **Clip the gradient, step the optimizer**, phase `optimizer`, which is entered for each of them. `on_clipped` and
+   `before_optimizer_step` run between the two: from the latter until the snapshot in 10 the run cannot be saved, so a
+   Ctrl-C waits; at any other time it ends the step at once, and the run is saved as it was after the step before. If
+   memory runs out in the optimizer's step, weights and states are put back and the step is taken again
+   (`grpo.oom_retry`).
 9. **Metrics.** `on_step`: the hooks before `Recorder` add keys to the step's row, which it writes to metrics.jsonl.
 10. **Between two steps.** `at_boundary`: roll back to healthy weights if a finding demands it; let other layers learn
     if `trainable.schedule` says so; capture the state in memory, and write a checkpoint if one is due; deliver a stop
@@ -49,6 +50,7 @@ Hooks are called in the order of `HOOK_ORDER`, in every moment. None calls anoth
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 from lowmem_rl.checkpointing.checkpointer import Checkpointer
@@ -61,6 +63,7 @@ from lowmem_rl.phases import Phase
 from lowmem_rl.storage.run_dir import Row
 from lowmem_rl.telemetry.memory_profiler import MemoryProfiler
 from lowmem_rl.telemetry.step_timer import StepTimer
+from lowmem_rl.training.autofreeze_layers import AutoFreezeLayers
 from lowmem_rl.training.backend_record import BackendRecord
 from lowmem_rl.training.eval_schedule import EvalSchedule
 from lowmem_rl.training.health_monitor import HealthMonitor
@@ -70,6 +73,7 @@ from lowmem_rl.training.peak_memory import PeakMemory
 from lowmem_rl.training.recorder import Recorder
 from lowmem_rl.training.reward_errors import RewardErrorCounter
 from lowmem_rl.training.signals import StopSignal
+from lowmem_rl.training.slimfit_units import SlimFitUnits
 
 
 class StepHooks(Protocol):
@@ -83,6 +87,9 @@ class StepHooks(Protocol):
 
     def on_scored(self, batch: ScoredBatch) -> None:
         """After each round of sampling: once, even if later work of the round is repeated after an OOM."""
+
+    def on_clipped(self, factor: float) -> None:
+        """After clipping, which has multiplied the gradient by `factor`: 0 or NaN if it is not finite."""
 
     def before_optimizer_step(self) -> None:
         """After clipping, before the weights move."""
@@ -99,6 +106,12 @@ class StepHooks(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues from `state`, which all hooks have returned together: each reads its own key."""
 
+    def save(self, folder: Path) -> None:
+        """Writes a file of its own into a checkpoint: what changes only while none can be written."""
+
+    def restore(self, folder: Path) -> None:
+        """Takes back what `save` wrote, when a run resumes and when it rolls back."""
+
 
 MOMENTS = tuple(name for name in vars(StepHooks) if not name.startswith("_"))
 """The methods that a hook may have."""
@@ -114,6 +127,8 @@ HOOK_ORDER: tuple[type, ...] = (
     OomPolicy,  # state_dict: how many rows fit
     HealthMonitor,  # on_scored, on_step: audit, findings · at_boundary: roll back, or ask for a stop
     LearningLayers,  # phase, before_optimizer_step: the scheduled layers learn · on_step: trainable.jsonl · at_boundary
+    AutoFreezeLayers,  # LearningLayers by summed gradients · on_clipped, phase: sums · save, restore: autofreeze.pt
+    SlimFitUnits,  # LearningLayers by how far matrices move · save, restore: slimfit.pt
     Checkpointer,  # at_boundary: capture the trainer's state, write a checkpoint if one is due; before_optimizer_step
     StopSignal,  # before_optimizer_step: defer a stop · at_boundary: deliver it, now that the run is saved
     EvalSchedule,  # at_boundary: evaluate if due; it draws no random number from training
@@ -153,6 +168,11 @@ class Hooks:
         for on_scored in self._all("on_scored"):
             on_scored(batch)
 
+    def on_clipped(self, factor: float) -> None:
+        """Passes on by what clipping has multiplied the gradient."""
+        for on_clipped in self._all("on_clipped"):
+            on_clipped(factor)
+
     def before_optimizer_step(self) -> None:
         """Announces that the weights are about to move."""
         for before in self._all("before_optimizer_step"):
@@ -176,3 +196,13 @@ class Hooks:
         """Lets all hooks continue from a state."""
         for load in self._all("load_state_dict"):
             load(state)
+
+    def save(self, folder: Path) -> None:
+        """Lets hooks add files to a checkpoint."""
+        for save in self._all("save"):
+            save(folder)
+
+    def restore(self, folder: Path) -> None:
+        """Lets them take back what a checkpoint holds of theirs."""
+        for restore in self._all("restore"):
+            restore(folder)

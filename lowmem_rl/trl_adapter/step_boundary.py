@@ -83,6 +83,7 @@ class StepBoundaryMixin(TrlTrainer):
         torch.save(snapshot.rollout, folder / ROLLOUT)
         snapshot.state.save_to_json(str(folder / STATE))
         write_json(folder / COUNTS, snapshot.counts)
+        self.hooks.save(folder)
 
     def _rollout_state(self) -> dict[str, Any]:
         """Returns the present rollout, None if the next step samples a new one, and how it is cut."""
@@ -107,6 +108,7 @@ class StepBoundaryMixin(TrlTrainer):
         self.given_up = given_up(self.model)
         if found["rollout"] is not None:
             self.split_rollout(found["rollout"], found["sampled_after"])
+        self.hooks.restore(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Loads into the present adapter; transformers would add another one."""
@@ -151,6 +153,7 @@ class StepBoundaryMixin(TrlTrainer):
             self.optimizer.load_state_dict(torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True))
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(torch.load(folder / SCALER, weights_only=True))
+            self.hooks.restore(folder)
         self._buffered_inputs = None  # sampled by the collapsed policy
 
     def scale_learning_rate(self, factor: float) -> float:

@@ -29,10 +29,12 @@ from lowmem_rl.grpo.oom_policy import OomPolicy
 from lowmem_rl.grpo.rollout_downsampling import down_sampled
 from lowmem_rl.grpo.scored_batch import ScoredBatch
 from lowmem_rl.telemetry.metrics import metric_row
+from lowmem_rl.trainable.schedule import LayerSchedule
 from lowmem_rl.training.step import Hooks
 from lowmem_rl.trl_adapter.call_replay import ReplayedCalls
 from lowmem_rl.trl_adapter.gradient_start import shorten_backward
 from lowmem_rl.trl_adapter.grpo_args import grpo_arguments, unsloth_arguments
+from lowmem_rl.trl_adapter.layer_rates import follow_freezeout, split_by_layer
 from lowmem_rl.trl_adapter.prefix_sharing import PrefixSharingMixin
 from lowmem_rl.trl_adapter.step_boundary import StepBoundaryMixin
 from lowmem_rl.trl_adapter.update import UpdateMixin
@@ -266,14 +268,25 @@ class SamplingMixin(UpdateMixin):
             self.calls.run(lambda: self.hooks.on_scored(self.describe(batch)))
         return scores
 
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """Adds the one schedule that transformers lacks."""
-        if self.config.optimizer.schedule != "multistep":
-            return super().create_scheduler(num_training_steps, optimizer)
-        from torch.optim.lr_scheduler import LambdaLR
+    def create_optimizer(self, model: Any = None) -> Any:
+        """Gives each layer a group of its own if each has its own rate."""
+        optimizer = super().create_optimizer(model)
+        if self.config.trainable.schedule == "freezeout":
+            split_by_layer(optimizer, self.model.named_parameters())
+        return optimizer
 
-        factor = partial(multistep_factor, optimizer=self.config.optimizer)
-        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor)
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Adds the one schedule that transformers lacks, and rates by layer."""
+        if self.config.optimizer.schedule != "multistep":
+            super().create_scheduler(num_training_steps, optimizer)
+        else:
+            from torch.optim.lr_scheduler import LambdaLR
+
+            factor = partial(multistep_factor, optimizer=self.config.optimizer)
+            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor)
+        if self.config.trainable.schedule == "freezeout":
+            depth = self.policy.model.config.num_hidden_layers
+            follow_freezeout(self.lr_scheduler, LayerSchedule.of(self.config, depth))
         return self.lr_scheduler
 
 

@@ -187,6 +187,8 @@ class UpdateMixin(TrlTrainer):
             self.repeat_gradient()
             with self.hooks.phase("optimizer"):
                 found = self._catch_oom(clip)
+        # As `torch.nn.utils.clip_grad_norm_` computes it.
+        self.hooks.on_clipped(float(torch.clamp(self.args.max_grad_norm / (found + 1e-6), max=1.0)))
         return found
 
     def _forget_unscaling(self) -> None:

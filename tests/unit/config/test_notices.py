@@ -23,3 +23,25 @@ def test_a_schedule_beyond_the_last_step_is_noted(settings, shown) -> None:
 @pytest.mark.parametrize("settings", [[], ["optimizer.warmup_steps=19"], [STEPPED, "optimizer.milestones=[1, 19]"]])
 def test_a_schedule_within_the_run_is_not(settings) -> None:
     assert not [*notices(resolve(preset="tiny-cpu", settings=["grpo.steps=20", *settings]).config)]
+
+
+SLIMFIT = "trainable.schedule=slimfit"
+
+
+@pytest.mark.parametrize(
+    ("settings", "shown"),
+    [
+        ([SLIMFIT, "trainable.every=4"], "5 periods let 50% of the matrices learn, 10% each"),
+        ([SLIMFIT, "trainable.every=1"], "each step of a matrix may be its optimizer's first"),
+    ],
+)
+def test_what_slimfit_leaves_out_is_noted(settings, shown) -> None:
+    (found,) = notices(resolve(preset="tiny-cpu", settings=["grpo.steps=20", *settings]).config)
+    assert shown in found
+
+
+@pytest.mark.parametrize(
+    "settings", [[SLIMFIT, "trainable.every=2"], [SLIMFIT, "trainable.every=1", "trainable.state=keep"]]
+)
+def test_a_slimfit_that_visits_all_and_keeps_states_is_not(settings) -> None:
+    assert not [*notices(resolve(preset="tiny-cpu", settings=["grpo.steps=20", *settings]).config)]

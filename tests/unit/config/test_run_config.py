@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,6 +53,14 @@ LISA = {"schedule": "lisa"}
         ({"trainable": LISA | {"method": "full"}}, "trainable.schedule"),
         ({"trainable": LISA | {"every": 3}, "grpo": {"passes_per_rollout": 2}}, "trainable.every"),
         ({"trainable": LISA, "grpo": {"steps_per_rollout": 3, "passes_per_rollout": 2}}, "trainable.every"),
+        ({"trainable": {"percentile": 60}}, "trainable.percentile"),
+        ({"trainable": LISA | {"freeze_rate": 0.5}}, "trainable.freeze_rate"),
+        ({"trainable": {"schedule": "freezeout", "every": 5}}, "trainable.every"),
+        ({"trainable": {"schedule": "autofreeze", "state": "keep"}}, "trainable.state"),
+        ({"trainable": {"schedule": "slimfit", "method": "full"}}, "trainable.schedule"),
+        ({"trainable": {"schedule": "slimfit"}, "rollout": {"engine": "vllm"}}, "trainable.schedule"),
+        ({"trainable": {"schedule": "autofreeze"}, "grpo": {"steps": 59}}, "trainable.every"),
+        ({"trainable": {"schedule": "slimfit", "every": 2}, "grpo": {"steps": 5}}, "trainable.every"),
     ],
 )
 def test_a_schedule_of_layers_fits_the_rest_of_the_run(sections, key):
@@ -61,6 +71,9 @@ def test_a_schedule_of_layers_that_fits_breaks_no_rule():
     assert rules_broken_by(trainable=LISA | {"every": 4, "active": 2}, grpo={"steps_per_rollout": 2}) == []
     assert rules_broken_by(trainable=LISA | {"method": "full"}, model={"bits": 16}) == []
     assert rules_broken_by(trainable={"schedule": "gradual_unfreezing", "method": "full", "order": "ascending"}) == []
+    assert rules_broken_by(trainable={"schedule": "autofreeze", "percentile": 60}, grpo={"steps": 60}) == []
+    assert rules_broken_by(trainable={"schedule": "slimfit", "every": 1, "state": "keep"}) == []
+    assert rules_broken_by(trainable={"schedule": "freezeout"}, grpo={"steps_per_rollout": 3}) == []
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 99))
@@ -71,6 +84,19 @@ def test_the_fix_for_a_period_is_one(steps, passes, every):
 
     for rule in broken_rules(config(every)):
         assert not list(broken_rules(config(int(rule.fix.split()[-1]))))
+
+
+@given(st.integers(1, 4), st.integers(1, 25), st.integers(1, 60))
+def test_the_fix_for_too_few_periods_is_one(rollout_steps, rollouts, periods):
+    def config(every: int, steps: int) -> RunConfig:
+        grpo = {"steps_per_rollout": rollout_steps, "steps": steps}
+        return RunConfig.model_validate({"grpo": grpo, "trainable": {"schedule": "autofreeze", "every": every}})
+
+    every, steps = rollout_steps * rollouts, rollout_steps * periods
+    for rule in broken_rules(config(every, steps)):
+        *_, more = numbers = [int(number) for number in re.findall(r"\d+", rule.fix)]
+        assert not list(broken_rules(config(every, more)))
+        assert len(numbers) == 1 or not list(broken_rules(config(numbers[0], steps)))
 
 
 @given(st.integers(2, 64), st.integers(1, 64), st.integers(1, 4096))

@@ -321,3 +321,16 @@ def test_penalties_are_those_of_our_rewards_whose_best_is_zero():
 def test_every_detector_names_what_it_needs():
     assert len({detector.name for detector in DETECTORS}) == len(DETECTORS)
     assert all(str(detector.needs) for detector in DETECTORS)
+
+
+@pytest.mark.parametrize(("schedule", "is_found"), [("fixed", True), ("gradual_unfreezing", False)])
+def test_a_dip_right_after_other_layers_begin_to_learn_is_no_finding(schedule: str, is_found: bool) -> None:
+    trainable = {"schedule": schedule} | ({} if schedule == "fixed" else {"every": 20})
+    plain = simulate(3, steps=22, config=with_settings(trainable=trainable), start=0.6)
+    before, dip = (
+        {"accuracy": 0.6, "trainable_layers": "1-2"},
+        {"accuracy": 0.0, "trainable_layers": "0-2", "entropy": 4.0},
+    )
+    rows = [row | (before if row["step"] <= 20 else dip) for row in plain.rows]
+    found = {finding.name for finding in detect_all(replace(plain, rows=tuple(rows)))}
+    assert ("learning_rate_too_high" in found) == is_found

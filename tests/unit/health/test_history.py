@@ -136,3 +136,32 @@ def test_rounds_are_the_steps_that_sampled():
     assert [row["step"] for row in record.rounds] == [1, 3, 5, 7]
     assert record.until(4).rounds == RunHistory(RunConfig(), rows[:4]).rounds
     assert (record.until(4).step, record.step) == (4, 8)
+
+
+def rows_of_layers(*layers: str, steps_per_rollout: int = 1) -> tuple[dict, ...]:
+    """Returns a row for each step, of which the layers are given; those that sampled have a reward."""
+    begins = ({"reward": 0.0} if number % steps_per_rollout == 0 else {} for number in range(len(layers)))
+    numbered = enumerate(zip(layers, begins, strict=True), 1)
+    return tuple({"step": step, "trainable_layers": one, **reward} for step, (one, reward) in numbered)
+
+
+def settled_steps(rows: tuple[dict, ...], every: int, **grpo: int) -> list[int]:
+    trainable = {"schedule": "gradual_unfreezing", "every": every}
+    config = RunConfig.model_validate({"trainable": trainable, "grpo": grpo})
+    return [row["step"] for row in RunHistory(config, rows).settled.rows]
+
+
+def test_two_rounds_after_a_change_of_layers_are_left_out() -> None:
+    rows = rows_of_layers("2", "2", "2", "2", "1-2", "1-2", "1-2", "1-2")
+    assert settled_steps(rows, every=4) == [1, 2, 3, 4, 7, 8]
+    assert RunHistory(RunConfig(), rows).settled.rows == rows  # with a fixed set a row is a row
+    in_pairs = rows_of_layers(*(("2",) * 8), *(("1-2",) * 8), steps_per_rollout=2)
+    assert settled_steps(in_pairs, every=8, steps_per_rollout=2) == [*range(1, 9), *range(13, 17)]
+
+
+def test_none_are_left_out_if_hardly_any_would_stay() -> None:
+    assert settled_steps(rows_of_layers("2", "2", "2", "0", "0", "0"), every=3) == [1, 2, 3, 4, 5, 6]
+
+
+def test_rounds_after_a_change_that_follows_another_are_left_out_once() -> None:
+    assert settled_steps(rows_of_layers("2", "2", "1", "0", "0", "0", "0"), every=4) == [1, 2, 6, 7]

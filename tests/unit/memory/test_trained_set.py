@@ -6,8 +6,10 @@ import pytest
 
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.memory import terms
+from lowmem_rl.memory.estimate import estimate
 from lowmem_rl.memory.trained_set import TrainedSet, trained_set
 from lowmem_rl.memory.workload import workload_of
+from lowmem_rl.models.hardware import CARDS
 from lowmem_rl.models.lookup import load_shape
 
 SHAPE = load_shape("Qwen/Qwen2.5-1.5B-Instruct")  # 28 layers
@@ -28,6 +30,9 @@ def config(**trainable: Any) -> RunConfig:
         ({"schedule": "lisa", "active": 7}, TrainedSet(28, 28, 0, 0.25)),
         ({"schedule": "badam", "layers": "last:8", "active": 2}, TrainedSet(8, 8, 0, 0.25)),
         ({"schedule": "gradual_freezing", "every": 10}, TrainedSet(28, 28, 0)),
+        ({"schedule": "freezeout"}, TrainedSet(28, 28, 0)),
+        ({"schedule": "autofreeze", "layers": "last:8"}, TrainedSet(8, 8, 0)),
+        ({"schedule": "slimfit", "freeze_rate": 0.75}, TrainedSet(28, 28, 0, 0.25)),
         # 100 steps are 5 periods of 20: the last five layers, the lowest of them layer 23
         ({"schedule": "gradual_unfreezing"}, TrainedSet(28, 5, 0, 5 / 28)),
         ({"schedule": "gradual_unfreezing", "order": "ascending"}, TrainedSet(28, 28, 0, 5 / 28)),
@@ -48,3 +53,32 @@ def test_only_layers_that_learn_at_once_have_gradients_and_perhaps_states(state:
     assert terms.gradients(some, SHAPE).expected_bytes == gradients // 4
     states = terms.optimizer_states(every, SHAPE).expected_bytes
     assert terms.optimizer_states(some, SHAPE).expected_bytes == pytest.approx(states / share, abs=1)
+
+
+def test_slimfit_of_whole_weights_rests_what_is_in_layers_alone() -> None:
+    part = {"schedule": "slimfit", "freeze_rate": 0.75, "method": "full"}
+    found = trained_set(config(**part, extra=("embed_tokens",)), SHAPE)
+    embeddings = SHAPE.vocab_size * SHAPE.hidden_size
+    assert found.share_at_once * found.whole_params == pytest.approx(embeddings + (found.whole_params - embeddings) / 4)
+
+
+def measured_terms(**trainable: Any) -> tuple[dict[str, int], int]:
+    """Returns what a schedule adds: terms of the optimizer phase, and host memory over that of the fixed run."""
+    found, fixed = (estimate(workload_of(config(**kind), SHAPE), SHAPE, CARDS["a6000"])
+                    for kind in (trainable, {"method": trainable.get("method", "lora")}))  # fmt: skip
+    added = {"gradient sums", "copy to compare"} & found.to_json_phases()["optimizer"].keys()
+    return {name: found.to_json_phases()["optimizer"][name] for name in added}, found.host_bytes - fixed.host_bytes
+
+
+def test_autofreeze_holds_sums_of_gradients_on_the_card_or_for_whole_weights_in_host_ram() -> None:
+    adapter = terms.trained_params(workload_of(config(), SHAPE), SHAPE)
+    assert measured_terms(schedule="autofreeze") == ({"gradient sums": 4 * adapter}, 0)
+    whole = trained_set(config(method="full"), SHAPE).whole_params
+    assert measured_terms(schedule="autofreeze", method="full") == ({}, 2 * whole)
+
+
+def test_slimfit_copies_what_learns_for_a_step() -> None:
+    adapter = terms.trained_params(workload_of(config(), SHAPE), SHAPE)
+    assert measured_terms(schedule="slimfit", freeze_rate=0.75) == ({"copy to compare": adapter}, 0)
+    whole = trained_set(config(method="full"), SHAPE).whole_params
+    assert measured_terms(schedule="slimfit", freeze_rate=0.75, method="full") == ({}, whole)
