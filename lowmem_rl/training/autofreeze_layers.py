@@ -23,7 +23,7 @@ class AutoFreezeLayers(ScoredLayers):
     ) -> None:
         super().__init__(run_dir, schedule, model, report)
         self.sums: dict[int, list[Any]] = {
-            layer: list(map(self._zeros, self.weights[layer])) for layer in schedule.layers
+            layer: list(map(self._zeros, self.weights[layer])) for layer in schedule.layers if layer in self.weights
         }
         """Of each layer that learns the sums of its weights' gradients over the present period."""
         self.norms: dict[int, float] = {}
@@ -32,9 +32,9 @@ class AutoFreezeLayers(ScoredLayers):
         self.unclip = 0.0
         """What the present gradient is to be multiplied by; 0 if it is not to be counted."""
 
-    def on_clipped(self, factor: float) -> None:
+    def on_clipped(self, factor: Any) -> None:
         """A gradient that is not finite leads to no step, or ends the run: it is not counted."""
-        self.unclip = 1 / factor if factor > 0 else 0.0  # NaN is above nothing
+        self.unclip = 1 / float(factor) if factor > 0 else 0.0  # NaN is above nothing
 
     @contextmanager
     def phase(self, name: Phase) -> Iterator[None]:

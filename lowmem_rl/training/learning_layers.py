@@ -42,6 +42,11 @@ class LearningLayers:
         """The weights that do not learn now."""
         return [weight for layer, weights in self.weights.items() if layer not in self.layers for weight in weights]
 
+    @property
+    def learning_layers(self) -> tuple[int, ...]:
+        """The decoder layers, ascending, of which something learns now."""
+        return tuple(sorted({int(str(unit).partition(".")[0]) for unit in self.layers}))
+
     @contextmanager
     def phase(self, name: Phase) -> Iterator[None]:
         """Applies the set before each gradient: PEFT lets all adapters learn again after each `disable_adapter`."""

@@ -7,7 +7,7 @@ from typing import Any
 from lowmem_rl.engine.policy import ModelLike
 from lowmem_rl.storage.run_dir import Row, RunDir
 from lowmem_rl.trainable.schedule import LayerSchedule
-from lowmem_rl.trainable.slimfit import EPSILON, first_distances, learning_units
+from lowmem_rl.trainable.slimfit import EPSILON, UNVISITED, first_distances, learning_units
 from lowmem_rl.training.learning_layers import Unit
 from lowmem_rl.training.scored_layers import ScoredLayers
 
@@ -52,8 +52,7 @@ class SlimFitUnits(ScoredLayers):
                     self.before[unit] = [one.to("cpu" if to_host else one.device, copy=True) for one in weights]
 
     def _described(self) -> Row:
-        layers = sorted({int(str(unit).partition(".")[0]) for unit in self.layers})
-        return {"layers": layers, "units": list(self.layers)}
+        return {"layers": list(self.learning_layers), "units": list(self.layers)}
 
     def _measure(self, row: Row) -> None:
         if not row.get("optimizer_skipped"):
@@ -61,17 +60,19 @@ class SlimFitUnits(ScoredLayers):
         self.before = {}
 
     def _moved(self) -> Iterator[tuple[Unit, float]]:
-        """Yields ||dW||_1 / (||W||_1 + epsilon n) of each unit that was copied."""
+        """Yields ||dW||_1 / (||W||_1 + epsilon n) of each unit that has moved: a warm-up's first step moves none."""
         from torch.linalg import vector_norm
 
         for unit, before in self.before.items():
             pairs = [(then, now.detach().to(then.device)) for then, now in zip(before, self.weights[unit], strict=True)]
             moved = sum(float(vector_norm(now - then, 1)) for then, now in pairs)
             size = sum(float(vector_norm(then, 1)) + EPSILON * then.numel() for then in before)
-            yield unit, moved / size
+            if moved:
+                yield unit, moved / size
 
     def _end_period(self) -> Row:
-        measured = {str(unit): self.distances[str(unit)] for unit in self.layers}
+        learned = {str(unit): self.distances[str(unit)] for unit in self.layers}
+        measured = {unit: distance for unit, distance in learned.items() if distance < UNVISITED}
         self.layers = learning_units(self.distances, self.schedule.trainable.freeze_rate)
         return {"scores": {"distance": measured}}
 

@@ -88,8 +88,11 @@ class StepHooks(Protocol):
     def on_scored(self, batch: ScoredBatch) -> None:
         """After each round of sampling: once, even if later work of the round is repeated after an OOM."""
 
-    def on_clipped(self, factor: float) -> None:
-        """After clipping, which has multiplied the gradient by `factor`: 0 or NaN if it is not finite."""
+    def on_clipped(self, factor: Any) -> None:
+        """After clipping, which has multiplied the gradient by `factor` (scalar tensor): 0 or NaN if it is not finite.
+
+        To read it is to wait for the card.
+        """
 
     def before_optimizer_step(self) -> None:
         """After clipping, before the weights move."""
@@ -168,7 +171,7 @@ class Hooks:
         for on_scored in self._all("on_scored"):
             on_scored(batch)
 
-    def on_clipped(self, factor: float) -> None:
+    def on_clipped(self, factor: Any) -> None:
         """Passes on by what clipping has multiplied the gradient."""
         for on_clipped in self._all("on_clipped"):
             on_clipped(factor)

@@ -188,7 +188,7 @@ class UpdateMixin(TrlTrainer):
             with self.hooks.phase("optimizer"):
                 found = self._catch_oom(clip)
         # As `torch.nn.utils.clip_grad_norm_` computes it.
-        self.hooks.on_clipped(float(torch.clamp(self.args.max_grad_norm / (found + 1e-6), max=1.0)))
+        self.hooks.on_clipped(torch.clamp(self.args.max_grad_norm / (found + 1e-6), max=1.0))
         return found
 
     def _forget_unscaling(self) -> None:

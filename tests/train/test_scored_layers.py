@@ -32,13 +32,19 @@ scored = 0
 def glitch(completion, example):
     global scored
     scored += "What is" in example.question
-    return 3e38 if 100 <= scored < 104 else score_boxed(completion, example)
+    return 3e38 if 112 <= scored < 116 else score_boxed(completion, example)
 """
 """The fourth of steps of 32 completions is spoiled."""
 
 
+def with_small(*settings: str) -> list[str]:
+    """Returns the settings, and those of `SMALL` that they do not set."""
+    keys = {setting.partition("=")[0] for setting in settings}
+    return [*(setting for setting in SMALL if setting.partition("=")[0] not in keys), *settings]
+
+
 def trained(out: Path, *settings: str) -> RunDir:
-    run(resolve(preset="tiny-cpu", settings=[*SMALL, *settings]), out)
+    run(resolve(preset="tiny-cpu", settings=with_small(*settings)), out)
     return RunDir(out)
 
 
@@ -137,13 +143,13 @@ def test_autofreeze_sums_whole_weights_in_bfloat16(tmp_path: Path, raw_gradients
     assert {total.dtype for total in found} == {torch.bfloat16}
     for total, gradient in zip(found, raw_gradients[0].values(), strict=True):
         assert torch.allclose(total.float(), gradient, rtol=2**-8, atol=1e-7)
-    assert list(read_rows(run_dir.trainable))[-1]["layers"] != [0, 1, 2]
+    assert [row["step"] for row in read_rows(run_dir.trainable) if "scores" in row] == [5]
 
 
 def test_a_period_without_an_informative_group_is_skipped(cli_here: Any, tmp_path: Path) -> None:
     (tmp_path / "rewards.py").write_text("def same(completion, example):\n    return 1.0\n")
     settings = ("trainable.schedule=autofreeze", "grpo.beta=0.04", "rewards.boxed_answer=0", "rewards.think_format=0")
-    given = [f"--set={setting}" for setting in (*SMALL, *settings)]
+    given = [f"--set={setting}" for setting in with_small(*settings)]
     options = (f"--reward={tmp_path / 'rewards.py'}:same=1.0", "--steps=3", "--force", f"--out={tmp_path / 'run'}")
     done = cli_here("train", "--preset=tiny-cpu", *given, *options)
     assert done.code == 0
@@ -157,29 +163,30 @@ def test_a_period_without_an_informative_group_is_skipped(cli_here: Any, tmp_pat
 
 
 def test_slimfit_lets_each_matrix_learn_once_and_then_those_that_move_most(tmp_path: Path) -> None:
-    settings = ("trainable.schedule=slimfit", "trainable.freeze_rate=0.6", "trainable.state=keep", "grpo.steps=5")
-    run_dir = trained(tmp_path / "run", *settings)
+    settings = ("trainable.schedule=slimfit", "trainable.freeze_rate=0.6", "trainable.state=keep", "grpo.steps=6")
+    run_dir = trained(tmp_path / "run", *settings, "optimizer.warmup_steps=1")
     rows = list(read_rows(run_dir.trainable))
-    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     units = [row["units"] for row in rows]
-    assert [len(found) for found in units] == [8] * 5
-    assert len({unit for found in units[:2] for unit in found}) == 16
-    assert len({unit for found in units[:3] for unit in found}) == UNITS
+    assert [len(found) for found in units] == [8] * 6
+    assert units[0] == units[1]  # the first step of a warm-up moves nothing, and so measures nothing
+    assert len({unit for found in units[1:3] for unit in found}) == 16
+    assert len({unit for found in units[1:4] for unit in found}) == UNITS
     measured: dict[str, float] = {}
-    for step in range(1, 5):
-        assert {unit_of(name) for name in moved(run_dir, step)} == set(units[step])
-        distances = rows[step]["scores"]["distance"]
-        assert set(distances) == set(units[step - 1])
-        measured |= distances
-        if step > 1:
-            before, after = weights_after(run_dir, step - 1), weights_after(run_dir, step)
-            for unit, distance in distances.items():
-                names = [name for name in before if unit_of(name) == unit]
-                way = sum(float((after[name] - before[name]).abs().sum()) for name in names)
-                size = sum(float(before[name].abs().sum()) + EPSILON * before[name].numel() for name in names)
-                assert distance == pytest.approx(way / size, rel=1e-4)
-    farthest = sorted(measured, key=lambda unit: measured[unit], reverse=True)[:8]
-    assert set(units[4]) == set(farthest)
+    for step in range(2, 6):
+        before, after = weights_after(run_dir, step - 1), weights_after(run_dir, step)
+        assert {unit_of(name) for name in moved(run_dir, step - 1)} == set(units[step - 1])
+        expected = {unit: distance_of(unit, before, after) for unit in units[step - 1]}
+        assert rows[step]["scores"]["distance"] == pytest.approx(expected, rel=1e-4)
+        measured |= rows[step]["scores"]["distance"]
+    assert set(units[5]) == set(sorted(measured, key=lambda unit: measured[unit])[-8:])
+
+
+def distance_of(unit: str, before: dict[str, Any], after: dict[str, Any]) -> float:
+    """Returns how far a step has moved a matrix's two factors, over their size, from saved weights."""
+    names = [name for name in before if unit_of(name) == unit]
+    way = sum(float((after[name] - before[name]).abs().sum()) for name in names)
+    return way / sum(float(before[name].abs().sum()) + EPSILON * before[name].numel() for name in names)
 
 
 def test_freezeout_slows_each_layer_down_to_its_stop(tmp_path: Path) -> None:
@@ -226,7 +233,7 @@ def test_a_rollback_takes_back_what_its_checkpoint_holds(cli_here: Any, tmp_path
     import torch
 
     (tmp_path / "rewards.py").write_text(GLITCH)
-    given = [f"--set={setting}" for setting in (*SMALL, "trainable.schedule=autofreeze", "trainable.every=2")]
+    given = [f"--set={setting}" for setting in with_small("trainable.schedule=autofreeze", "trainable.every=2")]
     options = ("--set=health.action=roll_back", "--steps=8", "--force", f"--out={tmp_path / 'run'}")
     reward = f"--reward={tmp_path / 'rewards.py'}:glitch=10.0"
     assert cli_here("train", "--preset=tiny-cpu", *given, reward, *options).code == 0

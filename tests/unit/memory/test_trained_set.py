@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.config.run_config import GrpoConfig, RunConfig
 from lowmem_rl.memory import terms
 from lowmem_rl.memory.estimate import estimate
-from lowmem_rl.memory.trained_set import TrainedSet, trained_set
+from lowmem_rl.memory.trained_set import TrainedSet, mean_backward_layers, trained_set
 from lowmem_rl.memory.workload import workload_of
 from lowmem_rl.models.hardware import CARDS
 from lowmem_rl.models.lookup import load_shape
@@ -82,3 +82,26 @@ def test_slimfit_copies_what_learns_for_a_step() -> None:
     assert measured_terms(schedule="slimfit", freeze_rate=0.75) == ({"copy to compare": adapter}, 0)
     whole = trained_set(config(method="full"), SHAPE).whole_params
     assert measured_terms(schedule="slimfit", freeze_rate=0.75, method="full") == ({}, whole)
+
+
+@pytest.mark.parametrize(
+    ("trainable", "mean"),
+    [
+        ({"layers": "last:5"}, 5),
+        ({"schedule": "gradual_unfreezing"}, 3),  # 1 to 5 layers
+        ({"schedule": "gradual_freezing"}, 26),  # 28 to 24
+        ({"schedule": "freezeout", "layers": "last:2"}, 1.5),
+        ({"schedule": "autofreeze"}, 28),
+        ({"schedule": "slimfit"}, 28),
+        ({"schedule": "gradual_unfreezing", "method": "full", "extra": ["embed_tokens"]}, 28),
+    ],
+)
+def test_time_counts_the_mean_depth_of_the_backward_pass(trainable: dict[str, Any], mean: float) -> None:
+    assert mean_backward_layers(config(**trainable), SHAPE) == pytest.approx(mean)
+
+
+def test_blocks_in_turn_go_half_as_deep_on_average() -> None:
+    every_layer_once = config(schedule="badam", every=1, order="ascending").model_copy(
+        update={"grpo": GrpoConfig(steps=28)}
+    )
+    assert mean_backward_layers(every_layer_once, SHAPE) == pytest.approx(29 / 2)
