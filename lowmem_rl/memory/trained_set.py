@@ -1,6 +1,8 @@
 """Which weights of a shape learn under `[trainable]`, as counts: layers, the backward pass's depth, whole numbers."""
 
 from dataclasses import dataclass
+from functools import lru_cache
+from statistics import fmean
 
 from lowmem_rl.config.run_config import RunConfig, TrainableConfig
 from lowmem_rl.models.shape import ModelShape
@@ -35,6 +37,27 @@ def trained_set(config: RunConfig, shape: ModelShape) -> TrainedSet:
         extra = _whole_params(trainable, 0, shape) / whole if whole else 0.0
         share = extra + (1 - trainable.freeze_rate) * (1 - extra)
     return TrainedSet(count, depth - lowest, whole, share)
+
+
+_KNOWN_BEFOREHAND = ("gradual_unfreezing", "gradual_freezing", "freezeout", "lisa", "badam")
+"""Schedules that change the lowest layer that learns, whatever a run measures."""
+
+
+def mean_backward_layers(config: RunConfig, shape: ModelShape) -> float:
+    """Returns how many layers the backward pass goes through in a step, on average over the run.
+
+    What measurements choose is not known before: there it is that of the worst period.
+    """
+    worst, depth = trained_set(config, shape).backward_layers, shape.num_layers
+    if config.trainable.schedule not in _KNOWN_BEFOREHAND or {"embed_tokens", "norms"} & set(config.trainable.extra):
+        return worst
+    return _mean_depth(LayerSchedule.of(config, depth), depth, config.grpo.steps)
+
+
+@lru_cache(maxsize=64)
+def _mean_depth(plan: LayerSchedule, depth: int, steps: int) -> float:
+    """It is cached: the planner asks for each of the plans that it compares."""
+    return fmean(depth - min(plan.at(step)) for step in range(1, steps + 1))
 
 
 def _whole_params(trainable: TrainableConfig, layers: int, shape: ModelShape) -> int:

@@ -15,7 +15,7 @@ from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.memory.adapter_tensors import frozen_numbers, learning_tensors
 from lowmem_rl.memory.lowmem_sampler import PREFILL_TOKENS
 from lowmem_rl.memory.terms import kv_bytes_per_token, nf4_bytes
-from lowmem_rl.memory.trained_set import TrainedSet, trained_set
+from lowmem_rl.memory.trained_set import TrainedSet, mean_backward_layers, trained_set
 from lowmem_rl.memory.workload import compute_bytes_of, engine_of
 from lowmem_rl.models.shape import ModelShape
 
@@ -96,8 +96,15 @@ def step_work(config: RunConfig, shape: ModelShape, scenario: Scenario = LONGEST
         if is_taken:
             forward = log_probs(name, weights, config.micro_batch, tokens, sampled)
             yield replace(forward, times=micro_batches / grpo.passes_per_rollout)
-    trained = trained_set(config, shape)
-    work = update(weights, config.micro_batch, tokens, sampled, checkpointing=config.checkpointing, trained=trained)
+    work = update(
+        weights,
+        config.micro_batch,
+        tokens,
+        sampled,
+        checkpointing=config.checkpointing,
+        trained=trained_set(config, shape),
+        backward_layers=mean_backward_layers(config, shape),
+    )
     # With a penalty a row without an advantage has a gradient too.
     live = 1.0 if grpo.beta else scenario.informative
     renormed = dora_bytes(config, shape) * (1 if config.checkpointing == "none" else 2)
@@ -159,14 +166,17 @@ def update(
     *,
     checkpointing: Literal["unsloth", "plain", "none"],
     trained: TrainedSet,
+    backward_layers: float | None = None,
 ) -> StepCost:
     """Forward and backward of a micro-batch: 4N a token, 6N if activations are recomputed.
 
     2N forward and 2N for the gradient of the activations: frozen weights get none of their own, P whole ones 2P.
-    The backward pass goes through the layers from the lowest that learns; those below run forward alone.
+    The backward pass goes through the layers from the lowest that learns (`backward_layers` on average, unset: those of
+    the worst period); those below run forward alone.
     Flash attention's backward is 2.5 forwards; a layer's backward launches two forwards' worth of kernels.
     """
-    shape, backward = weights.shape, trained.backward_layers / weights.shape.num_layers
+    depth = trained.backward_layers if backward_layers is None else backward_layers
+    shape, backward = weights.shape, depth / weights.shape.num_layers
     passes = 1 + (1 if checkpointing == "none" else 2) * backward
     slower = _OFFLOAD_SLOWDOWN if checkpointing == "unsloth" else 1.0
     attention = (passes + 1.5 * backward) * _attention_flops(shape, rows, tokens / rows)
