@@ -20,6 +20,7 @@ from lowmem_rl.telemetry.events import (
     EvalProgressed,
     Event,
     FindingReported,
+    LayersSelected,
     Listener,
     Note,
     PhaseStarted,
@@ -176,14 +177,14 @@ class LiveView:
 
 
 def _describe(event: Event) -> str:
-    """Returns an event as one line."""
+    """Returns an event as a line; selected layers have one each."""
     match event:
         case PhaseStarted(name):
             return name
         case Note(text):
             return f"note: {text}"
-        case FindingReported(finding):
-            return str(finding)
+        case FindingReported(found) | LayersSelected(found):
+            return str(found)
         case EvalEnded(name, result):
             low, high = result.pass_at_1_interval.low, result.pass_at_1_interval.high
             return (

@@ -6,7 +6,8 @@ from lowmem_rl.config.notices import notices
 from lowmem_rl.memory.estimate import MemoryEstimate, Verdict, verdict
 from lowmem_rl.planning.explain import Explanation
 from lowmem_rl.planning.plan import Plan
-from lowmem_rl.planning.step_time import SecondsRange
+from lowmem_rl.planning.selection_notes import selection_notes
+from lowmem_rl.planning.step_time import SecondsRange, StepTime
 from lowmem_rl.signal.groups import MAX_GROUP_SIZE, MEANINGFUL_SHARE, baseline_efficiency
 from lowmem_rl.signal.signal_report import RECOMMENDATION, SignalReport
 from lowmem_rl.units import GIB, MIB
@@ -44,6 +45,7 @@ def _lines(plan: Plan, explained: Explanation, preset: str, place: str, page: Te
         yield from _terms(plan.estimate, phase, page, verbose)
     calibration = [str(plan.target.calibration)] if plan.target.calibration else []
     notes = [*plan.estimate.notes, *calibration, *notices(plan.config)]
+    notes += selection_notes(plan.config, plan.target.shape)
     yield from (line for note in notes for line in page.fold(f"note: {note}.", "  ", "  ", DIM))
     yield from _signal(plan.signal, page)
     yield from _frontier(plan, explained, page)
@@ -186,9 +188,14 @@ def _time(plan: Plan, page: TextPage) -> Iterator[str]:
     parts = sorted(time.parts.items(), key=lambda part: -part[1].high)
     rows = [
         ("a step", span(time.step), ", ".join(f"{name} {span(part)}" for name, part in parts)),
-        (f"{plan.config.grpo.steps} steps", span(time.run), "evaluations included"),
+        (f"{plan.config.grpo.steps} steps", span(time.run), _included(time)),
     ]
     yield from page.table(rows, "lrl")
+
+
+def _included(time: StepTime) -> str:
+    selection = f" and {span(time.selection)} to select layers" if time.selection.high else ""
+    return f"evaluations{selection} included"
 
 
 def _alternatives(plan: Plan, explained: Explanation, page: TextPage) -> Iterator[str]:

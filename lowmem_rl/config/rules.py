@@ -24,6 +24,7 @@ def broken_rules(config: RunConfig) -> Iterator[BrokenRule]:
     yield from _broken_trainable_rules(config)
     yield from _broken_layer_schedule_rules(config)
     yield from (BrokenRule(*rule) for rule in broken_adapter_rules(config))
+    yield from _broken_selection_rules(config)
 
 
 def _broken_run_rules(config: RunConfig) -> Iterator[BrokenRule]:
@@ -164,3 +165,31 @@ def _broken_period_rules(trainable: TrainableConfig, grpo: GrpoConfig) -> Iterat
         longest = grpo.steps // _FEWEST_PERIODS // steps * steps
         more = f"set grpo.steps to at least {_FEWEST_PERIODS * every}"
         yield BrokenRule("trainable.every", what, f"set it to at most {longest}, or {more}" if longest else more)
+
+
+BY_GRADIENT = ("grad_norm", "relative_grad_norm", "fisher")
+"""Values of `trainable.select` that read gradients of sampled completions."""
+
+
+def _broken_selection_rules(config: RunConfig) -> Iterator[BrokenRule]:
+    trainable, key = config.trainable, "trainable.select"
+    fields = type(trainable).model_fields
+    if trainable.select not in BY_GRADIENT and trainable.select_rounds != fields["select_rounds"].default:
+        what = f'trainable.select="{trainable.select}" samples nothing'
+        yield BrokenRule("trainable.select_rounds", what, "leave it out, or set trainable.select=grad_norm")
+    if trainable.select == "none":
+        if trainable.select_top != fields["select_top"].default:
+            what = 'it has no effect with trainable.select="none"'
+            yield BrokenRule("trainable.select_top", what, "leave it out, or set trainable.select=grad_norm")
+        return
+    if trainable.schedule in ("lisa", "badam", "slimfit"):
+        what = f'trainable.schedule="{trainable.schedule}" chooses the layers, too, again and again'
+        yield BrokenRule(key, what, "leave one of them out")
+    if trainable.layers == "none":
+        yield BrokenRule(key, "it needs layers to choose from", 'set trainable.layers="all"')
+    if config.rollout.engine == "vllm":
+        what = "Unsloth sets vLLM up for one adapter, and the scores need another"
+        yield BrokenRule(key, what, 'leave rollout.engine at "auto", or name trainable.layers')
+    if trainable.modules and all(name.endswith("norm") for name in trainable.modules):
+        what = "it scores matrices, and trainable.modules names none"
+        yield BrokenRule(key, what, "name trainable.layers, or leave trainable.modules out")

@@ -130,6 +130,19 @@ class TrainableConfig(Section):
     """With `full`: what learns outside of the layers: `embed_tokens`, `lm_head`, `norm` (the last), `norms` (all)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """With `full`: the type of the weights that learn. bfloat16 loses updates below 2^-9 of a weight."""
+    select: Literal["none", "grad_norm", "relative_grad_norm", "fisher", "weight_norm", "snr"] = "none"
+    """Changes learning: which `select_top` of `layers` learn, chosen once before the first step by the highest score.
+    Of rounds of sampling: `grad_norm`, of the mean gradient; `relative_grad_norm`, that over the norm of the weights
+    (Auto-RGN, arXiv 2210.11466); `fisher`, the squared gradients of single prompts added up (FISH Mask, arXiv
+    2111.09839). Of the weights alone: `weight_norm`, their norm (LISA, arXiv 2403.17919, shows that of each layer);
+    `snr`, their singular values above noise over those within (Spectrum, arXiv 2406.06623; axolotl's
+    `spectrum_top_fraction` takes a share of each kind of matrix, here a layer learns or does not). `trainable.jsonl`
+    records scores and layers."""
+    select_top: int = Field(4, ge=1)
+    """With `select`: layers that learn."""
+    select_rounds: int = Field(4, ge=1, le=1024)
+    """With `select` by gradients: rounds of sampling that are scored, each as long as a step. Only their gradients are
+    read; the run then asks its prompts from the first one on."""
     schedule: Literal[
         "fixed", "gradual_unfreezing", "gradual_freezing", "freezeout", "autofreeze", "lisa", "badam", "slimfit"
     ] = "fixed"

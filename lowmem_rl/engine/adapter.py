@@ -8,10 +8,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from lowmem_rl.config.run_config import AdapterConfig, TrainableConfig
+from lowmem_rl.config.run_config import AdapterConfig, RunConfig, TrainableConfig
 from lowmem_rl.engine.policy import TRAINABLE, ModelLike, Policy
 from lowmem_rl.errors import RunDirError
 from lowmem_rl.storage.run_dir import read_json
+from lowmem_rl.trainable.selection import with_layers
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _HINT = "An adapter of LoRA or TinyLoRA on linear layers is a folder that save_pretrained of PEFT has written."
@@ -58,6 +59,14 @@ def read_adapter(path: Path) -> SavedAdapter:
         raise RunDirError(
             f"{path / CONFIG} is not a LoRA or TinyLoRA adapter that can be loaded here.", hint=_HINT
         ) from error
+
+
+def with_saved_layers(config: RunConfig, adapter: Path) -> RunConfig:
+    """Returns a run's configuration with the layers of its adapter, if the run has selected them.
+
+    Raises as `read_adapter` does.
+    """
+    return config if config.trainable.select == "none" else with_layers(config, read_adapter(adapter).trainable.layers)
 
 
 def load_adapter(model: ModelLike, path: Path) -> None:

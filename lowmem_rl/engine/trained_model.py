@@ -8,7 +8,7 @@ from lowmem_rl.config.compose import ConfigLayer
 from lowmem_rl.config.places import MODEL, check_places
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.config.saved_config import saved_config
-from lowmem_rl.engine.adapter import WEIGHTS, load_adapter
+from lowmem_rl.engine.adapter import WEIGHTS, load_adapter, with_saved_layers
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import Policy, load_policy
 from lowmem_rl.engine.row_length import SequenceUse
@@ -65,6 +65,6 @@ def load_trained(
 
     Raises `RunDirError` if the adapter is damaged or another model's, and what `load_policy` raises.
     """
-    policy = load_policy(config, device, uses)
+    policy = load_policy(with_saved_layers(config, learned.adapter), device, uses)
     load_adapter(policy.model, learned.adapter)
     return policy

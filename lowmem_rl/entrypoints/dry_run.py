@@ -18,9 +18,11 @@ from lowmem_rl.entrypoints.preflight import check_settings, plan_anywhere
 from lowmem_rl.errors import LowMemError
 from lowmem_rl.grpo.prompt_order import rates_of
 from lowmem_rl.models.hardware import find_card, this_machine
+from lowmem_rl.models.shape import ModelShape
 from lowmem_rl.planning.gate import gate
 from lowmem_rl.planning.overrides import planner_origins
 from lowmem_rl.planning.plan import Plan
+from lowmem_rl.planning.selection_notes import selection_notes
 from lowmem_rl.signal.pass_rate import PassRate
 from lowmem_rl.trl_adapter.grpo_args import (
     Adjustment,
@@ -86,20 +88,24 @@ def dry_run(composed: ResolvedConfig, out: Path, pass_rate: PassRate | None = No
         config=config,
         origins=dict(composed.origins) | planner_origins(composed.config),
         from_pretrained=load_arguments(config, device),
-        get_peft_model=_adapter_arguments(config, device, planned.target.shape.num_layers),
+        get_peft_model=_adapter_arguments(config, device, planned.target.shape),
         grpo_config=grpo_arguments(config, device, out),
         unsloth_grpo_config=unsloth_arguments(config, device),
         adjustments=tuple(adjustments(config, device)),
         plan=planned,
         refusals=(*gate(planned, force=True), *checked.refusals),
         faults=tuple(checked.refusals),
-        notes=(*_notes(config, device), *checked.notes),
+        notes=(*_notes(config, device), *selection_notes(config, planned.target.shape), *checked.notes),
     )
 
 
-def _adapter_arguments(config: RunConfig, device: Device, depth: int) -> dict[str, Any]:
-    is_tiny = config.adapter.peft_type == "tinylora"
-    return tinylora_arguments(config, depth) if is_tiny else adapter_arguments(config, device, depth)
+def _adapter_arguments(config: RunConfig, device: Device, shape: ModelShape) -> dict[str, Any]:
+    trainable, is_tiny = config.trainable, config.adapter.peft_type == "tinylora"
+    depth = shape.num_layers
+    found = tinylora_arguments(config, depth) if is_tiny else adapter_arguments(config, device, depth)
+    if trainable.select == "none":
+        return found
+    return found | {"layers_to_transform": f"the {trainable.select_top} that trainable.select={trainable.select} finds"}
 
 
 def _notes(config: RunConfig, device: Device) -> list[str]:

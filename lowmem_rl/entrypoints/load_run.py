@@ -25,8 +25,8 @@ from lowmem_rl.units import GIB
 
 
 @dataclass(frozen=True, slots=True)
-class LoadedRun:
-    """What is in memory before the first step."""
+class Learner:
+    """What a trainer is made of."""
 
     policy: Policy
     sampler: Sampler
@@ -34,6 +34,12 @@ class LoadedRun:
     """Those that need the model are bound to it."""
     examples: list[Example]
     """To train on, in the order in which the trainer reads them."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedRun(Learner):
+    """What is in memory before the first step."""
+
     evaluations: EvalSchedule
     backend_record: BackendRecord
 
@@ -41,12 +47,11 @@ class LoadedRun:
 def load_run(context: RunContext, rewards: RewardSet) -> LoadedRun:
     """Returns the loaded run. Raises `TaskError`, `SetupError` or `TrainingError`."""
     config, prepared = context.config, context.prepared
-    _note_plan(context)
     context.listen(PhaseStarted(f"loading {config.model.name}"))
     prepare_process(config, prepared.device)
     policy = load_policy(config, prepared.device, sequence_uses(prepared))
     context.profiler.end("load")
-    examples = _train_examples(context, policy)
+    examples = train_examples(context, policy)
     sampler = _sampler(context, policy)
     own = eval_set_of(config, config.task, list(prepared.test), prepared.grader, without_model(rewards))
     return LoadedRun(
@@ -59,7 +64,8 @@ def load_run(context: RunContext, rewards: RewardSet) -> LoadedRun:
     )
 
 
-def _note_plan(context: RunContext) -> None:
+def note_plan(context: RunContext) -> None:
+    """Reports what was decided before the run."""
     plan = context.prepared.plan
     expected, upper = plan.estimate.expected_bytes / GIB, plan.estimate.upper_bytes / GIB
     budget, signal = plan.target.budget_bytes / GIB, plan.signal.verdict
@@ -70,7 +76,8 @@ def _note_plan(context: RunContext) -> None:
         context.note(note)
 
 
-def _train_examples(context: RunContext, policy: Policy) -> list[Example]:
+def train_examples(context: RunContext, policy: Policy) -> list[Example]:
+    """Returns the usable examples in the run's order. Raises `TaskError` if they are too few, or have changed."""
     config, prepared, state = context.config, context.prepared, context.resume_state
     limit = config.grpo.max_prompt_tokens
     usable = within_prompt_limit(policy, prepared.train, limit)

@@ -28,6 +28,7 @@ from lowmem_rl.planning.plan import Plan
 from lowmem_rl.telemetry.events import Listener, Note, PhaseStarted
 from lowmem_rl.telemetry.memory_profiler import MemoryProfiler, StepLengths, measures_each_phase
 from lowmem_rl.telemetry.output_capture import capture_library_output
+from lowmem_rl.trainable.selection import worst_case
 from lowmem_rl.training.measured_phases import first_step_rows
 from lowmem_rl.units import GIB
 
@@ -76,7 +77,8 @@ def measure(
     Raises what `entrypoints.train.run` raises before a run, and `DoesNotFit` if memory runs out.
     """
     prepared = prepare(composed, force=True)
-    config = with_overrides(prepared.plan.config, {"grpo.steps": 1, "logging.report_to": ()})
+    worst = worst_case(prepared.plan.config, prepared.plan.target.shape.num_layers)  # no layers are selected here
+    config = with_overrides(worst, {"grpo.steps": 1, "logging.report_to": ()})
     prepared = replace(prepared, plan=replace(prepared.plan, config=config))
     with (
         tempfile.TemporaryDirectory(prefix="lowmem-rl-measure-") as out,

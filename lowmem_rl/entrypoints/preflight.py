@@ -44,6 +44,7 @@ from lowmem_rl.tasks.task_finding import refuse as refuse_task
 from lowmem_rl.tasks.task_registry import load_task
 from lowmem_rl.telemetry.trackers import check_trackers
 from lowmem_rl.trainable.schedule import LayerSchedule
+from lowmem_rl.trainable.selection import worst_case
 
 TRIED_GOLDS = 20
 """Examples on which the rewards are tried."""
@@ -181,7 +182,7 @@ def check_settings(config: RunConfig) -> tuple[RewardSet, Task]:
     check_bits(shape, config.model.bits)
     check_length(shape, config.grpo.max_prompt_tokens, config.grpo.max_completion_tokens)
     check_trainable(config.trainable, shape)
-    LayerSchedule.of(config, shape.num_layers)
+    LayerSchedule.of(worst_case(config, shape.num_layers), shape.num_layers)
     return rewards, task
 
 

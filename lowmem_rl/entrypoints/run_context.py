@@ -1,6 +1,6 @@
 """What all phases of one run in one process share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from lowmem_rl.checkpointing.resume import ResumeState
@@ -61,6 +61,13 @@ class RunContext:
 
         is_new = resume_state is None
         return cls(run_dir, prepared, listen_all, state, is_new, stop, oom_policy, profiler, peaks, trackers)
+
+    def with_config(self, config: RunConfig) -> "RunContext":
+        """Returns the context of the run that `config` has become before its first step."""
+        target = self.prepared.plan.target
+        plan = replace(self.prepared.plan, config=config, estimate=target.estimate(config))
+        self.peaks.plan = plan
+        return replace(self, prepared=replace(self.prepared, plan=plan))
 
     @property
     def config(self) -> RunConfig:

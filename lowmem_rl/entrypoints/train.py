@@ -5,10 +5,11 @@ from pathlib import Path
 from lowmem_rl.checkpointing.resume import ResumeState, is_finished
 from lowmem_rl.config.compose import ResolvedConfig, flatten
 from lowmem_rl.config.places import check_places
-from lowmem_rl.entrypoints.load_run import load_run
+from lowmem_rl.entrypoints.load_run import load_run, note_plan
 from lowmem_rl.entrypoints.preflight import PreparedRun, prepare
 from lowmem_rl.entrypoints.run_context import RunContext
 from lowmem_rl.entrypoints.run_files import reopen_run, write_run_files
+from lowmem_rl.entrypoints.select_layers import with_selected_layers
 from lowmem_rl.entrypoints.train_steps import take_best, train_steps
 from lowmem_rl.rewards.isolated import isolated
 from lowmem_rl.rewards.reward import RewardSet
@@ -81,6 +82,8 @@ def _run(run_dir: RunDir, prepared: PreparedRun, listen: Listener, state: Resume
 def _load_and_train(context: RunContext, rewards: RewardSet) -> RunResult:
     shutdown, oom_policy, state = context.shutdown, context.oom_policy, context.resume_state
     with shutdown.cleanup_on_failure(), oom_policy.raising_on_oom("evaluation", lambda: "Before the first step"):
+        note_plan(context)
+        context = with_selected_layers(context, rewards)
         loaded = load_run(context, rewards)
         before = loaded.evaluations.before()
         context.profiler.end("evaluation")

@@ -8,7 +8,7 @@ from lowmem_rl.checkpointing.checkpointer import Checkpointer
 from lowmem_rl.checkpointing.rollback import Rollback, with_old_checkpoints
 from lowmem_rl.engine.adapter import load_adapter
 from lowmem_rl.engine.policy import Policy
-from lowmem_rl.entrypoints.load_run import LoadedRun
+from lowmem_rl.entrypoints.load_run import Learner, LoadedRun
 from lowmem_rl.entrypoints.run_context import RunContext
 from lowmem_rl.errors import RunDirError
 from lowmem_rl.grpo.prompt_order import order_of
@@ -34,26 +34,12 @@ from lowmem_rl.trl_adapter.trainer import TrainerSetup, make_trainer
 
 def train_steps(context: RunContext, loaded: LoadedRun, saver: AdapterSaver) -> None:
     """Trains to the last step. Raises `TrainingError`, and `Interrupted` after saving a checkpoint."""
-    config, policy, run_dir = context.config, loaded.policy, context.run_dir
+    config = context.config
     context.listen(PhaseStarted("training"))
-    by_id = {example.id: example for example in loaded.examples}
     errors = RewardErrorCounter(config.health.max_reward_error_share, context.note)
-    checkpointer = Checkpointer(run_dir, with_old_checkpoints(config), config.grpo.steps, context.note)
+    checkpointer = Checkpointer(context.run_dir, with_old_checkpoints(config), config.grpo.steps, context.note)
     hooks = run_hooks(context, loaded, errors, checkpointer)
-    trainer = make_trainer(
-        policy,
-        TrainerSetup(
-            config=config,
-            sampler=loaded.sampler,
-            dataset=to_dataset(loaded.examples),
-            reward_functions=[TrlReward(r, by_id, policy.complete, errors) for r in loaded.rewards.rewards],
-            prompt_tokens=tokens_of(policy, by_id),
-            out=run_dir.path,
-            hooks=hooks,
-            describe=BatchDescriber(config, policy, loaded.rewards, context.prepared.grader, by_id),
-            oom_policy=context.oom_policy,
-        ),
-    )
+    trainer = make_trainer(loaded.policy, trainer_setup(context, loaded, errors, hooks))
     context.trackers.attach(trainer, context.resume_state.step)
     with context.shutdown.checkpoint_on_exit(checkpointer), context.oom_policy.report_settings():
         if context.resume_state.checkpoint is None:
@@ -63,6 +49,23 @@ def train_steps(context: RunContext, loaded: LoadedRun, saver: AdapterSaver) -> 
             saver.load_checkpoint()
             resume_steps(context, loaded, trainer)
     loaded.backend_record.write()  # what samples may have fallen back
+
+
+def trainer_setup(context: RunContext, loaded: Learner, errors: RewardErrorCounter, hooks: Hooks) -> TrainerSetup:
+    """Returns what the trainer of a run is made of."""
+    config, policy = context.config, loaded.policy
+    by_id = {example.id: example for example in loaded.examples}
+    return TrainerSetup(
+        config=config,
+        sampler=loaded.sampler,
+        dataset=to_dataset(loaded.examples),
+        reward_functions=[TrlReward(r, by_id, policy.complete, errors) for r in loaded.rewards.rewards],
+        prompt_tokens=tokens_of(policy, by_id),
+        out=context.run_dir.path,
+        hooks=hooks,
+        describe=BatchDescriber(config, policy, loaded.rewards, context.prepared.grader, by_id),
+        oom_policy=context.oom_policy,
+    )
 
 
 def run_hooks(context: RunContext, loaded: LoadedRun, errors: RewardErrorCounter, checkpointer: Checkpointer) -> Hooks:

@@ -120,8 +120,9 @@ def _of_adapter(name: str, path: Path, preset: str, given: ConfigLayer) -> EvalT
 
 
 def _shape(saved: SavedAdapter) -> ConfigLayer:
-    which = saved.trainable.model_dump(include={"method", "layers", "modules", "extra", "dtype"})  # not when
-    values = {f"trainable.{key}": value for key, value in which.items()}
+    # Not when they learned; nor are they selected again.
+    fields = {"method", "layers", "modules", "extra", "dtype", "select", "select_top", "select_rounds"}
+    values = {f"trainable.{key}": value for key, value in saved.trainable.model_dump(include=fields).items()}
     if saved.trainable.method == "lora":
         values |= {f"adapter.{key}": value for key, value in saved.config.model_dump(exclude={"dropout"}).items()}
     return ConfigLayer(str(saved.path), values)

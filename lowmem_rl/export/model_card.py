@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 
 from lowmem_rl._version import __version__
+from lowmem_rl.config.layer_choice import text_of
 from lowmem_rl.config.places import without_folder
 from lowmem_rl.export.export_spec import ExportSpec
 from lowmem_rl.export.proof import MAX_ACCURACY_LOSS, Proof
@@ -105,7 +106,10 @@ def _training(record: RunRecord, chosen: EvalRecord | None) -> Iterator[str]:
     for label, key in _FACTS.items():
         if key == "adapter.rank" and not has_rank:
             continue
-        yield f"| {label} | {_code(_shown(record.setting(key)))} |"
+        value = record.setting(key)
+        if record.selection and key == "trainable.layers":
+            value = f"{text_of(record.selection.layers)}, selected by {record.selection.by}"
+        yield f"| {label} | {_code(_shown(value))} |"
     yield f"| steps taken | {f'{chosen.step} of {record.last_step}' if chosen else record.last_step} |"
     versions = record.machine.get("versions")
     if isinstance(versions, dict):

@@ -140,6 +140,25 @@ def cut(batch: Batch, plan: BatchPlan, seed: int) -> MicroBatches:
     return MicroBatches(tuple(slots), len(batch["advantages"]) - kept)
 
 
+def cut_by_prompt(batch: Batch, plan: BatchPlan) -> Iterator[list[Batch]]:
+    """Yields the micro-batches of each prompt that has a gradient, of a rollout for one step.
+
+    In all their gradients add up to those of `cut`; bnpo divides by the tokens of the step instead of a micro-batch.
+    """
+    rows = _row_costs(batch, plan)
+    tokens = sum(row.completion_tokens for row in rows)
+    for group in _chunks(rows, plan.group_size):
+        live = [row for row in group if not row.is_dead]
+        parts = [(part, len(part) / plan.micro_batch) for part in _chunks(live, plan.rows_together)]
+        if plan.loss == "dapo":
+            parts = [(part, 1.0) for part, _ in parts]
+        elif plan.loss == "bnpo":
+            each = len(rows) / plan.micro_batch / max(tokens, 1)
+            parts = [(part, each * sum(row.completion_tokens for row in part)) for part, _ in parts]
+        if parts:
+            yield [_take(batch, part, weight, plan) for part, weight in parts]
+
+
 def _row_costs(batch: Batch, plan: BatchPlan) -> list[RowCost]:
     """Measures the rows, in one copy to the host.
 

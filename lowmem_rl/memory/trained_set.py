@@ -7,11 +7,15 @@ from statistics import fmean
 from lowmem_rl.config.run_config import RunConfig, TrainableConfig
 from lowmem_rl.models.shape import ModelShape
 from lowmem_rl.trainable.schedule import LayerSchedule
+from lowmem_rl.trainable.selection import worst_case
 
 
 @dataclass(frozen=True, slots=True)
 class TrainedSet:
-    """What learns, and how deep the backward pass goes for it, in the worst period of a schedule."""
+    """What learns, and how deep the backward pass goes for it, in the worst period of a schedule.
+
+    Of layers that are still to be selected the lowest ones count.
+    """
 
     layers: int
     """Layers with weights that learn, at once or in turn."""
@@ -25,7 +29,9 @@ class TrainedSet:
 
 def trained_set(config: RunConfig, shape: ModelShape) -> TrainedSet:
     """Returns the counts of a run. Raises `ConfigError` for layers that the model lacks."""
-    trainable, depth = config.trainable, shape.num_layers
+    depth = shape.num_layers
+    config = worst_case(config, depth)
+    trainable = config.trainable
     plan = LayerSchedule.of(config, depth)
     at_once = plan.at(config.grpo.steps if trainable.schedule == "gradual_unfreezing" else 1)  # it only grows
     is_drawn = trainable.schedule in ("lisa", "badam", "slimfit")

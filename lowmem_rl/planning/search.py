@@ -12,9 +12,11 @@ from functools import lru_cache
 from itertools import product
 from typing import Any
 
+from lowmem_rl.config.rules import BY_GRADIENT
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.memory.calibration import Calibration
 from lowmem_rl.memory.estimate import MemoryEstimate, estimate
+from lowmem_rl.memory.selection import probe_workload, worse_of
 from lowmem_rl.memory.workload import engine_of, workload_of
 from lowmem_rl.models.hardware import Card
 from lowmem_rl.models.shape import ModelShape
@@ -46,6 +48,8 @@ class PlanTarget:
     def estimate(self, config: RunConfig) -> MemoryEstimate:
         """Returns what a resolved run needs here, corrected by what was measured here."""
         found = _cached_estimate(workload_of(config, self.shape), self.shape, self.card)
+        if config.trainable.select in BY_GRADIENT:
+            found = worse_of(found, _cached_estimate(probe_workload(config, self.shape), self.shape, self.card))
         return self.calibration.apply(found, self.card) if self.calibration else found
 
     def upper_bytes(self, config: RunConfig) -> int:

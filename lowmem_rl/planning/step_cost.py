@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import Literal
 
+from lowmem_rl.config.rules import BY_GRADIENT
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.memory.adapter_tensors import frozen_numbers, learning_tensors
 from lowmem_rl.memory.lowmem_sampler import PREFILL_TOKENS
@@ -18,6 +19,7 @@ from lowmem_rl.memory.terms import kv_bytes_per_token, nf4_bytes
 from lowmem_rl.memory.trained_set import TrainedSet, mean_backward_layers, trained_set
 from lowmem_rl.memory.workload import compute_bytes_of, engine_of
 from lowmem_rl.models.shape import ModelShape
+from lowmem_rl.trainable.selection import probe_config
 
 _OFFLOAD_SLOWDOWN = 1.02
 """Copying activations to host RAM and back during the computation: 1.9 % (unsloth.ai/blog/long-context)."""
@@ -110,6 +112,13 @@ def step_work(config: RunConfig, shape: ModelShape, scenario: Scenario = LONGEST
     renormed = dora_bytes(config, shape) * (1 if config.checkpointing == "none" else 2)
     work = replace(work, expanded_bytes=work.expanded_bytes + renormed)
     yield replace(work, times=max(1.0, micro_batches * scenario.filled * live))
+
+
+def selection_work(config: RunConfig, shape: ModelShape, scenario: Scenario = LONGEST) -> Iterator[StepCost]:
+    """Yields what the rounds take that score the layers before the first step: none unless gradients do."""
+    if config.trainable.select in BY_GRADIENT:
+        for work in step_work(probe_config(config), shape, scenario):
+            yield replace(work, name="selection", times=work.times * config.trainable.select_rounds)
 
 
 def evaluation_work(config: RunConfig, shape: ModelShape, scenario: Scenario = LONGEST) -> Iterator[StepCost]:

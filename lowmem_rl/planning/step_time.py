@@ -13,7 +13,7 @@ from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.models.hardware import Card
 from lowmem_rl.models.shape import ModelShape
 from lowmem_rl.planning.speeds import TYPICAL, Speed, speed_of
-from lowmem_rl.planning.step_cost import Scenario, StepCost, evaluation_work, step_work
+from lowmem_rl.planning.step_cost import Scenario, StepCost, evaluation_work, selection_work, step_work
 
 _GRADE = "assumed"
 """Evidence of the weakest link, the efficiencies."""
@@ -56,6 +56,8 @@ class StepTime:
     step: SecondsRange
     parts: dict[str, SecondsRange]
     run: SecondsRange
+    selection: SecondsRange
+    """Of the run: the rounds that score layers (`trainable.select`)."""
     grade: str = _GRADE
 
 
@@ -76,14 +78,17 @@ def time_at(config: RunConfig, shape: ModelShape, speed: Speed, updated_share: f
     """Returns the times of a resolved run on a card of that speed; `updated_share` of the groups cost an update."""
     shortest, longest = (Scenario(filled, updated_share) for filled in (SHORT, 1.0))
     short, long = (list(step_work(config, shape, scenario)) for scenario in (shortest, longest))
-    evaluations = _range(evaluation_work(config, shape, shortest), evaluation_work(config, shape, longest), speed)
+    evaluations, selection = (
+        _range(work(config, shape, shortest), work(config, shape, longest), speed)
+        for work in (evaluation_work, selection_work)
+    )
     parts = {
         name: _range([one for one in short if one.name == name], [one for one in long if one.name == name], speed)
         for name in dict.fromkeys(one.name for one in long)
     }
     step, steps = _range(short, long, speed), config.grpo.steps
-    run = SecondsRange(steps * step.low + evaluations.low, steps * step.high + evaluations.high)
-    return StepTime(step, parts, run)
+    low, high = evaluations.low + selection.low, evaluations.high + selection.high
+    return StepTime(step, parts, SecondsRange(steps * step.low + low, steps * step.high + high), selection)
 
 
 def seconds(work: StepCost, speed: Speed, efficiency: Efficiency) -> float:

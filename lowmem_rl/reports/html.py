@@ -20,6 +20,7 @@ from lowmem_rl.reports.sections.goals import GOALS, goals_of
 from lowmem_rl.reports.sections.memory import memory_of
 from lowmem_rl.reports.sections.reproduce import command_of, settings_of
 from lowmem_rl.reports.sections.results import tables_of
+from lowmem_rl.reports.sections.selection import selection_of
 from lowmem_rl.reports.sections.times import time_of
 from lowmem_rl.reports.sections.verdict import verdict_of
 from lowmem_rl.storage.run_dir import Row, RunDir
@@ -53,6 +54,7 @@ def render(
         charts=[asdict(chart) for chart in charts_of(record)],
         verdict=verdict_of(record),
         about=list(_facts(record)),
+        selection=selection_of(record),
         audit=audit_of(record),
         tables=[*tables_of(record), *([reached] if (reached := goals_of(record, goals, price)).rows else [])],
         memory=memory_of(record),

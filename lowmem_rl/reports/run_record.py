@@ -9,6 +9,7 @@ from typing import Any
 
 from lowmem_rl.storage.run_dir import Row, RunDir
 from lowmem_rl.storage.run_reader import Evaluations, RunReader, is_number
+from lowmem_rl.trainable.selection import LayerSelection
 
 LENIENT, STRICT = "correct", "strict"
 """How an item is graded: the answer anywhere, or only in the requested format."""
@@ -61,6 +62,8 @@ class RunRecord:
     """What short runs with other rewards gained."""
     resumes: tuple[Row, ...]
     recoveries: tuple[Row, ...]
+    selection: LayerSelection | None
+    """The layers that learn, if the run has selected them."""
     has_ended: bool
     """The audit is the last file that a run writes, however it ends; a killed run has none."""
 
@@ -125,8 +128,16 @@ def read_record(path: Path) -> RunRecord:
         controls=reader.controls,
         resumes=reader.resumes,
         recoveries=reader.recoveries,
+        selection=_selection(reader),
         has_ended=bool(found.after) or (bool(metrics) and health.get("step") == metrics[-1]["step"]),
     )
+
+
+def _selection(reader: RunReader) -> LayerSelection | None:
+    if not any(row["step"] == 0 for row in reader.trainable):
+        return None
+    with reader.parsing(reader.run_dir.trainable, "does not hold a selection of layers"):
+        return LayerSelection.from_row(next(row for row in reader.trainable if row["step"] == 0))
 
 
 def _eval_records(reader: RunReader) -> Iterator[EvalRecord]:

@@ -52,7 +52,8 @@ class RunDir:
     rollbacks = _Entry("rollbacks.jsonl")
     """Each time that the run returned to a healthy checkpoint: after which step, to which, and why."""
     trainable = _Entry("trainable.jsonl")
-    """With `trainable.schedule`: which layers learned, from which step on."""
+    """With `trainable.schedule`: which layers learned, from which step on. With `trainable.select`: at step 0 the
+    selected ones, and the scores of all."""
     resumes = _Entry("resumes.jsonl")
     """One row each time the run was resumed."""
     health = _Entry("health.json")
@@ -107,7 +108,7 @@ class RunDir:
     def undo(self) -> None:
         """Removes what a run writes before its first step, and the directory if nothing else is in it."""
         tables = (self.config, self.machine, self.estimate, self.engine, self.evaluations)
-        for path in (*tables, self.log, self.recoveries, self.lock):
+        for path in (*tables, self.log, self.recoveries, self.trainable, self.lock):
             path.unlink(missing_ok=True)
         for folder in (self.trackers, self.eval_items("before").parent, self.best):
             shutil.rmtree(folder, ignore_errors=True)

@@ -106,6 +106,8 @@ class RunReader:
     rollbacks = _rows("rollbacks", step=int, to=int)
     resumes = _rows("resumes", step=int)
     """One row each time the run was continued from a checkpoint."""
+    trainable = _rows("trainable", step=int, layers=list)
+    """One row each time that other layers began to learn; at step 0 those that were selected."""
     recoveries = _rows("recoveries", step=int)
     """One row each time that memory ran out."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from lowmem_rl.evaluation.eval_result import EvalResult
 from lowmem_rl.health.detector import HealthFinding
 from lowmem_rl.storage.run_dir import Row
+from lowmem_rl.trainable.selection import LayerSelection
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,14 @@ class AdapterSaved:
     path: Path
 
 
-Event = PhaseStarted | Note | EvalProgressed | EvalEnded | StepEnded | FindingReported | AdapterSaved
+@dataclass(frozen=True, slots=True)
+class LayersSelected:
+    """The layers that learn are selected."""
+
+    selection: LayerSelection
+
+
+Event = PhaseStarted | Note | LayersSelected | EvalProgressed | EvalEnded | StepEnded | FindingReported | AdapterSaved
 Listener = Callable[[Event], None]
 
 

@@ -61,6 +61,16 @@ LISA = {"schedule": "lisa"}
         ({"trainable": {"schedule": "slimfit"}, "rollout": {"engine": "vllm"}}, "trainable.schedule"),
         ({"trainable": {"schedule": "autofreeze"}, "grpo": {"steps": 59}}, "trainable.every"),
         ({"trainable": {"schedule": "slimfit", "every": 2}, "grpo": {"steps": 5}}, "trainable.every"),
+        ({"trainable": {"select_top": 2}}, "trainable.select_top"),
+        ({"trainable": {"select_rounds": 2}}, "trainable.select_rounds"),
+        ({"trainable": {"select": "snr", "select_rounds": 2}}, "trainable.select_rounds"),
+        ({"trainable": LISA | {"select": "grad_norm"}}, "trainable.select"),
+        (
+            {"trainable": {"select": "fisher", "layers": "none", "method": "full", "extra": ["norm"]}},
+            "trainable.select",
+        ),
+        ({"trainable": {"select": "snr"}, "rollout": {"engine": "vllm"}}, "trainable.select"),
+        ({"trainable": {"select": "snr", "method": "full", "modules": ["input_layernorm"]}}, "trainable.select"),
     ],
 )
 def test_a_schedule_of_layers_fits_the_rest_of_the_run(sections, key):

@@ -37,6 +37,9 @@ def config(**trainable: Any) -> RunConfig:
         ({"schedule": "gradual_unfreezing"}, TrainedSet(28, 5, 0, 5 / 28)),
         ({"schedule": "gradual_unfreezing", "order": "ascending"}, TrainedSet(28, 28, 0, 5 / 28)),
         ({"schedule": "gradual_unfreezing", "every": 2}, TrainedSet(28, 28, 0)),
+        # which two of the last five is not known: they may be the lowest
+        ({"select": "snr", "select_top": 2, "layers": "last:5"}, TrainedSet(2, 5, 0)),
+        ({"select": "grad_norm", "schedule": "gradual_freezing"}, TrainedSet(4, 28, 0)),
     ],
 )
 def test_the_worst_period_counts(trainable: dict[str, Any], expected: TrainedSet) -> None:
