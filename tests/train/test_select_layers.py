@@ -1,6 +1,5 @@
 """Real runs that select the layers that learn: the run of these layers, resumed and read as any other."""
 
-import gc
 import json
 import shutil
 import weakref
@@ -11,6 +10,7 @@ import pytest
 
 from lowmem_rl.checkpointing.resume_config import read_composed, with_changes
 from lowmem_rl.config.compose import read_assignments, resolve
+from lowmem_rl.entrypoints import select_layers
 from lowmem_rl.entrypoints.train import resume, run
 from lowmem_rl.errors import NoSignal, RunDirError
 from lowmem_rl.storage.run_dir import RunDir, read_json, read_rows
@@ -65,10 +65,11 @@ def test_it_is_the_run_in_which_the_layers_are_named(selected: tuple[RunDir, lis
     assert rows[0] == rows[1]
 
 
-def test_the_model_that_was_scored_is_freed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lowmem_rl.entrypoints import select_layers
-
+def test_the_model_that_was_scored_is_freed_before_the_run_loads_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     models: list[weakref.ref[Any]] = []
+    remaining: list[Any] = []
     load = select_layers.load_policy
 
     def loaded(*args: Any) -> Any:
@@ -76,10 +77,13 @@ def test_the_model_that_was_scored_is_freed(tmp_path: Path, monkeypatch: pytest.
         models.append(weakref.ref(policy.model))
         return policy
 
+    def listen(event: Event) -> None:
+        if event == PhaseStarted("loading tiny"):
+            remaining.extend(model() for model in models)
+
     monkeypatch.setattr(select_layers, "load_policy", loaded)
-    trained(tmp_path / "run", *SMALL, *BY_GRADIENT)
-    gc.collect()
-    assert [model() for model in models] == [None]
+    run(resolve(preset="tiny-cpu", settings=[*SMALL, *BY_GRADIENT]), tmp_path / "run", listen)
+    assert remaining == [None]
 
 
 def test_a_resumed_run_reads_its_layers_and_scores_nothing(
