@@ -65,10 +65,9 @@ class GradientSums:
     def __post_init__(self) -> None:
         self.sums = [torch.zeros(one.outer.shape) for one in self.matrices]
         self.squares = [0.0 for _ in self.matrices]
-        self.begin_round()
 
     def begin_round(self) -> None:
-        """Begins a round, again if it was begun before."""
+        """Begins a round; one that is begun again, after memory ran out, counts once."""
         self.is_finite, self.has_gradient = True, False
         self.round_sums = [torch.zeros_like(one) for one in self.sums]
         self.round_squares = [0.0 for _ in self.squares]

@@ -61,8 +61,7 @@ def singular_values(weight: Tensor) -> list[float]:
 
 
 def _digest(weight: Tensor) -> str:
-    numbers = weight.contiguous().view(torch.uint8).cpu().numpy()
-    return blake2b(numbers, digest_size=16).hexdigest()
+    return blake2b(weight.contiguous().view(torch.uint8).cpu().numpy(), digest_size=16).hexdigest()
 
 
 def _cache_path() -> Path:

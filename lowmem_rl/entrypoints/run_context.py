@@ -63,7 +63,7 @@ class RunContext:
         return cls(run_dir, prepared, listen_all, state, is_new, stop, oom_policy, profiler, peaks, trackers)
 
     def with_config(self, config: RunConfig) -> "RunContext":
-        """Returns the context of the run that `config` has become before its first step."""
+        """Returns the context of the run that `config` has become before its first step: planned again."""
         target = self.prepared.plan.target
         plan = replace(self.prepared.plan, config=config, estimate=target.estimate(config))
         self.peaks.plan = plan

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from lowmem_rl.engine.layer_probe import GradientSums
+from lowmem_rl.errors import TrainingError
 from lowmem_rl.grpo.batch import Batch
 from lowmem_rl.grpo.micro_batches import cut_by_prompt
 from lowmem_rl.trl_adapter.update import UpdateMixin
@@ -18,6 +19,7 @@ class ProbingMixin(UpdateMixin):
     """Comes before the trainer's own mixins; a rollout is one step."""
 
     gradients: GradientSums
+    step: int
 
     def _micro_batches(self, slots: range) -> Iterator[Batch]:
         """Yields all micro-batches of a step in its first slot, prompt by prompt; reads the gradient of each prompt."""
@@ -34,10 +36,16 @@ class ProbingMixin(UpdateMixin):
         return float(scaler.get_scale()) if scaler is not None else 1.0
 
     def _clip_grad_norm(self, model: Any) -> Any:
-        """Ends the round; nothing is clipped. A float16 gradient that overflows is computed again, at a lower scale."""
+        """Ends the round; nothing is clipped. A float16 gradient that overflows is computed again, at a lower scale.
+
+        Raises `TrainingError` if the gradient is no number at any scale.
+        """
         while not self.gradients.is_finite and self._loss_scale > 1:
             self.accelerator.scaler.update(self._loss_scale / _FLATTER)
             self.repeat_gradient()
+        if not self.gradients.is_finite:
+            what = f"Round {self.step + 1} of the selection of layers: the gradient is not a number."
+            raise TrainingError(what, hint="Set model.dtype=float32, or trainable.select=snr, which needs no gradient.")
         self.gradients.end_round()
         return torch.zeros(())
 

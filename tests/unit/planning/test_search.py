@@ -163,3 +163,26 @@ def test_an_override_changes_its_key_and_nothing_else():
     assert after.grpo.steps == 7
     assert after.logging.report_to == ()
     assert with_overrides(after, {"grpo.steps": before.grpo.steps}) == before
+
+
+def test_a_run_that_selects_layers_is_planned_for_the_rounds_before_it_too():
+    """A card that has room for an adapter of rank 1 in one layer, and not for one of rank 16 in all."""
+    target = PlanTarget(QWEN_7B, find_card("3090"), 24 * GIB)
+    memory = {"micro_batch": 4, "checkpointing": "plain", "rollout_rows": 8}
+    sections = {"grpo": {"group_size": 8, "prompts_per_step": 8}, "adapter": {"rank": 1}, "memory": memory}
+    by_gradient, by_weights, named = (
+        RunConfig.model_validate({**sections, "rollout": {"weights": "quantized"}, "trainable": trainable})
+        for trainable in (
+            {"select": "fisher", "select_top": 1},
+            {"select": "snr", "select_top": 1},
+            {"layers": "first:1"},
+        )
+    )
+    needed = {phase: target.estimate(named).phase_bytes(phase) for phase in target.estimate(named).phases}
+    assert {phase: target.estimate(by_weights).phase_bytes(phase) for phase in needed} == needed
+    probed = target.estimate(by_gradient)
+    for phase in ("load", "rollout", "backward"):
+        assert probed.phase_bytes(phase) > needed[phase], phase
+    for phase in ("optimizer", "evaluation", "save"):
+        assert probed.phase_bytes(phase) == needed[phase], phase
+    assert probed.allocated_bytes > target.estimate(named).allocated_bytes

@@ -217,3 +217,18 @@ def test_the_evaluations_are_part_of_the_run():
     time = time_at(run_of(grpo={"steps": 1}), QWEN_1B, A6000)
     # 500 examples in batches of 32: 16 times a wave's decoding, at both ends.
     assert time.run.low > time.step.low * 2
+
+
+def test_the_rounds_of_a_selection_are_added_to_the_run():
+    settings = ("trainable.select=grad_norm", "trainable.select_top=28", "trainable.select_rounds=3")
+    resolved = ("memory.micro_batch=8", "memory.rollout_rows=8", "memory.checkpointing=plain", "rollout.weights=merged")
+    named, selected, by_weights = (
+        time_at(resolve(preset="qwen1.5b-a6000", settings=[*resolved, *some]).config, QWEN_1B, A6000)
+        for some in ((), settings, ("trainable.select=snr", "trainable.select_top=28"))
+    )
+    assert selected.step == by_weights.step == named.step  # all 28 layers learn
+    assert by_weights.run == named.run
+    for end in ("low", "high"):
+        rounds = getattr(selected.run, end) - getattr(named.run, end)
+        assert rounds == pytest.approx(getattr(selected.selection, end))
+        assert rounds == pytest.approx(3 * getattr(named.step, end), rel=0.02)
