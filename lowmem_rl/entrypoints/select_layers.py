@@ -19,7 +19,7 @@ from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.layer_probe import GradientSums, probed_matrices
 from lowmem_rl.engine.logprobs import view_of
 from lowmem_rl.engine.oom import free_memory
-from lowmem_rl.engine.policy import load_policy, prepare_process
+from lowmem_rl.engine.policy import Policy, load_policy, prepare_process
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.engine.weight_scores import signal_to_noise_ratios, squared_norms
 from lowmem_rl.entrypoints.load_run import Learner, train_examples
@@ -36,7 +36,7 @@ from lowmem_rl.rewards.model_reward import bind_rewards
 from lowmem_rl.rewards.reward import RewardSet
 from lowmem_rl.storage.run_dir import append_row, read_rows
 from lowmem_rl.telemetry.events import LayersSelected, Listener, PhaseStarted
-from lowmem_rl.trainable.scores import highest, mean_by_kind, norms_by_layer, relative
+from lowmem_rl.trainable.scores import highest, mean_by_kind, norms_by_layer, relative, sums_by_layer
 from lowmem_rl.trainable.selection import LayerSelection, candidates_of, probe_config, with_layers
 from lowmem_rl.training.reward_errors import RewardErrorCounter
 from lowmem_rl.training.step import Hooks
@@ -104,8 +104,7 @@ def _weight_scores(context: RunContext, probe: RunConfig) -> dict[int, float]:
 
 @contextmanager
 def _quiet(context: RunContext, probe: RunConfig) -> Iterator[RunContext]:
-    """Yields the context of the rounds: what the run itself will report again is not reported, and what it records is
-    not recorded: steps are not counted yet."""
+    """Yields the context of the rounds, which reports nothing that the run will report again, and records no step."""
     plan = context.prepared.plan
     with tempfile.TemporaryDirectory(prefix="lowmem-rl-select-") as folder:
         oom_policy = OomPolicy(
@@ -120,8 +119,21 @@ def _quiet(context: RunContext, probe: RunConfig) -> Iterator[RunContext]:
 
 def _gradient_scores(context: RunContext, quiet: RunContext, rewards: RewardSet) -> tuple[int, dict[int, float]]:
     """Returns the rounds that had a gradient, and the scores. Raises `NoSignal` if there were none."""
+    select = context.config.trainable.select
+    policy = load_policy(quiet.config, context.prepared.device, sequence_uses(context.prepared))
+    gradients = _rounds(context, quiet, rewards, policy)
+    _check_signal(context, gradients.rounds, gradients.skipped)
+    if select == "fisher":
+        return gradients.rounds, sums_by_layer(gradients.summed_squares())
+    norms = norms_by_layer(gradients.squared_mean())
+    if select == "relative_grad_norm":
+        norms = relative(norms, norms_by_layer(squared_norms(policy.model)))
+    return gradients.rounds, norms
+
+
+def _rounds(context: RunContext, quiet: RunContext, rewards: RewardSet, policy: Policy) -> GradientSums:
+    """Samples and scores as the run will, and returns the gradients."""
     trainable, probe = context.config.trainable, quiet.config
-    policy = load_policy(probe, context.prepared.device, sequence_uses(context.prepared))
     sampler = Sampler(policy, probe)
     sampler.rollout_limit, sampler.answer_limit = quiet.oom_policy.rollout, quiet.oom_policy.evaluation
     bound = bind_rewards(rewards, view_of(policy, probe, quiet.oom_policy.logprobs))
@@ -133,13 +145,7 @@ def _gradient_scores(context: RunContext, quiet: RunContext, rewards: RewardSet)
     trainer = make_trainer(policy, trainer_setup(quiet, learner, errors, hooks), (probing(gradients),))
     with quiet.oom_policy.report_settings():
         trainer.train()
-    _check_signal(context, gradients.rounds, gradients.skipped)
-    if trainable.select == "fisher":
-        return gradients.rounds, {k: v**2 for k, v in norms_by_layer(gradients.summed_squares()).items()}
-    norms = norms_by_layer(gradients.squared_mean())
-    if trainable.select == "relative_grad_norm":
-        norms = relative(norms, norms_by_layer(squared_norms(policy.model)))
-    return gradients.rounds, norms
+    return gradients
 
 
 def _check_signal(context: RunContext, rounds: int, skipped: list[int]) -> None:

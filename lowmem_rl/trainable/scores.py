@@ -11,12 +11,17 @@ _IQR_OF_SIGMA = 1.349
 """Interquartile range of a normal distribution, over its standard deviation."""
 
 
+def sums_by_layer(values: Mapping[Matrix, float]) -> dict[int, float]:
+    """Returns each layer's sum over its matrices."""
+    sums: dict[int, float] = {}
+    for (layer, _), value in values.items():
+        sums[layer] = sums.get(layer, 0.0) + value
+    return sums
+
+
 def norms_by_layer(squared: Mapping[Matrix, float]) -> dict[int, float]:
     """Returns each layer's norm from the squared norms of its matrices."""
-    sums: dict[int, float] = {}
-    for (layer, _), value in squared.items():
-        sums[layer] = sums.get(layer, 0.0) + value
-    return {layer: sqrt(value) for layer, value in sums.items()}
+    return {layer: sqrt(value) for layer, value in sums_by_layer(squared).items()}
 
 
 def relative(norms: Mapping[int, float], of_weights: Mapping[int, float]) -> dict[int, float]:
