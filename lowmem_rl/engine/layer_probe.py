@@ -6,8 +6,7 @@ A matrix W in 4 bit has no gradient, its adapter has one. With y = W x + s B A x
 
 A's entries are drawn at random, with mean 0 and variance v: E |dL/dB|^2 = s^2 r v |G|^2. The variance is known from A
 itself, r v = |A|^2 / columns. The relative error of |G| is about sqrt(1 / (2 r k)), k the number of directions that G
-really has: at most 0.18 for r = 16. Measured on 21 matrices of the embedded model: 1.03 +- 0.16 of the true norm with
-r = 16, summed over a layer within 3 % (tests/train/test_layer_probe.py).
+really has: at most 0.18 for r = 16. `tests/train/test_layer_probe.py` holds it against the gradients of the weights.
 """
 
 from collections.abc import Iterator

@@ -16,7 +16,7 @@ from lowmem_rl.storage.run_reader import is_number
 
 PROBE_RANK = 16
 """Of the adapter whose gradients are scored. The estimate of a matrix's gradient norm has a relative error of at most
-1 / sqrt(2 rank) (`engine.layer_probe`), that of a layer less: 0.18 and about 0.07."""
+1 / sqrt(2 rank) = 0.18 (`engine.layer_probe`), that of a layer, which has several matrices, less."""
 
 _BAR = 30
 """Characters of the longest bar."""
