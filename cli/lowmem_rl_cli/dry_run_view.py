@@ -34,8 +34,11 @@ def _show(plan: DryRun, composed: ResolvedConfig) -> None:
     for title, arguments in (
         ("unsloth.FastLanguageModel.from_pretrained gets", plan.from_pretrained),
         (f"{adds} gets", plan.get_peft_model),
+        ("whole weights that learn, each next to its frozen original", plan.whole_weights),
         ("trl.GRPOConfig gets", plan.grpo_config | plan.unsloth_grpo_config),
     ):
+        if not arguments:
+            continue
         width = max(map(len, arguments))
         lines = (f"{name:<{width}}  {value!r}" for name, value in arguments.items())
         console.show("\n".join([f"\n# {title}", *lines]))

@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 
 from lowmem_rl.config.notices import notices
+from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.memory.estimate import MemoryEstimate, Verdict, verdict
 from lowmem_rl.planning.explain import Explanation
 from lowmem_rl.planning.plan import Plan
 from lowmem_rl.planning.selection_notes import selection_notes
 from lowmem_rl.planning.step_time import SecondsRange, StepTime
+from lowmem_rl.planning.trainable_words import trainable_words
 from lowmem_rl.signal.groups import MAX_GROUP_SIZE, MEANINGFUL_SHARE, baseline_efficiency
 from lowmem_rl.signal.signal_report import RECOMMENDATION, SignalReport
 from lowmem_rl.units import GIB, MIB
@@ -44,7 +46,8 @@ def _lines(plan: Plan, explained: Explanation, preset: str, place: str, page: Te
     for phase in plan.estimate.phases if verbose else [plan.estimate.peak_phase]:
         yield from _terms(plan.estimate, phase, page, verbose)
     calibration = [str(plan.target.calibration)] if plan.target.calibration else []
-    notes = [*plan.estimate.notes, *calibration, *notices(plan.config)]
+    learning = trainable_words(plan.written, plan.config, plan.target)
+    notes = [*learning, *plan.estimate.notes, *calibration, *notices(plan.config)]
     notes += selection_notes(plan.config, plan.target.shape)
     yield from (line for note in notes for line in page.fold(f"note: {note}.", "  ", "  ", DIM))
     yield from _signal(plan.signal, page)
@@ -100,13 +103,25 @@ def _subject(plan: Plan) -> str:
 
 
 def _what_learns(plan: Plan) -> str:
-    adapter, is_quantised = plan.config.adapter, plan.config.model.bits == 4
-    numbers = f"{plan.estimate.learning_numbers:,} numbers learn"
+    """Returns what learns, over what, and how many numbers that are."""
+    trainable, bits = plan.config.trainable, plan.config.model.bits
+    chosen = "" if trainable.layers == "all" else f" in layers {trainable.layers}"
+    if trainable.method == "lora":
+        what = f"{_adapter(plan.config)}{chosen}"
+    else:
+        layers = () if trainable.layers == "none" else (f"whole weights{chosen or ' in all layers'}",)
+        what = f"{' and '.join((*layers, *trainable.extra))} over {bits} bit"
+    scheduled = "" if trainable.schedule == "fixed" else f", {trainable.schedule}"
+    return f"{what}{scheduled}, {plan.estimate.learning_numbers:,} numbers learn"
+
+
+def _adapter(config: RunConfig) -> str:
+    adapter, is_quantised = config.adapter, config.model.bits == 4
     if adapter.peft_type == "tinylora":
-        return f"TinyLoRA over {'4-bit' if is_quantised else '16-bit'} weights, {numbers}"
+        return f"TinyLoRA over {'4-bit' if is_quantised else '16-bit'} weights"
     name = ("Q" if is_quantised else "") + ("DoRA" if adapter.use_dora else "LoRA")
     others = ", ".join(f"{rank} in {pattern}" for pattern, rank in adapter.rank_pattern.items())
-    return f"{name} of rank {adapter.rank}{f' ({others})' if others else ''}, {numbers}"
+    return f"{name} of rank {adapter.rank}{f' ({others})' if others else ''}"
 
 
 def _phases(plan: Plan, page: TextPage) -> Iterator[str]:
@@ -201,7 +216,8 @@ def _included(time: StepTime) -> str:
 def _alternatives(plan: Plan, explained: Explanation, page: TextPage) -> Iterator[str]:
     """Yields the same run with other methods, and what is needed in addition to the card."""
     yield from page.heading("Alternatives", "the same run, GiB")
-    this, needed, budget = "QLoRA" if plan.config.model.bits == 4 else "LoRA", plan.estimate, plan.target.budget_bytes
+    this = explained.alternatives[0 if plan.config.model.bits == 4 else 1].name
+    needed, budget = plan.estimate, plan.target.budget_bytes
     head, rows = ("", "expected", "upper", "", "run" if plan.time else ""), []
     for way in explained.alternatives:
         fits = verdict(way.expected_bytes, way.upper_bytes, budget).replace("-", " ")

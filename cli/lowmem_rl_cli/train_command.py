@@ -1,14 +1,18 @@
 """`lowmem-rl train`: train, or with --dry-run show exactly what would run."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lowmem_rl.config.compose import ResolvedConfig
 from lowmem_rl.config.places import without_folder
+from lowmem_rl.errors import RunDirError
 from lowmem_rl.evaluation.eval_result import EvalResult
 from lowmem_rl.reports.escape import p_text
+from lowmem_rl.reports.run_record import read_record
+from lowmem_rl.reports.sections.layers import layer_strip, what_learned
 from lowmem_rl.storage.run_dir import RunDir, default_path
 from lowmem_rl_cli import console
 from lowmem_rl_cli.dry_run_view import print_dry_run
@@ -99,9 +103,20 @@ def _print_result(result: "RunResult", seconds: float) -> None:
     console.show("\n".join(page.table(rows, "lrr", ("", "before", "after"))))
     console.show(_paired_verdict(result.comparison))
     console.show(_best(result.best, path))
+    for words in _what_learned(path):
+        console.show("\n".join(page.fold(words, "")))
     console.show(f"{seconds:.0f} s in all. The run is in {path}")
     if RunDir(path).report.exists():
         console.show(f"All of it on one page: {RunDir(path).report}")
+
+
+def _what_learned(path: Path) -> Iterator[str]:
+    """Yields which weights learned, and which layers when, unless adapters learned in all layers."""
+    with suppress(RunDirError):  # a damaged file costs a line
+        record = read_record(path)
+        strip = layer_strip(record)
+        if strip or record.setting("trainable.method") == "full":
+            yield f"What learned: {what_learned(record)}." + (f" {strip.sentence}" if strip else "")
 
 
 def _result_cells(result: EvalResult) -> dict[str, str]:

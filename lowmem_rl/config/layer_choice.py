@@ -38,12 +38,19 @@ def layers_of(text: str, depth: int) -> tuple[int, ...]:
         }[kind]
         is_there = count <= depth
     else:
-        chosen = sorted({layer for first, last in _ranges(text) for layer in range(first, last + 1)})
+        chosen = layers_in(text)
         is_there = chosen[-1] < depth
     if not is_there:
         what = f"trainable.layers = {text!r}, but the model has {depth} layers, 0 to {depth - 1}."
         raise ConfigError(what, hint="Name layers that it has, such as last:1.")
     return tuple(chosen)
+
+
+def check_extra(extra: Sequence[str], *, is_tied: bool) -> None:
+    """Raises `ConfigError` for a head that is the embeddings' matrix: one of its own would make another model."""
+    if is_tied and "lm_head" in extra:
+        what = "trainable.extra: the model has no lm_head of its own, it is the matrix of embed_tokens."
+        raise ConfigError(what, hint='Set trainable.extra="embed_tokens", which trains both.')
 
 
 def text_of(layers: tuple[int, ...]) -> str:
@@ -56,6 +63,11 @@ def text_of(layers: tuple[int, ...]) -> str:
         else:
             parts.append(str(layer))
     return ",".join(parts) or "none"
+
+
+def layers_in(text: str) -> tuple[int, ...]:
+    """Returns the layers that a list names which `text_of` has written; none for another text."""
+    return tuple(sorted({layer for first, last in _ranges(text) for layer in range(first, last + 1)}))
 
 
 def _ranges(text: str) -> list[tuple[int, int]]:

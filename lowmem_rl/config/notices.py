@@ -1,4 +1,4 @@
-"""Settings that a run may have and that do nothing in it: no mistake, but hardly meant."""
+"""Settings that a run may have and that do nothing in it, or too much: no mistake, but hardly meant."""
 
 from collections.abc import Iterator
 
@@ -6,10 +6,10 @@ from lowmem_rl.config.run_config import RunConfig
 
 
 def notices(config: RunConfig) -> Iterator[str]:
-    """Yields what schedules do only after the run's last step, what its adapter asks for, what slimfit's steps lose."""
-    yield from _adapter_notices(config)
-    steps, optimizer = config.grpo.steps, config.optimizer
-    if config.trainable.schedule == "slimfit":
+    """Yields what a run's schedules do only after its last step, and what to know of what learns in it."""
+    steps, optimizer, trainable = config.grpo.steps, config.optimizer, config.trainable
+    yield from _whole_notices(config) if trainable.method == "full" else _adapter_notices(config)
+    if trainable.schedule == "slimfit":
         yield from _slimfit_notices(config)
     if optimizer.warmup_steps >= steps:
         yield (
@@ -19,6 +19,18 @@ def notices(config: RunConfig) -> Iterator[str]:
     late = [str(milestone) for milestone in optimizer.milestones if milestone >= steps]
     if late:
         yield f"the run of {steps} steps ends before the milestones {', '.join(late)} (optimizer.milestones)"
+    if trainable.schedule not in ("fixed", "freezeout") and trainable.every >= steps:
+        yield (
+            f"the run of {steps} steps ends within the first {trainable.every}: the layers that learn never change "
+            "(trainable.every)"
+        )
+
+
+def _whole_notices(config: RunConfig) -> Iterator[str]:
+    yield (
+        f"whole weights learn at optimizer.learning_rate = {config.optimizer.learning_rate:g}; the rates of presets are "
+        "LoRA's, and the best rate of whole weights is about a tenth of LoRA's (LoRA Without Regret, 2025)"
+    )
 
 
 _LEAST_MOVE = 0.1
@@ -27,8 +39,6 @@ _LEAST_MOVE = 0.1
 
 def _adapter_notices(config: RunConfig) -> Iterator[str]:
     adapter, rate, steps = config.adapter, config.optimizer.learning_rate, config.grpo.steps
-    if config.trainable.method == "full":
-        return
     if adapter.peft_type == "tinylora" and rate * steps < _LEAST_MOVE:
         yield (
             f"TinyLoRA's numbers start at 0, and {steps} steps of Adam at the learning rate {rate:g} move each by "

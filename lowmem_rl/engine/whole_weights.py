@@ -15,6 +15,7 @@ from peft.utils.integrations import dequantize_module_weight
 from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 from torch import nn
 
+from lowmem_rl.config.layer_choice import check_extra
 from lowmem_rl.config.run_config import TrainableConfig
 from lowmem_rl.errors import ConfigError
 
@@ -99,8 +100,10 @@ def _copy(original: Any, dtype: torch.dtype) -> Any:
 def train_whole(model: Any, layers: Sequence[int], trainable: TrainableConfig) -> Any:
     """Returns the model as a PeftModel in which modules of these layers learn whole, and those of `extra`.
 
-    Raises `ConfigError` if `trainable.modules` names a module that no such layer has, or if no weight would learn.
+    Raises `ConfigError` if `trainable.modules` names a module that no such layer has, for the head of tied embeddings,
+    and if no weight would learn.
     """
+    check_extra(trainable.extra, is_tied=model.config.tie_word_embeddings)
     model.requires_grad_(False)
     dtype = getattr(torch, trainable.dtype)
     # PEFT wants a target; this name matches none: without LoRA it is a PeftModel all the same.

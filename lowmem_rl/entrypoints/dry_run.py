@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from lowmem_rl.config.compose import ResolvedConfig
+from lowmem_rl.config.layer_choice import layers_of, text_of
 from lowmem_rl.config.notices import notices
-from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.config.run_config import RunConfig, TrainableConfig
 from lowmem_rl.engine.device import Device, check_dtype, device_of, device_on
 from lowmem_rl.engine.policy import adapter_arguments, load_arguments, tinylora_arguments
 from lowmem_rl.entrypoints.data_check import check_data
@@ -44,6 +45,9 @@ class DryRun:
     origins: dict[str, str]
     from_pretrained: dict[str, Any]
     get_peft_model: dict[str, Any]
+    """Empty if whole weights learn."""
+    whole_weights: dict[str, Any]
+    """What learns in place of an adapter; empty if an adapter learns."""
     grpo_config: dict[str, Any]
     unsloth_grpo_config: dict[str, Any]
     adjustments: tuple[Adjustment, ...]
@@ -75,7 +79,8 @@ def dry_run(composed: ResolvedConfig, out: Path, pass_rate: PassRate | None = No
     rewards, task = check_settings(composed.config)
     rates = rates_of(composed.config)
     planned = plan_anywhere(composed, pass_rate)
-    config, machine = planned.config, this_machine()
+    config, machine, depth = planned.config, this_machine(), planned.target.shape.num_layers
+    is_whole = config.trainable.method == "full"
     device = device_on(machine, composed.config)
     if machine.card is None and composed.card != "cpu":
         device = device_of(find_card(composed.card), composed.config)
@@ -88,7 +93,8 @@ def dry_run(composed: ResolvedConfig, out: Path, pass_rate: PassRate | None = No
         config=config,
         origins=dict(composed.origins) | planner_origins(composed.config),
         from_pretrained=load_arguments(config, device),
-        get_peft_model=_adapter_arguments(config, device, planned.target.shape),
+        get_peft_model={} if is_whole else _adapter_arguments(config, device, depth),
+        whole_weights=_whole_weights(config, depth) if is_whole else {},
         grpo_config=grpo_arguments(config, device, out),
         unsloth_grpo_config=unsloth_arguments(config, device),
         adjustments=tuple(adjustments(config, device)),
@@ -99,13 +105,25 @@ def dry_run(composed: ResolvedConfig, out: Path, pass_rate: PassRate | None = No
     )
 
 
-def _adapter_arguments(config: RunConfig, device: Device, shape: ModelShape) -> dict[str, Any]:
+def _adapter_arguments(config: RunConfig, device: Device, depth: int) -> dict[str, Any]:
     trainable, is_tiny = config.trainable, config.adapter.peft_type == "tinylora"
-    depth = shape.num_layers
     found = tinylora_arguments(config, depth) if is_tiny else adapter_arguments(config, device, depth)
-    if trainable.select == "none":
-        return found
-    return found | {"layers_to_transform": f"the {trainable.select_top} that trainable.select={trainable.select} finds"}
+    return found if trainable.select == "none" else found | {"layers_to_transform": _chosen(trainable)}
+
+
+def _whole_weights(config: RunConfig, depth: int) -> dict[str, Any]:
+    trainable = config.trainable
+    chosen = text_of(layers_of(trainable.layers, depth))
+    return {
+        "layers": chosen if trainable.select == "none" else _chosen(trainable),
+        "modules": list(trainable.modules) or "all matrices and norms",
+        "extra": list(trainable.extra),
+        "dtype": trainable.dtype,
+    }
+
+
+def _chosen(trainable: TrainableConfig) -> str:
+    return f"the {trainable.select_top} that trainable.select={trainable.select} finds"
 
 
 def _notes(config: RunConfig, device: Device) -> list[str]:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from lowmem_rl.chat_templates.model_template import template_of_model
 from lowmem_rl.config.compose import ResolvedConfig
-from lowmem_rl.config.layer_choice import layers_of
+from lowmem_rl.config.layer_choice import check_extra, layers_of
 from lowmem_rl.config.notices import notices
 from lowmem_rl.config.run_config import RunConfig, TrainableConfig
 from lowmem_rl.engine.device import Device, check_dtype, device_on
 from lowmem_rl.entrypoints.prompt_check import check_prompts
-from lowmem_rl.errors import ConfigError, LowMemError, SetupError, TaskError
+from lowmem_rl.errors import LowMemError, SetupError, TaskError
 from lowmem_rl.evaluation.eval_set import EvalSet, another_task, held_out, held_out_examples
 from lowmem_rl.evaluation.grader import Grader, grader_of
 from lowmem_rl.example import Example
@@ -189,9 +189,7 @@ def check_settings(config: RunConfig) -> tuple[RewardSet, Task]:
 def check_trainable(trainable: TrainableConfig, shape: ModelShape) -> None:
     """Raises `ConfigError` for layers that the model lacks, and for a head that is the embeddings' matrix."""
     layers_of(trainable.layers, shape.num_layers)
-    if "lm_head" in trainable.extra and shape.tied_embeddings:
-        what = f"trainable.extra: {shape.key} has no lm_head of its own, it is the matrix of embed_tokens."
-        raise ConfigError(what, hint='Set trainable.extra="embed_tokens", which trains both.')
+    check_extra(trainable.extra, is_tied=shape.tied_embeddings)
 
 
 def plan_here(config: RunConfig, machine: Machine, pass_rate: PassRate | None = None) -> Plan:

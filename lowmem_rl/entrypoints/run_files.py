@@ -34,7 +34,9 @@ def write_run_files(run_dir: RunDir, composed: ResolvedConfig, prepared: Prepare
     machine = environment_record(this_machine(), prepared.device) | {"weights": fingerprint(model.name, model.revision)}
     try:
         write_json(run_dir.machine, machine)
-        write_json(run_dir.estimate, prepared.plan.to_json(advice_of(prepared.plan)) | {"forced": forced})
+        estimate = prepared.plan.to_json(advice_of(prepared.plan))
+        depth = prepared.plan.target.shape.num_layers
+        write_json(run_dir.estimate, estimate | {"forced": forced, "num_layers": depth})
         write_json(run_dir.config, known)  # the last one: a run that has it can be resumed
     except OSError as error:
         run_dir.undo()

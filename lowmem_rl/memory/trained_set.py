@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from statistics import fmean
 
+from lowmem_rl.config.layer_choice import check_extra
 from lowmem_rl.config.run_config import RunConfig, TrainableConfig
 from lowmem_rl.models.shape import ModelShape
 from lowmem_rl.trainable.schedule import LayerSchedule
@@ -28,10 +29,11 @@ class TrainedSet:
 
 
 def trained_set(config: RunConfig, shape: ModelShape) -> TrainedSet:
-    """Returns the counts of a run. Raises `ConfigError` for layers that the model lacks."""
+    """Returns the counts of a run. Raises `ConfigError` for layers or a head that the model lacks."""
     depth = shape.num_layers
     config = worst_case(config, depth)
     trainable = config.trainable
+    check_extra(trainable.extra, is_tied=shape.tied_embeddings)
     plan = LayerSchedule.of(config, depth)
     at_once = plan.at(config.grpo.steps if trainable.schedule == "gradual_unfreezing" else 1)  # it only grows
     is_drawn = trainable.schedule in ("lisa", "badam", "slimfit")

@@ -6,7 +6,7 @@ from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.memory.estimate import MemoryEstimate, estimate
 from lowmem_rl.memory.terms import ppo_extra_bytes
 from lowmem_rl.memory.workload import on_plain_trl, workload_of
-from lowmem_rl.planning.overrides import with_overrides
+from lowmem_rl.planning.overrides import Settings, with_overrides
 from lowmem_rl.planning.search import PlanTarget
 from lowmem_rl.planning.step_time import SecondsRange, step_time
 
@@ -22,13 +22,20 @@ class Alternative:
 
 
 def alternatives(config: RunConfig, target: PlanTarget, updated_share: float = 1.0) -> tuple[Alternative, ...]:
-    """Returns QLoRA, LoRA, plain TRL and PPO at a resolved run's own settings; no times are known of the last two."""
-    found = []
+    """Returns QLoRA, LoRA, plain TRL and PPO at a resolved run's own settings; no times are known of the last two.
+
+    Of whole weights that learn: over 4 and over 16 bit.
+    """
+    found, is_whole = [], config.trainable.method == "full"
+    names = ("whole weights, 4 bit", "whole weights, 16 bit") if is_whole else ("QLoRA", "LoRA")
     # What is in 16 bit already needs no expanded copy.
-    for name, settings in (("QLoRA", {"model.bits": 4}), ("LoRA", {"model.bits": 16, "rollout.weights": "quantized"})):
+    changes: tuple[Settings, ...] = ({"model.bits": 4}, {"model.bits": 16, "rollout.weights": "quantized"})
+    for name, settings in zip(names, changes, strict=True):
         run = with_overrides(config, settings)
         time = step_time(run, target.shape, target.card, updated_share)
         found.append(_alternative(name, target.estimate(run), time.run if time else None))
+    if is_whole:  # the others train adapters, or all weights
+        return tuple(found)
     # TRL with this run's wave, and with all rows of a rollout at once, as TRL itself samples them.
     work, rows = on_plain_trl(workload_of(config, target.shape)), config.rows_per_rollout
     whole = replace(work, rollout_rows=rows)

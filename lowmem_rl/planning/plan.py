@@ -15,6 +15,7 @@ from lowmem_rl.models.shape import ModelShape
 from lowmem_rl.planning.advice import Advice
 from lowmem_rl.planning.search import PlanTarget, choose
 from lowmem_rl.planning.step_time import StepTime, step_time
+from lowmem_rl.planning.trainable_words import trainable_words
 from lowmem_rl.signal.pass_rate import PassRate, unknown
 from lowmem_rl.signal.signal_report import SignalReport, signal_of
 
@@ -58,6 +59,7 @@ class Plan:
             },
             "step_seconds": None if time is None else time.step.to_json(),
             "advice": [item.to_json() for item in advice],
+            "trainable": list(trainable_words(self.written, self.config, self.target)),
             "pass_rate": str(self.signal.pass_rate),
             "calibration": str(self.target.calibration) if self.target.calibration else None,
         }

@@ -17,6 +17,7 @@ from lowmem_rl.reports.sections.charts import charts_of
 from lowmem_rl.reports.sections.completions import best_and_worst, fixed_prompts
 from lowmem_rl.reports.sections.findings import audit_of
 from lowmem_rl.reports.sections.goals import GOALS, goals_of
+from lowmem_rl.reports.sections.layers import layer_strip, what_learned
 from lowmem_rl.reports.sections.memory import memory_of
 from lowmem_rl.reports.sections.reproduce import command_of, settings_of
 from lowmem_rl.reports.sections.results import tables_of
@@ -24,7 +25,7 @@ from lowmem_rl.reports.sections.selection import selection_of
 from lowmem_rl.reports.sections.times import time_of
 from lowmem_rl.reports.sections.verdict import verdict_of
 from lowmem_rl.storage.run_dir import Row, RunDir
-from lowmem_rl.storage.run_reader import part
+from lowmem_rl.storage.run_reader import number, part
 
 
 def write_report(path: Path, out: Path | None = None) -> Path:
@@ -56,6 +57,7 @@ def render(
         about=list(_facts(record)),
         selection=selection_of(record),
         audit=audit_of(record),
+        layers=layer_strip(record),
         tables=[*tables_of(record), *([reached] if (reached := goals_of(record, goals, price)).rows else [])],
         memory=memory_of(record),
         time=time_of(record),
@@ -127,7 +129,8 @@ def _facts(record: RunRecord) -> Iterator[Fact]:
         "steps": f"{record.last_step} of {record.planned_steps or '?'}",
         "prompt + completion tokens": None if prompt is None else f"{prompt} + {completion}",
         "learning rate": setting("optimizer.learning_rate"),
-        "adapter rank": None if setting("adapter.peft_type") == "tinylora" else setting("adapter.rank"),
+        "what learns": what_learned(record) or f"adapters of rank {setting('adapter.rank')}",
+        "numbers that learn": _numbers_that_learn(record),
         "seed": setting("seed"),
         "machine": machine.get("gpu") or (f"CPU, {machine['cores']} cores" if "cores" in machine else None),
         "resumed after step": _steps(record.resumes),
@@ -135,6 +138,15 @@ def _facts(record: RunRecord) -> Iterator[Fact]:
         "steps skipped by the gradient scaler": _steps([row for row in record.metrics if row.get("optimizer_skipped")]),
     }
     yield from ((label, one_line(value, 200)) for label, value in facts.items() if value not in (None, ""))
+
+
+def _numbers_that_learn(record: RunRecord) -> str | None:
+    """Returns how many numbers learned at once: a range if that has changed."""
+    counts = [int(count) for row in record.metrics if (count := number(row, "trainable_numbers")) is not None]
+    if not counts:
+        return None
+    least, most = min(counts), max(counts)
+    return f"{most:,}" if least == most else f"{least:,} to {most:,} at once"
 
 
 def _steps(rows: Sequence[Row]) -> str:

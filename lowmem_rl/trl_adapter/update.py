@@ -276,6 +276,10 @@ class UpdateMixin(TrlTrainer):
         retry = _raise_oom if self.oom_policy is None else partial(self.oom_policy.retry, "optimizer")
         return atomic_step(optimizer, retry), settings
 
+    def get_decay_parameter_names(self, model: Any) -> list[str]:
+        """Leaves out embeddings: a row whose token is in no batch has no gradient, and decay alone would erase it."""
+        return [name for name in super().get_decay_parameter_names(model) if ".embed_tokens." not in name]
+
     def create_optimizer(self, model: Any = None) -> Any:
         """Prepares it for float16's gradient scaler."""
         optimizer = super().create_optimizer(model)

@@ -7,6 +7,8 @@ from datetime import date
 from typing import Any
 
 from lowmem_rl.config.compose import ResolvedConfig
+from lowmem_rl.config.run_config import TrainableConfig
+from lowmem_rl.errors import ConfigError
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.telemetry.environment import environment_record
 from lowmem_rl_bench.step.ablations import ablations
@@ -35,8 +37,10 @@ def measure(
 ) -> dict[str, Any]:
     """Returns the record.
 
-    Raises what `preflight.prepare` raises, and `LowMemError` with an arm's last lines if it dies.
+    Raises what `preflight.prepare` raises, `ConfigError` for what other stacks cannot train, and `LowMemError` with an
+    arm's last lines if it dies.
     """
+    _check_trainable(composed.config.trainable)
     with open_bench(composed, protocol, report) as bench:
         # On a card models are not trained in float32: it seldom fits.
         precisions = ("preset",) if bench.device.is_gpu else protocol.precisions
@@ -53,6 +57,13 @@ def measure(
             if not bench.device.is_gpu:
                 record["same_noise"] = same_noise(bench)
         return record
+
+
+def _check_trainable(trainable: TrainableConfig) -> None:
+    """Raises `ConfigError` unless adapters learn, the same from start to end: all stacks train those."""
+    if trainable.model_copy(update={"layers": "all"}) != TrainableConfig():
+        what = "bench step compares adapters that learn from start to end: the other stacks train nothing else."
+        raise ConfigError(what, hint="Leave out the settings of trainable; trainable.layers alone may be set.")
 
 
 def _record(bench: Bench, protocol: Protocol, results: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from lowmem_rl.config.layer_choice import layers_of
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import Policy, load_policy, template_of
@@ -72,6 +73,7 @@ def _load_plain(config: RunConfig, device: Device) -> Policy:
         r=config.adapter.rank,
         lora_alpha=config.adapter.alpha,
         target_modules=list(config.adapter.targets),
+        layers_to_transform=list(layers_of(config.trainable.layers, model.config.num_hidden_layers)),
         task_type="CAUSAL_LM",
     )
     if not device.is_gpu:

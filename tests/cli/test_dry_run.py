@@ -200,3 +200,13 @@ def test_it_shows_the_arguments_of_the_adapter_that_is_added(cli_here) -> None:
     outcome = cli_here(*TINY, "--set=adapter.peft_type=tinylora", "--set=adapter.u=4")
     assert "# peft.TinyLoraConfig gets\nr                 2\nu                 4\n" in outcome.stdout
     assert "move each by about 0.02 at most" in outcome.stdout
+def test_whole_weights_are_listed_in_place_of_an_adapter(cli_here) -> None:
+    settings = ["--set=trainable.method=full", "--set=trainable.layers=last:2", "--set=trainable.extra=norm"]
+    shown = cli_here(*TINY, *settings)
+    assert shown.code == 0, shown.stderr
+    assert "get_peft_model" not in shown.stdout
+    assert re.search(r"# whole weights that learn.*\nlayers +'1-2'\nmodules +'all matrices and norms'", shown.stdout)
+    found = json.loads(cli_here(*TINY, *settings, "--json").stdout)
+    assert found["whole_weights"]["extra"] == ["norm"]
+    assert found["get_peft_model"] == {}
+    assert json.loads(cli_here(*TINY, "--json").stdout)["whole_weights"] == {}

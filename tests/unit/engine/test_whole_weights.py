@@ -152,3 +152,8 @@ def test_a_norm_that_learns_in_float32_leaves_the_residual_narrow(make) -> None:
 def test_a_module_that_no_layer_has_is_refused(make) -> None:
     with pytest.raises(ConfigError, match="no layer that learns has a module 'w_proj'"):
         whole(make(), [1], modules=["w_proj"])
+
+
+def test_a_head_of_its_own_beside_tied_embeddings_is_refused(make) -> None:
+    with pytest.raises(ConfigError, match="no lm_head of its own"):
+        whole(make(tie_word_embeddings=True), [1], extra=["lm_head"])
