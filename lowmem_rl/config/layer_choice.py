@@ -9,12 +9,15 @@ from collections.abc import Sequence
 from lowmem_rl.errors import ConfigError
 
 _FORMS = "all, none, first:K, last:K, middle:K, every:N, or numbers as 0,4,9-12"
+_LONGEST = 1000
 _RANGE = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")
 _KINDS = re.compile(r"(first|last|middle|every):([0-9]{1,4})")
 
 
 def check_form(text: str) -> str:
     """Returns a choice as it is. Raises `ValueError` if it has none of the forms, whatever the model's depth."""
+    if len(text) > _LONGEST:
+        raise ValueError(f"is longer than {_LONGEST} characters")
     counted = _KINDS.fullmatch(text)
     if text not in ("all", "none") and not (counted and int(counted[2])) and not _ranges(text):
         raise ValueError(f"names no layers; it takes {_FORMS}")

@@ -19,6 +19,11 @@ _HINT = "An adapter of LoRA or TinyLoRA on linear layers is a folder that save_p
 _NOT_READ = ("modules_to_save", "layers_pattern", "alora_invocation_tokens", "arrow_config", "lora_bias")
 _AS_WRITTEN = ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "u", "weight_tying")
 """Settings that PEFT's configuration has under the same names; it has those of its kind of adapter alone."""
+_NO_TARGET, _MOST_BYTES = "dummy-target-modules", 2**20
+"""What `target_modules` of whole weights is (`peft.utils.constants.DUMMY_TARGET_MODULES`), and the longest list of them
+that is read."""
+_WHOLE = ".modules_to_save.default"
+"""In the names of whole weights that learn; files leave it out."""
 _FROZEN_SAMPLE = 256
 """Numbers of each frozen tensor that are enough to identify it."""
 _COPY_BYTES = 16 * 2**20
@@ -49,9 +54,8 @@ def read_adapter(path: Path) -> SavedAdapter:
         if kind == "LORA":
             fields |= {"rank": written["r"], "alpha": written["lora_alpha"]}
         fields |= {key: written[key] for key in _AS_WRITTEN if written.get(key) is not None}
-        if (path / TRAINABLE).is_file():
-            whole = TrainableConfig.model_validate(read_json(path / TRAINABLE))
-            return SavedAdapter(path, base, AdapterConfig(), whole)
+        if written["target_modules"] == _NO_TARGET or _is_there(path / TRAINABLE):
+            return SavedAdapter(path, base, AdapterConfig(), _read_trainable(path / TRAINABLE))
         layers = written.get("layers_to_transform")
         trainable = TrainableConfig.model_validate({} if layers is None else {"layers": layers})
         return SavedAdapter(path, base, AdapterConfig.model_validate(fields), trainable)
@@ -69,6 +73,18 @@ def with_saved_layers(config: RunConfig, adapter: Path) -> RunConfig:
     return config if config.trainable.select == "none" else with_layers(config, read_adapter(adapter).trainable.layers)
 
 
+def _is_there(path: Path) -> bool:
+    """True for a broken link, too."""
+    return path.exists() or path.is_symlink()
+
+
+def _read_trainable(path: Path) -> TrainableConfig:
+    """Reads which weights have learned whole. Raises `RunDirError` or `ValueError`."""
+    if path.is_file() and path.stat().st_size > _MOST_BYTES:
+        raise RunDirError(f"{path} is larger than {_MOST_BYTES} bytes.", hint="Restore the file that `train` wrote.")
+    return TrainableConfig.model_validate(read_json(path))
+
+
 def load_adapter(model: ModelLike, path: Path) -> None:
     """Replaces the model's adapter weights with saved ones. Raises `RunDirError` if they do not fit."""
     from peft import set_peft_model_state_dict
@@ -76,7 +92,11 @@ def load_adapter(model: ModelLike, path: Path) -> None:
     from safetensors.torch import load_file
 
     try:
-        found = set_peft_model_state_dict(model, load_file(path / WEIGHTS))
+        saved = load_file(path / WEIGHTS)
+        found = set_peft_model_state_dict(model, saved)
+    except KeyError as error:  # whole weights of other modules
+        what = f"{path} does not fit its base model: {error.args[0]} is in one of them only."
+        raise RunDirError(what, hint=_HINT) from error
     except (OSError, SafetensorError, RuntimeError) as error:  # other shapes are a RuntimeError
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise RunDirError(f"{path / WEIGHTS} cannot be loaded: {reason}", hint=_HINT) from error
@@ -84,9 +104,15 @@ def load_adapter(model: ModelLike, path: Path) -> None:
     loaded = {weight for name, weight in named if name not in missing}  # under one of its names
     # TRL's copy of the start does not learn.
     lacking = sorted(name for name, weight in named if weight.requires_grad and weight not in loaded)
-    different = lacking or found.unexpected_keys
+    different = lacking or found.unexpected_keys or _left_out(model, saved)
     if different:
         raise RunDirError(f"{path} does not fit its base model: {different[0]} is in one of them only.", hint=_HINT)
+
+
+def _left_out(model: ModelLike, saved: Iterable[str]) -> list[str]:
+    """Returns whole weights that the model does not learn, which PEFT passes over without a word."""
+    names = [name for name, _ in model.named_parameters(remove_duplicate=False) if _WHOLE in name]
+    return sorted(set(saved) - {name.replace(_WHOLE, "") for name in names}) if names else []
 
 
 def layer_of(name: str) -> int | None:

@@ -7,7 +7,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from lowmem_rl.config.layer_choice import text_of
-from lowmem_rl.engine.adapter import WEIGHTS, layer_of
+from lowmem_rl.engine.adapter import WEIGHTS, layer_of, read_adapter
 from lowmem_rl.engine.policy import TRAINABLE
 from lowmem_rl.storage.run_dir import read_json, write_json
 
@@ -20,7 +20,7 @@ _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 def is_whole(adapter: Path) -> bool:
     """Returns whether a folder that a run has saved holds whole weights instead of an adapter."""
-    return (adapter / TRAINABLE).is_file() and read_json(adapter / TRAINABLE).get("method") == "full"
+    return read_adapter(adapter).trainable.method == "full"
 
 
 def learned_weights(adapter: Path) -> dict[str, Any]:

@@ -55,10 +55,8 @@ def what_learned(record: RunRecord) -> str | None:
     trainable = part(record.config, "trainable")
     if not trainable:
         return None
-    is_whole = trainable.get("method") == "full"
-    what = "whole weights" if is_whole else _adapters(record)
     layers = one_line(trainable.get("layers"), 40)
-    chosen = "" if layers == "none" else f"{what} in {'all layers' if layers == 'all' else f'layers {layers}'}"
+    chosen = "" if layers == "none" else f"{_kind(record)} in {'all layers' if layers == 'all' else f'layers {layers}'}"
     extra = trainable.get("extra")
     names = ", ".join(one_line(name, 20) for name in extra) if isinstance(extra, list) else ""
     schedule = one_line(trainable.get("schedule"), 30)
@@ -66,7 +64,9 @@ def what_learned(record: RunRecord) -> str | None:
     return " and ".join(filter(None, (chosen, names))) + changes
 
 
-def _adapters(record: RunRecord) -> str:
+def _kind(record: RunRecord) -> str:
+    if record.setting("trainable.method") == "full":
+        return "whole weights"
     if record.setting("adapter.peft_type") == "tinylora":
         return "TinyLoRA"
     kind = "DoRA" if record.setting("adapter.use_dora") is True else "adapters"
@@ -96,11 +96,16 @@ def _sentence(by_step: dict[int, Layers], depth: int) -> str:
     if len(begins) > _MOST_PERIODS:
         learned = Counter(layer for layers in by_step.values() for layer in layers)
         counts = [learned[layer] for layer in range(depth)]
-        each = f"each of the {depth} layers learned in {min(counts)} to {max(counts)} of {len(steps)} steps"
+        each = f"each of the {depth} layers learned in {_counts(counts)} of {len(steps)} steps"
         return f"The set of layers changed {len(changes)} times; {each}."
     ends = [*(step - 1 for step in changes), max(by_step)]
     periods = [f"{text_of(by_step[begin])} {_span(begin, end)}" for begin, end in zip(begins, ends, strict=True)]
     return f"Of {depth} layers, 0 next to the embeddings, these learned: {'; '.join(periods)}."
+
+
+def _counts(counts: Sequence[int]) -> str:
+    least, most = min(counts), max(counts)
+    return f"{least}" if least == most else f"{least} to {most}"
 
 
 def _span(begin: int, end: int) -> str:

@@ -1,11 +1,12 @@
 """Whole weights that learn over frozen ones: which they are, their gradients, and the base model below them."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lowmem_rl.config.run_config import TrainableConfig
-from lowmem_rl.errors import ConfigError
+from lowmem_rl.errors import ConfigError, RunDirError
 
 IDS = [[3, 9, 4, 27, 16, 33, 5, 8]]
 
@@ -149,11 +150,21 @@ def test_a_norm_that_learns_in_float32_leaves_the_residual_narrow(make) -> None:
     assert logits(model).dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize(("saved", "loaded"), [([1], [0, 1]), ([0, 1], [1]), ([0], [1])])
+def test_whole_weights_of_other_layers_do_not_fit(make, saved: list[int], loaded: list[int], tmp_path: Path) -> None:
+    from lowmem_rl.engine.adapter import load_adapter
+
+    whole(make(), saved).save_pretrained(tmp_path)
+    load_adapter(whole(make(), saved), tmp_path)
+    with pytest.raises(RunDirError, match=r"does not fit its base model: .*layers\.[01]\."):
+        load_adapter(whole(make(), loaded), tmp_path)
+
+
 def test_a_module_that_no_layer_has_is_refused(make) -> None:
     with pytest.raises(ConfigError, match="no layer that learns has a module 'w_proj'"):
         whole(make(), [1], modules=["w_proj"])
 
 
-def test_a_head_of_its_own_beside_tied_embeddings_is_refused(make) -> None:
+def test_a_head_of_its_own_next_to_tied_embeddings_is_refused(make) -> None:
     with pytest.raises(ConfigError, match="no lm_head of its own"):
         whole(make(tie_word_embeddings=True), [1], extra=["lm_head"])
