@@ -1,6 +1,6 @@
 """Does it matter which weights learn? Every method of `[trainable]` on the embedded model, each at its own rate.
 
-    .venv/bin/python benchmarks/trainable_methods.py --jobs 2
+    .venv/bin/python benchmarks/trainable_methods.py --jobs 2 --docs docs/trainable.md
     .venv/bin/python benchmarks/trainable_methods.py --arms lora-all whole-last --seeds 0 1
 
 An arm is a list of settings over preset tiny-cpu. At one common rate an arm can look as if it did not learn, and learn
@@ -224,6 +224,19 @@ def table(arms: Sequence[Row]) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
 
 
+BEGIN, END = "<!-- methods:begin -->", "<!-- methods:end -->"
+"""Between these a document has the table."""
+
+
+def with_table(text: str, arms: Sequence[Row]) -> str:
+    """Returns a document with the table between its marks. Raises `ValueError` if it lacks them."""
+    before, _, rest = text.partition(BEGIN)
+    _, mark, after = rest.partition(END)
+    if not mark:
+        raise ValueError(f"the document lacks {BEGIN} and {END}")
+    return "\n".join([before + BEGIN, *table(arms), END + after])
+
+
 def _range(values: Sequence[float]) -> str:
     return f"{min(values):.2f} to {max(values):.2f}"
 
@@ -277,7 +290,10 @@ def main() -> None:
     ]
     run_all(trials, record, arms, options.jobs)
     record.write(arms)
-    print("\n".join(table(read_json(options.out)["arms"])))
+    measured = read_json(options.out)["arms"]
+    print("\n".join(table(measured)))
+    if options.docs is not None:
+        options.docs.write_text(with_table(options.docs.read_text("utf-8"), measured), "utf-8")
 
 
 def _options() -> argparse.Namespace:
@@ -288,6 +304,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time, each on one core")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/records/trainable-2026-11-30.json"))
+    parser.add_argument("--docs", type=Path, help="document that takes the table between its marks")
     return parser.parse_args()
 
 

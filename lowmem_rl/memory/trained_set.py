@@ -6,6 +6,7 @@ from statistics import fmean
 
 from lowmem_rl.config.layer_choice import check_extra
 from lowmem_rl.config.run_config import RunConfig, TrainableConfig
+from lowmem_rl.errors import ConfigError
 from lowmem_rl.models.shape import ModelShape
 from lowmem_rl.trainable.schedule import LayerSchedule
 from lowmem_rl.trainable.selection import worst_case
@@ -29,11 +30,12 @@ class TrainedSet:
 
 
 def trained_set(config: RunConfig, shape: ModelShape) -> TrainedSet:
-    """Returns the counts of a run. Raises `ConfigError` for layers or a head that the model lacks."""
+    """Returns the counts of a run. Raises `ConfigError` for layers, modules or a head that the model lacks."""
     depth = shape.num_layers
     config = worst_case(config, depth)
     trainable = config.trainable
     check_extra(trainable.extra, is_tied=shape.tied_embeddings)
+    _check_modules(trainable, shape)
     plan = LayerSchedule.of(config, depth)
     at_once = plan.at(config.grpo.steps if trainable.schedule == "gradual_unfreezing" else 1)  # it only grows
     is_drawn = trainable.schedule in ("lisa", "badam", "slimfit")
@@ -66,6 +68,13 @@ def mean_backward_layers(config: RunConfig, shape: ModelShape) -> float:
 def _mean_depth(plan: LayerSchedule, depth: int, steps: int) -> float:
     """It is cached: the planner asks for each of the plans that it compares."""
     return fmean(depth - min(plan.at(step)) for step in range(1, steps + 1))
+
+
+def _check_modules(trainable: TrainableConfig, shape: ModelShape) -> None:
+    for name in trainable.modules:
+        if name not in shape.linear_sizes and not name.endswith("norm"):
+            what = f"trainable.modules: no layer has a module {name[:40]!r}."
+            raise ConfigError(what, hint=f"A layer has {', '.join(shape.linear_sizes)}, and norms.")
 
 
 def _whole_params(trainable: TrainableConfig, layers: int, shape: ModelShape) -> int:

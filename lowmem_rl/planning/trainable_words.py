@@ -28,15 +28,16 @@ def trainable_words(written: RunConfig, config: RunConfig, target: PlanTarget) -
 
 
 def _fewer_adapters(config: RunConfig, every: RunConfig, target: PlanTarget) -> str:
-    """Adapters are small, and the peak is seldom in the backward pass: what fewer of them save is time."""
+    """Adapters are small, and the rollout is mostly the peak: what fewer of them save is time."""
     mine, others = target.estimate(config), target.estimate(every)
     time = target.relative_step_time(config) / target.relative_step_time(every)
     plans = _plan(config), _plan(every)
     room = "" if plans[0] == plans[1] else f" ({plans[0]} instead of {plans[1]})"
+    buys = "memory, because the backward pass is the peak, and" if others.peak_phase == "backward" else ""
     return (
         f"against adapters in all layers the peak is {_peak(mine)} instead of {_peak(others)}, and a step takes "
-        f"{time:.2g}x the time: fewer layers buy time, or a larger micro-batch without recomputation{room}"
-    )
+        f"{time:.2g}x the time: fewer layers buy {buys} time, or a larger micro-batch without recomputation{room}"
+    ).replace("  ", " ")
 
 
 def _whole(mine: MemoryEstimate, adapters: MemoryEstimate, shape: ModelShape, layers: int) -> str:

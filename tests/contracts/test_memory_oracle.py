@@ -101,13 +101,13 @@ def whole(shape: ModelShape, layers: int) -> dict[str, Any]:
     return {"lora_targets": (), "trained_layers": layers, "backward_layers": layers, "whole_params": params}
 
 
+def first(shape: ModelShape, layers: int) -> dict[str, Any]:
+    """Those at the bottom learn whole."""
+    return whole(shape, layers) | {"backward_layers": shape.num_layers}
+
+
 LAST, FIRST = {"trained_layers": 5, "backward_layers": 5}, {"trained_layers": 5, "backward_layers": 28}
 FAKE = {
-    "1.5b, adapters in the last 5": (QWEN_1B, work(**LONG, **LAST)),
-    "1.5b, adapters in the last 5, nothing recomputed": (QWEN_1B, work(**LONG, **LAST, checkpointing="none")),
-    "1.5b, adapters in the first 5, nothing recomputed": (QWEN_1B, work(**LONG, **FIRST, checkpointing="none")),
-    "1.5b, last 5 whole": (QWEN_1B, work(**LONG, **whole(QWEN_1B, 5))),
-    "1.5b, last 5 whole, nothing recomputed": (QWEN_1B, work(**LONG, **whole(QWEN_1B, 5), checkpointing="none")),
     "1.5b, all whole, nothing recomputed": (QWEN_1B, work(**LONG, **whole(QWEN_1B, 28), checkpointing="none")),
     "7b, adapters in the last 5, nothing recomputed": (QWEN_7B, work(**LONG, **LAST, checkpointing="none")),
     "7b, adapters in the first 5, nothing recomputed": (QWEN_7B, work(**LONG, **FIRST, checkpointing="none")),
@@ -127,6 +127,16 @@ FAKE = {
     "7b, eager, nothing recomputed": (QWEN_7B, work(**LONG, attention="eager", checkpointing="none")),
     "7b, all weights, float32": (QWEN_7B, work(**LONG, method="full", compute_bytes=4)),
     "7b, all weights": (QWEN_7B, work(**LONG, method="full")),
+}
+CHOSEN = {"adapters in the last 5": (LAST, LAST), "adapters in the first 5": (FIRST, FIRST)} | {
+    "last 5 whole": tuple(whole(shape, 5) for shape in (QWEN_1B, QWEN_7B)),
+    "first 5 whole": tuple(first(shape, 5) for shape in (QWEN_1B, QWEN_7B)),
+}
+FAKE |= {
+    f"{name}, {what}, checkpointing {checkpointing}": (shape, work(**LONG, **sizes[which], checkpointing=checkpointing))
+    for which, (name, shape) in enumerate((("1.5b", QWEN_1B), ("7b", QWEN_7B)))
+    for what, sizes in CHOSEN.items()
+    for checkpointing in ("plain", "none")
 }
 CASES = REAL | FAKE
 

@@ -12,13 +12,21 @@ EACH = {"sampled and scored": 1, "advantages": 2, "gradient": 1, "clipping": 2, 
 """Allocations played in each part of a step: more where there were once no second tries."""
 
 
+WHOLE = ("trainable.method=full", "trainable.layers=last:1")
+CHANGING = ("trainable.method=full", "trainable.schedule=lisa", "trainable.every=1", "model.bits=16")
+
+
+@pytest.mark.parametrize("settings", [(), WHOLE, CHANGING], ids=["adapters", "whole", "lisa"])
 @pytest.mark.parametrize("card", ["a6000"])
-def test_any_allocation_of_a_step_may_fail(stages: dict[str, Stage], card: str, tmp_path: Path) -> None:
-    marks = stages[card].call(marks_of, tiny(), str(tmp_path / "marks"))
+def test_any_allocation_of_a_step_may_fail(
+    stages: dict[str, Stage], card: str, settings: tuple[str, ...], tmp_path: Path
+) -> None:
+    training = tiny(*settings)
+    marks = stages[card].call(marks_of, training, str(tmp_path / "marks"))
     assert list(marks) == list(EACH)
     parts = {part: spread(marks, each)[part] for part, each in EACH.items()}
     numbers = sorted({number for part in parts.values() for number in part})
-    found = stages[card].call(outcomes, tiny(), str(tmp_path / "run"), numbers)
+    found = stages[card].call(outcomes, training, str(tmp_path / "run"), numbers)
     assert len(found) >= 8
     for one in found:
         assert one.is_sound, one

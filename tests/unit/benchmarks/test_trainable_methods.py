@@ -5,7 +5,19 @@ from typing import Any
 
 import pytest
 
-from benchmarks.trainable_methods import ARMS, SEARCH_SEED, Record, Trial, best_rate, known_arms, summary, table
+from benchmarks.trainable_methods import (
+    ARMS,
+    BEGIN,
+    END,
+    SEARCH_SEED,
+    Record,
+    Trial,
+    best_rate,
+    known_arms,
+    summary,
+    table,
+    with_table,
+)
 from lowmem_rl.config.compose import resolve
 
 
@@ -55,6 +67,18 @@ def test_it_learns_if_every_seed_is_above_the_base(low: float, learns: bool) -> 
     assert found["seeds"] == [0, 1]
     assert found["reward"]["mean"] == pytest.approx(0.65)
     assert ("does not learn" in "".join(table([found]))) is not learns
+
+
+def test_the_table_replaces_what_is_between_the_marks() -> None:
+    found = summary([row(SEARCH_SEED, 1e-3, 0.5), row(0, 1e-3, 0.6)])
+    assert found is not None
+    text = with_table(f"above\n{BEGIN}\nold\n{END}\nbelow\n", [found])
+    assert text.startswith(f"above\n{BEGIN}\n| arm |")
+    assert text.endswith(f"|\n{END}\nbelow\n")
+    assert "old" not in text
+    assert with_table(text, [found]) == text
+    with pytest.raises(ValueError, match="lacks"):
+        with_table("no marks", [found])
 
 
 def test_a_record_keeps_its_runs(tmp_path: Path) -> None:

@@ -1,16 +1,20 @@
 """What of a shape learns, and what that takes in the worst period of a schedule."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from lowmem_rl.config.layer_choice import text_of
 from lowmem_rl.config.run_config import GrpoConfig, RunConfig
-from lowmem_rl.memory import terms
+from lowmem_rl.errors import ConfigError
+from lowmem_rl.memory import activations, terms
 from lowmem_rl.memory.estimate import estimate
 from lowmem_rl.memory.trained_set import TrainedSet, mean_backward_layers, trained_set
 from lowmem_rl.memory.workload import workload_of
 from lowmem_rl.models.hardware import CARDS
 from lowmem_rl.models.lookup import load_shape
+from lowmem_rl.trainable.schedule import LayerSchedule
 
 SHAPE = load_shape("Qwen/Qwen2.5-1.5B-Instruct")  # 28 layers
 
@@ -44,6 +48,19 @@ def config(**trainable: Any) -> RunConfig:
 )
 def test_the_worst_period_counts(trainable: dict[str, Any], expected: TrainedSet) -> None:
     assert trained_set(config(**trainable), SHAPE) == expected
+
+
+@pytest.mark.parametrize(
+    ("trainable", "what"),
+    [
+        ({"method": "full", "modules": ["w_proj"]}, "no layer has a module 'w_proj'"),
+        ({"method": "full", "extra": ["lm_head"]}, "no lm_head of its own"),
+        ({"layers": "last:29"}, "the model has 28 layers"),
+    ],
+)
+def test_what_the_model_lacks_is_refused_before_anything_is_loaded(trainable: dict[str, Any], what: str) -> None:
+    with pytest.raises(ConfigError, match=what):
+        trained_set(config(**trainable), SHAPE)
 
 
 @pytest.mark.parametrize(("state", "share"), [("reset", 4), ("keep", 1)])
@@ -108,3 +125,21 @@ def test_blocks_in_turn_go_half_as_deep_on_average() -> None:
         update={"grpo": GrpoConfig(steps=28)}
     )
     assert mean_backward_layers(every_layer_once, SHAPE) == pytest.approx(29 / 2)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("schedule", ["gradual_unfreezing", "gradual_freezing"])
+def test_the_backward_pass_of_a_schedule_is_that_of_its_worst_period(schedule: str, method: str) -> None:
+    """Adapters and whole weights of all layers stay from the start: they are counted in every period."""
+    settings = {"method": method, "schedule": schedule, "every": 10}
+    plan = LayerSchedule.of(config(**settings), SHAPE.num_layers)
+    periods = {plan.at(step) for step in range(1, 101)}
+    fixed = [config(method=method, layers=text_of(layers)) for layers in periods]
+    worst = max(activations_of(one) for one in fixed)
+    assert activations_of(config(**settings)) == pytest.approx(worst, rel=0.05)
+
+
+def activations_of(run: RunConfig) -> int:
+    """Bytes of what the forward pass keeps; not of weights in the compute type, which follow how many learn."""
+    work = replace(workload_of(run, SHAPE), whole_params=0)
+    return activations.kept_activations(work, SHAPE).expected_bytes

@@ -10,7 +10,7 @@ from lowmem_rl.models.lookup import load_shape
 from lowmem_rl.planning.explain import explain
 from lowmem_rl.planning.plan import Plan, plan
 
-PRESETS = {"qwen1.5b-24gb": "3090", "qwen7b-24gb": "3090", "qwen7b-a6000": "a6000"}
+PRESETS = {"qwen1.5b-24gb": "3090", "qwen7b-24gb": "3090", "qwen7b-a6000": "a6000", "qwen7b-t4": "t4"}
 
 
 def plan_of(preset: str, *settings: str) -> Plan:
@@ -23,7 +23,7 @@ def words_of(preset: str, *settings: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", ["qwen1.5b-24gb", "qwen7b-24gb", "qwen7b-a6000"])
 def test_fewer_adapters_buy_time_and_no_peak_because_the_rollout_is_the_peak(preset: str) -> None:
     (words,) = words_of(preset, "trainable.layers=last:5")
     mine, others = re.findall(r"([\d.]+) GiB \(rollout\)", words)
@@ -31,6 +31,12 @@ def test_fewer_adapters_buy_time_and_no_peak_because_the_rollout_is_the_peak(pre
     time = float(re.findall(r"([\d.]+)x the time", words)[0])
     assert 0.6 < time < 0.8
     assert "buy time, or a larger micro-batch" in words
+
+
+def test_on_a_small_card_the_backward_pass_is_the_peak_and_fewer_adapters_lower_it() -> None:
+    (words,) = words_of("qwen7b-t4", "trainable.layers=last:5")
+    assert re.search(r"peak is 9\.\d GiB \(\w+\) instead of 12\.\d GiB \(backward\)", words)
+    assert "fewer layers buy memory, because the backward pass is the peak, and time" in words
 
 
 def test_first_layers_save_no_activation() -> None:
