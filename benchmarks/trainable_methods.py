@@ -224,7 +224,7 @@ def table(arms: Sequence[Row]) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
 
 
-BEGIN, END = "<!-- methods:begin -->", "<!-- methods:end -->"
+BEGIN, END = "<!-- the table of methods -->", "<!-- the end of the table -->"
 """Between these a document has the table."""
 
 
