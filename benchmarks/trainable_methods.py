@@ -8,7 +8,7 @@ like the others at a rate three times as high: each arm therefore takes the best
 its own, by the mean reward of a shorter run. It is then trained with each of the other seeds. Compared is the mean
 reward of all steps, which also tells arms from each other that end level; the final greedy pass@1 is next to it.
 
-An arm learns if with every seed the 95 % interval of its pass@1 lies above the base's, on the same items. Runs that are
+An arm learns if with every seed the 95 % interval of its pass@1 is above the base's, on the same items. Runs that are
 in the record are not repeated.
 """
 
@@ -168,7 +168,7 @@ class Record:
         about = {
             "date": date.today().isoformat(),
             "command": " ".join(["python benchmarks/trainable_methods.py", *sys.argv[1:]]),
-            "rule": "learns: with every seed the 95 % interval of pass@1 lies above the base's",
+            "rule": "learns: with every seed the 95 % interval of pass@1 is above the base's",
             "search": {"seed": SEARCH_SEED, "steps": SEARCH_STEPS, "rates": {arm.name: arm.rates for arm in arms}},
         }
         write_json(self.path, about | {"machine": self.machine, "arms": summaries, "runs": list(self.rows.values())})

@@ -56,7 +56,7 @@ def ask(
     messages = conversation(prompt, config.task.prompt)
     check_weights(config)
     with capture_library_output(trained.run.log):
-        listen(PhaseStarted(f"loading {config.model.name} with the adapter"))
+        listen(PhaseStarted(f"loading {config.model.name} with what it has learned"))
         device = device_on(this_machine(), config)
         if fault := dtype_fault(config, device):
             listen(Note(fault))

@@ -92,7 +92,7 @@ def export(
     with capture_library_output(log):
         if fault := dtype_fault(config, device):
             listen(Note(fault))
-        listen(PhaseStarted(f"loading {config.model.name} with the adapter"))
+        listen(PhaseStarted(f"loading {config.model.name} with what it has learned"))
         trained = answer_with_trained(adapter, config, device, held_out, listen, spec.rounded_to)
         spec = replace(spec, asked=tuple(trained.template.fit(conversation("...", config.task.prompt))))
         with _temporary_folder(path) as folder:

@@ -56,7 +56,10 @@ def what_learned(record: RunRecord) -> str | None:
     if not trainable:
         return None
     layers = one_line(trainable.get("layers"), 40)
-    chosen = "" if layers == "none" else f"{_kind(record)} in {'all layers' if layers == 'all' else f'layers {layers}'}"
+    where = "all layers" if layers == "all" else f"layers {layers}"
+    if (select := trainable.get("select", "none")) != "none":
+        where = f"{one_line(trainable.get('select_top'), 12)} of {where}, chosen by {one_line(select, 30)}"
+    chosen = "" if layers == "none" else f"{_kind(record)} in {where}"
     extra = trainable.get("extra")
     names = ", ".join(one_line(name, 20) for name in extra) if isinstance(extra, list) else ""
     schedule = one_line(trainable.get("schedule"), 30)
