@@ -250,7 +250,7 @@ class OptimizerConfig(Section):
     beta2: float = Field(0.99, ge=0.0, lt=1.0)
     """Decay of the second moment."""
     weight_decay: float = Field(0.0, ge=0.0)
-    """Decoupled weight decay."""
+    """Decoupled weight decay, of matrices: not of embeddings, norms and biases."""
     max_grad_norm: float = Field(1.0, gt=0.0)
     """Gradients are scaled down to this norm."""
     schedule: Literal["constant", "linear", "cosine", "multistep"] = "constant"
