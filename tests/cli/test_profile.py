@@ -87,7 +87,29 @@ def test_the_json_is_what_programs_rely_on(cli_here, preset):
     assert all({name: type(value) for name, value in item.items()} == fields for item in shown.pop("advice"))
     assert shown.pop("pass_rate") == "unknown pass rate"
     assert shown.pop("calibration") is None
+    assert shown.pop("trainable") == []
     assert shown == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "subject"),
+    [
+        (["trainable.layers=last:5"], "QLoRA of rank 16 in layers last:5"),
+        (
+            ["trainable.method=full", "trainable.layers=0-2", 'trainable.extra=["norm"]'],
+            "layers 0-2 and norm over 4 bit",
+        ),
+        (["trainable.method=full", "trainable.schedule=badam", "model.bits=16"], "in all layers over 16 bit, badam"),
+    ],
+)
+def test_it_names_what_learns_and_says_what_that_costs(cli_here, settings, subject):
+    words = [f"--set={setting}" for setting in settings]
+    shown = cli_here("profile", "--preset=qwen7b-a6000", *words)
+    assert shown.code == 0, shown.stderr
+    page = " ".join(shown.stdout.split())
+    assert subject in page
+    assert ("numbers learn whole" in page) == ("full" in settings[0])
+    assert answer(cli_here, "--preset", "qwen7b-a6000", *words)["trainable"][0][:60] in page
 
 
 def test_a_phase_is_the_sum_of_its_terms_and_the_peak_the_worst_phase(cli_here):
