@@ -19,7 +19,6 @@ from lowmem_rl.entrypoints.preflight import check_settings, plan_anywhere
 from lowmem_rl.errors import LowMemError
 from lowmem_rl.grpo.prompt_order import rates_of
 from lowmem_rl.models.hardware import find_card, this_machine
-from lowmem_rl.models.shape import ModelShape
 from lowmem_rl.planning.gate import gate
 from lowmem_rl.planning.overrides import planner_origins
 from lowmem_rl.planning.plan import Plan

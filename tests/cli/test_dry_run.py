@@ -200,6 +200,8 @@ def test_it_shows_the_arguments_of_the_adapter_that_is_added(cli_here) -> None:
     outcome = cli_here(*TINY, "--set=adapter.peft_type=tinylora", "--set=adapter.u=4")
     assert "# peft.TinyLoraConfig gets\nr                 2\nu                 4\n" in outcome.stdout
     assert "move each by about 0.02 at most" in outcome.stdout
+
+
 def test_whole_weights_are_listed_in_place_of_an_adapter(cli_here) -> None:
     settings = ["--set=trainable.method=full", "--set=trainable.layers=last:2", "--set=trainable.extra=norm"]
     shown = cli_here(*TINY, *settings)

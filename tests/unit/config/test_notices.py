@@ -45,6 +45,8 @@ def test_what_slimfit_leaves_out_is_noted(settings, shown) -> None:
 )
 def test_a_slimfit_that_visits_all_and_keeps_states_is_not(settings) -> None:
     assert not [*notices(resolve(preset="tiny-cpu", settings=["grpo.steps=20", *settings]).config)]
+
+
 def test_layers_that_never_change_and_the_rate_of_whole_weights_are_noted() -> None:
     settings = ["grpo.steps=20", "trainable.method=full", "trainable.schedule=gradual_freezing"]
     late, rate = notices(resolve(preset="tiny-cpu", settings=settings).config)
