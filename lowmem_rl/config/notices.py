@@ -28,8 +28,8 @@ def notices(config: RunConfig) -> Iterator[str]:
 
 def _whole_notices(config: RunConfig) -> Iterator[str]:
     yield (
-        f"whole weights learn at optimizer.learning_rate = {config.optimizer.learning_rate:g}; the rates of presets are "
-        "LoRA's, and the best rate of whole weights is about a tenth of LoRA's (LoRA Without Regret, 2025)"
+        f"whole weights learn at optimizer.learning_rate = {config.optimizer.learning_rate:g}; the rates of presets "
+        "are LoRA's, and the best rate of whole weights is about a tenth of LoRA's (LoRA Without Regret, 2025)"
     )
 
 
