@@ -53,5 +53,11 @@ class TrainerLike(Protocol):
     def drop_optimizer_state(self, weights: Sequence[Any]) -> None:
         """Lets the optimizer forget what it holds for these weights."""
 
+    def park_optimizer_state(self, weights: Sequence[Any]) -> None:
+        """Moves what the optimizer holds for these weights to host RAM."""
+
+    def fetch_optimizer_state(self, weights: Sequence[Any]) -> None:
+        """Moves what the optimizer holds for these weights to where each weight is."""
+
     def log_to_trackers(self, values: Mapping[str, float]) -> None:
         """Logs values that are in no row of metrics, under the present step."""

@@ -258,9 +258,11 @@ def with_trainable_weights(model: Any, config: RunConfig, device: Device) -> Any
         found = FastLanguageModel.get_peft_model(model, **adapter_arguments(config, device, depth))
         reset_magnitudes(found)
         return found
+    from lowmem_rl.engine.parking import Parking
     from lowmem_rl.engine.whole_weights import train_whole
 
-    return train_whole(model, layers_of(config.trainable.layers, depth), config.trainable)
+    layers = layers_of(config.trainable.layers, depth)
+    return train_whole(model, layers, config.trainable, Parking.of(config, device))
 
 
 def shares_prompts(policy: Policy) -> bool:

@@ -123,7 +123,7 @@ def layer(workload: Workload, shape: ModelShape) -> Term:
     one = layer_of(workload, shape)
     size = max(workload.tokens * one.peak + _scores(workload, shape), _softmax(workload, shape))
     if workload.checkpointing != "none":
-        size += _narrow_copies(workload) / max(trained_layers(workload, shape), 1)
+        size += narrow_copies(workload) / max(trained_layers(workload, shape), 1)
     grade: Grade = "measured here" if workload.layer == "plain" else "read from source"
     upper = size * _LAYER_UPPER
     formula = f"T ({one.formula})" + ("" if workload.attention in FUSED else " + attention's squares")
@@ -146,7 +146,7 @@ def kept_activations(workload: Workload, shape: ModelShape) -> Term:
     others = max(layers - 1, 0)  # the one whose backward pass is running is a term of its own
     learning = min(trained_layers(workload, shape) - 1, others)
     saved = learning * layer_of(workload, shape).saved + (others - learning) * frozen_layer(workload, shape).saved
-    below = tokens * saved + others * _scores(workload, shape) + _narrow_copies(workload)
+    below = tokens * saved + others * _scores(workload, shape) + narrow_copies(workload)
     upper = below + others * _copied_keys(workload, shape)
     return term("activations kept", below, "measured here", "(L - 1) T x what a layer saves", upper=upper)
 
@@ -283,10 +283,10 @@ def _with_logits(name: str, workload: Workload, shape: ModelShape, hidden: float
     return term(name, size, grade, f"final hidden states + {rule}", upper=_LOSS_UPPER * size)
 
 
-def _narrow_copies(workload: Workload) -> int:
+def narrow_copies(workload: Workload) -> int:
     """Whole weights in the compute type, kept for the backward pass with what their layer saves."""
     is_narrowed = workload.compute_bytes < workload.whole_bytes
-    return workload.compute_bytes * workload.whole_params if is_narrowed else 0
+    return round(workload.compute_bytes * workload.whole_params * workload.gradient_share) if is_narrowed else 0
 
 
 def _softmax(workload: Workload, shape: ModelShape) -> float:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lowmem_rl.memory import terms
+from lowmem_rl.memory import parked, terms
 from lowmem_rl.memory.activations import LOGIT_BYTES, layer_of
 from lowmem_rl.memory.terms import Grade, Term, term
 from lowmem_rl.memory.workload import Workload
@@ -83,10 +83,11 @@ def capped_to_card(parts: Sequence[Term], card: Card | None) -> tuple[Term, ...]
 def host_bytes(workload: Workload, shape: ModelShape) -> int:
     """Returns the host memory a run takes: the program, offloaded layer inputs, one shard while loading."""
     offloaded = terms.backward_layers(workload, shape) * workload.tokens * shape.hidden_size * workload.compute_bytes
-    learned = terms.learned_bytes(workload, shape)
-    undone = learned if learned > terms.UNDO_BYTES else 0  # before the first step
+    learning = round(terms.learned_bytes(workload, shape) * workload.gradient_share)
+    undone = learning if learning > terms.UNDO_BYTES else 0  # before the first step
     measured = terms.summed_host_bytes(workload) + terms.compared_host_bytes(workload)
-    return _HOST_PROGRAM + undone + measured + (offloaded if workload.checkpointing == "unsloth" else 0)
+    activations = offloaded if workload.checkpointing == "unsloth" else 0
+    return _HOST_PROGRAM + undone + measured + parked.host_bytes(workload, shape) + activations
 
 
 def disk_bytes(workload: Workload, shape: ModelShape) -> int:

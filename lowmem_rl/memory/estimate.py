@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from lowmem_rl.memory import dora, driver_overhead, generate_sampler, lowmem_sampler, terms
+from lowmem_rl.memory import dora, driver_overhead, generate_sampler, lowmem_sampler, parked, terms
 from lowmem_rl.memory.activations import all_groups, backward_moments, forward_layer, scoring, spare_chunk
 from lowmem_rl.memory.terms import Term, term
 from lowmem_rl.memory.workload import Workload
@@ -110,6 +110,10 @@ def _as_it_runs(workload: Workload, card: Card | None) -> Workload:
             optimizer=workload.optimizer.removeprefix("paged_"),
             checkpointing="plain" if workload.checkpointing == "unsloth" else workload.checkpointing,
             grouped_rows=0,
+            parks_masters=False,
+            parks_originals=False,
+            state_share=workload.state_share + workload.parked_state_share,
+            parked_state_share=0.0,
         )
     lacks_flash = card is None or card.compute_capability < (8, 0)
     if lacks_flash and workload.attention == "flash":
@@ -144,7 +148,8 @@ def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[s
     adapter, held = terms.adapter(workload, shape), terms.gradients(workload, shape)
     states = (terms.optimizer_states(workload, shape), terms.paged_states(workload, shape))
     learned = (adapter, terms.whole_weights(workload), terms.gradient_sums(workload, shape))
-    idle = (*base, *learned, *states, terms.weight_copies(workload, shape))
+    at_rest = (parked.linear_weights_left(workload, shape), *base[1:], parked.resting_copies(workload))
+    idle = (*at_rest, *learned, *states, terms.weight_copies(workload, shape))
     between = (*idle, *generate_sampler.resident_engine(workload, shape, card))
     norms = dora.norms(workload, shape)
     # A merged copy finds them once, some rows at a time.

@@ -4,7 +4,7 @@ Letters in formulas: L layers, H hidden, I width of the MLP, q and k widths of q
 d width of a head, r rank, T tokens of one forward, b bytes of a number in the compute type.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Literal
 
@@ -156,10 +156,10 @@ def trains_whole(workload: Workload) -> bool:
 
 
 def whole_weights(workload: Workload) -> Term:
-    """Weights that learn whole, next to their frozen originals, which are the reference."""
-    return term(
-        "whole weights", _whole_bytes(workload), "read from source", "numbers that learn whole x 4 (2: bfloat16)"
-    )
+    """Weights that learn whole, next to their frozen originals; one that has not learned yet has no copy."""
+    share = workload.gradient_share + (0.0 if workload.parks_masters else workload.resting_share)
+    size = _whole_bytes(workload) * share
+    return term("whole weights", size, "read from source", "numbers that learn or have learned x 4 (2: bfloat16)")
 
 
 def _whole_bytes(workload: Workload) -> int:
@@ -267,8 +267,9 @@ def undo_copy(workload: Workload, shape: ModelShape) -> Term:
     Paged states are host memory to torch, and so is their copy. Those of small weights are not paged.
     """
     is_ours = workload.loss == "grpo" and workload.stack == "unsloth" and workload.method != "full"
-    learned = learned_bytes(workload, shape)
-    copied = learned + optimizer_states(workload, shape).expected_bytes if learned <= UNDO_BYTES else 0
+    learning = learned_bytes(workload, shape) * workload.gradient_share
+    states = optimizer_states(replace(workload, state_share=workload.gradient_share), shape).expected_bytes
+    copied = learning + states if learning <= UNDO_BYTES else 0
     formula = "adapter or whole weights + optimizer states on the card"
     return term("copy to undo a step", copied if is_ours else 0, "read from source", formula)
 

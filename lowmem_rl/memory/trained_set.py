@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import ceil
 from statistics import fmean
 
 from lowmem_rl.config.layer_choice import check_extra
@@ -27,6 +28,8 @@ class TrainedSet:
     """Numbers that learn whole, outside of an adapter."""
     share_at_once: float = 1.0
     """Share of the numbers of all these layers that learn at once."""
+    share_at_rest: float = 0.0
+    """Share of them that has learned and rests when the run ends."""
 
 
 def trained_set(config: RunConfig, shape: ModelShape) -> TrainedSet:
@@ -46,7 +49,9 @@ def trained_set(config: RunConfig, shape: ModelShape) -> TrainedSet:
     if trainable.schedule == "slimfit":
         extra = _whole_params(trainable, 0, shape) / whole if whole else 0.0
         share = extra + (1 - trainable.freeze_rate) * (1 - extra)
-    return TrainedSet(count, depth - lowest, whole, share)
+    resting = len(_drawn(plan, config.grpo.steps)) - len(at_once) if is_drawn else 0
+    at_rest = (_whole_params(trainable, resting, shape, has_extra=False) / whole) if whole else resting / max(count, 1)
+    return TrainedSet(count, depth - lowest, whole, share, at_rest)
 
 
 _KNOWN_BEFOREHAND = ("gradual_unfreezing", "gradual_freezing", "freezeout", "lisa", "badam")
@@ -77,12 +82,37 @@ def _check_modules(trainable: TrainableConfig, shape: ModelShape) -> None:
             raise ConfigError(what, hint=f"A layer has {', '.join(shape.linear_sizes)}, and norms.")
 
 
-def _whole_params(trainable: TrainableConfig, layers: int, shape: ModelShape) -> int:
+def _drawn(plan: LayerSchedule, steps: int) -> set[int]:
+    """Returns all layers that learn in some period of a run."""
+    periods = range(ceil(steps / plan.trainable.every))
+    return {layer for period in periods for layer in plan.at(1 + period * plan.trainable.every)}
+
+
+_READ_BASE = frozenset({"perplexity", "perplexity_signed"})
+"""Rewards that score with the base model in each round; for another one its weights are fetched each time."""
+
+
+def parks_masters(config: RunConfig) -> bool:
+    """Returns whether the float32 copies of layers that rest leave the card: 16 bits a weight compute there."""
+    trainable = config.trainable
+    is_narrowed = trainable.dtype == "float32" and config.model.dtype != "float32"
+    return trainable.method == "full" and trainable.schedule != "fixed" and is_narrowed
+
+
+def parks_originals(config: RunConfig) -> bool:
+    """Returns whether 16-bit originals of layers that have learned leave the card: no step reads the base model."""
+    reads_base = config.grpo.beta > 0 or not _READ_BASE.isdisjoint(config.rewards)
+    return config.trainable.method == "full" and config.model.bits == 16 and not reads_base
+
+
+def _whole_params(trainable: TrainableConfig, layers: int, shape: ModelShape, *, has_extra: bool = True) -> int:
     if trainable.method == "lora":
         return 0
     sizes = {name: inputs * outputs for name, (inputs, outputs) in shape.linear_sizes.items()}
     each = sum(sizes.get(name, shape.hidden_size) for name in trainable.modules)
     in_layers = layers * (each or shape.layer_params + shape.layer_other_params)
+    if not has_extra:
+        return in_layers
     norms, embeddings = 2 * shape.num_layers + 1, shape.vocab_size * shape.hidden_size
     extra = {"embed_tokens": embeddings, "lm_head": embeddings, "norm": shape.hidden_size}
     extra["norms"] = (norms - (0 if trainable.modules else 2 * layers)) * shape.hidden_size

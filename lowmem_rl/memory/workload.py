@@ -8,7 +8,7 @@ from typing import Literal
 
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.memory.adapter_tensors import frozen_numbers, learning_tensors
-from lowmem_rl.memory.trained_set import trained_set
+from lowmem_rl.memory.trained_set import parks_masters, parks_originals, trained_set
 from lowmem_rl.models.shape import ModelShape
 
 Loss = Literal["grpo", "sft"]
@@ -102,7 +102,15 @@ class Workload:
     gradient_share: float = 1.0
     """Share of what learns that learns at once, and so has a gradient."""
     state_share: float = 1.0
-    """Share of what learns that has an optimizer state at once."""
+    """Share of what learns that has an optimizer state on the card."""
+    parked_state_share: float = 0.0
+    """Share of it whose states are in host RAM, because it rests; on a CPU they are all in one memory."""
+    resting_share: float = 0.0
+    """Share of it that has learned and rests when the run ends."""
+    parks_masters: bool = False
+    """The float32 weights of layers that rest are in host RAM, and 16 bit compute."""
+    parks_originals: bool = False
+    """The 16-bit originals of layers that have learned are in host RAM."""
     sums_gradients: bool = False
     """Gradients are added up over many steps, to choose which layers continue (`trainable.schedule=autofreeze`)."""
     compares_weights: bool = False
@@ -182,7 +190,11 @@ def workload_of(config: RunConfig, shape: ModelShape) -> Workload:
         whole_params=trained.whole_params,
         whole_bytes=4 if config.trainable.dtype == "float32" else 2,
         gradient_share=trained.share_at_once,
-        state_share=trained.share_at_once if config.trainable.state == "reset" else 1.0,
+        state_share=trained.share_at_once,
+        parked_state_share=trained.share_at_rest if config.trainable.state == "keep" else 0.0,
+        resting_share=trained.share_at_rest,
+        parks_masters=parks_masters(config),
+        parks_originals=parks_originals(config),
         sums_gradients=config.trainable.schedule == "autofreeze",
         compares_weights=config.trainable.schedule == "slimfit",
         lora_dropout=config.adapter.dropout,

@@ -11,6 +11,7 @@ from typing import Any
 
 from lowmem_rl.checkpointing.trainer_state import TrainerLike
 from lowmem_rl.engine.adapter import layer_of
+from lowmem_rl.engine.parking import WholeLayers
 from lowmem_rl.engine.policy import ModelLike
 from lowmem_rl.phases import Phase
 from lowmem_rl.storage.run_dir import Row, RunDir, append_row
@@ -30,6 +31,8 @@ class LearningLayers:
             if weight.requires_grad and layer_of(name) in schedule.layers:
                 self.weights.setdefault(self.unit_of(name), []).append(weight)
         self.layers: tuple[Unit, ...] = schedule.at(steps + 1)
+        self.whole = WholeLayers(model, schedule.layers)
+        self.whole.learn(self.learning_layers)
 
     def unit_of(self, name: str) -> Unit:
         """Returns the unit that a weight of the layers belongs to."""
@@ -46,6 +49,11 @@ class LearningLayers:
     def learning_layers(self) -> tuple[int, ...]:
         """The decoder layers, ascending, of which something learns now."""
         return tuple(sorted({int(str(unit).partition(".")[0]) for unit in self.layers}))
+
+    @property
+    def learning(self) -> list[Any]:
+        """The scheduled weights that learn now."""
+        return [weight for unit in self.layers for weight in self.weights[unit]]
 
     @contextmanager
     def phase(self, name: Phase) -> Iterator[None]:
@@ -66,11 +74,19 @@ class LearningLayers:
             append_row(self.run_dir.trainable, {"step": step, "layers": list(self.layers)})
 
     def at_boundary(self, trainer: TrainerLike) -> None:
-        """Takes the layers of the next step, before a checkpoint of this one is captured."""
+        """Takes the layers of the next step, before a checkpoint of this one is captured.
+
+        What rests leaves the card before anything returns.
+        """
         self.layers = self._next(trainer.step + 1)
         self._apply()
         if self.schedule.trainable.state == "reset":
             trainer.drop_optimizer_state(self.resting)
+        else:
+            trainer.park_optimizer_state(self.resting)
+        self.whole.learn(self.learning_layers)
+        if self.schedule.trainable.state == "keep":
+            trainer.fetch_optimizer_state(self.learning)
 
     def _next(self, step: int) -> tuple[Unit, ...]:
         """Returns what learns in a step."""

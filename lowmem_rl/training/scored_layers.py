@@ -62,6 +62,7 @@ class ScoredLayers(LearningLayers, ABC):
 
         state = torch.load(folder / self._file, map_location="cpu", weights_only=True)
         self.steps, self.decision, self.layers = state["steps"], state["decision"], tuple(state["learning"])
+        self.whole.learn(self.learning_layers)
         self._load_state(state)
 
     def _next(self, step: int) -> tuple[Unit, ...]:

@@ -16,6 +16,7 @@ import torch
 from lowmem_rl.checkpointing.checkpoint_storage import COUNTS
 from lowmem_rl.checkpointing.trainer_state import OPTIMIZER, RANDOM, ROLLOUT, SCALER, STATE, TrainerSnapshot
 from lowmem_rl.engine.adapter import become_base, load_adapter
+from lowmem_rl.engine.parking import HOST, move_states
 from lowmem_rl.engine.policy import Policy
 from lowmem_rl.engine.rng import rng_states
 from lowmem_rl.engine.sampler import Sampler
@@ -169,6 +170,15 @@ class StepBoundaryMixin(TrlTrainer):
         """Lets the optimizer forget what it holds for these weights; it begins with the next gradient of each."""
         for weight in weights:
             self.optimizer.state.pop(weight, None)
+
+    def park_optimizer_state(self, weights: Sequence[Any]) -> None:
+        """Moves what the optimizer holds for these weights to host RAM."""
+        move_states(self.optimizer, weights, HOST)
+
+    def fetch_optimizer_state(self, weights: Sequence[Any]) -> None:
+        """Moves what the optimizer holds for these weights to where each weight is."""
+        for weight in weights:
+            move_states(self.optimizer, [weight], weight.device)
 
     def log_to_trackers(self, values: Mapping[str, float]) -> None:
         """Logs values that are no part of a step's logs, under the present step."""

@@ -1,0 +1,69 @@
+"""Whole layers that learn in turn on the card: what rests is in host RAM, and a killed run continues to the bit."""
+
+from pathlib import Path
+
+import pytest
+
+from lowmem_rl.storage.run_dir import RunDir, read_rows
+from tests.rehearsal.killed import adapter_of, killed_and_resumed, rows_of
+from tests.rehearsal.learning_layers import words
+from tests.rehearsal.parking import Watched, watch
+from tests.rehearsal.stage import Stage
+
+TURNS = (
+    *("trainable.method=full", "model.bits=16", "trainable.schedule=badam", "trainable.every=1"),
+    *("rollout.engine=lowmem", "logging.checkpoint_every=1", "trainable.order=ascending"),
+)
+
+
+def watched(stage: Stage, out: Path, *settings: str) -> Watched:
+    found: Watched = stage.call(watch, (*words(*TURNS, *settings, steps=4), "--out", str(out)))
+    assert found.code == 0
+    return found
+
+
+@pytest.mark.long
+def test_without_a_reference_a_layer_at_rest_takes_two_bytes_a_weight_on_the_card(a6000: Stage, tmp_path: Path) -> None:
+    settings = ("grpo.beta=0", "optimizer.name=adamw_torch_fused", "trainable.state=keep", "eval.every=2")
+    found = watched(a6000, tmp_path / "run", *settings)
+    size = found.steps[0][2]["original card"]  # layer 2 has not learned: its original alone, two bytes a weight
+    learning = {"original host": size, "copy card": 2 * size}
+    resting = {"original host": size, "rounded card": size, "copy host": 2 * size, "state host": 4 * size}
+    untouched = {"original card": size}
+    assert found.steps[0] == {0: resting, 1: learning, 2: untouched}
+    assert found.steps[1] == {0: resting, 1: resting, 2: learning}
+    assert found.steps[2] == {0: learning | {"state card": 4 * size}, 1: resting, 2: resting}
+    assert found.steps[3] == {0: resting, 1: learning | {"state card": 4 * size}, 2: resting}
+    states = 4 * size
+    assert found.allocated[2] - found.allocated[1] == pytest.approx(states, rel=0.02)  # nothing else has grown
+    assert found.allocated[3] == pytest.approx(found.allocated[2], rel=1e-3)
+
+
+@pytest.mark.long
+def test_a_reference_keeps_the_originals_on_the_card(a6000: Stage, tmp_path: Path) -> None:
+    found = watched(a6000, tmp_path / "run", "optimizer.name=adamw_8bit", "trainable.state=keep")
+    size = found.steps[0][2]["original card"]
+    resting = {"original card": size, "rounded card": size, "copy host": 2 * size, "state host": size}
+    assert found.steps[1] == {0: resting, 1: resting, 2: {"original card": size, "copy card": 2 * size}}
+    assert found.steps[2][0] == {"original card": size, "copy card": 2 * size, "state card": size}
+    assert all(abs(row["kl"]) < 1 for row in read_rows(RunDir(tmp_path / "run").metrics))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("optimizer.name=adamw_8bit", "trainable.state=keep", "grpo.beta=0"),
+        ("optimizer.name=adamw_torch_fused", "trainable.schedule=lisa"),
+    ],
+    ids=lambda settings: settings[0],
+)
+def test_a_killed_run_continues_bit_for_bit(a6000: Stage, settings: tuple[str, ...], tmp_path: Path) -> None:
+    command, whole = words(*TURNS, *settings, steps=4), RunDir(tmp_path / "whole")
+    ended = a6000.lowmem("train", *command, "--out", str(whole.path))
+    assert ended.code == 0, ended.output
+    resumed = killed_and_resumed(a6000, command, tmp_path / "killed")
+    assert rows_of(resumed) == rows_of(whole)
+    assert adapter_of(resumed) == adapter_of(whole)
+    exported = a6000.lowmem("export", str(whole.path), "--to", "merged", "--examples", "8")
+    assert exported.code == 0, exported.output
