@@ -166,7 +166,7 @@ class TrainableConfig(Section):
     `badam` random (`badam_switch_mode`)."""
     state: Literal["reset", "keep"] = "reset"
     """The optimizer's state of a layer that stops learning: dropped, as LMFlow's LISA and BAdam do, or kept, as axolotl
-    does, where it is."""
+    does, in host RAM."""
     percentile: float = Field(50.0, gt=0.0, le=100.0)
     """With `autofreeze`: the percentile, over the layers that still learn, of the change of their gradients between two
     periods. The first layer that reaches it learns on, and all below stop for good: a higher one freezes faster."""

@@ -15,6 +15,7 @@ from lowmem_rl.engine.continuous_batching import SampledCompletion, StoppingCrit
 from lowmem_rl.engine.decoder import Decoder
 from lowmem_rl.engine.decoder_weights import UnsupportedModel, merged, quantized
 from lowmem_rl.engine.hf_generate import answer
+from lowmem_rl.engine.kept_copies import KeptCopies
 from lowmem_rl.engine.logprobs import completion_log_probs
 from lowmem_rl.engine.policy import Policy
 from lowmem_rl.engine.row_length import TRIAL, TRIAL_TOKENS, training_row
@@ -60,12 +61,12 @@ def choose(policy: Policy, config: RunConfig) -> SamplingBackend:
         return SamplingBackend("generate", None, f"our engine does not know this model: {error}")
 
 
-def build(policy: Policy, weights: Weights | None, max_tokens: int) -> Decoder:
+def build(policy: Policy, weights: Weights | None, max_tokens: int, kept: KeptCopies | None = None) -> Decoder:
     """Returns the decoder over the policy's present weights for rows of up to `max_tokens` tokens.
 
-    Raises `UnsupportedModel` for layers that it does not know.
+    Merged weights of frozen layers are taken from `kept`. Raises `UnsupportedModel` for layers that it does not know.
     """
-    return merged(policy.model, max_tokens) if weights == "merged" else quantized(policy.model, max_tokens)
+    return merged(policy.model, max_tokens, kept) if weights == "merged" else quantized(policy.model, max_tokens)
 
 
 def logprob_gap(

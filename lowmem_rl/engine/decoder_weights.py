@@ -16,6 +16,7 @@ from torch.nn.functional import linear, rms_norm
 
 from lowmem_rl.engine.decoder import Block, Decoder, Map
 from lowmem_rl.engine.dora import gain
+from lowmem_rl.engine.kept_copies import KeptCopies
 from lowmem_rl.engine.upload import upload
 from lowmem_rl.models.shape import SAMPLED_BY_US
 
@@ -38,14 +39,17 @@ def quantized(model: Any, max_tokens: int) -> Decoder:
     return _decoder(model, max_tokens, _concatenated, lambda norm: norm)
 
 
-def merged(model: Any, max_tokens: int) -> Decoder:
+def merged(model: Any, max_tokens: int, kept: KeptCopies | None = None) -> Decoder:
     """Returns the decoder on a copy of the weights, expanded, and joined if they read the same input.
 
-    Raises `UnsupportedModel` for layers that it does not know. The copy lives as long as the decoder.
+    Raises `UnsupportedModel` for layers that it does not know. The copy lives as long as the decoder, that of frozen
+    layers as long as `kept`.
     """
     dtype = _compute_type(model)
+    join = partial(_joined, dtype=dtype)
     with torch.inference_mode():
-        return _decoder(model, max_tokens, partial(_joined, dtype=dtype), partial(_fused_norm, dtype=dtype))
+        joined = partial(kept.join, make=join) if kept else join
+        return _decoder(model, max_tokens, joined, partial(_fused_norm, dtype=dtype))
 
 
 def _base(model: Any) -> Any:

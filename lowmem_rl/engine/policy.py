@@ -24,6 +24,7 @@ from lowmem_rl.models.hub import refusal
 from lowmem_rl.models.lookup import load_shape, model_path
 from lowmem_rl.stack import not_loaded
 from lowmem_rl.storage.cache import cache_dir
+from lowmem_rl.trainable.schedule import LayerSchedule
 
 if TYPE_CHECKING:
     import torch
@@ -258,11 +259,13 @@ def with_trainable_weights(model: Any, config: RunConfig, device: Device) -> Any
         found = FastLanguageModel.get_peft_model(model, **adapter_arguments(config, device, depth))
         reset_magnitudes(found)
         return found
-    from lowmem_rl.engine.parking import Parking
+    from lowmem_rl.engine.parking import Parking, WholeLayers
     from lowmem_rl.engine.whole_weights import train_whole
 
-    layers = layers_of(config.trainable.layers, depth)
-    return train_whole(model, layers, config.trainable, Parking.of(config, device))
+    schedule = LayerSchedule.of(config, depth)
+    found = train_whole(model, schedule.layers, config.trainable, Parking.of(config, device))
+    WholeLayers(found, schedule.layers).learn(schedule.at(1))
+    return found
 
 
 def shares_prompts(policy: Policy) -> bool:

@@ -10,6 +10,7 @@ from lowmem_rl.engine.continuous_batching import SampledCompletion, StoppingCrit
 from lowmem_rl.engine.decoder import Decoder
 from lowmem_rl.engine.decoder_weights import UnsupportedModel
 from lowmem_rl.engine.hf_generate import Completion, answer, completion_of
+from lowmem_rl.engine.kept_copies import KeptCopies
 from lowmem_rl.engine.oom import OutOfMemory, RowLimit, catch_oom
 from lowmem_rl.engine.policy import Policy
 from lowmem_rl.engine.sampling import SamplingParams, own_random_numbers, stream_names
@@ -30,6 +31,8 @@ class Sampler:
 
     rollout_limit: RowLimit | None = None
     answer_limit: RowLimit | None = None
+    kept: KeptCopies | None = None
+    """Merged weights of frozen layers, if a run has room for them between rollouts."""
 
     def __init__(
         self,
@@ -85,11 +88,15 @@ class Sampler:
     def _decoder(self, max_tokens: int) -> Decoder:
         """Returns the decoder; if memory is too short for merged weights, from now on over the model's own."""
         if self.backend.weights == "merged" and self.rollout_limit is not None:
-            found = catch_oom(lambda: build(self.policy, "merged", max_tokens))
+            found = catch_oom(lambda: build(self.policy, "merged", max_tokens, self.kept))
             if not isinstance(found, OutOfMemory):
                 return found
             self._fall_back("no memory for a copy of them")
-        return build(self.policy, self.backend.weights, max_tokens)
+        return build(self.policy, self.backend.weights, max_tokens, self.kept)
+
+    def drop_copies(self) -> None:
+        """Frees kept weights and keeps none from now on."""
+        self.kept = None
 
     def _gap(
         self, prompts: Sequence[Sequence[int]], sampled: Sequence[SampledCompletion], temperature: float
@@ -101,6 +108,7 @@ class Sampler:
         return None if isinstance(found, OutOfMemory) else found
 
     def _fall_back(self, why: str) -> None:
+        self.drop_copies()
         reason = f"fell back from {self.backend.weights} weights: {why}"
         if self.backend.weights == "merged":
             self.backend = replace(self.backend, weights="quantized", reason=reason)

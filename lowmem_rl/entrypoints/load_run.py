@@ -6,6 +6,7 @@ from functools import partial
 from lowmem_rl.checkpointing.resume import check_examples
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.backend import SamplingBackend
+from lowmem_rl.engine.kept_copies import KeptCopies
 from lowmem_rl.engine.logprobs import view_of
 from lowmem_rl.engine.policy import Policy, load_policy, prepare_process
 from lowmem_rl.engine.sampler import Sampler
@@ -113,6 +114,8 @@ def _sampler(context: RunContext, policy: Policy) -> Sampler:
     chosen = context.resume_state.counts.get("sampling")
     sampler = Sampler(policy, context.config, context.note, chosen and SamplingBackend(**chosen))
     sampler.rollout_limit, sampler.answer_limit = context.oom_policy.rollout, context.oom_policy.evaluation
+    if context.prepared.plan.keeps_copies:
+        sampler.kept, context.oom_policy.free_memory = KeptCopies(), sampler.drop_copies
     context.note(f"sampling: {sampler.backend}")
     return sampler
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lowmem_rl.config.compose import ResolvedConfig
+from lowmem_rl.engine.kept_copies import KeptCopies
 from lowmem_rl.engine.policy import import_unsloth, load_policy, prepare_process
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.engine.sampling import GREEDY
@@ -134,6 +135,7 @@ def _run_phases(
     longest_first = sorted(usable, key=lambda example: len(policy.tokenize(example.prompt)), reverse=True)
     listen(PhaseStarted("one step, the longest possible one"))
     sampler = sampler_up_to_the_limit(policy, config, LastTokens if repeats_nothing else Sampler)
+    sampler.kept = KeptCopies() if prepared.plan.keeps_copies else None
     profiler.is_on = True
     examples, rewards = longest_first[: prompts_needed(config)], len(prepared.rewards.rewards)
     trainer_of(sampler, examples, rewards, out, profiler, repeats_nothing=repeats_nothing).train()

@@ -50,6 +50,8 @@ class OomPolicy:
         self.rollout = RowLimit(partial(self.halve_rows, "rollout"))
         self.logprobs = RowLimit(partial(self.halve_rows, "logprobs"))
         self.evaluation = RowLimit(partial(self.halve_rows, "evaluation"))
+        self.free_memory: Callable[[], None] = lambda: None
+        """Called at each failure: gives up what only saves time."""
 
     def halve_rows(self, phase: Phase, rows: int, why: str) -> int:
         """Returns about half of `rows`; one row stays one, which may find more memory another time.
@@ -150,6 +152,7 @@ class OomPolicy:
 
     def _counted(self, phase: Phase, rows: int | None, next_rows: int | None, why: str) -> bool:
         """Counts and records a failure; returns whether the repeated work is what it would have been."""
+        self.free_memory()
         self.times, self.in_a_row = self.times + 1, self.in_a_row + 1
         exact = phase != "backward" or not self.config.adapter.dropout
         self._record(phase, rows, next_rows, why, cause="memory", exact=exact)

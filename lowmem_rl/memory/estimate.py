@@ -6,6 +6,7 @@ from typing import Literal
 
 from lowmem_rl.memory import dora, driver_overhead, generate_sampler, lowmem_sampler, parked, terms
 from lowmem_rl.memory.activations import all_groups, backward_moments, forward_layer, scoring, spare_chunk
+from lowmem_rl.memory.kept_copies import kept_copies
 from lowmem_rl.memory.terms import Term, term
 from lowmem_rl.memory.workload import Workload
 from lowmem_rl.models.hardware import Card
@@ -150,11 +151,12 @@ def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[s
     learned = (adapter, terms.whole_weights(workload), terms.gradient_sums(workload, shape))
     at_rest = (parked.linear_weights_left(workload, shape), *base[1:], parked.resting_copies(workload))
     idle = (*at_rest, *learned, *states, terms.weight_copies(workload, shape))
-    between = (*idle, *generate_sampler.resident_engine(workload, shape, card))
+    resident = (*idle, *generate_sampler.resident_engine(workload, shape, card))
+    between = (*resident, kept_copies(workload, shape))
     norms = dora.norms(workload, shape)
     # A merged copy finds them once, some rows at a time.
     is_merged = workload.rollout_engine == "lowmem" and workload.rollout_weights == "merged"
-    sampling = () if is_merged else (norms,)
+    found_each_token = () if is_merged else (norms,)
 
     def phase(resident: Terms, passing: Iterable[Terms], *, learning: bool = False) -> list[Terms]:
         return [_moment(workload, shape, card, resident, one, learning=learning) for one in passing]
@@ -166,7 +168,7 @@ def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[s
         else:
             rows = workload.rollout_rows
             prompts, waits = lowmem_sampler.prompts_of(workload, rows), workload.grouped_rows > rows
-            found["rollout"] = phase((*idle, *sampling), _sampled(workload, shape, rows, prompts, waits))
+            found["rollout"] = phase((*idle, *found_each_token), _sampled(workload, shape, rows, prompts, waits))
         if workload.old_logprob_pass or workload.reference_pass:
             pass_over_layers = (forward_layer(workload, shape, workload.tokens, "one layer's forward"), norms)
             pass_over_logits = (scoring(workload, shape), spare_chunk(workload, shape))
@@ -176,9 +178,8 @@ def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[s
     copies = (terms.undo_copy(workload, shape), terms.compared_copy(workload, shape))
     found["optimizer"] = phase(between, [(held, terms.optimizer_scratch(workload, shape), *copies)])
     if workload.eval_rows:
-        found["evaluation"] = phase(
-            (*between, *sampling), _sampled(workload, shape, workload.eval_rows, workload.eval_rows, True)
-        )
+        answering = _sampled(workload, shape, workload.eval_rows, workload.eval_rows, True)
+        found["evaluation"] = phase((*resident, *found_each_token), answering)
     return found | {"save": phase(between, [()])}
 
 

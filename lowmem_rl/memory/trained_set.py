@@ -29,7 +29,7 @@ class TrainedSet:
     share_at_once: float = 1.0
     """Share of the numbers of all these layers that learn at once."""
     share_at_rest: float = 0.0
-    """Share of them that has learned and rests when the run ends."""
+    """Share of them that rests with a copy of its own at the end: it has learned, or its original is in 4 bit."""
 
 
 def trained_set(config: RunConfig, shape: ModelShape) -> TrainedSet:
@@ -51,6 +51,8 @@ def trained_set(config: RunConfig, shape: ModelShape) -> TrainedSet:
         share = extra + (1 - trainable.freeze_rate) * (1 - extra)
     resting = len(_drawn(plan, config.grpo.steps)) - len(at_once) if is_drawn else 0
     at_rest = (_whole_params(trainable, resting, shape, has_extra=False) / whole) if whole else resting / max(count, 1)
+    if whole and config.model.bits == 4:
+        at_rest = 1.0 - share
     return TrainedSet(count, depth - lowest, whole, share, at_rest)
 
 

@@ -56,6 +56,8 @@ class Workload:
     """What samples; `lowmem` is ours."""
     rollout_weights: Literal["quantized", "merged"] = "quantized"
     """Our engine computes with the model's own modules, or with a copy that is expanded for each rollout."""
+    kept_share: float = 0.0
+    """Share of the linear layers' numbers whose expanded copy is kept between rollouts."""
     filters_words: bool = False
     """Sampling drops unlikely tokens (top-k, top-p, min-p, a repetition penalty), which sorts the scores."""
     standby: bool

@@ -10,6 +10,7 @@ from typing import Any
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.memory.calibration import Calibration
 from lowmem_rl.memory.estimate import MemoryEstimate, Verdict
+from lowmem_rl.memory.workload import engine_of
 from lowmem_rl.models.hardware import Card, free_ram_bytes
 from lowmem_rl.models.shape import ModelShape
 from lowmem_rl.planning.advice import Advice
@@ -34,6 +35,11 @@ class Plan:
     @property
     def memory_verdict(self) -> Verdict:
         return self.estimate.verdict(self.target.budget_bytes)
+
+    @property
+    def keeps_copies(self) -> bool:
+        """True if expanded copies of frozen layers are kept between rollouts."""
+        return self.estimate.workload.kept_share > 0
 
     @property
     def time(self) -> StepTime | None:
@@ -81,4 +87,13 @@ def plan(
         budget_bytes = card.offered_bytes if card else free_ram_bytes()
     target = PlanTarget(shape, card, budget_bytes, calibration)
     resolved = choose(config, target)
-    return Plan(config, resolved, target, target.estimate(resolved), signal_of(resolved, pass_rate or unknown()))
+    found = _with_kept_copies(resolved, target) or target.estimate(resolved)
+    return Plan(config, resolved, target, found, signal_of(resolved, pass_rate or unknown()))
+
+
+def _with_kept_copies(config: RunConfig, target: PlanTarget) -> MemoryEstimate | None:
+    """Returns the estimate of a run that keeps copies of frozen layers, None if it has none or no room for them."""
+    if config.rollout_weights != "merged" or engine_of(config, target.shape) != "lowmem":
+        return None
+    found = target.estimate(config, keeps_copies=True)
+    return found if found.verdict(target.budget_bytes) == "fits" else None

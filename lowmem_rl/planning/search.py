@@ -7,7 +7,7 @@ needs to fit.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 from typing import Any
@@ -16,6 +16,7 @@ from lowmem_rl.config.rules import BY_GRADIENT
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.memory.calibration import Calibration
 from lowmem_rl.memory.estimate import MemoryEstimate, estimate
+from lowmem_rl.memory.kept_copies import frozen_share
 from lowmem_rl.memory.selection import probe_workload, worse_of
 from lowmem_rl.memory.workload import engine_of, workload_of
 from lowmem_rl.models.hardware import Card
@@ -45,9 +46,12 @@ class PlanTarget:
     calibration: Calibration | None = None
     """What was measured on this kind of card before."""
 
-    def estimate(self, config: RunConfig) -> MemoryEstimate:
+    def estimate(self, config: RunConfig, *, keeps_copies: bool = False) -> MemoryEstimate:
         """Returns what a resolved run needs here, corrected by what was measured here."""
-        found = _cached_estimate(workload_of(config, self.shape), self.shape, self.card)
+        workload = workload_of(config, self.shape)
+        if keeps_copies:
+            workload = replace(workload, kept_share=frozen_share(config, self.shape))
+        found = _cached_estimate(workload, self.shape, self.card)
         if config.trainable.select in BY_GRADIENT:
             found = worse_of(found, _cached_estimate(probe_workload(config, self.shape), self.shape, self.card))
         return self.calibration.apply(found, self.card) if self.calibration else found

@@ -51,5 +51,6 @@ def _predicted(lengths: StepLengths, plan: Plan) -> MemoryEstimate:
     """Returns the prediction for what was really met, not for the limits."""
     prompt, completion = lengths.prompt_tokens, lengths.completion_tokens
     workload = workload_of(plan.config, plan.target.shape)
-    met = replace(workload, prompt_tokens=prompt, completion_tokens=completion)
+    kept = plan.estimate.workload.kept_share
+    met = replace(workload, prompt_tokens=prompt, completion_tokens=completion, kept_share=kept)
     return estimate(met, plan.target.shape, plan.target.card)

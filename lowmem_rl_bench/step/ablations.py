@@ -14,6 +14,7 @@ WORK: Mapping[str, tuple[str, str, str | None]] = {
     "prompts_per_row_rollout": ("rollout", "sampled", None),
     "finished_stay": ("rollout", "sampled", "row_steps"),
     "quantized": ("rollout", "sampled", None),
+    "copies_made_again": ("rollout", "sampled", None),
     "generate": ("rollout", "sampled", None),
 }
 """The phase that a saving shortens, and the count that predicts by how much, if one does."""

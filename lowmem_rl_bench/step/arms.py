@@ -9,7 +9,12 @@ from lowmem_rl.planning.overrides import with_overrides
 
 Stack = Literal["ours", "trl", "unsloth"]
 Off = Literal[
-    "prompts read once", "prompts trained on once", "finished rows leave", "sorted and trimmed", "dead rows out"
+    "prompts read once",
+    "prompts trained on once",
+    "finished rows leave",
+    "sorted and trimmed",
+    "dead rows out",
+    "frozen copies kept",
 ]
 """Savings of ours that no setting of a run turns off."""
 
@@ -68,6 +73,7 @@ ABLATIONS = (
     Arm("prompts_per_row_rollout", "ours", "each row's rollout reads its prompt", off="prompts read once"),
     Arm("finished_stay", "ours", "finished rows stay until the last one ends", off="finished rows leave"),
     Arm("quantized", "ours", "rollouts on the 4-bit weights", {"rollout.weights": "quantized"}),
+    Arm("copies_made_again", "ours", "each rollout expands frozen layers again", off="frozen copies kept"),
     Arm("generate", "ours", "transformers' generate instead of our engine", {"rollout.engine": "generate"}),
     Arm("checkpointing", "ours", "activations computed twice", {"memory.checkpointing": "plain"}),
 )

@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.backend import build
 from lowmem_rl.engine.continuous_batching import SampledCompletion, StoppingCriteria, sample
+from lowmem_rl.engine.kept_copies import KeptCopies
 from lowmem_rl.engine.logprobs import view_of
 from lowmem_rl.engine.policy import Policy
 from lowmem_rl.engine.row_length import training_row
@@ -93,12 +94,13 @@ class ArmSession:
     def _sampler(self, config: RunConfig, recorded: RecordedCompletions | None) -> Sampler:
         """Returns our sampler, with the recorded tokens and with the savings of the arm."""
         sampler, off = Sampler(self.policy, config), self.arm.off
+        sampler.kept = None if off == "frozen copies kept" else KeptCopies()
 
         def replayed(
             prompts: Any, streams: Any, params: SamplingParams, limits: StoppingCriteria
         ) -> list[SampledCompletion]:
             limits = replace(limits, reads_once=off != "prompts read once", leaves_early=off != "finished rows leave")
-            decoder = build(self.policy, sampler.backend.weights, training_row(config))
+            decoder = build(self.policy, sampler.backend.weights, training_row(config), sampler.kept)
             forced = None if recorded is None else recorded.completions(prompts)
             return sample(decoder, prompts, streams, params, limits, forced)
 

@@ -1,7 +1,6 @@
 """Layers that rest outside of the card: the same training to the bit as with all of them in memory."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -23,10 +22,11 @@ from lowmem_rl.trl_adapter.trainer import TrainerSetup, make_trainer
 
 DEVICE, STEPS = Device("cpu", "bfloat16"), 5
 SETTINGS = (
-    *("model.bits=16", "model.dtype=bfloat16", "memory.checkpointing=plain", "memory.micro_batch=8"),
+    *("model.dtype=bfloat16", "memory.checkpointing=plain", "memory.micro_batch=8"),
     *("grpo.prompts_per_step=1", f"grpo.steps={STEPS}", "grpo.max_completion_tokens=12", "optimizer.warmup_steps=0"),
-    *("trainable.method=full", "trainable.every=1", "memory.rollout_rows=8", "rollout.weights=merged"),
+    *("trainable.method=full", "memory.rollout_rows=8", "rollout.weights=merged"),
 )
+EACH_STEP = ("model.bits=16", "trainable.every=1")
 EXAMPLES = {f"{n}": Example(f"{n}", ({"role": "user", "content": f"{n} + 1"},), f"{n + 1}") for n in range(8)}
 
 
@@ -41,10 +41,12 @@ def policy_of(config: RunConfig, parking: Parking) -> Policy:
     for module in policy.model.modules():
         if hasattr(type(module), "rest"):
             module.parking = parking
+            if module.rests:
+                module.settle()
     return policy
 
 
-def trained(config: RunConfig, parking: Parking, folder: Path) -> tuple[Policy, Any]:
+def trained(config: RunConfig, parking: Parking, folder: Path) -> Policy:
     policy = policy_of(config, parking)
     schedule = LayerSchedule.of(config, 3)
     hooks = Hooks((LearningLayers(RunDir.create(folder), schedule, policy.model, 0),))
@@ -57,9 +59,8 @@ def trained(config: RunConfig, parking: Parking, folder: Path) -> tuple[Policy, 
         out=folder,
         hooks=hooks,
     )
-    trainer = make_trainer(policy, setup)
-    trainer.train()
-    return policy, trainer
+    make_trainer(policy, setup).train()
+    return policy
 
 
 def masters(policy: Policy) -> dict[str, torch.Tensor]:
@@ -70,17 +71,19 @@ def masters(policy: Policy) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     "settings",
     [
-        ("trainable.schedule=badam", "optimizer.name=adamw_8bit", "trainable.state=keep", "grpo.beta=0.04"),
-        ("trainable.schedule=lisa", "optimizer.name=adamw_torch", 'trainable.extra=["norms"]'),
-        ("trainable.schedule=gradual_freezing", "optimizer.name=adamw_torch_fused", "trainable.state=keep"),
+        (*EACH_STEP, "trainable.schedule=badam", "optimizer.name=adamw_8bit", "trainable.state=keep", "grpo.beta=0.04"),
+        (*EACH_STEP, "trainable.schedule=lisa", "optimizer.name=adamw_torch", 'trainable.extra=["norms"]'),
+        (*EACH_STEP, "trainable.schedule=gradual_freezing", "optimizer.name=adamw_torch_fused", "trainable.state=keep"),
+        ("model.bits=4", "trainable.every=4", "trainable.schedule=gradual_unfreezing"),
     ],
-    ids=lambda settings: settings[0],
+    ids=lambda settings: settings[2],
 )
 def test_a_run_that_parks_is_the_same_to_the_bit(tmp_path: Path, settings: tuple[str, ...]) -> None:
     config = resolve(preset="tiny-cpu", settings=[*SETTINGS, *settings]).config
     config = config.model_copy(update={"rewards": {"vowels": 1.0}})
-    plain, _ = trained(config, Parking(), tmp_path / "plain")
-    parked, trainer = trained(config, Parking(masters=True, originals=True), tmp_path / "parked")
+    plain = trained(config, Parking(), tmp_path / "plain")
+    parking = Parking(masters=True, originals=config.model.bits == 16)
+    parked = trained(config, parking, tmp_path / "parked")
     wanted, found = masters(plain), masters(parked)
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
     modules = [module for module in parked.model.modules() if hasattr(type(module), "rest")]

@@ -131,7 +131,7 @@ def test_if_the_copy_is_off_at_the_start_the_models_own_weights_are_tried(
     policy: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = weights_module.merged
-    monkeypatch.setattr(backend_module, "merged", lambda model, max_tokens: shifted(right(model, max_tokens)))
+    monkeypatch.setattr(backend_module, "merged", lambda *args: shifted(right(*args)))
     backend = sampler_of(policy, [], "rollout.weights=merged").backend
     assert (backend.engine, backend.weights) == ("lowmem", "quantized")
 
@@ -148,10 +148,10 @@ def test_prompts_beyond_the_attention_window_are_answered_by_generate(
     assert sampler.uses_lowmem_engine
     build = sampler_module.build
 
-    def short_sighted(policy: Policy, weights: Any, max_tokens: int) -> Decoder:
+    def short_sighted(policy: Policy, weights: Any, max_tokens: int, *rest: Any) -> Decoder:
         if max_tokens > 24:
             raise UnsupportedModel(f"its attention slides over 24 tokens, and rows grow to {max_tokens}")
-        return build(policy, weights, max_tokens)
+        return build(policy, weights, max_tokens, *rest)
 
     monkeypatch.setattr(sampler_module, "build", short_sighted)
     prompt = [{"role": "user", "content": "What is 7 * 8? " * 4}]
