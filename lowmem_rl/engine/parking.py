@@ -71,7 +71,7 @@ class WholeLayers:
 
 
 _SHARED_TABLES = ("qmap1", "qmap2")
-"""Of bitsandbytes' 8-bit states: two tables that all weights share."""
+"""Of 8-bit states: tables that all weights share; they stay, and come from a checkpoint to where a weight is."""
 
 
 def move_states(optimizer: Any, weights: Iterable[Any], device: torch.device) -> None:
@@ -82,6 +82,6 @@ def move_states(optimizer: Any, weights: Iterable[Any], device: torch.device) ->
     counts_on_host = not optimizer.defaults.get("fused")
     for state in (optimizer.state[weight] for weight in weights if weight in optimizer.state):
         for name, value in state.items():
-            is_fixed = name in _SHARED_TABLES or (name == "step" and counts_on_host)
+            is_fixed = (name in _SHARED_TABLES and device == HOST) or (name == "step" and counts_on_host)
             if isinstance(value, torch.Tensor) and not is_fixed and not getattr(value, "is_paged", False):
                 state[name] = value.to(device)
