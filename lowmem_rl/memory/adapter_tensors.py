@@ -7,6 +7,7 @@ from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.errors import ConfigError
 from lowmem_rl.models.shape import ModelShape
 from lowmem_rl.trainable.schedule import LayerSchedule
+from lowmem_rl.trainable.selection import worst_case
 
 SINGULAR_VECTORS = 2
 """Of each weight that TinyLoRA keeps: the paper's and PEFT's r."""
@@ -14,6 +15,8 @@ SINGULAR_VECTORS = 2
 
 def learning_tensors(config: RunConfig, shape: ModelShape) -> tuple[int, ...]:
     """Returns the numbers of each tensor of a run's adapter that ever learns; none for whole weights.
+
+    Of layers that are still to be selected the lowest ones count.
 
     Raises `ConfigError` for layers that the model lacks, and for a pattern that names no module with an adapter.
     """
@@ -42,7 +45,8 @@ def frozen_numbers(config: RunConfig, shape: ModelShape) -> int:
 def _modules(config: RunConfig, shape: ModelShape) -> Iterator[tuple[str, tuple[int, int]]]:
     """Yields the name of each linear layer with an adapter, its inputs and outputs, in the model's order."""
     targets = sizes_of(config.adapter.targets, shape)
-    for layer in sorted(LayerSchedule.of(config, shape.num_layers).layers):
+    depth = shape.num_layers
+    for layer in sorted(LayerSchedule.of(worst_case(config, depth), depth).layers):
         for target, sizes in shape.linear_sizes.items():
             if target in targets:
                 yield module_name(layer, target), sizes

@@ -49,7 +49,7 @@ def test_a_slimfit_that_visits_all_and_keeps_states_is_not(settings) -> None:
 
 def test_layers_that_never_change_and_the_rate_of_whole_weights_are_noted() -> None:
     settings = ["grpo.steps=20", "trainable.method=full", "trainable.schedule=gradual_freezing"]
-    late, rate = notices(resolve(preset="tiny-cpu", settings=settings).config)
+    rate, late = notices(resolve(preset="tiny-cpu", settings=settings).config)
     assert "ends within the first 20: the layers that learn never change" in late
     assert "optimizer.learning_rate = 0.0005" in rate
     (rate,) = notices(resolve(preset="tiny-cpu", settings=[*settings, "trainable.every=19"]).config)

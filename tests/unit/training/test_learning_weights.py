@@ -16,7 +16,7 @@ def row_of_a_step(dtype: str, rate: float, *, dead_rows: int = 0, **row: Any) ->
     weights = {layer: torch.nn.Parameter(torch.rand(64, 64, dtype=getattr(torch, dtype)) + 1) for layer in (22, 23, 24)}
     weights[22].requires_grad_(False)
     named = [(f"base_model.model.model.layers.{layer}.up_proj.weight", weight) for layer, weight in weights.items()]
-    model: Any = SimpleNamespace(named_parameters=lambda: named, parameters=lambda: list(weights.values()))
+    model: Any = SimpleNamespace(named_parameters=lambda **_: named, parameters=lambda: list(weights.values()))
     for layer in (23, 24):
         weights[layer].grad = torch.ones_like(weights[layer])
         weights[layer].grad[:dead_rows] = 0
