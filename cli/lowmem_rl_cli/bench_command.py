@@ -47,6 +47,10 @@ def bench_step(
     ablations: Annotated[
         bool, typer.Option("--ablations", help="Also measure ours with one saving off at a time.")
     ] = False,
+    saving: Annotated[
+        list[str] | None,
+        typer.Option("--saving", help="Measure ours without this saving alone, and no other stack.", metavar="NAME"),
+    ] = None,
     sweep: Annotated[
         bool, typer.Option("--sweep", help="Also vary group size, lengths, spread and dead groups, and fit the cost.")
     ] = False,
@@ -76,7 +80,7 @@ def bench_step(
     composed = RunRequest(preset, tuple(config or ()), tuple(settings or ())).resolve()
     record = measure(
         composed,
-        Protocol(rounds=rounds),
+        Protocol(rounds=rounds, savings=tuple(saving or ())),
         console.say,
         with_live=live,
         with_ablations=ablations,

@@ -37,6 +37,8 @@ def _lines(record: Record, page: TextPage) -> Iterator[str]:
 def _headline(record: Record) -> str:
     if not record["is_valid"]:
         return "Void: the gradients differ, so no speed counts."
+    if not record["ratios"]:
+        return "What savings are worth."
     skewed = {arm: ratios["replay_skewed"] for arm, ratios in record["ratios"].items() if ratios["replay_skewed"]}
     times = ", ".join(f"{arm} {ratio:.1f} times" for arm, ratio in skewed.items())
     return f"A step takes {times} as long as ours."
@@ -92,7 +94,8 @@ def _exactness(record: Record, page: TextPage) -> Iterator[str]:
             gradients.append((f"gradient, {precision}, {name}", *errors, "" if own is None else f"{own:.1e}"))
             errors = (f"{found['weight_errors'][arm]:.1e}" for arm in arms)
             weights.append((f"weights, {precision}, {name}", *errors, ""))
-    yield from page.table([*gradients, *weights], "l" + "r" * (len(arms) + 1), head)
+    if gradients:
+        yield from page.table([*gradients, *weights], "l" + "r" * (len(arms) + 1), head)
     names = {"gradient_error": "first gradient", "weight_error": f"weights after {sum(record['steps'].values())} steps"}
     errors = (f"{names[kind]} {record[kind]:.1e}, limit {limit:.1e}" for kind, limit in record["limits"].items())
     yield from page.fold(f"Compared: {'; '.join(errors)}.", "  ", "", GREEN if record["is_valid"] else RED)
@@ -100,14 +103,15 @@ def _exactness(record: Record, page: TextPage) -> Iterator[str]:
 
 def _ablations(found: Record, page: TextPage) -> Iterator[str]:
     yield from page.heading("One saving off at a time", "times as long as ours")
-    head = ("", "step", "95 % interval", "phase", "measured", "predicted")
+    head = ("", "step", "95 % interval", "phase", "measured", "95 % interval", "predicted")
     rows = []
     for name, worth in found["worth"].items():
         step, predicted = worth["step"], worth["predicted_phase_ratio"]
         ratio = (f"{step['median']:.2f}x", f"{step['low']:.2f} to {step['high']:.2f}")
-        phase = (worth["phase"], f"{worth['phase_ratio']:.2f}x", f"{predicted:.2f}x" if predicted else "-")
-        rows.append((name, *ratio, *phase))
-    yield from page.table(rows, "lrrlrr", head)
+        low, high = worth["phase_interval"]
+        phase = (worth["phase"], f"{worth['phase_ratio']:.2f}x", f"{low:.2f} to {high:.2f}")
+        rows.append((name, *ratio, *phase, f"{predicted:.2f}x" if predicted else "-"))
+    yield from page.table(rows, "lrrlrrr", head)
 
 
 def _sweep(found: Record, page: TextPage) -> Iterator[str]:

@@ -99,6 +99,7 @@ def _subject(plan: Plan) -> str:
     else:
         wave += f" of {engine}"
     memory = f"{config.micro_batch} a micro-batch, {wave}, checkpointing {config.checkpointing}"
+    memory += ", frozen layers run once" if config.keeps_states else ""
     return f"{plan.target.shape.key}, {_what_learns(plan)}; {rows}{tokens}; {memory}"
 
 

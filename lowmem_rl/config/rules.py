@@ -25,6 +25,7 @@ def broken_rules(config: RunConfig) -> Iterator[BrokenRule]:
     yield from _broken_layer_schedule_rules(config)
     yield from (BrokenRule(*rule) for rule in broken_adapter_rules(config))
     yield from _broken_selection_rules(config)
+    yield from _broken_kept_states_rules(config)
 
 
 def _broken_run_rules(config: RunConfig) -> Iterator[BrokenRule]:
@@ -193,3 +194,17 @@ def _broken_selection_rules(config: RunConfig) -> Iterator[BrokenRule]:
     if trainable.modules and all(name.endswith("norm") for name in trainable.modules):
         what = "it scores matrices, and trainable.modules names none"
         yield BrokenRule(key, what, "name trainable.layers, or leave trainable.modules out")
+
+
+def _broken_kept_states_rules(config: RunConfig) -> Iterator[BrokenRule]:
+    if config.memory.kept_states != "host":
+        return
+    key, fix, layers = "memory.kept_states", 'set it to "auto"', config.trainable.layers
+    if config.rollout.engine in ("generate", "vllm"):
+        what = f"only our engine keeps states, and rollout.engine is {config.rollout.engine}"
+        yield BrokenRule(key, what, f'{fix}, or rollout.engine="auto"')
+    is_bottom = layers in ("all", "none") or layers.startswith(("first:", "every:", "0"))
+    always = is_bottom and config.trainable.schedule == "fixed"
+    if always or {"embed_tokens", "norms"} & set(config.trainable.extra):
+        what = "no frozen layer is below the lowest that learns"
+        yield BrokenRule(key, what, f'{fix}, or trainable.layers="last:5"')

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lowmem_rl.engine.decoder import Decoder, KVCache, prefill, step
+from lowmem_rl.engine.kept_states import StateRecorder
 from lowmem_rl.engine.repetition_stop import LONGEST_PERIOD, WINDOW, is_looping
 from lowmem_rl.engine.sampling import SamplingParams, sample_token, uniform_noise
 from lowmem_rl.engine.upload import upload
@@ -59,12 +60,14 @@ def sample(
     params: SamplingParams,
     limits: StoppingCriteria,
     forced: Sequence[Sequence[int]] | None = None,
+    states: StateRecorder | None = None,
 ) -> list[SampledCompletion]:
     """Returns one completion a prompt, in order; `streams` name the rows' random streams. No prompt is empty.
 
-    `forced` completions, which end in a stop id or at the limit, are read as if they were sampled: a replay.
+    `forced` completions, which end in a stop id or at the limit, are read as if they were sampled: a replay. `states`
+    collects what enters its layer.
     """
-    found = dict(iter_completions(decoder, prompts, streams, params, limits, forced))
+    found = dict(iter_completions(decoder, prompts, streams, params, limits, forced, states))
     return [found[row] for row in range(len(prompts))]
 
 
@@ -76,9 +79,10 @@ def iter_completions(
     params: SamplingParams,
     limits: StoppingCriteria,
     forced: Sequence[Sequence[int]] | None = None,
+    states: StateRecorder | None = None,
 ) -> Iterator[tuple[int, SampledCompletion]]:
     """Yields each prompt's number and completion, as `sample` returns them, when its row leaves."""
-    yield from _ContinuousBatch(decoder, prompts, streams, params, limits, forced).run()
+    yield from _ContinuousBatch(decoder, prompts, streams, params, limits, forced, states).run()
 
 
 @dataclass
@@ -94,12 +98,15 @@ class _ContinuousBatch:
     params: SamplingParams
     limits: StoppingCriteria
     forced: Sequence[Sequence[int]] | None
+    states: StateRecorder | None
 
     def __post_init__(self) -> None:
         device, prompts, limits = self.decoder.device, self.prompts, self.limits
         self.check_every = GPU_CHECK_EVERY if device.type == "cuda" else CPU_CHECK_EVERY
         width = limits.max_tokens + self.check_every  # a finished row continues until the next check
         longest = max(map(len, prompts)) + width
+        if self.states is not None:
+            self.decoder = self.states.watched(self.decoder, len(prompts), width)
         self.keys = [(tuple(prompt), 0 if limits.reads_once else row) for row, prompt in enumerate(prompts)]
         # Rows of one prompt wait together, so that its keys and values can be freed soon.
         order = {key: number for number, key in enumerate(dict.fromkeys(self.keys))}
@@ -132,11 +139,17 @@ class _ContinuousBatch:
             rows, counts, positions = self.on_device
             longest = self._longest(range(len(self.rows)))
             logits = step(self.decoder, self.ids[rows, counts - 1], positions, self.cache, longest)
+            if self.states is not None:
+                self.states.read_token()
             self._append_token(slice(0, len(self.rows)), logits)
             steps += 1
             if steps % self.check_every == 0:
+                if self.states is not None:
+                    self.states.store_tokens(self.rows, self.counts)
                 yield from self._results(self._remove_finished(self._check_stopped()))
                 self._fill()
+        if self.states is not None:
+            self.states.finish(self.keys, self.limits.max_tokens)
 
     def _append_token(self, slots: slice, logits: Tensor) -> None:
         """Samples the next token of each of `slots` from `logits` (slots, vocabulary)."""
@@ -239,6 +252,8 @@ class _ContinuousBatch:
             lengths = self._upload([len(prompt) for prompt in prompts])
             ids = upload(_padded(prompts, max(map(len, prompts))), self.decoder.device)
             logits, kept = prefill(self.decoder, ids, lengths)
+            if self.states is not None:
+                self.states.read_prompts(chunk, list(map(len, prompts)))
             for i, key in enumerate(chunk):
                 # Views would keep the whole forward for as long as one of its prompts waits.
                 self.read[key] = logits[i].clone(), kept[:, i, :, : len(prompts[i])].clone()

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
+from torch import Tensor
+
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.backend import SamplingBackend, build, choose, logprob_gap, max_gap
 from lowmem_rl.engine.continuous_batching import SampledCompletion, StoppingCriteria, iter_completions, sample
@@ -11,6 +13,7 @@ from lowmem_rl.engine.decoder import Decoder
 from lowmem_rl.engine.decoder_weights import UnsupportedModel
 from lowmem_rl.engine.hf_generate import Completion, answer, completion_of
 from lowmem_rl.engine.kept_copies import KeptCopies
+from lowmem_rl.engine.kept_states import StateRecorder, entering, max_error
 from lowmem_rl.engine.oom import OutOfMemory, RowLimit, catch_oom
 from lowmem_rl.engine.policy import Policy
 from lowmem_rl.engine.sampling import SamplingParams, own_random_numbers, stream_names
@@ -46,44 +49,84 @@ class Sampler:
         self.backend: SamplingBackend = backend or choose(policy, config)
         self.stop_ids = policy.stop_ids
         self.gap: float | None = None
-        self.is_off = False
+        self.is_off = self.has_dropped_states = False
 
     @property
     def uses_lowmem_engine(self) -> bool:
         """True if our engine samples; else the caller samples with `generate` or vLLM."""
         return self.backend.engine == "lowmem"
 
-    def rollout(self, prompts: Sequence[Sequence[int]], streams: Sequence[str]) -> list[SampledCompletion]:
+    def rollout(
+        self, prompts: Sequence[Sequence[int]], streams: Sequence[str], states: StateRecorder | None = None
+    ) -> list[SampledCompletion]:
         """Samples one completion a prompt as the config says; `streams` name the rows' random streams.
 
-        If the log-probabilities are further from the training weights' than rounding explains, the next rollouts fall
-        back: first to the model's own weights, then to `generate`.
+        `states` collects what enters its layer, unless it differs by more than rounding from what the training weights
+        compute. If the log-probabilities are further from the training weights' than rounding explains, the next
+        rollouts fall back: first to the model's own weights, then to `generate`.
         """
         config, params = self.config, SamplingParams.of(self.config.rollout)
         rows = min(config.rollout_rows, len(prompts))
 
         def sample_waves(rows: int) -> list[SampledCompletion]:  # in any number of waves the same, to rounding
             limits = self.stopping_criteria(config.grpo.max_completion_tokens, rows)
-            return self.sample(prompts, streams, params, replace(limits, stops_loops=config.rollout.stop_loops))
+            limits = replace(limits, stops_loops=config.rollout.stop_loops)
+            return self.sample(prompts, streams, params, limits, states)
 
         sampled = self.rollout_limit.run(sample_waves, rows) if self.rollout_limit else sample_waves(rows)
-        self.gap = self._gap(prompts[:_CHECKED_ROWS], sampled[:_CHECKED_ROWS], params.temperature)
+        checked = prompts[:_CHECKED_ROWS], sampled[:_CHECKED_ROWS]
+        if states is None:
+            self.gap = self._gap(*checked, params.temperature)
+        else:
+            with entering(self.policy.model, states.layer) as seen:
+                self.gap = self._gap(*checked, params.temperature)
+            self._check_states(states, *checked, seen)
         self.is_off = self.gap is not None and not self.gap <= max_gap(self.policy)  # NaN too
         if self.is_off:
             self._fall_back(f"log-probs differ by {self.gap:.2g} nats from the training weights'")
         return sampled
+
+    def _check_states(
+        self,
+        states: StateRecorder,
+        prompts: Sequence[Sequence[int]],
+        sampled: Sequence[SampledCompletion],
+        seen: Sequence[Tensor],
+    ) -> None:
+        """Compares kept states with those that have entered the layer in the forward over the checked rows.
+
+        They are dropped if rounding does not explain the difference, or if memory was too short to compare.
+        """
+        if self.gap is None or states.kept is None:
+            states.kept = None
+            return
+        lengths = [(len(prompt), len(row.ids)) for prompt, row in zip(prompts, sampled, strict=True)]
+        states.error = max(states.kept.error(i, seen[-1][i], *length) for i, length in enumerate(lengths))
+        limit = max_error(states.layer, seen[-1].shape[-1], seen[-1].dtype)
+        if states.error <= limit:  # not so for NaN
+            return
+        states.kept = None
+        if not self.has_dropped_states:
+            self.has_dropped_states = True
+            what = f"differ by {states.error:.2g} from the training weights', and rounding explains {limit:.2g}"
+            self.report(f"states kept while sampling {what}: such an update computes all layers again")
 
     def stopping_criteria(self, max_tokens: int, rows: int) -> StoppingCriteria:
         """Returns what ends a completion."""
         return StoppingCriteria(self.stop_ids, max_tokens, rows)
 
     def sample(
-        self, prompts: Sequence[Sequence[int]], streams: Sequence[str], params: SamplingParams, limits: StoppingCriteria
+        self,
+        prompts: Sequence[Sequence[int]],
+        streams: Sequence[str],
+        params: SamplingParams,
+        limits: StoppingCriteria,
+        states: StateRecorder | None = None,
     ) -> list[SampledCompletion]:
         """Samples one completion a prompt. Raises `UnsupportedModel` for rows longer than its attention reaches."""
         decoder = self._decoder(max(map(len, prompts)) + limits.max_tokens)
         with self.policy.without_dropout():  # the model's own modules would drop out in training mode
-            return sample(decoder, prompts, streams, params, limits)
+            return sample(decoder, prompts, streams, params, limits, states=states)
 
     def _decoder(self, max_tokens: int) -> Decoder:
         """Returns the decoder; if memory is too short for merged weights, from now on over the model's own."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.continuous_batching import GPU_CHECK_EVERY, SampledCompletion, StoppingCriteria
+from lowmem_rl.engine.kept_states import StateRecorder
 from lowmem_rl.engine.policy import Policy
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.engine.sampling import SamplingParams
@@ -34,10 +35,15 @@ class LastTokens(Sampler):
     """
 
     def sample(
-        self, prompts: Sequence[Sequence[int]], streams: Sequence[str], params: SamplingParams, limits: StoppingCriteria
+        self,
+        prompts: Sequence[Sequence[int]],
+        streams: Sequence[str],
+        params: SamplingParams,
+        limits: StoppingCriteria,
+        states: StateRecorder | None = None,
     ) -> list[SampledCompletion]:
         """Returns one completion a prompt, of full length."""
-        return [_filled(row, limits.skipped) for row in super().sample(prompts, streams, params, limits)]
+        return [_filled(row, limits.skipped) for row in super().sample(prompts, streams, params, limits, states)]
 
     def stopping_criteria(self, max_tokens: int, rows: int) -> StoppingCriteria:
         """Returns the criteria of rows that begin shortly before their end."""
@@ -47,6 +53,9 @@ class LastTokens(Sampler):
     def _gap(self, prompts: Sequence[Sequence[int]], sampled: Sequence[SampledCompletion], temperature: float) -> None:
         """Takes the memory of the comparison, whose result says nothing: tokens were left out."""
         super()._gap(prompts, sampled, temperature)
+
+    def _check_states(self, *args: Any) -> None:
+        """Keeps the states for the memory that they take."""
 
 
 def _filled(row: SampledCompletion, skipped: int) -> SampledCompletion:

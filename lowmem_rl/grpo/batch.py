@@ -34,6 +34,8 @@ class Batch(TypedDict):
     """From vLLM."""
     importance_sampling_ratio: NotRequired[Tensor]
     """(R, C) or (R, 1) float32: correction for vLLM's other arithmetic."""
+    kept_row: NotRequired[Tensor]
+    """(R,) int64, on the CPU: the row's number among the kept states of the rollout (`engine.kept_states`)."""
     max_left_pad: NotRequired[Tensor]
     """(R, 1) int64, on the CPU: the longest padding of a prompt, the same number in each row. From Unsloth."""
     tokens: NotRequired[int]

@@ -116,6 +116,8 @@ def _as_it_runs(workload: Workload, card: Card | None) -> Workload:
             state_share=workload.state_share + workload.parked_state_share,
             parked_state_share=0.0,
         )
+    else:  # Unsloth's kernels begin at the embeddings
+        workload = replace(workload, kept_rows=0)
     lacks_flash = card is None or card.compute_capability < (8, 0)
     if lacks_flash and workload.attention == "flash":
         is_fused = card is not None and workload.layer == "unsloth"
@@ -153,6 +155,8 @@ def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[s
     idle = (*at_rest, *learned, *states, terms.weight_copies(workload, shape))
     resident = (*idle, *generate_sampler.resident_engine(workload, shape, card))
     between = (*resident, kept_copies(workload, shape))
+    kept, read = lowmem_sampler.kept_states(workload, shape), lowmem_sampler.states_read(workload, shape)
+    later = (kept,) if workload.old_logprob_pass else ()  # the next step reads them, too
     norms = dora.norms(workload, shape)
     # A merged copy finds them once, some rows at a time.
     is_merged = workload.rollout_engine == "lowmem" and workload.rollout_weights == "merged"
@@ -168,19 +172,19 @@ def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[s
         else:
             rows = workload.rollout_rows
             prompts, waits = lowmem_sampler.prompts_of(workload, rows), workload.grouped_rows > rows
-            found["rollout"] = phase((*idle, *found_each_token), _sampled(workload, shape, rows, prompts, waits))
+            found["rollout"] = phase((*idle, *found_each_token, kept), _sampled(workload, shape, rows, prompts, waits))
         if workload.old_logprob_pass or workload.reference_pass:
             pass_over_layers = (forward_layer(workload, shape, workload.tokens, "one layer's forward"), norms)
             pass_over_logits = (scoring(workload, shape), spare_chunk(workload, shape))
-            found["logprobs"] = phase(between, [pass_over_layers, pass_over_logits])
+            found["logprobs"] = phase((*between, kept, read), [pass_over_layers, pass_over_logits])
     earlier = (held,) if workload.accumulated or not terms.trains_whole(workload) else ()
-    found["backward"] = phase((*between, *earlier), backward_moments(workload, shape), learning=True)
+    found["backward"] = phase((*between, kept, read, *earlier), backward_moments(workload, shape), learning=True)
     copies = (terms.undo_copy(workload, shape), terms.compared_copy(workload, shape))
-    found["optimizer"] = phase(between, [(held, terms.optimizer_scratch(workload, shape), *copies)])
+    found["optimizer"] = phase((*between, kept), [(held, terms.optimizer_scratch(workload, shape), *copies)])
     if workload.eval_rows:
         answering = _sampled(workload, shape, workload.eval_rows, workload.eval_rows, True)
-        found["evaluation"] = phase((*resident, *found_each_token), answering)
-    return found | {"save": phase(between, [()])}
+        found["evaluation"] = phase((*resident, *later, *found_each_token), answering)
+    return found | {"save": phase((*between, *later), [()])}
 
 
 def _worst(found: list[Terms]) -> Terms:

@@ -60,6 +60,20 @@ def prompts_heads(workload: Workload, shape: ModelShape, prompts: int) -> Term:
     return term("prompts being read", size, "read from source", "min(prompts P, 8192) 2 L k b")
 
 
+def kept_states(workload: Workload, shape: ModelShape) -> Term:
+    """What enters the lowest layer that learns at each token of a rollout, a group's prompt once, in host RAM."""
+    groups = ceil(workload.kept_rows / workload.group_size)
+    tokens = groups * workload.prompt_tokens + workload.kept_rows * (workload.completion_tokens + CHECK_EVERY)
+    size, formula = tokens * shape.hidden_size * workload.compute_bytes, "(prompts P + rows (C + 8)) H b"
+    return term("kept states", size, "read from source", formula)
+
+
+def states_read(workload: Workload, shape: ModelShape) -> Term:
+    """The part of them with which a micro-batch starts."""
+    size = workload.tokens * shape.hidden_size * workload.compute_bytes if workload.kept_rows else 0
+    return term("states of a micro-batch", size, "read from source", "T H b")
+
+
 def layer_pass(workload: Workload, shape: ModelShape, tokens: int) -> Term:
     """One layer over some tokens: the residual, and in the middle of the MLP what the decoder holds.
 

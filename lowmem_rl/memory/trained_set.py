@@ -42,8 +42,7 @@ def trained_set(config: RunConfig, shape: ModelShape) -> TrainedSet:
     plan = LayerSchedule.of(config, depth)
     at_once = plan.at(config.grpo.steps if trainable.schedule == "gradual_unfreezing" else 1)  # it only grows
     is_drawn = trainable.schedule in ("lisa", "badam", "slimfit")
-    reaches_bottom = {"embed_tokens", "norms"} & set(trainable.extra)
-    lowest = 0 if reaches_bottom else min(plan.layers if is_drawn else at_once, default=depth)
+    lowest = 0 if plan.reaches_bottom else min(plan.layers if is_drawn else at_once, default=depth)
     count, whole = len(plan.layers), _whole_params(trainable, len(plan.layers), shape)
     share = _whole_params(trainable, len(at_once), shape) / whole if whole else len(at_once) / max(count, 1)
     if trainable.schedule == "slimfit":

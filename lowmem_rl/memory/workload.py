@@ -117,6 +117,8 @@ class Workload:
     """Gradients are added up over many steps, to choose which layers continue (`trainable.schedule=autofreeze`)."""
     compares_weights: bool = False
     """What learns is copied before some steps, to measure how far they move it (`trainable.schedule=slimfit`)."""
+    kept_rows: int = 0
+    """Rows of a rollout of which the states that enter the lowest learning layer are kept (`engine.kept_states`)."""
     expandable_segments: bool
     """PyTorch's allocator grows its segments instead of collecting fixed ones."""
 
@@ -165,6 +167,12 @@ def engine_of(config: RunConfig, shape: ModelShape) -> Engine:
     return "lowmem" if shape.is_sampled_by_us else "generate"
 
 
+def can_keep_states(config: RunConfig, shape: ModelShape) -> bool:
+    """Returns whether our engine samples, and frozen layers are below the lowest that learns in any period."""
+    backward = trained_set(config, shape).backward_layers
+    return engine_of(config, shape) == "lowmem" and 0 < backward < shape.num_layers
+
+
 def compute_bytes_of(config: RunConfig) -> int:
     """Returns the width of a number in the compute type that the configuration names."""
     return 4 if config.model.dtype == "float32" else 2
@@ -176,7 +184,8 @@ def workload_of(config: RunConfig, shape: ModelShape) -> Workload:
     Raises `ValueError` while a setting is "auto", `ConfigError` for layers that the model lacks.
     """
     grpo, rollout, trained = config.grpo, config.rollout, trained_set(config, shape)
-    uses_vllm, trains, kind = rollout.engine == "vllm", config.trainable.method, config.adapter.peft_type
+    uses_vllm, keeps = rollout.engine == "vllm", config.keeps_states and engine_of(config, shape) == "lowmem"
+    trains, kind = config.trainable.method, config.adapter.peft_type
     return Workload(
         loss="grpo",
         stack="unsloth",
@@ -216,6 +225,7 @@ def workload_of(config: RunConfig, shape: ModelShape) -> Workload:
         # With vLLM alone none are needed: the correction that compares them is off.
         old_logprob_pass=grpo.steps_per_rollout * grpo.passes_per_rollout > 1,
         grouped_rows=0 if uses_vllm else config.rows_per_rollout,
+        kept_rows=config.rows_per_rollout * (1 + grpo.resample_rounds) if keeps else 0,
         dynamic_checkpoint=config.model.checkpoint == "dynamic",
         compute_bytes=compute_bytes_of(config),
         wide_on_cpu=config.model.dtype != "bfloat16",

@@ -6,7 +6,13 @@ from typing import Any
 from lowmem_rl.config.run_config import RunConfig, Section
 
 Settings = Mapping[str, Any]
-PLANNED = ("memory.micro_batch", "memory.rollout_rows", "memory.checkpointing", "rollout.weights")
+PLANNED = (
+    "memory.micro_batch",
+    "memory.rollout_rows",
+    "memory.checkpointing",
+    "memory.kept_states",
+    "rollout.weights",
+)
 """Keys that can be "auto"."""
 
 
@@ -38,7 +44,13 @@ def not_already_set(written: RunConfig, settings: Settings) -> dict[str, Any]:
 
 def planned(config: RunConfig) -> dict[str, Any]:
     """Returns the values of the planned keys of a resolved run."""
-    values = (config.micro_batch, config.rollout_rows, config.checkpointing, config.rollout_weights)
+    values = (
+        config.micro_batch,
+        config.rollout_rows,
+        config.checkpointing,
+        config.memory.kept_states,
+        config.rollout_weights,
+    )
     return dict(zip(PLANNED, values, strict=True))
 
 

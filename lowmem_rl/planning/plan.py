@@ -60,6 +60,7 @@ class Plan:
                 "micro_batch": self.config.micro_batch,
                 "rollout_rows": self.config.rollout_rows,
                 "checkpointing": self.config.checkpointing,
+                "kept_states": self.config.memory.kept_states,
                 "rollout_engine": self.estimate.workload.rollout_engine,
                 "rollout_weights": self.config.rollout_weights,
             },

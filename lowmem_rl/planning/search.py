@@ -18,7 +18,7 @@ from lowmem_rl.memory.calibration import Calibration
 from lowmem_rl.memory.estimate import MemoryEstimate, estimate
 from lowmem_rl.memory.kept_copies import frozen_share
 from lowmem_rl.memory.selection import probe_workload, worse_of
-from lowmem_rl.memory.workload import engine_of, workload_of
+from lowmem_rl.memory.workload import can_keep_states, engine_of, workload_of
 from lowmem_rl.models.hardware import Card
 from lowmem_rl.models.shape import ModelShape
 from lowmem_rl.planning.overrides import divisors, planner_origins, with_overrides
@@ -93,6 +93,7 @@ def _rollout_and_update(config: RunConfig, target: PlanTarget) -> list[list[Choi
     # In 16 bit nothing has to be expanded but DoRA's norms; other engines use the weights as they are.
     gains = config.model.bits == 4 or config.adapter.use_dora
     can_merge = gains and engine_of(config, target.shape) == "lowmem"
+    can_keep = target.card is None and can_keep_states(config, target.shape)
     rollout: dict[str, Sequence[Any]] = {
         "rollout.weights": ("quantized", "merged") if can_merge else ("quantized",),
         "memory.rollout_rows": divisors(config.rows_per_rollout, MOST_ROWS),
@@ -101,6 +102,7 @@ def _rollout_and_update(config: RunConfig, target: PlanTarget) -> list[list[Choi
         "memory.micro_batch": divisors(config.rows_per_step, MOST_ROWS),
         # On a CPU activations are in host RAM already.
         "memory.checkpointing": ("unsloth", "plain", "none") if target.card else ("plain", "none"),
+        "memory.kept_states": ("off", "host") if can_keep else ("off",),
     }
     auto = planner_origins(config)
     halves = [{key: values for key, values in half.items() if key in auto} for half in (rollout, update)]

@@ -17,7 +17,7 @@ from lowmem_rl.memory.adapter_tensors import frozen_numbers, learning_tensors
 from lowmem_rl.memory.lowmem_sampler import PREFILL_TOKENS
 from lowmem_rl.memory.terms import kv_bytes_per_token, nf4_bytes
 from lowmem_rl.memory.trained_set import TrainedSet, mean_backward_layers, trained_set
-from lowmem_rl.memory.workload import compute_bytes_of, engine_of
+from lowmem_rl.memory.workload import can_keep_states, compute_bytes_of, engine_of
 from lowmem_rl.models.shape import ModelShape
 from lowmem_rl.trainable.selection import probe_config
 
@@ -93,10 +93,12 @@ def step_work(config: RunConfig, shape: ModelShape, scenario: Scenario = LONGEST
     weights, micro_batches = _weights(config, shape), config.rows_per_step / config.micro_batch
     sampled = config.micro_batch * grpo.max_completion_tokens
     tokens = sampled + config.micro_batch * grpo.max_prompt_tokens
+    trained, keeps = trained_set(config, shape), config.keeps_states and can_keep_states(config, shape)
+    computed = trained.backward_layers / shape.num_layers if keeps else 1.0
     # In step with the sampling TRL takes the current log-probs for the old ones.
     for name, is_taken in (("old log-probs", steps_a_rollout > 1), ("reference", grpo.beta)):
         if is_taken:
-            forward = log_probs(name, weights, config.micro_batch, tokens, sampled)
+            forward = log_probs(name, weights, config.micro_batch, tokens, sampled, computed)
             yield replace(forward, times=micro_batches / grpo.passes_per_rollout)
     work = update(
         weights,
@@ -104,8 +106,9 @@ def step_work(config: RunConfig, shape: ModelShape, scenario: Scenario = LONGEST
         tokens,
         sampled,
         checkpointing=config.checkpointing,
-        trained=trained_set(config, shape),
+        trained=trained,
         backward_layers=mean_backward_layers(config, shape),
+        computed=computed,
     )
     # With a penalty a row without an advantage has a gradient too.
     live = 1.0 if grpo.beta else scenario.informative
@@ -154,16 +157,22 @@ def prefill(weights: MatmulWeights, rows: int, prompt_tokens: int) -> StepCost:
     return log_probs("prefill", weights, rows, rows * prompt_tokens, completion_tokens=0)
 
 
-def log_probs(name: str, weights: MatmulWeights, rows: int, tokens: int, completion_tokens: int) -> StepCost:
-    """One forward without gradients over `rows` rows with `tokens` tokens in all: 2N a token."""
+def log_probs(
+    name: str, weights: MatmulWeights, rows: int, tokens: int, completion_tokens: int, computed: float = 1.0
+) -> StepCost:
+    """One forward without gradients over `rows` rows with `tokens` tokens in all: 2N a token.
+
+    `computed`: the share of the layers that are not left out because what enters the others was kept.
+    """
     shape, head = weights.shape, 2.0 * weights.head_params * completion_tokens
+    layers = 2.0 * shape.linear_params * tokens + _attention_flops(shape, rows, tokens / rows)
     return StepCost(
         name=name,
         times=1,
-        flops=2.0 * shape.linear_params * tokens + head + _attention_flops(shape, rows, tokens / rows),
-        bytes=weights.linear_bytes + weights.head_params * weights.compute_bytes,
-        expanded_bytes=weights.expanded_bytes,
-        layer_passes=shape.num_layers,
+        flops=computed * layers + head,
+        bytes=computed * weights.linear_bytes + weights.head_params * weights.compute_bytes,
+        expanded_bytes=computed * weights.expanded_bytes,
+        layer_passes=computed * shape.num_layers,
     )
 
 
@@ -176,17 +185,18 @@ def update(
     checkpointing: Literal["unsloth", "plain", "none"],
     trained: TrainedSet,
     backward_layers: float | None = None,
+    computed: float = 1.0,
 ) -> StepCost:
     """Forward and backward of a micro-batch: 4N a token, 6N if activations are recomputed.
 
     2N forward and 2N for the gradient of the activations: frozen weights get none of their own, P whole ones 2P.
     The backward pass goes through the layers from the lowest that learns (`backward_layers` on average, unset: those of
-    the worst period); those below run forward alone.
+    the worst period); those below run forward alone, or not at all: `computed` is the share of layers that run.
     Flash attention's backward is 2.5 forwards; a layer's backward launches two forwards' worth of kernels.
     """
     depth = trained.backward_layers if backward_layers is None else backward_layers
     shape, backward = weights.shape, depth / weights.shape.num_layers
-    passes = 1 + (1 if checkpointing == "none" else 2) * backward
+    passes = computed + (1 if checkpointing == "none" else 2) * backward
     slower = _OFFLOAD_SLOWDOWN if checkpointing == "unsloth" else 1.0
     attention = (passes + 1.5 * backward) * _attention_flops(shape, rows, tokens / rows)
     linear = 2.0 * (passes * shape.linear_params + trained.whole_params) * tokens

@@ -33,6 +33,8 @@ NAMES = {
     "dead_rows": "dead_rows",
     "rollout_gap": "rollout_gap_nats",
     "sampler_fell_back": "sampler_fell_back",
+    "kept_states": "kept_states",
+    "kept_states_error": "kept_states_error",
     "shortcuts_given_up": "shortcuts_given_up",
     "optimizer_skipped": "optimizer_skipped",
     "loss_scale": "loss_scale",

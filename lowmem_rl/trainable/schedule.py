@@ -59,6 +59,15 @@ class LayerSchedule:
             case _:
                 return self.layers
 
+    def lowest_at(self, step: int) -> int | None:
+        """Returns the lowest layer that learns in `step`: 0 if embeddings or all norms do, None if no layer does."""
+        return 0 if self.reaches_bottom else min(self.at(step), default=None)
+
+    @property
+    def reaches_bottom(self) -> bool:
+        """Returns whether something below or in the lowest layer always learns."""
+        return bool({"embed_tokens", "norms"} & set(self.trainable.extra))
+
     def _block(self, period: int) -> tuple[int, ...]:
         """Returns a period's block; each cycle goes through all of them once."""
         size = self.trainable.active

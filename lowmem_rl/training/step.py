@@ -6,6 +6,7 @@ the last rollout is used up: every `grpo.steps_per_rollout * grpo.passes_per_rol
 
 1. **Choose prompts.** `choose_prompts`: the rows that the data set has for this round, or others (a curriculum).
 2. **Rollout**, phase `rollout`. `engine.sampler` samples G completions of each prompt: our engine, `generate` or vLLM.
+   With `memory.kept_states` our engine also keeps what enters the lowest layer that learns (`engine.kept_states`).
 3. **Score**, phase `scoring`. The rewards give r_i = sum over rewards of weight x score. Then `on_scored`.
 4. **Advantages**, phase `logprobs`, by TRL (`GRPOTrainer._generate_and_score_completions`; DeepSeekMath, arXiv
    2402.03300, section 4.1.2). mean and std are over the G completions of i's prompt:
@@ -18,12 +19,13 @@ the last rollout is used up: every `grpo.steps_per_rollout * grpo.passes_per_rol
    most widely spread rewards are trained on (`grpo.rollout_downsampling`; PODS, arXiv 2504.13818); their advantages
    are computed again, by `grpo.advantages`: the same equation in a few lines, which a test holds against TRL's.
 5. **Log-probs of other policies**, phase `logprobs`: log pi_ref if beta > 0, log pi_old if one rollout is used for
-   several steps.
+   several steps. Frozen layers below all that learn are left out if the states after them were kept.
 6. **Micro-batches.** `grpo.micro_batches`: rows without an advantage are left out, similar lengths are put together,
    padding is cut off, and each row keeps its weight in the step.
-7. **Forward and backward** of each micro-batch, both in phase `backward`. The loss (`grpo.loss`) is TRL's
-   (`GRPOTrainer._compute_loss`; with Unsloth's kernels `grpo_accumulated_loss`), with rho_it = pi(o_it) / pi_old(o_it),
-   whose value is 1 in the first step of a rollout:
+7. **Forward and backward** of each micro-batch, both in phase `backward`; forward from the kept states on, if there are
+   any (`trl_adapter.kept_states`), backward to the lowest layer that learns (`trl_adapter.gradient_start`). The loss
+   (`grpo.loss`) is TRL's (`GRPOTrainer._compute_loss`; with Unsloth's kernels `grpo_accumulated_loss`), with
+   rho_it = pi(o_it) / pi_old(o_it), whose value is 1 in the first step of a rollout:
 
        l_it = min(rho_it A_i, clip(rho_it, 1 - epsilon, 1 + epsilon_high) A_i) - beta KL_it
        KL_it = pi_ref / pi - log(pi_ref / pi) - 1   (k3 of http://joschu.net/blog/kl-approx.html)

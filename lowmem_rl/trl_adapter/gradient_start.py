@@ -1,4 +1,5 @@
-"""Lets the backward pass end at the lowest decoder layer that learns, under any kind of checkpointing.
+"""Lets the backward pass end at the lowest decoder layer that learns, under any kind of checkpointing; forward passes
+start there, too, with what was kept of it (`kept_states`).
 
 With reentrant checkpointing (Unsloth's, on a GPU) a layer is differentiated only if its input needs a gradient. PEFT,
 TRL and Unsloth therefore make the embeddings' output need one: then the backward pass goes through all layers and keeps
@@ -7,28 +8,31 @@ the input of each, also of those below the first that learns. Without these hook
 LoRA in the last 2 of 8 layers: 16 layer forwards and 4.5 MiB kept become 10 and 1.5 MiB, the gradient is the same.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 _HOOKS = ("make_inputs_require_grad", "make_inputs_require_grads", "requires_grad_post_hook")
 """Names of the hooks of PEFT, transformers and Unsloth that make the embeddings' output need a gradient."""
 
 
-def shorten_backward(base: Any, *, changes: bool = False) -> None:
+def shorten_backward(base: Any, *, changes: bool = False) -> "LayerStart":
     """Ends the backward pass of a decoder (`base.model.layers`) at its lowest layer that learns; no checkpoints below.
 
     If the embeddings or layer 0 learn there is nothing to shorten, unless the set `changes` during the run: then each
     forward looks again. It acts in the layers' `__call__`: a forward pre-hook would run inside the checkpointed
     function, which is too late.
     """
+    start = LayerStart(base)
     if not changes and _first_that_learns(base) <= 0:
-        return
+        return start
     _remove_hooks(base)
-    start = _Start(base)
     for number, layer in enumerate(base.model.layers):
         layer.__class__ = start.subclass(type(layer), number)
+    return start
 
 
 def _first_that_learns(base: Any) -> int:
@@ -50,11 +54,24 @@ def _remove_hooks(base: Any) -> None:
                 del module._forward_hooks[key]
 
 
-class _Start:
+class LayerStart:
     """Where the backward pass of the present forward ends; recomputed layers keep that of their forward."""
+
+    states: Tensor | None = None
+    """What enters `layer` in the next forward (rows, tokens, H); None: the layers below it compute that."""
+    layer = 0
 
     def __init__(self, base: Any) -> None:
         self.base, self.first = base, 0
+
+    @contextmanager
+    def reading(self, states: Tensor | None) -> Iterator[None]:
+        """Starts forward passes inside at `layer`, which these states enter."""
+        before, self.states = self.states, states
+        try:
+            yield
+        finally:
+            self.states = before
 
     def subclass(self, kind: Any, number: int) -> type:
         """Returns the class of layer `number`, under the name of its own."""
@@ -62,6 +79,10 @@ class _Start:
         def call(layer: Any, hidden_states: Any, *args: Any, **kwargs: Any) -> Any:
             if number == 0:
                 self.first = _first_that_learns(self.base)
+            if self.states is not None and number < self.layer:
+                return _skipped(number, hidden_states, kwargs.get("past_key_values"))
+            if self.states is not None and number == self.layer:
+                hidden_states = self.states.to(hidden_states)
             if number < self.first:
                 # Unsloth's forward lets the embeddings' output need a gradient by itself: activations would be kept.
                 with torch.no_grad():
@@ -71,3 +92,14 @@ class _Start:
             return kind.__call__(layer, hidden_states, *args, **kwargs)
 
         return type(kind.__name__, (kind,), {"__call__": call, "__module__": kind.__module__})
+
+
+def _skipped(number: int, hidden_states: Tensor, cache: Any) -> Tensor:
+    """Returns what entered a layer that is not computed.
+
+    transformers counts the tokens of a cache in its first layer, by the length of non-empty keys: one number a token.
+    """
+    if number == 0 and cache is not None:
+        one = hidden_states[:, None, :, :1]
+        cache.update(one, one, number)
+    return hidden_states

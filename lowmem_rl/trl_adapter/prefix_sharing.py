@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lowmem_rl.grpo.micro_batches import BatchPlan
+from lowmem_rl.trl_adapter.gradient_start import LayerStart
 
 if TYPE_CHECKING:
     from trl import GRPOTrainer as TrlTrainer
@@ -25,6 +26,7 @@ class PrefixSharingMixin(TrlTrainer):
     """Replaces TRL's forward by the shared one if it saves tokens."""
 
     batch_plan: BatchPlan
+    layer_start: LayerStart
 
     def _get_per_token_logps_and_entropies(
         self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, *args: Any, **kwargs: Any
@@ -36,16 +38,25 @@ class PrefixSharingMixin(TrlTrainer):
             return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
             )
+        start, states = self.layer_start, self.layer_start.states
         with self.accelerator.autocast():
-            cache = _read_prompts(model, distinct[:, prompt:], distinct[:, :prompt])
+            with start.reading(None if states is None else states[_firsts(which, len(distinct)), : prompt - 1]):
+                cache = _read_prompts(model, distinct[:, prompt:], distinct[:, :prompt])
             cache.batch_select_indices(which)
-            return _read_completions(model, input_ids[:, prompt - 1 :], attention_mask, cache)
+            with start.reading(None if states is None else states[:, prompt - 1 :]):
+                return _read_completions(model, input_ids[:, prompt - 1 :], attention_mask, cache)
 
 
 def _is_shared_here(trainer: Any, rows: int, masks: Tensor) -> bool:
     """True if prompts repeat, have a token before the last, and may be cached: recomputation writes no cache."""
     repeats = len(masks) < rows and int(masks.sum(1).min()) > 1
     return repeats and torch.is_grad_enabled() and not trainer.args.gradient_checkpointing
+
+
+def _firsts(which: Tensor, count: int) -> Tensor:
+    """Returns the first row of each of `count` distinct prompts, of which row i has prompt `which` (rows,)[i]."""
+    rows = torch.arange(len(which), device=which.device)
+    return which.new_full((count,), len(which)).scatter_reduce_(0, which, rows, "amin")
 
 
 def _read_prompts(model: Any, ids: Tensor, mask: Tensor) -> Any:

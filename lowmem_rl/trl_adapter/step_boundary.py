@@ -16,6 +16,7 @@ import torch
 from lowmem_rl.checkpointing.checkpoint_storage import COUNTS
 from lowmem_rl.checkpointing.trainer_state import OPTIMIZER, RANDOM, ROLLOUT, SCALER, STATE, TrainerSnapshot
 from lowmem_rl.engine.adapter import become_base, load_adapter
+from lowmem_rl.engine.kept_states import KeptStates
 from lowmem_rl.engine.parking import HOST, move_states
 from lowmem_rl.engine.policy import Policy
 from lowmem_rl.engine.rng import rng_states
@@ -42,6 +43,7 @@ class StepBoundaryMixin(TrlTrainer):
     policy: Policy
     sampler: Sampler
     batch_plan: BatchPlan
+    kept: KeptStates | None
     rollout: Batch
     sampled_after: int
     given_up: frozenset[str]
@@ -66,6 +68,8 @@ class StepBoundaryMixin(TrlTrainer):
         self.write_step_row(partial(super()._maybe_log_save_evaluate, *args, **kwargs))
         if self.step > self.last_boundary:  # the end of an epoch passes here once more
             self.last_boundary = self.step
+            if self._is_used_up:
+                self.kept = None
             self.hooks.at_boundary(self)
 
     def take_snapshot(self) -> TrainerSnapshot:
@@ -88,15 +92,20 @@ class StepBoundaryMixin(TrlTrainer):
 
     def _rollout_state(self) -> dict[str, Any]:
         """Returns the present rollout, None if the next step samples a new one, and how it is cut."""
-        is_used_up = self._step % (self.args.steps_per_generation * self.num_iterations) == 0
-        is_dropped = self._buffered_inputs is None  # the run was rolled back
+        is_over = self._is_used_up or self._buffered_inputs is None  # None: the run was rolled back
         return {
             "micro_batches_done": self._step,
             "layout": {name: getattr(self.batch_plan, name) for name in CUT_FINER},
-            "rollout": None if is_used_up or is_dropped else dict(self.rollout),
+            "rollout": None if is_over else dict(self.rollout),
+            "kept_states": None if is_over or self.kept is None else self.kept.state_dict(),
             "sampled_after": self.sampled_after,
             "shortcuts": shortcut_notes(self.model),
         }
+
+    @property
+    def _is_used_up(self) -> bool:
+        """True if the next step samples a new rollout."""
+        return self._step % (self.args.steps_per_generation * self.num_iterations) == 0
 
     def resume_after(self, step: int, folder: Path, on_restored: Callable[[], None]) -> None:
         """Restores what transformers does not know of; it reads the rest in `train()`, then `on_restored` is called."""
@@ -107,6 +116,8 @@ class StepBoundaryMixin(TrlTrainer):
         self.batch_plan = replace(self.batch_plan, **found["layout"])
         restore_shortcut_notes(self.model, found.get("shortcuts", {}))
         self.given_up = given_up(self.model)
+        if (kept := found.get("kept_states")) is not None:
+            self.kept = KeptStates.from_state_dict(kept)
         if found["rollout"] is not None:
             self.split_rollout(found["rollout"], found["sampled_after"])
         self.hooks.restore(folder)
@@ -155,7 +166,7 @@ class StepBoundaryMixin(TrlTrainer):
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(torch.load(folder / SCALER, weights_only=True))
             self.hooks.restore(folder)
-        self._buffered_inputs = None  # sampled by the collapsed policy
+        self._buffered_inputs = self.kept = None  # sampled by the collapsed policy
 
     def scale_learning_rate(self, factor: float) -> float:
         """Multiplies the learning rate, now and for the rest of its schedule; returns the new peak."""

@@ -5,6 +5,7 @@ one. Only methods that survive the rewriting are overridden: Unsloth never calls
 `_get_per_token_logps_and_entropies`, which is only wrapped here. `training.step` has a step in the order of time.
 """
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -17,6 +18,7 @@ import torch
 
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.device import Device
+from lowmem_rl.engine.kept_states import KeptStates
 from lowmem_rl.engine.policy import Policy, import_unsloth
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.engine.sampling import stream_names
@@ -34,6 +36,7 @@ from lowmem_rl.training.step import Hooks
 from lowmem_rl.trl_adapter.call_replay import ReplayedCalls
 from lowmem_rl.trl_adapter.gradient_start import shorten_backward
 from lowmem_rl.trl_adapter.grpo_args import grpo_arguments, unsloth_arguments
+from lowmem_rl.trl_adapter.kept_states import KeptStatesMixin
 from lowmem_rl.trl_adapter.layer_rates import follow_freezeout, split_by_layer
 from lowmem_rl.trl_adapter.prefix_sharing import PrefixSharingMixin
 from lowmem_rl.trl_adapter.step_boundary import StepBoundaryMixin
@@ -49,6 +52,7 @@ class SampledBatch:
     """Of each token if TRL's own sampling gives them."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """For the step's row."""
+    states: KeptStates | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,8 @@ def make_trainer(policy: Policy, setup: TrainerSetup, kinds: Sequence[type] = ()
     _leave_float32_alone(policy.device)
     trainer = trainer_class(*kinds)(policy, setup)
     # The constructor has let the embeddings' output need a gradient.
-    shorten_backward(policy.model.get_base_model(), changes=setup.config.trainable.schedule != "fixed")
+    changes = setup.config.trainable.schedule != "fixed"
+    trainer.layer_start = shorten_backward(policy.model.get_base_model(), changes=changes)
     is_adapter = setup.config.trainable.method == "lora"
     for weight, data in trainable:
         weight.data = data.to(weight.device, torch.float32 if is_adapter else data.dtype)
@@ -131,7 +136,7 @@ def trainer_class(*kinds: type) -> type:
 
     # Unsloth's rewriting has a log-prob method of its own, with kernels that share prompts.
     plain = (PrefixSharingMixin,) if GRPOTrainer.__module__.startswith("trl.") else ()
-    return type("LowMemTrainer", (*kinds, SamplingMixin, StepBoundaryMixin, *plain, GRPOTrainer), {})
+    return type("LowMemTrainer", (*kinds, SamplingMixin, StepBoundaryMixin, KeptStatesMixin, *plain, GRPOTrainer), {})
 
 
 class SamplingMixin(UpdateMixin):
@@ -170,6 +175,7 @@ class SamplingMixin(UpdateMixin):
     def _sampled(self, generation_batch: Any) -> Batch:
         grpo = self.config.grpo
         self.round = 0
+        self.begin_keeping()
         prompts = self.calls.run(lambda: self.hooks.choose_prompts(generation_batch, self.step + 1))
         rollout = self._with_signal(prompts, self._generate_and_score_completions(prompts))
         if grpo.update_rows is not None:
@@ -199,7 +205,8 @@ class SamplingMixin(UpdateMixin):
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         with self.hooks.phase("logprobs"):  # what is neither rollout nor scoring: advantages, other policies' log-probs
-            return super()._generate_and_score_completions(inputs)
+            rollout = super()._generate_and_score_completions(inputs)
+        return rollout if self.kept_rows is None else rollout | {"kept_row": self.kept_rows}
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
         """The data set names examples: their prompts are rendered once, not once a completion and step."""
@@ -220,14 +227,21 @@ class SamplingMixin(UpdateMixin):
         with self.hooks.phase("rollout"):
             found = self.calls.run(sample)
         self.calls.has_completions = True
+        self.keep(len(prompt_ids), found.states)
         for name, value in found.metrics.items():
             self._metrics["train"][name].append(value)
         return found.completion_ids, found.log_probs
 
     def _sample_ourselves(self, prompt_ids: list[list[int]]) -> SampledBatch:
-        sampled = self.sampler.rollout(prompt_ids, stream_names(self._stream, len(prompt_ids)))
-        fell_back = {"sampler_fell_back": 1.0} if self.sampler.is_off else {}
-        return SampledBatch([row.ids for row in sampled], None, {"rollout_gap": self.sampler.gap or 0.0} | fell_back)
+        states = self.recorder()
+        sampled = self.sampler.rollout(prompt_ids, stream_names(self._stream, len(prompt_ids)), states)
+        metrics = {"rollout_gap": self.sampler.gap or 0.0}
+        if self.sampler.is_off:
+            metrics["sampler_fell_back"] = 1.0
+        if states is not None:
+            metrics["kept_states"] = float(states.kept is not None)
+            metrics["kept_states_error"] = math.nan if states.error is None else states.error
+        return SampledBatch([row.ids for row in sampled], None, metrics, states and states.kept)
 
     def sample_through_trl(
         self, prompt_ids: list[list[int]], images: Any, multimodal_fields: Any, num_generations: int

@@ -52,6 +52,7 @@ class UpdateMixin(TrlTrainer):
     batch_plan: BatchPlan
     oom_policy: OomPolicy | None
     calls: ReplayedCalls
+    kept_rows: Tensor | None
     rollout: Batch
     """What was sampled last, all rows of it; split into `_buffered_inputs`."""
     sampled_after: int
@@ -149,6 +150,7 @@ class UpdateMixin(TrlTrainer):
                 self._step = slots.stop - 1  # TRL counts its calls; a slot counts once, when it is over
                 if "share" in batch:
                     self.current_gradient_accumulation_steps = accumulated / batch["share"]
+                self.kept_rows = batch.get("kept_row")
                 run = partial(super().training_step, model, batch, num_items_in_batch)
                 with self.hooks.phase("backward"):
                     loss += self._counting_ooms(run)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from lowmem_rl.errors import ConfigError
 from lowmem_rl_bench.step.arms import ABLATIONS, OURS
 from lowmem_rl_bench.step.replays import Bench, Protocol, replays
 
@@ -16,6 +17,8 @@ WORK: Mapping[str, tuple[str, str, str | None]] = {
     "quantized": ("rollout", "sampled", None),
     "copies_made_again": ("rollout", "sampled", None),
     "generate": ("rollout", "sampled", None),
+    "states_not_kept": ("update", "updated", None),
+    "every_layer": ("update", "updated", None),
 }
 """The phase that a saving shortens, and the count that predicts by how much, if one does."""
 _CHECKPOINTING = 6 / 4
@@ -23,19 +26,32 @@ _CHECKPOINTING = 6 / 4
 
 
 def ablations(bench: Bench, protocol: Protocol) -> dict[str, Any]:
-    """Returns the replays of ours and of each ablation, and the gain of each saving, measured and predicted."""
-    found = replays(bench, protocol, (OURS, *ABLATIONS), "preset")
-    return {"worth": {name: _gain(name, found["skewed"]) for name in WORK}, "replay": found}
+    """Returns the replays of ours and of each ablation, and the gain of each saving, measured and predicted.
+
+    Raises `ConfigError` if a saving that is named is none, or if the run is without it already.
+    """
+    arms = [arm for arm in ABLATIONS if arm.off or arm.configure(bench.config) != bench.config]
+    if protocol.savings:
+        arms = [arm for arm in arms if arm.name in protocol.savings]
+        if unknown := set(protocol.savings) - {arm.name for arm in arms}:
+            what = f"{', '.join(sorted(unknown))}: no saving of this run has that name."
+            raise ConfigError(
+                what, hint=f"Name some of {', '.join(WORK)}; some need a --set, as trainable.layers=last:1."
+            )
+    found = replays(bench, protocol, (OURS, *arms), "preset")
+    return {"worth": {arm.name: _gain(arm.name, found["skewed"]) for arm in arms}, "replay": found}
 
 
 def _gain(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
     """Returns how many times as long the step and its phase take without the saving, and the counted work's ratio."""
     clock, phase = found["clock"], WORK[name][0]
     ours, without = found["arms"][OURS.name], found["arms"][name]
+    ratio = found["phase_ratios"][name][phase]
     return {
         "step": found["ratios"][name][clock],
         "phase": phase,
-        "phase_ratio": without["phases"][phase][clock] / ours["phases"][phase][clock],
+        "phase_ratio": ratio["median"],
+        "phase_interval": [ratio["low"], ratio["high"]],
         "predicted_phase_ratio": predicted(name, ours, without),
     }
 

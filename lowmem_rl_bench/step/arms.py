@@ -76,7 +76,14 @@ ABLATIONS = (
     Arm("copies_made_again", "ours", "each rollout expands frozen layers again", off="frozen copies kept"),
     Arm("generate", "ours", "transformers' generate instead of our engine", {"rollout.engine": "generate"}),
     Arm("checkpointing", "ours", "activations computed twice", {"memory.checkpointing": "plain"}),
+    Arm("states_not_kept", "ours", "the update computes frozen layers again", {"memory.kept_states": "off"}),
+    Arm(
+        "every_layer",
+        "ours",
+        "weights learn in every layer, whatever trainable.layers is",
+        {"trainable.layers": "all", "memory.kept_states": "off"},
+    ),
 )
-"""Ours with one saving off at a time."""
+"""Ours with one saving off at a time. An arm whose settings are the run's own already is left out."""
 
 ARMS = {arm.name: arm for arm in (OURS, *OTHERS, *ABLATIONS)}

@@ -18,7 +18,7 @@ from lowmem_rl.planning.overrides import divisors, with_overrides
 from lowmem_rl_bench.step.arms import OTHERS, OURS, TRL_FAIR, Arm, ArmTask
 from lowmem_rl_bench.step.bench_workload import BenchWorkload, WorkloadShape, make_workload
 from lowmem_rl_bench.step.ratios import clock_of, distance, ratio_of, summary
-from lowmem_rl_bench.step.round_robin import ArmResult, alive, take_turns
+from lowmem_rl_bench.step.round_robin import ArmResult, Step, alive, take_turns
 
 Report = Callable[[str], None]
 
@@ -41,6 +41,8 @@ class Protocol:
     shape: Mapping[str, Any] = field(default_factory=dict)
     """Changes to the shape of the replayed step."""
     seed: int = 0
+    savings: tuple[str, ...] = ()
+    """If named, these savings alone are measured (`arms.ABLATIONS`), without the other stacks."""
 
     @property
     def steps(self) -> int:
@@ -138,6 +140,7 @@ def _compare(ended: Mapping[str, ArmResult], warmup: int, *, is_gpu: bool) -> di
     timed = {name: arm.steps[warmup:] for name, arm in ended.items()}
     clock, ours = clock_of(timed, is_gpu=is_gpu), ended[OURS.name]
     others = [name for name in ended if name != OURS.name]
+    comparable = [name for name in others if set(ended[name].weights) == set(ours.weights)]  # where as much learns
     return {
         "clock": clock,
         "arms": {name: summary(arm, warmup, clock) for name, arm in ended.items()},
@@ -145,6 +148,17 @@ def _compare(ended: Mapping[str, ArmResult], warmup: int, *, is_gpu: bool) -> di
             name: {kind: ratio_of(timed[name], timed[OURS.name], kind).to_json() for kind in ("wall", "cpu")}
             for name in others
         },
-        "gradient_errors": {name: distance(ours.gradients, ended[name].gradients) for name in others},
-        "weight_errors": {name: distance(ours.weights, ended[name].weights) for name in others},
+        "phase_ratios": {
+            name: {
+                phase: ratio_of(_of_phase(timed[name], phase), _of_phase(timed[OURS.name], phase), clock).to_json()
+                for phase in ("rollout", "update")
+            }
+            for name in others
+        },
+        "gradient_errors": {name: distance(ours.gradients, ended[name].gradients) for name in comparable},
+        "weight_errors": {name: distance(ours.weights, ended[name].weights) for name in comparable},
     }
+
+
+def _of_phase(steps: Sequence[Step], phase: str) -> list[Step]:
+    return [step["phases"][phase] for step in steps]

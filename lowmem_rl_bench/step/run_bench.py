@@ -12,7 +12,7 @@ from lowmem_rl.errors import ConfigError
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.telemetry.environment import environment_record
 from lowmem_rl_bench.step.ablations import ablations
-from lowmem_rl_bench.step.arms import OURS, Arm
+from lowmem_rl_bench.step.arms import ARMS, OURS, Arm
 from lowmem_rl_bench.step.live_runs import run_live, same_noise
 from lowmem_rl_bench.step.replays import SETS, Bench, Protocol, Report, open_bench, replays
 from lowmem_rl_bench.step.sweep import sweep
@@ -42,6 +42,8 @@ def measure(
     """
     _check_trainable(composed.config.trainable)
     with open_bench(composed, protocol, report) as bench:
+        if protocol.savings:
+            return {"preset": composed.preset} | _record_of_savings(bench, protocol)
         # On a card models are not trained in float32: it seldom fits.
         precisions = ("preset",) if bench.device.is_gpu else protocol.precisions
         results = {name: replays(bench, protocol, (OURS, *protocol.others), name) for name in precisions}
@@ -83,18 +85,41 @@ def _record(bench: Bench, protocol: Protocol, results: Mapping[str, Any]) -> dic
         found = headline.get(name)
         return found["ratios"][arm.name][found["clock"]]["median"] if found and is_valid else None
 
-    return {
-        "date": date.today().isoformat(),
-        "command": shlex.join(["lowmem-rl", *sys.argv[1:]]),
+    return _heading(bench, protocol) | {
         "ratios": {
             arm.name: {f"replay_{name}": ratio(name, arm) for name in SETS} | {"live": None} for arm in protocol.others
         },
         **errors,
         "limits": limits,
         "is_valid": is_valid,
-        "steps": {"warmup": protocol.warmup, "timed": protocol.rounds},
         "arms": {arm.name: arm.about for arm in (OURS, *protocol.others)},
         "plain_trl": None if bench.device.is_gpu else _SHIM,
-        "machine": environment_record(this_machine(), bench.device),
         "replay": dict(results),
+    }
+
+
+def _record_of_savings(bench: Bench, protocol: Protocol) -> dict[str, Any]:
+    """Returns the record of some savings alone; in float32 their gradients must be equal."""
+    found = ablations(bench, protocol)
+    replay = found["replay"]["skewed"]
+    error = max(replay["gradient_errors"].values(), default=0.0)
+    limits = {"gradient_error": _MAX_ERRORS["gradient_error"]} if bench.device.dtype == "float32" else {}
+    return _heading(bench, protocol) | {
+        "ratios": {},
+        "gradient_error": error,
+        "limits": limits,
+        "is_valid": all(error <= limit for limit in limits.values()),
+        "arms": {name: ARMS[name].about for name in replay["arms"]},
+        "plain_trl": None,
+        "replay": {},
+        "ablations": found,
+    }
+
+
+def _heading(bench: Bench, protocol: Protocol) -> dict[str, Any]:
+    return {
+        "date": date.today().isoformat(),
+        "command": shlex.join(["lowmem-rl", *sys.argv[1:]]),
+        "steps": {"warmup": protocol.warmup, "timed": protocol.rounds},
+        "machine": environment_record(this_machine(), bench.device),
     }

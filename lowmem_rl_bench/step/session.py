@@ -17,6 +17,7 @@ from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.backend import build
 from lowmem_rl.engine.continuous_batching import SampledCompletion, StoppingCriteria, sample
 from lowmem_rl.engine.kept_copies import KeptCopies
+from lowmem_rl.engine.kept_states import StateRecorder
 from lowmem_rl.engine.logprobs import view_of
 from lowmem_rl.engine.policy import Policy
 from lowmem_rl.engine.row_length import training_row
@@ -97,12 +98,16 @@ class ArmSession:
         sampler.kept = None if off == "frozen copies kept" else KeptCopies()
 
         def replayed(
-            prompts: Any, streams: Any, params: SamplingParams, limits: StoppingCriteria
+            prompts: Any,
+            streams: Any,
+            params: SamplingParams,
+            limits: StoppingCriteria,
+            states: StateRecorder | None = None,
         ) -> list[SampledCompletion]:
             limits = replace(limits, reads_once=off != "prompts read once", leaves_early=off != "finished rows leave")
             decoder = build(self.policy, sampler.backend.weights, training_row(config), sampler.kept)
             forced = None if recorded is None else recorded.completions(prompts)
-            return sample(decoder, prompts, streams, params, limits, forced)
+            return sample(decoder, prompts, streams, params, limits, forced, states)
 
         sampler.sample = replayed  # type: ignore[method-assign]
         return sampler

@@ -203,7 +203,7 @@ def _replay(config: RunConfig, policy: Policy, recorded: RecordedCompletions) ->
 
         log_probs: Numbers
 
-        def sample(self, prompts: Any, streams: Any, params: Any, limits: Any) -> Any:
+        def sample(self, prompts: Any, streams: Any, params: Any, limits: Any, states: Any = None) -> Any:
             decoder = build(self.policy, self.backend.weights, training_row(self.config))
             found = sample(decoder, prompts, streams, params, limits, recorded.completions(prompts))
             self.log_probs = numpy.array([one for row in found for one in row.log_probs], dtype=numpy.float32)

@@ -1,0 +1,96 @@
+"""Starts forward passes at the lowest layer that learns, with the hidden states that were kept while sampling.
+
+The states travel by row number: each row of a rollout has one (`Batch.kept_row`), whichever micro-batch it is in, and
+each forward takes those of its rows. Unsloth's kernels, on a GPU, order tokens in their own way: there nothing is kept.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.engine.kept_states import KeptStates, StateRecorder
+from lowmem_rl.engine.policy import Policy
+from lowmem_rl.trainable.schedule import LayerSchedule
+from lowmem_rl.trl_adapter.gradient_start import LayerStart
+
+if TYPE_CHECKING:
+    from trl import GRPOTrainer as TrlTrainer
+else:
+    TrlTrainer = object  # the real base comes in `trainer.trainer_class`
+
+
+class KeptStatesMixin(TrlTrainer):
+    """Holds what was kept of the present rollout; without it, whole forward passes."""
+
+    config: RunConfig
+    policy: Policy
+    layer_start: LayerStart
+    kept: KeptStates | None = None
+    kept_rows: Tensor | None = None
+    """Numbers of the rows of the next forward."""
+    rows_sampled = 0
+    """Rows of the present rollout, over all rounds of sampling."""
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps that are done."""
+        raise NotImplementedError
+
+    def begin_keeping(self) -> None:
+        """Drops what was kept: another rollout begins."""
+        self.kept = self.kept_rows = None
+        self.rows_sampled = 0
+
+    @property
+    def _may_keep(self) -> bool:
+        return self.config.keeps_states and not self.policy.device.is_gpu
+
+    def recorder(self) -> StateRecorder | None:
+        """Returns what collects the states of a round; None if none are to be kept, or no layer below is frozen."""
+        if not self._may_keep:
+            return None
+        schedule = LayerSchedule.of(self.config, self.model.config.num_hidden_layers)
+        layer = schedule.lowest_at(self.step + 1)
+        return StateRecorder(layer) if layer else None
+
+    def keep(self, rows: int, found: KeptStates | None) -> None:
+        """Adds the states of a round of sampling; a rollout of which some are missing has none."""
+        if not self._may_keep:
+            return
+        first, self.rows_sampled = self.rows_sampled, self.rows_sampled + rows
+        self.kept_rows = torch.arange(first, self.rows_sampled)
+        if first and self.kept is not None and found is not None:
+            self.kept = self.kept.joined(found)
+        else:
+            self.kept = None if first else found
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        score = super()._get_per_token_logps_and_entropies
+        if self.kept is None or self.kept_rows is None:
+            return score(model, input_ids, attention_mask, logits_to_keep, batch_size, *args, **kwargs)
+        prompt, found = input_ids.shape[1] - logits_to_keep, []
+        self.layer_start.layer = self.kept.layer
+        for rows in torch.arange(len(input_ids)).split(batch_size or len(input_ids)):
+            states = self.kept.of_rows(self.kept_rows[rows], prompt, logits_to_keep)
+            with self.layer_start.reading(states):
+                part = input_ids[rows], attention_mask[rows], logits_to_keep, None
+                found.append(score(model, *part, *args, **kwargs))
+        return found[0] if len(found) == 1 else _together(found)
+
+
+def _together(parts: Sequence[tuple[Tensor, Tensor | None, Any]]) -> tuple[Tensor, Tensor | None, None]:
+    """Returns log-probs and entropies of all parts."""
+    log_probs, entropies, _ = zip(*parts, strict=True)
+    return torch.cat(log_probs), None if entropies[0] is None else torch.cat(entropies), None
