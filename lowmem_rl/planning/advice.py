@@ -154,6 +154,7 @@ def _gain(before: SignalReport, after: SignalReport) -> str:
 def _replanned(config: RunConfig, target: PlanTarget) -> list[Advice]:
     """Returns the settings of the fastest plan, if the run does not fit or is slower."""
     free = {"memory.rollout_rows": "auto", "memory.checkpointing": "auto", "rollout.weights": "auto"}
+    free["memory.kept_states"] = "auto"
     if _micro_batch_is_free(config):
         free["memory.micro_batch"] = "auto"
     run = choose(with_overrides(config, free), target)
@@ -175,6 +176,8 @@ def _memory_options(config: RunConfig, target: PlanTarget) -> Iterator[_MemoryOp
     modes = ("none", "plain", "unsloth") if target.card else ("none", "plain")
     if (mode := config.checkpointing) in modes[:-1]:
         yield _MemoryOption({"memory.checkpointing": modes[modes.index(mode) + 1]})
+    if config.keeps_states:
+        yield _MemoryOption({"memory.kept_states": "off"})
     if config.optimizer.name.startswith("adamw_torch") and target.card:
         yield _MemoryOption({"optimizer.name": "adamw_8bit"})
     yield from _options_that_cost_learning(config)

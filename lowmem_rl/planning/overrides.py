@@ -14,6 +14,7 @@ PLANNED = (
     "rollout.weights",
 )
 """Keys that can be "auto"."""
+_OPTIONAL = ("memory.kept_states", "off")
 
 
 def with_overrides(config: RunConfig, settings: Settings) -> RunConfig:
@@ -33,8 +34,12 @@ def with_overrides(config: RunConfig, settings: Settings) -> RunConfig:
 
 
 def with_planned_values(settings: Settings, resolved: RunConfig) -> dict[str, Any]:
-    """Returns settings that leave nothing to the planner: all else stays as it is in the resolved run."""
-    return {**settings, **{key: _value(resolved, key) for key in PLANNED if key not in settings}}
+    """Returns settings that leave nothing to the planner: all else stays as it is in the resolved run.
+
+    It may keep states if the run did not: it does so only if they fit.
+    """
+    left = [key for key in PLANNED if key not in settings and (key, _value(resolved, key)) != _OPTIONAL]
+    return {**settings, **{key: _value(resolved, key) for key in left}}
 
 
 def not_already_set(written: RunConfig, settings: Settings) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from lowmem_rl.grpo.micro_batches import cut
 from lowmem_rl.storage.run_dir import Row, RunDir, read_rows
 from lowmem_rl.telemetry.events import Note
 from lowmem_rl.telemetry.metrics import MEASURED
+from lowmem_rl.trl_adapter.kept_states import KeptStatesMixin
 from lowmem_rl.trl_adapter.trainer import TrainerSetup, make_trainer
 
 GROUP, LAST = 4, 2
@@ -234,6 +235,24 @@ def test_if_the_weights_are_others_than_those_that_sampled_all_layers_are_comput
     (note,) = [text for text in notes if "states kept while sampling" in text]
     assert "computes all layers" in note
     assert_equal_runs(ours, with_moving_weights(tmp_path / "whole", "memory.kept_states=off"))
+
+
+def test_a_step_whose_memory_ran_out_takes_its_rows_states_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ("grpo.steps_per_rollout=2", "grpo.steps=4", "memory.micro_batch=12", "optimizer.name=adamw_torch")
+    undisturbed = trained(tmp_path / "undisturbed", *settings)
+    score = KeptStatesMixin._get_per_token_logps_and_entropies
+
+    def short_of_memory(trainer: Any, model: Any, ids: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        if torch.is_grad_enabled() and trainer.step == 1 and len(ids) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.50 GiB.")
+        return score(trainer, model, ids, *args, **kwargs)
+
+    monkeypatch.setattr(KeptStatesMixin, "_get_per_token_logps_and_entropies", short_of_memory)
+    disturbed = trained(tmp_path / "disturbed", *settings)
+    assert [row["next_rows"] for row in read_rows(RunDir(tmp_path / "disturbed").recoveries)] == [6, 3]
+    assert_equal_runs(disturbed, undisturbed)
 
 
 def test_a_checkpoint_within_a_rollout_holds_the_states_and_one_after_it_does_not(tmp_path: Path) -> None:

@@ -39,6 +39,12 @@ RUNS = {
         "grpo.steps_per_rollout=2",
         "optimizer.name=adamw_8bit",
     ),
+    "states kept of a rollout of two steps": (
+        "trainable.layers=last:1",
+        "adapter.dropout=0.1",
+        "grpo.steps_per_rollout=2",
+        "memory.checkpointing=none",
+    ),
     # Global random numbers in sampling, several epochs of few examples, each rollout learned from twice.
     "generate, epochs, two passes": (
         "rollout.engine=generate",
@@ -49,7 +55,7 @@ RUNS = {
         "optimizer.milestones=[4]",
     ),
 }
-WINDOW, EPOCHS = RUNS
+WINDOW, KEPT, EPOCHS = RUNS
 MINE = """
 from lowmem_rl import Example, conversation
 
@@ -111,7 +117,7 @@ def resume(cli_here, run: RunDir, *options: str):
 
 
 # The step is: within a rollout, at the end of an epoch, and in an epoch of which the data have been read in part.
-@pytest.mark.parametrize(("name", "step"), [(WINDOW, 1), (EPOCHS, 4), (EPOCHS, 3)])
+@pytest.mark.parametrize(("name", "step"), [(WINDOW, 1), (KEPT, 1), (EPOCHS, 4), (EPOCHS, 3)])
 def test_it_goes_on_bit_for_bit(name, step, undisturbed, cli_here, tmp_path) -> None:
     killed = copy_killed(undisturbed(name), tmp_path / "run", step)
     outcome = resume(cli_here, killed)

@@ -11,9 +11,11 @@ import pytest
 from lowmem_rl_cli.bench_view import render
 from lowmem_rl_cli.text_page import TextPage
 
+from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.device import Device
 from lowmem_rl.errors import SetupError
 from lowmem_rl.example import Example
+from lowmem_rl.planning.overrides import with_overrides
 from lowmem_rl_bench.step.bench_workload import BenchWorkload, WorkloadShape, make_workload
 
 pytest.importorskip("trl")  # the modules below import the training stack
@@ -23,7 +25,7 @@ import numpy
 from lowmem_rl.grpo.micro_batches import BatchPlan
 from lowmem_rl_bench.step.ablations import WORK, predicted
 from lowmem_rl_bench.step.arm_timer import ArmTimer
-from lowmem_rl_bench.step.arms import ABLATIONS
+from lowmem_rl_bench.step.arms import ABLATIONS, ARMS
 from lowmem_rl_bench.step.batch_ablations import ablation_mixins
 from lowmem_rl_bench.step.live_runs import LearningCurve, has_reached, time_ratio
 from lowmem_rl_bench.step.plot import draw
@@ -201,6 +203,25 @@ def test_the_page_starts_with_the_ratio_or_reports_that_it_is_void() -> None:
     assert render(RECORD, TextPage()).startswith("A step takes trl 3.2 times as long as ours.")
     void = render(RECORD | {"is_valid": False}, TextPage())
     assert void.startswith("Void: the gradients differ")
+
+
+def test_a_page_of_savings_alone_has_their_intervals_and_whether_gradients_are_equal() -> None:
+    worth = {"step": RATIO, "phase": "update", "phase_ratio": 2.77, "phase_interval": [2.19, 2.83]}
+    replay = REPLAY | {"gradient_errors": {"states_not_kept": 1.5e-6}}
+    ablations = {"worth": {"every_layer": worth | {"predicted_phase_ratio": None}}, "replay": {"skewed": replay}}
+    page = render(RECORD | {"ratios": {}, "replay": {}, "ablations": ablations, "plain_trl": None}, TextPage())
+    assert page.startswith("What savings are worth.")
+    assert "2.77x" in page
+    assert "2.19 to 2.83" in page
+    assert "first gradient 3.0e-07, limit 1.0e-05" in page
+
+
+def test_arms_that_are_the_run_itself_are_no_ablation() -> None:
+    whole = RunConfig.model_validate({"memory": {"kept_states": "off", "checkpointing": "none"}})
+    last = with_overrides(whole, {"trainable.layers": "last:1", "memory.kept_states": "host"})
+    every, not_kept = ARMS["every_layer"], ARMS["states_not_kept"]
+    assert every.configure(whole) == whole == not_kept.configure(whole)
+    assert every.configure(last) == whole != not_kept.configure(last)
 
 
 def test_the_picture_is_well_formed_and_shows_every_ratio() -> None:

@@ -23,7 +23,8 @@ def settings_of(config: RunConfig) -> tuple:
 
 
 def test_without_auto_nothing_is_chosen():
-    config = with_overrides(run_of({"micro_batch": 4, "checkpointing": "plain"}), {"rollout.weights": "merged"})
+    memory = {"micro_batch": 4, "checkpointing": "plain", "kept_states": "off"}
+    config = with_overrides(run_of(memory), {"rollout.weights": "merged"})
     assert resolve_auto(config, QWEN_7B, GIB, find_card("t4")) == config
 
 
@@ -38,7 +39,7 @@ def test_an_auto_setting_raises_when_it_is_used():
 
 def test_what_the_planner_chose_is_said_to_be_its_choice():
     run = with_overrides(run_of({"micro_batch": 4}), {"rollout.weights": "merged"})
-    assert planner_origins(run) == {"memory.checkpointing": "planner (auto)"}
+    assert planner_origins(run) == dict.fromkeys(("memory.checkpointing", "memory.kept_states"), "planner (auto)")
     assert planner_origins(run_of(AUTO)).keys() == set(PLANNED)
 
 
