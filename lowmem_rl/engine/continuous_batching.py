@@ -98,7 +98,7 @@ class _ContinuousBatch:
     params: SamplingParams
     limits: StoppingCriteria
     forced: Sequence[Sequence[int]] | None
-    states: StateRecorder | None
+    states: StateRecorder | None = None
 
     def __post_init__(self) -> None:
         device, prompts, limits = self.decoder.device, self.prompts, self.limits

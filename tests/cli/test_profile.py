@@ -65,7 +65,7 @@ def test_the_json_is_what_programs_rely_on(cli_here, preset):
     types = {key: {name: type(value) for name, value in shown.pop(key).items()} for key in ("peak_bytes", "plan")}
     assert types["peak_bytes"] == {"expected": int, "upper": int}
     rollout = {"rollout_rows": int, "rollout_engine": str, "rollout_weights": str}
-    assert types["plan"] == {"micro_batch": int, "checkpointing": str, **rollout}
+    assert types["plan"] == {"micro_batch": int, "checkpointing": str, "kept_states": str, **rollout}
     assert shown.pop("verdict") == {"memory": "fits", "signal": "ok"}
     assert type(shown.pop("budget_bytes")) is int
     phases = shown.pop("phases")
