@@ -1,22 +1,21 @@
 """What the forward and backward passes of one micro-batch hold, by kernel and by checkpointing mode.
 
 A decoder layer keeps some tensors for its backward pass (`saved`) and needs others while it runs (`transient`), both in
-bytes a token. They were counted, not fitted: for transformers' layer by running it under fake tensors (transformers
-5.17, PEFT 0.21, November 2026; exact to 0.1 % over eight shapes), for Unsloth's by reading which tensors its functions
-save (unsloth 2026.10.9 kernels/fast_lora.py, models/llama.py).
+bytes a token. They were counted, not fitted: transformers' own in `plain_layer`, Unsloth's by reading which tensors its
+functions save (unsloth 2026.10.9 kernels/fast_lora.py, models/llama.py).
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import ceil
 
 from lowmem_rl.memory import dora, terms
+from lowmem_rl.memory.plain_layer import Layer, plain_layer, residual_bytes
 from lowmem_rl.memory.terms import (
     Grade,
     Term,
     backward_layers,
     term,
-    trained_bytes,
     trained_layers,
     trains_whole,
     weight_bytes,
@@ -34,23 +33,12 @@ _LOSS_UPPER = 1.25
 """Compilers and autotuning may hold a temporary more; an assumption."""
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """Bytes a token that one decoder layer takes in training."""
-
-    saved: float
-    transient: float
-    formula: str
-
-    @property
-    def peak(self) -> float:
-        return self.saved + self.transient
-
-
 def layer_of(workload: Workload, shape: ModelShape) -> Layer:
     """Returns the bytes a token of one decoder layer in training; attention scores are a term of their own."""
-    kind = {"unsloth": _unsloth_layer, "plain": _plain_layer, "fused": _fused_layer}[workload.layer]
-    found = kind(workload, shape)
+    if workload.layer == "plain":
+        found = plain_layer(workload, shape, _keys(workload, shape))
+    else:
+        found = {"unsloth": _unsloth_layer, "fused": _fused_layer}[workload.layer](workload, shape)
     return replace(found, saved=found.saved + dora.saved(workload, shape))
 
 
@@ -78,43 +66,11 @@ def _unsloth_layer(workload: Workload, shape: ModelShape) -> Layer:
     return Layer(saved, b * (mlp + 2 * hidden), f"b (4H + {queries}q + 2k + 2I) + b (I + 2H)")
 
 
-def _plain_layer(workload: Workload, shape: ModelShape) -> Layer:
-    """Norms keep a float32 copy (4H each); the activation, its input, the other factor and the product are four of I.
-
-    Adapters in float32 make autocast keep copies of their inputs.
-    """
-    hidden, mlp, queries, b = shape.hidden_size, shape.intermediate_size, shape.query_size, workload.compute_bytes
-    norms = 8 * hidden + (4 * (queries + shape.key_size) if shape.qk_norm else 0)
-    attention = b * (2 * queries + 2 * _keys(workload, shape))
-    learns = workload.method == "full" or workload.whole_params or workload.lora_targets
-    products = 4 if learns else 3  # a frozen down projection keeps no input
-    saved = norms + attention + products * b * mlp + _kept_inputs(workload, shape) + _dropped(workload, shape)
-    transient = b * (2 * hidden + 2 * mlp)
-    if trained_bytes(workload) > b and workload.method != "full" and workload.lora_targets:
-        saved += b * (3 * hidden + queries)
-        transient += b * (4 * hidden + mlp)
-    return Layer(saved, transient, "(8 + 2b) H + b (2q + 2k + 4I) + b (2H + 2I)")
-
-
-def _kept_inputs(workload: Workload, shape: ModelShape) -> int:
-    """What linear layers that learn keep of their inputs; norms that learn keep theirs, normalised."""
-    if workload.whole_params:  # each norm's normalised input, and its output, which the matrices after it read
-        return 4 * workload.compute_bytes * shape.hidden_size
-    if workload.method != "full":
-        if not workload.lora_targets:
-            return 0
-        adapts_mlp = {"gate_proj", "up_proj"} & set(workload.lora_targets)
-        return workload.compute_bytes * shape.hidden_size * (2 if adapts_mlp else 1)
-    # Autocast narrows the input of each of the five layers after a norm separately.
-    copies = 5 if weight_bytes(workload) > workload.compute_bytes else 2
-    return (2 * weight_bytes(workload) + copies * workload.compute_bytes) * shape.hidden_size
-
-
 def _fused_layer(workload: Workload, shape: ModelShape) -> Layer:
     """Fused norms and RoPE around a plain MLP: no float32 copies, and a frozen down projection keeps no input."""
     hidden, mlp, b = shape.hidden_size, shape.intermediate_size, workload.compute_bytes
     attention = b * (2 * shape.query_size + 2 * _keys(workload, shape))
-    saved = b * 2 * hidden + attention + 3 * b * mlp + _dropped(workload, shape, masks=False)
+    saved = b * 2 * hidden + attention + 3 * b * mlp + _dropped(workload, shape)
     return Layer(saved, b * (2 * hidden + 3 * mlp), "b (2H + 2q + 2k + 3I) + b (2H + 3I)")
 
 
@@ -133,9 +89,7 @@ def layer(workload: Workload, shape: ModelShape) -> Term:
 def kept_activations(workload: Workload, shape: ModelShape) -> Term:
     """What the forward pass leaves on the GPU for the layers below the current one."""
     hidden, layers, tokens = shape.hidden_size, backward_layers(workload, shape), workload.tokens
-    # The residual is as wide as the embeddings: float32 in float32 weights and after `prepare_model_for_kbit_training`.
-    wide = 4 if workload.upcast_remainder else max(weight_bytes(workload), workload.compute_bytes)
-    b = workload.residual_bytes or wide
+    b = residual_bytes(workload)
     if workload.checkpointing == "unsloth":
         # unsloth_zoo gradient_checkpointing.py: every input but the last goes to the host, two buffers bring them back.
         return term("activations kept", 3 * tokens * hidden * b, "read from source", "(2 staging + 1) T H b")
@@ -151,13 +105,23 @@ def kept_activations(workload: Workload, shape: ModelShape) -> Term:
     return term("activations kept", below, "measured here", "(L - 1) T x what a layer saves", upper=upper)
 
 
-LOGIT_BYTES = {"in-place": 6.0, "kept": 6.7, "fused": 8.0, "full": 12.0, "shifted": 14.0}
+LOGIT_BYTES = {
+    "in-place": 6.0,
+    "kept": 6.7,
+    "fused": 8.0,
+    "full": 12.0,
+    "held": 12.0,
+    "shifted": 14.0,
+    "selective": 16.0,
+}
 """Bytes a logit at the worst moment of the loss.
 
 in-place: Unsloth before chunks wrote the gradient into the logits (2), of which accelerate made a float32 copy
 (4; accelerate utils/operations.py, ConvertOutputsToFp32). kept: float32 chunks until the backward pass, 6.7 measured
-(unsloth issue 4985). fused: 2 + 4 + 2. full: log-softmax 4, two gradients of 4 (12, measured here); shifted: in
-addition the 16-bit logits next to their shifted float32 copy."""
+(unsloth issue 4985). fused: 2 + 4 + 2. full: log-softmax 4, two gradients of 4 (12, measured here); held: in addition
+the model's own logits, in the compute type; shifted: the 16-bit logits next to their shifted float32 copy. selective:
+float32 logits, the gradients of the picked ones and of each row's log-sum-exp, and those rows put together, 4 each
+(trl 1.15 trainer/utils.py, selective_log_softmax; measured here)."""
 _CHUNK_BYTES, _LEAST_ROWS, MOST_ROWS = 2 * GIB, 512, 4096
 _CHUNK_LOGITS = 512 * 151_936
 """unsloth_zoo 2026.10.9 fused_losses/fused_linear.py:69-73, 140: what limits a chunk of float32 logits. Its rows cannot
@@ -229,11 +193,17 @@ def backward_moments(workload: Workload, shape: ModelShape) -> Iterator[tuple[Te
         yield terms.gradients(workload, shape), one
 
 
+def logit_width(workload: Workload) -> float:
+    """Returns the bytes a logit of a loss over whole logits."""
+    held = workload.compute_bytes if workload.logits == "held" else 0
+    return LOGIT_BYTES[workload.logits] + held
+
+
 def logit_bytes(workload: Workload, shape: ModelShape) -> float:
     """Returns the bytes of logits at once."""
     rows, vocab = workload.scored_tokens, shape.vocab_size
     if workload.logits != "chunked":
-        return rows * vocab * LOGIT_BYTES[workload.logits]
+        return rows * vocab * logit_width(workload)
     if workload.stack == "trl":
         # The scored rows are copied, and their gradient is made in float32 before it is narrowed.
         copies = 4 + 2 * workload.compute_bytes
@@ -274,7 +244,7 @@ def _power_of_two(number: float) -> int:
 
 def _with_logits(name: str, workload: Workload, shape: ModelShape, hidden: float, head: float = 0.0) -> Term:
     """Adds logits to the hidden states. A head's gradient is there with chunks, but after most of whole logits."""
-    rule = "one chunk of logits" if workload.logits == "chunked" else f"T V x {LOGIT_BYTES[workload.logits]:g}"
+    rule = "one chunk of logits" if workload.logits == "chunked" else f"T V x {logit_width(workload):g}"
     grade: Grade = "measured here" if workload.logits == "full" else "read from source"
     logits = logit_bytes(workload, shape)
     narrow = workload.compute_bytes * workload.scored_tokens * shape.vocab_size
@@ -309,12 +279,11 @@ def _copied_keys(workload: Workload, shape: ModelShape) -> int:
     return workload.tokens * 2 * more * workload.compute_bytes
 
 
-def _dropped(workload: Workload, shape: ModelShape, *, masks: bool = True) -> float:
-    """Dropout keeps its own copy of each adapted layer's input, and a mask of one byte."""
+def _dropped(workload: Workload, shape: ModelShape) -> float:
+    """Dropout keeps its own copy of each adapted layer's input."""
     if not workload.lora_dropout or workload.method == "full":
         return 0.0
-    inputs = sum(size[0] for size in terms.adapted_sizes(workload, shape))
-    return (workload.compute_bytes + masks) * inputs
+    return workload.compute_bytes * sum(size[0] for size in terms.adapted_sizes(workload, shape))
 
 
 def _scores(workload: Workload, shape: ModelShape) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lowmem_rl.memory import lowmem_sampler, parked, terms
-from lowmem_rl.memory.activations import LOGIT_BYTES, layer_of
+from lowmem_rl.memory.activations import layer_of, logit_width
 from lowmem_rl.memory.terms import Grade, Term, term
 from lowmem_rl.memory.workload import Workload
 from lowmem_rl.models.hardware import Card
@@ -42,7 +42,8 @@ SLACK_SHARES = {True: (0.03, 0.10), False: (0.12, 0.35)}
 on: an assumption; Unsloth's H100 pair shows 1.00 of the peak (unsloth.ai/docs, memory-efficient RL)."""
 CHAIN_BYTES, STALE = 14.0, 0.6
 """Plain and fused losses pass whole logits through blocks of 14 bytes a logit, in which a layer has no room for 0.6 of
-its blocks (fms-acceleration, A100: 14.07 bytes and 0.6, from two vocabularies; LLaMA-Factory's held-out runs agree)."""
+its blocks (fms-acceleration, A100: 14.07 bytes and 0.6, from two vocabularies; LLaMA-Factory's held-out runs agree).
+The 14 are log-softmax and two gradients in float32, and the logits in 16 bit; float32 models have no such copy."""
 
 
 def slack(workload: Workload, shape: ModelShape, dynamic: Sequence[Term], card: Card | None, *, learning: bool) -> Term:
@@ -63,7 +64,8 @@ def slack(workload: Workload, shape: ModelShape, dynamic: Sequence[Term], card: 
 def _unused_blocks(workload: Workload, shape: ModelShape, dynamic: Sequence[Term]) -> float:
     if workload.logits == "chunked":
         return 0.0
-    each = LOGIT_BYTES[workload.logits] if workload.logits in ("in-place", "kept") else CHAIN_BYTES
+    chained = CHAIN_BYTES - (2 if workload.compute_bytes == 4 else 0)
+    each = logit_width(workload) if workload.logits in ("in-place", "kept") else max(chained, logit_width(workload))
     chain = each * workload.scored_tokens * shape.vocab_size
     layer = STALE * workload.tokens * layer_of(workload, shape).peak
     kept = sum(one.expected_bytes for one in dynamic if one.name == "activations kept")

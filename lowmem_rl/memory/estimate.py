@@ -31,6 +31,8 @@ class MemoryEstimate:
     disk_bytes: int
     notes: tuple[str, ...] = ()
     """What makes this estimate less sure than others."""
+    least_upper_bytes: int = 0
+    """What the upper value is at least: more than the card has, for a kind of run that failed where others fit."""
 
     @property
     def learning_numbers(self) -> int:
@@ -49,7 +51,7 @@ class MemoryEstimate:
     @property
     def upper_bytes(self) -> int:
         """The process's peak if every term is at its worst."""
-        return max(map(_upper, self.phases.values()))
+        return max(self.least_upper_bytes, *map(_upper, self.phases.values()))
 
     @property
     def reserved_bytes(self) -> int:
@@ -80,6 +82,10 @@ _SMALL_CARD_BYTES = int(24.5 * GIB)
 _UNKNOWN_UPPER = 1.5
 """What another architecture may take, over a Llama's of the same sizes; an assumption."""
 UNVALIDATED = "unvalidated: no measured run of QLoRA and GRPO through Unsloth is known for this stack"
+UNMEASURED_STANDBY = (
+    "vLLM's standby with 4-bit weights ran out of memory in two public reports (unsloth 3542, 3603) and nobody has "
+    "published a peak of it: at best tight"
+)
 
 
 def estimate(workload: Workload, shape: ModelShape, card: Card | None = None) -> MemoryEstimate:
@@ -95,6 +101,7 @@ def estimate(workload: Workload, shape: ModelShape, card: Card | None = None) ->
         host_bytes=driver_overhead.host_bytes(workload, shape),
         disk_bytes=driver_overhead.disk_bytes(workload, shape),
         notes=tuple(_notes(workload, shape)),
+        least_upper_bytes=card.offered_bytes + 1 if card and _is_unmeasured(workload) else 0,
     )
 
 
@@ -125,7 +132,13 @@ def _as_it_runs(workload: Workload, card: Card | None) -> Workload:
     return replace(workload, tiles_logits=card is not None and card.offered_bytes <= _SMALL_CARD_BYTES)
 
 
+def _is_unmeasured(workload: Workload) -> bool:
+    return (workload.rollout_engine, workload.method, workload.standby) == ("vllm", "qlora", True)
+
+
 def _notes(workload: Workload, shape: ModelShape) -> Iterable[str]:
+    if _is_unmeasured(workload):
+        yield UNMEASURED_STANDBY
     if (workload.stack, workload.loss, workload.method) == ("unsloth", "grpo", "qlora"):
         yield UNVALIDATED
     if workload.grouped_rows and (workload.old_logprob_pass or workload.reference_pass):
@@ -165,7 +178,7 @@ def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[s
     def phase(resident: Terms, passing: Iterable[Terms], *, learning: bool = False) -> list[Terms]:
         return [_moment(workload, shape, card, resident, one, learning=learning) for one in passing]
 
-    found = {"load": phase((*base, *learned), [(_loading(workload, shape),)])}
+    found = {"load": phase((*base, *learned), [(_loading(workload, shape), terms.upcast_blocks(workload, shape))])}
     if workload.loss == "grpo":
         if workload.rollout_engine == "vllm":
             found["rollout"] = phase((*idle, *generate_sampler.vllm_share(workload, shape, card)), [()])

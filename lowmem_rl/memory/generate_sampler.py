@@ -72,6 +72,9 @@ _ENGINE_BYTES_PER_TOKEN = 76 * 1024
 """Activations of vLLM's profile run, a 4B model in bf16 (unsloth_zoo 2026.10.9 vllm_utils.py, table of logs)."""
 _ENGINE_TOKENS = 8192
 _GRAPH_BYTES = (0.15 * GIB, 1.0 * GIB)
+_GRAPHS_ABOVE_SHARE = 2.28 * GIB
+"""CUDA graphs are captured after the cache is sized, beyond the share: 67 + 39 of them for a 4B on an RTX 4090, with
+vLLM's own account of the rest adding up to its share (unsloth issue 3542)."""
 _DEFAULT_UTILISATION = {"unsloth": 0.5, "trl": 0.3}
 """unsloth 2026.10.9 loader.py, trl 1.15 grpo_config.py."""
 _STANDBY_UTILISATION = ((40, 0.925), (25, 0.9), (20, 0.825), (14, 0.8), (10, 0.775), (0, 0.75))
@@ -105,7 +108,7 @@ def vllm_share(workload: Workload, shape: ModelShape, card: Card | None) -> tupl
         room = max(int(utilisation(workload, card) * card.offered_bytes) - held, row)
         size, spare = min(size, room), max(room - size, 0)
         grown = max(engine.upper_bytes - engine.expected_bytes - (size + spare - row), 0)
-        engine = replace(engine, upper_bytes=engine.expected_bytes + grown)
+        engine = replace(engine, upper_bytes=engine.expected_bytes + max(grown, int(_GRAPHS_ABOVE_SHARE)))
     needed = term("vLLM's KV cache", size, "read from source", "rows (P + C) 2 L k b, or what its share holds")
     fill = term("vLLM's spare cache", spare, "read from source", "utilisation x card - the rest", elastic=True)
     return engine, needed, fill

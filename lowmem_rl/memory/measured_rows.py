@@ -88,6 +88,9 @@ class MeasuredRow(BaseModel):
     compute_bytes: Literal[2, 4] = 2
     weight_bytes: Literal[2, 4] | None = None
     residual_bytes: Literal[2, 4] | None = None
+    adapter_bytes: Literal[2, 4] | None = None
+    keeps_4bit_inputs: bool = False
+    """bitsandbytes before 0.44, which kept the input of every 4-bit layer."""
     double_quantisation: bool | None = None
     dynamic_checkpoint: bool = False
     upcast_remainder: bool | None = None
@@ -167,7 +170,7 @@ def workload_of_row(row: MeasuredRow, **changes: Any) -> Workload:
 
     A supervised run on plain transformers has whole logits, float32 norms and embeddings after
     `prepare_model_for_kbit_training`, and 4-bit constants that are not quantised again; GRPO on the same stack is TRL's
-    own trainer.
+    own trainer, whose loss over whole logits has a kind of its own.
     """
     plain, card = row.stack == "trl", card_of(row.gpu)
     # All rows are older than torch 2.14: below Ampere no fused kernel took grouped queries, and keys were copied.
@@ -188,6 +191,8 @@ def workload_of_row(row: MeasuredRow, **changes: Any) -> Workload:
     optimizer = "adamw_torch" if row.optimizer in (None, "adamw") else row.optimizer.split()[0]
     shared = {field.name for field in fields(Workload)} & MeasuredRow.model_fields.keys()
     given = {name: value for name in shared if (value := getattr(row, name)) not in (None, ())}
+    if plain and row.loss == "grpo" and row.logits == "full":
+        given["logits"] = "selective"  # TRL's loss over whole logits
     decided = {"optimizer": optimizer, "old_logprob_pass": row.rollout_engine == "vllm"}
     return Workload(**(defaults | given | decided | changes))
 

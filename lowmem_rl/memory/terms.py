@@ -75,7 +75,7 @@ def linear_weights(workload: Workload, shape: ModelShape) -> Term:
     if workload.dynamic_checkpoint or shape.quantised == "dynamic":  # asked for, or in the named files already
         known = _DYNAMIC_EXCESS.get((shape.hidden_size, shape.intermediate_size, shape.vocab_size))
         low, high = _UNKNOWN_EXCESS if known is None else (known, known)
-    whole = plain + _remainder_bytes(workload, shape)
+    whole = plain + 2 * shape.other_params  # the files' own bytes: 16 bit, whatever becomes of it later
     grade: Grade = "assumed" if low != high else "measured elsewhere" if low else "read from source"
     formula = f"L (2Hq + 2Hk + 3HI) (1/2 + {constants})" + (" + layers left in 16 bit" if low else "")
     return term("4-bit weights", plain + low * whole, grade, formula, upper=plain + high * whole)
@@ -135,7 +135,7 @@ def trained_bytes(workload: Workload) -> int:
     if workload.method == "full":
         return weight_bytes(workload)
     is_trl_qlora = (workload.stack, workload.method, workload.loss) == ("trl", "qlora", "grpo")
-    return workload.compute_bytes if is_trl_qlora else 4
+    return workload.adapter_bytes or (workload.compute_bytes if is_trl_qlora else 4)
 
 
 def weight_bytes(workload: Workload) -> int:
@@ -284,6 +284,14 @@ def weight_copies(workload: Workload, shape: ModelShape) -> Term:
         return term("dequantisation scratch", size, "read from source", "largest matrix x (b + 4 / 64)")
     narrowed = shape.linear_params if weight_bytes(workload) > workload.compute_bytes else 0
     return term("autocast copies", narrowed * workload.compute_bytes, "read from source", "L (2Hq + 2Hk + 3HI) b")
+
+
+def upcast_blocks(workload: Workload, shape: ModelShape) -> Term:
+    """Embeddings and head in 16 bit, after their float32 copies were made: the last one's next to its copy, the other's
+    block in the pool (peft utils/other.py, `prepare_model_for_kbit_training`; it empties the pool since 0.21)."""
+    size = 2 * shape.other_params if workload.upcast_remainder else 0
+    formula = "(V H [x 2 untied]) x 2, if turned into float32"
+    return term("16-bit blocks", size, "read from source", formula, elastic=True)
 
 
 def ppo_extra_bytes(workload: Workload, shape: ModelShape) -> int:

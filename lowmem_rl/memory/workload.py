@@ -15,7 +15,7 @@ Loss = Literal["grpo", "sft"]
 Stack = Literal["unsloth", "trl"]
 Method = Literal["qlora", "lora", "full"]
 Checkpointing = Literal["unsloth", "plain", "none"]
-Logits = Literal["chunked", "in-place", "kept", "fused", "full", "shifted"]
+Logits = Literal["chunked", "liger", "in-place", "kept", "fused", "full", "held", "shifted", "selective"]
 Attention = Literal["flash", "efficient", "sdpa", "eager"]
 Layer = Literal["unsloth", "plain", "fused"]
 Engine = Literal["lowmem", "generate", "vllm"]
@@ -78,6 +78,10 @@ class Workload:
     """Width of the residual stream if it is not the compute type's."""
     weight_bytes: int | None = None
     """Width of the weights if they are not in the compute type: autocast then keeps copies."""
+    adapter_bytes: int | None = None
+    """Width of an adapter's weight if it is not the stack's default."""
+    keeps_4bit_inputs: bool = False
+    """Each 4-bit layer keeps its input for the backward pass, as bitsandbytes did before 0.44."""
     compute_bytes: int
     """Width of a number in the compute type."""
     wide_on_cpu: bool = False
@@ -89,8 +93,9 @@ class Workload:
     layer: Layer = "unsloth"
     """Whose kernels a decoder layer runs: Unsloth's, plain transformers, or those with fused norms and RoPE."""
     logits: Logits = "chunked"
-    """How the loss computes logits: in chunks, in chunks that are kept, whole in a kernel (in place or not), whole in
-    plain PyTorch, or that with a shifted copy, as transformers did before 4.50."""
+    """How the loss computes logits: in chunks, with Liger's GRPO loss, in chunks that are kept, whole in a kernel (in
+    place or not), whole in plain PyTorch; that while the program holds the model's output; that with a shifted copy, as
+    transformers did before 4.50; or whole in TRL's GRPO, as before 1.13."""
     tiles_logits: bool = False
     """Unsloth's chunks are tiles of the vocabulary for any number of rows, as on cards of up to 24.5 GiB."""
     trained_layers: int | None = None

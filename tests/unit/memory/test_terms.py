@@ -381,11 +381,12 @@ def test_with_standby_unsloth_sets_vllms_share_by_the_card() -> None:
     assert generate_sampler.utilisation(work(), CARDS["t4"]) == 0.5
 
 
-def test_vllm_never_outgrows_its_share() -> None:
+def test_vllm_outgrows_its_share_by_no_more_than_its_graphs() -> None:
     vllm, card = work(rollout_engine="vllm", vllm_utilisation=0.5, rollout_rows=4096), CARDS["a6000"]
     weights = terms.linear_weights(vllm, LARGE).upper_bytes + terms.other_weights(vllm, LARGE).upper_bytes
     share = generate_sampler.vllm_share(vllm, LARGE, card)
-    assert sum(term.upper_bytes for term in share) + weights == pytest.approx(0.5 * card.offered_bytes, abs=10)
+    assert sum(term.expected_bytes for term in share) + weights == pytest.approx(0.5 * card.offered_bytes, abs=10)
+    assert sum(term.upper_bytes for term in share) + weights <= 0.5 * card.offered_bytes + 2.28 * GIB
     found = estimate(vllm, LARGE, card)
     assert [one.expected_bytes for one in found.phases["rollout"] if one.name == driver_overhead.SLACK] in ([], [0])
     assert found.verdict(card.offered_bytes) == "fits"
