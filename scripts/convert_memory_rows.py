@@ -143,6 +143,7 @@ def unsloth_rl(row: Source) -> Source:
         "expandable_segments": not row["standby"],
         # September 2025: chunks of logits were kept. The notebook's prompts are at most 201 tokens long.
         "logits": "kept",
+        "optimizer": "adamw_8bit",  # the notebook's, too: the page names none
         "prompt_tokens": 202,
         "completion_tokens": row["max_seq_len"] - 202,
         **({"process_bytes": round(row["peak_gb"] * GIB)} if "peak_gb" in row else {}),
@@ -151,7 +152,8 @@ def unsloth_rl(row: Source) -> Source:
 
 def trl_issue(_: Source) -> Source:
     # TRL 0.17 loads a named model in float32 if no type is given, as in this issue.
-    return {"logits": "full", "weight_bytes": 4, "residual_bytes": 4}
+    # It gives max_prompt_length and max_completion_length, and no lengths that were run.
+    return {"logits": "selective", "weight_bytes": 4, "residual_bytes": 4, "lengths_at_most": True}
 
 
 def nothing(_: Source) -> Source:

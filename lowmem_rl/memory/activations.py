@@ -122,6 +122,10 @@ in-place: Unsloth before chunks wrote the gradient into the logits (2), of which
 the model's own logits, in the compute type; shifted: the 16-bit logits next to their shifted float32 copy. selective:
 float32 logits, the gradients of the picked ones and of each row's log-sum-exp, and those rows put together, 4 each
 (trl 1.15 trainer/utils.py, selective_log_softmax; measured here)."""
+_LIGER_ROW_BYTES = 12.0
+"""Liger's GRPO loss takes one row after another, each as whole logits, and makes the gradient of the head even if it
+is frozen: the sum so far next to the row's own (liger_kernel chunked_loss/fused_linear_ppo.py, `grad_weight`)."""
+_IN_CHUNKS = ("chunked", "liger")
 _CHUNK_BYTES, _LEAST_ROWS, MOST_ROWS = 2 * GIB, 512, 4096
 _CHUNK_LOGITS = 512 * 151_936
 """unsloth_zoo 2026.10.9 fused_losses/fused_linear.py:69-73, 140: what limits a chunk of float32 logits. Its rows cannot
@@ -202,6 +206,9 @@ def logit_width(workload: Workload) -> float:
 def logit_bytes(workload: Workload, shape: ModelShape) -> float:
     """Returns the bytes of logits at once."""
     rows, vocab = workload.scored_tokens, shape.vocab_size
+    if workload.logits == "liger":
+        each = _LIGER_ROW_BYTES * workload.completion_tokens + 2 * workload.compute_bytes * shape.hidden_size
+        return vocab * each
     if workload.logits != "chunked":
         return rows * vocab * logit_width(workload)
     if workload.stack == "trl":
@@ -243,14 +250,24 @@ def _power_of_two(number: float) -> int:
 
 
 def _with_logits(name: str, workload: Workload, shape: ModelShape, hidden: float, head: float = 0.0) -> Term:
-    """Adds logits to the hidden states. A head's gradient is there with chunks, but after most of whole logits."""
-    rule = "one chunk of logits" if workload.logits == "chunked" else f"T V x {logit_width(workload):g}"
-    grade: Grade = "measured here" if workload.logits == "full" else "read from source"
+    """Adds logits to the hidden states. A head's gradient is there with chunks, but after most of whole logits.
+
+    Autocast narrows a float32 head and keeps the copy until whole logits' gradients have passed it.
+    """
+    is_whole = workload.logits not in _IN_CHUNKS
+    rule = f"T V x {logit_width(workload):g}" if is_whole else "one chunk of logits"
+    grade: Grade = "measured here" if workload.logits in ("full", "held", "selective") else "read from source"
     logits = logit_bytes(workload, shape)
     narrow = workload.compute_bytes * workload.scored_tokens * shape.vocab_size
-    size = hidden + (logits + head if workload.logits == "chunked" else max(logits, narrow + head))
+    copy = workload.compute_bytes * shape.vocab_size * shape.hidden_size if _narrows_head(workload) else 0
+    size = hidden + copy + (max(logits, narrow + head) if is_whole else logits + head)
     size -= spare_chunk(workload, shape).expected_bytes
     return term(name, size, grade, f"final hidden states + {rule}", upper=_LOSS_UPPER * size)
+
+
+def _narrows_head(workload: Workload) -> bool:
+    width = 4 if workload.upcast_remainder else weight_bytes(workload)
+    return workload.stack == "trl" and workload.logits not in _IN_CHUNKS and width > workload.compute_bytes
 
 
 def narrow_copies(workload: Workload) -> int:

@@ -62,7 +62,7 @@ def slack(workload: Workload, shape: ModelShape, dynamic: Sequence[Term], card: 
 
 
 def _unused_blocks(workload: Workload, shape: ModelShape, dynamic: Sequence[Term]) -> float:
-    if workload.logits == "chunked":
+    if workload.logits in ("chunked", "liger"):
         return 0.0
     chained = CHAIN_BYTES - (2 if workload.compute_bytes == 4 else 0)
     each = logit_width(workload) if workload.logits in ("in-place", "kept") else max(chained, logit_width(workload))

@@ -165,7 +165,8 @@ def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[s
     states = (terms.optimizer_states(workload, shape), terms.paged_states(workload, shape))
     learned = (adapter, terms.whole_weights(workload), terms.gradient_sums(workload, shape))
     at_rest = (parked.linear_weights_left(workload, shape), *base[1:], parked.resting_copies(workload))
-    idle = (*at_rest, *learned, *states, terms.weight_copies(workload, shape))
+    freed = replace(terms.upcast_blocks(workload, shape), expected_bytes=0)
+    idle = (*at_rest, *learned, *states, terms.weight_copies(workload, shape), freed)
     resident = (*idle, *generate_sampler.resident_engine(workload, shape, card))
     between = (*resident, kept_copies(workload, shape))
     kept, read = lowmem_sampler.kept_states(workload, shape), lowmem_sampler.states_read(workload, shape)
@@ -178,7 +179,7 @@ def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[s
     def phase(resident: Terms, passing: Iterable[Terms], *, learning: bool = False) -> list[Terms]:
         return [_moment(workload, shape, card, resident, one, learning=learning) for one in passing]
 
-    found = {"load": phase((*base, *learned), [(_loading(workload, shape), terms.upcast_blocks(workload, shape))])}
+    found = {"load": phase((*base, *learned), [(_loading(workload, shape), freed)])}
     if workload.loss == "grpo":
         if workload.rollout_engine == "vllm":
             found["rollout"] = phase((*idle, *generate_sampler.vllm_share(workload, shape, card)), [()])

@@ -287,8 +287,9 @@ def weight_copies(workload: Workload, shape: ModelShape) -> Term:
 
 
 def upcast_blocks(workload: Workload, shape: ModelShape) -> Term:
-    """Embeddings and head in 16 bit, after their float32 copies were made: the last one's next to its copy, the other's
-    block in the pool (peft utils/other.py, `prepare_model_for_kbit_training`; it empties the pool since 0.21)."""
+    """Embeddings and head in 16 bit, after their float32 copies were made: the last is next to its copy, the other's
+    block in the pool (peft utils/other.py, `prepare_model_for_kbit_training`; 0.21 empties the pool). Later tensors use
+    those blocks if they fit."""
     size = 2 * shape.other_params if workload.upcast_remainder else 0
     formula = "(V H [x 2 untied]) x 2, if turned into float32"
     return term("16-bit blocks", size, "read from source", formula, elastic=True)

@@ -197,7 +197,7 @@ def prepare(model: Any, trained_model: Any, work: Workload, *, fake: bool) -> No
 
 
 def backward(model: Any, trained_model: Any, work: Workload, live: LiveBytes, *, fake: bool) -> dict[str, int]:
-    """Returns what the layers keep for their backward pass, what the loss's backward pass takes on top, and the peaks.
+    """Returns what the layers keep for their backward pass, what the loss takes on top, and the peaks.
 
     The final norm parts layers and loss: its input on the way forward, that input's gradient on the way back.
     """
@@ -206,11 +206,10 @@ def backward(model: Any, trained_model: Any, work: Workload, live: LiveBytes, *,
 
     def layers_are_over(module: Any, inputs: Any) -> None:
         found["layers"] = live.window() - resident
+        found["kept"] = live.now - resident - inputs[0].nbytes
         inputs[0].register_hook(loss_is_over)
 
     def loss_is_over(gradient: Any) -> None:
-        of_the_head = sum(p.grad.nbytes for p in trained_model.parameters() if p.grad is not None)
-        found["kept"] = live.now - resident - gradient.nbytes - of_the_head
         found["loss"] = live.window() - resident - found["kept"]
 
     model.model.norm.register_forward_pre_hook(layers_are_over)

@@ -437,3 +437,63 @@ def test_a_schedule_has_fewer_gradients_at_once_and_saves_as_many_weights() -> N
     whole, scheduled = work(), work(gradient_share=0.25)
     assert terms.gradients(scheduled, LARGE).expected_bytes * 4 == terms.gradients(whole, LARGE).expected_bytes
     assert disk_bytes(scheduled, LARGE) == disk_bytes(whole, LARGE)
+
+
+@pytest.mark.parametrize(
+    ("logits", "compute_bytes", "each"),
+    [("full", 2, 12), ("held", 2, 14), ("held", 4, 16), ("selective", 2, 16), ("selective", 4, 16)],
+)
+def test_whole_logits_take_bytes_by_who_computes_and_who_holds_them(logits: str, compute_bytes: int, each: int) -> None:
+    run = replace(PLAIN, logits=logits, compute_bytes=compute_bytes)
+    assert activations.logit_bytes(run, SMALL) == each * 8 * 1024 * 151_936
+
+
+def test_liger_s_grpo_loss_takes_a_row_at_a_time_and_the_head_s_gradient_twice() -> None:
+    few, many = replace(PLAIN, logits="liger", micro_batch=1), replace(PLAIN, logits="liger")
+    head = 2 * 2 * 151_936 * 1536
+    assert activations.logit_bytes(many, SMALL) == 12 * 1024 * 151_936 + head
+    assert activations.logit_bytes(few, SMALL) == activations.logit_bytes(many, SMALL)
+
+
+def test_autocast_keeps_a_narrow_copy_of_a_float32_head_next_to_whole_logits() -> None:
+    run = replace(PLAIN, loss="sft", logits="full")
+    upcast = replace(run, upcast_remainder=True, residual_bytes=2)
+    more = activations.loss(upcast, LARGE).expected_bytes - activations.loss(run, LARGE).expected_bytes
+    assert more == 2 * 152_064 * 3584
+    chunked = replace(upcast, loss="grpo", logits="chunked")
+    assert activations.loss(chunked, LARGE) == activations.loss(replace(chunked, upcast_remainder=False), LARGE)
+
+
+def test_upcasting_at_load_leaves_the_16_bit_blocks_of_embeddings_and_head() -> None:
+    run = replace(PLAIN, upcast_remainder=True)
+    # 2 V H and the norms and biases of 28 layers, 2 bytes each: 2.03 GiB
+    assert terms.upcast_blocks(run, LARGE).expected_bytes == 2 * LARGE.other_params == 2_180_656_128
+    assert terms.upcast_blocks(PLAIN, LARGE).expected_bytes == 0
+    phases = estimate(run, LARGE, CARDS["a6000"]).phases
+    blocks = {phase: one for phase, parts in phases.items() for one in parts if one.name == "16-bit blocks"}
+    assert blocks["load"].expected_bytes == blocks["backward"].upper_bytes == 2_180_656_128
+    assert blocks["backward"].expected_bytes == 0  # later tensors may use them
+
+
+def test_a_dynamic_upload_s_excess_is_of_its_files_whatever_is_upcast_later() -> None:
+    dynamic = work(dynamic_checkpoint=True)
+    assert terms.linear_weights(replace(dynamic, upcast_remainder=True), LARGE) == terms.linear_weights(dynamic, LARGE)
+
+
+def test_a_float32_loss_leaves_no_block_of_16_bit_logits() -> None:
+    narrow = replace(PLAIN, loss="sft", logits="full", compute_bytes=2)
+    wide = replace(narrow, compute_bytes=4)
+    for run, each in ((narrow, 14), (wide, 12)):
+        layer = driver_overhead.STALE * run.tokens * activations.layer_of(run, LLAMA2).peak
+        found = driver_overhead._unused_blocks(run, LLAMA2, [])
+        assert found == pytest.approx(each * run.tokens * 32_000 + layer)
+
+
+def test_vllm_s_standby_with_4_bit_weights_is_at_best_tight() -> None:
+    run, card = work(rollout_engine="vllm", standby=True, rollout_rows=8), CARDS["h200"]
+    found = estimate(run, LARGE, card)
+    assert found.expected_bytes <= card.offered_bytes < found.upper_bytes
+    assert found.verdict(card.offered_bytes) == "tight"
+    assert any("unsloth 3542, 3603" in note for note in found.notes)
+    for other in (replace(run, method="lora"), replace(run, standby=False)):
+        assert estimate(other, LARGE, card).verdict(card.offered_bytes) == "fits"
