@@ -121,6 +121,13 @@ def notebook(row: Source) -> Source:
     mapped = row["software"].split()[1] >= "2025" and not row["model"].endswith("-bnb-4bit")
     dynamic = "-unsloth-bnb-4bit" in row["model"] or (mapped and row["method"] == "qlora")
     details: Source = {"dynamic_checkpoint": dynamic, "logits": "in-place"}
+    if (version := row["software"].split()[1]) < "2025":
+        # A table in each layer (models/llama.py): until July 2024 of all positions, then first of 4 x 8192; LongRope's
+        # of 4096.
+        first = 4096 if "Phi-3.5" in row["model"] else 4 * 8192
+        details["rope_positions"] = 131_072 if version[:6] in ("2024.5", "2024.6") else first
+    if row["method"] == "full" and "T4" in row["gpu"]:  # float16, which Unsloth trains in float32
+        details["weight_bytes"] = 4
     return details | ({} if row.get("packing") else {"lengths_at_most": True})
 
 

@@ -160,6 +160,7 @@ def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[s
         terms.linear_weights(workload, shape),
         terms.other_weights(workload, shape),
         terms.uncounted_weights(workload, shape),
+        terms.rope_tables(workload, shape),
     )
     adapter, held = terms.adapter(workload, shape), terms.gradients(workload, shape)
     states = (terms.optimizer_states(workload, shape), terms.paged_states(workload, shape))

@@ -89,6 +89,8 @@ class MeasuredRow(BaseModel):
     weight_bytes: Literal[2, 4] | None = None
     residual_bytes: Literal[2, 4] | None = None
     adapter_bytes: Literal[2, 4] | None = None
+    rope_positions: Tokens = 0
+    """Unsloth of 2024, whose layers each had a table of cosines and sines: its positions."""
     keeps_4bit_inputs: bool = False
     """bitsandbytes before 0.44, which kept the input of every 4-bit layer."""
     double_quantisation: bool | None = None

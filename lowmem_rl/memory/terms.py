@@ -286,12 +286,21 @@ def weight_copies(workload: Workload, shape: ModelShape) -> Term:
     return term("autocast copies", narrowed * workload.compute_bytes, "read from source", "L (2Hq + 2Hk + 3HI) b")
 
 
+def rope_tables(workload: Workload, shape: ModelShape) -> Term:
+    """Cosines and sines of every layer, if they are not shared: since transformers 4.48 the model has one table."""
+    positions = min(workload.rope_positions, shape.max_positions)
+    size = shape.num_layers * positions * 2 * shape.head_dim * workload.compute_bytes
+    return term("rotary tables", size, "read from source", "L positions 2 d b")
+
+
 def upcast_blocks(workload: Workload, shape: ModelShape) -> Term:
     """Embeddings and head in 16 bit, after their float32 copies were made: the last is next to its copy, the other's
     block in the pool (peft utils/other.py, `prepare_model_for_kbit_training`; 0.21 empties the pool). Later tensors use
-    those blocks if they fit."""
-    size = 2 * shape.other_params if workload.upcast_remainder else 0
-    formula = "(V H [x 2 untied]) x 2, if turned into float32"
+    those blocks if they fit. Unsloth turns all weights that are to learn into float32 (unsloth_zoo training_utils.py).
+    """
+    whole = (workload.stack, workload.method) == ("unsloth", "full") and weight_bytes(workload) > workload.compute_bytes
+    size = 2 * (shape.num_params if whole else shape.other_params if workload.upcast_remainder else 0)
+    formula = "(V H [x 2 untied]) x 2, or all weights, if turned into float32"
     return term("16-bit blocks", size, "read from source", formula, elastic=True)
 
 

@@ -80,6 +80,8 @@ class Workload:
     """Width of the weights if they are not in the compute type: autocast then keeps copies."""
     adapter_bytes: int | None = None
     """Width of an adapter's weight if it is not the stack's default."""
+    rope_positions: int = 0
+    """Positions of a table of cosines and sines that each layer has of its own, as in Unsloth's models of 2024."""
     keeps_4bit_inputs: bool = False
     """Each 4-bit layer keeps its input for the backward pass, as bitsandbytes did before 0.44."""
     compute_bytes: int

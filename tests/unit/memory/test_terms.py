@@ -497,3 +497,17 @@ def test_vllm_s_standby_with_4_bit_weights_is_at_best_tight() -> None:
     assert any("unsloth 3542, 3603" in note for note in found.notes)
     for other in (replace(run, method="lora"), replace(run, standby=False)):
         assert estimate(other, LARGE, card).verdict(card.offered_bytes) == "fits"
+
+
+def test_each_layer_of_unsloth_s_models_of_2024_had_a_rotary_table() -> None:
+    # 28 layers, 32 768 positions, 128 numbers a head, cosines and sines, 2 bytes each
+    old = work(rope_positions=32_768)
+    assert terms.rope_tables(old, LARGE).expected_bytes == 28 * 32_768 * 128 * 2 * 2
+    assert terms.rope_tables(replace(old, rope_positions=131_072), LLAMA2).expected_bytes == 32 * 4096 * 128 * 2 * 2
+    assert terms.rope_tables(work(), LARGE).expected_bytes == 0
+
+
+def test_unsloth_leaves_all_16_bit_blocks_of_weights_that_it_turns_into_float32() -> None:
+    whole = work(method="full", weight_bytes=4, lora_rank=0, lora_targets=())
+    assert terms.upcast_blocks(whole, SMALL).expected_bytes == 2 * SMALL.num_params
+    assert terms.upcast_blocks(replace(whole, weight_bytes=None), SMALL).expected_bytes == 0
