@@ -166,8 +166,9 @@ def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[s
     states = (terms.optimizer_states(workload, shape), terms.paged_states(workload, shape))
     learned = (adapter, terms.whole_weights(workload), terms.gradient_sums(workload, shape))
     at_rest = (parked.linear_weights_left(workload, shape), *base[1:], parked.resting_copies(workload))
-    freed = replace(terms.upcast_blocks(workload, shape), expected_bytes=0)
-    idle = (*at_rest, *learned, *states, terms.weight_copies(workload, shape), freed)
+    freed = terms.upcast_blocks(workload, shape)
+    resting = replace(freed, expected_bytes=0)  # other requests take them
+    idle = (*at_rest, *learned, *states, terms.weight_copies(workload, shape), resting)
     resident = (*idle, *generate_sampler.resident_engine(workload, shape, card))
     between = (*resident, kept_copies(workload, shape))
     kept, read = lowmem_sampler.kept_states(workload, shape), lowmem_sampler.states_read(workload, shape)

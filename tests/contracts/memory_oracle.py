@@ -206,10 +206,11 @@ def backward(model: Any, trained_model: Any, work: Workload, live: LiveBytes, *,
 
     def layers_are_over(module: Any, inputs: Any) -> None:
         found["layers"] = live.window() - resident
-        found["kept"] = live.now - resident - inputs[0].nbytes
         inputs[0].register_hook(loss_is_over)
 
     def loss_is_over(gradient: Any) -> None:
+        of_the_head = sum(p.grad.nbytes for p in trained_model.parameters() if p.grad is not None)
+        found["kept"] = live.now - resident - gradient.nbytes - of_the_head
         found["loss"] = live.window() - resident - found["kept"]
 
     model.model.norm.register_forward_pre_hook(layers_are_over)
