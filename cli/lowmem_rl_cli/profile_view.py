@@ -45,6 +45,8 @@ def _lines(plan: Plan, explained: Explanation, preset: str, place: str, page: Te
     yield from _phases(plan, page)
     for phase in plan.estimate.phases if verbose else [plan.estimate.peak_phase]:
         yield from _terms(plan.estimate, phase, page, verbose)
+    if process := plan.process:
+        yield from page.fold(f"{process}.", "  ", "  ", DIM)
     calibration = [str(plan.target.calibration)] if plan.target.calibration else []
     learning = trainable_words(plan.written, plan.config, plan.target)
     notes = [*learning, *plan.estimate.notes, *calibration, *notices(plan.config)]

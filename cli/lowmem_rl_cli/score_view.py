@@ -27,6 +27,9 @@ def _lines(summary: Mapping[str, Any], page: TextPage) -> Iterator[str]:
     yield from page.heading("Errors", f"of the expected value, predicted over measured less one; {beyond}")
     yield from page.table(list(_rows("all rows", summary["errors"])), "llrrrrl", ("", *HEAD))
     yield from _named("too low", _under(summary["errors"]), page)
+    if varying := summary["varying"]:
+        yield from page.heading("Varying lengths", "not counted above: their order decides what the pool keeps")
+        yield from page.table(list(_rows("all rows", varying)), "llrrrrl", ("", *HEAD))
     for key, title in GROUPS.items():
         yield from page.heading(title)
         rows = [row for name, errors in summary[key].items() for row in _rows(_shortened(name, page), errors)]

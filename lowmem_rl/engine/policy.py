@@ -20,6 +20,7 @@ from lowmem_rl.engine.row_length import SequenceUse, longest_row, training_row, 
 from lowmem_rl.errors import ConfigError, LowMemError, SetupError
 from lowmem_rl.example import Message
 from lowmem_rl.memory.adapter_tensors import SINGULAR_VECTORS
+from lowmem_rl.memory.segments import VARIABLE, allocator_settings
 from lowmem_rl.models.hub import refusal
 from lowmem_rl.models.lookup import load_shape, model_path
 from lowmem_rl.stack import not_loaded
@@ -165,6 +166,8 @@ def prepare_process(config: RunConfig, device: Device) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] or "0"
         # NVML, which chose the card, counts by bus; CUDA would count the fastest first.
         os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+        if settings := allocator_settings(os.environ, uses_vllm=config.rollout.engine == "vllm"):
+            os.environ.setdefault(VARIABLE, settings)
         if device.dtype == "float32":  # Unsloth's checkpointing would keep float32 activations as bfloat16
             os.environ.setdefault("UNSLOTH_OFFLOAD_FP32", "exact")
     elif _is_small(config):

@@ -48,6 +48,11 @@ class ScoredRow:
         return {name: error for name in MEASURED if (error := self.error(name)) is not None}
 
     @property
+    def has_peak_error(self) -> bool:
+        """A peak was measured and can be compared: a failed run, a limit or the load alone says nothing of it."""
+        return any(name != "load" for name in self.errors)
+
+    @property
     def is_above_upper(self) -> bool:
         """The process took more than the upper value, beyond what the source rounds."""
         taken, upper = self.row.process_bytes, (self.predicted or {}).get("upper")
@@ -76,6 +81,11 @@ class AccuracyScore:
         return tuple(one for one in self.rows if one.predicted is not None)
 
     @property
+    def one_length(self) -> tuple[ScoredRow, ...]:
+        """Rows whose lengths do not vary: what varying ones leave in the pool depends on their order."""
+        return tuple(one for one in self.scored if not one.row.is_varying)
+
+    @property
     def left_out(self) -> dict[str, str]:
         return {one.row.id: one.left_out or "" for one in self.rows if one.predicted is None}
 
@@ -84,12 +94,13 @@ class AccuracyScore:
         """Errors in all and by group, verdicts on failed runs, rows left out and why."""
         failed = [one for one in self.scored if one.row.oom]
         bounded = [one for one in self.scored if one.inside_bounds is not None]
-        stacks = {(one.row.stack, one.row.loss, one.row.method) for one in self.scored}
+        measured = {(one.row.stack, one.row.loss, one.row.method) for one in self.scored if one.has_peak_error}
         return {
             "rows": len(self.rows),
             "scored": len(self.scored),
             "left_out": self.left_out,
-            "errors": errors(self.scored),
+            "errors": errors(self.one_length),
+            "varying": errors([one for one in self.scored if one.row.is_varying]),
             "by_stack": self._by(lambda one: f"{one.row.stack} {one.row.loss} {one.row.method}"),
             "by_card": self._by(lambda one: (card_of(one.row.gpu) or _UNKNOWN_CARD).key),
             "by_source": self._by(lambda one: one.row.source),
@@ -99,7 +110,7 @@ class AccuracyScore:
             "above_upper": [one.row.id for one in self.scored if one.is_above_upper],
             "out_of_memory": {"rows": len(failed), "called_fits": [x.row.id for x in failed if x.verdict == "fits"]},
             "bounded": {"rows": len(bounded), "outside": [x.row.id for x in bounded if not x.inside_bounds]},
-            "unvalidated": [] if ("unsloth", "grpo", "qlora") in stacks else [UNVALIDATED],
+            "unvalidated": [] if ("unsloth", "grpo", "qlora") in measured else [UNVALIDATED],
         }
 
     def _verdicts(self) -> dict[str, dict[str, list[str]]]:
@@ -111,8 +122,8 @@ class AccuracyScore:
         }
 
     def _by(self, group: Callable[[ScoredRow], str]) -> dict[str, Any]:
-        names = sorted({group(one) for one in self.scored})
-        return {name: errors([one for one in self.scored if group(one) == name]) for name in names}
+        names = sorted({group(one) for one in self.one_length})
+        return {name: errors([one for one in self.one_length if group(one) == name]) for name in names}
 
     def to_json(self) -> dict[str, Any]:
         return {"rows": [one.to_json() for one in self.rows], "summary": self.summary}
@@ -152,9 +163,15 @@ def _score(row: MeasuredRow) -> ScoredRow:
     if row.lengths_at_most and peak is not None:
         shortest = replace(workload, micro_batch=1, prompt_tokens=1, completion_tokens=1)
         least = (1 - TOLERATED_UNDER) * estimate(shortest, shape, card or _UNKNOWN_CARD).reserved_bytes
-        inside = least <= peak <= found.upper_bytes
+        inside = _is_inside(row, peak, least, found.upper_bytes)
     verdict = found.verdict(card.offered_bytes) if card else None
     return ScoredRow(row, predicted=_predicted(found), verdict=verdict, inside_bounds=inside)
+
+
+def _is_inside(row: MeasuredRow, peak: int, least: float, most: int) -> bool:
+    """Returns whether a peak that its source rounds can be between two sizes."""
+    half = row.rounded_to_bytes / 2
+    return least - half <= peak <= most + half
 
 
 def _predicted(found: MemoryEstimate) -> dict[str, int]:

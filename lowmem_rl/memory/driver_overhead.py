@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lowmem_rl.memory import lowmem_sampler, parked, terms
+from lowmem_rl.memory import lowmem_sampler, parked, pool_shares, terms
 from lowmem_rl.memory.activations import layer_of, logit_width
 from lowmem_rl.memory.terms import Grade, Term, term
 from lowmem_rl.memory.workload import Workload
@@ -36,10 +36,6 @@ def context(card: Card | None) -> Term:
     return term(CONTEXT, low, grade, "by generation of the card", upper=high)
 
 
-SLACK_SHARES = {True: (0.03, 0.10), False: (0.12, 0.35)}
-"""What the allocator holds in addition, as a share of the memory that comes and goes, expected and upper, by
-`expandable_segments`. Off: runs of one fixed length are at 0.11 (fms-acceleration, A100), changing lengths higher;
-on: an assumption; Unsloth's H100 pair shows 1.00 of the peak (unsloth.ai/docs, memory-efficient RL)."""
 CHAIN_BYTES, STALE = 14.0, 0.6
 """Plain and fused losses pass whole logits through blocks of 14 bytes a logit, in which a layer has no room for 0.6 of
 its blocks (fms-acceleration, A100: 14.07 bytes and 0.6, from two vocabularies; LLaMA-Factory's held-out runs agree).
@@ -47,18 +43,20 @@ The 14 are log-softmax and two gradients in float32, and the logits in 16 bit; f
 
 
 def slack(workload: Workload, shape: ModelShape, dynamic: Sequence[Term], card: Card | None, *, learning: bool) -> Term:
-    """Cached blocks without use: rounding, and blocks of sizes that are not asked for again."""
+    """Cached blocks without use: rounding, and blocks of sizes that are not asked for again.
+
+    A simulated allocator over the requests of a training step gives their share (`simulated_pool`).
+    """
     if card is None:
         return term(SLACK, 0, "assumed", "none on a CPU")
-    low, high = SLACK_SHARES[workload.expandable_segments]
+    low, high = pool_shares.share(workload, learning=learning)
     expected = low * sum(one.expected_bytes for one in dynamic)
     upper = high * sum(one.upper_bytes for one in dynamic)
     if learning and not workload.expandable_segments:
         stale = _unused_blocks(workload, shape, dynamic)
         expected, upper = max(expected, stale), upper + stale
-    formula = f"{low} x what comes and goes" + ("" if workload.expandable_segments else ", or the loss's blocks")
-    grade: Grade = "assumed" if workload.expandable_segments else "measured elsewhere"
-    return term(SLACK, expected, grade, formula, upper=upper, elastic=True)
+    formula = f"{low:.2f} x what comes and goes" + ("" if workload.expandable_segments else ", or the loss's blocks")
+    return term(SLACK, expected, "read from source", formula, upper=upper, elastic=True)
 
 
 def _unused_blocks(workload: Workload, shape: ModelShape, dynamic: Sequence[Term]) -> float:

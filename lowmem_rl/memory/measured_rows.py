@@ -29,6 +29,7 @@ Bytes = Annotated[int, Field(gt=0, le=2**50)]
 Rows = Annotated[int, Field(ge=1, le=2**20)]
 Tokens = Annotated[int, Field(ge=0, le=2**24)]
 Share = Annotated[float, Field(gt=0, le=1)]
+_VARYING = re.compile(r"\brows of \d+ to \w+ tokens\b|\blengths vary\b", re.IGNORECASE)
 _OPTIMIZERS = (*STATE_BYTES, "adamw", "adamw_torch", "adamw_torch_fused")
 
 
@@ -105,6 +106,15 @@ class MeasuredRow(BaseModel):
     eval_rows: Annotated[int, Field(ge=0, le=2**20)] = 0
     """Rows answered together in an evaluation that the peak includes; 0 without one."""
     expandable_segments: bool = False
+    lengths_vary: bool = False
+    """Rows differ in length and the lengths here are the longest: they are scored separately."""
+    note: str = ""
+    """The source's conditions in words; "rows of 91 to 2048 tokens" says that lengths vary."""
+
+    @property
+    def is_varying(self) -> bool:
+        """Rows differ in length, by their key or by their note."""
+        return self.lengths_vary or _VARYING.search(self.note) is not None
 
     @model_validator(mode="after")
     def _has_tokens(self) -> Self:
@@ -195,7 +205,11 @@ def workload_of_row(row: MeasuredRow, **changes: Any) -> Workload:
     given = {name: value for name in shared if (value := getattr(row, name)) not in (None, ())}
     if plain and row.loss == "grpo" and row.logits == "full":
         given["logits"] = "selective"  # TRL's loss over whole logits
-    decided = {"optimizer": optimizer, "old_logprob_pass": row.rollout_engine == "vllm"}
+    decided = {
+        "optimizer": optimizer,
+        "old_logprob_pass": row.rollout_engine == "vllm",
+        "lengths_vary": row.is_varying,
+    }
     return Workload(**(defaults | given | decided | changes))
 
 

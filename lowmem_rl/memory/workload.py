@@ -8,6 +8,7 @@ from typing import Literal
 
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.memory.adapter_tensors import frozen_numbers, learning_tensors
+from lowmem_rl.memory.segments import segments_grow
 from lowmem_rl.memory.trained_set import parks_masters, parks_originals, trained_set
 from lowmem_rl.models.shape import ModelShape
 
@@ -128,6 +129,9 @@ class Workload:
     """Rows of a rollout of which the states that enter the lowest learning layer are kept (`engine.kept_states`)."""
     expandable_segments: bool
     """PyTorch's allocator grows its segments instead of collecting fixed ones."""
+    lengths_vary: bool = False
+    """Micro-batches differ in length: without growing segments the pool keeps blocks of every size. The lengths here
+    are the longest."""
 
     @property
     def row_tokens(self) -> int:
@@ -236,6 +240,5 @@ def workload_of(config: RunConfig, shape: ModelShape) -> Workload:
         dynamic_checkpoint=config.model.checkpoint == "dynamic",
         compute_bytes=compute_bytes_of(config),
         wide_on_cpu=config.model.dtype != "bfloat16",
-        # Unsloth switches it on at import on Linux, and off again for vLLM's standby.
-        expandable_segments=not uses_vllm,
+        expandable_segments=segments_grow(uses_vllm=uses_vllm),
     )

@@ -14,6 +14,7 @@ from lowmem_rl.memory.workload import engine_of
 from lowmem_rl.models.hardware import Card, free_ram_bytes
 from lowmem_rl.models.shape import ModelShape
 from lowmem_rl.planning.advice import Advice
+from lowmem_rl.planning.process_figure import ProcessFigure, process_figure
 from lowmem_rl.planning.search import PlanTarget, choose
 from lowmem_rl.planning.step_time import StepTime, step_time
 from lowmem_rl.planning.trainable_words import trainable_words
@@ -42,16 +43,22 @@ class Plan:
         return self.estimate.workload.kept_share > 0
 
     @property
+    def process(self) -> ProcessFigure | None:
+        """What the estimate's process assumes; None on a CPU."""
+        return process_figure(self.estimate, self.target.card)
+
+    @property
     def time(self) -> StepTime | None:
         """None on a CPU, and on a card whose speed is not known."""
         return step_time(self.config, self.target.shape, self.target.card, self.signal.updated_share)
 
     def to_json(self, advice: Iterable[Advice] = ()) -> dict[str, Any]:
         """Returns what `profile --json` prints; `advice` is not part of a plan."""
-        time = self.time
+        time, process = self.time, self.process
         return {
             "verdict": {"memory": self.memory_verdict, "signal": self.signal.verdict},
             "peak_bytes": {"expected": self.estimate.expected_bytes, "upper": self.estimate.upper_bytes},
+            "process_bytes": None if process is None else process.to_json(),
             "peak_phase": self.estimate.peak_phase,
             "budget_bytes": self.target.budget_bytes,
             "phases": self.estimate.to_json_phases(),

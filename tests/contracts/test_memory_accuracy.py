@@ -51,8 +51,8 @@ def test_nine_in_ten_dense_rows_are_scored_and_the_others_say_why(measured: Accu
     assert len(measured.scored) / (len(measured.scored) + len(left_out)) >= 0.9
 
 
-GRID = {"share": (0.06, 0.09, 0.12, 0.15, 0.18), "chain": (10.0, 12.0, 14.0, 16.0), "stale": (0.3, 0.6, 0.9)}
-"""Values for the constants that rows decide: the share of slack, and the two of the blocks that a loss leaves."""
+GRID = {"chain": (10.0, 12.0, 14.0, 16.0), "stale": (0.3, 0.6, 0.9)}
+"""Values for the two constants that rows decide: those of the blocks that a loss leaves."""
 Fit = tuple[float, ...]
 Errors = dict[str, list[float]]
 
@@ -65,8 +65,7 @@ def fits(measured: AccuracyScore) -> dict[Fit, Errors]:
     found: dict[Fit, Errors] = {}
     with pytest.MonkeyPatch.context() as patch:
         for fit in product(*GRID.values()):
-            share, chain, stale = fit
-            patch.setitem(driver_overhead.SLACK_SHARES, False, (share, driver_overhead.SLACK_SHARES[False][1]))
+            chain, stale = fit
             patch.setattr(driver_overhead, "CHAIN_BYTES", chain)
             patch.setattr(driver_overhead, "STALE", stale)
             found[fit] = errors = {}

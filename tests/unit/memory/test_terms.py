@@ -407,12 +407,16 @@ def test_a_deeper_model_of_the_same_widths_keeps_the_share_that_stays_in_16_bit(
 
 
 def test_slack_is_small_if_segments_grow() -> None:
-    parts = [terms.term("x", 1000, "assumed", "")]
-    card = CARDS["a6000"]
+    parts, card = [terms.term("x", 1000, "assumed", "")], CARDS["a6000"]
     growing = driver_overhead.slack(work(), LARGE, parts, card, learning=True)
     fixed = driver_overhead.slack(work(expandable_segments=False), LARGE, parts, card, learning=True)
-    assert (growing.expected_bytes, growing.upper_bytes, growing.grade) == (30, 100, "assumed")
-    assert (fixed.expected_bytes, fixed.upper_bytes) == (120, 350)
+    varying = driver_overhead.slack(
+        work(expandable_segments=False, lengths_vary=True), LARGE, parts, card, learning=True
+    )
+    assert growing.expected_bytes <= 60
+    assert growing.upper_bytes == 100
+    assert growing.expected_bytes < fixed.expected_bytes < varying.expected_bytes
+    assert fixed.upper_bytes == 350
     assert driver_overhead.slack(work(), LARGE, parts, None, learning=True).expected_bytes == 0
 
 

@@ -190,7 +190,9 @@ def test_a_larger_group_costs_no_memory_at_the_same_wave_and_micro_batch():
 
 
 def test_qlora_needs_less_than_lora_and_ours_less_than_plain_trl_and_ppo():
-    qlora, lora, trl, whole, ppo = explain(plan_of("qwen7b-a6000", "memory.rollout_rows=32")).alternatives
+    qlora, lora, trl, whole, ppo = explain(
+        plan_of("qwen7b-a6000", "memory.rollout_rows=32", "rollout.weights=quantized")
+    ).alternatives
     assert [trl.name, whole.name] == ["plain TRL, 32 rows a wave", "plain TRL, 256 rows at once"]
     assert [qlora.name, lora.name, ppo.name] == ["QLoRA", "LoRA", "PPO, with its value model"]
     assert qlora.expected_bytes < min(lora.expected_bytes, trl.expected_bytes, ppo.expected_bytes)
