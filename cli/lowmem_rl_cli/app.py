@@ -385,6 +385,8 @@ app.add_typer(tasks_command.app, name="tasks")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code; a bug raises with its traceback."""
     streams.prepare()
+    # Looking for Pydantic's plugins reads the metadata of every installed package.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         given = expand_home(sys.argv[1:] if arguments is None else arguments)
         code = app(given, prog_name="lowmem-rl", standalone_mode=False)

@@ -42,7 +42,7 @@ class Footprint(BaseModel):
     The first two are None on a CPU: PyTorch counts them on a GPU only.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     allocated_bytes: Bytes | None = None
     reserved_bytes: Bytes | None = None
@@ -59,7 +59,7 @@ class Footprint(BaseModel):
 class CalibrationRow(BaseModel):
     """One phase of one real step."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     date: date
     source: Literal["measure", "first step"]

@@ -76,7 +76,7 @@ def capped_to_card(parts: Sequence[Term], card: Card | None) -> tuple[Term, ...]
         return tuple(parts)
     room = max(card.offered_bytes - sum(one.expected_bytes for one in parts if one.name != SLACK), 0)
     return tuple(
-        replace(one, expected_bytes=min(one.expected_bytes, room)) if one.name == SLACK else one for one in parts
+        replace(one, expected_bytes=room) if one.name == SLACK and one.expected_bytes > room else one for one in parts
     )
 
 

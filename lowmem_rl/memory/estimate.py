@@ -206,7 +206,8 @@ def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[s
 def _worst(found: list[Terms]) -> Terms:
     """Returns the terms of the worst moment; its slack's upper value covers the other moments' upper values."""
     worst, slack = max(found, key=_expected), driver_overhead.SLACK
-    missing = max(map(_upper, found)) - _upper(worst)
+    if not (missing := max(map(_upper, found)) - _upper(worst)):
+        return tuple(one for one in worst if one.upper_bytes)
     covered = (replace(one, upper_bytes=one.upper_bytes + missing) if one.name == slack else one for one in worst)
     return tuple(one for one in covered if one.upper_bytes)
 

@@ -71,12 +71,13 @@ class ModelShape:
     @property
     def layer_params(self) -> int:
         """Weights of one decoder layer's linear layers, without biases and norms."""
-        return sum(inputs * outputs for inputs, outputs in self.linear_sizes.values())
+        hidden, heads = self.hidden_size, self.num_heads + self.num_kv_heads
+        return hidden * (2 * heads * self.head_dim + 3 * self.intermediate_size)
 
     @property
     def largest_matrix(self) -> int:
         """Weights of the largest linear layer."""
-        return max(inputs * outputs for inputs, outputs in self.linear_sizes.values())
+        return self.hidden_size * max(self.query_size, self.key_size, self.intermediate_size)
 
     @property
     def num_params(self) -> int:

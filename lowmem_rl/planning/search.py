@@ -29,6 +29,8 @@ AS_FAST = 1.02
 MOST_ROWS = 1024
 """Rows beyond which neither sampling nor learning gets faster on any card."""
 
+
+_WAVE = "memory.rollout_rows"
 Choice = dict[str, Any]
 """Values by dotted key."""
 
@@ -96,7 +98,7 @@ def _rollout_and_update(config: RunConfig, target: PlanTarget) -> list[list[Choi
     can_keep = target.card is None and can_keep_states(config, target.shape)
     rollout: dict[str, Sequence[Any]] = {
         "rollout.weights": ("quantized", "merged") if can_merge else ("quantized",),
-        "memory.rollout_rows": divisors(config.rows_per_rollout, MOST_ROWS),
+        _WAVE: divisors(config.rows_per_rollout, MOST_ROWS),
     }
     update: dict[str, Sequence[Any]] = {
         "memory.micro_batch": divisors(config.rows_per_step, MOST_ROWS),
@@ -110,9 +112,27 @@ def _rollout_and_update(config: RunConfig, target: PlanTarget) -> list[list[Choi
 
 
 def _best(half: Sequence[Choice], frugal: RunConfig, fast: RunConfig, target: PlanTarget) -> Choice:
-    """Returns the choice for one half; the other half is frugal in memory and fast in time."""
-    uppers = [target.upper_bytes(with_overrides(frugal, choice)) for choice in half]
-    times = [target.relative_step_time(with_overrides(fast, choice)) for choice in half]
-    fitting = [i for i, upper in enumerate(uppers) if upper <= target.budget_bytes]
-    limit = AS_FAST * min(times[i] for i in fitting)
-    return half[min((i for i in fitting if times[i] <= limit), key=lambda i: (uppers[i], times[i]))]
+    """Returns the choice for one half; the other half is frugal in memory and fast in time.
+
+    Waves are tried from the largest down: smaller ones never get faster, so the first that is too slow ends them.
+    """
+    found, fastest = list[tuple[float, int, Choice]](), float("inf")
+    for choices in _by_wave(half):
+        for choice in reversed(choices):
+            if (upper := target.upper_bytes(with_overrides(frugal, choice))) > target.budget_bytes:
+                continue
+            time = target.relative_step_time(with_overrides(fast, choice))
+            found.append((time, upper, choice))
+            fastest = min(fastest, time)
+            if time > AS_FAST * fastest and _WAVE in choice:
+                break
+    near = [one for one in found if one[0] <= AS_FAST * fastest]
+    return min(near, key=lambda one: (one[1], one[0]))[2]
+
+
+def _by_wave(half: Sequence[Choice]) -> list[list[Choice]]:
+    """Returns the choices in groups that differ in the wave alone, each with the smallest first."""
+    groups: dict[tuple[Any, ...], list[Choice]] = {}
+    for choice in half:
+        groups.setdefault(tuple(value for key, value in choice.items() if key != _WAVE), []).append(choice)
+    return list(groups.values())
