@@ -1,7 +1,8 @@
 """Writes the parts of the documents that are generated from the code.
 
 A block is the text between `<!-- NAME:begin -->` and `<!-- NAME:end -->`; `BLOCKS` holds what fills it, and all
-other text stays. `--check` writes nothing: it prints what is out of date, and the exit code is then 1.
+other text stays. In presets it is the line of the peak in the comment on memory. `--check` writes nothing: it prints
+what is out of date, and the exit code is then 1.
 """
 
 import json
@@ -16,6 +17,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("*.md", "presets/*.md", "docs/**/*.md", "benchmarks/**/*.md", "examples/*.md")
+PRESETS = "presets/*.toml"
 BLOCK = re.compile(r"(?P<begin><!-- (?P<name>[\w-]+):begin -->\n).*?(?P<end><!-- (?P=name):end -->)", re.DOTALL)
 
 
@@ -153,6 +155,19 @@ BLOCKS: dict[str, Callable[[], str]] = {
 }
 
 
+PEAK = re.compile(r"^#   peak .*$", re.MULTILINE)
+"""The line of a preset that says what all of it comes to."""
+
+
+def fill_preset(path: Path, text: str) -> str:
+    """Returns a preset whose comment has the planner's peak."""
+    from lowmem_rl.planning.presets_table import peak_of
+
+    if not PEAK.search(text):
+        return text
+    return PEAK.sub(f"#   peak, expected and at most, by `lowmem-rl profile`: {peak_of(path.stem)}", text)
+
+
 def fill(text: str) -> str:
     """Returns a document with new blocks. Raises `KeyError` if nothing fills one."""
     return BLOCK.sub(lambda block: f"{block['begin']}{BLOCKS[block['name']]().strip()}\n{block['end']}", text)
@@ -161,9 +176,9 @@ def fill(text: str) -> str:
 def main(check: bool) -> int:
     """Writes all documents, or compares them; returns the exit code."""
     stale = 0
-    for path in sorted(path for pattern in DOCUMENTS for path in ROOT.glob(pattern)):
+    for path in sorted(path for pattern in (*DOCUMENTS, PRESETS) for path in ROOT.glob(pattern)):
         old = path.read_text("utf-8")
-        new = fill(old)
+        new = fill_preset(path, old) if path.suffix == ".toml" else fill(old)
         if new == old:
             continue
         stale += 1

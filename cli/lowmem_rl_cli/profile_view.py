@@ -49,7 +49,8 @@ def _lines(plan: Plan, explained: Explanation, preset: str, place: str, page: Te
         yield from page.fold(f"{process}.", "  ", "  ", DIM)
     calibration = [str(plan.target.calibration)] if plan.target.calibration else []
     learning = trainable_words(plan.written, plan.config, plan.target)
-    notes = [*learning, *plan.estimate.notes, *calibration, *notices(plan.config)]
+    bits = [plan.why_these_bits] if plan.why_these_bits else []
+    notes = [*bits, *learning, *plan.estimate.notes, *calibration, *notices(plan.config)]
     notes += selection_notes(plan.config, plan.target.shape)
     yield from (line for note in notes for line in page.fold(f"note: {note}.", "  ", "  ", DIM))
     yield from _signal(plan.signal, page)

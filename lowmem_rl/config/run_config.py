@@ -62,8 +62,9 @@ class ModelConfig(Section):
     """Hub name, local directory, or `tiny` for the embedded model."""
     revision: str | None = None
     """Branch, tag or commit on the hub; the newest if unset."""
-    bits: Literal[4, 16] = 4
-    """Width of the frozen weights: 4 is NF4 with double quantisation (QLoRA), 16 the compute type (LoRA)."""
+    bits: Literal["auto", 4, 16] = 4
+    """Width of the frozen weights: 4 is NF4 with double quantisation (QLoRA), 16 the compute type (LoRA). `auto`: the
+    one with which a step that fits is fastest, of two as fast the one that takes less memory."""
     checkpoint: Literal["plain", "dynamic"] = "plain"
     """In 4 bit: `plain` quantises exactly the named weights; `dynamic` lets Unsloth take its own upload,
     which leaves sensitive layers in 16 bit (Qwen2.5-7B: 7.5 GB instead of 5.5 GB)."""

@@ -297,7 +297,7 @@ def load_arguments(config: RunConfig, device: Device) -> dict[str, Any]:
         "revision": config.model.revision,
         "max_seq_length": training_row(config),
         "dtype": device.dtype,
-        "load_in_4bit": config.model.bits == 4,
+        "load_in_4bit": config.model.bits != 16,
         # Otherwise Unsloth loads its dynamic upload instead of a 4-bit model.
         "use_exact_model_name": config.model.checkpoint == "plain",
         "fast_inference": config.rollout.engine == "vllm",

@@ -87,7 +87,7 @@ def check_tokenizer(name: str, revision: str | None = None) -> None:
         )
 
 
-def check_bits(shape: ModelShape, bits: int) -> None:
+def check_bits(shape: ModelShape, bits: int | str) -> None:
     """Raises `ConfigError` if a run would train on 4-bit weights that says 16."""
     if bits == 16 and shape.quantised != "no":
         raise ConfigError(

@@ -85,7 +85,8 @@ def _as_written(item: Advice, written: RunConfig, config: RunConfig, target: Pla
     """
     alone = not_already_set(written, item.settings)
     again = choose(with_overrides(written, alone), target)
-    if planned(again) == planned(with_overrides(config, item.settings)):
+    run = with_overrides(config, item.settings)
+    if (planned(again), again.model.bits) == (planned(run), run.model.bits):
         return replace(item, settings=alone)
     if not target.fits(again) or target.fits(config):
         return replace(item, settings=not_already_set(written, with_planned_values(item.settings, config)))
@@ -172,6 +173,9 @@ def _memory_options(config: RunConfig, target: PlanTarget) -> Iterator[_MemoryOp
     yield from _halved("memory.rollout_rows", config.rollout_rows, config.rows_per_rollout)
     if config.rollout_weights == "merged":
         yield _MemoryOption({"rollout.weights": "quantized"})
+        if target.shape.quantised == "no":  # the copy is what 16-bit weights are already
+            settings = {"model.bits": 16, "rollout.weights": "quantized"}
+            yield _MemoryOption(settings, "LoRA instead of QLoRA: frozen weights in 16 bit")
     yield from _halved("eval.batch", config.eval.batch, config.eval.batch, "evaluations take longer")
     modes = ("none", "plain", "unsloth") if target.card else ("none", "plain")
     if (mode := config.checkpointing) in modes[:-1]:

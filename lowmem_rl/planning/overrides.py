@@ -61,7 +61,7 @@ def planned(config: RunConfig) -> dict[str, Any]:
 
 def planner_origins(written: RunConfig) -> dict[str, str]:
     """Returns the origin of each value that a run leaves to the planner, by key."""
-    return {key: "planner (auto)" for key in PLANNED if _value(written, key) == "auto"}
+    return {key: "planner (auto)" for key in (*PLANNED, "model.bits") if _value(written, key) == "auto"}
 
 
 def as_text(settings: Settings) -> str:

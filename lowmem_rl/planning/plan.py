@@ -14,6 +14,7 @@ from lowmem_rl.memory.workload import engine_of
 from lowmem_rl.models.hardware import Card, free_ram_bytes
 from lowmem_rl.models.shape import ModelShape
 from lowmem_rl.planning.advice import Advice
+from lowmem_rl.planning.frozen_bits import why_these_bits
 from lowmem_rl.planning.process_figure import ProcessFigure, process_figure
 from lowmem_rl.planning.search import PlanTarget, choose
 from lowmem_rl.planning.step_time import StepTime, step_time
@@ -43,6 +44,11 @@ class Plan:
         return self.estimate.workload.kept_share > 0
 
     @property
+    def why_these_bits(self) -> str | None:
+        """Why `model.bits = "auto"` became what it is; None if the user has set it."""
+        return why_these_bits(self.written, self.config, self.target)
+
+    @property
     def process(self) -> ProcessFigure | None:
         """What the estimate's process assumes; None on a CPU."""
         return process_figure(self.estimate, self.target.card)
@@ -64,6 +70,7 @@ class Plan:
             "phases": self.estimate.to_json_phases(),
             "group": self.signal.to_json(),
             "plan": {
+                "bits": self.config.model.bits,
                 "micro_batch": self.config.micro_batch,
                 "rollout_rows": self.config.rollout_rows,
                 "checkpointing": self.config.checkpointing,

@@ -1,7 +1,7 @@
 """The presets in one table: what each needs by the estimate and took by measurement."""
 
 from lowmem_rl.config.compose import resolve
-from lowmem_rl.config.presets import Preset, load_presets
+from lowmem_rl.config.presets import Preset, load_preset, load_presets
 from lowmem_rl.models.hardware import find_card
 from lowmem_rl.models.lookup import load_shape
 from lowmem_rl.planning.plan import plan
@@ -14,6 +14,11 @@ def presets_table() -> str:
     """Returns the table of `presets/README.md` in Markdown; a CPU's memory and speed vary and are left out."""
     rows = [HEAD, ("---",) * len(HEAD), *map(_row, load_presets())]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+def peak_of(name: str) -> str:
+    """Returns a preset's estimate as the table has it: GiB expected, at most, and the card's."""
+    return _estimated(load_preset(name))[0]
 
 
 def _row(preset: Preset) -> tuple[str, ...]:

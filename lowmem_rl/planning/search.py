@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
-from typing import Any
+from typing import Any, Literal
 
 from lowmem_rl.config.rules import BY_GRADIENT
 from lowmem_rl.config.run_config import RunConfig
@@ -78,6 +78,8 @@ def resolve_auto(
 
 def choose(config: RunConfig, target: PlanTarget) -> RunConfig:
     """Returns the run with every "auto" chosen for the target; the same input gives the same choice."""
+    if config.model.bits == "auto":
+        return _with_bits(config, target)
     halves = _rollout_and_update(config, target)
     frugal, fast = (with_overrides(config, halves[0][end] | halves[1][end]) for end in (0, -1))
     if frugal == fast or not target.fits(frugal):
@@ -88,6 +90,29 @@ def choose(config: RunConfig, target: PlanTarget) -> RunConfig:
         return together
     runs = (with_overrides(config, rollout | update) for rollout, update in product(*halves))
     return next(run for run in sorted(runs, key=target.relative_step_time) if target.fits(run))
+
+
+def possible_bits(config: RunConfig, shape: ModelShape) -> tuple[Literal[4, 16], ...]:
+    """Returns the widths that frozen weights can have: 4-bit files stay so, and LISA and BAdam change whole weights."""
+    if shape.quantised != "no":
+        return (4,)
+    trainable = config.trainable
+    needs_16 = trainable.method == "full" and trainable.schedule in ("lisa", "badam")
+    return (16,) if needs_16 else (16, 4)
+
+
+def _with_bits(config: RunConfig, target: PlanTarget) -> RunConfig:
+    """Returns the fastest run that fits, of two as fast the one that takes less: QLoRA's copy of its weights to sample
+    from can take more than 16-bit weights, which need none. If none fits, the one that needs least."""
+    runs = [
+        choose(with_overrides(config, {"model.bits": bits}), target) for bits in possible_bits(config, target.shape)
+    ]
+    fitting = [run for run in runs if target.fits(run)]
+    if not fitting:
+        return min(runs, key=target.upper_bytes)
+    times = [target.relative_step_time(run) for run in fitting]
+    near = [run for run, time in zip(fitting, times, strict=True) if time <= AS_FAST * min(times)]
+    return min(near, key=target.upper_bytes)
 
 
 def _rollout_and_update(config: RunConfig, target: PlanTarget) -> list[list[Choice]]:

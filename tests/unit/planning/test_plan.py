@@ -65,7 +65,8 @@ def test_the_json_has_the_fields_that_programs_rely_on():
     assert shown["pass_rate"] == "unknown pass rate"
     assert shown["verdict"] == {"memory": "fits", "signal": "ok"}
     rollout = {"rollout_rows": 128, "rollout_engine": "lowmem", "rollout_weights": "quantized"}
-    assert shown["plan"] == {"micro_batch": 16, "checkpointing": "unsloth", "kept_states": "off", **rollout}
+    chosen = {"bits": 4, "micro_batch": 16, "checkpointing": "unsloth", "kept_states": "off"}
+    assert shown["plan"] == {**chosen, **rollout}
     assert sum(shown["phases"][shown["peak_phase"]].values()) == pytest.approx(shown["peak_bytes"]["expected"], abs=99)
     assert shown["group"]["smallest_group_size"] == 9
     assert 0 < shown["step_seconds"]["low"] < shown["step_seconds"]["high"]
