@@ -8,7 +8,7 @@ leaves out (tied embeddings, the width of a head) follows from the exact count o
 import re
 from dataclasses import replace
 
-from lowmem_rl.models.shape import LLAMA, MISTRAL, QWEN2, QWEN3, ModelShape, Quantised
+from lowmem_rl.models.shape import GEMMA2, GEMMA3, LLAMA, MISTRAL, QWEN1, QWEN2, QWEN3, ModelShape, Quantised
 
 PHI3 = "Phi3ForCausalLM"
 
@@ -38,6 +38,13 @@ _NEMO_BASE = _THUNDER_BLOCKS + (
     "the later Mistral-Nemo-Instruct-2407"
 )
 _SMALL_2409 = _LLM_CLIENT + ", but for its longest sequence: 131072 there, here as on the card since its correction"
+_R1_15B = "config.json's values as a program that reads it reports them; untied, as the count of weights shows"
+_R1_BASE = "the shape of its base, which DeepSeek-R1's card names; config.json not read"
+_CODER = "its modules as PyTorch prints them, in public code; the file not read"
+_CODER_67B = "Llama-2-7b's shape with the smaller sibling's vocabulary, held by the count of weights; the file not read"
+_QWEN1 = "config.json as public code that cites it repeats it; the MLP's halves counted together there"
+_QWEN1_COUNT = "its smaller siblings' form, held by the count of weights; the file not read"
+_YI = "Llama-2-7b's shape with four heads of keys, held by the count of weights; the file not read"
 _MAGISTRAL = f"text part of its sibling Mistral-Small-3.2-24B-Instruct-2506, whose {_KVFIT}; its own not read"
 
 
@@ -65,10 +72,11 @@ def _decoder(
         head_dim=head or hidden // heads[0],
         vocab_size=vocab,
         tied_embeddings=tied,
-        attention_bias=architecture == QWEN2,
+        attention_bias=architecture in (QWEN1, QWEN2),
         max_positions=1,
         source="",
-        qk_norm=architecture == QWEN3,
+        qk_norm=architecture in (QWEN3, GEMMA3),
+        post_norms=architecture in (GEMMA2, GEMMA3),
     )
 
 
@@ -103,6 +111,21 @@ _PHI3_MINI = _decoder(PHI3, 32, 3072, 8192, (32, 32), 32_064)
 _PHI3_MEDIUM = _decoder(PHI3, 40, 5120, 17_920, (40, 10), 32_064)
 _PHI4 = _decoder(PHI3, 40, 5120, 17_920, (40, 10), 100_352)
 
+_QWEN1_18B = _decoder(QWEN1, 24, 2048, 5504, (16, 16), 151_936)
+_QWEN1_7B = _decoder(QWEN1, 32, 4096, 11_008, (32, 32), 151_936)
+_QWEN1_14B = _decoder(QWEN1, 40, 5120, 13_696, (40, 40), 152_064)
+_R1_QWEN_15B = _decoder(QWEN2, 28, 1536, 8960, (12, 2), 151_936)
+_SMOLLM2_135M = _decoder(LLAMA, 30, 576, 1536, (9, 3), 49_152, tied=True)
+_SMOLLM2_360M = _decoder(LLAMA, 32, 960, 2560, (15, 5), 49_152, tied=True)
+_SMOLLM2_17B = _decoder(LLAMA, 24, 2048, 8192, (32, 32), 49_152, tied=True)
+_DEEPSEEK_CODER_13B = _decoder(LLAMA, 24, 2048, 5504, (16, 16), 32_256)
+_DEEPSEEK_CODER_67B = _decoder(LLAMA, 32, 4096, 11_008, (32, 32), 32_256)
+_YI_6B = _decoder(LLAMA, 32, 4096, 11_008, (32, 4), 64_000)
+_GEMMA2_2B = _decoder(GEMMA2, 26, 2304, 9216, (8, 4), 256_000, tied=True, head=256)
+_GEMMA2_9B = _decoder(GEMMA2, 42, 3584, 14_336, (16, 8), 256_000, tied=True, head=256)
+_GEMMA2_27B = _decoder(GEMMA2, 46, 4608, 36_864, (32, 16), 256_000, tied=True, head=128)
+_GEMMA3_1B = _decoder(GEMMA3, 26, 1152, 6912, (4, 1), 262_144, tied=True, head=256)
+
 # Name, shape, longest sequence, evidence.
 _ROWS: tuple[tuple[str, ModelShape, int, str], ...] = (
     ("Qwen/Qwen2.5-0.5B", _QWEN25_05B, 32_768, _HUB),
@@ -116,12 +139,10 @@ _ROWS: tuple[tuple[str, ModelShape, int, str], ...] = (
     ("Qwen/Qwen2-7B", _QWEN25_7B, 131_072, _QWEN2),
     ("Qwen/Qwen2.5-7B", _QWEN25_7B, 131_072, _LLM_PROF),
     ("Qwen/Qwen2.5-7B-Instruct", _QWEN25_7B, 32_768, _KVFIT),
-    ("Qwen/Qwen2.5-Coder-7B-Instruct", _QWEN25_7B, 32_768, _LITGPT),
     ("Qwen/Qwen2.5-Math-7B", _QWEN25_7B, 4096, _HUB),
     ("Qwen/Qwen2.5-Math-7B-Instruct", _QWEN25_7B, 4096, _HUB),
     ("Qwen/Qwen2.5-14B", _QWEN25_14B, 131_072, _LLM_PROF),
     ("Qwen/Qwen2.5-14B-Instruct", _QWEN25_14B, 32_768, _LLM_CLIENT),
-    ("Qwen/Qwen2.5-Coder-14B-Instruct", _QWEN25_14B, 32_768, _LITGPT),
     ("Qwen/Qwen2.5-32B", _QWEN25_32B, 131_072, _LLM_PROF),
     ("Qwen/Qwen2.5-32B-Instruct", _QWEN25_32B, 32_768, _LLM_CLIENT),
     ("meta-llama/Meta-Llama-3-8B", _LLAMA3_8B, 8192, _KVFIT),
@@ -173,6 +194,45 @@ _ROWS: tuple[tuple[str, ModelShape, int, str], ...] = (
     ("microsoft/Phi-3-mini-4k-instruct", _PHI3_MINI, 4096, _KVFIT),
     ("microsoft/Phi-3-medium-4k-instruct", _PHI3_MEDIUM, 4096, _ONNX_TOOL),
     ("microsoft/phi-4", _PHI4, 16_384, _KVFIT),
+    *(
+        (f"Qwen/Qwen2.5-Coder-{size}{kind}", shape, 32_768, _LITGPT)
+        for size, shape in (
+            ("0.5B", _QWEN25_05B),
+            ("1.5B", _QWEN25_15B),
+            ("3B", _QWEN25_3B),
+            ("7B", _QWEN25_7B),
+            ("14B", _QWEN25_14B),
+            ("32B", _QWEN25_32B),
+        )
+        for kind in ("", "-Instruct")
+    ),
+    *(
+        (f"HuggingFaceTB/SmolLM2-{size}{kind}", shape, 8192, _LITGPT)
+        for size, shape in (("135M", _SMOLLM2_135M), ("360M", _SMOLLM2_360M), ("1.7B", _SMOLLM2_17B))
+        for kind in ("", "-Instruct")
+    ),
+    *(
+        (f"google/gemma-2-{size}{kind}", shape, 8192, _LITGPT)
+        for size, shape in (("2b", _GEMMA2_2B), ("9b", _GEMMA2_9B), ("27b", _GEMMA2_27B))
+        for kind in ("", "-it")
+    ),
+    ("google/gemma-3-1b-it", _GEMMA3_1B, 32_768, _LITGPT + ", but for its longest sequence: 131072 there"),
+    ("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", _R1_QWEN_15B, 131_072, _R1_15B),
+    ("deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", _QWEN25_7B, 131_072, _R1_BASE),
+    ("deepseek-ai/DeepSeek-R1-Distill-Qwen-14B", _QWEN25_14B, 131_072, _R1_BASE),
+    ("deepseek-ai/DeepSeek-R1-Distill-Qwen-32B", _QWEN25_32B, 131_072, _R1_BASE),
+    ("deepseek-ai/DeepSeek-R1-Distill-Llama-8B", _LLAMA3_8B, 131_072, _LITGPT),
+    ("deepseek-ai/DeepSeek-R1-Distill-Llama-70B", _LLAMA3_70B, 131_072, _LITGPT),
+    ("deepseek-ai/deepseek-coder-1.3b-base", _DEEPSEEK_CODER_13B, 16_384, _CODER),
+    ("deepseek-ai/deepseek-coder-1.3b-instruct", _DEEPSEEK_CODER_13B, 16_384, _CODER),
+    ("deepseek-ai/deepseek-coder-6.7b-base", _DEEPSEEK_CODER_67B, 16_384, _CODER_67B),
+    ("deepseek-ai/deepseek-coder-6.7b-instruct", _DEEPSEEK_CODER_67B, 16_384, _CODER_67B),
+    ("Qwen/Qwen-1_8B", _QWEN1_18B, 8192, _QWEN1),
+    ("Qwen/Qwen-7B", _QWEN1_7B, 8192, _QWEN1),
+    ("Qwen/Qwen-7B-Chat", _QWEN1_7B, 8192, _QWEN1),
+    ("Qwen/Qwen-14B", _QWEN1_14B, 8192, _QWEN1_COUNT),
+    ("Qwen/Qwen-14B-Chat", _QWEN1_14B, 8192, _QWEN1_COUNT),
+    ("01-ai/Yi-6B-Chat", _YI_6B, 4096, _YI),
 )
 
 CATALOGUE: dict[str, ModelShape] = {

@@ -13,7 +13,7 @@ from lowmem_rl.errors import ConfigError, LowMemError, SetupError, UnknownName, 
 from lowmem_rl.models.catalogue import CATALOGUE as CATALOGUE
 from lowmem_rl.models.catalogue import find_mirrored
 from lowmem_rl.models.hub import cached_snapshot, fetch_config, how_to_fetch, hub_cache, is_offline, why_no_hub
-from lowmem_rl.models.shape import QWEN2, QWEN3, Quantised
+from lowmem_rl.models.shape import GEMMA2, GEMMA3, QWEN1, QWEN2, QWEN3, Quantised
 from lowmem_rl.models.shape import ModelShape as ModelShape
 from lowmem_rl.models.weight_files import missing_weights, read_json, tensor_bytes
 
@@ -123,17 +123,19 @@ def shape_from_config(config: Mapping[str, Any], key: str = "model", source: str
         architecture=architecture,
         num_layers=_number(config, "num_hidden_layers", source),
         hidden_size=hidden,
-        intermediate_size=_number(config, "intermediate_size", source),
+        # Qwen's first class counts both halves of the MLP.
+        intermediate_size=_number(config, "intermediate_size", source) // (2 if architecture == QWEN1 else 1),
         num_heads=heads,
         num_kv_heads=kv_heads,
         head_dim=_number(config, "head_dim", source, default=hidden // heads),
         vocab_size=_number(config, "vocab_size", source),
-        tied_embeddings=_flag(config, "tie_word_embeddings", source),
-        # Qwen2's class has the bias without a key for it.
-        attention_bias=architecture == QWEN2 or _flag(config, "attention_bias", source),
+        tied_embeddings=_flag(config, "tie_word_embeddings", source, default=architecture in (GEMMA2, GEMMA3)),
+        # These classes have the bias without a key for it.
+        attention_bias=architecture in (QWEN1, QWEN2) or _flag(config, "attention_bias", source),
         max_positions=_number(config, "max_position_embeddings", source),
         source=source,
-        qk_norm=architecture == QWEN3,
+        qk_norm=architecture in (QWEN3, GEMMA3),
+        post_norms=architecture in (GEMMA2, GEMMA3),
         quantised=_quantised(config, source),
     )
 
@@ -223,7 +225,7 @@ def _causal_architecture(config: Mapping[str, Any], key: str) -> str:
     named = config.get("architectures")
     names = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
     experts = {"num_experts", "num_local_experts", "n_routed_experts"} & {k for k, value in config.items() if value}
-    causal = next((name for name in names if name.endswith("ForCausalLM")), None)
+    causal = next((name for name in names if name.endswith("ForCausalLM") or name == QWEN1), None)
     if causal is None:
         what = ", ".join(names) or f"model type {config.get('model_type', 'unknown')!r} without an architecture"
         raise ConfigError(f"{key} is not a causal language model but {what}.", hint="Name a ...ForCausalLM model.")
@@ -245,8 +247,8 @@ def _number(config: Mapping[str, Any], name: str, source: str, default: int | No
     return value
 
 
-def _flag(config: Mapping[str, Any], name: str, source: str) -> bool:
-    value = config.get(name)
+def _flag(config: Mapping[str, Any], name: str, source: str, *, default: bool = False) -> bool:
+    value = config.get(name, default)
     if value is not None and not isinstance(value, bool):
         raise ConfigError(f"{source}: {name} is {value!r}, neither true nor false.", hint=_AGAIN)
     return bool(value)

@@ -6,6 +6,8 @@ from typing import Literal
 Quantised = Literal["no", "plain", "dynamic"]
 QWEN2, QWEN3 = "Qwen2ForCausalLM", "Qwen3ForCausalLM"
 LLAMA, MISTRAL = "LlamaForCausalLM", "MistralForCausalLM"
+GEMMA2, GEMMA3 = "Gemma2ForCausalLM", "Gemma3ForCausalLM"
+QWEN1 = "QWenLMHeadModel"
 SAMPLED_BY_US = {"llama": LLAMA, "mistral": MISTRAL, "qwen2": QWEN2, "qwen3": QWEN3}
 """Models whose layers our rollout engine computes: `model_type` and architecture of their config.json."""
 
@@ -33,6 +35,8 @@ class ModelShape:
     source: str
     qk_norm: bool = False
     """Queries and keys are normed once more in each head, as in Qwen3."""
+    post_norms: bool = False
+    """Attention's and the MLP's results are normed too, as in Gemma 2 and 3."""
     quantised: Quantised = "no"
     """The files hold 4-bit weights: all linear layers (plain), or some layers in 16 bit (Unsloth's dynamic)."""
     file_bytes: int | None = None
@@ -93,7 +97,7 @@ class ModelShape:
     @property
     def layer_other_params(self) -> int:
         """Weights of one decoder layer's norms and biases."""
-        norms = 2 * self.hidden_size + self.qk_norm * 2 * self.head_dim
+        norms = (4 if self.post_norms else 2) * self.hidden_size + self.qk_norm * 2 * self.head_dim
         return norms + self.attention_bias * (self.query_size + 2 * self.key_size)
 
     @property

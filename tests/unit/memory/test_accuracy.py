@@ -207,3 +207,34 @@ def test_what_a_row_does_not_say_is_what_its_stack_does() -> None:
     assert (said.double_quantisation, said.upcast_remainder) == (True, False)
     own = workload_of_row(MeasuredRow.model_validate(ROW | {"stack": "unsloth", "loss": "grpo"}))
     assert (own.layer, own.logits, own.double_quantisation) == ("unsloth", "chunked", True)
+
+
+VARYING = {"model": "Qwen/Qwen2.5-7B", "gpu": "A100-80GB", "peak_reserved_bytes": 30 * GIB, "completion_tokens": 0}
+
+
+@pytest.mark.parametrize("says_so", [{"lengths_vary": True}, {"note": "rows of 91 to max_length tokens, at random"}])
+def test_rows_of_varying_lengths_are_scored_separately(says_so: dict[str, Any]) -> None:
+    one = MeasuredRow.model_validate(ROW | VARYING | {"id": "fixed"})
+    result = score([one, MeasuredRow.model_validate(ROW | VARYING | says_so)])
+    summary = result.summary
+    assert summary["errors"]["reserved"]["rows"] == summary["varying"]["reserved"]["rows"] == 1
+    fixed, varying = (row.predicted["reserved"] for row in result.rows if row.predicted)
+    assert varying > fixed
+    assert "Varying lengths" in render(result, TextPage(columns=100))
+
+
+def test_a_stack_is_validated_by_a_measured_peak_alone() -> None:
+    ours = {"stack": "unsloth", "loss": "grpo", "gpu": "RTX A6000", "group_size": 2, "rollout_rows": 2}
+    ours |= {"rollout_engine": "lowmem"}
+    unmeasured = [{"oom": True}, {"load_reserved_bytes": GIB}, {"process_bytes": GIB, "lengths_at_most": True}]
+    for more in unmeasured:
+        assert score([MeasuredRow.model_validate(ROW | ours | more)]).summary["unvalidated"] == [UNVALIDATED]
+    assert score([MeasuredRow.model_validate(ROW | ours | {"process_bytes": GIB})]).summary["unvalidated"] == []
+
+
+def test_a_bound_respects_the_sources_rounding() -> None:
+    limits = {"gpu": "RTX A6000", "lengths_at_most": True}
+    upper = scored(process_bytes=GIB, **limits).predicted["upper"]
+    beyond = {"process_bytes": upper + GIB // 4, **limits}
+    assert not scored(**beyond).inside_bounds
+    assert scored(**beyond, rounded_to_bytes=GIB).inside_bounds

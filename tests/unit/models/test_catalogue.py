@@ -1,8 +1,11 @@
 """The catalogue: weights as published checkpoints count them, and names as reports write them."""
 
+from dataclasses import replace
+
 import pytest
 
 from lowmem_rl.models.catalogue import CATALOGUE, find_shape
+from lowmem_rl.models.lookup import shape_from_config
 
 # The hub's own totals (safetensors metadata), as debaditc/kvfit@bd4ccab/src/kvfit/data/models.json lists them.
 HUB_TOTALS = {
@@ -48,6 +51,19 @@ PRINTED_TOTALS = {
     "TinyLlama/TinyLlama-1.1B-Chat-v1.0": 1_100_048_384,
     "deepseek-ai/deepseek-math-7b-base": 6_910_365_696,  # NuminaMath-7B's
     "microsoft/Phi-3-medium-4k-instruct": 13_960_238_080,
+    "HuggingFaceTB/SmolLM2-135M": 134_515_008,
+    "HuggingFaceTB/SmolLM2-360M": 361_821_120,
+    "HuggingFaceTB/SmolLM2-1.7B": 1_711_376_384,
+    "google/gemma-2-2b": 2_614_341_888,  # this and the next three: keras-team/keras-hub as well
+    "google/gemma-2-9b-it": 9_241_705_984,
+    "google/gemma-2-27b": 27_227_128_320,
+    "google/gemma-3-1b-it": 999_885_952,
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": 1_777_088_000,
+    "deepseek-ai/deepseek-coder-1.3b-instruct": 1_347_258_368 - 786_432,  # with an adapter of rank 4
+    "deepseek-ai/deepseek-coder-6.7b-base": 6_740_512_768,
+    "Qwen/Qwen-7B": 7_721_324_544,
+    "Qwen/Qwen-14B": 14_167_290_880,
+    "01-ai/Yi-6B-Chat": 6_061_035_520,
 }
 
 
@@ -68,7 +84,12 @@ def test_a_row_without_a_published_count_adds_up_to_its_eight_bit_file() -> None
 def test_every_family_is_held_by_a_count() -> None:
     counted = {CATALOGUE[name].num_params for name in HUB_TOTALS | KERAS_TOTALS | PRINTED_TOTALS}
     left = {name for name, shape in CATALOGUE.items() if shape.num_params not in counted}
-    assert left == {"mistralai/Mistral-Small-Instruct-2409"}
+    assert left == {"mistralai/Mistral-Small-Instruct-2409", "Qwen/Qwen-1_8B"}
+
+
+def test_our_sampler_runs_the_families_whose_layers_it_computes() -> None:
+    others = {shape.architecture for shape in CATALOGUE.values() if not shape.is_sampled_by_us}
+    assert others == {"Phi3ForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM", "QWenLMHeadModel"}
 
 
 @pytest.mark.parametrize(
@@ -91,3 +112,30 @@ def test_a_model_is_found_by_the_names_of_its_copies(written: str, key: str) -> 
 def test_other_models_are_not_guessed() -> None:
     assert find_shape("someone/Qwen2.5-8B") is None
     assert find_shape("Qwen2.5-VL-7B-Instruct") is None
+
+
+def test_a_folder_of_gemma_or_of_the_first_qwen_has_the_catalogues_shape() -> None:
+    gemma = {
+        "architectures": ["Gemma2ForCausalLM"],  # its config.json has no key for tied embeddings
+        "num_hidden_layers": 26,
+        "hidden_size": 2304,
+        "intermediate_size": 9216,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "vocab_size": 256_000,
+        "max_position_embeddings": 8192,
+    }
+    qwen = {
+        "architectures": ["QWenLMHeadModel"],
+        "num_hidden_layers": 32,
+        "hidden_size": 4096,
+        "intermediate_size": 22_016,
+        "num_attention_heads": 32,
+        "vocab_size": 151_936,
+        "max_position_embeddings": 8192,
+        "tie_word_embeddings": False,
+    }
+    for config, name in ((gemma, "google/gemma-2-2b"), (qwen, "Qwen/Qwen-7B")):
+        known = CATALOGUE[name]
+        assert replace(shape_from_config(config), key=known.key, source=known.source) == known
