@@ -90,6 +90,9 @@ def profile(
     card: CardOption = None,
     vram: VramOption = None,
     pass_rate: PassRateOption = None,
+    price: Annotated[
+        float | None, option("--price", "Price of an hour of the card; a published one if left out.", "X")
+    ] = None,
     score: Annotated[Path | None, option("--score", "Compare the estimate with measured rows.", "ROWS.json")] = None,
     measure: Annotated[bool, option("--measure", "Take one real step, the longest possible, and compare.")] = False,
     as_json: JsonOption = False,
@@ -105,17 +108,17 @@ def profile(
     # The user's code runs only if a step is taken, so only then does it need --allow-code.
     request = RunRequest(preset, files, settings, model=model, pass_rate=pass_rate, allow_code=not measure)
     if measure:
-        if (card, vram, pass_rate, score, verbose) != (None, None, None, None, False):
-            others = "--card, --vram, --pass-rate, --score, --verbose"
+        if (card, vram, pass_rate, price, score, verbose) != (None, None, None, None, None, False):
+            others = "--card, --vram, --pass-rate, --price, --score, --verbose"
             raise typer.BadParameter(f"--measure is about this machine's memory and excludes {others}")
         from lowmem_rl_cli.measure_command import measure_command
 
         measure_command(request, as_json)
         return
     if score is None:
-        profile_command(request, card=card, vram=vram, as_json=as_json, verbose=verbose)
+        profile_command(request, card=card, vram=vram, price=price, as_json=as_json, verbose=verbose)
         return
-    if request != RunRequest(allow_code=True) or (card, vram, verbose) != (None, None, False):
+    if request != RunRequest(allow_code=True) or (card, vram, price, verbose) != (None, None, None, False):
         raise typer.BadParameter("--score excludes other options: each row names its own run and card")
     score_command(score, as_json=as_json)
 

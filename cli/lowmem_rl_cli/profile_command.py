@@ -11,11 +11,14 @@ from lowmem_rl.models.lookup import check_bits, check_length, load_shape
 from lowmem_rl.planning.budget_input import Budget, asked_place, nearest_card, place_here, place_of
 from lowmem_rl.planning.explain import advice_of, explain
 from lowmem_rl.planning.plan import plan
+from lowmem_rl.planning.run_cost import run_cost
 from lowmem_rl_cli import console
 from lowmem_rl_cli.options import RunRequest
 
 
-def profile_command(request: RunRequest, *, card: str | None, vram: str | None, as_json: bool, verbose: bool) -> None:
+def profile_command(
+    request: RunRequest, *, card: str | None, vram: str | None, price: float | None, as_json: bool, verbose: bool
+) -> None:
     """Plans the run and prints both verdicts with their basis. Raises `ConfigError` as `train` would."""
     rate = request.read_pass_rate()
     composed, place = _resolve(request, asked_place(card, vram))
@@ -27,13 +30,15 @@ def profile_command(request: RunRequest, *, card: str | None, vram: str | None, 
     check_dtype(composed.config, device)
     known = calibration_for(place.card, "unsloth", console.say)
     planned = plan(composed.config, shape, place.card, place.budget_bytes, rate, known)
+    cost = run_cost(planned.time, place.card, price)
     if as_json:
-        console.show_json(planned.to_json(advice_of(planned)))
+        console.show_json(planned.to_json(advice_of(planned)) | {"cost": None if cost is None else cost.to_json()})
         return
     from lowmem_rl_cli.profile_view import render
     from lowmem_rl_cli.text_page import stdout_page
 
-    console.show(render(planned, explain(planned), composed.preset, place.name, stdout_page(), verbose=verbose))
+    page = render(planned, explain(planned), composed.preset, place.name, stdout_page(), verbose=verbose, cost=cost)
+    console.show(page)
 
 
 def _resolve(request: RunRequest, asked: Budget | None) -> tuple[ResolvedConfig, Budget]:

@@ -7,6 +7,7 @@ from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.memory.estimate import MemoryEstimate, Verdict, verdict
 from lowmem_rl.planning.explain import Explanation
 from lowmem_rl.planning.plan import Plan
+from lowmem_rl.planning.run_cost import RunCost
 from lowmem_rl.planning.selection_notes import selection_notes
 from lowmem_rl.planning.step_time import SecondsRange, StepTime
 from lowmem_rl.planning.trainable_words import trainable_words
@@ -30,13 +31,28 @@ WIDE = 60
 
 
 def render(
-    plan: Plan, explained: Explanation, preset: str, place: str, page: TextPage, *, verbose: bool = False
+    plan: Plan,
+    explained: Explanation,
+    preset: str,
+    place: str,
+    page: TextPage,
+    *,
+    verbose: bool = False,
+    cost: RunCost | None = None,
 ) -> str:
     """Returns the page; `verbose` shows the terms of every phase with their formulas."""
-    return "\n".join(_lines(plan, explained, preset, place, page, verbose))
+    return "\n".join(_lines(plan, explained, preset, place, page, verbose, cost))
 
 
-def _lines(plan: Plan, explained: Explanation, preset: str, place: str, page: TextPage, verbose: bool) -> Iterator[str]:
+def _lines(
+    plan: Plan,
+    explained: Explanation,
+    preset: str,
+    place: str,
+    page: TextPage,
+    verbose: bool,
+    cost: RunCost | None,
+) -> Iterator[str]:
     colour = max(COLOURS[plan.memory_verdict], COLOURS[plan.signal.verdict], key=_SEVERITY.index)
     yield from page.fold(verdict_sentence(plan), "", "", BOLD, colour)
     yield from page.fold(_refusal(plan, explained), "", "")
@@ -55,7 +71,7 @@ def _lines(plan: Plan, explained: Explanation, preset: str, place: str, page: Te
     yield from (line for note in notes for line in page.fold(f"note: {note}.", "  ", "  ", DIM))
     yield from _signal(plan.signal, page)
     yield from _frontier(plan, explained, page)
-    yield from _time(plan, page)
+    yield from _time(plan, cost, page)
     yield from _alternatives(plan, explained, page)
     yield from _advice(explained, page)
 
@@ -198,7 +214,7 @@ def _frontier(plan: Plan, explained: Explanation, page: TextPage) -> Iterator[st
     yield from page.table(rows, "rrrrrl", head, bold=chosen)
 
 
-def _time(plan: Plan, page: TextPage) -> Iterator[str]:
+def _time(plan: Plan, cost: RunCost | None, page: TextPage) -> Iterator[str]:
     if (time := plan.time) is None:
         why = "for a card of unknown speed" if plan.target.card else "on a CPU"
         yield from page.heading("Time", f"not predicted {why}")
@@ -209,6 +225,8 @@ def _time(plan: Plan, page: TextPage) -> Iterator[str]:
         ("a step", span(time.step), ", ".join(f"{name} {span(part)}" for name, part in parts)),
         (f"{plan.config.grpo.steps} steps", span(time.run), _included(time)),
     ]
+    if cost:
+        rows.append(("cost", str(cost), f"{cost.price.an_hour:g} an hour: {cost.price.source}"))
     yield from page.table(rows, "lrl")
 
 
