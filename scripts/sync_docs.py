@@ -29,15 +29,40 @@ def presets_block() -> str:
 
 
 def memory_score_block() -> str:
-    """Returns the estimate's error by stack over the committed rows of published measurements."""
+    """Returns the estimate's error by stack over the rows it was made with, next to rows that it had never seen."""
     from lowmem_rl.memory.accuracy import score
     from lowmem_rl.memory.measured_rows import read_rows
 
-    summary = score(read_rows(ROOT / "benchmarks/records/memory_rows.json")).summary
-    stacks = summary["by_stack"] | {"all": summary["errors"]}
-    head = ("stack, loss, method", "allocated: rows, mean, worst", "process: rows, mean, worst")
-    rows = [(name, _errors(found, "allocated"), _errors(found, "process")) for name, found in stacks.items()]
-    return _table(head, [*rows, ("unsloth grpo qlora", "unvalidated: nobody has published one", "")])
+    files = ("memory_rows.json", "memory_rows_2026-11-28.json")
+    own, later = (score(read_rows(ROOT / "benchmarks/records" / file)).summary for file in files)
+    head = ("stack, loss, method", "own: allocated", "own: process", *(f"later: {kind}" for kind in _KINDS))
+    stacks = dict.fromkeys([*sorted({*own["by_stack"], *later["by_stack"]})])
+    found = {name: (own["by_stack"].get(name, {}), later["by_stack"].get(name, {})) for name in stacks}
+    found |= {"all of one length": (own["errors"], later["errors"]), "varying": (own["varying"], later["varying"])}
+    rows = [
+        (name, *(_errors(first, kind) for kind in ("allocated", "process")), *(_errors(second, k) for k in _KINDS))
+        for name, (first, second) in found.items()
+    ]
+    return _table(head, [*rows, ("unsloth grpo qlora", "unvalidated: nobody has published one", *[""] * 4)])
+
+
+_KINDS = ("allocated", "reserved", "process")
+
+
+def memory_peers_block() -> str:
+    """Returns the errors of other estimators over the same rows, from their committed record."""
+    summary = json.loads((ROOT / "benchmarks/records/memory-peers.json").read_text())["summary"]
+    tools = ("lowmem-rl", "fitcheck-llm", "unsloth studio", "accelerate")
+    rows = [
+        (file, stack, str(found["lowmem-rl"]["rows"]), *(_mean_and_worst(found.get(tool)) for tool in tools))
+        for file, stacks in summary.items()
+        for stack, found in stacks.items()
+    ]
+    return _table(("rows", "stack, loss, method", "number", *tools), rows)
+
+
+def _mean_and_worst(found: dict[str, float] | None) -> str:
+    return f"{found['mean']:.0%}, {found['worst']:+.0%}" if found else "-"
 
 
 def _errors(found: dict[str, Any], measured: str) -> str:
@@ -147,6 +172,7 @@ def _help_section(path: tuple[str, ...]) -> str:
 BLOCKS: dict[str, Callable[[], str]] = {
     "presets": presets_block,
     "memory-score": memory_score_block,
+    "memory-peers": memory_peers_block,
     "cli": cli_block,
     "health": health_block,
     "health-record": health_record_block,

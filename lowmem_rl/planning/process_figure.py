@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lowmem_rl.memory.estimate import MemoryEstimate, estimate
-from lowmem_rl.memory.segments import GROWING, VARIABLE
 from lowmem_rl.models.hardware import Card
 from lowmem_rl.units import GIB
 
@@ -23,7 +22,7 @@ class ProcessFigure:
     def assumes(self) -> str:
         """What the estimate's own figure means."""
         if self.segments_grow:
-            return f"rows of any length: segments grow ({VARIABLE}={GROWING})"
+            return "rows of any length: PyTorch's segments grow"
         return "rows of one length: segments do not grow"
 
     def __str__(self) -> str:

@@ -65,7 +65,14 @@ def test_the_json_is_what_programs_rely_on(cli_here, preset):
     types = {key: {name: type(value) for name, value in shown.pop(key).items()} for key in ("peak_bytes", "plan")}
     assert types["peak_bytes"] == {"expected": int, "upper": int}
     rollout = {"rollout_rows": int, "rollout_engine": str, "rollout_weights": str}
-    assert types["plan"] == {"micro_batch": int, "checkpointing": str, "kept_states": str, **rollout}
+    assert types["plan"] == {"bits": int, "micro_batch": int, "checkpointing": str, "kept_states": str, **rollout}
+    process, cost = shown.pop("process_bytes"), shown.pop("cost")
+    assert (process is None) == (preset == "tiny-cpu")
+    if process:
+        assert process.pop("assumes")
+        assert {type(size) for size in process.values()} == {int}
+    if cost:
+        assert 0 < cost["low"] < cost["high"]
     assert shown.pop("verdict") == {"memory": "fits", "signal": "ok"}
     assert type(shown.pop("budget_bytes")) is int
     phases = shown.pop("phases")

@@ -91,3 +91,24 @@ def test_constants_refitted_without_a_source_hold_on_it(fits: dict[Fit, Errors])
 
 def test_every_row_names_a_source(measured: AccuracyScore) -> None:
     assert all(one.row.source.startswith("https://") for one in measured.rows)
+
+
+LATER = ROWS.with_name("memory_rows_2026-11-28.json")
+"""Rows that the formulas were not made with."""
+
+
+@pytest.fixture(scope="module")
+def later() -> AccuracyScore:
+    return score(read_rows(LATER))
+
+
+def test_later_rows_of_one_length_come_within_a_tenth_and_of_varying_ones_within_a_sixth(later: AccuracyScore) -> None:
+    errors = later.summary["errors"]
+    assert all(errors[kind]["mean_error"] <= 0.10 for kind in ("allocated", "reserved", "process"))
+    varying = later.summary["varying"]["reserved"]
+    assert varying["rows"] >= 37
+    assert varying["mean_error"] <= 1 / 6
+
+
+def test_no_later_run_that_completed_is_refused(later: AccuracyScore) -> None:
+    assert later.summary["verdicts"]["completed"]["does-not-fit"] == []

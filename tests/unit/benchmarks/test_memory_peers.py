@@ -1,0 +1,35 @@
+"""The comparison with other estimators: it runs without the optional ones, and its record has them."""
+
+import json
+from pathlib import Path
+
+from benchmarks.memory_peers import FILES, RECORDS, accelerate_rule, compare, fitcheck_estimator
+from lowmem_rl.models.lookup import load_shape
+
+
+def test_ours_comes_nearer_than_the_published_rule_on_both_files() -> None:
+    found = compare({"accelerate": accelerate_rule})
+    assert found["summary"].keys() == FILES.keys()
+    for stacks in found["summary"].values():
+        errors = stacks["all"]
+        assert errors["lowmem-rl"]["rows"] == errors["accelerate"]["rows"] >= 30
+        assert errors["lowmem-rl"]["mean"] <= 0.10 < errors["accelerate"]["mean"]
+
+
+def test_accelerates_rule_is_four_times_the_float32_weights() -> None:
+    from lowmem_rl.memory.accuracy import score
+    from lowmem_rl.memory.measured_rows import read_rows
+
+    row = next(one.row for one in score(read_rows(FILES["own rows"])).scored if one.row.method == "full")
+    shape = load_shape("Qwen/Qwen2.5-7B")
+    assert accelerate_rule(row, shape) == 16 * shape.num_params
+
+
+def test_an_absent_tool_is_left_out(tmp_path: Path) -> None:
+    assert fitcheck_estimator(tmp_path) is None
+
+
+def test_the_record_has_every_tool_by_stack() -> None:
+    record = json.loads((RECORDS / "memory-peers.json").read_text())
+    for stacks in record["summary"].values():
+        assert stacks["all"].keys() == {"accelerate", "fitcheck-llm", "lowmem-rl", "unsloth studio"}
