@@ -1,19 +1,23 @@
 """`lowmem-rl profile`: will it fit, and will it carry signal. The exit code is 0 for every answer."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lowmem_rl.config.compose import ResolvedConfig
 from lowmem_rl.config.presets import default_preset
 from lowmem_rl.engine.device import check_dtype, cpu_device, device_of
-from lowmem_rl.memory.calibration import calibration_for
-from lowmem_rl.models.hardware import this_machine
+from lowmem_rl.models.hardware import Card, this_machine
 from lowmem_rl.models.lookup import check_bits, check_length, load_shape
 from lowmem_rl.planning.budget_input import Budget, asked_place, nearest_card, place_here, place_of
 from lowmem_rl.planning.explain import advice_of, explain
 from lowmem_rl.planning.plan import plan
 from lowmem_rl.planning.run_cost import run_cost
+from lowmem_rl.storage.cache import calibration_path
 from lowmem_rl_cli import console
 from lowmem_rl_cli.options import RunRequest
+
+if TYPE_CHECKING:
+    from lowmem_rl.memory.calibration import Calibration
 
 
 def profile_command(
@@ -28,7 +32,7 @@ def profile_command(
     check_length(shape, grpo.max_prompt_tokens, grpo.max_completion_tokens)
     device = device_of(place.card, composed.config) if place.card else cpu_device(composed.config)
     check_dtype(composed.config, device)
-    known = calibration_for(place.card, "unsloth", console.say)
+    known = _calibration(place.card)
     planned = plan(composed.config, shape, place.card, place.budget_bytes, rate, known)
     cost = run_cost(planned.time, place.card, price)
     if as_json:
@@ -39,6 +43,15 @@ def profile_command(
 
     page = render(planned, explain(planned), composed.preset, place.name, stdout_page(), verbose=verbose, cost=cost)
     console.show(page)
+
+
+def _calibration(card: Card | None) -> "Calibration | None":
+    """Returns what was measured on this kind of card; without a file the models of its rows are not built."""
+    if not calibration_path().exists():
+        return None
+    from lowmem_rl.memory.calibration import calibration_for
+
+    return calibration_for(card, "unsloth", console.say)
 
 
 def _resolve(request: RunRequest, asked: Budget | None) -> tuple[ResolvedConfig, Budget]:

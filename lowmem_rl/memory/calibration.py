@@ -9,7 +9,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -19,7 +18,7 @@ from lowmem_rl.memory.estimate import MemoryEstimate
 from lowmem_rl.memory.terms import Term
 from lowmem_rl.memory.workload import Stack
 from lowmem_rl.models.hardware import Card
-from lowmem_rl.storage.cache import cache_dir
+from lowmem_rl.storage.cache import calibration_path as calibration_path
 from lowmem_rl.storage.run_dir import append_row
 
 CPU = "cpu"
@@ -129,11 +128,6 @@ def footprint(parts: Sequence[Term]) -> Footprint:
     overhead = {one.name: one.expected_bytes for one in parts if one.name in _OVERHEAD}
     allocated = total - sum(overhead.values())
     return Footprint(allocated_bytes=allocated, reserved_bytes=allocated + overhead.get(SLACK, 0), process_bytes=total)
-
-
-def calibration_path() -> Path:
-    """Returns the file of the rows, in this user's cache."""
-    return cache_dir() / "calibration.jsonl"
 
 
 def store(rows: Sequence[CalibrationRow], report: Report = lambda line: None) -> None:

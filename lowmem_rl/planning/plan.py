@@ -5,10 +5,9 @@ Pure arithmetic on a config, a model's shape and a budget. What else could be do
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lowmem_rl.config.run_config import RunConfig
-from lowmem_rl.memory.calibration import Calibration
 from lowmem_rl.memory.estimate import MemoryEstimate, Verdict
 from lowmem_rl.memory.workload import engine_of
 from lowmem_rl.models.hardware import Card, free_ram_bytes
@@ -21,6 +20,9 @@ from lowmem_rl.planning.step_time import StepTime, step_time
 from lowmem_rl.planning.trainable_words import trainable_words
 from lowmem_rl.signal.pass_rate import PassRate, unknown
 from lowmem_rl.signal.signal_report import SignalReport, signal_of
+
+if TYPE_CHECKING:
+    from lowmem_rl.memory.calibration import Calibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ def plan(
     card: Card | None,
     budget_bytes: int | None = None,
     pass_rate: PassRate | None = None,
-    calibration: Calibration | None = None,
+    calibration: "Calibration | None" = None,
 ) -> Plan:
     """Returns the plan of a run.
 

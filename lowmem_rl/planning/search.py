@@ -6,15 +6,15 @@ together. An expanded copy of the weights competes with a larger wave by the tim
 needs to fit.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import product
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lowmem_rl.config.rules import BY_GRADIENT
 from lowmem_rl.config.run_config import RunConfig
-from lowmem_rl.memory.calibration import Calibration
 from lowmem_rl.memory.estimate import MemoryEstimate, estimate
 from lowmem_rl.memory.kept_copies import frozen_share
 from lowmem_rl.memory.selection import probe_workload, worse_of
@@ -24,18 +24,38 @@ from lowmem_rl.models.shape import ModelShape
 from lowmem_rl.planning.overrides import divisors, planner_origins, with_overrides
 from lowmem_rl.planning.step_time import relative_step_time
 
+if TYPE_CHECKING:
+    from lowmem_rl.memory.calibration import Calibration
+
 AS_FAST = 1.02
 """Of choices within two per cent of the fastest, the one that needs least is taken: estimates can be wrong."""
 MOST_ROWS = 1024
 """Rows beyond which neither sampling nor learning gets faster on any card."""
 
-
-_WAVE = "memory.rollout_rows"
+_WAVE, _MICRO_BATCH = "memory.rollout_rows", "memory.micro_batch"
 Choice = dict[str, Any]
 """Values by dotted key."""
 
 # Pure, and half of what advice asks for has been asked before.
 _cached_estimate = lru_cache(maxsize=1024)(estimate)
+
+
+@dataclass(frozen=True, slots=True)
+class _Timed:
+    """A run, equal to every other that takes the same time: the sections that `step_cost` reads."""
+
+    sections: tuple[object, ...]
+    config: RunConfig = field(compare=False)
+
+    @classmethod
+    def of(cls, config: RunConfig) -> "_Timed":
+        grpo, memory, rollout = config.grpo, config.memory, config.rollout
+        return cls((grpo, memory, rollout, config.model, config.adapter, config.trainable, config.seed), config)
+
+
+@lru_cache(maxsize=2048)
+def _cached_time(run: _Timed, shape: ModelShape, card: Card | None) -> float:
+    return relative_step_time(run.config, shape, card)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +65,7 @@ class PlanTarget:
     shape: ModelShape
     card: Card | None
     budget_bytes: int
-    calibration: Calibration | None = None
+    calibration: "Calibration | None" = None
     """What was measured on this kind of card before."""
 
     def estimate(self, config: RunConfig, *, keeps_copies: bool = False) -> MemoryEstimate:
@@ -66,11 +86,11 @@ class PlanTarget:
 
     def relative_step_time(self, config: RunConfig) -> float:
         """Returns a number that orders resolved runs by the time of a step."""
-        return relative_step_time(config, self.shape, self.card)
+        return _cached_time(_Timed.of(config), self.shape, self.card)
 
 
 def resolve_auto(
-    config: RunConfig, shape: ModelShape, budget_bytes: int, card: Card | None, calibration: Calibration | None = None
+    config: RunConfig, shape: ModelShape, budget_bytes: int, card: Card | None, calibration: "Calibration | None" = None
 ) -> RunConfig:
     """Returns the run with every "auto" chosen: the fastest that fits, else the one that needs least."""
     return choose(config, PlanTarget(shape, card, budget_bytes, calibration))
@@ -126,7 +146,7 @@ def _rollout_and_update(config: RunConfig, target: PlanTarget) -> list[list[Choi
         _WAVE: divisors(config.rows_per_rollout, MOST_ROWS),
     }
     update: dict[str, Sequence[Any]] = {
-        "memory.micro_batch": divisors(config.rows_per_step, MOST_ROWS),
+        _MICRO_BATCH: divisors(config.rows_per_step, MOST_ROWS),
         # On a CPU activations are in host RAM already.
         "memory.checkpointing": ("unsloth", "plain", "none") if target.card else ("plain", "none"),
         "memory.kept_states": ("off", "host") if can_keep else ("off",),
@@ -139,25 +159,30 @@ def _rollout_and_update(config: RunConfig, target: PlanTarget) -> list[list[Choi
 def _best(half: Sequence[Choice], frugal: RunConfig, fast: RunConfig, target: PlanTarget) -> Choice:
     """Returns the choice for one half; the other half is frugal in memory and fast in time.
 
-    Waves are tried from the largest down: smaller ones never get faster, so the first that is too slow ends them.
+    More rows never need less, so of choices that differ in rows alone the largest that fits is looked for by halves.
+    Smaller waves never get faster, so the first that is too slow ends them.
     """
-    found, fastest = list[tuple[float, int, Choice]](), float("inf")
-    for choices in _by_wave(half):
-        for choice in reversed(choices):
-            if (upper := target.upper_bytes(with_overrides(frugal, choice))) > target.budget_bytes:
-                continue
-            time = target.relative_step_time(with_overrides(fast, choice))
-            found.append((time, upper, choice))
-            fastest = min(fastest, time)
-            if time > AS_FAST * fastest and _WAVE in choice:
+
+    def upper(choice: Choice) -> int:
+        return target.upper_bytes(with_overrides(frugal, choice))
+
+    found, fastest = list[tuple[float, Choice]](), float("inf")
+    for choices in _by_rows(half):
+        fitting, tried = bisect_right(choices, target.budget_bytes, key=upper), list[tuple[float, Choice]]()
+        for choice in reversed(choices[:fitting]):
+            tried.append((target.relative_step_time(with_overrides(fast, choice)), choice))
+            fastest = min(fastest, tried[-1][0])
+            if tried[-1][0] > AS_FAST * fastest and _WAVE in choice:
                 break
-    near = [one for one in found if one[0] <= AS_FAST * fastest]
-    return min(near, key=lambda one: (one[1], one[0]))[2]
+        found += reversed(tried)  # of equal ones the fewest rows are taken
+    near = [(upper(choice), time, choice) for time, choice in found if time <= AS_FAST * fastest]
+    return min(near, key=lambda one: one[:2])[2]
 
 
-def _by_wave(half: Sequence[Choice]) -> list[list[Choice]]:
-    """Returns the choices in groups that differ in the wave alone, each with the smallest first."""
+def _by_rows(half: Sequence[Choice]) -> list[list[Choice]]:
+    """Returns the choices in groups that differ in rows alone, each with the fewest rows first."""
     groups: dict[tuple[Any, ...], list[Choice]] = {}
     for choice in half:
-        groups.setdefault(tuple(value for key, value in choice.items() if key != _WAVE), []).append(choice)
+        others = tuple(value for key, value in choice.items() if key not in (_WAVE, _MICRO_BATCH))
+        groups.setdefault(others, []).append(choice)
     return list(groups.values())

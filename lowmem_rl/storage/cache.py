@@ -32,3 +32,8 @@ def _temporary_folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="lowmem-rl-cache-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
+
+
+def calibration_path() -> Path:
+    """Returns the file of what this machine has measured (`memory.calibration`)."""
+    return cache_dir() / "calibration.jsonl"
