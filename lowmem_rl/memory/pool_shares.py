@@ -22,15 +22,19 @@ class Shares(NamedTuple):
     varying_most: float
 
 
-_WHOLE: dict[Layer, Logits] = {"unsloth": "in-place", "plain": "full", "fused": "fused"}
-"""How each layer's usual loss computes whole logits."""
+_WHOLE: dict[Layer, tuple[Logits, ...]] = {
+    "unsloth": ("in-place",),
+    "plain": ("in-place", "shifted", "full"),
+    "fused": ("fused",),
+}
+"""How losses around each layer compute whole logits; any other counts as the last."""
 _CHUNKED: Logits = "chunked"
 _MODES: tuple[Checkpointing, ...] = ("unsloth", "plain", "none")
 KINDS = tuple(
     Kind(layer, logits, checkpointing, expandable)
     for expandable in (True, False)
     for layer, whole in _WHOLE.items()
-    for logits in (_CHUNKED, whole)
+    for logits in (_CHUNKED, *whole)
     for checkpointing in _MODES
     if checkpointing != "unsloth" or layer == "unsloth"
 )
@@ -74,6 +78,10 @@ TABLE: dict[Kind, Shares] = {
     Kind("unsloth", "in-place", "none", True): Shares(0.0, 0.0, 0.0),
     Kind("plain", "chunked", "plain", True): Shares(0.04, 0.04, 0.04),
     Kind("plain", "chunked", "none", True): Shares(0.0, 0.0, 0.0),
+    Kind("plain", "in-place", "plain", True): Shares(0.01, 0.01, 0.01),
+    Kind("plain", "in-place", "none", True): Shares(0.0, 0.0, 0.0),
+    Kind("plain", "shifted", "plain", True): Shares(0.0, 0.0, 0.0),
+    Kind("plain", "shifted", "none", True): Shares(0.0, 0.0, 0.0),
     Kind("plain", "full", "plain", True): Shares(0.15, 0.15, 0.15),
     Kind("plain", "full", "none", True): Shares(0.04, 0.04, 0.04),
     Kind("fused", "chunked", "plain", True): Shares(0.04, 0.04, 0.04),
@@ -88,6 +96,10 @@ TABLE: dict[Kind, Shares] = {
     Kind("unsloth", "in-place", "none", False): Shares(0.02, 0.55, 0.78),
     Kind("plain", "chunked", "plain", False): Shares(0.12, 0.53, 0.95),
     Kind("plain", "chunked", "none", False): Shares(0.01, 1.09, 1.57),
+    Kind("plain", "in-place", "plain", False): Shares(0.16, 0.83, 1.34),
+    Kind("plain", "in-place", "none", False): Shares(0.0, 0.8, 1.11),
+    Kind("plain", "shifted", "plain", False): Shares(0.08, 1.39, 1.94),
+    Kind("plain", "shifted", "none", False): Shares(0.0, 0.56, 0.8),
     Kind("plain", "full", "plain", False): Shares(0.23, 1.74, 2.37),
     Kind("plain", "full", "none", False): Shares(0.04, 0.61, 0.87),
     Kind("fused", "chunked", "plain", False): Shares(0.11, 0.57, 1.01),
@@ -117,7 +129,8 @@ def share(workload: Workload, *, learning: bool) -> tuple[float, float]:
 
 def _kind(workload: Workload) -> Kind:
     """Returns the nearest kind in the table: whole logits count as the layer's usual ones, written in place or not."""
-    logits: Logits = "chunked" if workload.logits == "chunked" else _WHOLE[workload.layer]
+    known = (_CHUNKED, *_WHOLE[workload.layer])
+    logits = workload.logits if workload.logits in known else known[-1]
     offloads = workload.checkpointing == "unsloth" and workload.layer != "unsloth"
     checkpointing: Checkpointing = "plain" if offloads else workload.checkpointing
     return Kind(workload.layer, logits, checkpointing, workload.expandable_segments)
