@@ -155,7 +155,7 @@ def make_spec(config: RunConfig, device: Device, to: str, base: str | None) -> E
     for kind, name, known in (("export format", to, get_args(Format)), ("base", base, get_args(BaseKind))):
         if name is not None and name not in known:
             raise UnknownName(kind, name, known)
-    bits, fix = config.model.bits, "Leave --base out"
+    bits, fix = (16 if config.model.bits == 16 else 4), "Leave --base out"
     is_whole = config.trainable.method == "full"
     if base is not None and to in ("adapter", "weights"):
         what = "an adapter" if to == "adapter" else "whole weights"
