@@ -1,4 +1,4 @@
-"""Prints the table of `lowmem_rl/memory/pool_shares.py`: training steps on a simulated allocator, a minute of CPU.
+"""Prints the table of `lowmem_rl/memory/pool_shares.py`: training steps on a simulated allocator, two minutes of CPU.
 
 Each entry is the median of two models and two batch shapes: rows of one length, and of varying lengths in three
 orders, whose worst is the upper value.
