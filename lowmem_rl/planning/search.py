@@ -50,7 +50,8 @@ class _Timed:
     @classmethod
     def of(cls, config: RunConfig) -> "_Timed":
         grpo, memory, rollout = config.grpo, config.memory, config.rollout
-        return cls((grpo, memory, rollout, config.model, config.adapter, config.trainable, config.seed), config)
+        adapter = repr(config.adapter)  # its tables of ranks have no hash
+        return cls((grpo, memory, rollout, config.model, adapter, config.trainable, config.seed), config)
 
 
 @lru_cache(maxsize=2048)
