@@ -14,6 +14,8 @@ EXPLAINED = {
     "coursia-rtx30708gb-1.7b-g8-t96": "12 bytes a logit, exactly 4 less than the 13 other rows of this source",
     "coursia-rtx30708gb-4b-g8-t96": "the same",
     "fitcheck-edge-qwen2.5-7b-b1": "16-bit blocks of embeddings and head, 2.0 GiB, which nothing reuses",
+    "fitcheck-edge-llama-3.2-1b-b5": "logits held through backward: their pool is simulated as whole logits are",
+    "fitcheck-edge-qwen2.5-coder-1.5b-instruct-b4": "the same",
     "fms-045": "the pool reached the card's limit and gave cached blocks back before it was read",
     "unsloth-rl-412": "a notebook's meter reads more than the card has",
     "unsloth-rl-413": 'a notebook\'s meter: "mostly 10 to 11, peak 13"',
@@ -23,16 +25,17 @@ EXPLAINED = {
 
 @pytest.fixture(scope="module")
 def scored() -> tuple[ScoredRow, ...]:
+    """Rows of one length: what a pool holds of varying ones without growing segments is scored separately."""
     rows = [row for name in FILES for row in read_rows(RECORDS / name)]
-    return score(rows).scored
+    return tuple(one for one in score(rows).scored if not one.row.is_varying)
 
 
 def test_tensors_come_within_3_per_cent_pools_and_processes_within_6(scored: tuple[ScoredRow, ...]) -> None:
     found = errors(scored)
     assert found["allocated"]["rows"] >= 65
     assert found["allocated"]["mean_error"] <= ALLOCATED  # 1.5 %
-    assert found["reserved"]["mean_error"] <= RESERVED  # 3.6 %
-    assert found["process"]["mean_error"] <= PROCESS  # 3.4 %
+    assert found["reserved"]["mean_error"] <= RESERVED  # 3.0 %
+    assert found["process"]["mean_error"] <= PROCESS  # 3.7 %
 
 
 def test_every_row_more_than_a_tenth_off_is_explained(scored: tuple[ScoredRow, ...]) -> None:

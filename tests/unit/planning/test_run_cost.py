@@ -9,7 +9,7 @@ from lowmem_rl.models.hardware import CARDS
 from lowmem_rl.planning.run_cost import PRICES, run_cost
 from lowmem_rl.planning.step_time import SecondsRange, StepTime
 
-TIME = StepTime(SecondsRange(1, 2), {}, SecondsRange(3600, 9000))
+TIME = StepTime(SecondsRange(1, 2), {}, SecondsRange(3600, 9000), SecondsRange(0, 0))
 
 
 def test_hours_times_the_price_that_is_given_or_was_published() -> None:
