@@ -1,5 +1,6 @@
 """`lowmem-rl experiment run`: checks every arm, prints the plan, and runs it."""
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -58,6 +59,7 @@ def run_command(
         check_card(resolve_trial(study, next(final_trials(study)), {}), this_machine())
     directory = StudyDir(out) if resume and out else StudyDir.create(out or _default(study), study)
     launcher = launcher_of(study, directory.path.resolve(), force=force)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # of a scheduler: the runs save, as after Ctrl-C
     console.say(f"{len(study.arms)} arms x {len(study.seeds)} seeds x {len(study.tasks)} tasks in {directory.path}")
     run_study(study, directory, launcher, console.say, force=force)
     from lowmem_rl_cli.experiment_view import report_command

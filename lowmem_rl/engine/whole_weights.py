@@ -144,6 +144,12 @@ class WholeModule(ModulesToSaveWrapper):
         found: torch.Tensor = self.active_module.weight
         return found if self.disable_adapters else found.to(self._narrow)
 
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """What is added now, in the model's type. Raises `AttributeError` for a module without biases."""
+        found: torch.Tensor | None = self.active_module.bias
+        return found if found is None or self.disable_adapters else found.to(self._narrow)
+
     def become_original(self) -> None:
         """Copies the original's values."""
         original = _copy(self.original_module, self.dtype)

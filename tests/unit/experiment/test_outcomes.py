@@ -38,6 +38,7 @@ def record(rewards: list[float], steps: int = 4, **about: Any) -> RunRecord:
         "evaluations": evaluations,
         "eval_file": NOTHING,
         "controls": {},
+        "selection": None,
         "resumes": (),
         "recoveries": (),
         "has_ended": True,

@@ -74,7 +74,7 @@ def test_it_says_what_learned(tmp_path: Path) -> None:
     settings = {"trainable__method": "full", "trainable__layers": "none", "trainable__extra": ["norms", "embed_tokens"]}
     assert what_learned(record_of(tmp_path / "norms", ["0-3"], **settings)) == "norms, embed_tokens"
     chosen = {"trainable__select": "grad_norm", "trainable__select_top": 2, "adapter__peft_type": "tinylora"}
-    words = "tinylora in 2 of all layers, chosen by grad_norm"
+    words = "TinyLoRA in 2 of all layers, chosen by grad_norm"
     assert what_learned(record_of(tmp_path / "chosen", ["0"], **chosen)) == words
     whole = {"trainable__method": "full", "trainable__extra": ["norm"]}
     assert what_learned(record_of(tmp_path / "whole", ["0-3"], **whole)) == "whole weights in all layers and norm"
