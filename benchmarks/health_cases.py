@@ -82,7 +82,7 @@ def keeps_its_first_weights() -> Iterator[None]:
     """Makes the sampler keep its first copy of the weights, as a separate engine without synchronisation would."""
     copies: dict[int, Decoder] = {}
 
-    def first_copy(model: Any, places: int) -> Decoder:
+    def first_copy(model: Any, places: int, kept: object) -> Decoder:
         return copies.setdefault(places, merged(model, places))
 
     with patch.object(backend, "merged", first_copy):

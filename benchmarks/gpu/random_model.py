@@ -19,7 +19,7 @@ from benchmarks.gpu.model_files import SPREAD, parts_of, write_files
 from benchmarks.gpu.processes import serve
 from lowmem_rl.models.lookup import load_shape
 from lowmem_rl.models.shape import ModelShape
-from lowmem_rl.models.weight_files import INDEX
+from lowmem_rl.models.weight_files import INDEX, SAFETENSORS
 
 BYTES = 2
 """Of a weight in bfloat16."""
@@ -43,7 +43,7 @@ def _write_weights(shape: ModelShape, folder: Path) -> int:
         files |= dict.fromkeys(sizes, file)
     total = BYTES * shape.num_params
     index = {"metadata": {"total_size": total}, "weight_map": files}
-    (folder / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
+    (folder / f"{SAFETENSORS}{INDEX}").write_text(json.dumps(index, indent=1), encoding="utf-8")
     return total
 
 

@@ -110,7 +110,7 @@ def test_a_moved_study_is_reported(study: Study, one_by_one: Path, tmp_path: Pat
     shutil.copytree(one_by_one, moved)
     code, out, _ = cli_here("experiment", "report", str(moved))
     assert code == 0
-    assert "1 seeds" in out
+    assert "1 seed: an exact test" in out
     assert "45,056" in out
 
 

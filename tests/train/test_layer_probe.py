@@ -11,6 +11,8 @@ import pytest
 from lowmem_rl.config.compose import resolve
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import Policy, load_policy
+from lowmem_rl.models.lookup import load_shape
+from lowmem_rl.planning.search import resolve_auto
 from lowmem_rl.trainable.scores import Matrix, highest, norms_by_layer
 from lowmem_rl.trainable.selection import PROBE_RANK, probe_config
 
@@ -37,7 +39,8 @@ def probed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """Two rounds of the tiny run."""
     import torch
 
-    run = resolve(preset="tiny-cpu", settings=[*SETTINGS, f"model.bits={request.param}"]).config
+    written = resolve(preset="tiny-cpu", settings=[*SETTINGS, f"model.bits={request.param}"]).config
+    run = resolve_auto(written, load_shape("tiny"), 2**33, None)
     config = probe_config(run).model_copy(update={"memory": run.memory.model_copy(update={"checkpointing": "none"})})
     policy = load_policy(config, Device("cpu", "float32"))
     before = {name: weight.detach().clone() for name, weight in policy.model.named_parameters()}
