@@ -139,7 +139,8 @@ def test_the_mean_gradients_are_those_of_the_weights(probed: Probed, true: list[
     assert abs(sum(ratios) / 21 - 1) < 3 * error / sqrt(21)
     expected, scores = norms_by_layer(squared), norms_by_layer(found)
     check_layers(scores, expected, squared)
-    assert highest(scores, 1) == highest(expected, 1)
+    # The two highest differ by 9 %, less than the error; the third has two thirds of them.
+    assert highest(scores, 2) == highest(expected, 2)
 
 
 def check_layers(found: dict[int, float], expected: dict[int, float], squared: dict[Matrix, float]) -> None:
