@@ -56,8 +56,8 @@ def check_study(study: Study, *, allow_code: bool = False) -> list[ArmPlan]:
     for the caller to ask of the plans.
     """
     for arm in study.arms:
-        if any("seed" in settings for settings in (study.common, arm.settings, *arm.choices)):
-            raise ConfigError(f"Arm {arm.name}: a study sets seed itself.", hint="Name them in [study] seeds.")
+        if any("seed" in settings for settings in (study.common, *study.tasks.values(), arm.settings, *arm.choices)):
+            raise ConfigError(f"Arm {arm.name}: a study sets seed itself.", hint="Name the seeds in [study] seeds.")
     plans = [plan for task in study.tasks for plan in _check_task(study, task, allow_code=allow_code)]
     if study.match != "steps" and study.metric != "reward":
         for plan in plans:
@@ -75,9 +75,10 @@ def tuned_keys(study: Study) -> frozenset[str]:
 def _check_task(study: Study, task: str, *, allow_code: bool) -> Iterator[ArmPlan]:
     baseline, read = _flat(study, task, study.baseline), set[str]()
     for arm in study.arms:
-        trials = [Trial(task, arm.name, study.seeds[0], number) for number in range(len(arm.choices))]
-        for trial in trials[1:]:
-            check_settings(resolve_trial(study, trial, {}).config)
+        for number in range(len(arm.choices)):
+            tried = resolve_trial(study, Trial(task, arm.name, study.seeds[0], number), {})
+            check_allowed(tried.named_origins, allow_code=allow_code)
+            check_settings(tried.config)
         composed = resolve_trial(study, Trial(task, arm.name, study.seeds[0]), {})
         check_allowed(composed.named_origins, allow_code=allow_code)
         rewards, known = check_settings(composed.config)

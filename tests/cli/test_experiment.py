@@ -62,6 +62,22 @@ def test_every_arm_is_checked_before_anything_starts(
     assert not Path("e").exists()
 
 
+@pytest.mark.parametrize("key", ['"rewards.mine.py:f"', '"task.name"'])
+def test_code_that_only_tuning_names_does_not_run_without_permission(cli_here, study: Path, key: str) -> None:
+    Path("mine.py").write_text("open('ran', 'w').close()\n")
+    values = {'"task.name"': '["arithmetic", "mine.py:Task"]'}.get(key, "[0.0, 1.0]")
+    study.write_text(study.read_text() + f"[tune]\nseeds = [100]\n{key} = {values}\n")
+    code, _, err = cli_here("experiment", "run", str(study), "--dry-run")
+    assert (code, "--allow-code" in err) == (2, True)
+    assert not Path("ran").exists()
+
+
+def test_a_task_does_not_set_the_seed(cli_here, study: Path) -> None:
+    study.write_text(study.read_text() + "[tasks.one]\nseed = 3\n")
+    code, _, err = cli_here("experiment", "run", str(study), "--dry-run")
+    assert (code, "a study sets seed itself" in err) == (2, True)
+
+
 def test_an_arm_that_fits_no_card_ends_with_4_after_the_plan_is_shown(cli_here, study: Path) -> None:
     text = study.read_text().replace("tiny-cpu", "qwen7b-24gb")
     study.write_text(text.replace('"trainable.layers" = "last:1"', '"trainable.method" = "full"'))
