@@ -1,15 +1,12 @@
 """`lowmem-rl experiment`: arms x seeds, run and compared."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from lowmem_rl_cli import console
 from lowmem_rl_cli.options import AllowCodeOption, JsonOption, command_group, option
-
-if TYPE_CHECKING:
-    pass
 
 app = command_group("Compare arms over seeds: run a study, look at it, report it.")
 
@@ -28,7 +25,9 @@ Where = Literal["local", "ray", "slurm"]
 @app.command("run")
 def run(
     study: StudyArgument = None,
-    out: Annotated[Path | None, option("--out", "Directory of the study; studies/NAME-TIME if unset.", "DIR")] = None,
+    out: Annotated[
+        Path | None, option("--out", "Directory of the study; experiments/NAME-TIME if unset.", "DIR")
+    ] = None,
     on: Annotated[Where | None, option("--on", "Where runs go; sets [run] on.")] = None,
     jobs: Annotated[int | None, option("--jobs", "Runs at once; sets [run] jobs.", min=1)] = None,
     resume: Annotated[bool, option("--resume", "Run what is missing of the study in --out.")] = False,
@@ -61,7 +60,7 @@ def status(directory: DirArgument, as_json: JsonOption = False) -> None:
 def report(
     directory: DirArgument,
     out: Annotated[Path | None, option("--out", "File of the page; DIR/report.html if unset.", "FILE")] = None,
-    price: Annotated[float | None, option("--price-per-hour", "Price of an hour of the card.")] = None,
+    price: Annotated[float | None, option("--price-per-hour", "Price of an hour of the card.", min=0)] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare the arms over the runs that have ended, and write the page; also while the study runs."""

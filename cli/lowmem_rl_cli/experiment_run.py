@@ -1,11 +1,12 @@
 """`lowmem-rl experiment run`: checks every arm, prints the plan, and runs it."""
 
+import re
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import strftime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lowmem_rl.config.toml_text import toml_value
 from lowmem_rl.entrypoints.preflight import check_card
@@ -25,9 +26,6 @@ from lowmem_rl.stack import check_installed
 from lowmem_rl.stats import SIGNIFICANT
 from lowmem_rl.units import GIB
 from lowmem_rl_cli import console
-
-if TYPE_CHECKING:
-    pass
 
 _HARDEST = 0.5
 """The pass rate at which items tell least, for a plan that knows none."""
@@ -57,7 +55,7 @@ def run_command(
     check_installed()
     if study.run.on == "local":
         check_card(resolve_trial(study, next(final_trials(study)), {}), this_machine())
-    directory = StudyDir(out) if resume and out else StudyDir.create(out or _default(study), study)
+    directory = StudyDir(out) if resume and out else StudyDir.create(out or default_out(study), study)
     launcher = launcher_of(study, directory.path.resolve(), force=force)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # of a scheduler: the runs save, as after Ctrl-C
     console.say(f"{len(study.arms)} arms x {len(study.seeds)} seeds x {len(study.tasks)} tasks in {directory.path}")
@@ -82,8 +80,10 @@ def _placed(study: Study, on: str | None, jobs: int | None) -> Study:
     return replace(study, run=study.run.model_copy(update=changes))
 
 
-def _default(study: Study) -> Path:
-    return Path("experiments") / f"{study.name}-{strftime('%Y%m%d-%H%M%S')}"
+def default_out(study: Study) -> Path:
+    """Returns where a study goes that is told no place: named after it and the time."""
+    name = re.sub(r"[^\w.-]+", "-", study.name)  # a name with slashes is no way out of here
+    return Path("experiments") / f"{name}-{strftime('%Y%m%d-%H%M%S')}"
 
 
 def launcher_of(study: Study, out: Path, *, force: bool) -> Launcher:

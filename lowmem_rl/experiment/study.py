@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -22,6 +23,9 @@ from lowmem_rl.errors import ConfigError, near_names
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
 _MOST_ARMS = 200
+_MOST_SEEDS = 200
+_MOST_CHOICES = 100
+"""Settings that an arm's tuning tries."""
 _DEFAULT_TASK = "task"
 """The one task of a study that names none: that of its preset."""
 
@@ -37,14 +41,22 @@ def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _printable(name: str) -> str:
+    if not name.isprintable():
+        raise ValueError("a name holds no control characters")
+    return name
+
+
 def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
     if len(set(seeds)) < len(seeds):
-        raise ValueError("a seed is in it twice in it")
+        raise ValueError("a seed is in it twice")
     return seeds
 
 
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_as_tuple), Field(min_length=1), AfterValidator(_distinct)]
+Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
+Seeds = Annotated[
+    tuple[Seed, ...], BeforeValidator(_as_tuple), Field(min_length=1, max_length=_MOST_SEEDS), AfterValidator(_distinct)
+]
 Metric = Literal["pass_at_1", "strict_pass_at_1", "reward"]
 Match = Literal["steps", "tokens", "minutes"]
 
@@ -52,7 +64,7 @@ Match = Literal["steps", "tokens", "minutes"]
 class StudyTable(_Table):
     """`[study]`."""
 
-    name: str = Field(min_length=1, max_length=60)
+    name: Annotated[str, Field(min_length=1, max_length=60), AfterValidator(_printable)]
     preset: str = "tiny-cpu"
     seeds: Seeds
     baseline: str
@@ -157,16 +169,16 @@ def read_study(path: Path) -> Study:
     Raises `ConfigError` with file, key and fix for whatever is wrong with it.
     """
     try:
-        if not path.exists() and (shipped := shipped_studies().get(str(path))):
+        if not path.is_file() and (shipped := shipped_studies().get(str(path))):
             return parse_study(shipped.read_text("utf-8"), shipped.name)
-        return parse_study(path.read_bytes().decode("utf-8-sig"), str(path))
+        return parse_study(path.read_bytes().decode("utf-8-sig"), shown_key(str(path)))
     except FileNotFoundError as error:
         hint = f"Write a file, or name a shipped one: {', '.join(sorted(shipped_studies()))}."
-        raise ConfigError(f"There is no study {path}.", hint=hint) from error
+        raise ConfigError(f"There is no study {shown_key(str(path))}.", hint=hint) from error
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ConfigError(
-            f"Cannot read the study {path}: {reason}.", hint="It is a TOML file; see studies/."
+            f"Cannot read the study {shown_key(str(path))}: {reason}.", hint="It is a TOML file; see studies/."
         ) from error
 
 
@@ -174,17 +186,21 @@ def parse_study(text: str, name: str) -> Study:
     """Returns the study in a file's text. Raises `ConfigError`."""
     try:
         tables = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
+        is_syntax = isinstance(error, tomllib.TOMLDecodeError)
+        reason = error if is_syntax else "it nests too deeply, or a number has thousands of digits"
         hint = 'A line of TOML is `key = value`; a dotted key is in quotes: "grpo.steps" = 200.'
-        raise ConfigError(f"{name}: {error}.", hint=hint) from error
+        raise ConfigError(f"{name}: {reason}.", hint=hint) from error
     found = _checked(_File, tables, name)
+    for kind in ("arms", "grid", "tasks"):
+        _check_names(list(getattr(found, kind)), f"{name}: [{kind}]")
     table = found.study
     tuning, choices = _tuning(found.tune, name)
     arms = tuple(_arms(found, choices, name))
     tasks = {key: flatten(settings) for key, settings in found.tasks.items()} or {_DEFAULT_TASK: {}}
-    for kind, names in (("arms", [arm.name for arm in arms]), ("tasks", list(tasks))):
-        _check_names(names, f"{name}: [{kind}]")
+    _check_names([arm.name for arm in arms], f"{name}: [arms] and [grid]")
     _check_arms(arms, table.baseline, name)
+    _check_tuning(arms, table.seeds, tuning, name)
     return Study(
         name=table.name,
         preset=table.preset,
@@ -242,13 +258,17 @@ def _tuning(table: dict[str, Any] | None, name: str) -> tuple[Tuning | None, tup
     return Tuning(found.seeds, found.steps), _all_of(lists, f"{name}: [tune]")
 
 
-def _all_of(lists: Settings, place: str) -> tuple[Settings, ...]:
-    """Returns every combination of the values in the lists; none for no list."""
+def _all_of(lists: Settings, place: str, most: int = _MOST_CHOICES) -> tuple[Settings, ...]:
+    """Returns every combination of the values in the lists, at most so many; none for no list."""
     for key, values in lists.items():
         if not isinstance(values, list) or not values:
             what = f"{place}: {shown_key(key)} = {shown(values)} is not a list of values."
             raise ConfigError(what, hint=f'Write "{shown_key(key)}" = [..., ...].')
-    combined = product(*(values for values in lists.values() if isinstance(values, list)))
+    tables = [values for values in lists.values() if isinstance(values, list)]
+    if prod(map(len, tables)) > most:
+        hint = "Shorten its lists: each value is combined with each of the others."
+        raise ConfigError(f"{place}: it makes {prod(map(len, tables))} settings, more than {most}.", hint=hint)
+    combined = product(*tables)
     return tuple(dict(zip(lists, values, strict=True)) for values in combined) if lists else ()
 
 
@@ -256,6 +276,9 @@ def _arms(found: _File, choices: tuple[Settings, ...], name: str) -> list[Arm]:
     arms = []
     for arm, table in found.arms.items():
         own = table.get("tune")
+        if own is not None and not isinstance(own, dict):
+            what = f"{name}: arms.{arm}.tune = {shown(own)} is not a table."
+            raise ConfigError(what, hint=f'Write [arms.{arm}.tune], then "KEY" = [..., ...].')
         if own is not None and found.tune is None:
             raise ConfigError(f"{name}: [arms.{arm}.tune] has no [tune].", hint="Add [tune] with its seeds.")
         tried = choices if own is None else _all_of(flatten(own), f"{name}: [arms.{arm}.tune]")
@@ -268,7 +291,7 @@ def _arms(found: _File, choices: tuple[Settings, ...], name: str) -> list[Arm]:
         lists = flatten({key: value for key, value in table.items() if key != "base"})
         arms += [
             Arm(f"{grid}-{_slug(values)}", {**base.settings, **values}, base.choices)
-            for values in _all_of(lists, f"{name}: [grid.{grid}]")
+            for values in _all_of(lists, f"{name}: [grid.{grid}]", _MOST_ARMS)
         ]
     return arms
 
@@ -284,7 +307,8 @@ def _check_names(names: list[str], place: str) -> None:
             hint = "A name is a folder, too: letters, digits, - _ and dots, at most 60."
             raise ConfigError(f"{place}: {shown(name)} is not a name.", hint=hint)
         if sum(name.lower() == other.lower() for other in names) > 1:
-            raise ConfigError(f"{place}: {name} is there twice.", hint="Some systems do not tell capitals; rename one.")
+            hint = "Rename one, or take out a value of the grid: names are folders, where capitals may not count."
+            raise ConfigError(f"{place}: {name} is there twice.", hint=hint)
 
 
 def _check_arms(arms: tuple[Arm, ...], baseline: str, name: str) -> None:
@@ -299,3 +323,19 @@ def _check_arms(arms: tuple[Arm, ...], baseline: str, name: str) -> None:
         found = ", ".join(f"{arm} {count}" for arm, count in counts.items())
         what = f"{name}: arms are tuned over unequal numbers of settings: {found[:200]}."
         raise ConfigError(what, hint="The arm that tries more wins more often by chance: give each as many.")
+
+
+def _check_tuning(arms: tuple[Arm, ...], seeds: tuple[int, ...], tuning: Tuning | None, name: str) -> None:
+    """Raises `ConfigError` for a tuning that chooses nothing, on seeds that judge, or against what an arm says."""
+    if tuning is None:
+        return
+    if not arms[0].choices:
+        hint = 'Add a list of values: "optimizer.learning_rate" = [1e-5, 1e-4].'
+        raise ConfigError(f"{name}: [tune] names nothing to choose from.", hint=hint)
+    if common := sorted(set(seeds) & set(tuning.seeds)):
+        what = f"{name}: seed {common[0]} is in [study] seeds and in [tune] seeds."
+        raise ConfigError(what, hint="Tune on seeds of its own: a choice looks better where it was made.")
+    for arm in arms:
+        if both := sorted({key for choice in arm.choices for key in choice} & arm.settings.keys()):
+            what = f"{name}: arm {arm.name} sets {shown_key(both[0])}, which its tuning would replace."
+            raise ConfigError(what, hint="Take it out of the arm, or out of what is tuned.")

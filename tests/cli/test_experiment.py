@@ -2,6 +2,9 @@ import json
 from pathlib import Path
 
 import pytest
+from lowmem_rl_cli.experiment_run import default_out
+
+from lowmem_rl.experiment.study import parse_study
 
 STUDY = """
 [study]
@@ -103,3 +106,7 @@ def test_a_directory_without_a_study(cli_here) -> None:
     assert cli_here("experiment", "run", "--resume", "--out", "nowhere")[0] == 7
     assert cli_here("experiment", "run", "--resume")[0] == 2
     assert cli_here("experiment", "run")[0] == 2
+
+
+def test_a_study_whose_name_has_slashes_stays_in_its_folder() -> None:
+    assert default_out(parse_study(STUDY.replace('"layers"', '"../../etc"'), "s")).parent == Path("experiments")

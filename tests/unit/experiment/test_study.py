@@ -1,9 +1,10 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from lowmem_rl.errors import ConfigError
-from lowmem_rl.experiment.study import parse_study
+from lowmem_rl.experiment.study import parse_study, read_study
 
 STUDY = """
 [study]
@@ -17,6 +18,8 @@ ARMS = """
 [arms.last]
 "trainable.layers" = "last:1"
 """
+TUNE = "[tune]\nseeds = [100]\n"
+HUGE = "".join(f"x{number} = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]\n" for number in range(10))
 
 
 def test_a_study_has_its_arms_in_the_order_of_the_file() -> None:
@@ -57,7 +60,7 @@ def test_every_arm_tries_the_same_settings_unless_it_has_as_many_of_its_own() ->
         (STUDY.replace('"all"', '"al"') + ARMS, "baseline 'al' is no arm", "all"),
         (STUDY + "[arms.all]\n", "it has 1 arms", "Add [arms.NAME]"),
         (STUDY + ARMS + '[arms."../x"]\n', "'../x' is not a name", "folder"),
-        (STUDY + ARMS + "[arms.LAST]\n", "is there twice", "rename"),
+        (STUDY + ARMS + "[arms.LAST]\n", "is there twice", "Rename"),
         (STUDY + ARMS + '[grid.g]\nbase = "lasst"\n"adapter.rank" = [4]\n', "'lasst', which is no arm", "last"),
         (STUDY + ARMS + '[grid.g]\n"adapter.rank" = 4\n', "is not a list of values", "[..., ...]"),
         (STUDY + ARMS + "[arms.last.tune]\nx = [1]\n", "has no [tune]", "Add [tune]"),
@@ -65,6 +68,19 @@ def test_every_arm_tries_the_same_settings_unless_it_has_as_many_of_its_own() ->
         (STUDY + ARMS + '[run]\non = "here"\n', "run.on = 'here'", "studies/"),
         (STUDY + ARMS + "[run.slurm]\ngpus = 1\n", "no key run.slurm.gpus", "gpus_per_node"),
         (STUDY + ARMS + "[study\n", "s.toml: ", "in quotes"),
+        (STUDY.replace("[0, 1]", f"[{'9' * 5000}]") + ARMS, "thousands of digits", "in quotes"),
+        (STUDY.replace("[0, 1]", "[true, false]") + ARMS, "study.seeds.0 = True", "studies/"),
+        (STUDY.replace("[0, 1]", str(list(range(201)))) + ARMS, "at most 200", "studies/"),
+        (STUDY.replace('"layers"', '"a\\nb"') + ARMS, "no control characters", "studies/"),
+        (STUDY + ARMS + '[arms."a\\nb".tune]\n', r"'a\nb' is not a name", "folder"),
+        (STUDY + ARMS + '[grid."a\\nb"]\nx = 1\n', r"'a\nb' is not a name", "folder"),
+        (STUDY + ARMS + '[grid.g]\n"adapter.rank" = [-4, 4]\n', "g-4 is there twice", "value of the grid"),
+        (STUDY + ARMS + "[grid.g]\n" + HUGE, "[grid.g]: it makes 10000000000 settings, more than 200", "Shorten"),
+        (STUDY + TUNE + HUGE + ARMS, "[tune]: it makes 10000000000 settings, more than 100", "Shorten"),
+        (STUDY + TUNE + "x = [1]\n" + ARMS + "tune = 3\n", "arms.last.tune = 3 is not a table", "[arms.last.tune]"),
+        (STUDY + TUNE + ARMS, "[tune] names nothing to choose from", "list of values"),
+        (STUDY + TUNE.replace("100", "1") + "x = [1]\n" + ARMS, "seed 1 is in [study] seeds and in", "of its own"),
+        (STUDY + TUNE + '"trainable.layers" = ["all"]\n' + ARMS, "last sets trainable.layers, which", "out of the arm"),
     ],
 )  # fmt: skip
 def test_a_mistake_names_the_place_and_the_fix(text: str, what: str, hint: str) -> None:
@@ -73,6 +89,12 @@ def test_a_mistake_names_the_place_and_the_fix(text: str, what: str, hint: str) 
     assert what in str(error.value)
     assert "\n" not in str(error.value)
     assert hint in error.value.hint
+
+
+def test_a_folder_does_not_hide_the_shipped_study_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("which-layers").mkdir()
+    assert read_study(Path("which-layers")).name == "which-layers"
 
 
 def test_unequal_tuning_is_refused() -> None:
