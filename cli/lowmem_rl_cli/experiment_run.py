@@ -156,6 +156,8 @@ def _sentences(study: Study, plans: Sequence[ArmPlan]) -> Iterator[str]:
         yield "How large a difference it could find is not known before two seeds have shown their spread."
     elif found is None:
         yield "One seed finds nothing: two runs of one arm differ, too."
+    elif found > 1:
+        yield f"{seeds} seeds find no difference, however large, in {comparisons} comparisons: add seeds, or drop arms."
     else:
         yield (
             f"It finds a difference of {100 * found:.1f} points in four of five studies: a paired t test over {seeds} "

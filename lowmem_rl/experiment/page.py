@@ -59,8 +59,14 @@ def headline(study: Study, verdicts: Verdicts) -> str:
     for task in study.tasks:
         found = verdicts.of(task)
         words = [(word, [one.arm for one in found if one.word == word]) for word in ("better", "worse", "no worse")]
+        known = any(one.word != "not known yet" for one in found)
         said = [f"{word.capitalize()} than {study.baseline}: {', '.join(arms)}" for word, arms in words if arms]
-        text = "; ".join(said) or f"No arm is distinguishable from {study.baseline}"
+        none = (
+            f"No arm is distinguishable from {study.baseline}"
+            if known
+            else "Too few runs have a result to compare arms"
+        )
+        text = "; ".join(said) or none
         parts.append(f"{task}: {text}" if len(study.tasks) > 1 else text)
     return one_line(". ".join(parts), 300)
 

@@ -4,11 +4,10 @@ Simulated with two equal methods, 3 seeds, 500 items and a spread between runs o
 calls them different in 44 % of studies, pooled seeds and items in 46 %, the paired t over seeds in 5 %.
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isnan, sqrt
-from statistics import fmean
+from math import sqrt
+from statistics import fmean, stdev
 from typing import Any
 
 from lowmem_rl.stats import SIGNIFICANT, Interval
@@ -17,6 +16,8 @@ ASSUMED_SPREAD = 0.03
 """Standard deviation of accuracy between runs of one method that differ in their seed, until two seeds show it."""
 WANTED_POWER = 0.8
 _DRAWS = 2000
+_NO_SPREAD = 1e-9
+"""A standard deviation below it is one of rounding."""
 _EXACT_UP_TO = 2**16
 """Ways to swap that are all counted; of more, as many are drawn."""
 
@@ -27,29 +28,34 @@ class SeedDifference:
 
     gain: float
     interval: Interval | None
-    """95 %, by Student's t; None for one seed."""
+    """95 %, by Student's t; None for one seed, and for differences that are all equal."""
     p_value: float | None
-    """Two-sided, of the paired t test over seeds; None for one seed."""
+    """Two-sided, of the paired t test over seeds, of equal differences the exact one; None for one seed."""
     sign_flip_p: float
     """Exact: of all ways to swap arm and baseline within seeds. With n seeds it is at least 2 / 2^n."""
     lower_bound: float | None
-    """One-sided, 95 %: the difference is above it; None for one seed."""
+    """One-sided, 95 %: the difference is above it; None for one seed, and for fewer than five equal differences."""
     num_seeds: int
 
 
 def seed_difference(differences: Sequence[float]) -> SeedDifference:
-    """Compares by one difference a seed, not empty."""
+    """Compares by one difference a seed, not empty.
+
+    Shares of few items are often equal: without a spread Student's t calls any of them certain, and the exact test,
+    which needs none, decides.
+    """
     from scipy.stats import ttest_1samp
 
     gain, count = fmean(differences), len(differences)
     if count < 2:
         return SeedDifference(gain, None, None, 1.0, None, count)
-    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # differences that are all equal
-        two_sided, above = ttest_1samp(differences, 0.0), ttest_1samp(differences, 0.0, alternative="greater")
-        interval, lower = two_sided.confidence_interval(), float(above.confidence_interval().low)
-    p_value = 1.0 if isnan(two_sided.pvalue) else float(two_sided.pvalue)
+    exact = _sign_flip(differences)
+    if stdev(differences) < _NO_SPREAD:
+        return SeedDifference(gain, None, exact, exact, gain if 0.5**count <= SIGNIFICANT else None, count)
+    two_sided, above = ttest_1samp(differences, 0.0), ttest_1samp(differences, 0.0, alternative="greater")
+    interval, lower = two_sided.confidence_interval(), float(above.confidence_interval().low)
     both = Interval(float(interval.low), float(interval.high))
-    return SeedDifference(gain, both, p_value, _sign_flip(differences), lower, count)
+    return SeedDifference(gain, both, float(two_sided.pvalue), exact, lower, count)
 
 
 def _sign_flip(differences: Sequence[float]) -> float:

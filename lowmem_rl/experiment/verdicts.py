@@ -87,7 +87,7 @@ def _arm(
     study: Study, task: str, arm: str, values: Mapping[tuple[str, int], float], of_task: Sequence[Outcome]
 ) -> ArmVerdict:
     seeds = [seed for seed in study.seeds if (arm, seed) in values]
-    items = [list(one.items.values()) for one in of_task if one.arm == arm and one.items]
+    items = [[one.items[item] for item in sorted(one.items)] for one in of_task if one.arm == arm and one.items]
     difference = None
     if arm != study.baseline:
         paired = [
@@ -106,11 +106,11 @@ def _arm(
 
 def _with_word(verdict: ArmVerdict, p_value: float | None, margin: float) -> ArmVerdict:
     difference = verdict.difference
-    if difference is None or p_value is None or difference.lower_bound is None:
+    if difference is None or p_value is None:
         return verdict
     word: Word = "not distinguishable"
     if p_value < SIGNIFICANT:
         word = "better" if difference.gain > 0 else "worse"
-    elif difference.lower_bound > -margin:
+    elif difference.lower_bound is not None and difference.lower_bound > -margin:
         word = "no worse"
     return replace(verdict, p_value=p_value, word=word)

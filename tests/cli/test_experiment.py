@@ -37,6 +37,13 @@ def test_a_dry_run_shows_each_arm_and_what_the_study_can_find(cli_here, study: P
     assert not (study.parent / "experiments").exists()
 
 
+def test_a_dry_run_does_not_promise_a_difference_that_no_accuracy_has(cli_here, study: Path) -> None:
+    arms = "".join(f"[arms.a{number}]\n" for number in range(5))
+    study.write_text(study.read_text().replace("[0, 1, 2]", "[0, 1]") + arms)
+    out = cli_here("experiment", "run", str(study), "--dry-run")[1]
+    assert "2 seeds find no difference, however large, in 6 comparisons" in " ".join(out.split())
+
+
 def test_a_dry_run_for_a_program(cli_here, study: Path) -> None:
     facts = json.loads(cli_here("experiment", "run", str(study), "--dry-run", "--json")[1])
     assert [arm["differences"] for arm in facts["arms"]] == [{}, {"trainable.layers": "last:1"}]

@@ -54,6 +54,11 @@ def test_the_headline_names_who_is_better_and_who_is_no_worse(study: Study) -> N
     assert headline(study, compare_arms(study, outcomes(study))) == "Better than all: last; No worse than all: first"
 
 
+def test_the_headline_does_not_call_arms_equal_of_which_nothing_is_known(study: Study) -> None:
+    for found in ([], outcomes(study)[:1], [Outcome("task", arm, 0, "failed") for arm in GAINS]):
+        assert headline(study, compare_arms(study, found)) == "Too few runs have a result to compare arms"
+
+
 def test_a_page_shows_hostile_names_as_text_and_asks_nobody(study: Study, tmp_path: Path) -> None:
     found, directory = outcomes(study), StudyDir(tmp_path)
     directory.append(Trial("task", "last", 0), exit_code=1, seconds=60.0)

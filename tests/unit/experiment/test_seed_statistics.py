@@ -25,6 +25,15 @@ def test_equal_runs_do_not_differ_and_one_seed_says_nothing() -> None:
     assert seed_difference([0.1]).p_value is None
 
 
+@pytest.mark.parametrize("gain", [0.05, -0.05])
+def test_equal_differences_are_not_certain(gain: float) -> None:
+    few, many = seed_difference([gain] * 3), seed_difference([gain] * 6)
+    assert (few.p_value, few.interval, few.lower_bound) == (0.25, None, None)
+    assert (many.p_value, many.lower_bound) == (2 / 2**6, pytest.approx(gain))
+    rounded = seed_difference([0.3 - 0.2, 0.4 - 0.3, 0.1])
+    assert rounded.p_value == 0.25
+
+
 def test_the_one_sided_bound_is_below_the_gain_and_above_the_interval() -> None:
     found = seed_difference([0.01, 0.05, -0.02, 0.03])
     assert found.interval is not None

@@ -38,6 +38,30 @@ def test_of_studies_without_a_difference_at_most_one_in_twenty_names_a_winner(se
     assert sum({"better", "worse"} & {*study_words} != set() for study_words in found) <= 19
 
 
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_shares_of_few_items_name_no_winner_either(seeds: int) -> None:
+    study, drawn, alarms = study_of(seeds, "ab"), random.Random(seeds), 0
+    for _ in range(200):
+        shares = {
+            (arm, seed): sum(drawn.random() < 0.5 for _ in range(10)) / 10 for arm in "ab" for seed in range(seeds)
+        }
+        outcomes = [Outcome("task", arm, seed, "done", pass_at_1=share) for (arm, seed), share in shares.items()]
+        alarms += compare_arms(study, outcomes).arms[1].word in ("better", "worse")
+    assert alarms <= 19  # three standard errors above 5 %
+
+
+def test_items_are_paired_by_id_and_not_by_their_order() -> None:
+    study, share = study_of(2, "ab"), {"x": 1.0, "y": 0.0}
+    turned = dict(reversed(share.items()))
+    found = [
+        compare_arms(
+            study, [Outcome("task", "a", seed, "done", pass_at_1=0.5, items=one) for seed, one in enumerate(two)]
+        )
+        for two in ([share, share], [share, turned])
+    ]
+    assert found[0].arms[0].interval == found[1].arms[0].interval
+
+
 def test_a_true_gain_is_found_as_often_as_the_plan_said() -> None:
     study, drawn = study_of(6, "ab"), random.Random(0)
     found = sum(words(study, {"b": 0.05}, drawn)["b"] == "better" for _ in range(200))
