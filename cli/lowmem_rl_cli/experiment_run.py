@@ -151,16 +151,16 @@ def _sentences(study: Study, plans: Sequence[ArmPlan]) -> Iterator[str]:
     yield f"{runs} runs and {tuning} to tune. The baseline is {study.baseline}; {study.metric} decides."
     if not study.tuning:
         yield "One learning rate for all arms that set none: it favours those that it suits. [tune] finds one for each."
-    found, seeds = _finds(study, plans), len(study.seeds)
+    found, seeds, tests = _finds(study, plans), len(study.seeds), f"{comparisons} comparison{'s'[comparisons == 1 :]}"
     if study.metric == "reward":
         yield "How large a difference it could find is not known before two seeds have shown their spread."
     elif found is None:
         yield "One seed finds nothing: two runs of one arm differ, too."
     elif found > 1:
-        yield f"{seeds} seeds find no difference, however large, in {comparisons} comparisons: add seeds, or drop arms."
+        yield f"{seeds} seeds find no difference, however large, in {tests}: add seeds, or drop arms."
     else:
         yield (
             f"It finds a difference of {100 * found:.1f} points in four of five studies: a paired t test over {seeds} "
-            f"seeds, {comparisons} comparisons, a spread of {ASSUMED_SPREAD:.2f} between runs of one arm (assumed) and "
+            f"seeds, {tests}, a spread of {ASSUMED_SPREAD:.2f} between runs of one arm (assumed) and "
             f"{plans[0].plan.config.eval.examples} items."
         )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lowmem_rl.checkpointing.resume import is_finished
+from lowmem_rl.errors import RunDirError
 from lowmem_rl.experiment.launch import Launcher
 from lowmem_rl.experiment.outcomes import Outcome, Status, outcome_of, spent, within
 from lowmem_rl.experiment.run_trials import Report, TrialRunner
@@ -16,7 +17,7 @@ from lowmem_rl.experiment.tuning import choose_settings
 from lowmem_rl.reports.run_record import RunRecord, read_record
 from lowmem_rl.storage.disk import write_file
 from lowmem_rl.storage.lock import is_locked, locked
-from lowmem_rl.storage.run_dir import Row, RunDir, write_json
+from lowmem_rl.storage.run_dir import Row, RunDir, drop_torn_row, write_json
 from lowmem_rl.storage.run_reader import RunReader, number, part
 
 
@@ -26,6 +27,7 @@ def run_study(study: Study, directory: StudyDir, launcher: Launcher, report: Rep
     Raises `RunDirError` for a directory that another process uses, or that is damaged.
     """
     with locked(directory.lock, report):
+        drop_torn_row(directory.trials)  # of a driver that was killed while it wrote
         choices = directory.choices(study)
         if study.tuning and not choices:
             TrialRunner(study, directory, launcher, report, force=force).run(tuning_trials(study))
@@ -77,11 +79,15 @@ def status_of(out: Path, trial: Trial, attempts: Sequence[Row]) -> Status:
 
 
 def write_results(study: Study, directory: StudyDir) -> None:
-    """Writes results.json and results.csv, one row a run."""
+    """Writes results.json and results.csv, one row a run. Raises `RunDirError` if they cannot be written."""
     rows = [outcome.to_json() for outcome in read_outcomes(study, directory)]
-    write_json(directory.results, {"study": study.name, "metric": study.metric, "rows": rows})
     text = io.StringIO()
     table = csv.DictWriter(text, list(rows[0]))
     table.writeheader()
-    table.writerows(rows)
-    write_file(directory.table, text.getvalue().encode())
+    table.writerows({**row, "findings": " ".join(row["findings"])} for row in rows)
+    try:
+        write_json(directory.results, {"study": study.name, "metric": study.metric, "rows": rows})
+        write_file(directory.table, text.getvalue().encode("utf-8", "replace"))
+    except OSError as error:
+        what = f"Results cannot be written into {directory.path}: {error.strerror}."
+        raise RunDirError(what, hint="Make it writable, or copy the directory and report the copy.") from error

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from lowmem_rl.storage.run_dir import Row, RunDir, append_row, read_json, read_r
 from lowmem_rl.storage.run_reader import number
 
 _FORMAT = 1
+_MAY_CHANGE = ("seeds", "run", "text")
 _HINT = "Restore the study's own file."
 
 
@@ -32,8 +34,11 @@ class StudyDir:
     @classmethod
     def create(cls, path: Path, study: Study) -> "StudyDir":
         """Makes the directory of a new study. Raises `RunDirError` unless it is new or empty."""
-        RunDir.create(path)
         made = cls(path)
+        if made.decided.is_file():
+            hint = f"Continue it: --resume --out {path}   (or give another directory)"
+            raise RunDirError(f"{path} holds a study.", hint=hint)
+        RunDir.create(path)
         made.write(study, {})
         return made
 
@@ -43,15 +48,33 @@ class StudyDir:
             hint = "`experiment run STUDY.toml --out DIR` makes one."
             raise RunDirError(f"{self.path} holds no study: it has no study.json.", hint=hint)
         try:
-            return parse_study(self.study_file.read_text("utf-8"), str(self.study_file))
+            study = parse_study(self.study_file.read_text("utf-8"), str(self.study_file))
         except (OSError, UnicodeDecodeError) as error:
             raise RunDirError(f"{self.study_file} cannot be read.", hint=_HINT) from error
+        except ConfigError as error:
+            raise RunDirError(str(error), hint=_HINT) from error
+        self._check_unchanged(study)
+        return study
+
+    def _check_unchanged(self, study: Study) -> None:
+        """Raises `RunDirError` if study.toml is not as it was when runs were made: each would pass for another's."""
+        decided = read_json(self.decided)
+        known = decided if isinstance(decided, dict) else {}
+        seeds = known.get("seeds")
+        is_less = isinstance(seeds, list) and not all(seed in study.seeds for seed in seeds)
+        is_other = known.get("version") == __version__ and known.get("digest", digest_of(study)) != digest_of(study)
+        if is_less or is_other:
+            hint = (
+                "Restore it, and run a changed study in a new directory; further seeds: --resume STUDY.toml --out DIR."
+            )
+            raise RunDirError(f"{self.study_file} has changed since the study began.", hint=hint)
 
     def write(self, study: Study, choices: Mapping[str, int]) -> None:
         """Writes the study, and by "TASK/ARM" the number of the setting that tuning chose."""
         write_file(self.study_file, study.text.encode())
-        decided = {"format": _FORMAT, "name": study.name, "version": __version__, "choices": dict(choices)}
-        write_json(self.decided, decided)
+        about = {"format": _FORMAT, "name": study.name, "version": __version__}
+        fixed = {"digest": digest_of(study), "seeds": study.seeds, "choices": dict(choices)}
+        write_json(self.decided, about | fixed)
 
     def choices(self, study: Study) -> dict[str, int]:
         """Returns what tuning chose, empty before. Raises `RunDirError` for a file that this study cannot have."""
@@ -74,7 +97,7 @@ class StudyDir:
         same = replace(old, seeds=study.seeds, text=study.text, run=study.run)
         for field in Study.__dataclass_fields__:
             if getattr(same, field) != getattr(study, field):
-                what = f"The study in {self.path} has other {field}."
+                what = f"The study in {self.path} differs in {field}{_first_difference(old, study, field)}."
                 raise ConfigError(what, hint="Only seeds may be added; run the changed study in a new directory.")
         if missing:
             what = f"The study in {self.path} has runs of seed {missing[0]}, which the file lacks."
@@ -101,3 +124,16 @@ class StudyDir:
     def log(self, trial: Trial) -> Path:
         """Where a trial's commands print."""
         return self.path / "logs" / f"{trial.name.replace('/', '-')}.log"
+
+
+def digest_of(study: Study) -> str:
+    """Returns a digest of what may not change while a study runs: all but its seeds, its text and where it runs."""
+    fixed = {name: getattr(study, name) for name in Study.__dataclass_fields__ if name not in _MAY_CHANGE}
+    return sha256(repr(fixed).encode("utf-8", "replace")).hexdigest()
+
+
+def _first_difference(old: Study, new: Study, field: str) -> str:
+    """Returns which arm it is that is other, new or gone, if arms differ."""
+    arms, others = ({arm.name: arm for arm in study.arms} for study in (old, new))
+    name = next((name for name in {**arms, **others} if arms.get(name) != others.get(name)), None)
+    return f": {name}" if field == "arms" and name else ""
