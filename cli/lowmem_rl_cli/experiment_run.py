@@ -5,12 +5,13 @@ import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from shlex import join
 from time import strftime
 from typing import Any
 
 from lowmem_rl.config.toml_text import toml_value
 from lowmem_rl.entrypoints.preflight import check_card
-from lowmem_rl.errors import ConfigError
+from lowmem_rl.errors import ConfigError, Interrupted
 from lowmem_rl.experiment.arms import ArmPlan, check_study, resolve_trial
 from lowmem_rl.experiment.launch import Launcher, LocalLauncher
 from lowmem_rl.experiment.on_ray import RayLauncher
@@ -59,7 +60,11 @@ def run_command(
     launcher = launcher_of(study, directory.path.resolve(), force=force)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # of a scheduler: the runs save, as after Ctrl-C
     console.say(f"{len(study.arms)} arms x {len(study.seeds)} seeds x {len(study.tasks)} tasks in {directory.path}")
-    run_study(study, directory, launcher, console.say, force=force)
+    try:
+        run_study(study, directory, launcher, console.say, force=force)
+    except KeyboardInterrupt as error:
+        hint = f"Continue with: {_resume_command(directory.path, allow_code=allow_code)}"
+        raise Interrupted("The study was stopped; its runs have saved.", hint=hint) from error
     from lowmem_rl_cli.experiment_view import report_command
 
     report_command(directory.path, None, None, as_json=as_json)
@@ -78,6 +83,11 @@ def _read(file: Path | None, out: Path | None, *, resume: bool) -> Study:
 def _placed(study: Study, on: str | None, jobs: int | None) -> Study:
     changes: dict[str, Any] = ({"on": on} if on else {}) | ({"jobs": jobs} if jobs else {})
     return replace(study, run=study.run.model_copy(update=changes))
+
+
+def _resume_command(out: Path, *, allow_code: bool) -> str:
+    allowed = ["--allow-code"] if allow_code else []
+    return join(["lowmem-rl", "experiment", "run", "--resume", *allowed, "--out", str(out)])
 
 
 def default_out(study: Study) -> Path:

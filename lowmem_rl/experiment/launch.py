@@ -47,10 +47,10 @@ class Launcher(Protocol):
 
 
 class LocalLauncher:
-    """Processes on this machine: one a GPU, in turn; without a GPU `jobs` share the CPU."""
+    """Processes on this machine: one a GPU, in turn; without a GPU at most one a core."""
 
     def __init__(self, jobs: int, num_gpus: int) -> None:
-        self.jobs = min(jobs, num_gpus) if num_gpus else jobs
+        self.jobs = min(jobs, num_gpus or os.cpu_count() or 1)
         self._running: dict[str, tuple[subprocess.Popen[bytes], str | None]] = {}
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         names = visible.split(",") if visible else [str(number) for number in range(num_gpus)]

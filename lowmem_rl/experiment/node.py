@@ -8,8 +8,10 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from lowmem_rl._version import __version__
+from lowmem_rl.errors import RunDirError
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.storage.disk import write_file
 from lowmem_rl.telemetry.environment import commit
@@ -49,10 +51,12 @@ def write_token(out: Path) -> str:
 
 
 def start(arguments: tuple[str, ...], log: Path, env: dict[str, str]) -> "subprocess.Popen[bytes]":
-    """Starts a command line of `lowmem-rl` in a session of its own: Ctrl-C reaches it only through `end`."""
-    log.parent.mkdir(parents=True, exist_ok=True)
+    """Starts a command line of `lowmem-rl` in a session of its own: Ctrl-C reaches it only through `end`.
+
+    Raises `RunDirError` if its log cannot be written.
+    """
     argv = [sys.executable, "-m", "lowmem_rl", *arguments]
-    with log.open("ab") as output:
+    with _opened(log) as output:
         return subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
@@ -61,6 +65,16 @@ def start(arguments: tuple[str, ...], log: Path, env: dict[str, str]) -> "subpro
             env={**os.environ, **env},
             start_new_session=True,
         )
+
+
+def _opened(log: Path) -> BinaryIO:
+    """Opens a log to append to it, never through a link: a directory from elsewhere may hold one to a file of ours."""
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+        return os.fdopen(os.open(log, flags, 0o644), "ab")
+    except OSError as error:
+        raise RunDirError(f"{log} cannot be written: {error.strerror}.", hint="Remove it, or make room.") from error
 
 
 def end(process: "subprocess.Popen[bytes]", wait_s: float = SAVE_S) -> int:

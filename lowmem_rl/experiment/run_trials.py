@@ -1,14 +1,17 @@
 """Runs trials to their end: starts what is missing, resumes what was cut off, repeats what may work next time."""
 
 import shutil
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from lowmem_rl.config.places import absolute_values
 from lowmem_rl.config.toml_text import toml_value
 from lowmem_rl.config.user_code import names_code
+from lowmem_rl.errors import RunDirError
 from lowmem_rl.experiment.arms import Choices, resolve_trial, settings_of
 from lowmem_rl.experiment.launch import Ended, Job, Launcher
 from lowmem_rl.experiment.study import Study
@@ -62,6 +65,8 @@ class TrialRunner:
                         waiting.appendleft(trial)
         finally:
             self.launcher.stop()
+            for trial in running.values():
+                self._record(trial, 128 + signal.SIGINT, None, failed=False)
 
     def _start(self, trial: Trial) -> bool:
         """Starts or resumes a trial; returns False if it is done."""
@@ -74,7 +79,7 @@ class TrialRunner:
         if state == State.STARTED:
             arguments = ["train", "--resume", *allow, "--out", str(path)]
         else:
-            shutil.rmtree(path, ignore_errors=True)  # no config.json: killed before it could be resumed
+            self._remove(path)  # no config.json: killed before it could be resumed
             settings = absolute_values(settings_of(self.study, trial, self.choices))
             sets = [f"--set={key}={toml_value(value)}" for key, value in settings.items()]
             arguments = ["train", "--preset", self.study.preset, *sets, "--out", str(path)]
@@ -82,6 +87,13 @@ class TrialRunner:
         self.launcher.start(Job(trial.name, tuple(arguments), self.directory.log(trial).resolve()))
         self.report(f"{trial.name}: {'resumed' if state == State.STARTED else 'started'}")
         return True
+
+    def _remove(self, path: Path) -> None:
+        """Raises `RunDirError` for a link on the way: a directory from elsewhere must not have others emptied."""
+        if path.resolve() != path:
+            hint = "Replace the link with a directory; the whole study may be behind one."
+            raise RunDirError(f"{path} is behind a link, to {path.resolve()}.", hint=hint)
+        shutil.rmtree(path, ignore_errors=True)
 
     def _step(self, trial: Trial) -> int:
         checkpoints = RunDir(self.directory.path / trial.place).checkpoints.glob("step-[0-9]*")
@@ -93,10 +105,14 @@ class TrialRunner:
         came_further = self._step(trial) > self._reached[name]
         self._lost[name] = 0 if came_further else self._lost.get(name, 0) + 1
         failed = code != 0 and (code in _FINAL or self._lost[name] > self.study.run.retries)
-        facts = {"exit_code": code, "machine": ended.machine, "failed": failed, "time": time.time()}
-        self.directory.append(trial, **facts, seconds=time.monotonic() - self._began[name])
+        self._record(trial, code, ended.machine, failed=failed)
         if failed:
             self.report(f"{name}: failed with exit code {code}; its output is in {self.directory.log(trial)}")
         else:
             self.report(f"{name}: done" if code == 0 else f"{name}: ended with {code}, is resumed")
         return code != 0 and not failed
+
+    def _record(self, trial: Trial, code: int | None, machine: str | None, *, failed: bool) -> None:
+        seconds = time.monotonic() - self._began[trial.name]
+        facts = {"exit_code": code, "machine": machine, "failed": failed, "time": time.time()}
+        self.directory.append(trial, **facts, seconds=seconds)

@@ -123,7 +123,7 @@ class StudyDir:
 
     def log(self, trial: Trial) -> Path:
         """Where a trial's commands print."""
-        return self.path / "logs" / f"{trial.name.replace('/', '-')}.log"
+        return self.path / "logs" / f"{trial.name}.log"
 
 
 def digest_of(study: Study) -> str:

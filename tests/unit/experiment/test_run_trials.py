@@ -1,12 +1,15 @@
 """The loop over trials, with a launcher whose jobs end as a list says."""
 
 import json
+import os
 from collections import deque
 from pathlib import Path
 
 import pytest
 
-from lowmem_rl.experiment.launch import Ended, Job
+from lowmem_rl.errors import RunDirError
+from lowmem_rl.experiment.launch import Ended, Job, LocalLauncher
+from lowmem_rl.experiment.node import start
 from lowmem_rl.experiment.run_trials import TrialRunner
 from lowmem_rl.experiment.study import Study, parse_study
 from lowmem_rl.experiment.study_dir import StudyDir
@@ -97,6 +100,48 @@ def test_attempts_that_come_further_do_not_count(study: Study, tmp_path: Path) -
     jobs, rows = run(study, tmp_path / "s", [(5, 1), (5, 2), (5, 3), (0, 0)])
     assert len(jobs) == 4
     assert not any(row["failed"] for row in rows)
+
+
+def test_a_stopped_attempt_is_recorded_with_its_time(study: Study, tmp_path: Path) -> None:
+    class Stopped(ListedEnds):
+        def wait(self) -> Ended:
+            raise KeyboardInterrupt
+
+    directory = StudyDir.create(tmp_path / "s", study)
+    trial = next(final_trials(study))
+    with pytest.raises(KeyboardInterrupt):
+        TrialRunner(study, directory, Stopped([], tmp_path / "s"), lambda text: None).run([trial])
+    (row,) = directory.attempts()[trial.name]
+    assert (row["exit_code"], row["failed"]) == (130, False)
+    assert row["seconds"] >= 0
+
+
+def test_nothing_behind_a_link_is_removed(study: Study, tmp_path: Path) -> None:
+    trial, out, other = next(final_trials(study)), tmp_path / "s", tmp_path / "other"
+    directory = StudyDir.create(out, study)
+    kept = other / trial.place.relative_to("runs") / "kept"
+    kept.mkdir(parents=True)
+    (out / "runs").symlink_to(other)
+    with pytest.raises(RunDirError, match="behind a link"):
+        TrialRunner(study, directory, ListedEnds([], out), lambda text: None).run([trial])
+    assert kept.exists()
+
+
+def test_logs_of_different_trials_are_different_files(tmp_path: Path) -> None:
+    directory = StudyDir(tmp_path)
+    assert directory.log(Trial("t-a", "b", 0)) != directory.log(Trial("t", "a-b", 0))
+
+
+def test_a_log_is_not_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "log").symlink_to(tmp_path / "precious")
+    with pytest.raises(RunDirError, match="cannot be written: Too many levels of symbolic links"):
+        start(("--version",), tmp_path / "log", {})
+    assert not (tmp_path / "precious").exists()
+
+
+def test_a_cpu_runs_no_more_at_once_than_it_has_cores() -> None:
+    assert LocalLauncher(10_000, 0).jobs == os.cpu_count()
+    assert LocalLauncher(4, 2).jobs == 2
 
 
 def test_seeds_are_outermost_and_arms_shuffled_within() -> None:
