@@ -64,7 +64,7 @@ def headline(study: Study, verdicts: Verdicts) -> str:
         none = (
             f"No arm is distinguishable from {study.baseline}"
             if known
-            else "Too few runs have a result to compare arms"
+            else "Too few seeds have a result to compare arms"
         )
         text = "; ".join(said) or none
         parts.append(f"{task}: {text}" if len(study.tasks) > 1 else text)

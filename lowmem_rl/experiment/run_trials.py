@@ -91,8 +91,8 @@ class TrialRunner:
     def _remove(self, path: Path) -> None:
         """Raises `RunDirError` for a link on the way: a directory from elsewhere must not have others emptied."""
         if path.resolve() != path:
-            hint = "Replace the link with a directory; the whole study may be behind one."
-            raise RunDirError(f"{path} is behind a link, to {path.resolve()}.", hint=hint)
+            hint = "Replace the link with a directory; the whole study may be in a linked one."
+            raise RunDirError(f"{path} leads through a link to {path.resolve()}.", hint=hint)
         shutil.rmtree(path, ignore_errors=True)
 
     def _step(self, trial: Trial) -> int:

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,7 @@ def test_every_arm_is_checked_before_anything_starts(
     found, out, err = cli_here("experiment", "run", str(study), "--out", "e")
     assert found == code
     assert what in err
+    assert re.search("arm (all|last)", err, re.IGNORECASE) or "preset" in err
     assert len(err.splitlines()) == 2
     assert not Path("e").exists()
 
@@ -80,6 +82,28 @@ def test_code_that_only_tuning_names_does_not_run_without_permission(cli_here, s
     code, _, err = cli_here("experiment", "run", str(study), "--dry-run")
     assert (code, "--allow-code" in err) == (2, True)
     assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("metric", "key", "what"),
+    [
+        ("pass_at_1", '"eval.examples" = 7', "it is evaluated on 7 other items than all"),
+        ("pass_at_1", '"task.levels" = [2]', "other items than all"),
+        ("reward", '"rewards.think_format" = 3.0', "its rewards are not those of all"),
+    ],
+)
+def test_arms_that_measure_different_things_are_refused(
+    cli_here, study: Path, metric: str, key: str, what: str
+) -> None:
+    text = study.read_text().replace('baseline = "all"', f'baseline = "all"\nmetric = "{metric}"')
+    study.write_text(f"{text}{key}\n")
+    code, _, err = cli_here("experiment", "run", str(study), "--dry-run")
+    assert (code, what in err, len(err.splitlines())) == (2, True, 2)
+
+
+def test_other_data_with_the_same_held_out_items_is_compared(cli_here, study: Path) -> None:
+    study.write_text(study.read_text() + '"task.prompt" = "boxed"\n"rewards.think_format" = 0.0\n')
+    assert cli_here("experiment", "run", str(study), "--dry-run").code == 0
 
 
 def test_a_task_does_not_set_the_seed(cli_here, study: Path) -> None:

@@ -56,7 +56,7 @@ def test_the_headline_names_who_is_better_and_who_is_no_worse(study: Study) -> N
 
 def test_the_headline_does_not_call_arms_equal_of_which_nothing_is_known(study: Study) -> None:
     for found in ([], outcomes(study)[:1], [Outcome("task", arm, 0, "failed") for arm in GAINS]):
-        assert headline(study, compare_arms(study, found)) == "Too few runs have a result to compare arms"
+        assert headline(study, compare_arms(study, found)) == "Too few seeds have a result to compare arms"
 
 
 def test_a_page_shows_hostile_names_as_text_and_asks_nobody(study: Study, tmp_path: Path) -> None:

@@ -116,13 +116,13 @@ def test_a_stopped_attempt_is_recorded_with_its_time(study: Study, tmp_path: Pat
     assert row["seconds"] >= 0
 
 
-def test_nothing_behind_a_link_is_removed(study: Study, tmp_path: Path) -> None:
+def test_nothing_is_removed_through_a_link(study: Study, tmp_path: Path) -> None:
     trial, out, other = next(final_trials(study)), tmp_path / "s", tmp_path / "other"
     directory = StudyDir.create(out, study)
     kept = other / trial.place.relative_to("runs") / "kept"
     kept.mkdir(parents=True)
     (out / "runs").symlink_to(other)
-    with pytest.raises(RunDirError, match="behind a link"):
+    with pytest.raises(RunDirError, match="leads through a link"):
         TrialRunner(study, directory, ListedEnds([], out), lambda text: None).run([trial])
     assert kept.exists()
 
