@@ -44,8 +44,9 @@ class _Line:
 def steps_to(goal: float, accuracies: Sequence[float], rows: int) -> Forecast | None:
     """Returns when a run reaches a goal in (0, 1); None if it is too early to tell.
 
-    `accuracies` has one share a step, from the first, of `rows` completions. Fieller's interval of the place at which
-    the line has the goal's log-odds (Fieller 1954), which is one piece only if the slope is certainly positive.
+    `accuracies` has one share in [0, 1] a step, from the first, of `rows` completions, at least 1. Fieller's interval
+    of the place at which the line has the goal's log-odds (Fieller 1954), which is one piece only if the slope is
+    certainly positive.
     """
     if len(accuracies) < _FEWEST:
         return None
@@ -56,7 +57,9 @@ def steps_to(goal: float, accuracies: Sequence[float], rows: int) -> Forecast | 
         return None
     half = sqrt(max(0.0, (line.slope * rise) ** 2 - square * (rise**2 - _Z_90**2 * line.height_variance)))
     low, high = ((line.slope * rise + sign * half) / square + line.middle for sign in (-1, 1))
-    found = Forecast(max(low, len(accuracies)), rise / line.slope + line.middle, high + _LAG)
+    # A goal that a noisy curve has as good as reached is ahead, too: not before the present step.
+    ends = (low, rise / line.slope + line.middle, high + _LAG)
+    found = Forecast(*(max(end, float(len(accuracies))) for end in ends))
     return found if found.high <= _FARTHEST * len(accuracies) else None
 
 

@@ -46,3 +46,10 @@ def test_of_simulated_runs_nine_of_ten_forecasts_hold() -> None:
     assert found["forecasts"] > 200
     assert 0.85 <= found["cover"] <= 1.0
     assert score([curve(40, 0.0, seed=seed) for seed in range(20)])["forecasts"] <= 5
+
+
+def test_a_forecast_is_in_order_and_not_in_the_past() -> None:
+    for seed in range(300):
+        steps = 8 + seed % 40
+        found = steps_to(0.5, curve(steps, 0.06, rows=16, seed=seed), rows=16)
+        assert found is None or steps <= found.low <= found.expected <= found.high

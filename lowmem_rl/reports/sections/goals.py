@@ -9,6 +9,7 @@ from lowmem_rl.reports.run_record import RunRecord
 from lowmem_rl.storage.run_reader import number
 
 GOALS = (0.5, 0.6, 0.7, 0.8, 0.9)
+_MOST_ROWS = 2**31
 _NOTE = (
     "Accuracy on prompts that it trains on, sampled, in any format; 90 % intervals of the step at which the mean of "
     "five steps gets there, if it continues as in the last 20. Hours are of steps alone, from now."
@@ -24,9 +25,12 @@ def goals_of(record: RunRecord, goals: Sequence[float] = GOALS, price: float | N
 
 def forecasts(record: RunRecord, goals: Sequence[float]) -> Iterator[tuple[float, Forecast]]:
     """Yields the goals that the run has not reached and for which its curve tells when it will."""
-    accuracies = [share for row in record.metrics if (share := number(row, "accuracy")) is not None]
+    shares = (number(row, "accuracy") for row in record.metrics)
+    accuracies = [share for share in shares if share is not None and 0 <= share <= 1]
     group, prompts = record.setting("grpo.group_size"), record.setting("grpo.prompts_per_step")
     if len(accuracies) < len(record.metrics) or type(group) is not int or type(prompts) is not int:
+        return
+    if not 0 < group * prompts <= _MOST_ROWS:  # of a stranger's config.json
         return
     latest = accuracies[-5:]
     for goal in goals:

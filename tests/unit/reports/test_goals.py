@@ -47,3 +47,19 @@ def test_the_command_says_when_and_for_how_much(cli_here, run: Path) -> None:
     assert sentence.startswith("Accuracy 0.8 in training: at step ")
     assert "in money" in sentence
     assert "too early to tell" in cli_here("report", str(run), "--goal", "0.2")[1]
+
+
+@pytest.mark.parametrize("share", [2.0, -1.0])
+def test_an_accuracy_that_is_no_share_has_no_forecast(run: Path, share: float) -> None:
+    metrics = RunDir(run).metrics
+    write_rows(metrics, [json.loads(line) | {"accuracy": share} for line in metrics.read_text().splitlines()])
+    assert not goals_of(read_record(run)).rows
+
+
+@pytest.mark.parametrize("size", [-64, 10**400])
+def test_a_group_of_a_strange_size_has_no_forecast(run: Path, size: int) -> None:
+    config = RunDir(run).config
+    found = json.loads(config.read_text())
+    found["config"]["grpo"]["group_size"] = size
+    config.write_text(json.dumps(found))
+    assert not goals_of(read_record(run)).rows
