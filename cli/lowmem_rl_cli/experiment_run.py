@@ -74,7 +74,10 @@ def _read(file: Path | None, out: Path | None, *, resume: bool) -> Study:
     if resume:
         if out is None:
             raise ConfigError("--resume needs the directory of the study.", hint="Add --out DIR.")
-        return StudyDir(out).changed(read_study(file)) if file else StudyDir(out).read()
+        directory = StudyDir(out)
+        study = directory.changed(read_study(file)) if file else directory.read()
+        directory.check_place()
+        return study
     if file is None:
         raise ConfigError("No study is named.", hint="lowmem-rl experiment run STUDY.toml; studies/ has examples.")
     return read_study(file)

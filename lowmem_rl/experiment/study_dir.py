@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from lowmem_rl._version import __version__
+from lowmem_rl.config.places import absolute_values
 from lowmem_rl.errors import ConfigError, RunDirError
 from lowmem_rl.experiment.study import Study, parse_study
 from lowmem_rl.experiment.trials import Trial
+from lowmem_rl.reports.escape import one_line
 from lowmem_rl.storage.disk import write_file
 from lowmem_rl.storage.run_dir import Row, RunDir, append_row, read_json, read_rows, write_json
 from lowmem_rl.storage.run_reader import number
@@ -74,7 +76,8 @@ class StudyDir:
         write_file(self.study_file, study.text.encode())
         about = {"format": _FORMAT, "name": study.name, "version": __version__}
         fixed = {"digest": digest_of(study), "seeds": study.seeds, "choices": dict(choices)}
-        write_json(self.decided, about | fixed)
+        place = {"from": str(Path.cwd())} if _names_files(study) else {}
+        write_json(self.decided, about | fixed | place)
 
     def choices(self, study: Study) -> dict[str, int]:
         """Returns what tuning chose, empty before. Raises `RunDirError` for a file that this study cannot have."""
@@ -86,6 +89,14 @@ class StudyDir:
         ):
             raise RunDirError(f"{self.decided} is damaged, or of another version.", hint=_HINT)
         return choices
+
+    def check_place(self) -> None:
+        """Raises `RunDirError` if the study names files as they are seen from another directory than this one."""
+        found = read_json(self.decided)
+        place = found.get("from") if isinstance(found, dict) else None
+        if isinstance(place, str) and place != str(Path.cwd()):
+            what = f"The study in {self.path} names files relative to {one_line(place, 200)}, where it was started."
+            raise RunDirError(what, hint="Continue it from there: others of that name may be here.")
 
     def changed(self, study: Study) -> Study:
         """Returns the study as it is to continue: that of the directory, or a new file with further seeds.
@@ -124,6 +135,12 @@ class StudyDir:
     def log(self, trial: Trial) -> Path:
         """Where a trial's commands print."""
         return self.path / "logs" / f"{trial.name}.log"
+
+
+def _names_files(study: Study) -> bool:
+    """Returns whether a setting is a file or folder that is named relative to the working directory."""
+    arms = [settings for arm in study.arms for settings in (arm.settings, *arm.choices)]
+    return any(absolute_values(settings) != dict(settings) for settings in (study.common, *study.tasks.values(), *arms))
 
 
 def digest_of(study: Study) -> str:

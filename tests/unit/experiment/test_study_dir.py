@@ -105,3 +105,22 @@ def test_seeds_may_be_added(study: Study, directory: StudyDir) -> None:
     assert directory.read().seeds == (0, 1, 2)
     states = [one.status for one in read_outcomes(more, directory)]
     assert states == ["done"] * 4 + ["to come"] * 2
+
+
+@pytest.mark.parametrize("key", ["model.name", "task.path"])
+def test_a_study_with_relative_files_continues_where_it_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    began, out = tmp_path / "began", tmp_path / "study"
+    (began / "here").mkdir(parents=True)
+    monkeypatch.chdir(began)
+    directory = StudyDir.create(out, parse_study(TEXT.replace('"grpo.steps" = 20', f'"{key}" = "here"'), "s"))
+    directory.check_place()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunDirError, match="relative to .*began, where it was started"):
+        directory.check_place()
+
+
+def test_a_study_without_files_continues_anywhere(directory: StudyDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(directory.path)
+    directory.check_place()
