@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from shlex import quote
 from statistics import median
 
 from lowmem_rl.experiment.outcomes import Outcome
@@ -10,11 +11,13 @@ from lowmem_rl.experiment.page_charts import charts_of
 from lowmem_rl.experiment.study import Study
 from lowmem_rl.experiment.study_dir import StudyDir
 from lowmem_rl.experiment.verdicts import ENOUGH_SEEDS, ArmVerdict, Verdicts
-from lowmem_rl.reports.escape import one_line, p_text
+from lowmem_rl.reports.escape import one_line, p_text, shown
 from lowmem_rl.reports.html import fill, write_page
 from lowmem_rl.reports.page_table import Cells, PageTable
 from lowmem_rl.units import GIB
 
+_LONGEST_STUDY = 50_000
+"""Characters of a study's file that its page shows."""
 _HEAD = ("arm", "{metric}", "against {baseline}", "p (Holm)", "exact p", "verdict")
 _COSTS = ("numbers that learn", "peak", "s a step", "minutes a run", "minutes in all", "price")
 _RUNS = ("task", "arm", "seed", "status", "{metric}", "steps", "attempts", "exit code", "machine", "findings")
@@ -38,7 +41,7 @@ def write_study_page(page: StudyPage, directory: StudyDir, out: Path | None = No
 def render_study(page: StudyPage, directory: StudyDir) -> str:
     """Returns the page. Raises `RunDirError` for a damaged run."""
     study = page.study
-    place = one_line(directory.path, 200)
+    place = one_line(quote(str(directory.path)), 200)
     return fill(
         "study",
         followed=False,
@@ -49,7 +52,7 @@ def render_study(page: StudyPage, directory: StudyDir) -> str:
         runs=[_runs(page)],
         charts=[asdict(chart) for chart in charts_of(study, page.outcomes, directory)],
         command=f"lowmem-rl experiment run study.toml --out NEW\nlowmem-rl experiment report {place}",
-        study=study.text,
+        study=shown(study.text, _LONGEST_STUDY),
     )
 
 

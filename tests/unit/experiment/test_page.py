@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,8 +64,11 @@ def test_a_page_shows_hostile_names_as_text_and_asks_nobody(study: Study, tmp_pa
     found, directory = outcomes(study), StudyDir(tmp_path)
     directory.append(Trial("task", "last", 0), exit_code=1, seconds=60.0)
     directory.append(Trial("task", "last", 100, 2), exit_code=0, seconds=120.0)
-    page = render_study(StudyPage(study, found, compare_arms(study, found), price=0.8), directory)
+    turned = replace(study, text=f"# \u202e</pre><i>\n{study.text}")
+    page = render_study(StudyPage(turned, found, compare_arms(study, found), price=0.8), directory)
     assert "<b>layers" not in page
+    assert "\u202e" not in page
+    assert "<i>" not in page
     assert "0.04" in page  # three minutes at 0.80
     charts = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
     assert [chart["title"] for chart in charts] == ["pass_at_1 by peak GiB", "pass_at_1 by minutes a run"]
