@@ -59,7 +59,7 @@ def run_command(
     directory = StudyDir(out) if resume and out else StudyDir.create(out or default_out(study), study)
     launcher = launcher_of(study, directory.path.resolve(), force=force)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # of a scheduler: the runs save, as after Ctrl-C
-    console.say(f"{len(study.arms)} arms x {len(study.seeds)} seeds x {len(study.tasks)} tasks in {directory.path}")
+    console.say(f"{len(list(final_trials(study)))} runs, at most {launcher.jobs} at once, in {directory.path}")
     try:
         run_study(study, directory, launcher, console.say, force=force)
     except KeyboardInterrupt as error:
