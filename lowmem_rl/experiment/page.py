@@ -132,17 +132,31 @@ def _arms(page: StudyPage, task: str, directory: StudyDir) -> PageTable:
     study = page.study
     head = [cell.format(metric=study.metric, baseline=study.baseline) for cell in _HEAD]
     costs = _COSTS if page.price is not None else _COSTS[:-1]
+    choices = directory.choices(study) if study.tuning else {}
     rows = []
     for verdict in page.verdicts.of(task):
         runs = [one for one in page.outcomes if (one.task, one.arm) == (task, verdict.arm)]
         minutes = directory.minutes(task, verdict.arm)
         price = () if page.price is None else (f"{page.price * minutes / 60:.2f}",)
-        rows.append((*cells_of(verdict, study), *costs_of(runs), f"{minutes:.0f}", *price))
+        tuned = (_tuned(study, task, verdict.arm, choices),) if study.tuning else ()
+        rows.append((*cells_of(verdict, study), *tuned, *costs_of(runs), f"{minutes:.0f}", *price))
     note = (
         "95 % intervals: of the metric over other seeds and other items, of the difference over seeds. Minutes in all "
         "are those of every attempt, with loading, evaluation and tuning."
     )
-    return PageTable(task if len(study.tasks) > 1 else "", note, (*head, *costs), tuple(rows))
+    return PageTable(
+        task if len(study.tasks) > 1 else "",
+        note,
+        (*head, *(["tuned to"] if study.tuning else []), *costs),
+        tuple(rows),
+    )
+
+
+def _tuned(study: Study, task: str, arm: str, choices: Mapping[str, int]) -> str:
+    """Returns what tuning chose for an arm, with the last part of each key: `learning_rate=0.003`."""
+    number = choices.get(f"{task}/{arm}")
+    chosen = {} if number is None else study.arm(arm).choices[number]
+    return one_line(", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in chosen.items()) or "-", 60)
 
 
 def _runs(page: StudyPage) -> PageTable:

@@ -75,6 +75,15 @@ def test_a_page_shows_hostile_names_as_text_and_asks_nobody(study: Study, tmp_pa
     assert "http" not in re.sub(r"<(style|script).*?</\1>", "", page, flags=re.DOTALL).replace("http-equiv", "")
 
 
+def test_the_page_shows_what_tuning_chose(study: Study, tmp_path: Path) -> None:
+    tune = '[tune]\nseeds = [100]\n"optimizer.learning_rate" = [1e-3, 3e-3]\n'
+    tuned, directory = parse_study(TEXT + tune, "s"), StudyDir(tmp_path)
+    directory.write(tuned, {"task/last": 1})
+    found = outcomes(tuned)
+    page = render_study(StudyPage(tuned, found, compare_arms(tuned, found)), directory)
+    assert re.findall('data-of="tuned to">(.*?)<', page) == ["-", "learning_rate=0.003", "-"]
+
+
 def test_few_seeds_and_missing_runs_are_named_first(study: Study) -> None:
     few = parse_study(TEXT.replace("[0, 1, 2, 3, 4, 5]", "[0, 1, 2]"), "s")
     first, second, *_ = remarks(few, compare_arms(few, outcomes(few)[:1]))
