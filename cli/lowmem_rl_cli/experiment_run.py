@@ -11,7 +11,7 @@ from typing import Any
 
 from lowmem_rl.config.toml_text import toml_value
 from lowmem_rl.entrypoints.preflight import check_card
-from lowmem_rl.errors import ConfigError, Interrupted
+from lowmem_rl.errors import ConfigError, Interrupted, SetupError
 from lowmem_rl.experiment.arms import ArmPlan, check_study, resolve_trial
 from lowmem_rl.experiment.launch import Launcher, LocalLauncher
 from lowmem_rl.experiment.on_ray import RayLauncher
@@ -56,8 +56,7 @@ def run_command(
     check_installed()
     if study.run.on == "local":
         check_card(resolve_trial(study, next(final_trials(study)), {}), this_machine())
-    directory = StudyDir(out) if resume and out else StudyDir.create(out or default_out(study), study)
-    launcher = launcher_of(study, directory.path.resolve(), force=force)
+    directory, launcher = _opened(study, out, resume=resume, force=force)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # of a scheduler: the runs save, as after Ctrl-C
     console.say(f"{len(list(final_trials(study)))} runs, at most {launcher.jobs} at once, in {directory.path}")
     try:
@@ -68,6 +67,17 @@ def run_command(
     from lowmem_rl_cli.experiment_view import report_command
 
     report_command(directory.path, None, None, as_json=as_json)
+
+
+def _opened(study: Study, out: Path | None, *, resume: bool, force: bool) -> tuple[StudyDir, Launcher]:
+    """Returns the study's directory, a new one unless it resumes, and what runs it; without that it leaves nothing."""
+    directory = StudyDir(out) if resume and out else StudyDir.create(out or default_out(study), study)
+    try:
+        return directory, launcher_of(study, directory.path.resolve(), force=force)
+    except SetupError:
+        if not resume:
+            directory.undo()
+        raise
 
 
 def _read(file: Path | None, out: Path | None, *, resume: bool) -> Study:

@@ -16,7 +16,7 @@ from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.storage.disk import write_file
 from lowmem_rl.telemetry.environment import commit
 
-_TOKEN = ".shared"
+TOKEN = ".shared"
 SAVE_S = 120.0
 """For a run that saves what it has: a step is abandoned, writing a checkpoint takes seconds."""
 
@@ -37,7 +37,7 @@ class NodeFacts:
 def node_facts(out: Path, token: str) -> NodeFacts:
     """Returns the facts of the machine that this runs on."""
     try:
-        sees_study = (out / _TOKEN).read_text("utf-8") == token
+        sees_study = (out / TOKEN).read_text("utf-8") == token
     except OSError:
         sees_study = False
     return NodeFacts(socket.gethostname(), __version__, commit(), this_machine().name, sees_study)
@@ -46,7 +46,7 @@ def node_facts(out: Path, token: str) -> NodeFacts:
 def write_token(out: Path) -> str:
     """Writes a text into the study's directory that only machines that share it can read, and returns it."""
     token = os.urandom(16).hex()
-    write_file(out / _TOKEN, token.encode())
+    write_file(out / TOKEN, token.encode())
     return token
 
 

@@ -30,7 +30,8 @@ class SlurmLauncher:
         try:
             executor = submitit.AutoExecutor(out / "slurm", cluster=cluster or "slurm")
         except RuntimeError as error:
-            raise SetupError(f"--on slurm finds no SLURM here: {error}.", hint=_INSTALL) from error
+            hint = "Start the study where `sbatch` and `srun` work."
+            raise SetupError("--on slurm finds no SLURM on this machine.", hint=hint) from error
         executor.update_parameters(**_parameters(table, executor.cluster))
         self.jobs, self._executor, self._running = jobs, executor, dict[str, Any]()
         token = write_token(out)

@@ -48,6 +48,7 @@ class Outcome:
     """Whether each held-out item is right, by its id, as the study's metric grades it."""
 
     def value(self, metric: Metric) -> float | None:
+        """Returns what was measured of a metric, None if nothing was."""
         found = getattr(self, metric)
         return None if found is None else float(found)
 

@@ -153,6 +153,7 @@ class Study:
     """The file, as it was read."""
 
     def arm(self, name: str) -> Arm:
+        """Returns the arm of that name, which the study has."""
         return next(arm for arm in self.arms if arm.name == name)
 
 

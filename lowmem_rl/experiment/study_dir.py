@@ -1,5 +1,6 @@
 """`StudyDir`: the files of a study's directory. What is done is in its run directories; here is what was decided."""
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import sha256
@@ -9,6 +10,7 @@ from typing import Any
 from lowmem_rl._version import __version__
 from lowmem_rl.config.places import absolute_values
 from lowmem_rl.errors import ConfigError, RunDirError
+from lowmem_rl.experiment.node import TOKEN
 from lowmem_rl.experiment.study import Study, parse_study
 from lowmem_rl.experiment.trials import Trial
 from lowmem_rl.reports.escape import one_line
@@ -43,6 +45,13 @@ class StudyDir:
         RunDir.create(path)
         made.write(study, {})
         return made
+
+    def undo(self) -> None:
+        """Removes a study of which nothing has run, and its directory if nothing else is in it."""
+        for path in (self.decided, self.study_file, self.path / TOKEN):
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
 
     def read(self) -> Study:
         """Returns the study in the directory. Raises `RunDirError` if there is none."""

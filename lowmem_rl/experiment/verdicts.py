@@ -43,6 +43,7 @@ class Verdicts:
     failed: tuple[Outcome, ...]
 
     def of(self, task: str) -> tuple[ArmVerdict, ...]:
+        """Returns the arms of one task."""
         return tuple(arm for arm in self.arms if arm.task == task)
 
 

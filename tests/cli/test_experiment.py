@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,15 @@ def test_a_study_for_a_card_needs_one(cli_here, study: Path) -> None:
     code, _, err = cli_here("experiment", "run", str(study), "--out", "e")
     assert code == 3
     assert "made for a GPU" in err
+    assert not Path("e").exists()
+
+
+@pytest.mark.skipif(shutil.which("srun") is not None, reason="there is SLURM here")
+def test_a_study_that_cannot_start_leaves_no_directory(cli_here, study: Path) -> None:
+    pytest.importorskip("submitit")
+    code, _, err = cli_here("experiment", "run", str(study), "--on", "slurm", "--out", "e")
+    assert (code, len(err.splitlines())) == (3, 2)
+    assert "no SLURM" in err
     assert not Path("e").exists()
 
 
