@@ -68,10 +68,14 @@ def compare_arms(study: Study, outcomes: Sequence[Outcome]) -> Verdicts:
 
 
 def _check_items(outcomes: Sequence[Outcome]) -> None:
-    with_items = [one for one in outcomes if one.items]
-    for one in with_items[1:]:
-        if one.items.keys() != with_items[0].items.keys():
-            first, other = (f"{outcome.arm}, seed {outcome.seed}" for outcome in (with_items[0], one))
+    """Raises `RunDirError` for a run on items that the run with most of them lacks.
+
+    A run that failed may have been evaluated on a part of them: evaluations during a run take the first few.
+    """
+    most = max(outcomes, key=lambda one: len(one.items), default=None)
+    for one in outcomes:
+        if most and not one.items.keys() <= most.items.keys():
+            first, other = (f"{outcome.arm}, seed {outcome.seed}" for outcome in (most, one))
             what = f"Task {one.task}: {other} was evaluated on other items than {first}."
             raise RunDirError(what, hint="The data has changed while the study ran: run it again in a new directory.")
 
@@ -88,11 +92,16 @@ def _arm(
     study: Study, task: str, arm: str, values: Mapping[tuple[str, int], float], of_task: Sequence[Outcome]
 ) -> ArmVerdict:
     seeds = [seed for seed in study.seeds if (arm, seed) in values]
-    items = [[one.items[item] for item in sorted(one.items)] for one in of_task if one.arm == arm and one.items]
+    runs = {(one.arm, one.seed): one for one in of_task}
+    known = [one.items for one in of_task if one.arm == arm and one.items]
+    shared = sorted(set(known[0]).intersection(*known)) if known else []
+    items = [[of_run[item] for item in shared] for of_run in known]
     difference = None
     if arm != study.baseline:
         paired = [
-            values[arm, seed] - values[study.baseline, seed] for seed in seeds if (study.baseline, seed) in values
+            _gain(runs[arm, seed], runs[study.baseline, seed], values)
+            for seed in seeds
+            if (study.baseline, seed) in values
         ]
         difference = seed_difference(paired) if paired else None
     return ArmVerdict(
@@ -100,9 +109,17 @@ def _arm(
         arm=arm,
         num_seeds=len(seeds),
         value=fmean(values[arm, seed] for seed in seeds) if seeds else None,
-        interval=crossed_interval(items) if len(items) > 1 else None,
+        interval=crossed_interval(items) if shared and len(items) > 1 else None,
         difference=difference,
     )
+
+
+def _gain(one: Outcome, base: Outcome, values: Mapping[tuple[str, int], float]) -> float:
+    """Returns how much more a run has than the baseline's; if it has part of the items, on those that both have."""
+    shared = one.items.keys() & base.items.keys()
+    if shared and one.items.keys() != base.items.keys():
+        return fmean(one.items[item] - base.items[item] for item in shared)
+    return values[one.arm, one.seed] - values[base.arm, base.seed]
 
 
 def _with_word(verdict: ArmVerdict, p_value: float | None, margin: float) -> ArmVerdict:

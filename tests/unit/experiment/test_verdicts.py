@@ -108,3 +108,23 @@ def test_runs_on_other_items_are_refused() -> None:
     ]
     with pytest.raises(RunDirError, match="evaluated on other items"):
         compare_arms(study_of(1, "ab"), outcomes)
+
+
+def test_a_run_that_failed_after_an_evaluation_on_a_part_of_the_items_counts_on_those() -> None:
+    whole, part = {"x": 1.0, "y": 0.0, "z": 0.0}, {"x": 0.0, "y": 0.0}
+    outcomes = [Outcome("task", "a", seed, "done", pass_at_1=1 / 3, items=whole) for seed in (0, 1)]
+    outcomes += [
+        Outcome("task", "b", 0, "failed", pass_at_1=0.0, items=part),
+        Outcome("task", "b", 1, "done", pass_at_1=1 / 3, items=whole),
+    ]
+    found = compare_arms(study_of(2, "ab"), outcomes).arms[1]
+    assert found.difference is not None
+    assert found.difference.gain == pytest.approx((-0.5 + 0.0) / 2)
+    assert found.value == pytest.approx(1 / 6)
+    assert found.interval is not None
+
+
+def test_runs_without_a_shared_item_have_no_interval() -> None:
+    items = ({"x": 1.0, "y": 0.0}, {"x": 1.0}, {"y": 0.0})
+    outcomes = [Outcome("task", "a", seed, "done", pass_at_1=0.5, items=one) for seed, one in enumerate(items)]
+    assert compare_arms(study_of(3, "ab"), outcomes).arms[0].interval is None
