@@ -99,17 +99,19 @@ def tuned_keys(study: Study) -> frozenset[str]:
 
 
 def _check_task(study: Study, task: str, *, allow_code: bool) -> Iterator[ArmPlan]:
-    baseline, read = _flat(study, task, study.baseline), set[str]()
+    checked, read = dict[str, ResolvedConfig](), set[str]()
     for arm in study.arms:
         try:
-            composed = _checked(study, task, arm, read, allow_code=allow_code)
+            checked[arm.name] = _checked(study, task, arm, read, allow_code=allow_code)
         except LowMemError as error:
             error.args = (f"Arm {arm.name}: {error}",)
             raise
-        found = _flat(study, task, arm.name)
-        others = {key: value for key, value in found.items() if baseline.get(key) != value}
-        differences = {key: value for key, value in others.items() if key not in tuned_keys(study)}
-        yield ArmPlan(task, arm.name, differences, plan_anywhere(composed))
+    flat = {name: flatten(composed.config.model_dump(mode="json")) for name, composed in checked.items()}
+    tuned, baseline = tuned_keys(study), flat[study.baseline]
+    for name, composed in checked.items():
+        others = {key: value for key, value in flat[name].items() if baseline.get(key) != value}
+        differences = {key: value for key, value in others.items() if key not in tuned}
+        yield ArmPlan(task, name, differences, plan_anywhere(composed))
 
 
 def _checked(study: Study, task: str, arm: Arm, read: set[str], *, allow_code: bool) -> ResolvedConfig:
@@ -126,11 +128,6 @@ def _checked(study: Study, task: str, arm: Arm, read: set[str], *, allow_code: b
         if faults := check_data(composed.config, rewards, known, rates_of(composed.config)).refusals:
             raise faults[0]
     return composed
-
-
-def _flat(study: Study, task: str, arm: str) -> dict[str, object]:
-    composed = resolve_trial(study, Trial(task, arm, study.seeds[0]), {})
-    return flatten(composed.config.model_dump(mode="json"))
 
 
 def _data_of(config: RunConfig) -> str:

@@ -58,6 +58,8 @@ class StudyDir:
         if not self.decided.is_file():
             hint = "`experiment run STUDY.toml --out DIR` makes one."
             raise RunDirError(f"{self.path} holds no study: it has no study.json.", hint=hint)
+        if not self.study_file.is_file():  # reading a pipe may never end
+            raise RunDirError(f"{self.path} holds no study: it has no study.toml.", hint=_HINT)
         try:
             study = parse_study(self.study_file.read_text("utf-8"), str(self.study_file))
         except (OSError, UnicodeDecodeError) as error:

@@ -59,6 +59,7 @@ def test_a_dry_run_for_a_program(cli_here, study: Path) -> None:
         ('"last:1"', '"last:9"', 2, "the model has 3 layers"),
         ('"tiny-cpu"', '"tiny-cup"', 2, "tiny-cpu"),
         ('"grpo.steps" = 3', '"task.name" = "nope"', 2, "nope"),
+        ('"grpo.steps" = 3', '"grpo.group_size" = 3', 2, "memory.micro_batch"),
         ('"grpo.steps" = 3', '"seed" = 3', 2, "a study sets seed itself"),
         ('"grpo.steps" = 3', '"task.name" = "mine.py:Task"', 2, "--allow-code"),
     ],

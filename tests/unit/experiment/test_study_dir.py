@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,13 @@ def test_a_directory_with_a_study_says_how_to_continue(study: Study, directory: 
     with pytest.raises(RunDirError, match="holds a study") as error:
         StudyDir.create(directory.path, study)
     assert "--resume --out" in error.value.hint
+
+
+def test_a_pipe_is_no_study(directory: StudyDir) -> None:
+    directory.study_file.unlink()
+    os.mkfifo(directory.study_file)
+    with pytest.raises(RunDirError, match=r"no study\.toml"):
+        directory.read()
 
 
 def test_a_damaged_study_is_an_error_of_the_directory(directory: StudyDir) -> None:
