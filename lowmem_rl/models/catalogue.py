@@ -44,6 +44,11 @@ _CODER = "its modules as PyTorch prints them, in public code; the file not read"
 _CODER_67B = "Llama-2-7b's shape with the smaller sibling's vocabulary, held by the count of weights; the file not read"
 _QWEN1 = "config.json as public code that cites it repeats it; the MLP's halves counted together there"
 _QWEN1_COUNT = "its smaller siblings' form, held by the count of weights; the file not read"
+_QWEN15 = "config.json as two public transcriptions that cite it agree, held by the count of weights; the file not read"
+_QWEN15_32B_COUNT = (
+    "config.json as that of two public transcriptions has it which the count of weights confirms; the file not read"
+)
+_PHI3_128K = "Phi-3-mini-4k's shape, held by the count of weights, its longest sequence by its name; the file not read"
 _YI = "Llama-2-7b's shape with four heads of keys, held by the count of weights; the file not read"
 _MAGISTRAL = f"text part of its sibling Mistral-Small-3.2-24B-Instruct-2506, whose {_KVFIT}; its own not read"
 
@@ -114,6 +119,12 @@ _PHI4 = _decoder(PHI3, 40, 5120, 17_920, (40, 10), 100_352)
 _QWEN1_18B = _decoder(QWEN1, 24, 2048, 5504, (16, 16), 151_936)
 _QWEN1_7B = _decoder(QWEN1, 32, 4096, 11_008, (32, 32), 151_936)
 _QWEN1_14B = _decoder(QWEN1, 40, 5120, 13_696, (40, 40), 152_064)
+_QWEN15_05B = _decoder(QWEN2, 24, 1024, 2816, (16, 16), 151_936, tied=True)
+_QWEN15_18B = _decoder(QWEN2, 24, 2048, 5504, (16, 16), 151_936)
+_QWEN15_4B = _decoder(QWEN2, 40, 2560, 6912, (20, 20), 151_936)
+_QWEN15_7B = _decoder(QWEN2, 32, 4096, 11_008, (32, 32), 151_936)
+_QWEN15_14B = _decoder(QWEN2, 40, 5120, 13_696, (40, 40), 152_064)
+_QWEN15_32B = _decoder(QWEN2, 64, 5120, 27_392, (40, 8), 152_064)
 _R1_QWEN_15B = _decoder(QWEN2, 28, 1536, 8960, (12, 2), 151_936)
 _SMOLLM2_135M = _decoder(LLAMA, 30, 576, 1536, (9, 3), 49_152, tied=True)
 _SMOLLM2_360M = _decoder(LLAMA, 32, 960, 2560, (15, 5), 49_152, tied=True)
@@ -192,6 +203,7 @@ _ROWS: tuple[tuple[str, ModelShape, int, str], ...] = (
     ("mistralai/Magistral-Small-2509", _MISTRAL_SMALL_2501, 131_072, _MAGISTRAL),
     ("microsoft/Phi-3.5-mini-instruct", _PHI3_MINI, 131_072, _THUNDER_BLOCKS + "d84dd5c/hf_phi3/phi3_rope.py"),
     ("microsoft/Phi-3-mini-4k-instruct", _PHI3_MINI, 4096, _KVFIT),
+    ("microsoft/Phi-3-mini-128k-instruct", _PHI3_MINI, 131_072, _PHI3_128K),
     ("microsoft/Phi-3-medium-4k-instruct", _PHI3_MEDIUM, 4096, _ONNX_TOOL),
     ("microsoft/phi-4", _PHI4, 16_384, _KVFIT),
     *(
@@ -232,6 +244,19 @@ _ROWS: tuple[tuple[str, ModelShape, int, str], ...] = (
     ("Qwen/Qwen-7B-Chat", _QWEN1_7B, 8192, _QWEN1),
     ("Qwen/Qwen-14B", _QWEN1_14B, 8192, _QWEN1_COUNT),
     ("Qwen/Qwen-14B-Chat", _QWEN1_14B, 8192, _QWEN1_COUNT),
+    *(
+        (f"Qwen/Qwen1.5-{size}{kind}", shape, 32_768, _QWEN15)
+        for size, shape in (
+            ("0.5B", _QWEN15_05B),
+            ("1.8B", _QWEN15_18B),
+            ("4B", _QWEN15_4B),
+            ("7B", _QWEN15_7B),
+            ("14B", _QWEN15_14B),
+        )
+        for kind in ("", "-Chat")
+    ),
+    ("Qwen/Qwen1.5-32B", _QWEN15_32B, 32_768, _QWEN15_32B_COUNT),
+    ("Qwen/Qwen1.5-32B-Chat", _QWEN15_32B, 32_768, _QWEN15_32B_COUNT),
     ("01-ai/Yi-6B-Chat", _YI_6B, 4096, _YI),
 )
 
@@ -261,6 +286,16 @@ def find_mirrored(name: str) -> ModelShape | None:
     return original and replace(original, key=name, quantised=quantised, source=f"as {original.source}")
 
 
+def names_experts(name: str) -> bool:
+    """Returns whether a hub name is known for a mixture of experts: by its family, or by the size that is active."""
+    return _EXPERTS.search(name.rpartition("/")[2]) is not None
+
+
+_EXPERTS = re.compile(
+    r"moe\b|mixtral|\b\d+x\d+b\b|-a\d+(\.\d+)?b\b|^deepseek-(coder-)?v[23]|^deepseek-r1(-zero|-\d+)?$|^gpt-oss|^dbrx",
+    re.IGNORECASE,
+)
+"""Qwen3-30B-A3B, Mixtral-8x7B, DeepSeek-V3, gpt-oss-20b, ..."""
 _FOUR_BIT = re.compile(r"(-unsloth)?-bnb-4bit$")
 """Unsloth's uploads in 4 bit; those with its own name in the suffix are dynamic."""
 _BY_LAST_NAME = {name.rpartition("/")[2].lower(): shape for name, shape in CATALOGUE.items()}

@@ -11,7 +11,7 @@ from typing import Any
 
 from lowmem_rl.errors import ConfigError, LowMemError, SetupError, UnknownName, near_names
 from lowmem_rl.models.catalogue import CATALOGUE as CATALOGUE
-from lowmem_rl.models.catalogue import find_mirrored
+from lowmem_rl.models.catalogue import find_mirrored, names_experts
 from lowmem_rl.models.hub import cached_snapshot, fetch_config, how_to_fetch, hub_cache, is_offline, why_no_hub
 from lowmem_rl.models.shape import GEMMA2, GEMMA3, QWEN1, QWEN2, QWEN3, Quantised
 from lowmem_rl.models.shape import ModelShape as ModelShape
@@ -43,6 +43,8 @@ def load_shape(name: str, revision: str | None = None) -> ModelShape:
         return _read_shape(name, snapshot / "config.json")
     if known := CATALOGUE.get(name) or find_mirrored(name):
         return known
+    if _looks_like_hub_name(name) and names_experts(name):
+        raise _mixture(name)
     if not _looks_like_hub_name(name) or is_offline():
         raise _unknown_model(name)
     try:
@@ -224,7 +226,6 @@ def _read_object(path: Path) -> dict[str, Any]:
 def _causal_architecture(config: Mapping[str, Any], key: str) -> str:
     named = config.get("architectures")
     names = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
-    experts = {"num_experts", "num_local_experts", "n_routed_experts"} & {k for k, value in config.items() if value}
     causal = next((name for name in names if name.endswith("ForCausalLM") or name == QWEN1), None)
     if causal is None:
         what = ", ".join(names) or f"model type {config.get('model_type', 'unknown')!r} without an architecture"
@@ -232,9 +233,24 @@ def _causal_architecture(config: Mapping[str, Any], key: str) -> str:
     if _has_state_space(config):
         what = f"{key} ({causal}) has state-space layers, which no formula here knows."
         raise ConfigError(what, hint="Name a model of attention layers alone, such as Qwen2.5.")
-    if experts:
-        raise ConfigError(f"{key} ({causal}) is a mixture of experts.", hint="Name a dense model, such as Qwen2.5.")
+    if _has_experts(config):
+        raise _mixture(f"{key} ({causal})")
     return causal
+
+
+_EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+
+
+def _has_experts(config: Mapping[str, Any]) -> bool:
+    """Returns whether a config, or a part of it as in DBRX, counts experts."""
+    parts = (config, *(value for value in config.values() if isinstance(value, dict)))
+    return any(part.get(key) for part in parts for key in _EXPERT_KEYS)
+
+
+def _mixture(what: str) -> ConfigError:
+    return ConfigError(
+        f"{what} is a mixture of experts, which no formula here knows.", hint="Name a dense model, such as Qwen2.5."
+    )
 
 
 def _number(config: Mapping[str, Any], name: str, source: str, default: int | None = None) -> int:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from lowmem_rl.models.catalogue import CATALOGUE, find_shape
+from lowmem_rl.models.catalogue import CATALOGUE, find_shape, names_experts
 from lowmem_rl.models.lookup import shape_from_config
 
 # The hub's own totals (safetensors metadata), as debaditc/kvfit@bd4ccab/src/kvfit/data/models.json lists them.
@@ -63,6 +63,11 @@ PRINTED_TOTALS = {
     "deepseek-ai/deepseek-coder-6.7b-base": 6_740_512_768,
     "Qwen/Qwen-7B": 7_721_324_544,
     "Qwen/Qwen-14B": 14_167_290_880,
+    "Qwen/Qwen1.5-0.5B-Chat": 463_987_712,
+    "Qwen/Qwen1.5-1.8B": 1_836_828_672,
+    "Qwen/Qwen1.5-4B": 3_950_369_280,
+    "Qwen/Qwen1.5-32B": 32_512_218_112,
+    "microsoft/Phi-3-mini-128k-instruct": 3_821_079_552,
     "01-ai/Yi-6B-Chat": 6_061_035_520,
 }
 
@@ -84,7 +89,7 @@ def test_a_row_without_a_published_count_adds_up_to_its_eight_bit_file() -> None
 def test_every_family_is_held_by_a_count() -> None:
     counted = {CATALOGUE[name].num_params for name in HUB_TOTALS | KERAS_TOTALS | PRINTED_TOTALS}
     left = {name for name, shape in CATALOGUE.items() if shape.num_params not in counted}
-    assert left == {"mistralai/Mistral-Small-Instruct-2409", "Qwen/Qwen-1_8B"}
+    assert left == {"mistralai/Mistral-Small-Instruct-2409"}
 
 
 def test_our_sampler_runs_the_families_whose_layers_it_computes() -> None:
@@ -139,3 +144,24 @@ def test_a_folder_of_gemma_or_of_the_first_qwen_has_the_catalogues_shape() -> No
     for config, name in ((gemma, "google/gemma-2-2b"), (qwen, "Qwen/Qwen-7B")):
         known = CATALOGUE[name]
         assert replace(shape_from_config(config), key=known.key, source=known.source) == known
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mistralai/Mixtral-8x7B-Instruct-v0.1",
+        "Qwen/Qwen3-30B-A3B",
+        "Qwen/Qwen1.5-MoE-A2.7B",
+        "deepseek-ai/DeepSeek-V3",
+        "deepseek-ai/DeepSeek-R1",
+        "deepseek-ai/DeepSeek-Coder-V2-Lite-Instruct",
+        "openai/gpt-oss-20b",
+        "unsloth/Qwen3-30B-A3B-Instruct-2507-bnb-4bit",
+    ],
+)
+def test_a_mixture_of_experts_is_told_by_its_name(name: str) -> None:
+    assert names_experts(name)
+
+
+def test_no_dense_model_is_taken_for_a_mixture() -> None:
+    assert not [name for name in CATALOGUE if names_experts(name)]

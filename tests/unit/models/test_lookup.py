@@ -239,6 +239,8 @@ def test_the_embedded_model_has_its_tokenizer() -> None:
         (CONFIG | {"architectures": ["BertForMaskedLM"]}, "not a causal language model but BertForMaskedLM"),
         ({"model_type": "clip"}, "model type 'clip'"),
         (CONFIG | {"num_experts": 8}, "mixture of experts"),
+        (CONFIG | {"moe_num_experts": 8}, "mixture of experts, which no formula here knows"),
+        ({"architectures": ["DbrxForCausalLM"], "ffn_config": {"moe_num_experts": 16}}, "mixture of experts"),
         (CONFIG | {"hidden_size": "64"}, "hidden_size is '64'"),
         (CONFIG | {"num_hidden_layers": 0}, "num_hidden_layers is 0"),
         ({k: v for k, v in CONFIG.items() if k != "vocab_size"}, "vocab_size is None"),
@@ -248,6 +250,12 @@ def test_a_config_that_is_no_dense_causal_model_says_what_it_is(tmp_path: Path, 
     with pytest.raises(ConfigError, match=said) as caught:
         load_shape(str(write_model(tmp_path, config)))
     assert caught.value.hint
+
+
+def test_a_mixture_of_experts_that_is_not_here_is_named_as_one() -> None:
+    with pytest.raises(ConfigError, match="Qwen/Qwen3-30B-A3B is a mixture of experts") as caught:
+        load_shape("Qwen/Qwen3-30B-A3B")
+    assert caught.value.hint == "Name a dense model, such as Qwen2.5."
 
 
 def test_an_adapter_directory_asks_for_its_base_model(tmp_path: Path) -> None:
