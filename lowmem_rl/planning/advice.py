@@ -7,8 +7,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.config.rules import broken_rules
+from lowmem_rl.config.run_config import RunConfig, TrainableConfig
+from lowmem_rl.memory.trained_set import trained_set
 from lowmem_rl.planning.frontier import keeping_batch_shape, with_group
+from lowmem_rl.planning.frozen_bits import method_name
 from lowmem_rl.planning.overrides import (
     Settings,
     as_text,
@@ -90,7 +93,7 @@ def _as_written(item: Advice, written: RunConfig, config: RunConfig, target: Pla
         return replace(item, settings=alone)
     if not target.fits(again) or target.fits(config):
         return replace(item, settings=not_already_set(written, with_planned_values(item.settings, config)))
-    saved = target.upper_bytes(config) - target.upper_bytes(again)
+    saved = _upper(target, config) - _upper(target, again)
     costs = _costs(_time_ratio(again, config, target), item.other_costs)
     return replace(item, settings=alone, saves_bytes=saved, costs=costs)
 
@@ -101,13 +104,13 @@ def _memory_savings(config: RunConfig, target: PlanTarget) -> list[Advice]:
     What costs learning comes last, and is not offered if the run fits. If it does not fit, the cheapest change that
     makes it fit comes first: bytes beyond that are worth nothing.
     """
-    upper, step, fits = target.upper_bytes(config), target.relative_step_time(config), target.fits(config)
+    upper, step, fits = _upper(target, config), target.relative_step_time(config), target.fits(config)
     priced = []
     for option in _memory_options(config, target):
         run = with_overrides(config, option.settings)
-        needed, ratio = target.upper_bytes(run), target.relative_step_time(run) / step
+        needed, ratio = _upper(target, run), target.relative_step_time(run) / step
         saved = upper - needed
-        if saved < _SMALL_SAVING or (fits and option.costs_learning):
+        if saved < _SMALL_SAVING or (fits and option.costs_learning) or any(broken_rules(run)):
             continue
         cost, is_enough = max(ratio - 1, _LEAST_COST), not fits and needed <= target.budget_bytes
         order = (cost, -needed) if is_enough else (-saved / cost, needed)
@@ -139,7 +142,7 @@ def _priced_fix(settings: Settings, config: RunConfig, target: PlanTarget, pass_
     grpo = with_overrides(config, settings).grpo
     settings = {**settings, **keeping_batch_shape(config, grpo.group_size, grpo.prompts_per_step)}
     run = with_overrides(config, settings)
-    saved = target.upper_bytes(config) - target.upper_bytes(run)
+    saved = _upper(target, config) - _upper(target, run)
     time, gain = _time(_time_ratio(run, config, target)), _gain(signal_of(config, pass_rate), signal_of(run, pass_rate))
     return Advice(settings, saved, f"{_more(saved)} while micro-batch and wave stay: {time}, {gain}")
 
@@ -163,7 +166,7 @@ def _replanned(config: RunConfig, target: PlanTarget) -> list[Advice]:
     settings = {key: value for key, value in planned(run).items() if value != before[key]}
     if not settings or (ratio >= _WORTH_A_CHANGE and target.fits(config)):
         return []
-    saved = target.upper_bytes(config) - target.upper_bytes(run)
+    saved = _upper(target, config) - _upper(target, run)
     return [Advice(settings, saved, _time(ratio) if saved > 0 else f"{_more(saved)}: {_time(ratio)}")]
 
 
@@ -175,7 +178,7 @@ def _memory_options(config: RunConfig, target: PlanTarget) -> Iterator[_MemoryOp
         yield _MemoryOption({"rollout.weights": "quantized"})
         if target.shape.quantised == "no":  # the copy is what 16-bit weights are already
             settings = {"model.bits": 16, "rollout.weights": "quantized"}
-            yield _MemoryOption(settings, "LoRA instead of QLoRA: frozen weights in 16 bit")
+            yield _MemoryOption(settings, _other_width(config, 16))
     yield from _halved("eval.batch", config.eval.batch, config.eval.batch, "evaluations take longer")
     modes = ("none", "plain", "unsloth") if target.card else ("none", "plain")
     if (mode := config.checkpointing) in modes[:-1]:
@@ -185,11 +188,29 @@ def _memory_options(config: RunConfig, target: PlanTarget) -> Iterator[_MemoryOp
     if config.optimizer.name.startswith("adamw_torch") and target.card:
         yield _MemoryOption({"optimizer.name": "adamw_8bit"})
     yield from _options_that_cost_learning(config)
+    if config.trainable.method == "full":
+        yield from _fewer_whole_weights(config, target)
+
+
+def _fewer_whole_weights(config: RunConfig, target: PlanTarget) -> Iterator[_MemoryOption]:
+    """Yields an adapter, and the last layers alone: what learns whole takes its width, its gradient and its states."""
+    default, trainable = TrainableConfig(), config.trainable
+    of_whole = {name: getattr(default, name) for name in ("modules", "extra", "dtype")}
+    undone = {f"trainable.{name}": value for name, value in of_whole.items() if value != getattr(trainable, name)}
+    costs = "adapters learn instead of whole weights, best at about ten times the learning rate"
+    yield _MemoryOption({"trainable.method": "lora", **undone}, costs, costs_learning=True)
+    if (trainable.schedule, trainable.select) != ("fixed", "none"):
+        return  # these choose among the layers themselves
+    layers = trained_set(config, target.shape).layers
+    while layers > 1:
+        layers //= 2
+        costs = f"layers that learn: {layers} of {target.shape.num_layers}"
+        yield _MemoryOption({"trainable.layers": f"last:{layers}"}, costs, costs_learning=True)
 
 
 def _options_that_cost_learning(config: RunConfig) -> Iterator[_MemoryOption]:
     if config.model.bits == 16:
-        yield _MemoryOption({"model.bits": 4}, "QLoRA instead of LoRA: frozen weights in 4 bit", costs_learning=True)
+        yield _MemoryOption({"model.bits": 4}, _other_width(config, 4), costs_learning=True)
     elif config.model.checkpoint == "dynamic":
         yield _MemoryOption({"model.checkpoint": "plain"}, "sensitive layers in 4 bit too", costs_learning=True)
     longest = config.grpo.max_completion_tokens
@@ -198,6 +219,13 @@ def _options_that_cost_learning(config: RunConfig) -> Iterator[_MemoryOption]:
         yield _MemoryOption(settings, f"completions end at {shorter} tokens", costs_learning=True)
     if config.adapter.peft_type == "lora" and (rank := config.adapter.rank // 2):
         yield _MemoryOption({"adapter.rank": rank}, "half as many weights learn", costs_learning=True)
+
+
+def _other_width(config: RunConfig, bits: int) -> str:
+    other = 4 if bits == 16 else 16
+    if config.trainable.method == "full":
+        return f"whole weights over {bits} instead of {other} bit"
+    return f"{method_name(config, bits)} instead of {method_name(config, other)}: frozen weights in {bits} bit"
 
 
 def _micro_batch_is_free(config: RunConfig) -> bool:
@@ -210,6 +238,10 @@ def _halved(key: str, value: int, rows: int, costs: str = "") -> Iterator[_Memor
     while value > 1:
         value = divisors(rows, value // 2)[-1]
         yield _MemoryOption({key: value}, costs)
+
+
+def _upper(target: PlanTarget, run: RunConfig) -> int:
+    return target.planned(run).upper_bytes
 
 
 def _more(saved: int) -> str:

@@ -33,7 +33,7 @@ def alternatives(config: RunConfig, target: PlanTarget, updated_share: float = 1
     for name, settings in zip(names, changes, strict=True):
         run = with_overrides(config, settings)
         time = step_time(run, target.shape, target.card, updated_share)
-        found.append(_alternative(name, target.estimate(run), time.run if time else None))
+        found.append(_alternative(name, target.planned(run), time.run if time else None))
     if is_whole:  # the others train adapters, or all weights
         return tuple(found)
     # TRL with this run's wave, and with all rows of a rollout at once, as TRL itself samples them.
@@ -42,7 +42,7 @@ def alternatives(config: RunConfig, target: PlanTarget, updated_share: float = 1
     plain = [(f"plain TRL, {work.rollout_rows} rows a wave", work)] if work.rollout_rows < rows else []
     for name, workload in (*plain, (f"plain TRL, {rows} rows at once", whole)):
         found.append(_alternative(name, estimate(workload, target.shape, target.card)))
-    needed = target.estimate(config)
+    needed = target.planned(config)
     extra = ppo_extra_bytes(needed.workload, needed.shape)
     ppo = Alternative("PPO, with its value model", needed.expected_bytes + extra, needed.upper_bytes + extra)
     return (*found, ppo)

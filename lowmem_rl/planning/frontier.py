@@ -31,7 +31,7 @@ def frontier(config: RunConfig, target: PlanTarget, pass_rate: PassRate) -> tupl
     wanted, points = target.relative_step_time(config), []
     for group_size in sorted({*GROUP_SIZES, config.grpo.group_size}):
         run = with_group(config, group_size)
-        needed, share = target.estimate(run), signal_of(run, pass_rate).informative_share
+        needed, share = target.planned(run), signal_of(run, pass_rate).informative_share
         time = target.relative_step_time(run) / wanted
         points.append(FrontierPoint(group_size, needed.expected_bytes, needed.upper_bytes, share, time))
     return tuple(points)

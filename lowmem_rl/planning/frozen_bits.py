@@ -9,7 +9,13 @@ from lowmem_rl.planning.search import PlanTarget, choose, possible_bits
 from lowmem_rl.units import GIB
 
 KEY = "model.bits"
-_METHODS = {4: "QLoRA", 16: "LoRA"}
+
+
+def method_name(config: RunConfig, bits: int) -> str:
+    """Returns what a run is called whose frozen weights have that width."""
+    if config.trainable.method == "full":
+        return f"whole weights over {bits} bit"
+    return "QLoRA" if bits == 4 else "LoRA"
 
 
 def why_these_bits(written: RunConfig, chosen: RunConfig, target: PlanTarget) -> str | None:
@@ -22,9 +28,10 @@ def why_these_bits(written: RunConfig, chosen: RunConfig, target: PlanTarget) ->
         return f"{KEY}=auto is {bits}: the other width cannot be trained here"
     other = choose(with_overrides(written, {KEY: others[0]}), target)
     ratio = target.relative_step_time(chosen) / target.relative_step_time(other)
-    ours, theirs = (f"{target.upper_bytes(run) / GIB:.1f}" for run in (chosen, other))
+    ours, theirs = (f"{target.planned(run).upper_bytes / GIB:.1f}" for run in (chosen, other))
     fits = "takes" if target.fits(other) else "does not fit with"
+    mine, its = (method_name(written, width) for width in (bits, others[0]))
     return (
-        f"{KEY}=auto is {bits}: {_METHODS[bits]} takes {ours} GiB at most and {ratio:.2f}x the step time of "
-        f"{_METHODS[others[0]]}, which {fits} {theirs}"
+        f"{KEY}=auto is {bits}: {mine} takes {ours} GiB at most and {ratio:.2f}x the step time of "
+        f"{its}, which {fits} {theirs}"
     )

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.memory.estimate import MemoryEstimate, Verdict
-from lowmem_rl.memory.workload import engine_of
 from lowmem_rl.models.hardware import Card, free_ram_bytes
 from lowmem_rl.models.shape import ModelShape
 from lowmem_rl.planning.advice import Advice
@@ -53,7 +52,7 @@ class Plan:
     @property
     def process(self) -> ProcessFigure | None:
         """What the estimate's process assumes; None on a CPU."""
-        return process_figure(self.estimate, self.target.card)
+        return process_figure(self.estimate, self.target)
 
     @property
     def time(self) -> StepTime | None:
@@ -104,13 +103,4 @@ def plan(
         budget_bytes = card.offered_bytes if card else free_ram_bytes()
     target = PlanTarget(shape, card, budget_bytes, calibration)
     resolved = choose(config, target)
-    found = _with_kept_copies(resolved, target) or target.estimate(resolved)
-    return Plan(config, resolved, target, found, signal_of(resolved, pass_rate or unknown()))
-
-
-def _with_kept_copies(config: RunConfig, target: PlanTarget) -> MemoryEstimate | None:
-    """Returns the estimate of a run that keeps copies of frozen layers, None if it has none or no room for them."""
-    if config.rollout_weights != "merged" or engine_of(config, target.shape) != "lowmem":
-        return None
-    found = target.estimate(config, keeps_copies=True)
-    return found if found.verdict(target.budget_bytes) == "fits" else None
+    return Plan(config, resolved, target, target.planned(resolved), signal_of(resolved, pass_rate or unknown()))

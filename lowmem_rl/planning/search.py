@@ -18,7 +18,7 @@ from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.memory.estimate import MemoryEstimate, estimate
 from lowmem_rl.memory.kept_copies import frozen_share
 from lowmem_rl.memory.selection import probe_workload, worse_of
-from lowmem_rl.memory.workload import can_keep_states, engine_of, workload_of
+from lowmem_rl.memory.workload import Workload, can_keep_states, engine_of, workload_of
 from lowmem_rl.models.hardware import Card
 from lowmem_rl.models.shape import ModelShape
 from lowmem_rl.planning.overrides import divisors, planner_origins, with_overrides
@@ -70,14 +70,27 @@ class PlanTarget:
     """What was measured on this kind of card before."""
 
     def estimate(self, config: RunConfig, *, keeps_copies: bool = False) -> MemoryEstimate:
-        """Returns what a resolved run needs here, corrected by what was measured here."""
+        """Returns what a resolved run needs here."""
         workload = workload_of(config, self.shape)
         if keeps_copies:
             workload = replace(workload, kept_share=frozen_share(config, self.shape))
+        found = self.needs(workload)
+        if config.trainable.select not in BY_GRADIENT:
+            return found
+        return worse_of(found, self.needs(probe_workload(config, self.shape)))
+
+    def needs(self, workload: Workload) -> MemoryEstimate:
+        """Returns what a workload needs here, corrected by what was measured here."""
         found = _cached_estimate(workload, self.shape, self.card)
-        if config.trainable.select in BY_GRADIENT:
-            found = worse_of(found, _cached_estimate(probe_workload(config, self.shape), self.shape, self.card))
         return self.calibration.apply(found, self.card) if self.calibration else found
+
+    def planned(self, config: RunConfig) -> MemoryEstimate:
+        """Returns what a resolved run will take: copies of frozen layers are kept between rollouts if that fits."""
+        if config.rollout_weights == "merged" and engine_of(config, self.shape) == "lowmem":
+            found = self.estimate(config, keeps_copies=True)
+            if found.verdict(self.budget_bytes) == "fits":
+                return found
+        return self.estimate(config)
 
     def upper_bytes(self, config: RunConfig) -> int:
         return self.estimate(config).upper_bytes

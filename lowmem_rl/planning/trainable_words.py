@@ -21,7 +21,7 @@ def trainable_words(written: RunConfig, config: RunConfig, target: PlanTarget) -
     every = choose(written.model_copy(update={"trainable": TrainableConfig()}), target)
     trained = trained_set(config, target.shape)
     if config.trainable.method == "full":
-        yield _whole(target.estimate(config), target.estimate(every), target.shape, max(trained.layers, 1))
+        yield _whole(target.planned(config), target.planned(every), target.shape, max(trained.layers, 1))
     elif trained.layers < target.shape.num_layers or config.trainable.schedule != "fixed":
         yield _fewer_adapters(config, every, target)
     yield from _depth(trained, target.shape)
@@ -29,7 +29,7 @@ def trainable_words(written: RunConfig, config: RunConfig, target: PlanTarget) -
 
 def _fewer_adapters(config: RunConfig, every: RunConfig, target: PlanTarget) -> str:
     """Adapters are small, and the rollout is mostly the peak: what fewer of them save is time."""
-    mine, others = target.estimate(config), target.estimate(every)
+    mine, others = target.planned(config), target.planned(every)
     time = target.relative_step_time(config) / target.relative_step_time(every)
     plans = _plan(config), _plan(every)
     room = "" if plans[0] == plans[1] else f" ({plans[0]} instead of {plans[1]})"

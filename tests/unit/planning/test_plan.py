@@ -247,6 +247,46 @@ def test_if_nothing_fits_a_change_shows_what_it_saves_once_the_rest_is_planned_a
     assert followed.estimate.upper_bytes == planned.estimate.upper_bytes - first.saves_bytes
 
 
+def test_whole_weights_that_do_not_fit_are_advised_fewer_layers_or_an_adapter():
+    planned = plan_of("qwen7b-24gb", "trainable.method=full", "trainable.dtype=bfloat16")
+    with pytest.raises(DoesNotFit) as refusal:
+        gate(planned)
+    assert "--set trainable.layers=last:7 brings it to" in refusal.value.hint
+    fixes = [item.settings for item in explain(planned).remedies]
+    assert {"trainable.method": "lora", "trainable.dtype": "float32"} in fixes
+    for settings in fixes:
+        followed = plan_of("qwen7b-24gb", *(f"{key}={value}" for key, value in settings.items()))
+        assert followed.memory_verdict == "fits"
+
+
+def test_no_advice_breaks_a_rule_of_whole_weights():
+    settings = ("trainable.method=full", "trainable.schedule=badam", "model.bits=16")
+    planned = plan_of("qwen7b-24gb", *settings, budget_bytes=12 * GIB)
+    assert planned.memory_verdict != "fits"
+    assert not [item for item in advice_of(planned) if "model.bits" in item.settings]
+
+
+def test_whole_weights_are_not_called_an_adapter():
+    settings = ("trainable.method=full", "trainable.layers=last:4")
+    merged = plan_of("qwen7b-a6000", *settings, "rollout.weights=merged")
+    assert "whole weights over 16 instead of 4 bit" in " ".join(item.costs for item in advice_of(merged))
+    chosen = plan_of("qwen7b-a6000", *settings, "model.bits=auto").why_these_bits
+    assert "LoRA" not in chosen
+    assert "whole weights over" in chosen
+
+
+def test_kept_copies_count_on_the_whole_page():
+    written = {"trainable.layers": "last:2", "model.bits": 4, "rollout.weights": "merged"}
+    planned = plan_of("qwen7b-a6000", *(f"{key}={value}" for key, value in written.items()))
+    assert planned.keeps_copies
+    found, upper = explain(planned), planned.estimate.upper_bytes
+    assert next(point.upper_bytes for point in found.frontier if point.group_size == 32) == upper
+    assert found.alternatives[0].upper_bytes == upper
+    for item in found.advice:
+        followed = plan_of("qwen7b-a6000", *(f"{key}={value}" for key, value in (written | item.settings).items()))
+        assert upper - followed.estimate.upper_bytes == item.saves_bytes
+
+
 def test_a_change_of_several_settings_can_be_pasted_after_set():
     planned = plan_of("qwen7b-a6000", *FIXED, budget_bytes=16 * GIB)
     change = next(item.change for item in advice_of(planned) if len(item.settings) > 1)
