@@ -3,8 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lowmem_rl.memory.estimate import MemoryEstimate, estimate
-from lowmem_rl.models.hardware import Card
+from lowmem_rl.memory.estimate import MemoryEstimate
+from lowmem_rl.planning.search import PlanTarget
 from lowmem_rl.units import GIB
 
 
@@ -40,11 +40,14 @@ class ProcessFigure:
         }
 
 
-def process_figure(found: MemoryEstimate, card: Card | None) -> ProcessFigure | None:
+def process_figure(found: MemoryEstimate, target: PlanTarget) -> ProcessFigure | None:
     """Returns what a run's process takes at one length and at varying ones; None on a CPU, which has no pool."""
-    if card is None:
+    if target.card is None:
         return None
     varying = replace(found.workload, lengths_vary=True)
     fixed = replace(varying, expandable_segments=False)
-    any_length, unused = (estimate(workload, found.shape, card).expected_bytes for workload in (varying, fixed))
+    # A run may hold more in a phase of its own, as in rounds that choose its layers.
+    any_length, unused = (
+        max(target.needs(workload).expected_bytes, found.expected_bytes) for workload in (varying, fixed)
+    )
     return ProcessFigure(found.expected_bytes, any_length, unused, found.workload.expandable_segments)

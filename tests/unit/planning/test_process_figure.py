@@ -1,16 +1,21 @@
 """What the figure of the process assumes, and both figures."""
 
+from datetime import date
+
 import pytest
 
 from lowmem_rl.config.compose import resolve
+from lowmem_rl.memory.calibration import Calibration
 from lowmem_rl.models.hardware import CARDS
 from lowmem_rl.models.lookup import load_shape
 from lowmem_rl.planning.plan import Plan, plan
 
 
-def planned(*settings: str, preset: str = "qwen7b-24gb", card: str | None = "3090") -> Plan:
+def planned(
+    *settings: str, preset: str = "qwen7b-24gb", card: str | None = "3090", calibration: Calibration | None = None
+) -> Plan:
     config = resolve(preset=preset, settings=settings).config
-    return plan(config, load_shape(config.model.name), CARDS[card] if card else None)
+    return plan(config, load_shape(config.model.name), CARDS[card] if card else None, calibration=calibration)
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +46,15 @@ def test_with_fixed_segments_both_figures_are_given(vllm: bool, monkeypatch: pyt
     shown = process.to_json()
     assert shown["assumes"].startswith("rows of one length")
     assert shown["varying_lengths"] == process.varying_bytes
+
+
+@pytest.mark.parametrize("settings", [("trainable.select=grad_norm", "model.bits=16"), ()])
+def test_varying_lengths_never_take_less_than_one_length(settings: tuple[str, ...]) -> None:
+    measured = Calibration("3090", "unsloth", 2.0, 1, date(2026, 11, 30))
+    for calibration in (None, measured):
+        process = planned(*settings, calibration=calibration).process
+        assert process is not None
+        assert process.one_length_bytes <= process.varying_bytes <= 1.05 * process.one_length_bytes
 
 
 def test_a_cpu_has_no_pool() -> None:
