@@ -48,13 +48,13 @@ def cache(workload: Workload, shape: ModelShape, rows: int) -> Term:
     return term("KV cache", size, "read from source", "rows (P + C + 8) 2 L k b")
 
 
-def prompts_read(workload: Workload, shape: ModelShape, prompts: int) -> Term:
+def prompts_read(workload: Workload, shape: ModelShape, prompts: float) -> Term:
     """Keys and values of a wave's distinct prompts, and the logits after each, until they are in the cache."""
     each = workload.prompt_tokens * kv_bytes_per_token(shape, workload.compute_bytes) + 4 * shape.vocab_size
     return term("prompts read", prompts * each, "read from source", "prompts (P 2 L k b + 4 V)")
 
 
-def prompts_heads(workload: Workload, shape: ModelShape, prompts: int) -> Term:
+def prompts_heads(workload: Workload, shape: ModelShape, prompts: float) -> Term:
     """The last forward's keys and values per layer, until they are joined (`decoder.prefill`)."""
     size = _prefill_tokens(workload, prompts) * kv_bytes_per_token(shape, workload.compute_bytes)
     return term("prompts being read", size, "read from source", "min(prompts P, 8192) 2 L k b")
@@ -74,7 +74,7 @@ def states_read(workload: Workload, shape: ModelShape) -> Term:
     return term("states of a micro-batch", size, "read from source", "T H b")
 
 
-def layer_pass(workload: Workload, shape: ModelShape, tokens: int) -> Term:
+def layer_pass(workload: Workload, shape: ModelShape, tokens: float) -> Term:
     """One layer over some tokens: the residual, and in the middle of the MLP what the decoder holds.
 
     Merged in float32 that is gate, up, the activation and the product; in 16 bit gate, up, the adapter's product and
@@ -87,7 +87,7 @@ def layer_pass(workload: Workload, shape: ModelShape, tokens: int) -> Term:
     return term("one layer's forward", size, "read from source", f"tokens (2 b H + {wide} I)", upper=1.25 * size)
 
 
-def prompt_scores(workload: Workload, shape: ModelShape, prompts: int) -> Term:
+def prompt_scores(workload: Workload, shape: ModelShape, prompts: float) -> Term:
     """Attention's squares over the prompts of one forward, if no kernel fuses attention.
 
     The memory-efficient kernel takes grouped queries since torch 2.14; before that PyTorch's math kernel runs.
@@ -112,7 +112,7 @@ def moved_rows(workload: Workload, shape: ModelShape, rows: int) -> Term:
 
 
 def peak_points(
-    workload: Workload, shape: ModelShape, rows: int, prompts: int, ahead: int
+    workload: Workload, shape: ModelShape, rows: int, prompts: int, ahead: float
 ) -> Iterator[tuple[Term, ...]]:
     """Yields what is there at once: while weights are copied, prompts read and put in, the first token, the last.
 
@@ -121,12 +121,12 @@ def peak_points(
     copy = (merged_copy(workload, shape),) if workload.rollout_weights == "merged" else ()
     if copy:
         yield *copy, joining(workload, shape)
-    waiting, prompts = prompts_read(workload, shape, ahead), prompts + ahead
-    held, read = (*copy, cache(workload, shape, rows)), prompts_read(workload, shape, prompts)
+    waiting, all_prompts = prompts_read(workload, shape, ahead), prompts + ahead
+    held, read = (*copy, cache(workload, shape, rows)), prompts_read(workload, shape, all_prompts)
     picked = picker(workload, shape, rows)
-    heads, scores = prompts_heads(workload, shape, prompts), prompt_scores(workload, shape, prompts)
-    together = _prefill_tokens(workload, prompts)
-    earlier = prompts_read(workload, shape, prompts - ceil(together / workload.prompt_tokens))
+    heads, scores = prompts_heads(workload, shape, all_prompts), prompt_scores(workload, shape, all_prompts)
+    together = _prefill_tokens(workload, all_prompts)
+    earlier = prompts_read(workload, shape, max(all_prompts - together / max(workload.prompt_tokens, 1), 0.0))
     yield *held, earlier, heads, layer_pass(workload, shape, together), scores
     yield *held, read, heads
     yield *held, read, picked
@@ -139,10 +139,13 @@ def prompts_of(workload: Workload, rows: int) -> int:
     return ceil(rows / workload.group_size)
 
 
-def prompts_ahead(workload: Workload, prompts: int) -> int:
-    """Returns the most prompts that are read before a slot is free for them, in addition to a wave's `prompts`."""
-    return min(prompts, READ_AHEAD_TOKENS // workload.prompt_tokens)
+def prompts_ahead(workload: Workload, prompts: int) -> float:
+    """Returns the most prompts that are read before a slot is free for them, in addition to a wave's `prompts`.
+
+    Counted in prompts at the limit, also in parts of one: shorter ones fill the tokens.
+    """
+    return min(prompts, READ_AHEAD_TOKENS / max(workload.prompt_tokens, 1))
 
 
-def _prefill_tokens(workload: Workload, prompts: int) -> int:
+def _prefill_tokens(workload: Workload, prompts: float) -> float:
     return min(prompts * workload.prompt_tokens, max(PREFILL_TOKENS, workload.prompt_tokens))

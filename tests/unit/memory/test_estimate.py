@@ -96,6 +96,19 @@ def test_no_bound_falls_when_the_layers_overtake_the_loss() -> None:
     assert uppers == sorted(uppers)
 
 
+@pytest.mark.parametrize("dtype", ["auto", "float32"])
+def test_a_longer_prompt_never_needs_less_of_our_sampler(dtype: str) -> None:
+    shape, card = load_shape("meta-llama/Llama-2-7b-hf"), CARDS["h200"]  # its keys and values are wide
+    run = replace(workload_of(config(model={"dtype": dtype}, memory={"rollout_rows": 4}), shape), eval_rows=8)
+    for completion_tokens in (8, 64, 2048):
+        found = [
+            estimate(replace(run, completion_tokens=completion_tokens, prompt_tokens=tokens), shape, card)
+            for tokens in range(16, 1600, 13)
+        ]
+        for figure in zip(*map(peaks, found), strict=True):
+            assert list(figure) == sorted(figure)
+
+
 def test_a_deeper_model_with_vllm_never_needs_less() -> None:
     run = replace(workload_of(config(rollout={"engine": "vllm"}), LARGE), standby=False, dynamic_checkpoint=True)
     found = [estimate(run, replace(LARGE, num_layers=layers), CARD) for layers in range(28, 200)]
