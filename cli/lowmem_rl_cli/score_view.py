@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lowmem_rl.memory.accuracy import TOLERATED_UNDER, AccuracyScore
+from lowmem_rl.reports.escape import shown
 from lowmem_rl_cli.text_page import BOLD, GREEN, NARROWEST_CELL, RED, YELLOW, TextPage
 
 HEAD = ("measured", "rows", "mean", "worst", "under", "worst row")
@@ -52,7 +53,15 @@ def _headline(summary: Mapping[str, Any]) -> str:
 def _rows(name: str, errors: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for measured, found in errors.items():
         mean, worst = _percent(found["mean_error"]), f"{100 * found['worst_error']:+.1f} %"
-        yield (name, measured, str(found["rows"]), mean, worst, str(len(found["under_predicted"])), found["worst_row"])
+        yield (
+            name,
+            measured,
+            str(found["rows"]),
+            mean,
+            worst,
+            str(len(found["under_predicted"])),
+            shown(found["worst_row"]),
+        )
         name = ""
 
 
@@ -72,7 +81,8 @@ def _verdicts(summary: Mapping[str, Any], page: TextPage) -> Iterator[str]:
 
 
 def _named(what: str, rows: Sequence[str], page: TextPage, none: str = "") -> Iterator[str]:
-    yield from page.fold(f"{what} ({len(rows)}): {', '.join(rows)}" if rows else none, "  ", "  ")
+    text = f"{what} ({len(rows)}): {', '.join(rows)}" if rows else none
+    yield from page.fold(shown(text, len(text)), "  ", "  ")
 
 
 def _under(errors: Mapping[str, Any]) -> list[str]:
@@ -81,7 +91,7 @@ def _under(errors: Mapping[str, Any]) -> list[str]:
 
 def _shortened(source: str, page: TextPage) -> str:
     """Returns an address without its common prefix; if it is too long for the table, its owner and its last part."""
-    text = source.removeprefix("https://").removeprefix("github.com/")
+    text = shown(source).removeprefix("https://").removeprefix("github.com/")
     room = max(page.columns - _FIGURES, NARROWEST_CELL)
     if len(text) > room:
         text = f"{text.partition('/')[0]}/.../{text.rpartition('/')[2]}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
+from lowmem_rl.errors import ConfigError
 from lowmem_rl.memory.driver_overhead import CONTEXT
 from lowmem_rl.memory.estimate import UNVALIDATED, MemoryEstimate, Verdict, estimate
 from lowmem_rl.memory.measured_rows import FIELDS, MEASURED, MeasuredRow, card_of, workload_of_row
@@ -157,8 +158,11 @@ def _score(row: MeasuredRow) -> ScoredRow:
         return ScoredRow(row, left_out="nothing was measured")
     if (shape := find_shape(row.model)) is None:
         return ScoredRow(row, left_out=f"the shape of {row.model} is not known")
-    workload, card = workload_of_row(row), card_of(row.gpu)
-    found, inside = estimate(workload, shape, card or _UNKNOWN_CARD), None
+    workload, card, inside = workload_of_row(row), card_of(row.gpu), None
+    try:
+        found = estimate(workload, shape, card or _UNKNOWN_CARD)
+    except ConfigError as error:  # an adapter in layers that have no formula
+        return ScoredRow(row, left_out=str(error).rstrip("."))
     peak = row.peak_reserved_bytes or row.process_bytes
     if row.lengths_at_most and peak is not None:
         shortest = replace(workload, micro_batch=1, prompt_tokens=1, completion_tokens=1)

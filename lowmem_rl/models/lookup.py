@@ -225,7 +225,7 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 def _causal_architecture(config: Mapping[str, Any], key: str) -> str:
     named = config.get("architectures")
-    names = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
+    names = [name for name in named if isinstance(name, str) and name.isidentifier()] if isinstance(named, list) else []
     causal = next((name for name in names if name.endswith("ForCausalLM") or name == QWEN1), None)
     if causal is None:
         what = ", ".join(names) or f"model type {config.get('model_type', 'unknown')!r} without an architecture"

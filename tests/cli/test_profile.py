@@ -395,6 +395,14 @@ def test_score_prints_each_row_with_a_prediction_or_a_reason(cli_here, tmp_path)
     assert [row["left_out"] for row in others] == ["the shape of nobody/knows is not known", "nothing was measured"]
 
 
+def test_control_characters_of_a_row_do_not_reach_the_terminal(cli_here, tmp_path):
+    rows = [ROW | {"id": "\x1b[31mred", "source": "\x1b]0;title\x07"}, ROW | {"id": "b", "left_out": "\x1b[2J"}]
+    outcome = cli_here("profile", "--score", write(tmp_path / "rows.json", rows))
+    assert outcome.code == 0
+    assert "<U+001B>" in outcome.stdout
+    assert not re.search("\x1b(?!\\[[0-9;]*m)|\x1b\\[31mred|\x07", outcome.stdout)
+
+
 def test_score_shows_a_table_by_stack_card_and_source(cli_here, monkeypatch, tmp_path):
     monkeypatch.setenv("COLUMNS", "80")
     rows = [ROW, ROW | {"id": "b", "model": "nobody/knows"}, ROW | {"id": "oom", "gpu": "T4", "oom": True}]

@@ -67,6 +67,11 @@ def test_a_row_that_our_engine_sampled_counts_its_copy_of_the_weights() -> None:
     assert merged["allocated"] - quantized["allocated"] > 2 * GIB  # 1.3 billion weights in 16 bit
 
 
+def test_a_row_whose_lengths_are_not_split_is_scored() -> None:
+    grpo = {"loss": "grpo", "group_size": 8, "rollout_rows": 8, "rollout_engine": "lowmem", "process_bytes": GIB}
+    assert scored(**grpo, prompt_tokens=0, completion_tokens=1024).predicted
+
+
 def test_an_error_within_the_sources_rounding_is_none() -> None:
     exact = scored(process_bytes=4 * GIB).predicted["process"]
     assert scored(process_bytes=exact + GIB // 4, rounded_to_bytes=GIB).error("process") == 0
@@ -79,6 +84,7 @@ def test_an_error_within_the_sources_rounding_is_none() -> None:
         ({}, "nothing was measured"),
         ({"process_bytes": 1, "left_out": "a mixture of experts"}, "a mixture of experts"),
         ({"process_bytes": 1, "model": "someone/unheard-of"}, "the shape of someone/unheard-of is not known"),
+        ({"process_bytes": 1, "lora_targets": ("q", "x")}, "adapter.targets: no formula for 'x'"),
     ],
 )
 def test_a_row_that_cannot_be_scored_says_why(changes: dict[str, Any], reason: str) -> None:

@@ -238,6 +238,7 @@ def test_the_embedded_model_has_its_tokenizer() -> None:
         ("[]", "not an object"),
         (CONFIG | {"architectures": ["BertForMaskedLM"]}, "not a causal language model but BertForMaskedLM"),
         ({"model_type": "clip"}, "model type 'clip'"),
+        (CONFIG | {"architectures": ["\x1b[31mForCausalLM"]}, "without an architecture"),
         (CONFIG | {"num_experts": 8}, "mixture of experts"),
         (CONFIG | {"moe_num_experts": 8}, "mixture of experts, which no formula here knows"),
         ({"architectures": ["DbrxForCausalLM"], "ffn_config": {"moe_num_experts": 16}}, "mixture of experts"),
