@@ -63,6 +63,11 @@ class LayerSchedule:
         """Returns the lowest layer that learns in `step`: 0 if embeddings or all norms do, None if no layer does."""
         return 0 if self.reaches_bottom else min(self.at(step), default=None)
 
+    def lowest_until(self, step: int) -> int | None:
+        """Returns the lowest layer that has learned by the end of `step`: those below it are the base model's."""
+        starts = (*range(1, step, self.trainable.every), step)
+        return min((layer for start in starts if (layer := self.lowest_at(start)) is not None), default=None)
+
     @property
     def reaches_bottom(self) -> bool:
         """Returns whether something below or in the lowest layer always learns."""

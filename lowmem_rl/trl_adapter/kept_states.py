@@ -53,7 +53,9 @@ class KeptStatesMixin(TrlTrainer):
         if not self._may_keep:
             return None
         schedule = LayerSchedule.of(self.config, self.model.config.num_hidden_layers)
-        layer = schedule.lowest_at(self.step + 1)
+        # A layer that rests may have learned: the reference lacks what it has, and an adapter drops out in training.
+        must_be_base = self.config.grpo.beta > 0 or self.config.adapter.dropout > 0
+        layer = (schedule.lowest_until if must_be_base else schedule.lowest_at)(self.step + 1)
         return StateRecorder(layer) if layer else None
 
     def keep(self, rows: int, found: KeptStates | None) -> None:

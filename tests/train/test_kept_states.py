@@ -201,6 +201,10 @@ def assert_equal_runs(ours: list[Row], whole: list[Row]) -> None:
         ("grpo.resample_rounds=2", "grpo.update_rows=4"),
         ("trainable.method=full", "memory.checkpointing=plain"),
         ("trainable.layers=last:2", "trainable.schedule=gradual_unfreezing", "trainable.every=1"),
+        # A layer that rests has learned: neither the reference nor dropout passes it over.
+        ("trainable.layers=last:2", "trainable.schedule=gradual_freezing", "trainable.every=2", "grpo.beta=0.05"),
+        ("trainable.layers=last:2", "trainable.schedule=freezeout", "trainable.method=full", "grpo.beta=0.05"),
+        ("trainable.layers=last:2", "trainable.schedule=gradual_freezing", "trainable.every=2", "adapter.dropout=0.1"),
     ],
 )
 def test_a_run_is_the_run_without_them(tmp_path: Path, settings: tuple[str, ...]) -> None:

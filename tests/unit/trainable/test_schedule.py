@@ -55,6 +55,11 @@ def test_it_changes_only_between_two_periods(plan: LayerSchedule) -> None:
             assert (step - 1) % plan.trainable.every == 0
 
 
+@given(schedules(), st.integers(1, 59))
+def test_below_the_lowest_layer_so_far_nothing_has_learned(plan: LayerSchedule, step: int) -> None:
+    assert plan.lowest_until(step) == min(min(layers) for layers in by_step(plan, 1, step + 1))
+
+
 def test_unfreezing_begins_with_the_last_layer() -> None:
     plan = schedule(layers="first:3", schedule="gradual_unfreezing", every=2)
     assert by_step(plan, 1, 9) == [(2,)] * 2 + [(1, 2)] * 2 + [(0, 1, 2)] * 4
