@@ -128,6 +128,10 @@ _READ_BY = {
 """Settings of `trainable`, and the schedules that read each."""
 
 
+NEEDS_16_BITS = ("lisa", "badam", "slimfit")
+"""Schedules with which each layer that learns whole rests again: it cannot go back to 4 bit."""
+
+
 def _broken_layer_schedule_rules(config: RunConfig) -> Iterator[BrokenRule]:
     trainable, schedule = config.trainable, config.trainable.schedule
     yield from _keys_without_effect(trainable)
@@ -138,7 +142,7 @@ def _broken_layer_schedule_rules(config: RunConfig) -> Iterator[BrokenRule]:
         yield BrokenRule("trainable.schedule", what, 'leave rollout.engine at "auto", or the schedule fixed')
     if trainable.layers == "none":
         yield BrokenRule("trainable.schedule", "it needs layers that can learn", 'set trainable.layers="all"')
-    if trainable.method == "full" and config.model.bits == 4 and schedule in ("lisa", "badam", "slimfit"):
+    if trainable.method == "full" and config.model.bits == 4 and schedule in NEEDS_16_BITS:
         what = f"with {schedule} every layer learns at times, and a whole layer that has learned is in 4 bit no more"
         yield BrokenRule("trainable.schedule", what, "set model.bits=16, or trainable.method=lora")
     if schedule in _READ_BY["every"]:

@@ -43,7 +43,10 @@ def test_without_room_for_either_the_smaller_one_is_chosen() -> None:
     assert auto.config.model.bits == 4
 
 
-@pytest.mark.parametrize(("settings", "bits"), [(("schedule=lisa", "method=full"), 16), ((), 4)])
+@pytest.mark.parametrize(
+    ("settings", "bits"),
+    [(("schedule=lisa", "method=full"), 16), (("schedule=slimfit", "method=full"), 16), ((), 4)],
+)
 def test_only_widths_that_can_be_trained_are_chosen(settings: tuple[str, ...], bits: int) -> None:
     trainable = [f"trainable.{setting}" for setting in settings]
     name = "model.name=unsloth/Qwen2.5-1.5B-Instruct-bnb-4bit"
