@@ -50,7 +50,11 @@ def trained_set(config: RunConfig, shape: ModelShape) -> TrainedSet:
         share = extra + (1 - trainable.freeze_rate) * (1 - extra)
     resting = len(_drawn(plan, config.grpo.steps)) - len(at_once) if is_drawn else 0
     at_rest = (_whole_params(trainable, resting, shape, has_extra=False) / whole) if whole else resting / max(count, 1)
-    if whole and config.model.bits == 4:
+    if trainable.schedule == "slimfit":
+        at_rest = min(ceil(config.grpo.steps / trainable.every) * share, 1.0) - share
+    if whole and (
+        config.model.bits == 4 or trainable.schedule == "slimfit"
+    ):  # a layer of which a matrix learns is wide
         at_rest = 1.0 - share
     return TrainedSet(count, depth - lowest, whole, share, at_rest)
 
@@ -94,10 +98,13 @@ _READ_BASE = frozenset({"perplexity", "perplexity_signed"})
 
 
 def parks_masters(config: RunConfig) -> bool:
-    """Returns whether the float32 copies of layers that rest leave the card: 16 bits a weight compute there."""
+    """Returns whether the float32 copies of layers that rest leave the card: 16 bits a weight compute there.
+
+    Not those of SlimFit, whose matrices are in nearly all layers at once.
+    """
     trainable = config.trainable
     is_narrowed = trainable.dtype == "float32" and config.model.dtype != "float32"
-    return trainable.method == "full" and trainable.schedule != "fixed" and is_narrowed
+    return trainable.method == "full" and trainable.schedule not in ("fixed", "slimfit") and is_narrowed
 
 
 def parks_originals(config: RunConfig) -> bool:

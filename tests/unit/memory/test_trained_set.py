@@ -36,7 +36,9 @@ def config(**trainable: Any) -> RunConfig:
         ({"schedule": "gradual_freezing", "every": 10}, TrainedSet(28, 28, 0)),
         ({"schedule": "freezeout"}, TrainedSet(28, 28, 0)),
         ({"schedule": "autofreeze", "layers": "last:8"}, TrainedSet(8, 8, 0)),
-        ({"schedule": "slimfit", "freeze_rate": 0.75}, TrainedSet(28, 28, 0, 0.25)),
+        ({"schedule": "slimfit", "freeze_rate": 0.75}, TrainedSet(28, 28, 0, 0.25, 0.75)),
+        ({"schedule": "slimfit", "freeze_rate": 0.75, "every": 33}, TrainedSet(28, 28, 0, 0.25, 0.75)),
+        ({"schedule": "slimfit", "freeze_rate": 0.875, "every": 33}, TrainedSet(28, 28, 0, 0.125, 0.375)),
         # 100 steps are 5 periods of 20: the last five layers, the lowest of them layer 23
         ({"schedule": "gradual_unfreezing"}, TrainedSet(28, 5, 0, 5 / 28)),
         ({"schedule": "gradual_unfreezing", "order": "ascending"}, TrainedSet(28, 28, 0, 5 / 28)),
@@ -81,6 +83,15 @@ def test_slimfit_of_whole_weights_rests_what_is_in_layers_alone() -> None:
     found = trained_set(config(**part, extra=("embed_tokens",)), SHAPE)
     embeddings = SHAPE.vocab_size * SHAPE.hidden_size
     assert found.share_at_once * found.whole_params == pytest.approx(embeddings + (found.whole_params - embeddings) / 4)
+
+
+def test_slimfit_of_whole_weights_holds_the_wide_copies_of_all_layers() -> None:
+    """A layer of which one matrix learns is wide as a whole, and the first set is chosen after loading."""
+    slimfit = estimate(workload_of(config(schedule="slimfit", method="full"), SHAPE), SHAPE, CARDS["a6000"])
+    fixed = estimate(workload_of(config(method="full"), SHAPE), SHAPE, CARDS["a6000"])
+    for phase in ("load", "rollout", "backward"):
+        name = "whole weights"
+        assert slimfit.to_json_phases()[phase][name] == fixed.to_json_phases()[phase][name] > 5e9
 
 
 def measured_terms(**trainable: Any) -> tuple[dict[str, int], int]:
