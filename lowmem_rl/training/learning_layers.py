@@ -85,8 +85,7 @@ class LearningLayers:
         else:
             trainer.park_optimizer_state(self.resting)
         self.whole.learn(self.learning_layers)
-        if self.schedule.trainable.state == "keep":
-            trainer.fetch_optimizer_state(self.learning)
+        trainer.fetch_optimizer_state(self.learning)  # a roll-back restores states next to weights that rested
 
     def _next(self, step: int) -> tuple[Unit, ...]:
         """Returns what learns in a step."""
