@@ -10,7 +10,7 @@ import pytest
 
 from lowmem_rl.checkpointing.resume_config import read_composed, with_changes
 from lowmem_rl.config.compose import read_assignments, resolve
-from lowmem_rl.entrypoints import select_layers
+from lowmem_rl.entrypoints import select_layers, train
 from lowmem_rl.entrypoints.train import resume, run
 from lowmem_rl.errors import NoSignal, RunDirError
 from lowmem_rl.storage.run_dir import RunDir, read_json, read_rows
@@ -63,6 +63,20 @@ def test_it_is_the_run_in_which_the_layers_are_named(selected: tuple[RunDir, lis
         for one in (run_dir, named)
     ]
     assert rows[0] == rows[1]
+
+
+def test_copies_of_layers_that_are_not_selected_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeps: list[bool] = []
+    load = train.load_run
+
+    def loaded(context: Any, rewards: Any) -> Any:
+        found = load(context, rewards)
+        keeps.append(context.prepared.plan.keeps_copies and found.sampler.kept is not None)
+        return found
+
+    monkeypatch.setattr(train, "load_run", loaded)
+    trained(tmp_path / "run", *SMALL, "trainable.select=weight_norm")
+    assert keeps == [True]
 
 
 def test_the_model_that_was_scored_is_freed_before_the_run_loads_its_own(

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from torch import nn
 
 from lowmem_rl.config.run_config import RunConfig, TrainableConfig
 from lowmem_rl.storage.run_dir import RunDir
@@ -33,6 +32,8 @@ class Optimizer:
 
 @pytest.mark.parametrize(("state", "at_rest"), [("reset", []), ("keep", ["host", "host"])])
 def test_states_of_what_learns_are_where_it_learns(state: Any, at_rest: list[str], tmp_path: Path) -> None:
+    from torch import nn
+
     model: Any = nn.ModuleDict({"model": nn.ModuleDict({"layers": nn.ModuleList(nn.Linear(2, 2) for _ in range(2))})})
     trainable = TrainableConfig(schedule="gradual_freezing", every=1, state=state)
     layers = LearningLayers(RunDir(tmp_path), LayerSchedule.of(RunConfig(trainable=trainable), 2), model, 0)
