@@ -24,6 +24,9 @@ def broken_adapter_rules(config: RunConfig) -> Iterator[tuple[str, str, str]]:
     if adapter.peft_type == "tinylora" and config.trainable.schedule != "fixed":
         what = "layers share the numbers of TinyLoRA: they cannot learn in turns"
         yield "trainable.schedule", what, "leave it fixed, or set adapter.peft_type=lora"
+    for key in () if config.trainable.select == "none" else _naming_layers(adapter):
+        what = f'a pattern names layers, and trainable.select="{config.trainable.select}" chooses them'
+        yield f"adapter.{key}", what, "name modules alone, as down_proj, or leave trainable.select out"
     if config.rollout.engine == "vllm":
         for key in _changed(adapter, ("peft_type", "use_dora", "rank_pattern", "alpha_pattern")):
             what = "Unsloth hands vLLM plain LoRA matrices of one rank and scale"
@@ -32,3 +35,9 @@ def broken_adapter_rules(config: RunConfig) -> Iterator[tuple[str, str, str]]:
 
 def _changed(adapter: AdapterConfig, keys: tuple[str, ...]) -> list[str]:
     return [key for key in keys if getattr(adapter, key) != AdapterConfig.model_fields[key].default]
+
+
+def _naming_layers(adapter: AdapterConfig) -> list[str]:
+    """Returns the tables with a pattern that names a layer: by a number, which no module's own name has."""
+    tables = {"rank_pattern": adapter.rank_pattern, "alpha_pattern": adapter.alpha_pattern}
+    return [key for key, table in tables.items() if any(map(str.isdigit, "".join(table)))]

@@ -208,7 +208,7 @@ def _broken_kept_states_rules(config: RunConfig) -> Iterator[BrokenRule]:
         what = f"only our engine keeps states, and rollout.engine is {config.rollout.engine}"
         yield BrokenRule(key, what, f'{fix}, or rollout.engine="auto"')
     is_bottom = layers in ("all", "none") or layers.startswith(("first:", "every:", "0"))
-    always = is_bottom and config.trainable.schedule == "fixed"
+    always = is_bottom and (config.trainable.schedule, config.trainable.select) == ("fixed", "none")
     if always or {"embed_tokens", "norms"} & set(config.trainable.extra):
         what = "no frozen layer is below the lowest that learns"
         yield BrokenRule(key, what, f'{fix}, or trainable.layers="last:5"')

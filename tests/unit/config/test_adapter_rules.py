@@ -9,7 +9,7 @@ from lowmem_rl.config.rank_pattern import module_name, patterns_of
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.errors import ConfigError
 
-TINY = "adapter.peft_type=tinylora"
+TINY, SELECT = "adapter.peft_type=tinylora", "trainable.select=snr"
 MODULES = tuple(module_name(layer, target) for layer in (0, 1, 11) for target in ("q_proj", "down_proj"))
 
 
@@ -31,6 +31,8 @@ def config_of(*settings: str) -> RunConfig:
         (["adapter.rank_pattern={q_proj=8}", "rollout.engine=vllm"], "adapter.rank_pattern", "rollout.engine"),
         (["adapter.use_dora=true", "trainable.method=full"], "adapter.use_dora", 'method="lora"'),
         ([TINY, "trainable.method=full"], "adapter.peft_type", 'method="lora"'),
+        ([SELECT, 'adapter.rank_pattern={"layers.1.mlp.up_proj"=8}'], "adapter.rank_pattern", "as down_proj"),
+        ([SELECT, 'adapter.alpha_pattern={"(1|2).mlp.up_proj"=8}'], "adapter.alpha_pattern", "as down_proj"),
     ],
 )
 def test_what_does_not_go_together_is_refused_with_a_fix(settings, key, fix) -> None:
@@ -47,6 +49,7 @@ def test_what_does_not_go_together_is_refused_with_a_fix(settings, key, fix) -> 
         [TINY, "adapter.u=4", "adapter.weight_tying=0", "adapter.dropout=0.1", "trainable.layers=last:1"],
         ["adapter.use_dora=true", "trainable.schedule=lisa"],
         ["adapter.use_rslora=true", "rollout.engine=vllm"],
+        [SELECT, "adapter.rank_pattern={up_proj=8}", "memory.kept_states=host"],
     ],
 )
 def test_what_goes_together_is_taken(settings) -> None:
