@@ -71,7 +71,7 @@ def mean_backward_layers(config: RunConfig, shape: ModelShape) -> float:
     worst, depth = trained_set(config, shape).backward_layers, shape.num_layers
     if config.trainable.schedule not in _KNOWN_BEFOREHAND or {"embed_tokens", "norms"} & set(config.trainable.extra):
         return worst
-    return _mean_depth(LayerSchedule.of(config, depth), depth, config.grpo.steps)
+    return _mean_depth(LayerSchedule.of(worst_case(config, depth), depth), depth, config.grpo.steps)
 
 
 @lru_cache(maxsize=64)

@@ -123,6 +123,7 @@ def test_slimfit_copies_what_learns_for_a_step() -> None:
         ({"schedule": "gradual_unfreezing"}, 3),  # 1 to 5 layers
         ({"schedule": "gradual_freezing"}, 26),  # 28 to 24
         ({"schedule": "freezeout", "layers": "last:2"}, 1.5),
+        ({"schedule": "gradual_unfreezing", "select": "snr", "select_top": 2, "layers": "last:5"}, 4.8),  # 24, then 23
         ({"schedule": "autofreeze"}, 28),
         ({"schedule": "slimfit"}, 28),
         ({"schedule": "gradual_unfreezing", "method": "full", "extra": ["embed_tokens"]}, 28),
