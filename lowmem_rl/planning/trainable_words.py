@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from lowmem_rl.config.run_config import RunConfig, TrainableConfig
-from lowmem_rl.memory import terms
+from lowmem_rl.memory import parked, terms
 from lowmem_rl.memory.estimate import MemoryEstimate
 from lowmem_rl.memory.trained_set import TrainedSet, trained_set
 from lowmem_rl.models.shape import ModelShape
@@ -59,10 +59,12 @@ def _depth(trained: TrainedSet, shape: ModelShape) -> Iterator[str]:
 
 
 def _learned(needed: MemoryEstimate, shape: ModelShape) -> tuple[int, int]:
-    """Returns the bytes of what learns with its optimizer states, and of its gradients."""
+    """Returns the bytes on the card of what learns, or has, with its optimizer states, and of its gradients."""
     work = needed.workload
-    states = terms.optimizer_states(work, shape).expected_bytes + terms.paged_states(work, shape).expected_bytes
-    return terms.learned_bytes(work, shape) + states, terms.gradients(work, shape).expected_bytes
+    weights = (terms.adapter(work, shape), terms.whole_weights(work), parked.resting_copies(work))
+    states = (terms.optimizer_states(work, shape), terms.paged_states(work, shape))
+    held = sum(one.expected_bytes for one in (*weights, *states))
+    return held, terms.gradients(work, shape).expected_bytes
 
 
 def _peak(needed: MemoryEstimate) -> str:

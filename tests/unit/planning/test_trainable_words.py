@@ -9,6 +9,7 @@ from lowmem_rl.models.hardware import CARDS
 from lowmem_rl.models.lookup import load_shape
 from lowmem_rl.planning.explain import explain
 from lowmem_rl.planning.plan import Plan, plan
+from lowmem_rl.units import GIB
 
 PRESETS = {"qwen1.5b-24gb": "3090", "qwen7b-24gb": "3090", "qwen7b-a6000": "a6000", "qwen7b-t4": "t4"}
 
@@ -52,6 +53,15 @@ def test_it_says_what_whole_layers_take() -> None:
     assert words.startswith("233,057,792 numbers learn whole: 1.3 GiB of weights and optimizer states in every phase")
     assert "2.2 GiB a layer" in words
     assert words_of("qwen7b-24gb", "trainable.method=full", "trainable.layers=none", "trainable.extra=norms")
+
+
+def test_of_blocks_in_turn_it_says_what_is_on_the_card_not_what_waits_in_host_ram() -> None:
+    chosen = ("trainable.method=full", "trainable.schedule=badam", "model.bits=16")
+    estimate = plan_of("qwen1.5b-24gb", *chosen).estimate
+    (words,) = words_of("qwen1.5b-24gb", *chosen)
+    held = float(re.findall(r"([\d.]+) GiB of weights and optimizer states in every phase", words)[0]) * GIB
+    of_all = 4 * estimate.workload.whole_params
+    assert held < of_all / 4 < estimate.host_bytes
 
 
 def test_nothing_is_said_of_adapters_everywhere() -> None:
