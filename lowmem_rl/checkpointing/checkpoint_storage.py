@@ -47,7 +47,8 @@ def write_checkpoint(run_dir: RunDir, step: int, fill: Callable[[Path], None], k
         fill(folder)
         write_json(folder / MANIFEST, _manifest(folder, step))
 
-    for rows in (run_dir.metrics, run_dir.samples, run_dir.order, run_dir.rollbacks, run_dir.evaluations):
+    tables = (run_dir.metrics, run_dir.samples, run_dir.order, run_dir.rollbacks, run_dir.trainable)
+    for rows in (*tables, run_dir.evaluations):
         if rows.exists():  # a checkpoint must not outlast the rows that lead to it
             fsync(rows)
     write_dir_atomic(run_dir.checkpoint(step), fill_and_seal)

@@ -39,6 +39,16 @@ def test_a_run_without_checkpoints_has_none(run) -> None:
     assert newest(run, pytest.fail) is None
 
 
+def test_the_rows_that_a_resumed_run_reads_are_on_the_disk_before_it(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[str] = []
+    monkeypatch.setattr(checkpoint_storage, "fsync", lambda path: flushed.append(path.name))
+    tables = [run.metrics, run.samples, run.order, run.rollbacks, run.evaluations, run.trainable]
+    for rows in tables:
+        rows.write_text("{}\n")
+    write(run, 1)
+    assert sorted(flushed) == sorted(rows.name for rows in tables)
+
+
 def truncated(folder: Path) -> None:
     (folder / "weights").write_bytes(WEIGHTS[:-1])
 
