@@ -200,6 +200,10 @@ def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[s
     if workload.eval_rows:
         answering = _sampled(workload, shape, workload.eval_rows, workload.eval_rows, True)
         found["evaluation"] = phase((*resident, *later, *found_each_token), answering)
+        if workload.parks_originals:
+            compared = parked.compared_with_base(workload, shape)
+            one_row = forward_layer(workload, shape, workload.row_tokens, "one layer's forward")
+            found["evaluation"] += phase((*between, *later), [(*compared, one_row)])
     return found | {"save": phase((*between, *later), [()])}
 
 

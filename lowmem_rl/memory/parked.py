@@ -32,6 +32,21 @@ def linear_weights_left(workload: Workload, shape: ModelShape) -> Term:
     )
 
 
+_COMPARED_TOKENS, _COMPARED_BYTES = 128, 20
+"""Of `engine.logprobs.kl_from_base`: tokens whose logits are there at once, and bytes for a word of each: float32
+logits, two log-softmaxes, an exp and a difference."""
+
+
+def compared_with_base(workload: Workload, shape: ModelShape) -> tuple[Term, Term]:
+    """What an evaluation holds that takes the KL from a base model whose originals wait in host RAM: they are fetched,
+    next to the weights that have learned, and one row is read at a time."""
+    originals, logits = _original_bytes(workload), _COMPARED_TOKENS * _COMPARED_BYTES * shape.vocab_size
+    return (
+        term("originals fetched for the KL", originals, "read from source", "numbers that have learned x b"),
+        term("logits of both models", logits, "read from source", "128 V x 20"),
+    )
+
+
 def host_bytes(workload: Workload, shape: ModelShape) -> int:
     """Returns what has left the card: float32 weights and states of layers that rest, 16-bit originals."""
     masters = _resting_params(workload) * workload.whole_bytes if workload.parks_masters else 0

@@ -56,6 +56,15 @@ def test_what_has_left_the_card_is_in_host_ram() -> None:
     assert parks_originals - never == pytest.approx(4 * resting + 2 * 10 * LAYER, abs=9)
 
 
+def test_an_evaluation_fetches_the_originals_of_what_has_learned_for_its_kl() -> None:
+    name, whole = "originals fetched for the KL", on_card(workload(schedule="fixed", every=20))
+    assert whole.to_json_phases()["evaluation"][name] == pytest.approx(2 * 28 * LAYER, abs=1)
+    assert name not in whole.to_json_phases()["rollout"]
+    with_reference = on_card(workload(schedule="fixed", every=20, beta=0.04))  # there they never leave the card
+    assert name not in with_reference.to_json_phases()["evaluation"]
+    assert whole.phase_bytes("evaluation") == pytest.approx(with_reference.phase_bytes("evaluation"), rel=0.03)
+
+
 def test_the_profile_names_what_layers_at_rest_need() -> None:
     phases = on_card(workload(steps=10)).to_json_phases()
     name = "16-bit copies of resting layers"
