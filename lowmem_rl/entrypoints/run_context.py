@@ -8,7 +8,6 @@ from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.entrypoints.preflight import PreparedRun
 from lowmem_rl.grpo.oom_policy import OomPolicy
 from lowmem_rl.planning.oom_advice import suggest_fix
-from lowmem_rl.planning.plan import estimate_of
 from lowmem_rl.storage.run_dir import RunDir
 from lowmem_rl.telemetry.events import Event, Listener, Note
 from lowmem_rl.telemetry.memory_profiler import MemoryProfiler
@@ -65,7 +64,7 @@ class RunContext:
 
     def with_config(self, config: RunConfig) -> "RunContext":
         """Returns the context of the run that `config` has become before its first step: planned again."""
-        estimate = estimate_of(config, self.prepared.plan.target)
+        estimate = self.prepared.plan.target.planned(config)
         plan = replace(self.prepared.plan, config=config, estimate=estimate)
         self.peaks.plan = plan
         return replace(self, prepared=replace(self.prepared, plan=plan))
