@@ -25,8 +25,8 @@ ORACLE = Path(__file__).with_name("memory_oracle.py")
 pytestmark = pytest.mark.slow  # a minute, some of it for loading the stack
 
 WITHIN, TERM_WITHIN = 0.03, 0.05
-DORA_WITHIN = 0.09
-"""In float32 its saved outputs and its loss are counted up to 8 % too large."""
+DORA_WITHIN = 0.12
+"""In float32 its saved outputs and its loss are counted up to 12 % too large."""
 """Of a peak by what carries an adapter, and of other peaks and of one of their terms."""
 EXACT = 0.002
 """What is left: position tables, and the optimizer's step counters."""
