@@ -18,7 +18,7 @@ _SPREAD = 1.5
 _FARTHEST = 3.0
 """A goal is too far away if even the forecast's late end is more than so many times the steps so far."""
 _LAG = 2.0
-"""Steps by which the mean of five, which decides that a goal is reached, is behind the curve."""
+"""Steps by which the mean of five, which decides that a goal is reached, follows the curve."""
 
 
 @dataclass(frozen=True, slots=True)
