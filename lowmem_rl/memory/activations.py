@@ -186,13 +186,24 @@ def saved_at_top(workload: Workload, shape: ModelShape) -> Term:
     return term("top layer's activations", size, "measured here", "T x what a layer saves", upper=upper)
 
 
+def layer_finding_norms(workload: Workload, shape: ModelShape) -> Term:
+    """A layer that is computed again while DoRA's norms are found: in its forward pass, which makes no gradients.
+
+    Under autocast the narrowed operands of the norm take what they leave (counted under fake tensors, 2026-11-30).
+    """
+    whole = layer(workload, shape)
+    gradients = workload.tokens * layer_of(workload, shape).transient if workload.compute_bytes == 4 else 0.0
+    return replace(whole, expected_bytes=whole.expected_bytes - round(gradients))
+
+
 def backward_moments(workload: Workload, shape: ModelShape) -> Iterator[tuple[Term, ...]]:
     """Yields what is there at once: at the top layer, and for whole weights at the bottom, with all gradients."""
     kept, one = kept_activations(workload, shape), layer(workload, shape)
-    norms = (dora.norms(workload, shape),) if workload.use_dora else ()
     top = (saved_at_top(workload, shape),) if workload.checkpointing == "none" else ()
     yield kept, *top, loss(workload, shape), spare_chunk(workload, shape)
-    yield kept, one, *norms
+    yield kept, one
+    if workload.use_dora:
+        yield kept, layer_finding_norms(workload, shape), dora.norms(workload, shape)
     if trains_whole(workload) and not workload.accumulated:
         yield terms.gradients(workload, shape), one
 
@@ -212,8 +223,9 @@ def logit_bytes(workload: Workload, shape: ModelShape) -> float:
     if workload.logits != "chunked":
         return rows * vocab * logit_width(workload)
     if workload.stack == "trl":
-        # The scored rows are copied, and their gradient is made in float32 before it is narrowed.
-        copies = 4 + 2 * workload.compute_bytes
+        # The scored rows are copied, and their gradient is made in float32 before it is narrowed, if it is.
+        b = workload.compute_bytes
+        copies = 4 + b + (b if b < 4 else 0)
         return workload.compute_bytes * min(rows, _TILE_ROWS) * _TILE_WIDTH + copies * rows * shape.hidden_size
     tiles = 4 * min(rows, MOST_ROWS) * (_SPLIT_COLUMNS + shape.hidden_size)
     return tiles if workload.tiles_logits else max(4 * vocab * chunk_rows(rows, shape), tiles)

@@ -25,8 +25,6 @@ ORACLE = Path(__file__).with_name("memory_oracle.py")
 pytestmark = pytest.mark.slow  # a minute, some of it for loading the stack
 
 WITHIN, TERM_WITHIN = 0.03, 0.05
-DORA_WITHIN = 0.12
-"""In float32 its saved outputs and its loss are counted up to 12 % too large."""
 """Of a peak by what carries an adapter, and of other peaks and of one of their terms."""
 EXACT = 0.002
 """What is left: position tables, and the optimizer's step counters."""
@@ -235,8 +233,15 @@ def estimated(shape: ModelShape, work: Workload) -> dict[str, int]:
         "optimizer scratch": terms.optimizer_scratch(work, shape).expected_bytes,
         "kept": kept + saved,
         "loss": activations.loss(work, shape).expected_bytes,
-        "layers": kept + activations.layer(work, shape).expected_bytes + dora.norms(work, shape).expected_bytes,
+        "layers": kept + _of_a_layer(shape, work),
     }
+
+
+def _of_a_layer(shape: ModelShape, work: Workload) -> int:
+    """What a layer takes at most: in its backward pass, or with DoRA while it finds a norm."""
+    backward = activations.layer(work, shape).expected_bytes
+    forward = activations.layer_finding_norms(work, shape).expected_bytes + dora.norms(work, shape).expected_bytes
+    return max(backward, forward) if work.use_dora else backward
 
 
 def estimated_peak(shape: ModelShape, work: Workload) -> int:
@@ -250,7 +255,7 @@ def estimated_peak(shape: ModelShape, work: Workload) -> int:
 
 @pytest.mark.parametrize("case", CLOSE)
 def test_the_peak_is_what_plain_transformers_allocates(case: str, counted: dict) -> None:
-    within = WITHIN if case in ADAPTED else DORA_WITHIN if CASES[case][1].use_dora else TERM_WITHIN
+    within = WITHIN if case in ADAPTED else TERM_WITHIN
     assert estimated_peak(*CASES[case]) == pytest.approx(counted[case]["peak"], rel=within)
 
 
@@ -272,10 +277,9 @@ def test_activations_and_the_loss_are_what_plain_transformers_and_trl_hold(case:
     shape, work = CASES[case]
     found = estimated(shape, work)
     assert found["kept"] == pytest.approx(counted[case]["kept"], rel=TERM_WITHIN)
-    within = DORA_WITHIN if work.use_dora else TERM_WITHIN
-    assert found["loss"] == pytest.approx(counted[case]["loss"], rel=within)
+    assert found["loss"] == pytest.approx(counted[case]["loss"], rel=TERM_WITHIN)
     if not terms.trains_whole(work):  # there gradients come as activations go: only the peak is one number
-        assert found["layers"] == pytest.approx(counted[case]["layers"], rel=within)
+        assert found["layers"] == pytest.approx(counted[case]["layers"], rel=TERM_WITHIN)
 
 
 @pytest.mark.parametrize("case", [name for name, (_, work) in ADAPTED.items() if work.upcast_remainder])
