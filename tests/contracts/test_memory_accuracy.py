@@ -91,8 +91,8 @@ def test_constants_refitted_without_a_source_hold_on_it(fits: dict[Fit, Errors])
         best = min(others, key=lambda fit: fmean(others[fit]))
         held_out[source] = fmean(fits[best][source])
     assert len(held_out) >= 5
-    assert max(held_out.values()) <= 0.10, held_out  # 4.3, 5.1, 6.8, 1.3, 8.8, 5.6, 6.0 and 2.3 %
-    assert fmean(held_out.values()) <= 0.06
+    assert max(held_out.values()) <= 0.10, held_out  # 4.6, 4.6, 0.8, 1.3, 8.7, 3.1, 6.9 and 3.0 %
+    assert fmean(held_out.values()) <= 0.05
 
 
 def test_every_row_names_a_source(measured: AccuracyScore) -> None:

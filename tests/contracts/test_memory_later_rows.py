@@ -14,7 +14,7 @@ EXPLAINED = {
     "coursia-rtx30708gb-1.7b-g8-t96": "12 bytes a logit, exactly 4 less than the 13 other rows of this source",
     "coursia-rtx30708gb-4b-g8-t96": "the same",
     "fitcheck-edge-qwen2.5-7b-b1": "16-bit blocks of embeddings and head, 2.0 GiB, which nothing reuses",
-    "fitcheck-edge-llama-3.2-1b-b5": "logits held through backward: their pool is simulated as whole logits are",
+    "fitcheck-edge-llama-3.2-1b-b5": "cause not known; the pool of held logits counts as that of whole ones",
     "fitcheck-edge-qwen2.5-coder-1.5b-instruct-b4": "the same",
     "fms-045": "the pool reached the card's limit and gave cached blocks back before it was read",
     "unsloth-rl-412": "a notebook's meter reads more than the card has",
