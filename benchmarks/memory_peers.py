@@ -4,8 +4,8 @@
     .venv/bin/python benchmarks/memory_peers.py --fitcheck DIR --out benchmarks/records/memory-peers.json
 
 Asked are the rows that every tool has words for: supervised runs of one length whose pool or process was measured.
-fitcheck-llm and Unsloth Studio's estimator run as they are installed; accelerate's is its published arithmetic
-(commands/estimate.py, estimate_training_usage: four times the float32 weights, batch 1, no activations). Each predicts
+fitcheck-llm, Unsloth Studio's estimator and accelerate's `estimate_training_usage` (batch 1, no activations, no
+adapters, nothing in 4 bit) run as they are installed. Each predicts
 the process; for a row that has the pool alone, the tool's own allowance for the context is taken off.
 """
 
@@ -129,8 +129,13 @@ def _module(name: str, file: Path) -> ModuleType:
 
 
 def accelerate_rule(row: MeasuredRow, shape: ModelShape) -> int | None:
-    """Returns four times the float32 weights; for 4 bit it divides the weights by eight."""
-    return 4 * 4 * shape.num_params // (8 if row.method == "qlora" else 1)
+    """Returns what `accelerate estimate-memory` calls training with Adam; None in 4 bit, of which it trains nothing."""
+    from accelerate.commands.estimate import estimate_training_usage
+
+    if row.method == "qlora":
+        return None
+    dtype, width = ("float32", 4) if row.weight_bytes == 4 else ("float16", 2)
+    return int(max(estimate_training_usage(width * shape.num_params, dtype).values()))
 
 
 def rows_of(file: Path) -> Iterator[tuple[ScoredRow, int]]:
