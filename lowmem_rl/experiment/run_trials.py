@@ -51,13 +51,7 @@ class TrialRunner:
         waiting, running = deque(trials), dict[str, Trial]()
         try:
             while waiting or running:
-                while waiting and len(running) < self.launcher.jobs:
-                    trial = waiting.popleft()
-                    if is_locked(RunDir(self.directory.path / trial.place).lock):
-                        waiting.append(trial)
-                        time.sleep(_IN_USE_S)
-                    elif self._start(trial):
-                        running[trial.name] = trial
+                self._fill(waiting, running)
                 if running:
                     ended = self.launcher.wait()
                     trial = running.pop(ended.name)
@@ -67,6 +61,22 @@ class TrialRunner:
             self.launcher.stop()
             for trial in running.values():
                 self._record(trial, 128 + signal.SIGINT, None, failed=False)
+
+    def _fill(self, waiting: "deque[Trial]", running: dict[str, Trial]) -> None:
+        """Starts trials that nobody else trains while there is room; waits a moment if there is nothing to do."""
+        while waiting and len(running) < self.launcher.jobs:
+            trial = next((one for one in waiting if not self._is_in_use(one)), None)
+            if trial is None:
+                if not running:
+                    time.sleep(_IN_USE_S)
+                return
+            waiting.remove(trial)
+            if self._start(trial):
+                running[trial.name] = trial
+
+    def _is_in_use(self, trial: Trial) -> bool:
+        """True while a process that outlived the study's trains there."""
+        return is_locked(RunDir(self.directory.path / trial.place).lock)
 
     def _start(self, trial: Trial) -> bool:
         """Starts or resumes a trial; returns False if it is done."""

@@ -14,6 +14,7 @@ from lowmem_rl.experiment.run_trials import TrialRunner
 from lowmem_rl.experiment.study import Study, parse_study
 from lowmem_rl.experiment.study_dir import StudyDir
 from lowmem_rl.experiment.trials import Trial, final_trials
+from lowmem_rl.storage.lock import locked
 
 TEXT = """
 [study]
@@ -155,3 +156,18 @@ def test_seeds_are_outermost_and_arms_shuffled_within() -> None:
 def test_places_differ() -> None:
     assert Trial("t", "a", 3).place == Path("runs/t/a/seed-3")
     assert Trial("t", "a", 3, 1).place == Path("tune/t/a/1/seed-3")
+
+
+def test_a_trial_that_another_process_trains_keeps_no_other_from_running(tmp_path: Path) -> None:
+    study = parse_study(TEXT, "s")
+    first, second = final_trials(study)
+    directory = StudyDir.create(tmp_path / "s", study)
+    held = tmp_path / "s" / first.place
+    held.mkdir(parents=True)
+    launcher = ListedEnds([(0, 0), (0, 0)], tmp_path / "s")
+    runner = TrialRunner(study, directory, launcher, lambda text: None)
+    waiting, running = deque([first, second]), dict[str, Trial]()
+    with locked(held / ".lock", lambda text: None):
+        runner._fill(waiting, running)
+    assert [*running] == [second.name]
+    assert [*waiting] == [first]
