@@ -1,9 +1,10 @@
 """The tensors of an adapter by their sizes: LoRA's with the rank of each module, DoRA's magnitudes, TinyLoRA's few."""
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 from lowmem_rl.config.rank_pattern import module_name, patterns_of
-from lowmem_rl.config.run_config import RunConfig
+from lowmem_rl.config.run_config import AdapterConfig, RunConfig
 from lowmem_rl.errors import ConfigError
 from lowmem_rl.models.shape import ModelShape
 from lowmem_rl.trainable.schedule import LayerSchedule
@@ -22,7 +23,14 @@ def learning_tensors(config: RunConfig, shape: ModelShape) -> tuple[int, ...]:
     """
     if config.trainable.method == "full":
         return ()
-    adapter, modules = config.adapter, dict(_modules(config, shape))
+    return _learning_tensors(config.adapter.model_dump_json(), _layers(config, shape), shape)
+
+
+@lru_cache(maxsize=64)
+def _learning_tensors(adapter_json: str, layers: tuple[int, ...], shape: ModelShape) -> tuple[int, ...]:
+    """It is cached, by a text because tables of ranks have no hash: the planner asks for each plan that it compares."""
+    adapter = AdapterConfig.model_validate_json(adapter_json)
+    modules = dict(_modules(adapter.targets, layers, shape))
     patterns = patterns_of("adapter.rank_pattern", tuple(adapter.rank_pattern), tuple(modules))
     patterns_of("adapter.alpha_pattern", tuple(adapter.alpha_pattern), tuple(modules))
     if adapter.peft_type == "tinylora":
@@ -38,15 +46,21 @@ def frozen_numbers(config: RunConfig, shape: ModelShape) -> int:
     """Returns the float32 numbers of an adapter that never learn: TinyLoRA's singular vectors and random matrices."""
     if config.trainable.method == "full" or config.adapter.peft_type == "lora":
         return 0
-    fixed = config.adapter.u * SINGULAR_VECTORS**2
-    return sum(SINGULAR_VECTORS * (inputs + outputs) + fixed for _, (inputs, outputs) in _modules(config, shape))
+    fixed, modules = (
+        config.adapter.u * SINGULAR_VECTORS**2,
+        _modules(config.adapter.targets, _layers(config, shape), shape),
+    )
+    return sum(SINGULAR_VECTORS * (inputs + outputs) + fixed for _, (inputs, outputs) in modules)
 
 
-def _modules(config: RunConfig, shape: ModelShape) -> Iterator[tuple[str, tuple[int, int]]]:
+def _layers(config: RunConfig, shape: ModelShape) -> tuple[int, ...]:
+    return LayerSchedule.of(worst_case(config, shape.num_layers), shape.num_layers).layers
+
+
+def _modules(names: Iterable[str], layers: Iterable[int], shape: ModelShape) -> Iterator[tuple[str, tuple[int, int]]]:
     """Yields the name of each linear layer with an adapter, its inputs and outputs, in the model's order."""
-    targets = sizes_of(config.adapter.targets, shape)
-    depth = shape.num_layers
-    for layer in sorted(LayerSchedule.of(worst_case(config, depth), depth).layers):
+    targets = sizes_of(names, shape)
+    for layer in sorted(layers):
         for target, sizes in shape.linear_sizes.items():
             if target in targets:
                 yield module_name(layer, target), sizes
