@@ -21,6 +21,7 @@ from typing import Any
 
 from lowmem_rl.checkpointing.checkpoint_storage import Checkpoint, newest
 from lowmem_rl.config.compose import ResolvedConfig, read_assignments, resolve
+from lowmem_rl.config.rules import BY_GRADIENT
 from lowmem_rl.engine.device import device_on
 from lowmem_rl.engine.policy import import_unsloth, prepare_process
 from lowmem_rl.errors import TrainingError
@@ -112,6 +113,8 @@ def compose(settings: Sequence[str]) -> ResolvedConfig:
     """Returns the tiny run's configuration; `settings` override its own. Raises `ConfigError`."""
     given = read_assignments("--set", settings)
     own = [one for one in _SETTINGS if given.values.get("trainable.method") != "full" or "dropout" not in one]
+    if given.values.get("trainable.select") in BY_GRADIENT:
+        own.append("rewards.random=1")  # so few and short completions may all be wrong: nothing would be selected
     return resolve(preset="tiny-cpu", settings=own, flags=[given])
 
 

@@ -17,3 +17,9 @@ def test_whole_weights_have_no_dropout_unless_it_is_asked_for() -> None:
     assert compose(whole).config.adapter.dropout == 0
     with pytest.raises(ConfigError, match="whole weights have no adapter to drop out"):
         compose((*whole, "adapter.dropout=0.1"))
+
+
+def test_a_selection_by_gradients_always_has_one() -> None:
+    by_gradient = ("trainable.select=grad_norm", "trainable.select_top=1")
+    assert "random" in compose(by_gradient).config.rewards
+    assert "random" not in compose(("trainable.select=snr", "trainable.select_top=1")).config.rewards
