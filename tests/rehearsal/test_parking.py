@@ -41,8 +41,9 @@ def test_without_a_reference_a_layer_at_rest_takes_two_bytes_a_weight_on_the_car
     assert found.steps[2] == {0: learning | {"state card": 4 * size}, 1: resting, 2: resting}
     assert found.steps[3] == {0: resting, 1: learning | {"state card": 4 * size}, 2: resting}
     states = 4 * size
-    assert found.allocated[2] - found.allocated[1] == pytest.approx(states, rel=0.1)  # nothing else has grown
-    assert found.allocated[3] == pytest.approx(found.allocated[2], abs=0.1 * states)
+    assert found.allocated[2] - found.allocated[1] == pytest.approx(states, rel=0.02)  # nothing else has grown
+    # Rollouts of other lengths differ by 15 kB; a weight that stayed would be 2 MB.
+    assert found.allocated[3] == pytest.approx(found.allocated[2], abs=0.02 * states)
 
 
 @pytest.mark.long
