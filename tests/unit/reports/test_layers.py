@@ -52,10 +52,10 @@ def test_a_run_that_has_not_written_its_depth_shows_the_layers_that_are_seen(tmp
 
 def test_a_long_run_of_a_deep_model_stays_a_small_picture(tmp_path: Path) -> None:
     record = record_of(tmp_path, [f"{step % 80}" for step in range(3000)], depth=80)
-    began = time.monotonic()
+    began = time.thread_time()
     strip = layer_strip(record)
     assert strip is not None
-    assert time.monotonic() - began < 2
+    assert time.thread_time() - began < 2
     assert strip.columns <= 600
     assert len(strip.path) < 100_000
 

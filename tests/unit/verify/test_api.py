@@ -175,10 +175,10 @@ def test_exact_comparison_never_fails(one: str, other: str) -> None:
 )
 def test_repetition_up_to_the_cap_is_compared_within_a_second(unit: str) -> None:
     text = (unit * LONGEST_ANSWER)[:LONGEST_ANSWER]
-    began = time.monotonic()
+    began = time.thread_time()
     compare_exactly(text, text + "1")
     compare_exactly(text[1:], "x^2+1")
-    assert time.monotonic() - began < 1
+    assert time.thread_time() - began < 1
 
 
 def test_without_math_verify_the_rest_is_compared_as_text() -> None:

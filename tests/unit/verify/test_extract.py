@@ -31,10 +31,10 @@ HOSTILE = {
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_text_is_read_within_a_second(text: str) -> None:
-    began = time.monotonic()
+    began = time.thread_time()
     strict_answer(text)
     lenient_answer(text)
-    assert time.monotonic() - began < 1
+    assert time.thread_time() - began < 1
 
 
 @given(st.text(st.sampled_from("{}\\boxed<think></think>#answer is: 0123456789.,/-−$\n\0\ud800")))
