@@ -39,7 +39,8 @@ def run(
     """Run a study, or what is missing of it.
 
     Every arm is checked before any of them starts; one that does not fit ends the command with 4. A study that was
-    stopped or killed continues with --resume, as exactly as its runs do.
+    stopped or killed continues with --resume, as exactly as its runs do. If a run failed, the study is reported and
+    ends with 5.
     """
     from lowmem_rl_cli.experiment_run import run_command
 

@@ -11,12 +11,12 @@ from typing import Any
 
 from lowmem_rl.config.toml_text import toml_value
 from lowmem_rl.entrypoints.preflight import check_card
-from lowmem_rl.errors import ConfigError, Interrupted, SetupError
+from lowmem_rl.errors import ConfigError, Interrupted, SetupError, TrainingError
 from lowmem_rl.experiment.arms import ArmPlan, check_study, resolve_trial
 from lowmem_rl.experiment.launch import Launcher, LocalLauncher
 from lowmem_rl.experiment.on_ray import RayLauncher
 from lowmem_rl.experiment.on_slurm import SlurmLauncher
-from lowmem_rl.experiment.run_study import run_study
+from lowmem_rl.experiment.run_study import read_outcomes, run_study
 from lowmem_rl.experiment.seed_statistics import ASSUMED_SPREAD, expected_spread, smallest_gain
 from lowmem_rl.experiment.study import Study, read_study
 from lowmem_rl.experiment.study_dir import StudyDir
@@ -57,16 +57,28 @@ def run_command(
     if study.run.on == "local":
         check_card(resolve_trial(study, next(final_trials(study)), {}), this_machine())
     directory, launcher = _opened(study, out, resume=resume, force=force)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # of a scheduler: the runs save, as after Ctrl-C
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # of a scheduler: runs save, as after Ctrl-C
     console.say(f"{len(list(final_trials(study)))} runs, at most {launcher.jobs} at once, in {directory.path}")
     try:
         run_study(study, directory, launcher, console.say, force=force)
     except KeyboardInterrupt as error:
         hint = f"Continue with: {_resume_command(directory.path, allow_code=allow_code)}"
         raise Interrupted("The study was stopped; its runs have saved.", hint=hint) from error
+    finally:
+        signal.signal(signal.SIGTERM, before)
     from lowmem_rl_cli.experiment_view import report_command
 
     report_command(directory.path, None, None, as_json=as_json)
+    _check_all_done(study, directory, allow_code=allow_code)
+
+
+def _check_all_done(study: Study, directory: StudyDir, *, allow_code: bool) -> None:
+    """Raises `TrainingError` if a run failed: the study is complete without it, and a script must know."""
+    outcomes = read_outcomes(study, directory)
+    if failed := [one for one in outcomes if one.status == "failed"]:
+        what = f"{len(failed)} of {len(outcomes)} runs failed; each counts as far as it came."
+        again = _resume_command(directory.path, allow_code=allow_code)
+        raise TrainingError(what, hint=f"See {directory.path / 'logs'}. Try them again: {again}")
 
 
 def _opened(study: Study, out: Path | None, *, resume: bool, force: bool) -> tuple[StudyDir, Launcher]:

@@ -14,6 +14,7 @@ from lowmem_rl._version import __version__
 from lowmem_rl.errors import RunDirError
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.storage.disk import write_file
+from lowmem_rl.storage.lock import share_lock
 from lowmem_rl.telemetry.environment import commit
 
 TOKEN = ".shared"
@@ -53,10 +54,12 @@ def write_token(out: Path) -> str:
 def start(arguments: tuple[str, ...], log: Path, env: dict[str, str]) -> "subprocess.Popen[bytes]":
     """Starts a command line of `lowmem-rl` in a session of its own: Ctrl-C reaches it only through `end`.
 
-    Raises `RunDirError` if its log cannot be written.
+    Its log stays locked while it runs: a training locks its run directory only after its imports, and until then a
+    study that is started again must not start a second one. Raises `RunDirError` if the log cannot be written.
     """
     argv = [sys.executable, "-m", "lowmem_rl", *arguments]
     with _opened(log) as output:
+        share_lock(output.fileno())
         return subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,

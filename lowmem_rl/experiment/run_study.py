@@ -16,7 +16,7 @@ from lowmem_rl.experiment.trials import Trial, final_trials, tuning_trials
 from lowmem_rl.experiment.tuning import choose_settings
 from lowmem_rl.reports.run_record import RunRecord, read_record
 from lowmem_rl.storage.disk import write_file
-from lowmem_rl.storage.lock import is_locked, locked
+from lowmem_rl.storage.lock import locked
 from lowmem_rl.storage.run_dir import Row, RunDir, drop_torn_row, write_json
 from lowmem_rl.storage.run_reader import RunReader, number, part
 
@@ -45,7 +45,7 @@ def read_outcomes(study: Study, directory: StudyDir) -> list[Outcome]:
     attempts, found = directory.attempts(), []
     trials = sorted(final_trials(study), key=_place_in(study))
     records = {trial: _record(directory.path / trial.place) for trial in trials}
-    statuses = {trial: status_of(directory.path, trial, attempts.get(trial.name, [])) for trial in trials}
+    statuses = {trial: status_of(directory, trial, attempts.get(trial.name, [])) for trial in trials}
     for trial, record in records.items():
         if record is not None and study.match != "steps":
             done = [
@@ -66,14 +66,14 @@ def _record(path: Path) -> RunRecord | None:
     return read_record(path) if RunDir(path).config.exists() else None
 
 
-def status_of(out: Path, trial: Trial, attempts: Sequence[Row]) -> Status:
+def status_of(directory: StudyDir, trial: Trial, attempts: Sequence[Row]) -> Status:
     """Returns how far a trial is, whether or not something runs it now."""
-    run_dir = RunDir(out / trial.place)
+    run_dir = RunDir(directory.path / trial.place)
     if run_dir.config.exists():
         steps = number(part(RunReader(run_dir).config, "grpo"), "steps")
         if is_finished(run_dir, int(steps or 0)):
             return "done"
-    if is_locked(run_dir.lock):
+    if directory.is_in_use(trial):
         return "running"
     return "failed" if attempts and attempts[-1].get("failed") is True else "to come"
 

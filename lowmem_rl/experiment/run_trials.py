@@ -17,7 +17,6 @@ from lowmem_rl.experiment.launch import Ended, Job, Launcher
 from lowmem_rl.experiment.study import Study
 from lowmem_rl.experiment.study_dir import StudyDir
 from lowmem_rl.experiment.trials import State, Trial, state_of
-from lowmem_rl.storage.lock import is_locked
 from lowmem_rl.storage.run_dir import RunDir
 
 _FINAL = frozenset({2, 4, 6, 7, 8})
@@ -65,7 +64,7 @@ class TrialRunner:
     def _fill(self, waiting: "deque[Trial]", running: dict[str, Trial]) -> None:
         """Starts trials that nobody else trains while there is room; waits a moment if there is nothing to do."""
         while waiting and len(running) < self.launcher.jobs:
-            trial = next((one for one in waiting if not self._is_in_use(one)), None)
+            trial = next((one for one in waiting if not self.directory.is_in_use(one)), None)
             if trial is None:
                 if not running:
                     time.sleep(_IN_USE_S)
@@ -73,10 +72,6 @@ class TrialRunner:
             waiting.remove(trial)
             if self._start(trial):
                 running[trial.name] = trial
-
-    def _is_in_use(self, trial: Trial) -> bool:
-        """True while a process that outlived the study's trains there."""
-        return is_locked(RunDir(self.directory.path / trial.place).lock)
 
     def _start(self, trial: Trial) -> bool:
         """Starts or resumes a trial; returns False if it is done."""
@@ -114,7 +109,8 @@ class TrialRunner:
         code, name = ended.exit_code, trial.name
         came_further = self._step(trial) > self._reached[name]
         self._lost[name] = 0 if came_further else self._lost.get(name, 0) + 1
-        failed = code != 0 and (code in _FINAL or self._lost[name] > self.study.run.retries)
+        is_refused = code == RunDirError.exit_code and self.directory.is_in_use(trial)  # another process trains there
+        failed = code != 0 and not is_refused and (code in _FINAL or self._lost[name] > self.study.run.retries)
         self._record(trial, code, ended.machine, failed=failed)
         if failed:
             self.report(f"{name}: failed with exit code {code}; its output is in {self.directory.log(trial)}")

@@ -15,6 +15,7 @@ from lowmem_rl.experiment.study import Study, parse_study
 from lowmem_rl.experiment.trials import Trial
 from lowmem_rl.reports.escape import one_line
 from lowmem_rl.storage.disk import write_file
+from lowmem_rl.storage.lock import is_locked
 from lowmem_rl.storage.run_dir import Row, RunDir, append_row, read_json, read_rows, write_json
 from lowmem_rl.storage.run_reader import number
 
@@ -142,6 +143,10 @@ class StudyDir:
     def append(self, trial: Trial, **facts: Any) -> None:
         """Records an attempt."""
         append_row(self.trials, {"trial": trial.name, **facts})
+
+    def is_in_use(self, trial: Trial) -> bool:
+        """Returns whether a process trains there or is about to: it may outlive the study's own."""
+        return is_locked(RunDir(self.path / trial.place).lock) or is_locked(self.log(trial))
 
     def log(self, trial: Trial) -> Path:
         """Where a trial's commands print."""

@@ -87,6 +87,14 @@ def _place_of(descriptor: int) -> Path | None:
     return None
 
 
+def share_lock(descriptor: int) -> None:
+    """Locks an open file until this process and all that inherit the descriptor have closed it, if that can be done."""
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 @contextlib.contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
     """Lets one process at a time read and rewrite a file in `folder`; others wait, for a moment.

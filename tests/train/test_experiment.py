@@ -114,6 +114,18 @@ def test_a_moved_study_is_reported(study: Study, one_by_one: Path, tmp_path: Pat
     assert "45,056" in out
 
 
+def test_a_study_with_a_failed_run_is_reported_and_says_so(one_by_one: Path, tmp_path: Path, cli_here) -> None:
+    out = tmp_path / "study"
+    shutil.copytree(one_by_one, out)
+    shutil.rmtree(out / "runs" / "task" / "last" / "seed-0")
+    (out / "runs" / "task" / "last" / "seed-0").write_text("in the way")
+    code, text, err = cli_here("experiment", "run", "--resume", "--out", str(out))
+    assert code == 5
+    assert "1 of 2 runs failed" in err
+    assert "failed: task, last, seed 0 after 0 steps, exit code 7" in text
+    assert (out / "report.html").is_file()
+
+
 def test_ray_carries_two_at_once_and_a_killed_one_is_resumed(
     study: Study, one_by_one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +134,7 @@ def test_ray_carries_two_at_once_and_a_killed_one_is_resumed(
     out = tmp_path / "ray"
     monkeypatch.setenv("HOME", str(tmp_path))  # Ray writes a token there
     monkeypatch.setenv("LOWMEM_RL_OWN_ADDRESS", ray.util.get_node_ip_address())
+    handler = signal.getsignal(signal.SIGTERM)  # Ray sets its own and leaves it
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         thread = killing(out)
@@ -129,6 +142,7 @@ def test_ray_carries_two_at_once_and_a_killed_one_is_resumed(
         thread.join(1)
     finally:
         ray.shutdown()
+        signal.signal(signal.SIGTERM, handler)
     assert any("is resumed" in line for line in lines)
     assert results(out) == results(one_by_one)
 

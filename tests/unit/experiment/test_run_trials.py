@@ -171,3 +171,23 @@ def test_a_trial_that_another_process_trains_keeps_no_other_from_running(tmp_pat
         runner._fill(waiting, running)
     assert [*running] == [second.name]
     assert [*waiting] == [first]
+
+
+def test_a_command_that_outlives_its_study_is_seen_before_it_has_a_run_directory(study: Study, tmp_path: Path) -> None:
+    directory, trial = StudyDir.create(tmp_path / "s", study), next(final_trials(study))
+    process = start(("presets", "list"), directory.log(trial), {})
+    assert directory.is_in_use(trial)
+    assert process.wait(60) == 0
+    assert not directory.is_in_use(trial)
+    assert "tiny-cpu" in directory.log(trial).read_text()
+
+
+def test_a_trial_that_another_process_has_taken_is_waited_for(study: Study, tmp_path: Path) -> None:
+    out = tmp_path / "s"
+    directory, trial = StudyDir.create(out, study), next(final_trials(study))
+    runner = TrialRunner(study, directory, ListedEnds([(7, 0)], out), lambda text: None)
+    runner._start(trial)
+    ended = runner.launcher.wait()
+    with locked(out / trial.place / ".lock", lambda text: None):
+        assert runner._is_to_repeat(trial, ended)
+    assert not runner._is_to_repeat(trial, ended)
