@@ -31,7 +31,6 @@ def row(
         "seed": seed,
         "reward": reward,
         "numbers_at_once": [5, 5],
-        "update_s": 0.1,
         "pass_at_1": {"before": 0.05, "after": after},
         "intervals": {"before": {"low": 0.0, "high": high}, "after": {"low": low, "high": 1.0}},
         "machine": {},
