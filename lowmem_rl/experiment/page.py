@@ -8,6 +8,7 @@ from statistics import median
 
 from lowmem_rl.experiment.outcomes import Outcome
 from lowmem_rl.experiment.page_charts import charts_of
+from lowmem_rl.experiment.page_layers import strips_of
 from lowmem_rl.experiment.study import Study
 from lowmem_rl.experiment.study_dir import StudyDir
 from lowmem_rl.experiment.verdicts import ENOUGH_SEEDS, ArmVerdict, Verdicts
@@ -51,6 +52,7 @@ def render_study(page: StudyPage, directory: StudyDir) -> str:
         tables=[_arms(page, task, directory) for task in study.tasks],
         runs=[_runs(page)],
         charts=[asdict(chart) for chart in charts_of(study, page.outcomes, directory)],
+        layers=strips_of(study, directory),
         command=f"lowmem-rl experiment run study.toml --out NEW\nlowmem-rl experiment report {place}",
         study=shown(study.text, _LONGEST_STUDY),
     )

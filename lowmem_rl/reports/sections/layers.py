@@ -32,22 +32,31 @@ class LayerStrip:
     path: str
     """Of SVG: a box, one layer high, for each stretch of columns in which a layer learned."""
     sentence: str
+    has_gaps: bool
+    """Some layer did not learn in some step."""
 
 
 def layer_strip(record: RunRecord) -> LayerStrip | None:
     """Returns the picture; None if it is not recorded, or if all layers learned in all steps."""
+    strip = any_layer_strip(record)
+    return strip if strip and strip.has_gaps else None
+
+
+def any_layer_strip(record: RunRecord) -> LayerStrip | None:
+    """Returns the picture even if it is filled; None if the run has not recorded which layers learned."""
     by_step = {
         row["step"]: tuple(layer for layer in layers_in(text[:_LONGEST]) if layer < _MOST_LAYERS)
         for row in record.metrics
         if isinstance(text := row.get("trainable_layers"), str)
     }
     sets = list(by_step.values())
-    depth = _depth(record, sets)
-    if not sets or all(len(layers) >= depth for layers in sets):
+    if not sets:
         return None
+    depth = _depth(record, sets)
     columns = [frozenset(layers) for layers in sets[:: -(-len(sets) // _MOST_COLUMNS)]]
     path = "".join(box for layer in range(depth) for box in _boxes(columns, layer, depth))
-    return LayerStrip(min(by_step), max(by_step), depth, len(columns), path, _sentence(by_step, depth))
+    has_gaps = any(len(layers) < depth for layers in sets)
+    return LayerStrip(min(by_step), max(by_step), depth, len(columns), path, _sentence(by_step, depth), has_gaps)
 
 
 def what_learned(record: RunRecord) -> str | None:
