@@ -19,6 +19,7 @@ StudyArgument = Annotated[
 DirArgument = Annotated[
     Path, typer.Argument(help="Directory of a study, as `experiment run` prints it.", metavar="DIR")
 ]
+PriceOption = Annotated[float | None, option("--price-per-hour", "Price of an hour of the card.", "X")]
 Where = Literal["local", "ray", "slurm"]
 
 
@@ -31,8 +32,9 @@ def run(
     on: Annotated[Where | None, option("--on", "Where runs go; sets [run] on.")] = None,
     jobs: Annotated[int | None, option("--jobs", "Runs at once; sets [run] jobs.", min=1)] = None,
     resume: Annotated[bool, option("--resume", "Run what is missing of the study in --out.")] = False,
-    dry_run: Annotated[bool, option("--dry-run", "Print what would run, and what it could find.")] = False,
+    dry_run: Annotated[bool, option("--dry-run", "Print what would run, its hours, and what it could find.")] = False,
     force: Annotated[bool, option("--force", "Run arms that do not fit or carry no signal.")] = False,
+    price: PriceOption = None,
     allow_code: AllowCodeOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -45,7 +47,15 @@ def run(
     from lowmem_rl_cli.experiment_run import run_command
 
     run_command(
-        study, out, (on, jobs), resume=resume, dry_run=dry_run, force=force, allow_code=allow_code, as_json=as_json
+        study,
+        out,
+        (on, jobs),
+        resume=resume,
+        dry_run=dry_run,
+        force=force,
+        allow_code=allow_code,
+        as_json=as_json,
+        price=price,
     )
 
 
@@ -61,7 +71,7 @@ def status(directory: DirArgument, as_json: JsonOption = False) -> None:
 def report(
     directory: DirArgument,
     out: Annotated[Path | None, option("--out", "File of the page; DIR/report.html if unset.", "FILE")] = None,
-    price: Annotated[float | None, option("--price-per-hour", "Price of an hour of the card.", min=0)] = None,
+    price: PriceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare the arms over the runs that have ended, and write the page; also while the study runs."""

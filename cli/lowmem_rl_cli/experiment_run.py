@@ -2,34 +2,28 @@
 
 import re
 import signal
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from shlex import join
 from time import strftime
 from typing import Any
 
-from lowmem_rl.config.toml_text import toml_value
 from lowmem_rl.entrypoints.preflight import check_card
 from lowmem_rl.errors import ConfigError, Interrupted, SetupError, TrainingError
-from lowmem_rl.experiment.arms import ArmPlan, check_study, resolve_trial
+from lowmem_rl.experiment.arms import check_study, resolve_trial
 from lowmem_rl.experiment.launch import Launcher, LocalLauncher
 from lowmem_rl.experiment.on_ray import RayLauncher
 from lowmem_rl.experiment.on_slurm import SlurmLauncher
 from lowmem_rl.experiment.run_study import read_outcomes, run_study
-from lowmem_rl.experiment.seed_statistics import ASSUMED_SPREAD, expected_spread, smallest_gain
 from lowmem_rl.experiment.study import Study, read_study
 from lowmem_rl.experiment.study_dir import StudyDir
 from lowmem_rl.experiment.trials import final_trials
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.planning.gate import gate
+from lowmem_rl.planning.run_cost import check_price
 from lowmem_rl.stack import check_installed
-from lowmem_rl.stats import SIGNIFICANT
-from lowmem_rl.units import GIB
 from lowmem_rl_cli import console
-
-_HARDEST = 0.5
-"""The pass rate at which items tell least, for a plan that knows none."""
+from lowmem_rl_cli.experiment_plan import plan_facts, plan_page
 
 
 def run_command(
@@ -42,12 +36,14 @@ def run_command(
     force: bool,
     allow_code: bool,
     as_json: bool,
+    price: float | None,
 ) -> None:
-    """Checks a study, then prints or runs it."""
+    """Checks a study, then prints or runs it; `price` is that of an hour of the card."""
+    check_price(price, "--price-per-hour")
     study = _placed(_read(file, out, resume=resume), *where)
     plans = check_study(study, allow_code=allow_code)
     if dry_run:
-        console.show_json(plan_facts(study, plans)) if as_json else console.show(plan_page(study, plans))
+        console.show_json(plan_facts(study, plans, price)) if as_json else console.show(plan_page(study, plans, price))
     for plan in plans:
         for refusal in () if force else gate(plan.plan, force=True):
             raise type(refusal)(f"Arm {plan.arm}: {refusal}", hint=refusal.hint)
@@ -68,7 +64,7 @@ def run_command(
         signal.signal(signal.SIGTERM, before)
     from lowmem_rl_cli.experiment_view import report_command
 
-    report_command(directory.path, None, None, as_json=as_json)
+    report_command(directory.path, None, price, as_json=as_json)
     _check_all_done(study, directory, allow_code=allow_code)
 
 
@@ -128,74 +124,3 @@ def launcher_of(study: Study, out: Path, *, force: bool) -> Launcher:
     if study.run.on == "slurm":
         return SlurmLauncher(study.run.jobs, out, study.run.slurm)
     return LocalLauncher(study.run.jobs, this_machine().num_gpus)
-
-
-def plan_facts(study: Study, plans: Sequence[ArmPlan]) -> dict[str, Any]:
-    """Returns what would run as plain JSON data."""
-    return {"study": study.name, "finds": _finds(study, plans), "arms": [_facts(study, plan) for plan in plans]}
-
-
-def plan_page(study: Study, plans: Sequence[ArmPlan]) -> str:
-    """Returns a row for each task and arm, then what the study could find."""
-    from lowmem_rl_cli.text_page import list_page
-
-    head = ("task", "arm", "differs from the baseline", "memory", "verdict", "minutes a run", "minutes in all")
-    page = list_page()
-    lines = list(page.listing(head, [_row(_facts(study, plan)) for plan in plans]))
-    lines += ["", *(line for text in _sentences(study, plans) for line in page.fold(text, ""))]
-    return "\n".join(lines)
-
-
-def _facts(study: Study, plan: ArmPlan) -> dict[str, Any]:
-    time, runs = plan.plan.time, len(study.seeds)
-    minutes = None if time is None else time.run.high / 60
-    return {
-        "task": plan.task,
-        "arm": plan.arm,
-        "differences": dict(plan.differences),
-        "expected_bytes": plan.plan.estimate.expected_bytes,
-        "verdict": plan.plan.memory_verdict,
-        "minutes_a_run": minutes,
-        "minutes": None if minutes is None else minutes * runs,
-    }
-
-
-def _row(facts: dict[str, Any]) -> tuple[str, ...]:
-    differs = ", ".join(f"{key}={toml_value(value)}" for key, value in facts["differences"].items())
-    minutes = ["-" if found is None else f"{found:.0f}" for found in (facts["minutes_a_run"], facts["minutes"])]
-    memory = f"{facts['expected_bytes'] / GIB:.1f} GiB"
-    return (facts["task"], facts["arm"], differs or "-", memory, facts["verdict"], *minutes)
-
-
-def _finds(study: Study, plans: Sequence[ArmPlan]) -> float | None:
-    """Returns the smallest gain that four of five such studies find; None of a reward, whose spread is unknown."""
-    if study.metric == "reward":
-        return None
-    items = plans[0].plan.config.eval.examples
-    comparisons = (len(study.arms) - 1) * len(study.tasks)
-    return smallest_gain(expected_spread(_HARDEST, items), len(study.seeds), SIGNIFICANT / comparisons)
-
-
-def _sentences(study: Study, plans: Sequence[ArmPlan]) -> Iterator[str]:
-    runs, comparisons = len(study.seeds) * len(plans), (len(study.arms) - 1) * len(study.tasks)
-    tuning = (
-        sum(len(arm.choices) for arm in study.arms)
-        * len(study.tasks)
-        * (len(study.tuning.seeds) if study.tuning else 0)
-    )
-    yield f"{runs} runs and {tuning} to tune. The baseline is {study.baseline}; {study.metric} decides."
-    if not study.tuning:
-        yield "One learning rate for all arms that set none: it favours those that it suits. [tune] finds one for each."
-    found, seeds, tests = _finds(study, plans), len(study.seeds), f"{comparisons} comparison{'s'[comparisons == 1 :]}"
-    if study.metric == "reward":
-        yield "How large a difference it could find is not known before two seeds have shown their spread."
-    elif found is None:
-        yield "One seed finds nothing: two runs of one arm differ, too."
-    elif found > 1:
-        yield f"{seeds} seeds find no difference, however large, in {tests}: add seeds, or drop arms."
-    else:
-        yield (
-            f"It finds a difference of {100 * found:.1f} points in four of five studies: a paired t test over {seeds} "
-            f"seeds, {tests}, a spread of {ASSUMED_SPREAD:.2f} between runs of one arm (assumed) and "
-            f"{plans[0].plan.config.eval.examples} items."
-        )

@@ -13,6 +13,7 @@ from lowmem_rl.experiment.run_study import read_outcomes, write_results
 from lowmem_rl.experiment.study import Study
 from lowmem_rl.experiment.study_dir import StudyDir
 from lowmem_rl.experiment.verdicts import Verdicts, compare_arms
+from lowmem_rl.planning.run_cost import check_price
 from lowmem_rl_cli import console
 from lowmem_rl_cli.text_page import list_page
 
@@ -51,6 +52,7 @@ def _minutes_left(outcomes: Sequence[Outcome]) -> float | None:
 
 def report_command(directory: Path, out: Path | None, price: float | None, *, as_json: bool) -> None:
     """Prints the comparison and writes results.json, results.csv and the page."""
+    check_price(price, "--price-per-hour")
     found = StudyDir(directory)
     study = found.read()
     outcomes = read_outcomes(study, found)

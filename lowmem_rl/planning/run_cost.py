@@ -67,9 +67,7 @@ def run_cost(time: StepTime | None, card: Card | None, price_an_hour: float | No
 
     Raises `ConfigError` for a price that is negative or no number.
     """
-    if price_an_hour is not None and not 0 <= price_an_hour <= _MOST_AN_HOUR:
-        what = f"--price {price_an_hour} is not a price an hour: 0 to {_MOST_AN_HOUR:,.0f}."
-        raise ConfigError(what, hint="Give the price of one hour of the card, such as 0.8.")
+    check_price(price_an_hour, "--price")
     price = PRICES.get(card.key) if card else None
     if price_an_hour is not None:
         price = Price(price_an_hour, "--price")
@@ -77,3 +75,10 @@ def run_cost(time: StepTime | None, card: Card | None, price_an_hour: float | No
         return None
     low, high = (seconds / _HOUR_S * price.an_hour for seconds in (time.run.low, time.run.high))
     return RunCost(low, high, price)
+
+
+def check_price(an_hour: float | None, option: str) -> None:
+    """Raises `ConfigError` for the value of an option that is no price an hour; None is a price that is not given."""
+    if an_hour is not None and not 0 <= an_hour <= _MOST_AN_HOUR:  # also of a value that is not a number
+        what = f"{option} {an_hour} is not a price an hour: 0 to {_MOST_AN_HOUR:,.0f}."
+        raise ConfigError(what, hint="Give the price of one hour of the card, such as 0.8.")

@@ -52,6 +52,44 @@ def test_a_dry_run_for_a_program(cli_here, study: Path) -> None:
     assert 0.1 < facts["finds"] < 0.2
 
 
+@pytest.fixture
+def card_study(study: Path) -> Path:
+    """A study for a card, whose arms are tuned over two settings on one seed, in half as many steps."""
+    tune = '[tune]\nseeds = [100]\nsteps = 30\n"optimizer.learning_rate" = [1e-6, 1e-5]\n'
+    text = study.read_text().replace("tiny-cpu", "qwen1.5b-24gb").replace('"grpo.steps" = 3', '"grpo.steps" = 60')
+    study.write_text(text + tune)
+    return study
+
+
+def test_a_dry_run_adds_up_the_hours_of_all_runs_and_their_price(cli_here, card_study: Path) -> None:
+    asked = ("experiment", "run", str(card_study), "--dry-run", "--price-per-hour", "0.5")
+    facts = json.loads(cli_here(*asked, "--json")[1])
+    total, hours = facts["total"], facts["total"]["hours"]
+    assert (total["runs"], total["tuning_runs"]) == (6, 4)
+    runs = sum(arm["minutes"] for arm in facts["arms"]) / 60
+    assert hours["high"] == pytest.approx(runs + total["tuning_hours"]["high"])
+    assert runs / 6 < total["tuning_hours"]["high"] < runs / 3  # 4 runs of half the steps, without evaluations, to 6
+    assert total["price"] == pytest.approx({end: 0.5 * hours[end] for end in ("low", "high")})
+    out = cli_here(*asked, "--jobs", "2")[1]
+    assert f"{hours['low']:.1f} to {hours['high']:.1f} hours of one card" in out
+    assert f"On 2 such cards at once it is over after {hours['low'] / 2:.1f} to " in out
+    assert f"It costs {0.5 * hours['low']:.2f} to {0.5 * hours['high']:.2f} at 0.5 an hour." in out
+
+
+def test_a_dry_run_promises_no_hours_on_a_cpu(cli_here, study: Path) -> None:
+    asked = ("experiment", "run", str(study), "--dry-run", "--price-per-hour", "0.5")
+    total = json.loads(cli_here(*asked, "--json")[1])["total"]
+    assert total == {"runs": 6, "tuning_runs": 0, "hours": None, "tuning_hours": None, "price": None}
+    assert "How long it takes is not known before its first run has ended" in cli_here(*asked)[1]
+
+
+@pytest.mark.parametrize("price", ["-1", "nan", "1e9"])
+def test_what_is_no_price_is_refused(cli_here, study: Path, price: str) -> None:
+    code, _, err = cli_here("experiment", "run", str(study), "--dry-run", "--price-per-hour", price)
+    assert (code, len(err.splitlines())) == (2, 2)
+    assert "--price-per-hour" in err
+
+
 @pytest.mark.parametrize(
     ("old", "new", "code", "what"),
     [
