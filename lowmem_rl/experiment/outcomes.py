@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate
-from statistics import fmean, median
+from math import inf
+from statistics import median
 from typing import Any, Literal
 
 from lowmem_rl.experiment.study import Match, Metric
@@ -87,11 +88,20 @@ def spent(record: RunRecord, match: Match) -> list[float]:
 
 
 def within(record: RunRecord, match: Match, budget: float) -> RunRecord:
-    """Returns the part of a run that a budget pays for: its steps, and the evaluations up to the last of them."""
-    rows = tuple(row for row, used in zip(record.metrics, spent(record, match), strict=True) if used <= budget)
+    """Returns the part of a run that a budget pays for: its steps, and the evaluations up to the last of them.
+
+    Its planned steps are then those that the budget pays for. Of a run that ended before it had used the budget they
+    are estimated at its own pace, so that the steps it lacks count as missing.
+    """
+    used = spent(record, match)
+    rows = tuple(row for row, cost in zip(record.metrics, used, strict=True) if cost <= budget)
     last = rows[-1]["step"] if rows else 0
     evaluations = tuple(one for one in record.evaluations if one.step <= last)
-    grpo = {**part(record.config, "grpo"), "steps": len(rows)}
+    steps = len(rows)
+    if steps == len(used):  # all that it took: it may have ended early
+        pace = used[-1] / steps if used else 0.0
+        steps = max(steps, int(min(record.planned_steps or 0, budget / pace if pace else inf)))
+    grpo = {**part(record.config, "grpo"), "steps": steps}
     return replace(record, metrics=rows, evaluations=evaluations, config={**record.config, "grpo": grpo})
 
 
@@ -114,7 +124,7 @@ def _of_steps(record: RunRecord) -> dict[str, Any]:
     numbers = [found for row in rows if (found := number(row, "trainable_numbers")) is not None]
     return {
         "steps": record.last_step,
-        "reward": fmean([*rewards, *rewards[:1] * missing]) if rewards else None,
+        "reward": (sum(rewards) + missing * rewards[0]) / (len(rewards) + missing) if rewards else None,
         "trained_numbers": int(max(numbers)) if numbers else None,
         "peak_bytes": record.peak_bytes,
         "step_s": median(seconds) if seconds else None,

@@ -46,15 +46,23 @@ def read_outcomes(study: Study, directory: StudyDir) -> list[Outcome]:
     trials = sorted(final_trials(study), key=_place_in(study))
     records = {trial: _record(directory.path / trial.place) for trial in trials}
     statuses = {trial: status_of(directory, trial, attempts.get(trial.name, [])) for trial in trials}
+    done = {trial: record for trial, record in records.items() if record and statuses[trial] == "done"}
+    budgets = {task: _budget(study, [one for trial, one in done.items() if trial.task == task]) for task in study.tasks}
     for trial, record in records.items():
-        if record is not None and study.match != "steps":
-            done = [
-                one for other, one in records.items() if one and other.task == trial.task and statuses[other] == "done"
-            ]
-            budget = min((spent(one, study.match)[-1] for one in done if one.metrics), default=0.0)
-            record = within(record, study.match, budget)
-        found.append(outcome_of(trial, statuses[trial], record, attempts.get(trial.name, []), study.metric))
+        budget = budgets[trial.task]
+        counted = record if record is None or budget is None else within(record, study.match, budget)
+        found.append(outcome_of(trial, statuses[trial], counted, attempts.get(trial.name, []), study.metric))
     return found
+
+
+def _budget(study: Study, done: Sequence[RunRecord]) -> float | None:
+    """Returns what every run of a task gets: as much as the cheapest that is done has used.
+
+    None if nothing is cut: steps are matched by the plan, and before a run is done there is nothing to match. A run
+    that failed early does not take from the others what they learned after it.
+    """
+    used = [spent(one, study.match)[-1] for one in done if one.metrics]
+    return min(used) if used and study.match != "steps" else None
 
 
 def _place_in(study: Study) -> Callable[[Trial], tuple[int, int]]:

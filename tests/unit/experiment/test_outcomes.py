@@ -74,3 +74,32 @@ def test_runs_are_compared_within_what_all_of_them_used(match: Any, budget: floa
     assert cut.latest is not None
     assert cut.latest.step == 2
     assert outcome_of(TRIAL, "done", cut, [], "reward").reward == pytest.approx(0.1 * (steps - 1))
+
+
+@pytest.mark.parametrize(("match", "budget"), [("tokens", 400.0), ("minutes", 4.0), ("steps", 4.0)])
+def test_steps_that_a_failed_run_had_budget_for_count_as_its_first(match: Any, budget: float) -> None:
+    cut = within(record([0.0, 0.8], steps=9), match, budget)
+    assert outcome_of(TRIAL, "failed", cut, [{"exit_code": 5}], "reward").reward == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(("steps", "planned"), [(4, 4), (9, 5)])
+def test_no_run_lacks_more_steps_than_it_planned(steps: int, planned: int) -> None:
+    assert within(record([0.0, 0.8], steps=steps), "tokens", 500.0).planned_steps == planned
+
+
+def test_a_run_that_failed_after_its_budget_counts_as_one_that_did_not() -> None:
+    failed, whole = (within(record([0.0, 0.2, 0.4], steps=steps), "tokens", 200.0) for steps in (9, 3))
+    assert outcome_of(TRIAL, "failed", failed, [], "reward").reward == pytest.approx(0.1)
+    assert failed.metrics == whole.metrics
+    assert failed.planned_steps == whole.planned_steps == 2
+
+
+def test_a_run_whose_costs_are_not_recorded_is_kept() -> None:
+    rows = ({"step": 1, "reward": 0.5}, {"step": 2, "reward": 1.0})
+    cut = within(record([], metrics=rows), "tokens", 100.0)
+    assert outcome_of(TRIAL, "failed", cut, [], "reward").reward == pytest.approx(0.625)
+
+
+def test_a_strangers_number_of_steps_takes_no_memory() -> None:
+    found = outcome_of(TRIAL, "failed", record([0.5, 1.0], steps=10**15), [], "reward")
+    assert found.reward == pytest.approx(0.5)
