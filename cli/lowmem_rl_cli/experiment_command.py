@@ -33,7 +33,9 @@ def run(
     jobs: Annotated[int | None, option("--jobs", "Runs at once; sets [run] jobs.", min=1)] = None,
     resume: Annotated[bool, option("--resume", "Run what is missing of the study in --out.")] = False,
     dry_run: Annotated[bool, option("--dry-run", "Print what would run, its hours, and what it could find.")] = False,
-    force: Annotated[bool, option("--force", "Run arms that do not fit or carry no signal.")] = False,
+    force: Annotated[
+        bool, option("--force", "Run arms that do not fit or carry no signal; continue with other versions.")
+    ] = False,
     price: PriceOption = None,
     allow_code: AllowCodeOption = False,
     as_json: JsonOption = False,

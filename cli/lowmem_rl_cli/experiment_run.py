@@ -11,6 +11,7 @@ from typing import Any
 from lowmem_rl.entrypoints.preflight import check_card
 from lowmem_rl.errors import ConfigError, Interrupted, SetupError, TrainingError
 from lowmem_rl.experiment.arms import check_study, resolve_trial
+from lowmem_rl.experiment.environment import changes_since, environment_here
 from lowmem_rl.experiment.launch import Launcher, LocalLauncher
 from lowmem_rl.experiment.on_ray import RayLauncher
 from lowmem_rl.experiment.on_slurm import SlurmLauncher
@@ -47,6 +48,8 @@ def run_command(
     for plan in plans:
         for refusal in () if force else gate(plan.plan, force=True):
             raise type(refusal)(f"Arm {plan.arm}: {refusal}", hint=refusal.hint)
+    if resume and out:
+        _check_environment(study, StudyDir(out), force=force)
     if dry_run:
         return
     check_installed()
@@ -66,6 +69,18 @@ def run_command(
 
     report_command(directory.path, None, price, as_json=as_json)
     _check_all_done(study, directory, allow_code=allow_code)
+
+
+def _check_environment(study: Study, directory: StudyDir, *, force: bool) -> None:
+    """Raises `SetupError` if further runs would be made with something else than those that are there."""
+    changes = changes_since(study, directory, environment_here())
+    if not changes:
+        return
+    what = f"Runs of the study in {directory.path} were made with something else than is here: {changes}."
+    if not force:
+        hint = "Continue with what they were made with, or begin a new study; --force continues, and its page says so."
+        raise SetupError(what, hint=hint)
+    console.say(f"warning: {what}")
 
 
 def _check_all_done(study: Study, directory: StudyDir, *, allow_code: bool) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from lowmem_rl.experiment.environment import mixed_environment
 from lowmem_rl.experiment.outcomes import Outcome, Status
 from lowmem_rl.experiment.page import StudyPage, cells_of, costs_of, headline, remarks, write_study_page
 from lowmem_rl.experiment.run_study import read_outcomes, write_results
@@ -63,14 +64,14 @@ def report_command(directory: Path, out: Path | None, price: float | None, *, as
         arms = [asdict(arm) for arm in verdicts.arms]
         console.show_json({"study": study.name, "interim": verdicts.is_interim, "arms": arms, "page": str(page)})
         return
-    console.show("\n".join(_lines(study, outcomes, verdicts)))
+    console.show("\n".join(_lines(study, outcomes, verdicts, mixed_environment(study, found))))
     console.show(f"All of it on one page: {page}")
 
 
-def _lines(study: Study, outcomes: Sequence[Outcome], verdicts: Verdicts) -> Iterator[str]:
+def _lines(study: Study, outcomes: Sequence[Outcome], verdicts: Verdicts, mixed: str) -> Iterator[str]:
     page = list_page()
     yield headline(study, verdicts)
-    for remark in remarks(study, verdicts):
+    for remark in remarks(study, verdicts, mixed):
         yield from page.fold(remark, "")
     head = ("arm", study.metric, f"against {study.baseline}", "p (Holm)", "exact p", "verdict", *_COSTS)
     for task in study.tasks:

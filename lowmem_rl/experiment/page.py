@@ -6,6 +6,7 @@ from pathlib import Path
 from shlex import quote
 from statistics import median
 
+from lowmem_rl.experiment.environment import mixed_environment
 from lowmem_rl.experiment.outcomes import Outcome
 from lowmem_rl.experiment.page_charts import charts_of
 from lowmem_rl.experiment.page_layers import strips_of
@@ -48,7 +49,7 @@ def render_study(page: StudyPage, directory: StudyDir) -> str:
         followed=False,
         title=one_line(study.name),
         headline=headline(study, page.verdicts),
-        remarks=list(remarks(study, page.verdicts)),
+        remarks=list(remarks(study, page.verdicts, mixed_environment(study, directory))),
         tables=[_arms(page, task, directory) for task in study.tasks],
         runs=[_runs(page)],
         charts=[asdict(chart) for chart in charts_of(study, page.outcomes, directory)],
@@ -76,8 +77,8 @@ def headline(study: Study, verdicts: Verdicts) -> str:
     return one_line(". ".join(parts), 300)
 
 
-def remarks(study: Study, verdicts: Verdicts) -> Iterator[str]:
-    """Yields what a reader must know before the numbers."""
+def remarks(study: Study, verdicts: Verdicts, mixed: str = "") -> Iterator[str]:
+    """Yields what a reader must know before the numbers; `mixed` is in what runs differ that should not."""
     if verdicts.is_interim:
         yield "Interim: not every planned run has ended. Verdicts change until then."
     seeds = len(study.seeds)
@@ -86,6 +87,8 @@ def remarks(study: Study, verdicts: Verdicts) -> Iterator[str]:
             f"{seeds} seed{'s' if seeds > 1 else ''}: an exact test over seeds cannot give less than "
             f"p = {min(1.0, 2 / 2**seeds):.2g}. Read differences as hints."
         )
+    if mixed:
+        yield f"Runs differ in more than their arms: {mixed}. What they say of arms may be said of that."
     comparisons = (len(study.arms) - 1) * len(study.tasks)
     if not study.tuning:
         yield "Arms were not tuned: one learning rate favours the arms that it suits."

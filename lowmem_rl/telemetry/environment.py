@@ -25,9 +25,14 @@ def environment_record(machine: Machine, device: Device) -> dict[str, Any]:
         "ram_bytes": machine.ram_bytes,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": {"lowmem-rl": __version__} | {name: _version(name) for name in STACK},
+        "versions": versions(),
         "commit": commit(),
     }
+
+
+def versions() -> dict[str, str | None]:
+    """Returns the versions of lowmem-rl and of the stack, None for a package that is not installed; imports nothing."""
+    return {"lowmem-rl": __version__} | {name: _version(name) for name in STACK}
 
 
 def _version(package: str) -> str | None:

@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 from lowmem_rl_cli.experiment_run import default_out
 
-from lowmem_rl.experiment.study import parse_study
+from lowmem_rl.experiment.study import parse_study, read_study
+from lowmem_rl.experiment.study_dir import StudyDir
+from lowmem_rl.experiment.trials import Trial
+from lowmem_rl.storage.run_dir import RunDir, write_json
+from tests.run_maker import make_run
 
 STUDY = """
 [study]
@@ -190,3 +194,27 @@ def test_a_directory_without_a_study(cli_here) -> None:
 
 def test_a_study_whose_name_has_slashes_stays_in_its_folder() -> None:
     assert default_out(parse_study(STUDY.replace('"layers"', '"../../etc"'), "s")).parent == Path("experiments")
+
+
+@pytest.fixture
+def begun(study: Path) -> Path:
+    """The directory of a study with a run that was made with another torch."""
+    out = study.parent / "begun"
+    StudyDir.create(out, read_study(study))
+    run = RunDir(make_run(out / Trial("task", "last", 1).place))
+    write_json(run.machine, {"versions": {"torch": "0.0.1"}})
+    return out
+
+
+def test_a_study_does_not_continue_with_other_versions(cli_here, begun: Path) -> None:
+    code, _, err = cli_here("experiment", "run", "--resume", "--out", str(begun), "--dry-run")
+    assert (code, len(err.splitlines())) == (3, 2)
+    assert "something else than is here: torch 0.0.1 -> " in err
+    assert "--force continues" in err
+
+
+def test_by_force_it_continues_with_a_warning(cli_here, begun: Path) -> None:
+    code, _, err = cli_here("experiment", "run", "--resume", "--out", str(begun), "--dry-run", "--force")
+    assert (code, len(err.splitlines())) == (0, 1)
+    assert err.startswith("warning: ")
+    assert "torch 0.0.1 -> " in err
