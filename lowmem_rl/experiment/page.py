@@ -1,5 +1,7 @@
 """The page of a study: what may be said, the arms with their costs, curves over seeds, every run, how to repeat it."""
 
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +25,11 @@ _LONGEST_STUDY = 50_000
 _HEAD = ("arm", "{metric}", "against {baseline}", "p (Holm)", "exact p", "verdict")
 _COSTS = ("numbers that learn", "peak", "s a step", "minutes a run", "minutes in all", "price")
 _RUNS = ("task", "arm", "seed", "status", "{metric}", "steps", "attempts", "exit code", "machine", "findings")
+_INTERVAL = re.compile(r"\[[^]]*\]")
+"""Stays on one line of a narrow column."""
+_FAILED = "Each counts with its last evaluation, else as the base model."
+_MOST = 20
+"""Findings of an arm that are listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +58,9 @@ def render_study(page: StudyPage, directory: StudyDir) -> str:
         headline=headline(study, page.verdicts),
         remarks=list(remarks(study, page.verdicts, mixed_environment(study, directory))),
         tables=[_arms(page, task, directory) for task in study.tasks],
-        runs=[_runs(page)],
+        health=_findings(page),
+        failed=_runs(page, _FAILED, [one for one in page.outcomes if one.status == "failed"]),
+        runs=_runs(page, "", page.outcomes),
         charts=[asdict(chart) for chart in charts_of(study, page.outcomes, directory)],
         layers=strips_of(study, directory),
         command=f"lowmem-rl experiment run study.toml --out NEW\nlowmem-rl experiment report {place}",
@@ -66,14 +75,14 @@ def headline(study: Study, verdicts: Verdicts) -> str:
         found = verdicts.of(task)
         words = [(word, [one.arm for one in found if one.word == word]) for word in ("better", "worse", "no worse")]
         known = any(one.word != "not known yet" for one in found)
-        said = [f"{word.capitalize()} than {study.baseline}: {', '.join(arms)}" for word, arms in words if arms]
+        said = [f"{word} than {study.baseline}: {', '.join(arms)}" for word, arms in words if arms]
         none = (
             f"No arm is distinguishable from {study.baseline}"
             if known
             else "Too few seeds have a result to compare arms"
         )
         text = "; ".join(said) or none
-        parts.append(f"{task}: {text}" if len(study.tasks) > 1 else text)
+        parts.append(f"{task}: {text}" if len(study.tasks) > 1 else text[:1].upper() + text[1:])
     return one_line(". ".join(parts), 300)
 
 
@@ -144,7 +153,10 @@ def _arms(page: StudyPage, task: str, directory: StudyDir) -> PageTable:
         minutes = directory.minutes(task, verdict.arm)
         price = () if page.price is None else (f"{page.price * minutes / 60:.2f}",)
         tuned = (_tuned(study, task, verdict.arm, choices),) if study.tuning else ()
-        rows.append((*cells_of(verdict, study), *tuned, *costs_of(runs), f"{minutes:.0f}", *price))
+        cells = (
+            _INTERVAL.sub(lambda found: found[0].replace(" ", "\u00a0"), cell) for cell in cells_of(verdict, study)
+        )
+        rows.append((*cells, *tuned, *costs_of(runs), f"{minutes:.0f}", *price))
     note = (
         "95 % intervals: of the metric over other seeds and other items, of the difference over seeds. Minutes in all "
         "are those of every attempt, with loading, evaluation and tuning."
@@ -164,11 +176,21 @@ def _tuned(study: Study, task: str, arm: str, choices: Mapping[str, int]) -> str
     return one_line(", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in chosen.items()) or "-", 60)
 
 
-def _runs(page: StudyPage) -> PageTable:
+def _findings(page: StudyPage) -> PageTable:
+    """Returns a row for each task, arm and finding, with how many runs have it."""
+    study, rows = page.study, list[Cells]()
+    for task, arm in [(task, arm.name) for task in study.tasks for arm in study.arms]:
+        runs = [one for one in page.outcomes if (one.task, one.arm) == (task, arm)]
+        counts = Counter(name for one in runs for name in set(one.findings))
+        begun = sum(one.steps > 0 for one in runs)
+        rows += [(task, arm, one_line(name, 60), f"{count} of {begun}") for name, count in counts.most_common(_MOST)]
+    note = "What the audit of each run found: likely causes, not proof; lowmem-rl doctor RUN says more."
+    return PageTable("", note, ("task", "arm", "finding", "runs"), tuple(rows))
+
+
+def _runs(page: StudyPage, note: str, outcomes: Sequence[Outcome]) -> PageTable:
     head = tuple(cell.format(metric=page.study.metric) for cell in _RUNS)
-    failed = sum(one.status == "failed" for one in page.outcomes)
-    note = f"{failed} failed: each counts with its last evaluation, else as the base model." if failed else ""
-    return PageTable("", note, head, tuple(_run(one, page.study) for one in page.outcomes))
+    return PageTable("", note, head, tuple(_run(one, page.study) for one in outcomes))
 
 
 def _run(one: Outcome, study: Study) -> Cells:

@@ -43,4 +43,5 @@ def _strips(study: Study, task: str, arm: str, directory: StudyDir) -> Iterator[
         record = read_record(path)
         if strip := any_layer_strip(record):
             words = ". ".join(filter(None, (what_learned(record), strip.sentence)))
+            words = words[:1].upper() + words[1:]
             yield ArmStrip(one_line(f"{prefix}{arm}, seed {seed}", 200), words, strip)

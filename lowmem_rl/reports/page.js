@@ -73,7 +73,7 @@
     const axis = { stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
     const lines = chart.series.map((series, index) => ({
       label: series.label,
-      stroke: colour(`--c${index % 6}`),
+      stroke: colour(series.spans_gaps ? "--soft" : `--c${index % 6}`), // no series of its own: it joins others' points
       width: series.are_points ? 1 : 2,
       dash: series.are_points ? [4, 4] : undefined,
       spanGaps: series.are_points || series.spans_gaps || chart.along !== "step",

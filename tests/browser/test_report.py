@@ -1,8 +1,5 @@
-"""The report as a browser shows it; skipped with a reason if playwright or a Chromium is missing."""
+"""The report as a browser shows it."""
 
-import os
-import shutil
-from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -13,22 +10,6 @@ from lowmem_rl.storage.run_dir import append_row, read_json, write_json
 from tests.run_maker import make_run, metric_row
 
 pytestmark = pytest.mark.browser
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-os.environ.setdefault("PLAYWRIGHT_BROWSERS_PATH", str(Path(__file__).parents[2] / ".tools" / "browsers"))
-UNSEEN = "nothing looked at the report"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright_api = pytest.importorskip("playwright.sync_api", reason=f"no playwright is installed: {UNSEEN}")
-    with playwright_api.sync_playwright() as playwright:
-        try:
-            # One on PATH, else the one that `playwright install chromium` has fetched.
-            running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        except playwright_api.Error as error:
-            pytest.skip(f"no Chromium starts: {UNSEEN} ({str(error).splitlines()[0]})")
-        yield running
-        running.close()
 
 
 @pytest.fixture(scope="module")
@@ -37,25 +18,16 @@ def report(tmp_path_factory):
 
 
 @pytest.fixture
-def opened(browser, report):
+def opened(listening, report):
     """Returns a function that opens a run's report; complaints and requests are in `heard`."""
 
     def open_page(width: int, theme: str):
-        page = listening(browser, viewport={"width": width, "height": 800}, color_scheme=theme)
+        page = listening(viewport={"width": width, "height": 800}, color_scheme=theme)
         page.goto(report.as_uri())
         assert page.heard == [report.as_uri()]
         return page
 
     return open_page
-
-
-def listening(browser, **options):
-    page = browser.new_page(**options)
-    page.heard = []
-    page.on("console", lambda message: page.heard.append(message.text))
-    page.on("pageerror", lambda error: page.heard.append(str(error)))
-    page.on("request", lambda request: page.heard.append(request.url))
-    return page
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -94,14 +66,14 @@ def test_what_a_model_wrote_does_not_run(opened):
     assert page.locator("img").count() == 0
 
 
-def test_a_followed_page_updates_itself_and_keeps_what_the_reader_chose(browser, tmp_path):
+def test_a_followed_page_updates_itself_and_keeps_what_the_reader_chose(listening, tmp_path):
     run = make_run(tmp_path / "run", steps=5)
     evaluations = read_json(run / "eval.json")
     write_json(run / "eval.json", {"before": evaluations["before"]})
     server = LiveServer(Follower(run), 0)
     Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_address[1]}/"
-    page = listening(browser)
+    page = listening()
     page.goto(address)
     page.locator("#prompts summary, #memory summary").first.click()
     page.locator(".u-series", has_text="reward").first.click()

@@ -52,7 +52,7 @@ def outcomes(study: Study) -> list[Outcome]:
 
 
 def test_the_headline_names_who_is_better_and_who_is_no_worse(study: Study) -> None:
-    assert headline(study, compare_arms(study, outcomes(study))) == "Better than all: last; No worse than all: first"
+    assert headline(study, compare_arms(study, outcomes(study))) == "Better than all: last; no worse than all: first"
 
 
 def test_the_headline_does_not_call_arms_equal_of_which_nothing_is_known(study: Study) -> None:
@@ -100,3 +100,22 @@ def test_a_curve_is_the_mean_of_its_seeds_within_their_band() -> None:
     assert chart.series[0].values == (0.5, 1.0)
     assert (chart.bands[0].lows, chart.bands[0].highs) == ((0.0, None), (1.0, None))
     assert len(chart.series) == 1
+
+
+def test_findings_are_counted_by_arm_and_failed_runs_come_first(study: Study, tmp_path: Path) -> None:
+    found = outcomes(study)
+    found[:2] = [replace(one, findings=("truncation_wall", "truncation_wall")) for one in found[:2]]
+    found[3] = replace(found[3], status="failed", steps=0, pass_at_1=None)
+    page = render_study(StudyPage(study, found, compare_arms(study, found)), StudyDir(tmp_path))
+    health = page[page.index('id="health"') : page.index('id="runs"')]
+    assert re.findall('data-of="(?:arm|finding|runs)">(.*?)<', health) == ["all", "truncation_wall", "2 of 5"]
+    failed = page[page.index('id="runs"') : page.index("All 18 runs")]
+    assert "Failed: 1 of 18" in failed
+    assert re.findall('data-of="seed">(.*?)<', failed) == ["3"]
+
+
+def test_a_study_without_findings_and_failures_says_nothing_of_them(study: Study, tmp_path: Path) -> None:
+    found = outcomes(study)
+    page = render_study(StudyPage(study, found, compare_arms(study, found)), StudyDir(tmp_path))
+    assert 'id="health"' not in page
+    assert "Failed" not in page

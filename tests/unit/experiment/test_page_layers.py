@@ -48,7 +48,7 @@ def test_each_arm_shows_the_layers_of_its_first_seed(directory: StudyDir) -> Non
     assert [one.title for one in found] == ["all, seed 7", "last, seed 7", "moving, seed 7"]
     assert [one.strip.last_step for one in found] == [2, 2, 2]
     words = (
-        "adapters of rank 16 in layers last:1. Of 3 layers, 0 next to the embeddings, these learned: 2 in steps 1 to 2."
+        "Adapters of rank 16 in layers last:1. Of 3 layers, 0 next to the embeddings, these learned: 2 in steps 1 to 2."
     )
     assert found[1].words == words
     assert found[2].words.endswith("these learned: 0 in step 1; 2 in step 2.")
