@@ -93,6 +93,10 @@ def profile(
     price: Annotated[
         float | None, option("--price", "Price of an hour of the card; a published one if left out.", "X")
     ] = None,
+    goal: Annotated[
+        float | None,
+        option("--goal", "Accuracy in training: print when and for how much, if known.", min=0.01, max=0.99),
+    ] = None,
     score: Annotated[Path | None, option("--score", "Compare the estimate with measured rows.", "ROWS.json")] = None,
     measure: Annotated[bool, option("--measure", "Take one real step, the longest possible, and compare.")] = False,
     as_json: JsonOption = False,
@@ -106,10 +110,10 @@ def profile(
 
     files, settings = tuple(config or ()), tuple(setting or ())
     # The user's code runs only if a step is taken, so only then does it need --allow-code.
-    request = RunRequest(preset, files, settings, model=model, pass_rate=pass_rate, allow_code=not measure)
+    request = RunRequest(preset, files, settings, model=model, pass_rate=pass_rate, allow_code=not measure, goal=goal)
     if measure:
-        if (card, vram, pass_rate, price, score, verbose) != (None, None, None, None, None, False):
-            others = "--card, --vram, --pass-rate, --price, --score, --verbose"
+        if (card, vram, pass_rate, price, goal, score, verbose) != (None, None, None, None, None, None, False):
+            others = "--card, --vram, --pass-rate, --price, --goal, --score, --verbose"
             raise typer.BadParameter(f"--measure is about this machine's memory and excludes {others}")
         from lowmem_rl_cli.measure_command import measure_command
 

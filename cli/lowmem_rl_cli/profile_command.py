@@ -10,14 +10,15 @@ from lowmem_rl.models.hardware import Card, this_machine
 from lowmem_rl.models.lookup import check_bits, check_length, load_shape
 from lowmem_rl.planning.budget_input import Budget, asked_place, nearest_card, place_here, place_of
 from lowmem_rl.planning.explain import advice_of, explain
-from lowmem_rl.planning.plan import plan
-from lowmem_rl.planning.run_cost import run_cost
+from lowmem_rl.planning.plan import Plan, plan
+from lowmem_rl.planning.run_cost import RunCost, run_cost
 from lowmem_rl.storage.cache import calibration_path
 from lowmem_rl_cli import console
 from lowmem_rl_cli.options import RunRequest
 
 if TYPE_CHECKING:
     from lowmem_rl.memory.calibration import Calibration
+    from lowmem_rl.planning.goal import Goal
 
 
 def profile_command(
@@ -35,14 +36,26 @@ def profile_command(
     known = _calibration(place.card)
     planned = plan(composed.config, shape, place.card, place.budget_bytes, rate, known)
     cost = run_cost(planned.time, place.card, price)
+    goal = _goal(planned, request.goal, cost)
     if as_json:
-        console.show_json(planned.to_json(advice_of(planned)) | {"cost": None if cost is None else cost.to_json()})
+        about = {"cost": None if cost is None else cost.to_json()} | ({} if goal is None else {"goal": goal.to_json()})
+        console.show_json(planned.to_json(advice_of(planned)) | about)
         return
     from lowmem_rl_cli.profile_view import render
     from lowmem_rl_cli.text_page import stdout_page
 
-    page = render(planned, explain(planned), composed.preset, place.name, stdout_page(), verbose=verbose, cost=cost)
-    console.show(page)
+    page = stdout_page()
+    console.show(render(planned, explain(planned), composed.preset, place.name, page, verbose=verbose, cost=cost))
+    if goal is not None:
+        console.show("\n".join(["", *page.fold(str(goal), "")]))
+
+
+def _goal(planned: Plan, accuracy: float | None, cost: RunCost | None) -> "Goal | None":
+    if accuracy is None:
+        return None
+    from lowmem_rl.planning.goal import goal_of
+
+    return goal_of(planned, accuracy, None if cost is None else cost.price)
 
 
 def _calibration(card: Card | None) -> "Calibration | None":
