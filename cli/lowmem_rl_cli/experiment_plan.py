@@ -13,7 +13,7 @@ from lowmem_rl.stats import SIGNIFICANT
 from lowmem_rl.units import GIB
 
 _HARDEST = 0.5
-"""The pass rate at which items tell least, for a plan that knows none."""
+"""The pass rate at which an item shows least, for a plan that does not know its own."""
 _HOUR_S = 3600
 
 
@@ -59,7 +59,7 @@ def _row(facts: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _finds(study: Study, plans: Sequence[ArmPlan]) -> float | None:
-    """Returns the smallest gain that four of five such studies find; None of a reward, whose spread is unknown."""
+    """Returns the smallest gain that four of five such studies find; None for a reward, whose spread is unknown."""
     if study.metric == "reward":
         return None
     items = plans[0].plan.config.eval.examples

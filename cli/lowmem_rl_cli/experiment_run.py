@@ -127,7 +127,7 @@ def _resume_command(out: Path, *, allow_code: bool) -> str:
 
 
 def default_out(study: Study) -> Path:
-    """Returns where a study goes that has no directory named: named after it and the time."""
+    """Returns the directory of a study if --out is not given: named after the study and the time."""
     name = re.sub(r"[^\w.-]+", "-", study.name)  # a name with slashes is no way out of here
     return Path("experiments") / f"{name}-{strftime('%Y%m%d-%H%M%S')}"
 

@@ -37,7 +37,7 @@ class Launcher(Protocol):
     jobs: int
 
     def start(self, job: Job) -> None:
-        """Starts a job; the caller has seen to it that fewer than `jobs` run."""
+        """Starts a job; the caller makes sure that fewer than `jobs` run."""
 
     def wait(self) -> Ended:
         """Returns the next job that has ended, once there is one."""

@@ -61,7 +61,7 @@ class SlurmLauncher:
 
 
 class _Work:
-    """What a job does: a class, because submitit asks it how to go on after a pre-emption."""
+    """What a job does: a class, because submitit asks it how to continue after a pre-emption."""
 
     def __init__(self, arguments: tuple[str, ...], log: Path, out: Path, token: str, driver: NodeFacts) -> None:
         self.arguments, self.log, self.out, self.token, self.driver = arguments, log, out, token, driver

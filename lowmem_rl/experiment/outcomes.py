@@ -68,7 +68,7 @@ def outcome_of(
     `attempts` are its rows of trials.jsonl.
     """
     about: dict[str, Any] = {"attempts": len(attempts)}
-    if attempts:  # read from a file that may be a stranger's
+    if attempts:  # the file may be anybody's
         code, machine = attempts[-1].get("exit_code"), attempts[-1].get("machine")
         about["exit_code"] = code if type(code) is int and abs(code) < 2**31 else None
         about["machine"] = machine if isinstance(machine, str) else None

@@ -87,7 +87,7 @@ def headline(study: Study, verdicts: Verdicts) -> str:
 
 
 def remarks(study: Study, verdicts: Verdicts, mixed: str = "") -> Iterator[str]:
-    """Yields what a reader must know before the numbers; `mixed` is in what runs differ that should not."""
+    """Yields what a reader must know before the numbers; `mixed` names what runs differ in besides their arms."""
     if verdicts.is_interim:
         yield "Interim: not every planned run has ended. Verdicts change until then."
     seeds = len(study.seeds)
@@ -97,7 +97,7 @@ def remarks(study: Study, verdicts: Verdicts, mixed: str = "") -> Iterator[str]:
             f"p = {min(1.0, 2 / 2**seeds):.2g}. Read differences as hints."
         )
     if mixed:
-        yield f"Runs differ in more than their arms: {mixed}. What they say of arms may be said of that."
+        yield f"Runs differ in more than their arms: {mixed}. Differences between arms may come from that."
     comparisons = (len(study.arms) - 1) * len(study.tasks)
     if not study.tuning:
         yield "Arms were not tuned: one learning rate favours the arms that it suits."

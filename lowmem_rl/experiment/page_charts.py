@@ -68,7 +68,7 @@ def _trade_off(
     along: str,
     cost: Callable[[Outcome], float | None],
 ) -> Chart:
-    """Returns a point an arm, and a line through those than which no other is both cheaper and better."""
+    """Returns a point an arm, and a line through those to which no other arm is preferable."""
     places: dict[str, tuple[float, float, float]] = {}
     for arm, runs in by_arm.items():
         costs = [found for one in runs if (found := cost(one)) is not None]
@@ -97,7 +97,7 @@ def _trade_off(
 
 
 def not_dominated(points: Sequence[tuple[float, float]]) -> dict[float, float]:
-    """Returns the (cost, value) points than which none costs no more and is worth more, by ascending cost."""
+    """Returns the (cost, value) points that no other beats at the same or a lower cost, by ascending cost."""
     best: dict[float, float] = {}
     for cost, value in sorted(points, key=lambda point: (point[0], -point[1])):
         if not best or value > max(best.values()):

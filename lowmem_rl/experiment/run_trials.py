@@ -46,7 +46,7 @@ class TrialRunner:
     """By trial, when its last attempt began."""
 
     def run(self, trials: Iterable[Trial]) -> None:
-        """Returns when each trial is done or has failed. However it ends, jobs that run are let to save first."""
+        """Returns when each trial is done or has failed. However it ends, running jobs save first."""
         waiting, running = deque(trials), dict[str, Trial]()
         try:
             while waiting or running:

@@ -74,7 +74,7 @@ class StudyTable(_Table):
     margin: float = Field(0.02, gt=0.0, lt=1.0)
     """An arm is no worse than the baseline if it loses less than this."""
     match: Match = "steps"
-    """What every arm gets as much of. Of tokens or minutes, a run counts up to where the cheapest of its task ends."""
+    """What every arm gets equally much of. A run counts as far as the tokens or minutes of its task's cheapest go."""
     set: dict[str, Any] = {}
 
 
@@ -327,7 +327,7 @@ def _check_arms(arms: tuple[Arm, ...], baseline: str, name: str) -> None:
 
 
 def _check_tuning(arms: tuple[Arm, ...], seeds: tuple[int, ...], tuning: Tuning | None, name: str) -> None:
-    """Raises `ConfigError` for a tuning that chooses nothing, on seeds that judge, or against what an arm says."""
+    """Raises `ConfigError` for a tuning that chooses nothing, on the compared seeds, or against what an arm sets."""
     if tuning is None:
         return
     if not arms[0].choices:
@@ -335,7 +335,7 @@ def _check_tuning(arms: tuple[Arm, ...], seeds: tuple[int, ...], tuning: Tuning 
         raise ConfigError(f"{name}: [tune] names nothing to choose from.", hint=hint)
     if common := sorted(set(seeds) & set(tuning.seeds)):
         what = f"{name}: seed {common[0]} is in [study] seeds and in [tune] seeds."
-        raise ConfigError(what, hint="Tune on seeds of its own: a choice looks better where it was made.")
+        raise ConfigError(what, hint="Tune on seeds of its own: a choice looks better on the seeds it was made on.")
     for arm in arms:
         if both := sorted({key for choice in arm.choices for key in choice} & arm.settings.keys()):
             what = f"{name}: arm {arm.name} sets {shown_key(both[0])}, which its tuning would replace."

@@ -10,7 +10,7 @@ from lowmem_rl.storage.run_dir import RunDir
 from lowmem_rl.storage.run_reader import RunReader, number
 
 _LAST_SHARE = 4
-"""The last quarter of a run's steps is judged: what it has learned, by prompts it trains on."""
+"""The last quarter of a run's steps decides: what it has learned, on prompts that it trains on."""
 
 
 def choose_settings(study: Study, out: Path) -> dict[str, int]:

@@ -26,9 +26,9 @@ class ArmVerdict:
     value: float | None
     """Mean of the metric over seeds."""
     interval: Interval | None
-    """95 %, for other seeds and other items; None of a single seed or without items."""
+    """95 %, for other seeds and other items; None for a single seed or without items."""
     difference: SeedDifference | None = None
-    """From the baseline; None of the baseline itself, and without a seed that both have ended."""
+    """From the baseline; None for the baseline itself, and if no seed has ended for both."""
     p_value: float | None = None
     """Adjusted for all arms and tasks (Holm)."""
     word: Word = "not known yet"

@@ -29,7 +29,7 @@ def test_runs_that_are_recorded_speak_for_their_like(cli_here) -> None:
     found = goal_of(cli_here, "profile", "--preset", "tiny-cpu", "--pass-rate", "0.3", "--goal", "0.6")
     assert found["verdict"] == "forecast"
     assert 14 < found["steps"]["low"] < 16 < 17 < found["steps"]["high"] < 19
-    assert found["hours"] is None  # of a CPU nobody knows
+    assert found["hours"] is None  # not known on a CPU
 
 
 @pytest.mark.parametrize(("rate", "verdict"), [("0.7", "reached"), ("0.00001", "no-signal")])
