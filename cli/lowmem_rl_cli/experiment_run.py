@@ -72,13 +72,13 @@ def run_command(
 
 
 def _check_environment(study: Study, directory: StudyDir, *, force: bool) -> None:
-    """Raises `SetupError` if further runs would be made with something else than those that are there."""
+    """Raises `SetupError` if further runs would differ from those that are there in more than their arms."""
     changes = changes_since(study, directory, environment_here())
     if not changes:
         return
-    what = f"Runs of the study in {directory.path} were made with something else than is here: {changes}."
+    what = f"Runs in {directory.path} were made on another card or with other software than is here: {changes}."
     if not force:
-        hint = "Continue with what they were made with, or begin a new study; --force continues, and its page says so."
+        hint = "Restore those, or begin a new study; --force continues, and the page says in what its runs differ."
         raise SetupError(what, hint=hint)
     console.say(f"warning: {what}")
 

@@ -1,5 +1,6 @@
 """What the runs of a study were made with: versions, commit and card, in which its arms must not differ."""
 
+import re
 from collections.abc import Iterator, Mapping
 
 from lowmem_rl.experiment.run_study import status_of
@@ -12,6 +13,7 @@ from lowmem_rl.storage.run_dir import RunDir
 from lowmem_rl.storage.run_reader import RunReader, part
 from lowmem_rl.telemetry.environment import commit, versions
 
+_LONG_COMMIT = re.compile(r"[0-9a-f]{40}")
 Environment = Mapping[str, object]
 """Versions by package; "commit" and "card", None without a checkout or a GPU."""
 
@@ -56,4 +58,6 @@ def _changes(then: Environment, now: Environment) -> str:
 
 
 def _shown(value: object) -> str:
-    return "none" if value is None else one_line(value, 60)
+    """Returns a value in few characters: a commit, which may end in `-dirty`, by its first twelve."""
+    text = _LONG_COMMIT.sub(lambda found: found[0][:12], str(value)[:100])
+    return "none" if value is None else one_line(text, 40)

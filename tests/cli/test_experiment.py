@@ -209,7 +209,7 @@ def begun(study: Path) -> Path:
 def test_a_study_does_not_continue_with_other_versions(cli_here, begun: Path) -> None:
     code, _, err = cli_here("experiment", "run", "--resume", "--out", str(begun), "--dry-run")
     assert (code, len(err.splitlines())) == (3, 2)
-    assert "something else than is here: torch 0.0.1 -> " in err
+    assert "other software than is here: torch 0.0.1 -> " in err
     assert "--force continues" in err
 
 

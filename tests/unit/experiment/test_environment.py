@@ -64,6 +64,11 @@ def test_what_differs_is_named(study: Study, directory: StudyDir, name: str, key
     assert "," not in found
 
 
+def test_a_commit_is_shortened(study: Study, directory: StudyDir) -> None:
+    record(directory, "a", commit="abcdef0123" * 4 + "-dirty")
+    assert changes_since(study, directory, HERE).startswith("commit abcdef0123ab-dirty -> ")
+
+
 def test_on_a_cluster_the_driving_machine_may_have_another_card(study: Study, directory: StudyDir) -> None:
     record(directory, "a", gpu="RTX A6000")
     cluster = replace(study, run=study.run.model_copy(update={"on": "slurm"}))
