@@ -5,7 +5,7 @@ from math import sqrt
 from statistics import fmean, median
 
 from lowmem_rl.experiment.outcomes import Outcome
-from lowmem_rl.experiment.study import Study
+from lowmem_rl.experiment.study import Match, Study
 from lowmem_rl.experiment.study_dir import StudyDir
 from lowmem_rl.experiment.trials import Trial
 from lowmem_rl.reports.run_record import read_record
@@ -28,8 +28,17 @@ _CURVES: tuple[tuple[str, str, Unit, Callable[[CurvePoint], float | None]], ...]
     ("Held-out accuracy", "Greedy, in any format.", "percent", lambda point: point.pass_at_1),
 )
 
-Curve = Mapping[int, float]
-"""Values by step."""
+_PLACES: dict[Match, tuple[str, Callable[[CurvePoint], float | None]]] = {
+    "steps": ("step", lambda point: point.step),
+    "tokens": ("tokens", lambda point: point.tokens),
+    "minutes": ("minutes", lambda point: point.seconds / 60),
+}
+"""By what arms get equally much of, the name and the value of a curve's x axis."""
+_GRID = 100
+"""Places at which curves along tokens or minutes are compared: no two runs have a step at the same."""
+
+Curve = Mapping[float, float]
+"""Values by step, or by tokens or minutes."""
 
 
 def charts_of(study: Study, outcomes: Sequence[Outcome], directory: StudyDir) -> list[Chart]:
@@ -48,12 +57,38 @@ def _of_task(study: Study, task: str, outcomes: Sequence[Outcome], directory: St
     for along, cost in _COSTS.items():
         yield _trade_off(study, f"{prefix}{study.metric} by {along}", by_arm, along, cost)
     points = {arm: [_points(one, directory) for one in runs] for arm, runs in by_arm.items()}
+    along, place = _PLACES[study.match]
     for title, note, unit, value in _CURVES:
-        curves = {
-            arm: [{point.step: y for point in run if (y := value(point)) is not None} for run in runs]
-            for arm, runs in points.items()
-        }
-        yield over_seeds(f"{prefix}{title}", note, unit, curves)
+        curves = {arm: [_curve(run, place, value) for run in runs] for arm, runs in points.items()}
+        if study.match != "steps":
+            curves, note = on_grid(curves), f"{note} Linear between the points of a run."
+        yield over_seeds(f"{prefix}{title}", note, unit, curves, along)
+
+
+def _curve(
+    run: Sequence[CurvePoint], place: Callable[[CurvePoint], float | None], value: Callable[[CurvePoint], float | None]
+) -> Curve:
+    return {x: y for point in run if (x := place(point)) is not None and (y := value(point)) is not None}
+
+
+def on_grid(curves: Mapping[str, Sequence[Curve]]) -> dict[str, list[Curve]]:
+    """Returns curves that have their values at the same places, evenly spaced, each as far as its run came."""
+    from numpy import interp, linspace
+
+    xs = [x for runs in curves.values() for run in runs for x in run]
+    grid = [float(x) for x in linspace(min(xs), max(xs), _GRID)] if xs else []
+    found: dict[str, list[Curve]] = {}
+    for arm, runs in curves.items():
+        known = [(sorted(run), run) for run in runs if run]
+        found[arm] = [
+            {
+                x: float(interp(x, places, [run[place] for place in places]))
+                for x in grid
+                if places[0] <= x <= places[-1]
+            }
+            for places, run in known
+        ]
+    return found
 
 
 def _points(outcome: Outcome, directory: StudyDir) -> Sequence[CurvePoint]:
@@ -105,9 +140,9 @@ def not_dominated(points: Sequence[tuple[float, float]]) -> dict[float, float]:
     return best
 
 
-def over_seeds(title: str, note: str, unit: Unit, curves: Mapping[str, Sequence[Curve]]) -> Chart:
-    """Returns the mean over an arm's seeds by step, and a band from the lowest to the highest of them."""
-    xs = tuple(sorted({step for runs in curves.values() for run in runs for step in run}))
+def over_seeds(title: str, note: str, unit: Unit, curves: Mapping[str, Sequence[Curve]], along: str = "step") -> Chart:
+    """Returns the mean over an arm's seeds at each place, and a band from the lowest to the highest of them."""
+    xs = tuple(sorted({place for runs in curves.values() for run in runs for place in run}))
     series, found = list[Series](), list[Band]()
     for arm, runs in curves.items():
         values = [[run[x] for run in runs if x in run] for x in xs]
@@ -118,4 +153,5 @@ def over_seeds(title: str, note: str, unit: Unit, curves: Mapping[str, Sequence[
             means = tuple(rounded(fmean(ys)) if ys else None for ys in values)
             series.append(Series(arm, means, are_points=sum(mean is not None for mean in means) < _FEW))
     note += " Mean over seeds, and the lowest and the highest."
-    return Chart(title, note, unit, xs, tuple(series), bands=tuple(found))
+    places = xs if along == "step" else tuple(rounded(x) or 0.0 for x in xs)
+    return Chart(title, note, unit, places, tuple(series), along=along, bands=tuple(found))

@@ -7,11 +7,12 @@ import pytest
 
 from lowmem_rl.experiment.outcomes import Outcome
 from lowmem_rl.experiment.page import StudyPage, headline, remarks, render_study
-from lowmem_rl.experiment.page_charts import not_dominated, over_seeds
+from lowmem_rl.experiment.page_charts import not_dominated, on_grid, over_seeds
 from lowmem_rl.experiment.study import Study, parse_study
 from lowmem_rl.experiment.study_dir import StudyDir
 from lowmem_rl.experiment.trials import Trial
 from lowmem_rl.experiment.verdicts import compare_arms
+from tests.run_maker import make_run
 
 TEXT = """
 [study]
@@ -119,3 +120,32 @@ def test_a_study_without_findings_and_failures_says_nothing_of_them(study: Study
     page = render_study(StudyPage(study, found, compare_arms(study, found)), StudyDir(tmp_path))
     assert 'id="health"' not in page
     assert "Failed" not in page
+
+
+def test_runs_of_unequal_steps_are_averaged_at_the_same_tokens() -> None:
+    curves = on_grid({"all": [{0.0: 0.0, 100.0: 1.0}, {50.0: 1.0, 70.0: 2.0}], "none": [{}]})
+    first, second = curves["all"]
+    assert [len(run) for run in (first, second)] == [100, 20]
+    assert all(first[x] == pytest.approx(x / 100) for x in first)
+    assert all(second[x] == pytest.approx(1 + (x - 50) / 20) for x in second)
+    assert set(second) < set(first)
+    assert over_seeds("Reward", "", "number", curves, "tokens").along == "tokens"
+    assert on_grid({"all": []}) == {"all": []}
+
+
+@pytest.mark.parametrize(
+    ("match", "along", "last"), [("steps", "step", 20), ("tokens", "tokens", 2000), ("minutes", "minutes", 0.66667)]
+)
+def test_curves_are_along_what_arms_get_equally_much_of(tmp_path: Path, match: str, along: str, last: float) -> None:
+    matched = parse_study(TEXT.replace('baseline = "all"', f'baseline = "all"\nmatch = "{match}"'), "s")
+    for seed in (0, 1):
+        make_run(tmp_path / Trial("task", "all", seed).place)
+    found = outcomes(matched)
+    page = render_study(StudyPage(matched, found, compare_arms(matched, found)), StudyDir(tmp_path))
+    charts = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
+    assert [(chart["title"], chart["along"]) for chart in charts[2:]] == [
+        ("Reward", along),
+        ("Held-out accuracy", along),
+    ]
+    assert charts[2]["xs"][-1] == pytest.approx(last)
+    assert charts[2]["series"][0]["values"][-1] == pytest.approx(1.0)
