@@ -1,10 +1,10 @@
 """What each trial ended with, read from its run directory; one that failed counts as far as it came."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate
 from math import inf
-from statistics import median
+from statistics import fmean, median
 from typing import Any, Literal
 
 from lowmem_rl.experiment.study import Match, Metric
@@ -88,21 +88,55 @@ def spent(record: RunRecord, match: Match) -> list[float]:
 
 
 def within(record: RunRecord, match: Match, budget: float) -> RunRecord:
-    """Returns the part of a run that a budget pays for: its steps, and the evaluations up to the last of them.
+    """Returns the part of a run that a budget pays for: its steps, and its evaluations, the last one where it ends.
 
-    Its planned steps are then those that the budget pays for. Of a run that ended before it had used the budget they
-    are estimated at its own pace, so that the steps it lacks count as missing.
+    That one is interpolated: an evaluation is seldom just there, and the one before would favour the run that ends
+    there with its own. Its planned steps are then those that the budget pays for. For a run that ended before it had
+    used the budget they are estimated at its own pace, so that the steps it lacks count as missing.
     """
     used = spent(record, match)
     rows = tuple(row for row, cost in zip(record.metrics, used, strict=True) if cost <= budget)
-    last = rows[-1]["step"] if rows else 0
-    evaluations = tuple(one for one in record.evaluations if one.step <= last)
+    evaluations = tuple(_evaluations_within(record, budget, used, rows[-1]["step"] if rows else 0))
     steps = len(rows)
     if steps == len(used):  # all that it took: it may have ended early
         pace = used[-1] / steps if used else 0.0
         steps = max(steps, int(min(record.planned_steps or 0, budget / pace if pace else inf)))
     grpo = {**part(record.config, "grpo"), "steps": steps}
     return replace(record, metrics=rows, evaluations=evaluations, config={**record.config, "grpo": grpo})
+
+
+def _evaluations_within(record: RunRecord, budget: float, used: Sequence[float], last: int) -> Iterator[EvalRecord]:
+    """Yields the evaluations up to a step, and one between those around the end of the budget."""
+    within = [one for one in record.evaluations if one.step <= last]
+    yield from within
+    after = next((one for one in record.evaluations if one.step > last), None)
+    if within and after:
+        costs = {0: 0.0, **{row["step"]: cost for row, cost in zip(record.metrics, used, strict=True)}}
+        low, high = costs.get(within[-1].step), costs.get(after.step)
+        if low is not None and high is not None and low < budget < high:
+            yield between(within[-1], after, (budget - low) / (high - low), last)
+
+
+def between(first: EvalRecord, second: EvalRecord, weight: float, step: int) -> EvalRecord:
+    """Returns an evaluation between two, on the items of both; `weight` is that of the second."""
+    shares = {grade: (first.shares(grade), second.shares(grade)) for grade in _GRADES.values()}
+    shared = shares[LENIENT][0].keys() & shares[LENIENT][1].keys()
+    items: tuple[Row, ...] = tuple(
+        {"example_id": name, **{grade: _mixed(a[name], b[name], weight) for grade, (a, b) in shares.items()}}
+        for name in sorted(shared)
+    )
+    result: Row = {"step": step}
+    for metric, grade in _GRADES.items():
+        ends = [number(one.result, metric) for one in (first, second)]
+        if items:
+            result[metric] = fmean(item[grade] for item in items)
+        elif None not in ends:
+            result[metric] = _mixed(ends[0] or 0.0, ends[1] or 0.0, weight)
+    return EvalRecord("matched", result, items)
+
+
+def _mixed(first: float, second: float, weight: float) -> float:
+    return first + weight * (second - first)
 
 
 def _of(evaluation: EvalRecord | None, record: RunRecord, metric: Metric) -> dict[str, Any]:

@@ -103,3 +103,13 @@ def test_an_arm_that_plans_fewer_steps_is_what_the_others_are_matched_to(tmp_pat
         ("long", "done", 2),
         ("cheap", "done", 4),
     ]
+
+
+def test_an_arm_is_not_favoured_for_being_evaluated_where_the_budget_ends(tmp_path: Path) -> None:
+    directory = StudyDir(tmp_path)
+    make(directory, "long", STEPS, cost=1.1)
+    make(directory, "cheap", STEPS, cost=1.0)  # as good in each step, and evaluated in its last
+    found = outcomes(directory, "tokens")
+    assert found["cheap"].pass_at_1 == 0.4
+    assert found["long"].steps == 7
+    assert found["long"].pass_at_1 == pytest.approx(8 / 1.1 / 20, abs=1e-3)  # 0.3 in step 6, 0.4 in step 8

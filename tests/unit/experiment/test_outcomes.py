@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from lowmem_rl.experiment.outcomes import outcome_of, spent, within
+from lowmem_rl.experiment.outcomes import between, outcome_of, spent, within
 from lowmem_rl.experiment.trials import Trial
 from lowmem_rl.reports.run_record import EvalRecord, RunRecord
 from lowmem_rl.storage.run_reader import Evaluations
@@ -71,9 +71,40 @@ def test_runs_are_compared_within_what_all_of_them_used(match: Any, budget: floa
     assert len(spent(whole, match)) == 4
     cut = within(whole, match, budget)
     assert [row["step"] for row in cut.metrics] == list(range(1, steps + 1))
-    assert cut.latest is not None
-    assert cut.latest.step == 2
-    assert outcome_of(TRIAL, "done", cut, [], "reward").reward == pytest.approx(0.1 * (steps - 1))
+    found = outcome_of(TRIAL, "done", cut, [], "pass_at_1")
+    assert (found.steps, found.reward) == (steps, pytest.approx(0.1 * (steps - 1)))
+
+
+@pytest.mark.parametrize(
+    ("budget", "accuracy"),
+    [(100.0, 0.5), (200.0, 1.0), (250.0, 1.0), (400.0, 1.0), (0.0, 0.0)],
+)
+def test_accuracy_is_that_at_the_end_of_the_budget(budget: float, accuracy: float) -> None:
+    """One item, wrong before, right after two steps of 100 tokens and later."""
+    found = outcome_of(TRIAL, "done", within(record([0.0, 0.2, 0.4, 0.6]), "tokens", budget), [], "pass_at_1")
+    assert found.items == {"x": accuracy}
+
+
+def test_without_items_the_results_are_interpolated() -> None:
+    first, second = (
+        EvalRecord("e", {"step": step, "pass_at_1": step / 10, "strict_pass_at_1": 0.0}, ()) for step in (2, 4)
+    )
+    found = between(first, second, 0.25, 2)
+    assert found.result == pytest.approx({"step": 2, "pass_at_1": 0.25, "strict_pass_at_1": 0.0})
+
+
+def test_between_evaluations_of_different_sizes_their_shared_items_count() -> None:
+    few, many = (
+        EvalRecord(
+            "e",
+            {"step": 2, "pass_at_1": 9.0},
+            tuple({"example_id": name, "correct": right, "strict": False} for name in names),
+        )
+        for names, right in (("ab", False), ("abc", True))
+    )
+    found = between(few, many, 0.5, 2)
+    assert found.shares("correct") == {"a": 0.5, "b": 0.5}
+    assert found.result["pass_at_1"] == 0.5
 
 
 @pytest.mark.parametrize(("match", "budget"), [("tokens", 400.0), ("minutes", 4.0), ("steps", 4.0)])
