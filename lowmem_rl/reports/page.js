@@ -75,9 +75,14 @@
       label: series.label,
       stroke: colour(series.spans_gaps ? "--soft" : `--c${index % 6}`), // no series of its own: it joins others' points
       width: series.are_points ? 1 : 2,
-      dash: series.are_points ? [4, 4] : undefined,
+      dash: series.are_points ? [4, 4] : index < 6 || series.spans_gaps ? undefined : [10, 4],
       spanGaps: series.are_points || series.spans_gaps || chart.along !== "step",
-      points: { show: series.are_points || series.values.length < 2, size: series.size, fill: colour(`--c${index % 6}`) },
+      // Colours repeat after six: then lines are dashed, and points hollow.
+      points: {
+        show: series.are_points || series.values.length < 2,
+        size: series.size,
+        fill: colour(index < 6 ? `--c${index % 6}` : "--ground"),
+      },
       value: (plot, value, which, at) => shownValue(at === null ? last(plot.data[which]) : value, text),
     }));
     const doubling = chart.along === "k", steps = chart.along === "step";

@@ -68,3 +68,12 @@ def test_what_a_run_wrote_does_not_run(opened):
     assert "owned" not in page.title()
     assert page.locator("img").count() == 0
     assert page.locator("#health td", has_text="<script>").count() == len(ENDS)
+
+
+def test_the_line_through_the_best_arms_has_no_arm_s_colour(opened):
+    page = opened(1280, "light")
+    markers = page.locator("figure").first.locator(".u-series .u-marker")
+    colours = markers.evaluate_all("(parts) => parts.map((part) => getComputedStyle(part).borderColor)")[
+        -len(ENDS) - 1 :
+    ]
+    assert len(set(colours)) == len(ENDS) + 1
