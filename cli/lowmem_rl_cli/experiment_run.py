@@ -2,6 +2,7 @@
 
 import re
 import signal
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from shlex import join
@@ -10,7 +11,7 @@ from typing import Any
 
 from lowmem_rl.entrypoints.preflight import check_card
 from lowmem_rl.errors import ConfigError, Interrupted, SetupError, TrainingError
-from lowmem_rl.experiment.arms import check_study, resolve_trial
+from lowmem_rl.experiment.arms import ArmPlan, check_study, resolve_trial
 from lowmem_rl.experiment.environment import changes_since, environment_here
 from lowmem_rl.experiment.launch import Launcher, LocalLauncher
 from lowmem_rl.experiment.on_ray import RayLauncher
@@ -45,9 +46,8 @@ def run_command(
     plans = check_study(study, allow_code=allow_code)
     if dry_run:
         console.show_json(plan_facts(study, plans, price)) if as_json else console.show(plan_page(study, plans, price))
-    for plan in plans:
-        for refusal in () if force else gate(plan.plan, force=True):
-            raise type(refusal)(f"Arm {plan.arm}: {refusal}", hint=refusal.hint)
+    if not force:
+        _check_gate(plans)
     if resume and out:
         _check_environment(study, StudyDir(out), force=force)
     if dry_run:
@@ -56,6 +56,15 @@ def run_command(
     if study.run.on == "local":
         check_card(resolve_trial(study, next(final_trials(study)), {}), this_machine())
     directory, launcher = _opened(study, out, resume=resume, force=force)
+    _run(study, directory, launcher, force=force, allow_code=allow_code)
+    from lowmem_rl_cli.experiment_view import report_command
+
+    report_command(directory.path, None, price, as_json=as_json)
+    _check_all_done(study, directory, allow_code=allow_code)
+
+
+def _run(study: Study, directory: StudyDir, launcher: Launcher, *, force: bool, allow_code: bool) -> None:
+    """Runs what is missing. Raises `Interrupted` with the command that continues."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # of a scheduler: runs save, as after Ctrl-C
     console.say(f"{len(list(final_trials(study)))} runs, at most {launcher.jobs} at once, in {directory.path}")
     try:
@@ -65,10 +74,13 @@ def run_command(
         raise Interrupted("The study was stopped; its runs have saved.", hint=hint) from error
     finally:
         signal.signal(signal.SIGTERM, before)
-    from lowmem_rl_cli.experiment_view import report_command
 
-    report_command(directory.path, None, price, as_json=as_json)
-    _check_all_done(study, directory, allow_code=allow_code)
+
+def _check_gate(plans: Sequence[ArmPlan]) -> None:
+    """Raises `DoesNotFit` or `NoSignal` for the first arm that `train` would refuse."""
+    for plan in plans:
+        for refusal in gate(plan.plan, force=True):
+            raise type(refusal)(f"Arm {plan.arm}: {refusal}", hint=refusal.hint)
 
 
 def _check_environment(study: Study, directory: StudyDir, *, force: bool) -> None:
