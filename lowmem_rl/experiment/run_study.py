@@ -2,8 +2,9 @@
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 
 from lowmem_rl.checkpointing.resume import is_finished
 from lowmem_rl.errors import RunDirError
@@ -47,7 +48,7 @@ def read_outcomes(study: Study, directory: StudyDir) -> list[Outcome]:
     records = {trial: _record(directory.path / trial.place) for trial in trials}
     statuses = {trial: status_of(directory, trial, attempts.get(trial.name, [])) for trial in trials}
     done = {trial: record for trial, record in records.items() if record and statuses[trial] == "done"}
-    budgets = {task: _budget(study, [one for trial, one in done.items() if trial.task == task]) for task in study.tasks}
+    budgets = {task: _budget(study, task, done) for task in study.tasks}
     for trial, record in records.items():
         budget = budgets[trial.task]
         counted = record if record is None or budget is None else within(record, study.match, budget)
@@ -55,14 +56,20 @@ def read_outcomes(study: Study, directory: StudyDir) -> list[Outcome]:
     return found
 
 
-def _budget(study: Study, done: Sequence[RunRecord]) -> float | None:
-    """Returns what every run of a task gets: as much as the cheapest that is done has used.
+def _budget(study: Study, task: str, done: Mapping[Trial, RunRecord]) -> float | None:
+    """Returns what every run of a task gets: as much as the cheapest arm's median run has used.
 
     None if nothing is cut: steps are matched by the plan, and before a run is done there is nothing to match. A run
-    that failed early does not take from the others what they learned after it.
+    that failed, or that is done with far less than others of its arm (its completions may have collapsed to nothing),
+    does not take from the others what they learned after it.
     """
-    used = [spent(one, study.match)[-1] for one in done if one.metrics]
-    return min(used) if used and study.match != "steps" else None
+    if study.match == "steps":
+        return None
+    used: dict[str, list[float]] = {}
+    for trial, record in done.items():
+        if trial.task == task and record.metrics:
+            used.setdefault(trial.arm, []).append(spent(record, study.match)[-1])
+    return min(map(median, used.values()), default=None)
 
 
 def _place_in(study: Study) -> Callable[[Trial], tuple[int, int]]:

@@ -74,7 +74,7 @@ class StudyTable(_Table):
     margin: float = Field(0.02, gt=0.0, lt=1.0)
     """An arm is no worse than the baseline if it loses less than this."""
     match: Match = "steps"
-    """What every arm gets equally much of. A run counts as far as the tokens or minutes of its task's cheapest go."""
+    """What every arm gets equally much of. A run counts as far as the tokens or minutes of the cheapest arm go."""
     set: dict[str, Any] = {}
 
 

@@ -28,11 +28,11 @@ match = "MATCH"
 STEPS = 8
 
 
-def make(directory: StudyDir, arm: str, steps: int, cost: float, *, is_done: bool = True) -> None:
+def make(directory: StudyDir, arm: str, steps: int, cost: float, *, is_done: bool = True, seed: int = 0) -> None:
     """Leaves a run that planned eight steps of so many hundred tokens and two seconds each, and was evaluated in each
     second of them: the share of right items is the step over twenty.
     """
-    run = RunDir(directory.path / Trial("task", arm, 0).place)
+    run = RunDir(directory.path / Trial("task", arm, seed).place)
     begin(run, {"grpo__steps": STEPS if not is_done else steps})
     for step in range(1, steps + 1):
         append_row(run.metrics, metric_row(step, STEPS) | {"num_tokens": 100.0 * cost * step, "step_s": 2.0 * cost})
@@ -42,7 +42,7 @@ def make(directory: StudyDir, arm: str, steps: int, cost: float, *, is_done: boo
     if is_done:
         found |= {"during": during[:-1], "after": during[-1], "comparison": {"gain": 0.0}}
     run.evaluations.write_text(json.dumps(found))
-    directory.append(Trial("task", arm, 0), exit_code=0 if is_done else 5, failed=not is_done, seconds=1.0)
+    directory.append(Trial("task", arm, seed), exit_code=0 if is_done else 5, failed=not is_done, seconds=1.0)
 
 
 def outcomes(directory: StudyDir, match: str, metric: str = "pass_at_1") -> dict[str, Outcome]:
@@ -113,3 +113,16 @@ def test_an_arm_is_not_favoured_for_being_evaluated_where_the_budget_ends(tmp_pa
     assert found["cheap"].pass_at_1 == 0.4
     assert found["long"].steps == 7
     assert found["long"].pass_at_1 == pytest.approx(8 / 1.1 / 20, abs=1e-3)  # 0.3 in step 6, 0.4 in step 8
+
+
+def test_one_run_that_used_next_to_nothing_shortens_no_other(tmp_path: Path) -> None:
+    directory, study = (
+        StudyDir(tmp_path),
+        parse_study(STUDY.replace("MATCH", "tokens").replace("METRIC", "pass_at_1").replace("[0]", "[0, 1, 2]"), "s"),
+    )
+    for seed, cost in enumerate((1.0, 1.0, 0.01)):  # the third writes nothing
+        make(directory, "cheap", STEPS, cost, seed=seed)
+        make(directory, "long", STEPS, cost=2, seed=seed)
+    found = {(one.arm, one.seed): (one.steps, one.pass_at_1) for one in read_outcomes(study, directory)}
+    assert [found["long", seed] for seed in range(3)] == [(4, 0.2)] * 3
+    assert [found["cheap", seed] for seed in range(3)] == [(8, 0.4)] * 3
