@@ -60,7 +60,7 @@ def run_command(
     from lowmem_rl_cli.experiment_view import report_command
 
     report_command(directory.path, None, price, as_json=as_json)
-    _check_all_done(study, directory, allow_code=allow_code)
+    _check_all_done(study, directory, force=force, allow_code=allow_code)
 
 
 def _run(study: Study, directory: StudyDir, launcher: Launcher, *, force: bool, allow_code: bool) -> None:
@@ -70,7 +70,7 @@ def _run(study: Study, directory: StudyDir, launcher: Launcher, *, force: bool, 
     try:
         run_study(study, directory, launcher, console.say, force=force)
     except KeyboardInterrupt as error:
-        hint = f"Continue with: {_resume_command(directory.path, allow_code=allow_code)}"
+        hint = f"Continue with: {_resume_command(directory.path, force=force, allow_code=allow_code)}"
         raise Interrupted("The study was stopped; its runs have saved.", hint=hint) from error
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -95,12 +95,12 @@ def _check_environment(study: Study, directory: StudyDir, *, force: bool) -> Non
     console.say(f"warning: {what}")
 
 
-def _check_all_done(study: Study, directory: StudyDir, *, allow_code: bool) -> None:
+def _check_all_done(study: Study, directory: StudyDir, *, force: bool, allow_code: bool) -> None:
     """Raises `TrainingError` if a run failed: the study is complete without it, and a script must know."""
     outcomes = read_outcomes(study, directory)
     if failed := [one for one in outcomes if one.status == "failed"]:
         what = f"{len(failed)} of {len(outcomes)} runs failed; each counts as far as it came."
-        again = _resume_command(directory.path, allow_code=allow_code)
+        again = _resume_command(directory.path, force=force, allow_code=allow_code)
         raise TrainingError(what, hint=f"See {directory.path / 'logs'}. Try them again: {again}")
 
 
@@ -133,8 +133,8 @@ def _placed(study: Study, on: str | None, jobs: int | None) -> Study:
     return replace(study, run=study.run.model_copy(update=changes))
 
 
-def _resume_command(out: Path, *, allow_code: bool) -> str:
-    allowed = ["--allow-code"] if allow_code else []
+def _resume_command(out: Path, *, force: bool, allow_code: bool) -> str:
+    allowed = [*(["--force"] if force else []), *(["--allow-code"] if allow_code else [])]
     return join(["lowmem-rl", "experiment", "run", "--resume", *allowed, "--out", str(out)])
 
 

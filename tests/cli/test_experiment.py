@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from lowmem_rl_cli.experiment_run import default_out
+from lowmem_rl_cli.experiment_run import _resume_command, default_out
 
 from lowmem_rl.experiment.study import parse_study, read_study
 from lowmem_rl.experiment.study_dir import StudyDir
@@ -218,3 +218,8 @@ def test_by_force_it_continues_with_a_warning(cli_here, begun: Path) -> None:
     assert (code, len(err.splitlines())) == (0, 1)
     assert err.startswith("warning: ")
     assert "torch 0.0.1 -> " in err
+
+
+def test_the_command_that_continues_keeps_what_was_allowed() -> None:
+    command = _resume_command(Path("my study"), force=True, allow_code=True)
+    assert command == "lowmem-rl experiment run --resume --force --allow-code --out 'my study'"
