@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import typer
 
 from lowmem_rl.errors import LowMemError, SetupError
-from lowmem_rl.stack import not_loaded
 from lowmem_rl_cli import streams
 
 
@@ -14,6 +13,8 @@ def reported(error: BaseException) -> tuple[str, str, int] | None:
     if isinstance(error, typer.TyperException):
         return *_usage_error(error), error.exit_code
     if isinstance(error, ImportError):
+        from lowmem_rl.stack import not_loaded
+
         error = not_loaded(error) or error
     elif isinstance(error, OSError) and (fault := streams.stdout_fault(error)):
         error = SetupError(

@@ -39,7 +39,7 @@ def layer_of(workload: Workload, shape: ModelShape) -> Layer:
         found = plain_layer(workload, shape, _keys(workload, shape))
     else:
         found = {"unsloth": _unsloth_layer, "fused": _fused_layer}[workload.layer](workload, shape)
-    return replace(found, saved=found.saved + dora.saved(workload, shape))
+    return replace(found, saved=found.saved + dora.saved(workload, shape)) if workload.use_dora else found
 
 
 def frozen_layer(workload: Workload, shape: ModelShape) -> Layer:
@@ -176,7 +176,7 @@ def all_groups(workload: Workload, shape: ModelShape) -> Term:
     """
     groups = ceil(workload.grouped_rows / workload.group_size)
     tokens = groups * workload.prompt_tokens + workload.grouped_rows * workload.completion_tokens
-    return replace(forward_layer(workload, shape, tokens, "all groups at once"), elastic=True)
+    return forward_layer(workload, shape, tokens, "all groups at once")._replace(elastic=True)
 
 
 def saved_at_top(workload: Workload, shape: ModelShape) -> Term:
@@ -193,7 +193,7 @@ def layer_finding_norms(workload: Workload, shape: ModelShape) -> Term:
     """
     whole = layer(workload, shape)
     gradients = workload.tokens * layer_of(workload, shape).transient if workload.compute_bytes == 4 else 0.0
-    return replace(whole, expected_bytes=whole.expected_bytes - round(gradients))
+    return whole._replace(expected_bytes=whole.expected_bytes - round(gradients))
 
 
 def backward_moments(workload: Workload, shape: ModelShape) -> Iterator[tuple[Term, ...]]:

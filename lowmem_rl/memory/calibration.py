@@ -119,7 +119,7 @@ class Calibration:
         expected = round(self.factor * one.expected_bytes)
         # A few measurements may raise a bound; they are too few to lower it.
         upper = max(one.upper_bytes, round(self.factor * one.upper_bytes))
-        return replace(one, expected_bytes=expected, upper_bytes=upper, grade="measured here")
+        return one._replace(expected_bytes=expected, upper_bytes=upper, grade="measured here")
 
 
 def footprint(parts: Sequence[Term]) -> Footprint:

@@ -1,7 +1,6 @@
 """What the driver counts in addition to tensors: the CUDA context and the allocator's slack; host memory and disk."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from lowmem_rl.memory import lowmem_sampler, parked, pool_shares, terms
 from lowmem_rl.memory.activations import layer_of, logit_width
@@ -70,14 +69,17 @@ def _unused_blocks(workload: Workload, shape: ModelShape, dynamic: Sequence[Term
     return max(kept + chain + layer - sum(one.expected_bytes for one in dynamic), 0.0)
 
 
+def cut_to_card(slack: Term, others_bytes: int, card: Card | None) -> Term:
+    """Returns the slack cut to what the card has left: PyTorch frees cached blocks before it fails."""
+    if card is None or slack.expected_bytes <= (room := max(card.offered_bytes - others_bytes, 0)):
+        return slack
+    return slack._replace(expected_bytes=room)
+
+
 def capped_to_card(parts: Sequence[Term], card: Card | None) -> tuple[Term, ...]:
-    """Returns the terms with the slack cut to what the card has left: PyTorch frees cached blocks before it fails."""
-    if card is None:
-        return tuple(parts)
-    room = max(card.offered_bytes - sum(one.expected_bytes for one in parts if one.name != SLACK), 0)
-    return tuple(
-        replace(one, expected_bytes=room) if one.name == SLACK and one.expected_bytes > room else one for one in parts
-    )
+    """Returns the terms of a moment with its slack cut to what the card has left."""
+    others = sum(one.expected_bytes for one in parts if one.name != SLACK)
+    return tuple(cut_to_card(one, others, card) if one.name == SLACK else one for one in parts)
 
 
 def host_bytes(workload: Workload, shape: ModelShape) -> int:

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
 
 from lowmem_rl.memory import dora, driver_overhead, generate_sampler, lowmem_sampler, parked, terms
 from lowmem_rl.memory.activations import all_groups, backward_moments, forward_layer, scoring, spare_chunk
@@ -17,7 +18,7 @@ Verdict = Literal["fits", "tight", "does-not-fit"]
 Terms = tuple[Term, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: the sums are kept
 class MemoryEstimate:
     """What a workload needs, phase by phase. "Process" is what the driver reports."""
 
@@ -43,12 +44,12 @@ class MemoryEstimate:
     def peak_phase(self) -> str:
         return max(self.phases, key=self.phase_bytes)
 
-    @property
+    @cached_property
     def expected_bytes(self) -> int:
         """The process's peak."""
         return max(map(_expected, self.phases.values()))
 
-    @property
+    @cached_property
     def upper_bytes(self) -> int:
         """The process's peak if every term is at its worst."""
         return max(self.least_upper_bytes, *map(_upper, self.phases.values()))
@@ -92,12 +93,11 @@ def estimate(workload: Workload, shape: ModelShape, card: Card | None = None) ->
     """Returns what the workload needs on a card; without one, on a CPU."""
     workload = _as_it_runs(workload, card)
     moments = _moments(workload, shape, card)
-    every = [moment for phase in moments.values() for moment in phase]
     return MemoryEstimate(
         workload=workload,
         shape=shape,
         phases={phase: _worst(found) for phase, found in moments.items()},
-        allocated_bytes=max(_bytes_without(driver_overhead.OUTSIDE_TENSORS, parts) for parts in every),
+        allocated_bytes=max(moment.tensors_bytes for found in moments.values() for moment in found),
         host_bytes=driver_overhead.host_bytes(workload, shape),
         disk_bytes=driver_overhead.disk_bytes(workload, shape),
         notes=tuple(_notes(workload, shape)),
@@ -111,25 +111,23 @@ def _as_it_runs(workload: Workload, card: Card | None) -> Workload:
     On a CPU, what would be paged or offloaded is in host memory already. FlashAttention-2 needs Ampere: before it
     Unsloth runs the memory-efficient kernel, plain layers copy keys.
     """
+    changes: dict[str, Any] = {"tiles_logits": card is not None and card.offered_bytes <= _SMALL_CARD_BYTES}
     if card is None:
-        workload = replace(
-            workload,
-            compute_bytes=4 if workload.wide_on_cpu else workload.compute_bytes,
-            optimizer=workload.optimizer.removeprefix("paged_"),
-            checkpointing="plain" if workload.checkpointing == "unsloth" else workload.checkpointing,
-            grouped_rows=0,
-            parks_masters=False,
-            parks_originals=False,
-            state_share=workload.state_share + workload.parked_state_share,
-            parked_state_share=0.0,
-        )
+        changes |= {
+            "compute_bytes": 4 if workload.wide_on_cpu else workload.compute_bytes,
+            "optimizer": workload.optimizer.removeprefix("paged_"),
+            "checkpointing": "plain" if workload.checkpointing == "unsloth" else workload.checkpointing,
+            "grouped_rows": 0,
+            "parks_masters": False,
+            "parks_originals": False,
+            "state_share": workload.state_share + workload.parked_state_share,
+            "parked_state_share": 0.0,
+        }
     else:  # Unsloth's kernels begin at the embeddings
-        workload = replace(workload, kept_rows=0)
-    lacks_flash = card is None or card.compute_capability < (8, 0)
-    if lacks_flash and workload.attention == "flash":
-        is_fused = card is not None and workload.layer == "unsloth"
-        workload = replace(workload, attention="efficient" if is_fused else "sdpa")
-    return replace(workload, tiles_logits=card is not None and card.offered_bytes <= _SMALL_CARD_BYTES)
+        changes["kept_rows"] = 0
+    if workload.attention == "flash" and (card is None or card.compute_capability < (8, 0)):
+        changes["attention"] = "efficient" if card is not None and workload.layer == "unsloth" else "sdpa"
+    return replace(workload, **changes)
 
 
 def _is_unmeasured(workload: Workload) -> bool:
@@ -154,7 +152,16 @@ def _notes(workload: Workload, shape: ModelShape) -> Iterable[str]:
         yield f"{shape.key}'s files hold {shape.file_bytes / GIB:.2f} GiB, which {wrong}: {used}"
 
 
-def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[str, list[Terms]]:
+class _Moment(NamedTuple):
+    """All that is there at once, and its sums."""
+
+    parts: Terms
+    tensors_bytes: int
+    expected_bytes: int
+    upper_bytes: int
+
+
+def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[str, list[_Moment]]:
     """Returns, by phase, all that is there at once, moment by moment."""
     base = (
         terms.linear_weights(workload, shape),
@@ -167,7 +174,7 @@ def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[s
     learned = (adapter, terms.whole_weights(workload), terms.gradient_sums(workload, shape))
     at_rest = (parked.linear_weights_left(workload, shape), *base[1:], parked.resting_copies(workload))
     freed = terms.upcast_blocks(workload, shape)
-    resting = replace(freed, expected_bytes=0)  # other requests take them
+    resting = freed._replace(expected_bytes=0)  # other requests take them
     idle = (*at_rest, *learned, *states, terms.weight_copies(workload, shape), resting)
     resident = (*idle, *generate_sampler.resident_engine(workload, shape, card))
     between = (*resident, kept_copies(workload, shape))
@@ -178,8 +185,8 @@ def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[s
     is_merged = workload.rollout_engine == "lowmem" and workload.rollout_weights == "merged"
     found_each_token = () if is_merged else (norms,)
 
-    def phase(resident: Terms, passing: Iterable[Terms], *, learning: bool = False) -> list[Terms]:
-        return [_moment(workload, shape, card, resident, one, learning=learning) for one in passing]
+    def phase(resident: Terms, passing: Iterable[Terms], *, learning: bool = False) -> list[_Moment]:
+        return list(_phase(workload, shape, card, resident, passing, learning=learning))
 
     found = {"load": phase((*base, *learned), [(_loading(workload, shape), freed)])}
     if workload.loss == "grpo":
@@ -207,26 +214,43 @@ def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[s
     return found | {"save": phase((*between, *later), [()])}
 
 
-def _worst(found: list[Terms]) -> Terms:
+def _worst(found: list[_Moment]) -> Terms:
     """Returns the terms of the worst moment; its slack's upper value covers the other moments' upper values."""
-    worst, slack = max(found, key=_expected), driver_overhead.SLACK
-    if not (missing := max(map(_upper, found)) - _upper(worst)):
-        return tuple(one for one in worst if one.upper_bytes)
-    covered = (replace(one, upper_bytes=one.upper_bytes + missing) if one.name == slack else one for one in worst)
+    worst, slack = max(found, key=lambda moment: moment.expected_bytes), driver_overhead.SLACK
+    missing = max(moment.upper_bytes for moment in found) - worst.upper_bytes
+    covered = (one._replace(upper_bytes=one.upper_bytes + missing) if one.name == slack else one for one in worst.parts)
     return tuple(one for one in covered if one.upper_bytes)
 
 
-def _moment(
-    workload: Workload, shape: ModelShape, card: Card | None, resident: Terms, passing: Terms, *, learning: bool
-) -> Terms:
-    if shape.architecture not in _KNOWN_ARCHITECTURES:
-        resident, passing = tuple(map(_widened, resident)), tuple(map(_widened, passing))
-    slack = driver_overhead.slack(workload, shape, passing, card, learning=learning)
-    return driver_overhead.capped_to_card((*resident, *passing, slack, driver_overhead.context(card)), card)
+def _phase(
+    workload: Workload,
+    shape: ModelShape,
+    card: Card | None,
+    resident: Terms,
+    passing: Iterable[Terms],
+    *,
+    learning: bool,
+) -> Iterator[_Moment]:
+    """Yields what is there with each of those that pass, around it the pool's slack and the driver's context."""
+    widen = shape.architecture not in _KNOWN_ARCHITECTURES
+    resident = tuple(map(_widened, resident)) if widen else resident
+    held, most, context = _expected(resident), _upper(resident), driver_overhead.context(card)
+    for one in passing:
+        parts = tuple(map(_widened, one)) if widen else one
+        tensors = held + _expected(parts)
+        slack = driver_overhead.slack(workload, shape, parts, card, learning=learning)
+        slack = driver_overhead.cut_to_card(slack, tensors + context.expected_bytes, card)
+        around = (slack, context)
+        yield _Moment(
+            parts=(*resident, *parts, *around),
+            tensors_bytes=tensors,
+            expected_bytes=tensors + _expected(around),
+            upper_bytes=most + _upper(parts) + _upper(around),
+        )
 
 
 def _widened(one: Term) -> Term:
-    return replace(one, upper_bytes=int(_UNKNOWN_UPPER * one.upper_bytes), grade="assumed")
+    return one._replace(upper_bytes=int(_UNKNOWN_UPPER * one.upper_bytes), grade="assumed")
 
 
 def _bytes_without(names: tuple[str, ...], parts: Iterable[Term]) -> int:
@@ -234,11 +258,11 @@ def _bytes_without(names: tuple[str, ...], parts: Iterable[Term]) -> int:
 
 
 def _expected(parts: Terms) -> int:
-    return sum(one.expected_bytes for one in parts)
+    return sum([one.expected_bytes for one in parts])
 
 
 def _upper(parts: Terms) -> int:
-    return sum(one.upper_bytes for one in parts)
+    return sum([one.upper_bytes for one in parts])
 
 
 def _loading(workload: Workload, shape: ModelShape) -> Term:

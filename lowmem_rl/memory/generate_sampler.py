@@ -1,7 +1,6 @@
 """What sampling through `generate` holds: the KV cache of a wave, the prefill and the sampler; or vLLM's share."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from math import ceil
 
 from lowmem_rl.memory.activations import forward_layer
@@ -108,7 +107,7 @@ def vllm_share(workload: Workload, shape: ModelShape, card: Card | None) -> tupl
         room = max(int(utilisation(workload, card) * card.offered_bytes) - held, row)
         size, spare = min(size, room), max(room - size, 0)
         grown = max(engine.upper_bytes - engine.expected_bytes - (size + spare - row), 0)
-        engine = replace(engine, upper_bytes=engine.expected_bytes + max(grown, int(_GRAPHS_ABOVE_SHARE)))
+        engine = engine._replace(upper_bytes=engine.expected_bytes + max(grown, int(_GRAPHS_ABOVE_SHARE)))
     needed = term("vLLM's KV cache", size, "read from source", "rows (P + C) 2 L k b, or what its share holds")
     fill = term("vLLM's spare cache", spare, "read from source", "utilisation x card - the rest", elastic=True)
     return engine, needed, fill

@@ -7,9 +7,9 @@ of the last two are in host RAM. With a reference in 16 bit they stay: 2M + 2M v
 learned.
 """
 
-from dataclasses import replace
+from math import ceil
 
-from lowmem_rl.memory.terms import Term, linear_weights, optimizer_states, term, weight_bytes
+from lowmem_rl.memory.terms import Term, linear_weights, term, unpaged_state_bytes, weight_bytes
 from lowmem_rl.memory.workload import Workload
 from lowmem_rl.models.shape import ModelShape
 
@@ -24,8 +24,7 @@ def linear_weights_left(workload: Workload, shape: ModelShape) -> Term:
     """The matrices after loading, without originals that are in host RAM."""
     whole, size = linear_weights(workload, shape), _original_bytes(workload)
     formula = f"{whole.formula} - originals in host RAM" if size else whole.formula
-    return replace(
-        whole,
+    return whole._replace(
         expected_bytes=max(whole.expected_bytes - size, 0),
         upper_bytes=max(whole.upper_bytes - size, 0),
         formula=formula,
@@ -50,8 +49,8 @@ def compared_with_base(workload: Workload, shape: ModelShape) -> tuple[Term, Ter
 def host_bytes(workload: Workload, shape: ModelShape) -> int:
     """Returns what has left the card: float32 weights and states of layers that rest, 16-bit originals."""
     masters = _resting_params(workload) * workload.whole_bytes if workload.parks_masters else 0
-    all_states = optimizer_states(replace(workload, state_share=1.0), shape).expected_bytes
-    return masters + round(all_states * workload.parked_state_share) + _original_bytes(workload)
+    states = ceil(unpaged_state_bytes(workload, shape)) * workload.parked_state_share
+    return masters + round(states) + _original_bytes(workload)
 
 
 def _resting_params(workload: Workload) -> int:

@@ -4,9 +4,8 @@ Letters in formulas: L layers, H hidden, I width of the MLP, q and k widths of q
 d width of a head, r rank, T tokens of one forward, b bytes of a number in the compute type.
 """
 
-from dataclasses import dataclass, replace
 from math import ceil
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from lowmem_rl.memory.adapter_tensors import sizes_of
 from lowmem_rl.memory.workload import Workload
@@ -15,9 +14,11 @@ from lowmem_rl.models.shape import ModelShape
 Grade = Literal["measured here", "measured elsewhere", "read from source", "assumed"]
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
-    """One thing that takes memory in a phase, and how well its size is known."""
+class Term(NamedTuple):
+    """One thing that takes memory in a phase, and how well its size is known.
+
+    A tuple, because a plan makes thousands: a frozen dataclass takes four times as long.
+    """
 
     name: str
     expected_bytes: int
@@ -230,10 +231,14 @@ def _paged_params(workload: Workload, shape: ModelShape) -> int:
 
 def optimizer_states(workload: Workload, shape: ModelShape) -> Term:
     """They appear at the first optimizer step and stay; paged ones are a term of their own."""
-    each = _state_bytes(workload)
-    count = trained_params(workload, shape) + workload.whole_params - _paged_params(workload, shape)
-    size = count * each * workload.state_share
+    size, each = unpaged_state_bytes(workload, shape) * workload.state_share, _state_bytes(workload)
     return term("optimizer states", size, "read from source", f"trained weights x {each:.4g}")
+
+
+def unpaged_state_bytes(workload: Workload, shape: ModelShape) -> float:
+    """Returns the bytes of the states of all that ever learns, without those that are paged."""
+    count = trained_params(workload, shape) + workload.whole_params - _paged_params(workload, shape)
+    return count * _state_bytes(workload)
 
 
 def paged_states(workload: Workload, shape: ModelShape) -> Term:
@@ -268,7 +273,7 @@ def undo_copy(workload: Workload, shape: ModelShape) -> Term:
     """
     is_ours = workload.loss == "grpo" and workload.stack == "unsloth" and workload.method != "full"
     learning = learned_bytes(workload, shape) * workload.gradient_share
-    states = optimizer_states(replace(workload, state_share=workload.gradient_share), shape).expected_bytes
+    states = ceil(unpaged_state_bytes(workload, shape) * workload.gradient_share)
     copied = learning + states if learning <= UNDO_BYTES else 0
     formula = "adapter or whole weights + optimizer states on the card"
     return term("copy to undo a step", copied if is_ours else 0, "read from source", formula)

@@ -39,8 +39,14 @@ def trained_set(config: RunConfig, shape: ModelShape) -> TrainedSet:
     trainable = config.trainable
     check_extra(trainable.extra, is_tied=shape.tied_embeddings)
     _check_modules(trainable, shape)
-    plan = LayerSchedule.of(config, depth)
-    at_once = plan.at(config.grpo.steps if trainable.schedule == "gradual_unfreezing" else 1)  # it only grows
+    return _counts(LayerSchedule.of(config, depth), config.grpo.steps, config.model.bits == 4, shape)
+
+
+@lru_cache(maxsize=64)
+def _counts(plan: LayerSchedule, steps: int, in_4_bit: bool, shape: ModelShape) -> TrainedSet:
+    """It is cached: the planner asks for each of the plans that it compares."""
+    trainable, depth = plan.trainable, shape.num_layers
+    at_once = plan.at(steps if trainable.schedule == "gradual_unfreezing" else 1)  # it only grows
     is_drawn = trainable.schedule in ("lisa", "badam", "slimfit")
     lowest = 0 if plan.reaches_bottom else min(plan.layers if is_drawn else at_once, default=depth)
     count, whole = len(plan.layers), _whole_params(trainable, len(plan.layers), shape)
@@ -48,13 +54,11 @@ def trained_set(config: RunConfig, shape: ModelShape) -> TrainedSet:
     if trainable.schedule == "slimfit":
         extra = _whole_params(trainable, 0, shape) / whole if whole else 0.0
         share = extra + (1 - trainable.freeze_rate) * (1 - extra)
-    resting = len(_drawn(plan, config.grpo.steps)) - len(at_once) if is_drawn else 0
+    resting = len(_drawn(plan, steps)) - len(at_once) if is_drawn else 0
     at_rest = (_whole_params(trainable, resting, shape, has_extra=False) / whole) if whole else resting / max(count, 1)
     if trainable.schedule == "slimfit":
-        at_rest = min(ceil(config.grpo.steps / trainable.every) * share, 1.0) - share
-    if whole and (
-        config.model.bits == 4 or trainable.schedule == "slimfit"
-    ):  # a layer of which a matrix learns is wide
+        at_rest = min(ceil(steps / trainable.every) * share, 1.0) - share
+    if whole and (in_4_bit or trainable.schedule == "slimfit"):  # a layer of which a matrix learns is wide
         at_rest = 1.0 - share
     return TrainedSet(count, depth - lowest, whole, share, at_rest)
 

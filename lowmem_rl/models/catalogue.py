@@ -7,6 +7,7 @@ leaves out (tied embeddings, the width of a head) follows from the exact count o
 
 import re
 from dataclasses import replace
+from functools import cache
 
 from lowmem_rl.models.shape import GEMMA2, GEMMA3, LLAMA, MISTRAL, QWEN1, QWEN2, QWEN3, ModelShape, Quantised
 
@@ -266,12 +267,12 @@ CATALOGUE: dict[str, ModelShape] = {
 }
 
 # What mirrors and quantised copies add to a model's own name.
-_COPIES = re.compile(r"(-unsloth)?(-bnb-4bit)?$|-hf$|-gptq$|-instruct$|-base$", re.IGNORECASE)
+_COPIES = r"(-unsloth)?(-bnb-4bit)?$|-hf$|-gptq$|-instruct$|-base$"
 
 
 def find_shape(name: str) -> ModelShape | None:
     """Returns the row of a name as reports write it ("Llama-2-7B", "unsloth/Qwen3-14B-bnb-4bit"), or None."""
-    return CATALOGUE.get(name) or _BY_BARE_NAME.get(_bare(name))
+    return CATALOGUE.get(name) or _by_bare_name().get(_bare(name))
 
 
 def find_mirrored(name: str) -> ModelShape | None:
@@ -280,32 +281,37 @@ def find_mirrored(name: str) -> ModelShape | None:
     Only the owner and the suffix of a 4-bit upload are removed: a chat model may take fewer tokens than its base.
     """
     owner, _, copy = name.rpartition("/")
-    suffix = _FOUR_BIT.search(copy)
-    original = _BY_LAST_NAME.get(_FOUR_BIT.sub("", copy).lower()) if owner == "unsloth" else None
+    suffix = re.search(_FOUR_BIT, copy)
+    original = _by_last_name().get(re.sub(_FOUR_BIT, "", copy).lower()) if owner == "unsloth" else None
     quantised: Quantised = "no" if suffix is None else "dynamic" if suffix[1] else "plain"
     return original and replace(original, key=name, quantised=quantised, source=f"as {original.source}")
 
 
 def names_experts(name: str) -> bool:
     """Returns whether a hub name is known for a mixture of experts: by its family, or by the size that is active."""
-    return _EXPERTS.search(name.rpartition("/")[2]) is not None
+    return re.search(_EXPERTS, name.rpartition("/")[2], re.IGNORECASE) is not None
 
 
-_EXPERTS = re.compile(
-    r"moe\b|mixtral|\b\d+x\d+b\b|-a\d+(\.\d+)?b\b|^deepseek-(coder-)?v[23]|^deepseek-r1(-zero|-\d+)?$|^gpt-oss|^dbrx",
-    re.IGNORECASE,
+_EXPERTS = (
+    r"moe\b|mixtral|\b\d+x\d+b\b|-a\d+(\.\d+)?b\b|^deepseek-(coder-)?v[23]|^deepseek-r1(-zero|-\d+)?$|^gpt-oss|^dbrx"
 )
 """Qwen3-30B-A3B, Mixtral-8x7B, DeepSeek-V3, gpt-oss-20b, ..."""
-_FOUR_BIT = re.compile(r"(-unsloth)?-bnb-4bit$")
+_FOUR_BIT = r"(-unsloth)?-bnb-4bit$"
 """Unsloth's uploads in 4 bit; those with its own name in the suffix are dynamic."""
-_BY_LAST_NAME = {name.rpartition("/")[2].lower(): shape for name, shape in CATALOGUE.items()}
 
 
 def _bare(name: str) -> str:
     bare = name.rpartition("/")[2].lower().removeprefix("meta-")
-    while (shorter := _COPIES.sub("", bare)) != bare:
+    while (shorter := re.sub(_COPIES, "", bare)) != bare:
         bare = shorter
     return bare
 
 
-_BY_BARE_NAME = {_bare(name): shape for name, shape in reversed(CATALOGUE.items())}
+@cache
+def _by_bare_name() -> dict[str, ModelShape]:
+    return {_bare(name): shape for name, shape in reversed(CATALOGUE.items())}
+
+
+@cache
+def _by_last_name() -> dict[str, ModelShape]:
+    return {name.rpartition("/")[2].lower(): shape for name, shape in CATALOGUE.items()}

@@ -50,7 +50,7 @@ class _Timed:
     @classmethod
     def of(cls, config: RunConfig) -> "_Timed":
         grpo, memory, rollout = config.grpo, config.memory, config.rollout
-        adapter = repr(config.adapter)  # its tables of ranks have no hash
+        adapter = config.adapter.model_dump_json()  # its tables of ranks have no hash
         return cls((grpo, memory, rollout, config.model, adapter, config.trainable, config.seed), config)
 
 

@@ -7,9 +7,9 @@ every row has its own copy of the prompt, micro-batches are filled with tokens, 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from lowmem_rl.config.rules import BY_GRADIENT
 from lowmem_rl.config.run_config import RunConfig
@@ -32,8 +32,7 @@ WeightPath = Literal["fused", "expand", "copy"]
 """How the matmul gets its weights: 4-bit as they are, expanded to the compute type each time, or in it already."""
 
 
-@dataclass(frozen=True, slots=True)
-class StepCost:
+class StepCost(NamedTuple):
     """One part of a step, done `times` over. Multiplications overlap with `bytes`, expanding with nothing."""
 
     name: str
@@ -89,7 +88,7 @@ def step_work(config: RunConfig, shape: ModelShape, scenario: Scenario = LONGEST
     grpo, rows = config.grpo, config.rows_per_rollout
     steps_a_rollout = grpo.steps_per_rollout * grpo.passes_per_rollout
     for work in _sampling(config, shape, scenario, rows, config.rollout_rows, prompts=rows // grpo.group_size):
-        yield replace(work, times=work.times / steps_a_rollout)
+        yield work._replace(times=work.times / steps_a_rollout)
     weights, micro_batches = _weights(config, shape), config.rows_per_step / config.micro_batch
     sampled = config.micro_batch * grpo.max_completion_tokens
     tokens = sampled + config.micro_batch * grpo.max_prompt_tokens
@@ -99,7 +98,7 @@ def step_work(config: RunConfig, shape: ModelShape, scenario: Scenario = LONGEST
     for name, is_taken in (("old log-probs", steps_a_rollout > 1), ("reference", grpo.beta)):
         if is_taken:
             forward = log_probs(name, weights, config.micro_batch, tokens, sampled, computed)
-            yield replace(forward, times=micro_batches / grpo.passes_per_rollout)
+            yield forward._replace(times=micro_batches / grpo.passes_per_rollout)
     work = update(
         weights,
         config.micro_batch,
@@ -113,15 +112,15 @@ def step_work(config: RunConfig, shape: ModelShape, scenario: Scenario = LONGEST
     # With a penalty a row without an advantage has a gradient too.
     live = 1.0 if grpo.beta else scenario.informative
     renormed = dora_bytes(config, shape) * (1 if config.checkpointing == "none" else 2)
-    work = replace(work, expanded_bytes=work.expanded_bytes + renormed)
-    yield replace(work, times=max(1.0, micro_batches * scenario.filled * live))
+    work = work._replace(expanded_bytes=work.expanded_bytes + renormed)
+    yield work._replace(times=max(1.0, micro_batches * scenario.filled * live))
 
 
 def selection_work(config: RunConfig, shape: ModelShape, scenario: Scenario = LONGEST) -> Iterator[StepCost]:
     """Yields what the rounds take that score the layers before the first step: none unless gradients do."""
     if config.trainable.select in BY_GRADIENT:
         for work in step_work(probe_config(config), shape, scenario):
-            yield replace(work, name="selection", times=work.times * config.trainable.select_rounds)
+            yield work._replace(name="selection", times=work.times * config.trainable.select_rounds)
 
 
 def evaluation_work(config: RunConfig, shape: ModelShape, scenario: Scenario = LONGEST) -> Iterator[StepCost]:
@@ -130,7 +129,7 @@ def evaluation_work(config: RunConfig, shape: ModelShape, scenario: Scenario = L
     between = (config.grpo.steps - 1) // config.eval.every if config.eval.every else 0
     for examples, times in ((full, 2), (quick, between)):
         for work in _sampling(config, shape, scenario, examples, min(config.eval.batch, examples), prompts=examples):
-            yield replace(work, name="evaluation", times=work.times * times)
+            yield work._replace(name="evaluation", times=work.times * times)
 
 
 def _attention_flops(shape: ModelShape, rows: int, tokens: float) -> float:
@@ -235,9 +234,9 @@ def _sampling(
     full, rest = divmod(rows, wave)
     for size, waves in ((wave, full), (rest, 1)):
         if size and waves:
-            yield replace(prefill(_weights(config, shape), size, prompt), times=waves)
+            yield prefill(_weights(config, shape), size, prompt)._replace(times=waves)
             decoded = decode(_weights(config, shape, rows=size), adapter, size, prompt, steps)
-            yield replace(decoded, times=waves * decoded.times)
+            yield decoded._replace(times=waves * decoded.times)
 
 
 def _sampling_by_us(
@@ -253,12 +252,12 @@ def _sampling_by_us(
         yield StepCost("merge", 1, 0.0, moved, own.expanded_bytes, 1.0 * shape.num_layers)
     together = min(prompts, max(PREFILL_TOKENS // ceil(prompt), 1))
     read = prefill(_weights(config, shape, merged=merged), together, ceil(prompt))
-    yield replace(read, times=prompts / together, layer_passes=launches * read.layer_passes)
+    yield read._replace(times=prompts / together, layer_passes=launches * read.layer_passes)
     waiting = ceil(rows / wave) - 1
     for alive, tokens, times in ((wave, scenario.filled * steps, waiting), (scenario.filled * wave, steps, 1)):
         weights = _weights(config, shape, rows=ceil(alive), merged=merged)
         decoded = decode(weights, adapter, max(alive, 1), prompt, tokens)
-        yield replace(decoded, times=times * decoded.times, layer_passes=launches * decoded.layer_passes)
+        yield decoded._replace(times=times * decoded.times, layer_passes=launches * decoded.layer_passes)
 
 
 def dora_bytes(config: RunConfig, shape: ModelShape) -> float:

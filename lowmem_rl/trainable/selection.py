@@ -6,13 +6,15 @@ A run whose layers are selected is the run of these layers, to the digit: its co
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from lowmem_rl.config.layer_choice import layers_of, text_of
 from lowmem_rl.config.rules import BY_GRADIENT
 from lowmem_rl.config.run_config import AdapterConfig, RunConfig, TrainableConfig
 from lowmem_rl.errors import ConfigError
-from lowmem_rl.storage.run_dir import Row
-from lowmem_rl.storage.run_reader import is_number
+
+if TYPE_CHECKING:
+    from lowmem_rl.storage.run_dir import Row
 
 PROBE_RANK = 16
 """Of the adapter whose gradients are scored. The estimate of a matrix's gradient norm has a relative error of at most
@@ -43,15 +45,17 @@ class LayerSelection:
             lines.append(f"  layer {layer:>{digits}}  {score:<10.4g}  {bar:<{_BAR}}  {learns}".rstrip())
         return "\n".join(lines)
 
-    def to_row(self) -> Row:
+    def to_row(self) -> "Row":
         """Returns the first row of trainable.jsonl."""
         scores = {str(layer): score for layer, score in self.scores.items()}
         found: Row = {"step": 0, "select": self.by, "scores": scores, "layers": list(self.layers)}
         return found | ({"rounds": self.rounds} if self.by in BY_GRADIENT else {})
 
     @classmethod
-    def from_row(cls, row: Row) -> "LayerSelection":
+    def from_row(cls, row: "Row") -> "LayerSelection":
         """Returns what a row holds. Raises `ValueError` if it is no selection, whatever else is in it."""
+        from lowmem_rl.storage.run_reader import is_number
+
         by, layers, scores, rounds = row.get("select"), row.get("layers"), row.get("scores"), row.get("rounds", 0)
         if not (isinstance(by, str) and isinstance(layers, list) and isinstance(scores, dict) and scores):
             raise ValueError("no selection")
