@@ -160,7 +160,7 @@ def unsloth_rl(row: Source) -> Source:
 def trl_issue(_: Source) -> Source:
     # TRL 0.17 loads a named model in float32 if no type is given, as in this issue.
     # It gives max_prompt_length and max_completion_length, and no lengths that were run.
-    return {"logits": "selective", "weight_bytes": 4, "residual_bytes": 4, "lengths_at_most": True}
+    return {"logits": "divided", "weight_bytes": 4, "residual_bytes": 4, "lengths_at_most": True}
 
 
 def nothing(_: Source) -> Source:

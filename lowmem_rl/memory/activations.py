@@ -111,6 +111,7 @@ LOGIT_BYTES = {
     "fused": 8.0,
     "full": 12.0,
     "held": 12.0,
+    "divided": 12.0,
     "shifted": 14.0,
     "selective": 16.0,
 }
@@ -119,13 +120,16 @@ LOGIT_BYTES = {
 in-place: Unsloth before chunks wrote the gradient into the logits (2), of which accelerate made a float32 copy
 (4; accelerate utils/operations.py, ConvertOutputsToFp32). kept: float32 chunks until the backward pass, 6.7 measured
 (unsloth issue 4985). fused: 2 + 4 + 2. full: log-softmax 4, two gradients of 4 (12, measured here); held: in addition
-the model's own logits, in the compute type; shifted: the 16-bit logits next to their shifted float32 copy. selective:
-float32 logits, the gradients of the picked ones and of each row's log-sum-exp, and those rows put together, 4 each
-(trl 1.15 trainer/utils.py, selective_log_softmax; measured here)."""
+the model's own logits, in the compute type; shifted: the 16-bit logits next to their shifted float32 copy. divided: TRL
+before 1.0 and from 1.10 to 1.12 divides float32 logits by the temperature into a copy, and keeps that next to the rows'
+gradients of log-sum-exp and what these are put together in, 4 each. selective: TRL 1.0 to 1.9 divides in place, in a
+view; autograd's CopySlices takes the gradient, its copy, a clone of the view and the quotient, 4 each (trl 1.9.2 and
+1.12 trainer/grpo_trainer.py, trl pull requests 5254 and 6554; both measured here)."""
 _LIGER_ROW_BYTES = 12.0
 """Liger's GRPO loss takes one row after another, each as whole logits, and makes the gradient of the head even if it
 is frozen: the sum so far next to the row's own (liger_kernel chunked_loss/fused_linear_ppo.py, `grad_weight`)."""
 _IN_CHUNKS = ("chunked", "liger")
+_COUNTED = ("full", "held", "divided", "selective")
 _CHUNK_BYTES, _LEAST_ROWS, MOST_ROWS = 2 * GIB, 512, 4096
 _CHUNK_LOGITS = 512 * 151_936
 """unsloth_zoo 2026.10.9 fused_losses/fused_linear.py:69-73, 140: what limits a chunk of float32 logits. Its rows cannot
@@ -268,7 +272,7 @@ def _with_logits(name: str, workload: Workload, shape: ModelShape, hidden: float
     """
     is_whole = workload.logits not in _IN_CHUNKS
     rule = f"T V x {logit_width(workload):g}" if is_whole else "one chunk of logits"
-    grade: Grade = "measured here" if workload.logits in ("full", "held", "selective") else "read from source"
+    grade: Grade = "measured here" if workload.logits in _COUNTED else "read from source"
     logits = logit_bytes(workload, shape)
     narrow = workload.compute_bytes * workload.scored_tokens * shape.vocab_size
     copy = workload.compute_bytes * shape.vocab_size * shape.hidden_size if _narrows_head(workload) else 0

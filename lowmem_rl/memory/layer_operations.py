@@ -33,16 +33,57 @@ def loss_operations(workload: Workload) -> Operations:
 _LOGITS = Operation("logits", "narrow logits", ("h",), ("h", "logits"))
 """The model's output, which its caller holds until the backward pass."""
 _WIDE = Operation("wide", "logits", ("logits",))
+_LOG_SOFTMAX: Operations = (
+    _WIDE,
+    Operation("log-softmax", "logits", ("wide",), ("log-softmax",)),
+    Operation("loss", "scalar", ("log-softmax",)),
+)
+
+
+def _picked(of: str) -> Operations:
+    """TRL's log-probs of the tokens that were sampled (trl 1.12 trainer/utils.py, selective_log_softmax).
+
+    In the order of PyTorch's autograd: each row's gradient of log-sum-exp, which are then put together.
+    """
+    return (
+        Operation("picked", "scalar", (of,), (of,)),
+        Operation("log-sum-exp", "scalar", (of,), (of,), backward_scratch=("logits", "logits")),
+        Operation("loss", "scalar", ("picked", "log-sum-exp")),
+    )
+
+
+_LIGER_ROW = ("row logits", "row softmax", "row gradient")
 _LOSSES: dict[str, Operations] = {
     "chunked": (Operation("loss", "scalar", ("h",), ("h",), ("chunk",)),),
     "in-place": (_LOGITS, Operation("loss", "scalar", ("logits",), ("logits",), ("logits",), in_place=True)),
     "kept": (_LOGITS, _WIDE, Operation("loss", "scalar", ("wide",), ("wide",), in_place=True)),
     "fused": (_LOGITS, _WIDE, Operation("loss", "scalar", ("wide",), ("wide",), in_place=True)),
-    "full": (
+    "full": (Operation("logits", "narrow logits", ("h",), ("h",)), *_LOG_SOFTMAX),
+    "held": (_LOGITS, *_LOG_SOFTMAX),
+    "selective": (
+        Operation("logits", "narrow logits", ("h",), ("h",)),
+        # CopySlices, autograd's node of the division in place: the gradient's copy, the view's clone, the quotient.
+        Operation("wide", "logits", ("logits",), backward_scratch=("logits", "logits", "logits")),
+        *_picked("wide"),
+    ),
+    "divided": (
         Operation("logits", "narrow logits", ("h",), ("h",)),
         _WIDE,
-        Operation("log-softmax", "logits", ("wide",), ("log-softmax",)),
-        Operation("loss", "scalar", ("log-softmax",)),
+        Operation("scaled", "logits", ("wide",)),
+        *_picked("scaled"),
+    ),
+    # liger_kernel chunked_loss/fused_linear_ppo.py: going forward, row by row, each makes both gradients.
+    "liger": (
+        Operation("hidden gradient", "hidden"),
+        Operation("head gradient", "head"),
+        *(Operation(name, "row logits") for name in _LIGER_ROW),
+        Operation("row's head gradient", "head"),
+        Operation(
+            "loss",
+            "scalar",
+            ("h", "hidden gradient", "head gradient", *_LIGER_ROW, "row's head gradient"),
+            ("hidden gradient", "head gradient"),
+        ),
     ),
     "shifted": (
         _LOGITS,

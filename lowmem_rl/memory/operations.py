@@ -23,6 +23,8 @@ class Operation:
     """What the backward pass needs."""
     scratch: tuple[str, ...] = ()
     """Sizes that are there only while the operation runs, forward and backward."""
+    backward_scratch: tuple[str, ...] = ()
+    """The same of the backward pass alone."""
     in_place: bool = False
     """The gradients of the inputs take the place of the inputs."""
 
@@ -74,7 +76,7 @@ class Tape:
         for one in reversed(operations):
             if not one.inputs:
                 continue
-            self.pass_through(*one.scratch)
+            self.pass_through(*one.scratch, *one.backward_scratch)
             for name in filter(sizes.__contains__, one.inputs):
                 self._add_gradient(name, sizes[name], in_place=one.in_place)
             self.drop(f"d {one.result}")

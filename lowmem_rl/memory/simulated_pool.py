@@ -126,6 +126,8 @@ def _sizes(workload: Workload, shape: ModelShape, row_tokens: int) -> dict[str, 
         "mask": b * workload.micro_batch * row_tokens**2,
         "logits": 4 * scored * shape.vocab_size,
         "narrow logits": b * scored * shape.vocab_size,
+        "row logits": 4 * (scored // workload.micro_batch) * shape.vocab_size,
+        "head": b * shape.vocab_size * shape.hidden_size,
         "chunk": chunk,
         "scalar": 4,
     }

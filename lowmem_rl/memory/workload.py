@@ -16,7 +16,7 @@ Loss = Literal["grpo", "sft"]
 Stack = Literal["unsloth", "trl"]
 Method = Literal["qlora", "lora", "full"]
 Checkpointing = Literal["unsloth", "plain", "none"]
-Logits = Literal["chunked", "liger", "in-place", "kept", "fused", "full", "held", "shifted", "selective"]
+Logits = Literal["chunked", "liger", "in-place", "kept", "fused", "full", "held", "shifted", "divided", "selective"]
 Attention = Literal["flash", "efficient", "sdpa", "eager"]
 Layer = Literal["unsloth", "plain", "fused"]
 Engine = Literal["lowmem", "generate", "vllm"]
@@ -98,7 +98,8 @@ class Workload:
     logits: Logits = "chunked"
     """How the loss computes logits: in chunks, with Liger's GRPO loss, in chunks that are kept, whole in a kernel (in
     place or not), whole in plain PyTorch; that while the program holds the model's output; that with a shifted copy, as
-    transformers did before 4.50; or whole in TRL's GRPO, as before 1.13."""
+    transformers did before 4.50; or whole in TRL's GRPO before 1.13, divided by the temperature into a copy, or in
+    place, as from 1.0 to 1.9 (`selective`)."""
     tiles_logits: bool = False
     """Unsloth's chunks are tiles of the vocabulary for any number of rows, as on cards of up to 24.5 GiB."""
     trained_layers: int | None = None

@@ -246,9 +246,10 @@ def loss_of(model: Any, trained_model: Any, work: Workload, *, fake: bool) -> tu
 
 
 def selected_log_probs(trained_model: Any, inputs: dict[str, Any], new: int) -> Any:
-    """TRL's log-probs before 1.13, over whole logits, which accelerate makes float32 on their way out of the model."""
-    logits = trained_model(**inputs, logits_to_keep=new + 1).logits.float()
-    return selective_log_softmax(logits[:, :-1] / 1.0, inputs["input_ids"][:, -new:])
+    """TRL's log-probs from 1.0 to 1.9: accelerate makes whole logits float32 on their way out of the model."""
+    logits = trained_model(**inputs, logits_to_keep=new + 1).logits.float()[:, :-1]
+    logits.div_(1.0)
+    return selective_log_softmax(logits, inputs["input_ids"][:, -new:])
 
 
 def fake_log_probs(model: Any, inputs: dict[str, Any], new: int) -> Any:

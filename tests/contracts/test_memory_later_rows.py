@@ -11,11 +11,9 @@ RECORDS = Path(__file__).parents[2] / "benchmarks" / "records"
 FILES = ("memory_rows.json", "memory_rows_2026-11-28.json")
 ALLOCATED, RESERVED, PROCESS = 0.03, 0.06, 0.06
 EXPLAINED = {
-    "coursia-rtx30708gb-1.7b-g8-t96": "12 bytes a logit, exactly 4 less than the 13 other rows of this source",
-    "coursia-rtx30708gb-4b-g8-t96": "the same",
+    "coursia-rtx30708gb-4b-g8-t96": "reserved: blocks of the cache that grows in `generate` (0.90 GiB beyond tensors; "
+    "simulated, 0.88 with them and 0.35 without); why the 1.7B of that day held 0.36 is not known",
     "fitcheck-edge-qwen2.5-7b-b1": "16-bit blocks of embeddings and head, 2.0 GiB, which nothing reuses",
-    "fitcheck-edge-llama-3.2-1b-b5": "cause not known; the pool of held logits counts as that of whole ones",
-    "fitcheck-edge-qwen2.5-coder-1.5b-instruct-b4": "the same",
     "fms-045": "the pool reached the card's limit and gave cached blocks back before it was read",
     "unsloth-rl-412": "a notebook's meter reads more than the card has",
     "unsloth-rl-413": 'a notebook\'s meter: "mostly 10 to 11, peak 13"',
@@ -33,9 +31,9 @@ def scored() -> tuple[ScoredRow, ...]:
 def test_tensors_come_within_3_per_cent_pools_and_processes_within_6(scored: tuple[ScoredRow, ...]) -> None:
     found = errors(scored)
     assert found["allocated"]["rows"] >= 65
-    assert found["allocated"]["mean_error"] <= ALLOCATED  # 1.5 %
-    assert found["reserved"]["mean_error"] <= RESERVED  # 3.0 %
-    assert found["process"]["mean_error"] <= PROCESS  # 3.7 %
+    assert found["allocated"]["mean_error"] <= ALLOCATED  # 1.0 %
+    assert found["reserved"]["mean_error"] <= RESERVED  # 3.4 %
+    assert found["process"]["mean_error"] <= PROCESS  # 3.4 %
 
 
 def test_every_row_more_than_a_tenth_off_is_explained(scored: tuple[ScoredRow, ...]) -> None:
@@ -51,7 +49,19 @@ def test_no_completed_run_is_refused_and_no_failed_one_called_fitting(scored: tu
     assert summary["out_of_memory"]["rows"] >= 9
 
 
-def test_trl_s_loss_over_whole_logits_is_within_1_per_cent_on_13_rows(scored: tuple[ScoredRow, ...]) -> None:
-    rows = [one for one in scored if one.row.logits == "selective" and one.error("allocated") is not None]
-    near = [one for one in rows if abs(one.error("allocated") or 0.0) <= 0.0101]
-    assert (len(rows), len(near)) == (16, 13)
+def test_the_later_rows_alone_come_within_the_same_bounds() -> None:
+    later = [one for one in score(read_rows(RECORDS / FILES[1])).scored if not one.row.is_varying]
+    found = errors(later)
+    assert found["allocated"]["mean_error"] <= ALLOCATED  # 0.7 %
+    assert found["reserved"]["mean_error"] <= RESERVED  # 3.4 %
+    assert (found["process"]["rows"], found["process"]["mean_error"] <= PROCESS) == (8, True)  # 4.3 %
+
+
+@pytest.mark.parametrize(("logits", "rows"), [("selective", 13), ("divided", 3)])
+def test_trl_s_loss_over_whole_logits_is_within_1_per_cent(
+    scored: tuple[ScoredRow, ...], logits: str, rows: int
+) -> None:
+    """The temperature divides in place in TRL 1.9.2, into a copy in 1.12."""
+    found = [error for one in scored if one.row.logits == logits if (error := one.error("allocated")) is not None]
+    assert len(found) == rows
+    assert max(map(abs, found)) <= 0.01
