@@ -13,7 +13,8 @@ ALLOCATED, RESERVED, PROCESS = 0.03, 0.06, 0.06
 EXPLAINED = {
     "coursia-rtx30708gb-4b-g8-t96": "reserved: blocks of the cache that grows in `generate` (0.90 GiB beyond tensors; "
     "simulated, 0.88 with them and 0.35 without); why the 1.7B of that day held 0.36 is not known",
-    "fitcheck-edge-qwen2.5-7b-b1": "16-bit blocks of embeddings and head, 2.0 GiB, which nothing reuses",
+    "fitcheck-edge-qwen2.5-7b-b1": "2.0 GiB are missing; 16-bit blocks of embeddings and head are as large, but a "
+    "simulated pool uses most of them again and holds 0.55 more: the rest is not known",
     "fms-045": "the pool reached the card's limit and gave cached blocks back before it was read",
     "unsloth-rl-412": "a notebook's meter reads more than the card has",
     "unsloth-rl-413": 'a notebook\'s meter: "mostly 10 to 11, peak 13"',
