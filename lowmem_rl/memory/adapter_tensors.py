@@ -1,5 +1,6 @@
 """The tensors of an adapter by their sizes: LoRA's with the rank of each module, DoRA's magnitudes, TinyLoRA's few."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
@@ -10,12 +11,14 @@ from lowmem_rl.models.shape import ModelShape
 from lowmem_rl.trainable.schedule import LayerSchedule
 from lowmem_rl.trainable.selection import worst_case
 
+TensorSizes = tuple[tuple[int, int], ...]
+"""Numbers of a tensor, and how many tensors have as many."""
 SINGULAR_VECTORS = 2
 """Of each weight that TinyLoRA keeps: the paper's and PEFT's r."""
 
 
-def learning_tensors(config: RunConfig, shape: ModelShape) -> tuple[int, ...]:
-    """Returns the numbers of each tensor of a run's adapter that ever learns; none for whole weights.
+def learning_tensors(config: RunConfig, shape: ModelShape) -> TensorSizes:
+    """Returns the sizes of the tensors of a run's adapter that ever learn; none for whole weights.
 
     Of layers that are still to be selected the lowest ones count.
 
@@ -26,20 +29,25 @@ def learning_tensors(config: RunConfig, shape: ModelShape) -> tuple[int, ...]:
     return _learning_tensors(config.adapter.model_dump_json(), _layers(config, shape), shape)
 
 
+def numbers_in(tensors: TensorSizes) -> int:
+    """Returns the numbers of all tensors together."""
+    return sum(numbers * times for numbers, times in tensors)
+
+
 @lru_cache(maxsize=64)
-def _learning_tensors(adapter_json: str, layers: tuple[int, ...], shape: ModelShape) -> tuple[int, ...]:
+def _learning_tensors(adapter_json: str, layers: tuple[int, ...], shape: ModelShape) -> TensorSizes:
     """It is cached, by a text because tables of ranks have no hash: the planner asks for each plan that it compares."""
     adapter = AdapterConfig.model_validate_json(adapter_json)
     modules = dict(_modules(adapter.targets, layers, shape))
     patterns = patterns_of("adapter.rank_pattern", tuple(adapter.rank_pattern), tuple(modules))
     patterns_of("adapter.alpha_pattern", tuple(adapter.alpha_pattern), tuple(modules))
     if adapter.peft_type == "tinylora":
-        return (adapter.u,) * _groups(len(modules), adapter.weight_tying)
+        return ((adapter.u, _groups(len(modules), adapter.weight_tying)),)
     sizes: list[int] = []
     for name, (inputs, outputs) in modules.items():
         rank = adapter.rank_pattern.get(patterns.get(name, ""), adapter.rank)
         sizes += [rank * inputs, rank * outputs, *([outputs] if adapter.use_dora else [])]
-    return tuple(sizes)
+    return tuple(Counter(sizes).items())
 
 
 def frozen_numbers(config: RunConfig, shape: ModelShape) -> int:

@@ -7,7 +7,7 @@ d width of a head, r rank, T tokens of one forward, b bytes of a number in the c
 from math import ceil
 from typing import Literal, NamedTuple
 
-from lowmem_rl.memory.adapter_tensors import sizes_of
+from lowmem_rl.memory.adapter_tensors import numbers_in, sizes_of
 from lowmem_rl.memory.workload import Workload
 from lowmem_rl.models.shape import ModelShape
 
@@ -108,7 +108,7 @@ def trained_params(workload: Workload, shape: ModelShape) -> int:
         one_layer = shape.layer_params + shape.layer_other_params
         return shape.num_params if share == shape.num_layers else share * one_layer
     if workload.adapter_tensors is not None:
-        return sum(workload.adapter_tensors)
+        return numbers_in(workload.adapter_tensors)
     sizes = adapted_sizes(workload, shape)
     magnitudes = sum(outputs for _, outputs in sizes) if workload.use_dora else 0
     return share * (workload.lora_rank * sum(map(sum, sizes)) + magnitudes)
@@ -224,9 +224,11 @@ def _paged_params(workload: Workload, shape: ModelShape) -> int:
         return 0
     if workload.method == "full" or workload.whole_params:
         return trained_params(workload, shape) + workload.whole_params
-    factors = [workload.lora_rank * side for sides in adapted_sizes(workload, shape) for side in sides]
-    each = factors * trained_layers(workload, shape) if workload.adapter_tensors is None else workload.adapter_tensors
-    return sum(numbers for numbers in each if numbers >= _PAGED_NUMBERS)
+    tensors, layers = workload.adapter_tensors, trained_layers(workload, shape)
+    if tensors is None:
+        sides = [side for sides in adapted_sizes(workload, shape) for side in sides]
+        tensors = tuple((workload.lora_rank * side, layers) for side in sides)
+    return numbers_in(tuple(tensor for tensor in tensors if tensor[0] >= _PAGED_NUMBERS))
 
 
 def optimizer_states(workload: Workload, shape: ModelShape) -> Term:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from lowmem_rl.config.run_config import RunConfig
-from lowmem_rl.memory.adapter_tensors import frozen_numbers, learning_tensors
+from lowmem_rl.memory.adapter_tensors import TensorSizes, frozen_numbers, learning_tensors
 from lowmem_rl.memory.segments import segments_grow
 from lowmem_rl.memory.trained_set import parks_masters, parks_originals, trained_set
 from lowmem_rl.models.shape import ModelShape
@@ -33,8 +33,8 @@ class Workload:
     method: Method
     lora_rank: int
     lora_targets: tuple[str, ...] = LINEAR_LAYERS
-    adapter_tensors: tuple[int, ...] | None = None
-    """Numbers of each tensor of the adapter that ever learns; unset, two of `lora_rank` at each adapted layer."""
+    adapter_tensors: TensorSizes | None = None
+    """Sizes of the adapter's tensors that ever learn; unset, two of `lora_rank` at each adapted layer."""
     frozen_adapter: int = 0
     """Numbers of the adapter, in float32, that never learn."""
     use_dora: bool = False

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from lowmem_rl.config.rules import BY_GRADIENT
 from lowmem_rl.config.run_config import RunConfig
-from lowmem_rl.memory.adapter_tensors import frozen_numbers, learning_tensors
+from lowmem_rl.memory.adapter_tensors import frozen_numbers, learning_tensors, numbers_in
 from lowmem_rl.memory.lowmem_sampler import PREFILL_TOKENS
 from lowmem_rl.memory.terms import kv_bytes_per_token, nf4_bytes
 from lowmem_rl.memory.trained_set import TrainedSet, mean_backward_layers, trained_set
@@ -276,4 +276,4 @@ def dora_bytes(config: RunConfig, shape: ModelShape) -> float:
 
 
 def _adapter(config: RunConfig, shape: ModelShape) -> int:
-    return sum(learning_tensors(config, shape)) + frozen_numbers(config, shape)
+    return numbers_in(learning_tensors(config, shape)) + frozen_numbers(config, shape)

@@ -18,7 +18,7 @@ from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.entrypoints.train import run as train
 from lowmem_rl.errors import RunDirError
 from lowmem_rl.export.export import export
-from lowmem_rl.memory.adapter_tensors import learning_tensors
+from lowmem_rl.memory.adapter_tensors import learning_tensors, numbers_in
 from lowmem_rl.models.lookup import load_shape
 from lowmem_rl.storage.run_dir import RunDir, read_json, read_rows
 
@@ -170,7 +170,7 @@ def test_a_run_learns_from_no_distance_and_samples_what_it_trains(run: tuple[str
     assert first["grad_norm"] > 0
     assert last["lost_update_share"] < 0.05
     assert first["trainable_layers"] == ("1-2" if kind == "untied tinylora" else "0-2")
-    numbers = sum(learning_tensors(config_of(kind), load_shape("tiny")))
+    numbers = numbers_in(learning_tensors(config_of(kind), load_shape("tiny")))
     assert first["trainable_numbers"] == numbers
     assert read_json(folder.engine)["sampling"]["engine"] == "lowmem"
     weights = load_file(folder.adapter / WEIGHTS)

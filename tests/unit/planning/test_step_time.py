@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lowmem_rl.config.compose import resolve
 from lowmem_rl.config.run_config import AdapterConfig, RunConfig
-from lowmem_rl.memory.adapter_tensors import learning_tensors
+from lowmem_rl.memory.adapter_tensors import learning_tensors, numbers_in
 from lowmem_rl.memory.terms import kv_bytes_per_token
 from lowmem_rl.memory.trained_set import TrainedSet
 from lowmem_rl.models.hardware import CARDS
@@ -29,7 +29,7 @@ PEAK = Efficiency(bandwidth=1.0, flops=1.0, layer_s=0.0)
 
 
 def adapter_of(shape) -> int:
-    return sum(learning_tensors(RunConfig(), shape))
+    return numbers_in(learning_tensors(RunConfig(), shape))
 
 
 def at_peak(work) -> float:
@@ -49,7 +49,7 @@ def test_the_counts():
     assert (adapter_of(QWEN_7B), adapter_of(QWEN_1B)) == (40_370_176, 18_464_768)
     # 28 x 16 x (3584 + 3584 + 3584 + 512)
     two = RunConfig(adapter=AdapterConfig(targets=("q_proj", "v_proj")))
-    assert sum(learning_tensors(two, QWEN_7B)) == 5_046_272
+    assert numbers_in(learning_tensors(two, QWEN_7B)) == 5_046_272
 
 
 def test_bytes_to_use_every_weight_once():
