@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lowmem_rl.memory import pool_shares, simulated_pool
-from lowmem_rl.memory.activations import kept_activations, layer, loss, spare_chunk
+from lowmem_rl.memory.activations import backward_moments, kept_activations, layer, loss, spare_chunk
 from lowmem_rl.memory.caching_allocator import Block, CachingAllocator
 from lowmem_rl.memory.operations import Operation, Tape
 from lowmem_rl.memory.pool_shares import KINDS, TABLE, Kind, kind_workload
 from lowmem_rl.memory.segments import GROWING, VARIABLE, allocator_settings, segments_grow
-from lowmem_rl.memory.workload import Checkpointing
+from lowmem_rl.memory.workload import Checkpointing, Logits
 from lowmem_rl.models.lookup import ModelShape, load_shape
 from lowmem_rl.units import MIB
 from scripts.simulate_pool import shares_of
@@ -114,6 +114,26 @@ def test_a_simulated_step_takes_what_the_formulas_count(shape: ModelShape, check
     in_layer = sum(one(work, shape).expected_bytes for one in (kept_activations, layer))
     assert pool.peak_allocated == pytest.approx(max(at_loss, in_layer), rel=0.15)
     assert pool.allocated == 0
+
+
+@pytest.mark.parametrize("logits", ["full", "held", "shifted", "divided", "selective", "liger"])
+def test_a_simulated_loss_takes_what_the_formulas_count(logits: Logits) -> None:
+    work = kind_workload(Kind("plain", logits, "plain", True), 8, 512, 1024)
+    pool = simulated_pool.simulate(work, SMALL, [work.row_tokens])
+    counted = max(sum(one.expected_bytes for one in moment) for moment in backward_moments(work, SMALL))
+    assert pool.peak_allocated == pytest.approx(counted, rel=0.02)
+    assert pool.allocated == 0
+
+
+def test_a_backward_pass_has_room_of_its_own_that_the_forward_pass_does_not_take() -> None:
+    steps = (Operation("y", "one", ("x",), ("x",), ("one",), backward_scratch=("one", "one")),)
+    tape = Tape(CachingAllocator(), {"one": MIB})
+    tape.take("x", "one")
+    tape.forward(steps, keep=True)
+    assert tape.allocator.peak_allocated == 2 * MIB  # the input, and the scratch or the result
+    tape.held["d y"] = tape.held.pop("y")
+    tape.backward(steps, {"x": "one"})
+    assert tape.allocator.peak_allocated == 5 * MIB  # the input, the gradient that comes in, and three of scratch
 
 
 @pytest.mark.parametrize(
