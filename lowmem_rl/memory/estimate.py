@@ -127,7 +127,8 @@ def _as_it_runs(workload: Workload, card: Card | None) -> Workload:
         changes["kept_rows"] = 0
     if workload.attention == "flash" and (card is None or card.compute_capability < (8, 0)):
         changes["attention"] = "efficient" if card is not None and workload.layer == "unsloth" else "sdpa"
-    return replace(workload, **changes)
+    different = {name: value for name, value in changes.items() if value != getattr(workload, name)}
+    return replace(workload, **different) if different else workload
 
 
 def _is_unmeasured(workload: Workload) -> bool:
