@@ -4,13 +4,11 @@ Only the parts that parse the command line are imported here. A command's own mo
 imported when the command runs.
 """
 
-import gc
 import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -108,6 +106,8 @@ def profile(
 
     The exit code is 0 for every verdict. `train` refuses with 4 or 8.
     """
+    from lowmem_rl_cli.profile_command import profile_command, score_command
+
     files, settings = tuple(config or ()), tuple(setting or ())
     # The user's code runs only if a step is taken, so only then does it need --allow-code.
     request = RunRequest(preset, files, settings, model=model, pass_rate=pass_rate, allow_code=not measure, goal=goal)
@@ -119,25 +119,12 @@ def profile(
 
         measure_command(request, as_json)
         return
-    with _uncollected():
-        from lowmem_rl_cli.profile_command import profile_command, score_command
-
-        if score is None:
-            profile_command(request, card=card, vram=vram, price=price, as_json=as_json, verbose=verbose)
-            return
-        if request != RunRequest(allow_code=True) or (card, vram, price, verbose) != (None, None, None, False):
-            raise typer.BadParameter("--score excludes other options: each row names its own run and card")
-        score_command(score, as_json=as_json)
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without Python's search for cycles, a tenth of the time of a command that ends in a third of a second."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
+    if score is None:
+        profile_command(request, card=card, vram=vram, price=price, as_json=as_json, verbose=verbose)
+        return
+    if request != RunRequest(allow_code=True) or (card, vram, price, verbose) != (None, None, None, False):
+        raise typer.BadParameter("--score excludes other options: each row names its own run and card")
+    score_command(score, as_json=as_json)
 
 
 @app.command()
