@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from lowmem_rl.config.compose import ResolvedConfig
 from lowmem_rl.config.presets import default_preset
+from lowmem_rl.config.rules import needs_16_bits
 from lowmem_rl.engine.device import check_dtype, cpu_device, device_of
 from lowmem_rl.models.hardware import Card, this_machine
 from lowmem_rl.models.lookup import check_bits, check_length, load_shape
@@ -29,7 +30,7 @@ def profile_command(
     composed, place = _resolve(request, asked_place(card, vram))
     grpo, model = composed.config.grpo, composed.config.model
     shape = load_shape(model.name, model.revision)
-    check_bits(shape, model.bits)
+    check_bits(shape, model.bits, needs_16_bits=needs_16_bits(composed.config.trainable))
     check_length(shape, grpo.max_prompt_tokens, grpo.max_completion_tokens)
     device = device_of(place.card, composed.config) if place.card else cpu_device(composed.config)
     check_dtype(composed.config, device)

@@ -128,8 +128,12 @@ _READ_BY = {
 """Settings of `trainable`, and the schedules that read each."""
 
 
-NEEDS_16_BITS = ("lisa", "badam", "slimfit")
-"""Schedules with which each layer that learns whole rests again: it cannot go back to 4 bit."""
+_IN_TURN = ("lisa", "badam", "slimfit")
+
+
+def needs_16_bits(trainable: TrainableConfig) -> bool:
+    """Returns whether each layer that learns whole rests again: it cannot go back to 4 bit."""
+    return trainable.method == "full" and trainable.schedule in _IN_TURN
 
 
 def _broken_layer_schedule_rules(config: RunConfig) -> Iterator[BrokenRule]:
@@ -142,7 +146,7 @@ def _broken_layer_schedule_rules(config: RunConfig) -> Iterator[BrokenRule]:
         yield BrokenRule("trainable.schedule", what, 'leave rollout.engine at "auto", or the schedule fixed')
     if trainable.layers == "none":
         yield BrokenRule("trainable.schedule", "it needs layers that can learn", 'set trainable.layers="all"')
-    if trainable.method == "full" and config.model.bits == 4 and schedule in NEEDS_16_BITS:
+    if config.model.bits == 4 and needs_16_bits(trainable):
         what = f"with {schedule} every layer learns at times, and a whole layer that has learned is in 4 bit no more"
         yield BrokenRule("trainable.schedule", what, "set model.bits=16, or trainable.method=lora")
     if schedule in _READ_BY["every"]:

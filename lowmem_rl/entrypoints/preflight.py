@@ -8,6 +8,7 @@ from lowmem_rl.chat_templates.model_template import template_of_model
 from lowmem_rl.config.compose import ResolvedConfig
 from lowmem_rl.config.layer_choice import check_extra, layers_of
 from lowmem_rl.config.notices import notices
+from lowmem_rl.config.rules import needs_16_bits
 from lowmem_rl.config.run_config import RunConfig, TrainableConfig
 from lowmem_rl.engine.device import Device, check_dtype, device_on
 from lowmem_rl.entrypoints.prompt_check import check_prompts
@@ -179,7 +180,7 @@ def check_settings(config: RunConfig) -> tuple[RewardSet, Task]:
     for name in config.eval.tasks:
         load_task(another_task(config, name))
     shape = load_shape(config.model.name, config.model.revision)
-    check_bits(shape, config.model.bits)
+    check_bits(shape, config.model.bits, needs_16_bits=needs_16_bits(config.trainable))
     check_length(shape, config.grpo.max_prompt_tokens, config.grpo.max_completion_tokens)
     check_trainable(config.trainable, shape)
     LayerSchedule.of(worst_case(config, shape.num_layers), shape.num_layers)

@@ -89,13 +89,16 @@ def check_tokenizer(name: str, revision: str | None = None) -> None:
         )
 
 
-def check_bits(shape: ModelShape, bits: int | str) -> None:
-    """Raises `ConfigError` if a run would train on 4-bit weights that says 16."""
-    if bits == 16 and shape.quantised != "no":
-        raise ConfigError(
-            f"model.bits is 16, but {shape.key} stores its weights in 4 bit.",
-            hint="Set model.bits=4, or name the model in 16 bit.",
-        )
+def check_bits(shape: ModelShape, bits: int | str, *, needs_16_bits: bool = False) -> None:
+    """Raises `ConfigError` if a run says 16 bits, or needs them, and the model's files hold 4-bit weights."""
+    if shape.quantised == "no":
+        return
+    if needs_16_bits:
+        what = f"{shape.key} stores its weights in 4 bit, and whole layers that learn in turn need 16"
+        raise ConfigError(f"{what} (trainable.schedule).", hint="Name the model in 16 bit, or leave the schedule out.")
+    if bits == 16:
+        what = f"model.bits is 16, but {shape.key} stores its weights in 4 bit."
+        raise ConfigError(what, hint="Set model.bits=4, or name the model in 16 bit.")
 
 
 def check_length(shape: ModelShape, prompt_tokens: int, completion_tokens: int) -> None:

@@ -13,7 +13,7 @@ from functools import lru_cache
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
-from lowmem_rl.config.rules import BY_GRADIENT, NEEDS_16_BITS
+from lowmem_rl.config.rules import BY_GRADIENT, needs_16_bits
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.memory.estimate import MemoryEstimate, estimate
 from lowmem_rl.memory.kept_copies import frozen_share
@@ -130,9 +130,7 @@ def possible_bits(config: RunConfig, shape: ModelShape) -> tuple[Literal[4, 16],
     """Returns the widths that frozen weights can have: 4-bit files stay so; whole layers that rest again need 16."""
     if shape.quantised != "no":
         return (4,)
-    trainable = config.trainable
-    needs_16 = trainable.method == "full" and trainable.schedule in NEEDS_16_BITS
-    return (16,) if needs_16 else (16, 4)
+    return (16,) if needs_16_bits(config.trainable) else (16, 4)
 
 
 def _with_bits(config: RunConfig, target: PlanTarget) -> RunConfig:

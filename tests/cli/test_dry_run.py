@@ -212,3 +212,14 @@ def test_whole_weights_are_listed_in_place_of_an_adapter(cli_here) -> None:
     assert found["whole_weights"]["extra"] == ["norm"]
     assert found["get_peft_model"] == {}
     assert json.loads(cli_here(*TINY, "--json").stdout)["whole_weights"] == {}
+
+
+@pytest.mark.parametrize("bits", ["auto", "16"])
+@pytest.mark.parametrize("command", [("profile",), ("train", "--dry-run")])
+def test_whole_layers_that_learn_in_turn_over_files_in_4_bit_are_refused_in_two_lines(command, bits, cli_here) -> None:
+    settings = [f"--set=model.bits={bits}", "--set=trainable.method=full", "--set=trainable.schedule=lisa"]
+    outcome = cli_here(*command, "--preset=qwen7b-a6000", "--model=unsloth/Qwen2.5-7B-Instruct-bnb-4bit", *settings)
+    error, hint = outcome.stderr.splitlines()
+    assert (outcome.code, outcome.stdout) == (2, "")
+    assert "stores its weights in 4 bit, and whole layers that learn in turn need 16" in error
+    assert hint == "hint: Name the model in 16 bit, or leave the schedule out."

@@ -291,6 +291,7 @@ def test_sixteen_bits_over_a_model_in_four_are_refused(tmp_path: Path, skipped: 
         check_bits(shape, 16)
     assert "model.bits=4" in refused.value.hint
     check_bits(load_shape("tiny"), 16)
+    check_bits(load_shape("tiny"), 4, needs_16_bits=True)
     with pytest.raises(ConfigError, match="stores its weights in 4 bit"):
         check_bits(load_shape("unsloth/Qwen2.5-7B-bnb-4bit"), 16)
 
