@@ -45,7 +45,7 @@ def _lines(measured: Measurement, preset: str, page: TextPage) -> Iterator[str]:
     met, limits = measured.lengths, measured.limits
     prompts = f"prompts of up to {met.prompt_tokens} tokens, the run's longest (limit {limits.prompt_tokens})"
     completions = f"completions of {met.completion_tokens} (limit {limits.completion_tokens})"
-    yield from page.fold(f"{prompts}; {completions}")
+    yield from page.fold(f"{prompts}; {completions}{_scheduled(measured)}")
     yield ""
     kinds = [kind for kind in _KINDS if any(_size(row.measured, kind) is not None for row in measured.rows)]
     head = ["phase", *(f"{kind}, {side}" for kind in kinds for side in ("predicted", "measured"))]
@@ -55,6 +55,12 @@ def _lines(measured: Measurement, preset: str, page: TextPage) -> Iterator[str]:
     yield ""
     for remark in _remarks(measured, kinds):
         yield from page.fold(remark, "")
+
+
+def _scheduled(measured: Measurement) -> str:
+    if measured.schedule == "fixed":
+        return ""
+    return f"; of {measured.schedule} step {measured.step}, the first in which most layers learn ({measured.layers})"
 
 
 def _remarks(measured: Measurement, kinds: list[str]) -> Iterator[str]:

@@ -20,7 +20,6 @@ from lowmem_rl.grpo.batch import Batch
 from lowmem_rl.grpo.micro_batches import MicroBatches
 from lowmem_rl.grpo.train_dataset import to_dataset, tokens_of
 from lowmem_rl.planning.overrides import with_overrides
-from lowmem_rl.telemetry.memory_profiler import MemoryProfiler
 from lowmem_rl.training.step import Hooks
 from lowmem_rl.trl_adapter.trainer import SampledBatch, TrainerSetup, make_trainer
 
@@ -110,7 +109,7 @@ def trainer_of(
     examples: Sequence[Example],
     rewards: int,
     out: Path,
-    profiler: MemoryProfiler,
+    hooks: Hooks,
     *,
     repeats_nothing: bool,
 ) -> Any:
@@ -122,7 +121,7 @@ def trainer_of(
         reward_functions=[_AlternatingReward() for _ in range(rewards)],
         prompt_tokens=tokens_of(sampler.policy, {example.id: example for example in examples}),
         out=out,
-        hooks=Hooks((profiler,)),
+        hooks=hooks,
     )
     return make_trainer(sampler.policy, setup, (_OneWave, _LargestMicroBatches) if repeats_nothing else ())
 

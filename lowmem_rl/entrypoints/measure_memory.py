@@ -1,6 +1,7 @@
 """One real step, the longest possible one of a run, with the predicted and the measured peak of each phase.
 
-Longest first: the run's longest prompts, each completed up to the limit. If that step fits, the whole run fits.
+Longest first: the run's longest prompts, each completed up to the limit; under `trainable.schedule` the step in which
+most layers learn. If that step fits, the whole run fits.
 """
 
 import tempfile
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lowmem_rl.config.compose import ResolvedConfig
+from lowmem_rl.config.layer_choice import text_of
 from lowmem_rl.engine.kept_copies import KeptCopies
 from lowmem_rl.engine.policy import import_unsloth, load_policy, prepare_process
 from lowmem_rl.engine.sampler import Sampler
@@ -26,11 +28,15 @@ from lowmem_rl.memory.calibration import CPU, Calibration, CalibrationRow, calib
 from lowmem_rl.planning.explain import advice_of
 from lowmem_rl.planning.overrides import with_overrides
 from lowmem_rl.planning.plan import Plan
+from lowmem_rl.storage.run_dir import RunDir
 from lowmem_rl.telemetry.events import Listener, Note, PhaseStarted
 from lowmem_rl.telemetry.memory_profiler import MemoryProfiler, StepLengths, measures_each_phase
 from lowmem_rl.telemetry.output_capture import capture_library_output
+from lowmem_rl.trainable.schedule import LayerSchedule
 from lowmem_rl.trainable.selection import worst_case
 from lowmem_rl.training.measured_phases import first_step_rows
+from lowmem_rl.training.schedule_hook import hook_of_step
+from lowmem_rl.training.step import Hooks
 from lowmem_rl.units import GIB
 
 
@@ -41,6 +47,12 @@ class Measurement:
     rows: tuple[CalibrationRow, ...]
     lengths: StepLengths
     limits: StepLengths
+    schedule: str
+    """`trainable.schedule` of the run."""
+    step: int
+    """The step of the run whose layers learned."""
+    layers: str
+    """These layers, as `trainable.layers` names them."""
     has_phase_peaks: bool
     """True if each phase has its own peak; else a phase shows the highest so far."""
     calibration: Calibration | None
@@ -61,6 +73,8 @@ class Measurement:
             "card": self.card,
             "prompt_tokens": self.lengths.prompt_tokens,
             "completion_tokens": self.lengths.completion_tokens,
+            "step": self.step,
+            "layers": self.layers,
             "phases": {
                 row.phase: {"predicted": row.predicted.model_dump(), "measured": row.measured.model_dump()}
                 for row in self.rows
@@ -78,21 +92,29 @@ def measure(
     Raises what `entrypoints.train.run` raises before a run, and `DoesNotFit` if memory runs out.
     """
     prepared = prepare(composed, force=True)
-    worst = worst_case(prepared.plan.config, prepared.plan.target.shape.num_layers)  # no layers are selected here
-    config = with_overrides(worst, {"grpo.steps": 1, "logging.report_to": ()})
+    depth = prepared.plan.target.shape.num_layers
+    worst = worst_case(prepared.plan.config, depth)  # no layers are selected here
+    schedule = LayerSchedule.of(worst, depth)
+    step = schedule.heaviest_step(worst.grpo.steps)
+    # The trainer counts this step as its first, and keeps states for the layers of that one.
+    kept = {} if schedule.at(step) == schedule.at(1) else {"memory.kept_states": "off"}
+    config = with_overrides(worst, {"grpo.steps": 1, "logging.report_to": (), **kept})
     prepared = replace(prepared, plan=replace(prepared.plan, config=config))
     with (
         tempfile.TemporaryDirectory(prefix="lowmem-rl-measure-") as out,
         capture_library_output(Path(out) / "libraries.log"),
     ):
-        profiler = _profiled_step(prepared, Path(out), listen, repeats_nothing)
+        profiler = _profiled_step(prepared, step, Path(out), listen, repeats_nothing)
     plan = prepared.plan
-    rows = first_step_rows(profiler, plan, source="measure")
+    rows = first_step_rows(profiler, plan, step=step, source="measure")
     store(rows, note := lambda line: listen(Note(line)))
     return Measurement(
         rows=rows,
         lengths=profiler.lengths,
         limits=StepLengths(config.grpo.max_prompt_tokens, config.grpo.max_completion_tokens),
+        schedule=config.trainable.schedule,
+        step=step,
+        layers=text_of(schedule.at(step)),
         has_phase_peaks=measures_each_phase(prepared.device),
         calibration=calibration_for(plan.target.card, plan.estimate.workload.stack, note),
     )
@@ -109,21 +131,23 @@ def out_of_memory(profiler: MemoryProfiler, plan: Plan) -> DoesNotFit:
     )
 
 
-def _profiled_step(prepared: PreparedRun, out: Path, listen: Listener, repeats_nothing: bool) -> MemoryProfiler:
+def _profiled_step(
+    prepared: PreparedRun, step: int, out: Path, listen: Listener, repeats_nothing: bool
+) -> MemoryProfiler:
     prepare_process(prepared.plan.config, prepared.device)
     import_unsloth()  # before torch, which the profiler imports
     import torch
 
     profiler = MemoryProfiler(prepared.device)
     try:
-        _run_phases(profiler, prepared, out, listen, repeats_nothing)
+        _run_phases(profiler, prepared, step, out, listen, repeats_nothing)
     except torch.OutOfMemoryError as error:
         raise out_of_memory(profiler, prepared.plan) from error
     return profiler
 
 
 def _run_phases(
-    profiler: MemoryProfiler, prepared: PreparedRun, out: Path, listen: Listener, repeats_nothing: bool
+    profiler: MemoryProfiler, prepared: PreparedRun, step: int, out: Path, listen: Listener, repeats_nothing: bool
 ) -> None:
     config = prepared.plan.config
     listen(PhaseStarted(f"loading {config.model.name}"))
@@ -138,7 +162,8 @@ def _run_phases(
     sampler.kept = KeptCopies() if prepared.plan.keeps_copies else None
     profiler.is_on = True
     examples, rewards = longest_first[: prompts_needed(config)], len(prepared.rewards.rewards)
-    trainer_of(sampler, examples, rewards, out, profiler, repeats_nothing=repeats_nothing).train()
+    hooks = Hooks((profiler, *hook_of_step(config, RunDir(out), policy.model, step)))
+    trainer_of(sampler, examples, rewards, out, hooks, repeats_nothing=repeats_nothing).train()
     listen(PhaseStarted("evaluating"))
     # Two waves with our engine, which reads prompts of the second while the first is running; else one.
     rows, limit = config.eval.batch, config.grpo.max_completion_tokens

@@ -1,13 +1,11 @@
 """The steps of a run: its hooks, its trainer, from the first step or from a checkpoint to the last one."""
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from lowmem_rl.checkpointing.checkpointer import Checkpointer
 from lowmem_rl.checkpointing.rollback import Rollback, with_old_checkpoints
 from lowmem_rl.engine.adapter import load_adapter
-from lowmem_rl.engine.policy import Policy
 from lowmem_rl.entrypoints.load_run import Learner, LoadedRun
 from lowmem_rl.entrypoints.run_context import RunContext
 from lowmem_rl.errors import RunDirError
@@ -18,15 +16,12 @@ from lowmem_rl.storage.run_dir import append_row, read_rows
 from lowmem_rl.tasks.curriculum import read_order
 from lowmem_rl.telemetry.events import PhaseStarted
 from lowmem_rl.telemetry.step_timer import StepTimer
-from lowmem_rl.trainable.schedule import LayerSchedule
 from lowmem_rl.training.adapter_saver import AdapterSaver
-from lowmem_rl.training.autofreeze_layers import AutoFreezeLayers
 from lowmem_rl.training.health_monitor import HealthMonitor
-from lowmem_rl.training.learning_layers import LearningLayers
 from lowmem_rl.training.learning_weights import LearningWeights
 from lowmem_rl.training.recorder import Recorder
 from lowmem_rl.training.reward_errors import RewardErrorCounter
-from lowmem_rl.training.slimfit_units import SlimFitUnits
+from lowmem_rl.training.schedule_hook import schedule_hook
 from lowmem_rl.training.step import Hooks
 from lowmem_rl.trl_adapter.reward_funcs import TrlReward
 from lowmem_rl.trl_adapter.trainer import TrainerSetup, make_trainer
@@ -84,25 +79,13 @@ def run_hooks(context: RunContext, loaded: LoadedRun, errors: RewardErrorCounter
             errors,
             context.oom_policy,
             HealthMonitor(run_dir, config, listen, rollback, context.stop.request),
-            *_learning_layers(context, loaded.policy),
+            *schedule_hook(config, run_dir, loaded.policy.model, context.note, context.resume_state.step),
             checkpointer,
             context.stop,
             loaded.evaluations,
             loaded.backend_record,
         )
     )
-
-
-def _learning_layers(context: RunContext, policy: Policy) -> Iterator[LearningLayers]:
-    if context.config.trainable.schedule != "fixed":
-        schedule = LayerSchedule.of(context.config, policy.model.config.num_hidden_layers)
-        match schedule.trainable.schedule:
-            case "autofreeze":
-                yield AutoFreezeLayers(context.run_dir, schedule, policy.model, context.note)
-            case "slimfit":
-                yield SlimFitUnits(context.run_dir, schedule, policy.model, context.note)
-            case _:
-                yield LearningLayers(context.run_dir, schedule, policy.model, context.resume_state.step)
 
 
 def resume_steps(context: RunContext, loaded: LoadedRun, trainer: Any) -> None:

@@ -32,32 +32,38 @@ class TrainedSet:
     """Share of them that rests with a copy of its own at the end: it has learned, or its original is in 4 bit."""
 
 
-def trained_set(config: RunConfig, shape: ModelShape) -> TrainedSet:
-    """Returns the counts of a run. Raises `ConfigError` for layers, modules or a head that the model lacks."""
+def trained_set(config: RunConfig, shape: ModelShape, step: int | None = None) -> TrainedSet:
+    """Returns the counts of a run, or of one step of it before which nothing has learned.
+
+    Raises `ConfigError` for layers, modules or a head that the model lacks.
+    """
     depth = shape.num_layers
     config = worst_case(config, depth)
     trainable = config.trainable
     check_extra(trainable.extra, is_tied=shape.tied_embeddings)
     _check_modules(trainable, shape)
-    return _counts(LayerSchedule.of(config, depth), config.grpo.steps, config.model.bits == 4, shape)
+    return _counts(LayerSchedule.of(config, depth), config.grpo.steps, config.model.bits == 4, shape, step)
 
 
 @lru_cache(maxsize=64)
-def _counts(plan: LayerSchedule, steps: int, in_4_bit: bool, shape: ModelShape) -> TrainedSet:
+def _counts(plan: LayerSchedule, steps: int, in_4_bit: bool, shape: ModelShape, step: int | None) -> TrainedSet:
     """It is cached: the planner asks for each of the plans that it compares."""
     trainable, depth = plan.trainable, shape.num_layers
-    at_once = plan.at(steps if trainable.schedule == "gradual_unfreezing" else 1)  # it only grows
+    last = steps if trainable.schedule == "gradual_unfreezing" else 1  # it only grows
+    at_once = plan.at(step or last)
     is_drawn = trainable.schedule in ("lisa", "badam", "slimfit")
-    lowest = 0 if plan.reaches_bottom else min(plan.layers if is_drawn else at_once, default=depth)
+    reached = plan.layers if is_drawn and step is None else at_once
+    lowest = 0 if plan.reaches_bottom else min(reached, default=depth)
     count, whole = len(plan.layers), _whole_params(trainable, len(plan.layers), shape)
     share = _whole_params(trainable, len(at_once), shape) / whole if whole else len(at_once) / max(count, 1)
     if trainable.schedule == "slimfit":
         extra = _whole_params(trainable, 0, shape) / whole if whole else 0.0
         share = extra + (1 - trainable.freeze_rate) * (1 - extra)
-    resting = len(_drawn(plan, steps)) - len(at_once) if is_drawn else 0
+    resting = len(_drawn(plan, steps)) - len(at_once) if is_drawn and step is None else 0
     at_rest = (_whole_params(trainable, resting, shape, has_extra=False) / whole) if whole else resting / max(count, 1)
     if trainable.schedule == "slimfit":
-        at_rest = min(ceil(steps / trainable.every) * share, 1.0) - share
+        periods = ceil(steps / trainable.every) if step is None else 1
+        at_rest = min(periods * share, 1.0) - share
     if whole and (in_4_bit or trainable.schedule == "slimfit"):  # a layer of which a matrix learns is wide
         at_rest = 1.0 - share
     return TrainedSet(count, depth - lowest, whole, share, at_rest)

@@ -190,12 +190,12 @@ def compute_bytes_of(config: RunConfig) -> int:
     return 4 if config.model.dtype == "float32" else 2
 
 
-def workload_of(config: RunConfig, shape: ModelShape) -> Workload:
-    """Returns what decides a run's memory on the default stack.
+def workload_of(config: RunConfig, shape: ModelShape, step: int | None = None) -> Workload:
+    """Returns what decides a run's memory on the default stack, or that of one step of its schedule.
 
     Raises `ValueError` while a setting is "auto", `ConfigError` for layers that the model lacks.
     """
-    grpo, rollout, trained = config.grpo, config.rollout, trained_set(config, shape)
+    grpo, rollout, trained = config.grpo, config.rollout, trained_set(config, shape, step)
     uses_vllm, keeps = rollout.engine == "vllm", config.keeps_states and engine_of(config, shape) == "lowmem"
     trains, kind = config.trainable.method, config.adapter.peft_type
     return Workload(

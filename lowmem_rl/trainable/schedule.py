@@ -68,6 +68,11 @@ class LayerSchedule:
         starts = (*range(1, step, self.trainable.every), step)
         return min((layer for start in starts if (layer := self.lowest_at(start)) is not None), default=None)
 
+    def heaviest_step(self, steps: int) -> int:
+        """Returns the first of `steps` with the most layers, of those with as many the one that reaches lowest."""
+        starts = (1,) if self.trainable.schedule == "freezeout" else range(1, steps + 1, self.trainable.every)
+        return max(starts, key=lambda step: (len(layers := self.at(step)), -min(layers, default=0)))
+
     @property
     def reaches_bottom(self) -> bool:
         """Returns whether something below or in the lowest layer always learns."""

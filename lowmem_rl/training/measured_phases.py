@@ -19,10 +19,13 @@ STATES = ("optimizer states", "paged optimizer states")
 
 
 def first_step_rows(
-    profiler: MemoryProfiler, plan: Plan, *, source: Literal["measure", "first step"] = "first step"
+    profiler: MemoryProfiler, plan: Plan, *, step: int = 1, source: Literal["measure", "first step"] = "first step"
 ) -> tuple[CalibrationRow, ...]:
-    """Returns what the profiler saw of a run's first step, each phase with its prediction for the lengths met."""
-    predicted = _predicted(profiler.lengths, plan)
+    """Returns what the profiler saw of the step that a process began with, each phase with its prediction.
+
+    That is for the lengths met, and for what learns in `step` of the schedule.
+    """
+    predicted = _predicted(profiler.lengths, plan, step)
     # What a run loads and evaluates has other lengths than its first step.
     measured = {
         name: found for name, found in profiler.phases.items() if source == "measure" or name in MEASURED_PHASES
@@ -47,10 +50,10 @@ def first_step_rows(
     )
 
 
-def _predicted(lengths: StepLengths, plan: Plan) -> MemoryEstimate:
-    """Returns the prediction for what was really met, not for the limits."""
+def _predicted(lengths: StepLengths, plan: Plan, step: int) -> MemoryEstimate:
+    """Returns the prediction for what was really met, not for the limits and the worst period of a schedule."""
     prompt, completion = lengths.prompt_tokens, lengths.completion_tokens
-    workload = workload_of(plan.config, plan.target.shape)
+    workload = workload_of(plan.config, plan.target.shape, step)
     kept = plan.estimate.workload.kept_share
     met = replace(workload, prompt_tokens=prompt, completion_tokens=completion, kept_share=kept)
     return estimate(met, plan.target.shape, plan.target.card)

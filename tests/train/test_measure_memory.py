@@ -22,6 +22,7 @@ from lowmem_rl.models.lookup import load_shape
 from lowmem_rl.planning.plan import plan
 from lowmem_rl.planning.search import resolve_auto
 from lowmem_rl.telemetry.memory_profiler import MemoryProfiler, measures_each_phase
+from lowmem_rl.training.learning_layers import LearningLayers
 from lowmem_rl.units import MIB
 
 CPU = Device("cpu", "float32")
@@ -108,8 +109,18 @@ def test_the_command_prints_predicted_and_measured(measured: Measurement, capsys
     from lowmem_rl_cli.measure_command import measure_command
 
     settings = (*SMALL, "grpo.steps_per_rollout=2", "memory.rollout_rows=16")
-    measure_command(RunRequest(preset="tiny-cpu", settings=settings), as_json=False)
+    scheduled = ("trainable.schedule=gradual_unfreezing", "trainable.every=2")
+    learned: list[set[object]] = []
+
+    def note(hook: LearningLayers) -> None:
+        learned.append({layer for layer, weights in hook.weights.items() if any(w.grad is not None for w in weights)})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LearningLayers, "before_optimizer_step", note)
+        measure_command(RunRequest(preset="tiny-cpu", settings=(*settings, *scheduled)), as_json=False)
     printed, talk = capsys.readouterr()
+    assert learned[0] == {1, 2}  # of the third step: the first two have the last layer alone
+    assert "of gradual_unfreezing step 3, the first in which most layers learn (1-2)" in " ".join(printed.split())
     assert re.search(r"phase +process, predicted +process, measured", printed)
     assert re.search(r"logprobs +\d+\.\d\d +\d+\.\d\d\n", printed)  # a rollout of two steps is scored once more
     assert "calibrated on this CPU" in printed

@@ -53,6 +53,19 @@ def test_the_worst_period_counts(trainable: dict[str, Any], expected: TrainedSet
 
 
 @pytest.mark.parametrize(
+    ("trainable", "step", "expected"),
+    [
+        ({"schedule": "gradual_unfreezing"}, 1, TrainedSet(28, 1, 0, 1 / 28)),
+        ({"schedule": "gradual_unfreezing"}, 81, TrainedSet(28, 5, 0, 5 / 28)),
+        ({"schedule": "badam", "order": "descending"}, 21, TrainedSet(28, 2, 0, 1 / 28)),  # nothing rests with a copy
+        ({"schedule": "slimfit", "freeze_rate": 0.75}, 1, TrainedSet(28, 28, 0, 0.25)),
+    ],
+)
+def test_a_single_step_counts_what_learns_in_it(trainable: dict[str, Any], step: int, expected: TrainedSet) -> None:
+    assert trained_set(config(**trainable), SHAPE, step) == expected
+
+
+@pytest.mark.parametrize(
     ("trainable", "what"),
     [
         ({"method": "full", "modules": ["w_proj"]}, "no layer has a module 'w_proj'"),

@@ -97,3 +97,21 @@ def test_badam_draws_another_order_each_cycle() -> None:
 def test_more_layers_at_once_than_are_chosen_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"trainable.active = 3, but trainable.layers = 'last:2' chooses 2"):
         schedule(layers="last:2", schedule="lisa", active=3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "step"),
+    [
+        ({"schedule": "gradual_freezing", "every": 2}, 1),
+        ({"schedule": "freezeout"}, 1),
+        ({"schedule": "gradual_unfreezing", "every": 2, "layers": "last:3"}, 5),
+        ({"schedule": "gradual_unfreezing", "every": 8}, 17),  # the run ends before all learn
+        ({"schedule": "badam", "order": "descending", "every": 1, "active": 5}, 2),  # 7-11, 2-6, 0-1, 7-11
+        ({"schedule": "badam", "order": "descending", "every": 1}, 12),
+    ],
+)
+def test_the_heaviest_step_is_the_first_with_most_layers(settings: dict[str, Any], step: int) -> None:
+    plan = schedule(**settings)
+    heaviest = plan.heaviest_step(20)
+    weights = [(len(plan.at(one)), -min(plan.at(one))) for one in range(1, 21)]
+    assert weights.index(max(weights)) + 1 == heaviest == step
