@@ -1,16 +1,17 @@
 """A saved LoRA adapter: what it was made for, read without torch, and its weights loaded into a policy."""
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from lowmem_rl.config.run_config import AdapterConfig, RunConfig, TrainableConfig
+from lowmem_rl.config.run_config import AdapterConfig, ModelConfig, RunConfig, TrainableConfig
 from lowmem_rl.engine.policy import TRAINABLE, ModelLike, Policy
 from lowmem_rl.errors import RunDirError
+from lowmem_rl.models.fingerprint import base_digests
 from lowmem_rl.storage.run_dir import read_json
 from lowmem_rl.trainable.selection import with_layers
 
@@ -39,6 +40,8 @@ class SavedAdapter:
     config: AdapterConfig
     trainable: TrainableConfig
     """Which layers have an adapter, or which weights have learned whole."""
+    base_digests: Mapping[str, str] = field(default_factory=dict)
+    """Of whole weights: what identifies their base (`models.fingerprint`); nothing if an older version saved them."""
 
 
 def read_adapter(path: Path) -> SavedAdapter:
@@ -55,7 +58,7 @@ def read_adapter(path: Path) -> SavedAdapter:
             fields |= {"rank": written["r"], "alpha": written["lora_alpha"]}
         fields |= {key: written[key] for key in _AS_WRITTEN if written.get(key) is not None}
         if written["target_modules"] == _NO_TARGET or _is_there(path / TRAINABLE):
-            return SavedAdapter(path, base, AdapterConfig(), _read_trainable(path / TRAINABLE))
+            return SavedAdapter(path, base, AdapterConfig(), *_read_trainable(path / TRAINABLE))
         layers = written.get("layers_to_transform")
         trainable = TrainableConfig.model_validate({} if layers is None else {"layers": layers})
         return SavedAdapter(path, base, AdapterConfig.model_validate(fields), trainable)
@@ -78,11 +81,34 @@ def _is_there(path: Path) -> bool:
     return path.exists() or path.is_symlink()
 
 
-def _read_trainable(path: Path) -> TrainableConfig:
-    """Reads which weights have learned whole. Raises `RunDirError` or `ValueError`."""
+_OF_THE_BASE = ("base", "revision", "bits", "base_digests")
+"""Keys of trainable.json that are not of the section `trainable`."""
+
+
+def _read_trainable(path: Path) -> tuple[TrainableConfig, dict[str, str]]:
+    """Reads which weights have learned whole, and the digests of their base. Raises `RunDirError` or `ValueError`."""
     if path.is_file() and path.stat().st_size > _MOST_BYTES:
         raise RunDirError(f"{path} is larger than {_MOST_BYTES} bytes.", hint="Restore the file that `train` wrote.")
-    return TrainableConfig.model_validate(read_json(path))
+    found = read_json(path)
+    digests = found.get("base_digests", {})
+    if not all(isinstance(digest, str) for digest in digests.values()):
+        raise ValueError("a digest is no text")
+    section = {key: value for key, value in found.items() if key not in _OF_THE_BASE}
+    return TrainableConfig.model_validate(section), digests
+
+
+def check_base(path: Path, model: ModelConfig) -> None:
+    """Raises `RunDirError` if a folder holds whole weights that learned over another model; reads no weights."""
+    saved = read_adapter(path) if _is_there(path / TRAINABLE) else None
+    if saved is None or not saved.base_digests:
+        return
+    here = base_digests(model.name, model.revision)
+    for part, digest in saved.base_digests.items():
+        if here.get(part, digest) != digest:
+            raise RunDirError(
+                f"The whole weights in {path} learned over another model than {model.name}: its {part} differs.",
+                hint="Give the folder or name of the model over which they learned (model.name), as it was then.",
+            )
 
 
 def load_adapter(model: ModelLike, path: Path) -> None:

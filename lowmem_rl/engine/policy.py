@@ -21,10 +21,12 @@ from lowmem_rl.errors import ConfigError, LowMemError, SetupError
 from lowmem_rl.example import Message
 from lowmem_rl.memory.adapter_tensors import SINGULAR_VECTORS
 from lowmem_rl.memory.segments import VARIABLE, allocator_settings
+from lowmem_rl.models.fingerprint import base_digests
 from lowmem_rl.models.hub import refusal
 from lowmem_rl.models.lookup import load_shape, model_path
 from lowmem_rl.stack import not_loaded
 from lowmem_rl.storage.cache import cache_dir
+from lowmem_rl.storage.run_dir import write_json
 from lowmem_rl.trainable.schedule import LayerSchedule
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 
 TRAINABLE = "trainable.json"
-"""In the folder of whole weights: the section `trainable` with which they learned."""
+"""In the folder of whole weights: the section `trainable` with which they learned, and over which base."""
 
 
 class ModelLike(Protocol):
@@ -71,6 +73,8 @@ class Policy:
     """Tokens of the longest row that it was loaded for; None if rows are never cut: on a CPU, in plain transformers."""
     embedded_tokens: int | None = None
     """Rows of the embedding; None if ids are not checked against it."""
+    base: dict[str, Any] = field(default_factory=dict)
+    """Of whole weights: name, revision, width and digests of the model over which they learn."""
 
     @property
     def prefill(self) -> str:
@@ -156,7 +160,7 @@ class Policy:
         self.model.save_pretrained(path)
         self.tokenizer.save_pretrained(path)
         if self.trainable.method == "full":  # PEFT's own config has no word for it
-            (path / TRAINABLE).write_text(self.trainable.model_dump_json(indent=2) + "\n", "utf-8")
+            write_json(path / TRAINABLE, self.trainable.model_dump(mode="json") | self.base)
 
 
 def prepare_process(config: RunConfig, device: Device) -> None:
@@ -235,7 +239,8 @@ def load_policy(config: RunConfig, device: Device, uses: Sequence[SequenceUse] =
     except ValueError as error:  # PEFT found none of the names
         raise ConfigError(f"adapter.targets: {_first_line(error)}", hint="q_proj, v_proj, ... name them.") from error
     embedded = _embedded_tokens(model)
-    policy = Policy(model, tokenizer, device, template, config.trainable, embedded_tokens=embedded)
+    base = base_of(config) if config.trainable.method == "full" else {}
+    policy = Policy(model, tokenizer, device, template, config.trainable, embedded_tokens=embedded, base=base)
     policy.check_embedded([i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None])
     if not device.is_gpu:  # rows are never cut
         return policy
@@ -245,6 +250,13 @@ def load_policy(config: RunConfig, device: Device, uses: Sequence[SequenceUse] =
     for module in model.modules():
         module.max_seq_length = longest
     return replace(policy, longest_row=longest)
+
+
+def base_of(config: RunConfig) -> dict[str, Any]:
+    """Returns what names the model over which a run's whole weights learn; call it after the model is fetched."""
+    model = config.model
+    digests = base_digests(model.name, model.revision)
+    return {"base": model.name, "revision": model.revision, "bits": model.bits, "base_digests": digests}
 
 
 def with_trainable_weights(model: Any, config: RunConfig, device: Device) -> Any:

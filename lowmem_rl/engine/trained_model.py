@@ -8,7 +8,7 @@ from lowmem_rl.config.compose import ConfigLayer
 from lowmem_rl.config.places import MODEL, check_places
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.config.saved_config import saved_config
-from lowmem_rl.engine.adapter import WEIGHTS, load_adapter, with_saved_layers
+from lowmem_rl.engine.adapter import WEIGHTS, check_base, load_adapter, with_saved_layers
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import Policy, load_policy
 from lowmem_rl.engine.row_length import SequenceUse
@@ -49,13 +49,14 @@ def find_trained_adapter(path: Path) -> TrainedAdapter:
     return TrainedAdapter(RunDir(path), RunDir(path).adapter)
 
 
-def check_adapter(learned: TrainedAdapter) -> None:
-    """Raises `RunDirError` if the run has saved no adapter."""
+def check_adapter(learned: TrainedAdapter, config: RunConfig) -> None:
+    """Raises `RunDirError` if the run has saved no adapter, or whole weights that belong to another model."""
     if not (learned.adapter / WEIGHTS).is_file():
         raise RunDirError(
             f"{learned.run.path} has no adapter in {learned.adapter.name}: the trained adapter is not saved there.",
             hint="`train` saves it when it ends or is stopped by Ctrl-C; use a run that got that far.",
         )
+    check_base(learned.adapter, config.model)
 
 
 def load_trained(

@@ -11,7 +11,7 @@ from typing import Any
 from lowmem_rl.config.places import EVAL_TASKS, MODEL, TASK, check_places
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.config.user_code import check_allowed
-from lowmem_rl.engine.adapter import load_adapter
+from lowmem_rl.engine.adapter import check_base, load_adapter
 from lowmem_rl.engine.device import device_on, dtype_fault
 from lowmem_rl.engine.policy import Policy, load_policy, prepare_process
 from lowmem_rl.engine.sampler import Sampler
@@ -70,6 +70,8 @@ def run_eval(
     check_bits(shape, config.model.bits)
     check_length(shape, config.grpo.max_prompt_tokens, config.grpo.max_completion_tokens)
     check_weights(config)
+    if target.adapter:
+        check_base(target.adapter.path, config.model)
     run_dir = _output_dir(target, config, out)
     lock = locked(run_dir.eval_lock, lambda text: listen(Note(text)))
     with lock, capture_library_output(run_dir.log), _as_interrupted(run_dir):

@@ -50,7 +50,7 @@ def ask(
     """
     trained = find_trained_adapter(run_path)
     config = config_of(trained.run, places)
-    check_adapter(trained)
+    check_adapter(trained, config)
     if not prompt.strip() or prompt.encode(errors="ignore").decode() != prompt:
         raise ConfigError("The prompt is empty or not UTF-8.", hint='Write the question: --prompt "What is 3 * 4?"')
     messages = conversation(prompt, config.task.prompt)

@@ -14,6 +14,7 @@ from lowmem_rl.checkpointing.resume import (
 )
 from lowmem_rl.checkpointing.resume_config import save_config_changes
 from lowmem_rl.config.compose import ResolvedConfig
+from lowmem_rl.engine.adapter import check_base
 from lowmem_rl.entrypoints.preflight import PreparedRun
 from lowmem_rl.errors import DoesNotFit, RunDirError
 from lowmem_rl.models.fingerprint import fingerprint
@@ -59,6 +60,8 @@ def reopen_run(
     notes = environment_change_notes(run_dir, environment_record(this_machine(), prepared.device))
     notes = [*prepared.notes, *notes, *previous_findings_note(run_dir)]
     state = restore_run_dir(run_dir, composed.config, report)
+    if state.checkpoint:
+        check_base(state.checkpoint.path, prepared.plan.config.model)
     try:
         save_config_changes(run_dir, composed)
     except OSError as error:

@@ -15,6 +15,7 @@ from lowmem_rl.engine.adapter import WEIGHTS
 from lowmem_rl.engine.device import device_on, dtype_fault
 from lowmem_rl.engine.policy import TRAINABLE
 from lowmem_rl.engine.trained_model import TrainedAdapter, check_adapter, config_of, find_trained_adapter
+from lowmem_rl.engine.weights_files import LearnedWeights, write_weights
 from lowmem_rl.entrypoints.preflight import check_weights
 from lowmem_rl.errors import ConfigError, RunDirError
 from lowmem_rl.evaluation.eval_set import held_out_examples
@@ -26,7 +27,7 @@ from lowmem_rl.export.model_card import render_card
 from lowmem_rl.export.plain_worker import BaseModelSpec
 from lowmem_rl.export.proof import AccuracyCheck, ModelAnswers, Proof, check_accuracy, check_tokens
 from lowmem_rl.export.reference_answers import ReferenceAnswers, answer_with_trained
-from lowmem_rl.export.weights_files import learned_weights, write_weights
+from lowmem_rl.models.fingerprint import base_digests
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.models.lookup import model_path
 from lowmem_rl.prompts import conversation
@@ -80,7 +81,7 @@ def export(
     device = device_on(this_machine(), config)
     spec = make_spec(config, device, to, base)
     llama_cpp = find_llama_cpp() if spec.to == "gguf" else None
-    check_adapter(adapter)
+    check_adapter(adapter, config)
     path = _free_folder(out or run.export(f"best-{spec.to}" if adapter.is_best else spec.to))
     origin = merge(places).get(TASK, SettingEntry(None, str(run.config))).origin
     check_allowed({config.task.name: origin}, allow_code=allow_code)
@@ -141,8 +142,9 @@ def _write_weights(spec: ExportSpec, adapter: TrainedAdapter, folder: Path) -> N
     import torch
 
     _copy_files(adapter.adapter, folder, (_SETTINGS, WEIGHTS, TRAINABLE))
-    about = {"method": "full", "base": spec.base_name, "revision": spec.revision, "bits": spec.bits}
-    write_weights(learned_weights(adapter.adapter), folder, getattr(torch, spec.weights_dtype), about)
+    base = {"base": spec.base_name, "revision": spec.revision, "bits": spec.bits}
+    about = {"method": "full", **base, "base_digests": base_digests(spec.base_name, spec.revision)}
+    write_weights(LearnedWeights(adapter.adapter), folder, getattr(torch, spec.weights_dtype), about)
 
 
 def _copy_files(adapter: Path, folder: Path, without: Sequence[str] = ()) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.device import Device
+from lowmem_rl.engine.weights_files import file_dtype
 from lowmem_rl.errors import ConfigError, UnknownName
 from lowmem_rl.export.proof import Kind
 from lowmem_rl.models.lookup import TINY, load_shape
@@ -100,7 +101,7 @@ class ExportSpec:
     @property
     def weights_dtype(self) -> str:
         """The 16-bit type of whole weights in files."""
-        return "bfloat16" if self.compute_dtype == "float32" else self.compute_dtype
+        return file_dtype(self.compute_dtype)
 
     @property
     def rounded_to(self) -> str | None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from lowmem_rl.engine.weights_files import LearnedWeights, is_whole, put_weights, read_weights
 from lowmem_rl.export.model_answers import Answer, ExportPrompts, answer_greedily, read_again
-from lowmem_rl.export.weights_files import is_whole, learned_weights, put_weights, read_weights
 from lowmem_rl.workers import serve
 
 
@@ -39,7 +39,7 @@ def merge(request: Mapping[str, Any]) -> dict[str, Any]:
     if was_quantised:
         model = model.dequantize()
     if is_whole(Path(request["adapter"])):
-        merged = put_weights(model, learned_weights(Path(request["adapter"])))
+        merged = put_weights(model, LearnedWeights(Path(request["adapter"])))
     else:
         merged = PeftModel.from_pretrained(model, request["adapter"]).merge_and_unload(safe_merge=True)
     # Weights that were stored in 4 bit would be packed again under their stored names, which transformers cannot do.

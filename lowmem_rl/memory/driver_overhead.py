@@ -95,11 +95,12 @@ def host_bytes(workload: Workload, shape: ModelShape) -> int:
 def disk_bytes(workload: Workload, shape: ModelShape) -> int:
     """Returns the disk a run takes: the weights as they are fetched, and two copies of what was learned.
 
-    And of kept states, if checkpoints are made before a rollout's last step.
+    And of kept states, if checkpoints are made before a rollout's last step. Whole weights are there in 16 bit, too.
     """
     quantised = workload.method == "qlora" and (workload.dynamic_checkpoint or shape.quantised != "no")
     in_4_bit = sum(part(workload, shape).expected_bytes for part in (terms.linear_weights, terms.other_weights))
     learned = terms.learned_bytes(workload, shape)
     if workload.old_logprob_pass:
         learned += lowmem_sampler.kept_states(workload, shape).expected_bytes
-    return (shape.file_bytes or (in_4_bit if quantised else 2 * shape.num_params)) + 2 * learned
+    fetched = shape.file_bytes or (in_4_bit if quantised else 2 * shape.num_params)
+    return fetched + 2 * learned + 2 * workload.whole_params

@@ -62,6 +62,8 @@ class RunDir:
     evaluated = _Entry("evaluated.json")
     """What was evaluated, in a directory with evaluations of a model that is not a run."""
     adapter = _Entry("adapter")
+    weights = _Entry("weights")
+    """Whole weights that learned, under Hugging Face's names."""
     best = _Entry("best")
     """The adapter of the best evaluation so far."""
     checkpoints = _Entry("checkpoints")

@@ -1,10 +1,12 @@
-"""Writes what was learned into adapter/, however training ends."""
+"""Writes what was learned into adapter/ and, if that is whole weights, into weights/, however training ends."""
 
+from functools import partial
 from pathlib import Path
 
 from lowmem_rl.engine.adapter import load_adapter
 from lowmem_rl.engine.oom import OutOfMemory, catch_oom
 from lowmem_rl.engine.policy import Policy
+from lowmem_rl.engine.weights_files import save_learned
 from lowmem_rl.grpo.oom_policy import OomPolicy
 from lowmem_rl.storage.disk import write_dir_atomic
 from lowmem_rl.storage.run_dir import RunDir
@@ -29,7 +31,7 @@ class AdapterSaver:
         self.is_current = True
 
     def save(self, listen: Listener) -> None:
-        """Writes adapter/ and peak.json. Raises `TrainingError` if memory runs out twice."""
+        """Writes adapter/, weights/ and peak.json. Raises `TrainingError` if memory runs out twice."""
         if not self.is_current:
             return
         # A 4-bit model's `state_dict` packs its quantisation's constants on the card: that may need a second try.
@@ -41,3 +43,5 @@ class AdapterSaver:
 
     def _write(self) -> None:
         write_dir_atomic(self.run_dir.adapter, self.policy.save_adapter)
+        if self.policy.trainable.method == "full":
+            write_dir_atomic(self.run_dir.weights, partial(save_learned, self.policy, self.run_dir.adapter))

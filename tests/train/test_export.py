@@ -11,6 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from lowmem_rl.config.run_config import ModelConfig
+from lowmem_rl.engine import adapter, policy
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.trained_model import WEIGHTS, config_of, find_trained_adapter
 from lowmem_rl.errors import RunDirError
@@ -23,6 +25,7 @@ from lowmem_rl.export.model_card import render_card
 from lowmem_rl.export.plain_worker import answer_reloaded
 from lowmem_rl.export.proof import ModelAnswers, Proof, check_accuracy, check_tokens
 from lowmem_rl.export.reference_answers import answer_with_trained
+from lowmem_rl.models.fingerprint import base_digests
 from lowmem_rl.reports.run_record import read_record
 from lowmem_rl.storage.run_dir import RunDir, read_json, write_json
 from lowmem_rl.tasks.task_registry import load_task
@@ -178,6 +181,11 @@ def test_whole_weights_over_16_bit_answer_the_same_from_files_alone(some_layers)
     assert {weight.dtype for weight in weights.values()} == {torch.bfloat16}
     about = read_json(made.path / "trainable.json")
     assert (about["base"], about["revision"], about["layers"], about["bits"]) == ("tiny", None, "0", 16)
+    assert about["base_digests"].keys() == {"config", "tokenizer", "weights"}
+    assert read_json(run.weights / "trainable.json") == about
+    own = load_file(run.weights / "model-00001-of-00001.safetensors")
+    assert own.keys() == weights.keys()
+    assert all(own[name].equal(weights[name]) for name in weights)
     card = (made.path / "README.md").read_text()
     assert "strict=False" in card
     assert "| layers that learn | `first:1` |" in card
@@ -207,6 +215,34 @@ def test_what_has_not_learned_is_refused_in_two_lines(settings, to, fix, some_la
     outcome = cli_here("export", str(run.path), f"--to={to}")
     assert (outcome.code, outcome.stdout, len(outcome.stderr.splitlines())) == (2, "", 2)
     assert fix in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("eval",), ("samples", "--prompt=1 * 2"), ("export", "--to=merged"), ("train", "--resume", "--steps=3", "--out")],
+    ids=lambda command: command[0],
+)
+def test_whole_weights_over_another_base_are_refused_before_it_is_loaded(
+    command, some_layers, cli_here, monkeypatch
+) -> None:
+    run = some_layers(*WHOLE, "--set=model.bits=16")
+    monkeypatch.setattr(adapter, "base_digests", lambda *model: base_digests(*model) | {"config": "another"})
+    monkeypatch.setattr(policy, "load_policy", None)
+    outcome = cli_here(*command, str(run.path))
+    error, hint = outcome.stderr.splitlines()[-2:]
+    assert (outcome.code, outcome.stdout) == (7, "")
+    assert "learned over another model than tiny: its config differs" in error
+    assert "model.name" in hint
+
+
+def test_whole_weights_of_an_older_version_belong_to_any_base(some_layers, tmp_path) -> None:
+    folder = tmp_path / "adapter"
+    shutil.copytree(some_layers(*WHOLE, "--set=model.bits=16").adapter, folder)
+    about = read_json(folder / "trainable.json")
+    keys = ("base", "revision", "bits", "base_digests")
+    write_json(folder / "trainable.json", {key: value for key, value in about.items() if key not in keys})
+    adapter.check_base(folder, ModelConfig(name="Qwen/Qwen2.5-7B-Instruct"))
+    assert adapter.read_adapter(folder).trainable.layers == "first:1"
 
 
 def answered(*ids: int, second: float = 5.0, noise: float = 0.0) -> ModelAnswers:

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from lowmem_rl.engine.adapter import CONFIG, WEIGHTS, read_adapter
+from lowmem_rl.config.run_config import ModelConfig
+from lowmem_rl.engine.adapter import CONFIG, WEIGHTS, check_base, read_adapter
 from lowmem_rl.engine.policy import TRAINABLE
 from lowmem_rl.errors import RunDirError
+from lowmem_rl.models.fingerprint import base_digests
 
 WRITTEN = {"peft_type": "LORA", "base_model_name_or_path": "tiny", "r": 8, "lora_alpha": 8}
 
@@ -38,6 +40,8 @@ HOSTILE: dict[str, Callable[[Path], Any]] = {
     "brackets": as_text("[" * 100_000),
     "other types": as_text('{"method": ["full"], "layers": {"a": 1}}'),
     "another key": as_text('{"method": "full", "rm": 1}'),
+    "digests in a list": as_text('{"method": "full", "base_digests": ["a"]}'),
+    "a number as digest": as_text('{"method": "full", "base_digests": {"config": 1}}'),
     "no layers": as_text('{"method": "full", "layers": "first:0"}'),
     "a long list": as_text(json.dumps({"method": "full", "layers": "0," * 10_000 + "0"})),
     "a pipe": os.mkfifo,
@@ -61,3 +65,12 @@ def test_what_has_learned_whole_is_read(folder: Path) -> None:
     (folder / TRAINABLE).write_text('{"method": "full", "layers": "last:1", "extra": ["norm"]}')
     found = read_adapter(folder)
     assert (found.base, found.trainable.layers, found.trainable.extra) == ("tiny", "last:1", ("norm",))
+    assert found.base_digests == {}
+
+
+def test_a_stranger_s_digests_name_no_part_that_is_not_there(folder: Path) -> None:
+    digests = {"config": "1" * 32, "\x1b[31m": "2", "tokenizer": base_digests("tiny")["tokenizer"]}
+    (folder / TRAINABLE).write_text(json.dumps({"method": "full", "base_digests": digests}))
+    with pytest.raises(RunDirError, match="than tiny: its config differs") as caught:
+        check_base(folder, ModelConfig(name="tiny"))
+    assert "\x1b" not in str(caught.value)

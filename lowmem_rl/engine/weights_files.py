@@ -1,14 +1,12 @@
 """Whole weights as files that need neither PEFT nor this package: Hugging Face names, shards and their index."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
-
 from lowmem_rl.config.layer_choice import text_of
 from lowmem_rl.engine.adapter import WEIGHTS, layer_of, read_adapter
-from lowmem_rl.engine.policy import TRAINABLE
+from lowmem_rl.engine.policy import TRAINABLE, Policy
 from lowmem_rl.storage.run_dir import read_json, write_json
 
 INDEX = "model.safetensors.index.json"
@@ -23,27 +21,59 @@ def is_whole(adapter: Path) -> bool:
     return read_adapter(adapter).trainable.method == "full"
 
 
-def learned_weights(adapter: Path) -> dict[str, Any]:
-    """Returns a run's whole weights as they learned, by Hugging Face name; a tied head is left to its embedding."""
-    found = {name.removeprefix(_PEFT_PREFIX): weight for name, weight in load_file(adapter / WEIGHTS).items()}
-    if _HEAD in found and _EMBEDDING in found and found[_HEAD].equal(found[_EMBEDDING]):
-        del found[_HEAD]
-    return found
+class LearnedWeights(Mapping[str, Any]):
+    """A run's whole weights as they learned, by Hugging Face name; each is read when it is asked for."""
+
+    def __init__(self, adapter: Path) -> None:
+        from safetensors import safe_open
+
+        self._file: Any = safe_open(adapter / WEIGHTS, "pt")
+        names = self._file.keys()  # type: ignore[no-untyped-call]
+        self._names = {name.removeprefix(_PEFT_PREFIX): name for name in names}
+        if {_HEAD, _EMBEDDING} <= self._names.keys() and self[_HEAD].equal(self[_EMBEDDING]):
+            del self._names[_HEAD]  # tied: left to its embedding
+
+    def __getitem__(self, name: str) -> Any:
+        return self._file.get_tensor(self._names[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def save_learned(policy: Policy, adapter: Path, folder: Path) -> None:
+    """Writes the whole weights of `adapter`, which the policy has saved, for others: with its tokenizer."""
+    import torch
+
+    about = {"method": policy.trainable.method, **policy.base}
+    write_weights(LearnedWeights(adapter), folder, getattr(torch, file_dtype(policy.device.dtype)), about)
+    policy.tokenizer.save_pretrained(folder)
+
+
+def file_dtype(compute_dtype: str) -> str:
+    """Returns the 16-bit type of whole weights in files, given the type that computes."""
+    return "bfloat16" if compute_dtype == "float32" else compute_dtype
 
 
 def write_weights(weights: Mapping[str, Any], folder: Path, dtype: Any, about: Mapping[str, Any]) -> None:
     """Writes shards of at most 4 GiB in `dtype`, their index, and trainable.json: `about` and which layers they are."""
-    from huggingface_hub import split_torch_state_dict_into_shards
+    from huggingface_hub import split_state_dict_into_shards_factory
+    from safetensors.torch import save_file
 
-    narrow = {name: weight.to(dtype).contiguous() for name, weight in weights.items()}
-    split = split_torch_state_dict_into_shards(narrow, max_shard_size=_SHARD_BYTES)
+    sizes = {name: weight.numel() * dtype.itemsize for name, weight in weights.items()}
+    split = split_state_dict_into_shards_factory(
+        sizes, get_storage_size=int, filename_pattern="{suffix}", max_shard_size=_SHARD_BYTES
+    )
     shards = list(split.filename_to_tensors.values())
     files: dict[str, str] = {}
     for number, names in enumerate(shards, 1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_file({name: narrow[name] for name in names}, folder / file, metadata={"format": "pt"})
+        narrow = {name: weights[name].to(dtype).contiguous() for name in names}  # of one shard at a time
+        save_file(narrow, folder / file, metadata={"format": "pt"})
         files |= dict.fromkeys(names, file)
-    total = sum(weight.numel() * weight.element_size() for weight in narrow.values())
+    total = sum(sizes.values())
     write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(files.items()))})
     write_json(folder / TRAINABLE, {**about, "layers": text_of(layers_in(weights))})
 
@@ -55,6 +85,8 @@ def layers_in(names: Mapping[str, Any]) -> tuple[int, ...]:
 
 def read_weights(folder: Path) -> dict[str, Any]:
     """Returns all weights that `write_weights` has written."""
+    from safetensors.torch import load_file
+
     files = sorted(set(read_json(folder / INDEX)["weight_map"].values()))
     return {name: weight for file in files for name, weight in load_file(folder / file).items()}
 

@@ -7,8 +7,8 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from lowmem_rl.export import weights_files
-from lowmem_rl.export.weights_files import INDEX, learned_weights, put_weights, read_weights, write_weights
+from lowmem_rl.engine import weights_files
+from lowmem_rl.engine.weights_files import INDEX, LearnedWeights, put_weights, read_weights, write_weights
 from lowmem_rl.storage.run_dir import read_json
 
 
@@ -23,9 +23,9 @@ def test_names_have_no_prefix_and_a_tied_head_is_its_embedding(tmp_path: Path) -
 
     matrix = torch.rand(4, 4)
     folder = saved(tmp_path, model__embed_tokens__weight=matrix, lm_head__weight=matrix.clone())
-    assert learned_weights(folder).keys() == {"model.embed_tokens.weight"}
+    assert LearnedWeights(folder).keys() == {"model.embed_tokens.weight"}
     saved(tmp_path, model__embed_tokens__weight=matrix, lm_head__weight=matrix + 1)
-    assert learned_weights(folder).keys() == {"model.embed_tokens.weight", "lm_head.weight"}
+    assert LearnedWeights(folder).keys() == {"model.embed_tokens.weight", "lm_head.weight"}
 
 
 @pytest.mark.parametrize(("most_bytes", "files"), [(10**9, 1), (64, 3)])
