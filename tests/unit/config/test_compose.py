@@ -253,3 +253,18 @@ def test_a_file_named_like_a_flag_is_not_the_command_line():
     origins = resolve(preset="tiny-cpu", config_files=[Path("--set")]).named_origins
     with pytest.raises(ConfigError, match=r"\./--set names code to run"):
         check_allowed(origins, allow_code=False)
+
+
+@pytest.mark.parametrize(
+    ("option", "layers", "extra"),
+    [
+        ('trainable={method="full", extra=["embed_tokens", "norm"]}', "all", ("embed_tokens", "norm")),
+        ('trainable={method="full", layers="first:5"}', "first:5", ()),
+        ('trainable={method="full", layers="last:5"}', "last:5", ()),
+        ('trainable={method="full", layers="last:1"}', "last:1", ()),
+    ],
+)
+def test_which_weights_learn_is_one_option(option, layers, extra):
+    found = resolve(preset="tiny-cpu", settings=[option]).config.trainable
+    assert (found.method, found.layers, found.extra) == ("full", layers, extra)
+    assert option in (Path(__file__).parents[3] / "docs" / "trainable.md").read_text("utf-8")
