@@ -60,7 +60,7 @@ def _lines(measured: Measurement, preset: str, page: TextPage) -> Iterator[str]:
 def _scheduled(measured: Measurement) -> str:
     if measured.schedule == "fixed":
         return ""
-    return f"; of {measured.schedule} step {measured.step}, the first in which most layers learn ({measured.layers})"
+    return f"; of {measured.schedule} the heaviest step, {measured.step}, in which layers {measured.layers} learn"
 
 
 def _remarks(measured: Measurement, kinds: list[str]) -> Iterator[str]:

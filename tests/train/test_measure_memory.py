@@ -120,7 +120,7 @@ def test_the_command_prints_predicted_and_measured(measured: Measurement, capsys
         measure_command(RunRequest(preset="tiny-cpu", settings=(*settings, *scheduled)), as_json=False)
     printed, talk = capsys.readouterr()
     assert learned[0] == {1, 2}  # of the third step: the first two have the last layer alone
-    assert "of gradual_unfreezing step 3, the first in which most layers learn (1-2)" in " ".join(printed.split())
+    assert "of gradual_unfreezing the heaviest step, 3, in which layers 1-2 learn" in " ".join(printed.split())
     assert re.search(r"phase +process, predicted +process, measured", printed)
     assert re.search(r"logprobs +\d+\.\d\d +\d+\.\d\d\n", printed)  # a rollout of two steps is scored once more
     assert "calibrated on this CPU" in printed
