@@ -10,6 +10,7 @@ from lowmem_rl.config.presets import load_preset
 from lowmem_rl.config.run_config import RunConfig, TaskConfig
 from lowmem_rl.config.saved_config import at_places, saved_layer
 from lowmem_rl.engine.adapter import CONFIG, SavedAdapter, read_adapter
+from lowmem_rl.engine.policy import TRAINABLE
 from lowmem_rl.errors import ConfigError, LowMemError, RunDirError
 from lowmem_rl.models.hub import cached_snapshot
 from lowmem_rl.models.lookup import CATALOGUE, TINY, TINY_DIRECTORY, load_shape
@@ -67,6 +68,9 @@ def find_target(name: str, preset: str, settings: Sequence[str], tasks: Sequence
         if (path / CONFIG).is_file():
             run = next((folder for folder in path.resolve().parents[:2] if _is_run(folder)), None)
             return _of_run(name, RunDir(run), path, given, tasks) if run else _of_adapter(name, path, preset, given)
+        if (path / TRAINABLE).is_file():
+            what = f"{path} holds whole weights alone, without the model that they belong to."
+            raise ConfigError(what, hint="Name the run that has left them.")
         if not (path / "config.json").is_file():
             raise ConfigError(
                 f"{path} is not a run, an adapter or a model: it has neither config.json nor {CONFIG}.",

@@ -94,6 +94,8 @@ def broken_runs(trained: RunDir, at: Path) -> None:
     shutil.copy(trained.config, at / "no_adapter")
     (at / "empty").mkdir()
     (at / "a_file").touch()
+    (at / "weights").mkdir()
+    (at / "weights" / "trainable.json").touch()
     for name in ("no_weights", "torn", "foreign", "other_kind"):
         shutil.copytree(trained.adapter, at / name)
     (at / "no_weights" / "adapter_model.safetensors").unlink()
@@ -114,6 +116,7 @@ def broken_runs(trained: RunDir, at: Path) -> None:
 MISTAKES = [
     (("no_adapter",), 7, "has no adapter"),
     (("empty",), 2, "neither config.json nor adapter_config.json"),
+    (("weights",), 2, "whole weights alone"),
     (("no_weights",), 7, "has no adapter_model.safetensors"),
     (("torn", "--examples=2"), 7, "cannot be loaded"),
     (("foreign",), 7, "trained on no/such-model, which is not here"),
