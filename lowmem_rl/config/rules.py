@@ -205,7 +205,7 @@ def _broken_selection_rules(config: RunConfig) -> Iterator[BrokenRule]:
 
 
 def _broken_kept_states_rules(config: RunConfig) -> Iterator[BrokenRule]:
-    if config.memory.kept_states != "host":
+    if not config.keeps_states:
         return
     key, fix, layers = "memory.kept_states", 'set it to "auto"', config.trainable.layers
     if config.rollout.engine in ("generate", "vllm"):

@@ -276,11 +276,11 @@ class MemoryConfig(Section):
     checkpointing: Literal["auto", "unsloth", "plain", "none"] = "auto"
     """Activations: recomputed and kept in host RAM (unsloth), recomputed (plain), or kept (none);
     `auto` takes the fastest that fits."""
-    kept_states: Literal["auto", "off", "host"] = "auto"
-    """With frozen layers below those that learn (`trainable.layers` as last:5): `host` keeps in host RAM what enters
-    the lowest layer that learns while our engine samples; update and log-probs begin there. Each rollout it is compared
-    with the training weights' own: all layers are computed if rounding does not explain the difference. `auto` keeps it
-    if that is faster and fits. On a CPU alone: on a GPU Unsloth's kernels begin at the embeddings."""
+    kept_states: Literal["auto", "off", "host", "card"] = "auto"
+    """With frozen layers below those that learn (`trainable.layers` as last:5): `host` keeps in host RAM, `card` in the
+    GPU's memory, what enters the lowest layer that learns while our engine samples; update and log-probs begin there.
+    Each rollout it is compared with the training weights' own: all layers are computed if rounding does not explain the
+    difference. `auto` keeps it if that is faster and fits."""
     max_retries: int = Field(8, ge=0)
     """Retries in a row after an out-of-memory error, each with half the rows together, before the run stops; 0 stops
     it at once."""
@@ -437,7 +437,7 @@ class RunConfig(Section):
     @property
     def keeps_states(self) -> bool:
         """True if the update begins at the lowest layer that learns; False while that is "auto"."""
-        return self.memory.kept_states == "host"
+        return self.memory.kept_states in ("host", "card")
 
 
 Value = TypeVar("Value")

@@ -8,7 +8,7 @@ the input of each, also of those below the first that learns. Without these hook
 LoRA in the last 2 of 8 layers: 16 layer forwards and 4.5 MiB kept become 10 and 1.5 MiB, the gradient is the same.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -54,12 +54,23 @@ def _remove_hooks(base: Any) -> None:
                 del module._forward_hooks[key]
 
 
+FindStates = Callable[[Tensor, Tensor | None], Tensor | None]
+"""Returns what enters a layer, (rows, tokens, H), for a forward's ids and positions, (rows, tokens); None: unknown."""
+
+
+_UNSLOTHS = "causal_mask"
+"""An argument of Unsloth's layers on a GPU alone, which return a tuple (unsloth/models/llama.py)."""
+
+
 class LayerStart:
     """Where the backward pass of the present forward ends; recomputed layers keep that of their forward."""
 
     states: Tensor | None = None
     """What enters `layer` in the next forward (rows, tokens, H); None: the layers below it compute that."""
     layer = 0
+    _find: FindStates | None = None
+    _ids: Tensor | None = None
+    """What the embeddings have read last."""
 
     def __init__(self, base: Any) -> None:
         self.base, self.first = base, 0
@@ -73,14 +84,43 @@ class LayerStart:
         finally:
             self.states = before
 
+    @contextmanager
+    def finding(self, find: FindStates) -> Iterator[None]:
+        """Starts each forward pass inside at `layer` if what enters it is found for all of its tokens."""
+
+        def read(module: Any, args: tuple[Any, ...]) -> None:
+            self._ids = args[0]
+
+        handle, self._find = self.base.model.embed_tokens.register_forward_pre_hook(read), find
+        try:
+            yield
+        finally:
+            handle.remove()
+            self._find = self._ids = self.states = None
+
+    @property
+    def is_finding(self) -> bool:
+        """True inside of `finding`."""
+        return self._find is not None
+
+    def _found(self, hidden_states: Tensor, positions: Tensor | None, *, uses_cache: bool) -> Tensor | None:
+        ids, self._ids = self._ids, None
+        if self._find is None or ids is None or ids.shape != hidden_states.shape[:2] or uses_cache:
+            return None
+        return self._find(ids, positions)
+
     def subclass(self, kind: Any, number: int) -> type:
         """Returns the class of layer `number`, under the name of its own."""
 
         def call(layer: Any, hidden_states: Any, *args: Any, **kwargs: Any) -> Any:
             if number == 0:
                 self.first = _first_that_learns(self.base)
+                if self.is_finding:
+                    uses_cache = bool(kwargs.get("use_cache"))
+                    self.states = self._found(hidden_states, kwargs.get("position_ids"), uses_cache=uses_cache)
             if self.states is not None and number < self.layer:
-                return _skipped(number, hidden_states, kwargs.get("past_key_values"))
+                found = _skipped(number, hidden_states, kwargs.get("past_key_values"))
+                return (found,) if _UNSLOTHS in kwargs else found
             if self.states is not None and number == self.layer:
                 hidden_states = self.states.to(hidden_states)
             if number < self.first:

@@ -15,6 +15,7 @@ import torch
 
 from lowmem_rl.checkpointing.checkpoint_storage import COUNTS
 from lowmem_rl.checkpointing.trainer_state import OPTIMIZER, RANDOM, ROLLOUT, SCALER, STATE, TrainerSnapshot
+from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.adapter import become_base, load_adapter
 from lowmem_rl.engine.kept_states import KeptStates
 from lowmem_rl.engine.parking import HOST, move_states
@@ -39,6 +40,7 @@ CUT_FINER = ("cuts_each_into", "keeps_groups")
 class StepBoundaryMixin(TrlTrainer):
     """Calls `at_boundary`, and is the hooks' `TrainerLike`."""
 
+    config: RunConfig
     hooks: Hooks
     policy: Policy
     sampler: Sampler
@@ -117,7 +119,8 @@ class StepBoundaryMixin(TrlTrainer):
         restore_shortcut_notes(self.model, found.get("shortcuts", {}))
         self.given_up = given_up(self.model)
         if (kept := found.get("kept_states")) is not None:
-            self.kept = KeptStates.from_state_dict(kept)
+            on_card = self.config.memory.kept_states == "card"
+            self.kept = KeptStates.from_state_dict(kept).parked(self.policy.model.device, on_card=on_card)
         if found["rollout"] is not None:
             self.split_rollout(found["rollout"], found["sampled_after"])
         self.hooks.restore(folder)

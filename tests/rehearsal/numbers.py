@@ -47,6 +47,14 @@ def every_case() -> Iterator[Case]:
     paths: tuple[Any, ...] = (("dapo", "grpo", "dr_grpo"), (0.0, 0.04), get_args(Update), ("none", "plain", "unsloth"))
     yield from (Case(*path) for path in product(*paths))
     yield from (Case(beta=beta, update=update, bits=16) for beta in (0.0, 0.04) for update in get_args(Update))
+    yield from kept_states_cases()
+
+
+def kept_states_cases() -> Iterator[Case]:
+    """Yields cases whose frozen layers are computed while sampling alone."""
+    for beta, update, checkpointing in product((0.0, 0.04), get_args(Update), ("none", "plain", "unsloth")):
+        bits, place = (4, "host") if (beta > 0) == (update == "packed") else (16, "card")
+        yield Case("dapo", beta, update, checkpointing, bits, "last:1", place)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +74,8 @@ class Row:
     """What the card's loss went through."""
     offloads: int
     """Forwards whose activations the card's checkpointing sent to host RAM."""
+    bottom: int
+    """Forwards of layer 0 for the card's loss and log-probs."""
 
     @property
     def faults(self) -> list[str]:
@@ -79,7 +89,9 @@ class Row:
         far = [f"{kind} {found[kind]:.2g}" for kind, bound in BOUNDS.items() if not found[kind] <= bound]
         other = [] if self.update == self.case.update else [f"went {self.update}"]
         offloads = (self.offloads > 0) == (self.case.checkpointing == "unsloth")
-        return [*far, *other, *([] if offloads else [f"{self.offloads} offloads"])]
+        bottom = (self.bottom == 0) == (self.case.kept_states != "off")
+        ways = ((offloads, f"{self.offloads} offloads"), (bottom, f"{self.bottom} forwards of layer 0"))
+        return [*far, *other, *(text for is_so, text in ways if not is_so)]
 
     def __str__(self) -> str:
         log_probs = max(self.log_probs.values())
@@ -103,6 +115,7 @@ def _row(case: Case, card: Computed, cpu: Computed) -> Row:
         _distance(card.weights - card.start, cpu.weights - cpu.start),
         card.update,
         card.offloads,
+        card.bottom,
     )
 
 

@@ -42,9 +42,12 @@ class Case:
     update: Update = "prefix"
     checkpointing: Literal["none", "plain", "unsloth"] = "none"
     bits: Literal[4, 16] = 4
+    layers: str = "all"
+    kept_states: Literal["off", "host", "card"] = "off"
 
     def __str__(self) -> str:
-        return f"{self.loss}, beta {self.beta:g}, {self.update}, {self.checkpointing}, {self.bits} bit"
+        frozen = "" if self.layers == "all" else f", {self.layers}, states {self.kept_states}"
+        return f"{self.loss}, beta {self.beta:g}, {self.update}, {self.checkpointing}, {self.bits} bit{frozen}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,8 @@ class Computed:
     """What computed the loss's log-probs, by the marks that Unsloth leaves on the model."""
     offloads: int
     """Forwards whose activations Unsloth's checkpointing sent to host RAM."""
+    bottom: int
+    """Forwards of layer 0 for the loss and its log-probs."""
 
 
 def compute(cases: Sequence[Case]) -> list[Computed]:
@@ -91,6 +96,7 @@ def _computed(case: Case) -> Computed:
         if case.beta:  # TRL's reference is the adapter it is built over, Unsloth's the base: the same before this one
             stacks.fill_adapter(policy.model, 0, B_SPREAD)
         start, training = _flat(stacks.adapter_of(policy.model)), _training_log_probs(policy, workload)
+        bottom = _count_bottom(trainer)
         trainer.train()
         return Computed(
             workload,
@@ -101,7 +107,32 @@ def _computed(case: Case) -> Computed:
             _flat(stacks.adapter_of(policy.model)),
             _update_of(policy.model),
             _offloads() - offloads,
+            len(bottom),
         )
+
+
+def _count_bottom(trainer: Any) -> list[None]:
+    """Returns a list that gets an entry for each forward of layer 0 in the trainer's own computations."""
+    counted, inside = list[None](), list[None]()
+
+    def counting(call: Any) -> Any:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            inside.append(None)
+            try:
+                return call(*args, **kwargs)
+            finally:
+                inside.pop()
+
+        return run
+
+    def count(*_: Any) -> None:
+        if inside:
+            counted.append(None)
+
+    trainer.model.get_base_model().model.layers[0].self_attn.register_forward_pre_hook(count)
+    for name in ("compute_loss", "_get_per_token_logps_and_entropies"):
+        setattr(trainer, name, counting(getattr(trainer, name)))
+    return counted
 
 
 def _config_of(case: Case) -> RunConfig:
@@ -116,6 +147,8 @@ def _config_of(case: Case) -> RunConfig:
         "grpo.loss": case.loss,
         "grpo.beta": case.beta,
         "grpo.scale_rewards": "none" if case.loss == "dr_grpo" else "group",
+        "trainable.layers": case.layers,
+        "memory.kept_states": case.kept_states,
         "grpo.max_prompt_tokens": 512,  # below, Unsloth's checkpointing is the plain one
         "memory.checkpointing": case.checkpointing,
         "optimizer.learning_rate": LEARNING_RATE,
@@ -205,7 +238,7 @@ def _replay(config: RunConfig, policy: Policy, recorded: RecordedCompletions) ->
 
         def sample(self, prompts: Any, streams: Any, params: Any, limits: Any, states: Any = None) -> Any:
             decoder = build(self.policy, self.backend.weights, training_row(self.config))
-            found = sample(decoder, prompts, streams, params, limits, recorded.completions(prompts))
+            found = sample(decoder, prompts, streams, params, limits, recorded.completions(prompts), states)
             self.log_probs = numpy.array([one for row in found for one in row.log_probs], dtype=numpy.float32)
             return found
 
