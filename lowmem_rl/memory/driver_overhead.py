@@ -83,13 +83,14 @@ def capped_to_card(parts: Sequence[Term], card: Card | None) -> tuple[Term, ...]
 
 
 def host_bytes(workload: Workload, shape: ModelShape) -> int:
-    """Returns the host memory a run takes: the program, offloaded layer inputs, one shard while loading."""
+    """Returns the host memory a run takes: the program, offloaded inputs, kept states, one shard while loading."""
     offloaded = terms.backward_layers(workload, shape) * workload.tokens * shape.hidden_size * workload.compute_bytes
     learning = round(terms.learned_bytes(workload, shape) * workload.gradient_share)
     undone = learning if learning > terms.UNDO_BYTES else 0  # before the first step
     measured = terms.summed_host_bytes(workload) + terms.compared_host_bytes(workload)
     activations = offloaded if workload.checkpointing == "unsloth" else 0
-    return _HOST_PROGRAM + undone + measured + parked.host_bytes(workload, shape) + activations
+    states = 0 if workload.keeps_on_card else lowmem_sampler.kept_states(workload, shape).expected_bytes
+    return _HOST_PROGRAM + undone + measured + parked.host_bytes(workload, shape) + activations + states
 
 
 def disk_bytes(workload: Workload, shape: ModelShape) -> int:

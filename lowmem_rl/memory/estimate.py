@@ -108,8 +108,8 @@ def estimate(workload: Workload, shape: ModelShape, card: Card | None = None) ->
 def _as_it_runs(workload: Workload, card: Card | None) -> Workload:
     """Returns the workload with what the card makes of it.
 
-    On a CPU, what would be paged or offloaded is in host memory already. FlashAttention-2 needs Ampere: before it
-    Unsloth runs the memory-efficient kernel, plain layers copy keys.
+    On a CPU, what would be paged, parked or offloaded is in host memory already. FlashAttention-2 needs Ampere: before
+    it Unsloth runs the memory-efficient kernel, plain layers copy keys.
     """
     changes: dict[str, Any] = {"tiles_logits": card is not None and card.offered_bytes <= _SMALL_CARD_BYTES}
     if card is None:
@@ -118,13 +118,12 @@ def _as_it_runs(workload: Workload, card: Card | None) -> Workload:
             "optimizer": workload.optimizer.removeprefix("paged_"),
             "checkpointing": "plain" if workload.checkpointing == "unsloth" else workload.checkpointing,
             "grouped_rows": 0,
+            "keeps_on_card": True,
             "parks_masters": False,
             "parks_originals": False,
             "state_share": workload.state_share + workload.parked_state_share,
             "parked_state_share": 0.0,
         }
-    else:  # Unsloth's kernels begin at the embeddings
-        changes["kept_rows"] = 0
     if workload.attention == "flash" and (card is None or card.compute_capability < (8, 0)):
         changes["attention"] = "efficient" if card is not None and workload.layer == "unsloth" else "sdpa"
     different = {name: value for name, value in changes.items() if value != getattr(workload, name)}
@@ -179,7 +178,8 @@ def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[s
     idle = (*at_rest, *learned, *states, terms.weight_copies(workload, shape), resting)
     resident = (*idle, *generate_sampler.resident_engine(workload, shape, card))
     between = (*resident, kept_copies(workload, shape))
-    kept, read = lowmem_sampler.kept_states(workload, shape), lowmem_sampler.states_read(workload, shape)
+    kept, read = lowmem_sampler.kept_here(workload, shape), lowmem_sampler.states_read(workload, shape)
+    seen = lowmem_sampler.states_seen(workload, shape)
     later = (kept,) if workload.old_logprob_pass else ()  # the next step reads them, too
     norms = dora.norms(workload, shape)
     # A merged copy finds them once, some rows at a time.
@@ -196,7 +196,9 @@ def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[s
         else:
             rows = workload.rollout_rows
             prompts, waits = lowmem_sampler.prompts_of(workload, rows), workload.grouped_rows > rows
-            found["rollout"] = phase((*idle, *found_each_token, kept), _sampled(workload, shape, rows, prompts, waits))
+            found["rollout"] = phase(
+                (*idle, *found_each_token, kept, seen), _sampled(workload, shape, rows, prompts, waits)
+            )
         if workload.old_logprob_pass or workload.reference_pass:
             pass_over_layers = (forward_layer(workload, shape, workload.tokens, "one layer's forward"), norms)
             pass_over_logits = (scoring(workload, shape), spare_chunk(workload, shape))

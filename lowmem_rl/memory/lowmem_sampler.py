@@ -61,11 +61,24 @@ def prompts_heads(workload: Workload, shape: ModelShape, prompts: float) -> Term
 
 
 def kept_states(workload: Workload, shape: ModelShape) -> Term:
-    """What enters the lowest layer that learns at each token of a rollout, a group's prompt once, in host RAM."""
+    """What enters the lowest layer that learns at each token of a rollout, a group's prompt once."""
     groups = ceil(workload.kept_rows / workload.group_size)
     tokens = groups * workload.prompt_tokens + workload.kept_rows * (workload.completion_tokens + CHECK_EVERY)
     size, formula = tokens * shape.hidden_size * workload.compute_bytes, "(prompts P + rows (C + 8)) H b"
     return term("kept states", size, "read from source", formula)
+
+
+def kept_here(workload: Workload, shape: ModelShape) -> Term:
+    """That, if it is in the memory of which a run has a budget; on a card it is in host RAM unless asked otherwise."""
+    found = kept_states(workload, shape)
+    return found if workload.keeps_on_card else found._replace(expected_bytes=0, upper_bytes=0)
+
+
+def states_seen(workload: Workload, shape: ModelShape) -> Term:
+    """Those of each row's tokens since the last check for finished rows, and their copy in the order of rows."""
+    rows = workload.rollout_rows if workload.kept_rows else 0
+    size = 2 * rows * CHECK_EVERY * shape.hidden_size * workload.compute_bytes
+    return term("states of the last tokens", size, "read from source", "2 rows 8 H b")
 
 
 def states_read(workload: Workload, shape: ModelShape) -> Term:

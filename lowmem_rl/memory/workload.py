@@ -128,6 +128,8 @@ class Workload:
     """What learns is copied before some steps, to measure how far they move it (`trainable.schedule=slimfit`)."""
     kept_rows: int = 0
     """Rows of a rollout of which the states that enter the lowest learning layer are kept (`engine.kept_states`)."""
+    keeps_on_card: bool = False
+    """They are kept on the card; else in host RAM."""
     expandable_segments: bool
     """PyTorch's allocator grows its segments instead of collecting fixed ones."""
     lengths_vary: bool = False
@@ -238,6 +240,7 @@ def workload_of(config: RunConfig, shape: ModelShape, step: int | None = None) -
         old_logprob_pass=grpo.steps_per_rollout * grpo.passes_per_rollout > 1,
         grouped_rows=0 if uses_vllm else config.rows_per_rollout,
         kept_rows=config.rows_per_rollout * (1 + grpo.resample_rounds) if keeps else 0,
+        keeps_on_card=config.memory.kept_states == "card",
         dynamic_checkpoint=config.model.checkpoint == "dynamic",
         compute_bytes=compute_bytes_of(config),
         wide_on_cpu=config.model.dtype != "bfloat16",

@@ -183,13 +183,19 @@ def _memory_options(config: RunConfig, target: PlanTarget) -> Iterator[_MemoryOp
     modes = ("none", "plain", "unsloth") if target.card else ("none", "plain")
     if (mode := config.checkpointing) in modes[:-1]:
         yield _MemoryOption({"memory.checkpointing": modes[modes.index(mode) + 1]})
-    if config.keeps_states:
-        yield _MemoryOption({"memory.kept_states": "off"})
+    yield from _fewer_states(config, target)
     if config.optimizer.name.startswith("adamw_torch") and target.card:
         yield _MemoryOption({"optimizer.name": "adamw_8bit"})
     yield from _options_that_cost_learning(config)
     if config.trainable.method == "full":
         yield from _fewer_whole_weights(config, target)
+
+
+def _fewer_states(config: RunConfig, target: PlanTarget) -> Iterator[_MemoryOption]:
+    if config.memory.kept_states == "card" and target.card:
+        yield _MemoryOption({"memory.kept_states": "host"})
+    elif config.keeps_states and not target.card:
+        yield _MemoryOption({"memory.kept_states": "off"})
 
 
 def _fewer_whole_weights(config: RunConfig, target: PlanTarget) -> Iterator[_MemoryOption]:

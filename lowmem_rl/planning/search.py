@@ -33,6 +33,7 @@ MOST_ROWS = 1024
 """Rows beyond which neither sampling nor learning gets faster on any card."""
 
 _WAVE, _MICRO_BATCH = "memory.rollout_rows", "memory.micro_batch"
+_ON_CARD = ("memory.kept_states", "card")
 Choice = dict[str, Any]
 """Values by dotted key."""
 
@@ -152,7 +153,7 @@ def _rollout_and_update(config: RunConfig, target: PlanTarget) -> list[list[Choi
     # In 16 bit nothing has to be expanded but DoRA's norms; other engines use the weights as they are.
     gains = config.model.bits == 4 or config.adapter.use_dora
     can_merge = gains and engine_of(config, target.shape) == "lowmem"
-    can_keep = target.card is None and can_keep_states(config, target.shape)
+    kept = ("off", "host", "card") if target.card else ("off", "host")
     rollout: dict[str, Sequence[Any]] = {
         "rollout.weights": ("quantized", "merged") if can_merge else ("quantized",),
         _WAVE: divisors(config.rows_per_rollout, MOST_ROWS),
@@ -161,7 +162,7 @@ def _rollout_and_update(config: RunConfig, target: PlanTarget) -> list[list[Choi
         _MICRO_BATCH: divisors(config.rows_per_step, MOST_ROWS),
         # On a CPU activations are in host RAM already.
         "memory.checkpointing": ("unsloth", "plain", "none") if target.card else ("plain", "none"),
-        "memory.kept_states": ("off", "host") if can_keep else ("off",),
+        "memory.kept_states": kept if can_keep_states(config, target.shape) else ("off",),
     }
     auto = planner_origins(config)
     halves = [{key: values for key, values in half.items() if key in auto} for half in (rollout, update)]
@@ -187,8 +188,9 @@ def _best(half: Sequence[Choice], frugal: RunConfig, fast: RunConfig, target: Pl
             if tried[-1][0] > AS_FAST * fastest and _WAVE in choice:
                 break
         found += reversed(tried)  # of equal ones the fewest rows are taken
-    near = [(upper(choice), time, choice) for time, choice in found if time <= AS_FAST * fastest]
-    return min(near, key=lambda one: one[:2])[2]
+    # Another phase may be the half's peak: then the upper value lacks what states take on the card.
+    near = [one for one in found if one[0] <= AS_FAST * fastest]
+    return min(near, key=lambda one: (upper(one[1]), _ON_CARD in one[1].items(), one[0]))[1]
 
 
 def _by_rows(half: Sequence[Choice]) -> list[list[Choice]]:

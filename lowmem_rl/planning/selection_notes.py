@@ -19,7 +19,8 @@ def selection_notes(config: RunConfig, shape: ModelShape) -> Iterator[str]:
     how = "from the weights alone"
     if trainable.select in BY_GRADIENT:
         how = f"in {trainable.select_rounds} rounds of sampling, with an adapter of rank {PROBE_RANK} in all of them"
+    again = ", until memory.kept_states is chosen again" if config.memory.kept_states == "auto" else ""
     yield (
         f"{chosen} are selected by {trainable.select} before the first step, {how}; memory and time are those of the "
-        f"lowest, from {candidates[0]} up"
+        f"lowest, from {candidates[0]} up{again}"
     )

@@ -43,6 +43,8 @@ class StepCost(NamedTuple):
     """Bytes moved to expand 4-bit weights before they are used."""
     layer_passes: float
     """Layers launched by the host: a wait if the card is faster than Python."""
+    bus_bytes: float = 0.0
+    """Bytes copied between card and host RAM, before or after all of this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +91,20 @@ def step_work(config: RunConfig, shape: ModelShape, scenario: Scenario = LONGEST
     steps_a_rollout = grpo.steps_per_rollout * grpo.passes_per_rollout
     for work in _sampling(config, shape, scenario, rows, config.rollout_rows, prompts=rows // grpo.group_size):
         yield work._replace(times=work.times / steps_a_rollout)
+    states = _states_bytes(config, shape, scenario.filled * (grpo.max_prompt_tokens + grpo.max_completion_tokens))
+    if states:
+        yield StepCost("states to host", rows / steps_a_rollout, 0.0, 0.0, 0.0, 0.0, states)
     weights, micro_batches = _weights(config, shape), config.rows_per_step / config.micro_batch
     sampled = config.micro_batch * grpo.max_completion_tokens
     tokens = sampled + config.micro_batch * grpo.max_prompt_tokens
+    read = _states_bytes(config, shape, tokens)
     trained, keeps = trained_set(config, shape), config.keeps_states and can_keep_states(config, shape)
     computed = trained.backward_layers / shape.num_layers if keeps else 1.0
     # In step with the sampling TRL takes the current log-probs for the old ones.
     for name, is_taken in (("old log-probs", steps_a_rollout > 1), ("reference", grpo.beta)):
         if is_taken:
             forward = log_probs(name, weights, config.micro_batch, tokens, sampled, computed)
-            yield forward._replace(times=micro_batches / grpo.passes_per_rollout)
+            yield forward._replace(times=micro_batches / grpo.passes_per_rollout, bus_bytes=read)
     work = update(
         weights,
         config.micro_batch,
@@ -112,8 +118,14 @@ def step_work(config: RunConfig, shape: ModelShape, scenario: Scenario = LONGEST
     # With a penalty a row without an advantage has a gradient too.
     live = 1.0 if grpo.beta else scenario.informative
     renormed = dora_bytes(config, shape) * (1 if config.checkpointing == "none" else 2)
-    work = work._replace(expanded_bytes=work.expanded_bytes + renormed)
+    work = work._replace(expanded_bytes=work.expanded_bytes + renormed, bus_bytes=read)
     yield work._replace(times=max(1.0, micro_batches * scenario.filled * live))
+
+
+def _states_bytes(config: RunConfig, shape: ModelShape, tokens: float) -> float:
+    """Returns the bytes of the kept states of so many tokens, if they are in host RAM."""
+    is_parked = config.memory.kept_states == "host" and can_keep_states(config, shape)
+    return tokens * shape.hidden_size * compute_bytes_of(config) if is_parked else 0.0
 
 
 def selection_work(config: RunConfig, shape: ModelShape, scenario: Scenario = LONGEST) -> Iterator[StepCost]:

@@ -33,6 +33,9 @@ class Efficiency:
 # opt-1.3b (DeepSpeed#8271 on GitHub). The rest is assumed.
 AT_BEST = Efficiency(bandwidth=0.75, flops=0.60, layer_s=0.0002)
 _AT_WORST = Efficiency(bandwidth=0.50, flops=0.35, layer_s=0.001)
+BUS_BYTES_PER_S = 6e9
+"""Between card and host RAM, both ways: half of what PCIe 3.0 x16 moves from pinned memory, because what is sampled
+comes to pageable memory first; an assumption."""
 SHORT = 0.5
 """Mean length over the limit in the fastest step; an assumption."""
 
@@ -92,11 +95,11 @@ def time_at(config: RunConfig, shape: ModelShape, speed: Speed, updated_share: f
 
 
 def seconds(work: StepCost, speed: Speed, efficiency: Efficiency) -> float:
-    """Returns how long a part takes: max(host, expanding + max(multiplying, moving)), as often as it is done."""
+    """Returns how long a part takes: max(host, expanding + max(multiplying, moving)) + bus, as often as it is done."""
     bytes_per_s = speed.bytes_per_s * efficiency.bandwidth
     multiplying = work.flops / (speed.flops_per_s * efficiency.flops)
     on_card = work.expanded_bytes / bytes_per_s + max(multiplying, work.bytes / bytes_per_s)
-    return work.times * max(on_card, work.layer_passes * efficiency.layer_s)
+    return work.times * (max(on_card, work.layer_passes * efficiency.layer_s) + work.bus_bytes / BUS_BYTES_PER_S)
 
 
 def _range(short: Iterable[StepCost], long: Iterable[StepCost], speed: Speed) -> SecondsRange:

@@ -5,8 +5,11 @@ from collections.abc import Iterator
 from lowmem_rl.config.run_config import RunConfig, TrainableConfig
 from lowmem_rl.memory import parked, terms
 from lowmem_rl.memory.estimate import MemoryEstimate
+from lowmem_rl.memory.lowmem_sampler import kept_states
 from lowmem_rl.memory.trained_set import TrainedSet, trained_set
+from lowmem_rl.memory.workload import can_keep_states, workload_of
 from lowmem_rl.models.shape import ModelShape
+from lowmem_rl.planning.overrides import with_overrides
 from lowmem_rl.planning.search import PlanTarget, choose
 from lowmem_rl.units import GIB, MIB
 
@@ -25,6 +28,7 @@ def trainable_words(written: RunConfig, config: RunConfig, target: PlanTarget) -
     elif trained.layers < target.shape.num_layers or config.trainable.schedule != "fixed":
         yield _fewer_adapters(config, every, target)
     yield from _depth(trained, target.shape)
+    yield from _states(written, config, target)
 
 
 def _fewer_adapters(config: RunConfig, every: RunConfig, target: PlanTarget) -> str:
@@ -56,6 +60,23 @@ def _depth(trained: TrainedSet, shape: ModelShape) -> Iterator[str]:
             f"the backward pass goes through all {shape.num_layers} layers, because the lowest learns: no activation "
             f"is saved (last:{trained.layers} keeps none of the layers below)"
         )
+
+
+def _states(written: RunConfig, config: RunConfig, target: PlanTarget) -> Iterator[str]:
+    """Whether the update begins at the lowest layer that learns, and what that is worth."""
+    if not can_keep_states(config, target.shape):
+        return
+    lowest = target.shape.num_layers - trained_set(config, target.shape).backward_layers
+    what, off = f"what enters layer {lowest}", with_overrides(config, {"memory.kept_states": "off"})
+    if config.keeps_states:
+        place = "on the card" if target.card and config.memory.kept_states == "card" else "in host RAM"
+        size = _size(kept_states(workload_of(config, target.shape), target.shape).expected_bytes)
+        ratio = target.relative_step_time(config) / target.relative_step_time(off)
+        yield f"{what} is kept while sampling, {size} {place}: the update begins there, {ratio:.2g}x the step time"
+    elif written.memory.kept_states == "auto":
+        host = with_overrides(config, {"memory.kept_states": "host"})
+        why = "it would save less than 2 % of a step" if target.fits(host) else "it does not fit"
+        yield f"{what} is not kept while sampling: {why}"
 
 
 def _learned(needed: MemoryEstimate, shape: ModelShape) -> tuple[int, int]:
