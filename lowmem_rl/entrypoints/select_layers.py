@@ -32,6 +32,8 @@ from lowmem_rl.grpo.prompt_order import order_of
 from lowmem_rl.grpo.train_dataset import Prompt
 from lowmem_rl.models.lookup import load_shape
 from lowmem_rl.planning.oom_advice import suggest_fix
+from lowmem_rl.planning.overrides import with_overrides
+from lowmem_rl.planning.search import choose
 from lowmem_rl.rewards.model_reward import bind_rewards
 from lowmem_rl.rewards.reward import RewardSet
 from lowmem_rl.storage.run_dir import append_row, read_rows
@@ -53,12 +55,25 @@ def with_selected_layers(context: RunContext, rewards: RewardSet) -> RunContext:
         return context
     found = _recorded(context)
     if found is None:
-        found = _select(context, rewards)
+        found = _planned_again(context, _select(context, rewards))
         free_memory()  # of the model that was scored
         context.profiler.begin()
         append_row(context.run_dir.trainable, found.to_row())
     context.listen(LayersSelected(found))
-    return context.with_config(with_layers(context.config, text_of(found.layers)))
+    config = with_layers(context.config, text_of(found.layers))
+    if found.kept_states:
+        config = with_overrides(config, {"memory.kept_states": found.kept_states})
+    return context.with_config(config)
+
+
+def _planned_again(context: RunContext, found: LayerSelection) -> LayerSelection:
+    """Returns the selection with what the planner makes of frozen layers below it; all else is planned."""
+    plan = context.prepared.plan
+    if plan.written.memory.kept_states != "auto":
+        return found
+    named = with_layers(context.config, text_of(found.layers))
+    chosen = choose(with_overrides(named, {"memory.kept_states": "auto"}), plan.target).memory.kept_states
+    return replace(found, kept_states=chosen)
 
 
 def _recorded(context: RunContext) -> LayerSelection | None:

@@ -20,6 +20,7 @@ PROBE_RANK = 16
 """Of the adapter whose gradients are scored. The estimate of a matrix's gradient norm has a relative error of at most
 1 / sqrt(2 rank) = 0.18 (`engine.layer_probe`), that of a layer, which has several matrices, less."""
 
+_KEPT_STATES = ("off", "host", "card")
 _BAR = 30
 """Characters of the longest bar."""
 
@@ -33,6 +34,8 @@ class LayerSelection:
     layers: tuple[int, ...]
     rounds: int = 0
     """Rounds of sampling that had a gradient."""
+    kept_states: str | None = None
+    """`memory.kept_states` for these layers if the planner chooses it: before, it had chosen for the worst case."""
 
     def __str__(self) -> str:
         """The layers that learn, then the score of each candidate with a bar."""
@@ -49,6 +52,7 @@ class LayerSelection:
         """Returns the first row of trainable.jsonl."""
         scores = {str(layer): score for layer, score in self.scores.items()}
         found: Row = {"step": 0, "select": self.by, "scores": scores, "layers": list(self.layers)}
+        found |= {"kept_states": self.kept_states} if self.kept_states else {}
         return found | ({"rounds": self.rounds} if self.by in BY_GRADIENT else {})
 
     @classmethod
@@ -64,7 +68,9 @@ class LayerSelection:
             raise ValueError("a score or a layer is no number")
         if not layers or layers != sorted(set(layers)) or not numbers.keys() >= set(layers):
             raise ValueError("layers without scores")
-        return cls(by, numbers, tuple(layers), rounds)
+        if (kept := row.get("kept_states")) not in (None, *_KEPT_STATES):
+            raise ValueError("no place for states")
+        return cls(by, numbers, tuple(layers), rounds, kept)
 
     def fits(self, trainable: TrainableConfig, depth: int) -> bool:
         """Returns whether it is one of a run with these settings."""
