@@ -14,9 +14,10 @@ EACH = {"sampled and scored": 1, "advantages": 2, "gradient": 1, "clipping": 2, 
 
 WHOLE = ("trainable.method=full", "trainable.layers=last:1")
 CHANGING = ("trainable.method=full", "trainable.schedule=lisa", "trainable.every=1", "model.bits=16")
+STATES = ("trainable.layers=last:1", "memory.kept_states=card", "rollout.engine=lowmem")
 
 
-@pytest.mark.parametrize("settings", [(), WHOLE, CHANGING], ids=["adapters", "whole", "lisa"])
+@pytest.mark.parametrize("settings", [(), WHOLE, CHANGING, STATES], ids=["adapters", "whole", "lisa", "states"])
 @pytest.mark.parametrize("card", ["a6000"])
 def test_any_allocation_of_a_step_may_fail(
     stages: dict[str, Stage], card: str, settings: tuple[str, ...], tmp_path: Path

@@ -75,8 +75,14 @@ def test_copies_of_layers_that_are_not_selected_are_kept(tmp_path: Path, monkeyp
         return found
 
     monkeypatch.setattr(train, "load_run", loaded)
-    trained(tmp_path / "run", *SMALL, "trainable.select=weight_norm")
+    run_dir, _ = trained(tmp_path / "run", *SMALL, "trainable.select=weight_norm")
     assert keeps == [True]
+    # The planner chooses again whether states are kept: before the selection layer 0 might have learned.
+    row = next(read_rows(run_dir.trainable))
+    assert row["layers"] > [0]
+    assert row["kept_states"] == "host"
+    assert read_json(run_dir.config)["config"]["memory"]["kept_states"] == "off"
+    assert [row["kept_states"] for row in read_rows(run_dir.metrics)] == [1.0, 1.0, 1.0]
 
 
 def test_the_model_that_was_scored_is_freed_before_the_run_loads_its_own(

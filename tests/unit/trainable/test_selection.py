@@ -22,7 +22,8 @@ def selections(draw: st.DrawFn) -> LayerSelection:
     scores = draw(st.dictionaries(st.integers(0, 99), st.floats(0, 1e9), min_size=1))
     layers = draw(st.sets(st.sampled_from(sorted(scores)), min_size=1))
     by = draw(st.sampled_from(["grad_norm", "fisher"]))
-    return LayerSelection(by, scores, tuple(sorted(layers)), draw(st.integers(1, 9)))
+    kept = draw(st.sampled_from([None, "off", "host", "card"]))
+    return LayerSelection(by, scores, tuple(sorted(layers)), draw(st.integers(1, 9)), kept)
 
 
 @given(selections())
@@ -53,6 +54,8 @@ ROW = {"step": 0, "select": "grad_norm", "scores": {"0": 1.0, "1": 2.0}, "layers
         {"scores": {}},
         {"select": None},
         {"rounds": "4"},
+        {"kept_states": "disk"},
+        {"kept_states": ["host"]},
     ],
 )
 def test_what_is_no_selection_is_refused(damage: dict[str, Any]) -> None:
