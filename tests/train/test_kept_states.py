@@ -185,12 +185,17 @@ def trained(out: Path, *settings: str, notes: list[str] | None = None) -> list[R
     return list(read_rows(RunDir(out).metrics))
 
 
+SHARES = {"lost_update_share": 3e-5}
+"""Of 82,098 weights: one whose update is at the edge of being lost falls to either side by rounding."""
+
+
 def assert_equal_runs(ours: list[Row], whole: list[Row]) -> None:
     for one, other in zip(ours, whole, strict=True):
         keys = (one.keys() | other.keys()) - {*MEASURED, "kept_states", "kept_states_error", "rollout_gap_nats"}
         for key in sorted(keys):
             is_number = isinstance(other[key], int | float)
-            assert one[key] == (pytest.approx(other[key], rel=2e-4, abs=1e-6) if is_number else other[key]), key
+            close = pytest.approx(other[key], rel=2e-4, abs=SHARES.get(key, 1e-6)) if is_number else other[key]
+            assert one[key] == close, key
 
 
 @pytest.mark.parametrize(
