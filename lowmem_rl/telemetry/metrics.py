@@ -35,12 +35,14 @@ NAMES = {
     "sampler_fell_back": "sampler_fell_back",
     "kept_states": "kept_states",
     "kept_states_error": "kept_states_error",
+    "kept_states_found": "kept_states_found",
     "shortcuts_given_up": "shortcuts_given_up",
     "optimizer_skipped": "optimizer_skipped",
     "loss_scale": "loss_scale",
 }
-"""TRL's name -> ours. The last two are in the rows of a run that scales its loss (float16): 1 in a step whose gradient
-overflowed, and what the next step's loss is multiplied by."""
+"""TRL's name -> ours. `kept_states_found`: on a GPU, the share of forward passes that began with their states. The last
+two are in the rows of a run that scales its loss (float16): 1 in a step whose gradient overflowed, and what the next
+step's loss is multiplied by."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,7 @@ class LayerStart:
 
     def __init__(self, base: Any) -> None:
         self.base, self.first = base, 0
+        self._began_there: list[bool] = []
 
     @contextmanager
     def reading(self, states: Tensor | None) -> Iterator[None]:
@@ -85,15 +86,17 @@ class LayerStart:
             self.states = before
 
     @contextmanager
-    def finding(self, find: FindStates) -> Iterator[None]:
-        """Starts each forward pass inside at `layer` if what enters it is found for all of its tokens."""
+    def finding(self, find: FindStates) -> Iterator[list[bool]]:
+        """Starts each forward pass inside at `layer` if what enters it is found for all of its tokens; yields a list
+        of which did."""
+        self._began_there = []
 
         def read(module: Any, args: tuple[Any, ...]) -> None:
             self._ids = args[0]
 
         handle, self._find = self.base.model.embed_tokens.register_forward_pre_hook(read), find
         try:
-            yield
+            yield self._began_there
         finally:
             handle.remove()
             self._find = self._ids = self.states = None
@@ -105,9 +108,11 @@ class LayerStart:
 
     def _found(self, hidden_states: Tensor, positions: Tensor | None, *, uses_cache: bool) -> Tensor | None:
         ids, self._ids = self._ids, None
-        if self._find is None or ids is None or ids.shape != hidden_states.shape[:2] or uses_cache:
-            return None
-        return self._find(ids, positions)
+        found = None
+        if self._find is not None and ids is not None and ids.shape == hidden_states.shape[:2] and not uses_cache:
+            found = self._find(ids, positions)
+        self._began_there.append(found is not None)
+        return found
 
     def subclass(self, kind: Any, number: int) -> type:
         """Returns the class of layer `number`, under the name of its own."""

@@ -55,7 +55,7 @@ class KeptStatesMixin(TrlTrainer):
         # A layer that rests may have learned: the reference lacks what it has, and an adapter drops out in training.
         must_be_base = self.config.grpo.beta > 0 or self.config.adapter.dropout > 0
         layer = (schedule.lowest_until if must_be_base else schedule.lowest_at)(self.step + 1)
-        return StateRecorder(layer, on_card=self.config.memory.kept_states == "card") if layer else None
+        return StateRecorder(layer, on_card=self._on_card) if layer else None
 
     def keep(self, rows: int, found: KeptStates | None) -> None:
         """Adds the states of a round of sampling; a rollout of which some are missing has none."""
@@ -65,8 +65,13 @@ class KeptStatesMixin(TrlTrainer):
         self.kept_rows = torch.arange(first, self.rows_sampled)
         if first and self.kept is not None and found is not None:
             self.kept = self.kept.joined(found)
+            self.kept = self.kept.parked(self.policy.model.device, on_card=self._on_card)
         else:
             self.kept = None if first else found
+
+    @property
+    def _on_card(self) -> bool:
+        return self.config.memory.kept_states == "card"
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -110,8 +115,10 @@ class KeptStatesMixin(TrlTrainer):
         self.layer_start.layer = self.kept.layer
         pad = self.processing_class.pad_token_id
         states = StatesByIds.of_batch(self.kept, self.kept_rows, ids, prompt_mask, pad)
-        with self.layer_start.finding(states.of_forward):
+        with self.layer_start.finding(states.of_forward) as began_there:
             yield
+        if began_there:
+            self._metrics["train"]["kept_states_found"].append(sum(began_there) / len(began_there))
 
 
 def _together(parts: Sequence[tuple[Tensor, Tensor | None, Any]]) -> tuple[Tensor, Tensor | None, None]:

@@ -13,7 +13,7 @@ from tests.rehearsal.learning_layers import words
 from tests.rehearsal.stage import Stage
 
 pytestmark = pytest.mark.long
-OWN = ("kept_states", "kept_states_error")
+OWN = ("kept_states", "kept_states_error", "kept_states_found")
 LAST, HIDDEN = 2, 128
 HOST, CARD, OFF = (f"memory.kept_states={place}" for place in ("host", "card", "off"))
 SAMPLED = ("trainable.layers=last:1", "rollout.engine=lowmem")
@@ -44,7 +44,7 @@ def test_the_first_gradient_is_that_of_all_layers_to_rounding(
 ) -> None:
     host, card, off = (trained(a6000, tmp_path / place[-4:], *settings, place) for place in (HOST, CARD, OFF))
     rows = list(read_rows(host.metrics))
-    assert [row["kept_states"] for row in rows] == [1.0, 1.0]
+    assert [(row["kept_states"], row["kept_states_found"]) for row in rows] == [(1.0, 1.0)] * 2
     assert all(0 < row["kept_states_error"] < max_error(LAST, HIDDEN, torch.bfloat16) for row in rows)
     assert rows_of(card) == rows_of(host)
     assert adapter_of(card) == adapter_of(host)
