@@ -151,5 +151,10 @@ WORDINGS = (
     Wording("peft/tuners/tinylora/model.py", "group_idx = min(layer_idx // group_size", "adapter_tensors: its groups"),
     Wording("unsloth/models/_utils.py", "if max_seq_length < 512:", "docs: shorter rows get plain checkpointing"),
     Wording("unsloth/models/llama.py", "We shall truncate it ourselves", "policy: longer rows are cut"),
+    Wording("unsloth/models/llama.py", "causal_mask = mask,", "gradient_start: the mark of a layer of Unsloth's"),
+    Wording("unsloth/models/llama.py", "hidden_states = layer_outputs[0]", "gradient_start: which returns a tuple"),
+    Wording(
+        "unsloth/utils/prefix_grouper.py", "pos_list.extend(range(P, P + r_i))", "states_by_ids: rows by positions"
+    ),
     Wording("unsloth_zoo/rl_replacements.py", "kl_i = torch.clamp(kl_i, min = -10.0, max = 10.0)", "docs: the KL cap"),
 )
