@@ -33,7 +33,7 @@ MOST_ROWS = 1024
 """Rows beyond which neither sampling nor learning gets faster on any card."""
 
 _WAVE, _MICRO_BATCH = "memory.rollout_rows", "memory.micro_batch"
-_ON_CARD = ("memory.kept_states", "card")
+_STATES, _PLACES = "memory.kept_states", ("off", "host", "card")
 Choice = dict[str, Any]
 """Values by dotted key."""
 
@@ -115,6 +115,16 @@ def choose(config: RunConfig, target: PlanTarget) -> RunConfig:
     """Returns the run with every "auto" chosen for the target; the same input gives the same choice."""
     if config.model.bits == "auto":
         return _with_bits(config, target)
+    found = _fastest(config, target)
+    whole = with_overrides(found, {_STATES: "off"})
+    if found == whole or _STATES not in planner_origins(config) or not target.fits(whole):
+        return found
+    # In the search the other half was the fastest of all, beside which a saving looks larger.
+    is_slower = target.relative_step_time(whole) > AS_FAST * target.relative_step_time(found)
+    return found if is_slower else whole
+
+
+def _fastest(config: RunConfig, target: PlanTarget) -> RunConfig:
     halves = _rollout_and_update(config, target)
     frugal, fast = (with_overrides(config, halves[0][end] | halves[1][end]) for end in (0, -1))
     if frugal == fast or not target.fits(frugal):
@@ -153,7 +163,7 @@ def _rollout_and_update(config: RunConfig, target: PlanTarget) -> list[list[Choi
     # In 16 bit nothing has to be expanded but DoRA's norms; other engines use the weights as they are.
     gains = config.model.bits == 4 or config.adapter.use_dora
     can_merge = gains and engine_of(config, target.shape) == "lowmem"
-    kept = ("off", "host", "card") if target.card else ("off", "host")
+    kept = _PLACES if target.card else _PLACES[:2]
     rollout: dict[str, Sequence[Any]] = {
         "rollout.weights": ("quantized", "merged") if can_merge else ("quantized",),
         _WAVE: divisors(config.rows_per_rollout, MOST_ROWS),
@@ -162,7 +172,7 @@ def _rollout_and_update(config: RunConfig, target: PlanTarget) -> list[list[Choi
         _MICRO_BATCH: divisors(config.rows_per_step, MOST_ROWS),
         # On a CPU activations are in host RAM already.
         "memory.checkpointing": ("unsloth", "plain", "none") if target.card else ("plain", "none"),
-        "memory.kept_states": kept if can_keep_states(config, target.shape) else ("off",),
+        _STATES: kept if can_keep_states(config, target.shape) else ("off",),
     }
     auto = planner_origins(config)
     halves = [{key: values for key, values in half.items() if key in auto} for half in (rollout, update)]
@@ -188,9 +198,9 @@ def _best(half: Sequence[Choice], frugal: RunConfig, fast: RunConfig, target: Pl
             if tried[-1][0] > AS_FAST * fastest and _WAVE in choice:
                 break
         found += reversed(tried)  # of equal ones the fewest rows are taken
-    # Another phase may be the half's peak: then the upper value lacks what states take on the card.
+    # Host RAM is not in the upper value, nor is what states take on the card if another phase is the peak.
     near = [one for one in found if one[0] <= AS_FAST * fastest]
-    return min(near, key=lambda one: (upper(one[1]), _ON_CARD in one[1].items(), one[0]))[1]
+    return min(near, key=lambda one: (upper(one[1]), _PLACES.index(one[1].get(_STATES, "off")), one[0]))[1]
 
 
 def _by_rows(half: Sequence[Choice]) -> list[list[Choice]]:
