@@ -210,8 +210,19 @@ def _fork_for_each(out: Path, allocations: Sequence[int], results: Path, forks: 
             STATE.allocations, STATE.fail_at, STATE.failures = 0, frozenset([number]), []
             return
         os.waitpid(child, 0)
-        shutil.rmtree(out)
+        _empty(out)
     os._exit(0)
+
+
+def _empty(out: Path) -> None:
+    """Removes all but the lock, which the next fork holds: another file of that name would be another run's."""
+    from lowmem_rl.storage.run_dir import RunDir
+
+    for path in out.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path != RunDir(out).lock:
+            path.unlink()
 
 
 def _log(out: Path, number: int) -> Path:
