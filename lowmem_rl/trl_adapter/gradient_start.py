@@ -68,13 +68,13 @@ class LayerStart:
     states: Tensor | None = None
     """What enters `layer` in the next forward (rows, tokens, H); None: the layers below it compute that."""
     layer = 0
-    _find: FindStates | None = None
-    _ids: Tensor | None = None
+    find: FindStates | None = None
+    ids_read: Tensor | None = None
     """What the embeddings have read last."""
 
     def __init__(self, base: Any) -> None:
         self.base, self.first = base, 0
-        self._began_there: list[bool] = []
+        self.began_there: list[bool] = []
 
     @contextmanager
     def reading(self, states: Tensor | None) -> Iterator[None]:
@@ -89,29 +89,29 @@ class LayerStart:
     def finding(self, find: FindStates) -> Iterator[list[bool]]:
         """Starts each forward pass inside at `layer` if what enters it is found for all of its tokens; yields a list
         of which did."""
-        self._began_there = []
+        self.began_there = []
 
         def read(module: Any, args: tuple[Any, ...]) -> None:
-            self._ids = args[0]
+            self.ids_read = args[0]
 
-        handle, self._find = self.base.model.embed_tokens.register_forward_pre_hook(read), find
+        handle, self.find = self.base.model.embed_tokens.register_forward_pre_hook(read), find
         try:
-            yield self._began_there
+            yield self.began_there
         finally:
             handle.remove()
-            self._find = self._ids = self.states = None
+            self.find = self.ids_read = self.states = None
 
     @property
     def is_finding(self) -> bool:
         """True inside of `finding`."""
-        return self._find is not None
+        return self.find is not None
 
     def _found(self, hidden_states: Tensor, positions: Tensor | None, *, uses_cache: bool) -> Tensor | None:
-        ids, self._ids = self._ids, None
+        ids, self.ids_read, self.states = self.ids_read, None, None  # those of the forward before are freed first
         found = None
-        if self._find is not None and ids is not None and ids.shape == hidden_states.shape[:2] and not uses_cache:
-            found = self._find(ids, positions)
-        self._began_there.append(found is not None)
+        if self.find is not None and ids is not None and ids.shape == hidden_states.shape[:2] and not uses_cache:
+            found = self.find(ids, positions)
+        self.began_there.append(found is not None)
         return found
 
     def subclass(self, kind: Any, number: int) -> type:
