@@ -312,7 +312,7 @@ def _step_events(trainer: Any) -> Any:
 
     class StepEvents(TrainerCallback):
         def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-            trainer.hooks.before_optimizer_step()
+            trainer.before_optimizer_step()
             optimizer_step.enter_context(trainer.hooks.phase("optimizer"))
 
         def on_optimizer_step(self, *args: Any, **kwargs: Any) -> None:

@@ -6,8 +6,8 @@ empty, because other rows could be left out, or be cut finer than TRL counts, be
 Every part of a step is in one of four regions, each of which can be repeated:
 - a round of sampling (`sample_round`): what was sampled and scored is kept, the rest is computed again;
 - the gradient (`_accumulate`): from the step's first slot on, with fewer rows in a micro-batch;
-- clipping (`_clip_grad_norm`) and the optimizer's step (`grpo.oom_retry`): on the gradient, computed again if it may
-  have been changed in part;
+- clipping (`_clip_grad_norm`), what the hooks copy after it (`before_optimizer_step`) and the optimizer's step
+  (`grpo.oom_retry`): on the gradient, computed again if it may have been changed in part;
 - the step's row of metrics (`write_step_row`): until transformers has begun it.
 """
 
@@ -179,7 +179,13 @@ class UpdateMixin(TrlTrainer):
 
     def _clip_grad_norm(self, model: Any) -> Any:
         """Clips; on OOM a gradient that is computed again: it may be clipped or unscaled in part."""
-        clip = partial(super()._clip_grad_norm, model)
+        norm_of = partial(super()._clip_grad_norm, model)
+
+        def clip() -> tuple[Any, Tensor]:
+            norm = norm_of()
+            # As `torch.nn.utils.clip_grad_norm_` computes it.
+            return norm, torch.clamp(self.args.max_grad_norm / (norm + 1e-6), max=1.0)
+
         with self.hooks.phase("optimizer"):
             found = self._catch_oom(clip)
         while isinstance(found, OutOfMemory):
@@ -189,9 +195,15 @@ class UpdateMixin(TrlTrainer):
             self.repeat_gradient()
             with self.hooks.phase("optimizer"):
                 found = self._catch_oom(clip)
-        # As `torch.nn.utils.clip_grad_norm_` computes it.
-        self.hooks.on_clipped(torch.clamp(self.args.max_grad_norm / (found + 1e-6), max=1.0))
-        return found
+        norm, factor = found
+        self.hooks.on_clipped(factor)
+        return norm
+
+    def before_optimizer_step(self) -> None:
+        """Calls the hooks, on OOM again: what they copy before the weights move, they copy again."""
+        while isinstance(found := self._catch_oom(self.hooks.before_optimizer_step), OutOfMemory):
+            assert self.oom_policy is not None
+            self.oom_policy.retry("optimizer", found.why)
 
     def _forget_unscaling(self) -> None:
         """Resets the gradient scaler, which unscales each gradient once, for a new gradient."""
