@@ -119,7 +119,7 @@ def choose(config: RunConfig, target: PlanTarget) -> RunConfig:
     whole = with_overrides(found, {_STATES: "off"})
     if found == whole or _STATES not in planner_origins(config) or not target.fits(whole):
         return found
-    # In the search the other half was the fastest of all, beside which a saving looks larger.
+    # In the search the other half was the fastest of all, next to which a saving looks larger.
     is_slower = target.relative_step_time(whole) > AS_FAST * target.relative_step_time(found)
     return found if is_slower else whole
 
