@@ -5,6 +5,7 @@ from typing import Any
 from lowmem_rl.checkpointing.trainer_state import TrainerLike
 from lowmem_rl.config.layer_choice import text_of
 from lowmem_rl.engine.adapter import layer_of
+from lowmem_rl.engine.oom import OutOfMemory, catch_oom
 from lowmem_rl.engine.policy import ModelLike
 from lowmem_rl.storage.run_dir import Row
 
@@ -45,10 +46,14 @@ class LearningWeights:
         self.before = []
 
     def _lost_share(self) -> float | None:
+        """Returns None without gradients, and if memory is too short to count: the row is begun, and a figure less is
+        no reason to end the run."""
+        found = catch_oom(self._count) if self.before else None
+        return None if isinstance(found, OutOfMemory) else found
+
+    def _count(self) -> float | None:
         import torch
 
-        if not self.before:
-            return None
         counts = [torch.stack((((now == then) & moves).sum(), moves.sum())) for now, then, moves in self.before]
         device = counts[0].device  # an embedding may be elsewhere
         # One copy for all: each waits for the card.

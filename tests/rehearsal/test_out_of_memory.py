@@ -8,7 +8,7 @@ from tests.rehearsal.out_of_memory import marks_of, outcomes, spread, tiny
 from tests.rehearsal.stage import Stage
 
 pytestmark = pytest.mark.long
-EACH = {"sampled and scored": 1, "advantages": 2, "gradient": 1, "clipping": 2, "optimizer": 2, "row": 1}
+EACH = {"sampled and scored": 1, "advantages": 2, "gradient": 1, "clipping": 2, "optimizer": 2, "row": 2}
 """Allocations played in each part of a step: more where there were once no second tries."""
 
 
@@ -36,7 +36,8 @@ def test_any_allocation_of_a_step_may_fail(
     phases = {one.allocation: one.phase for one in found}
     assert {phases[number] for number in parts["advantages"]} <= {"advantages", "logprobs", "backward", ""}
     assert {phases[number] for number in (*parts["clipping"], *parts["optimizer"])} == {"optimizer"}
-    assert {phases[number] for number in parts["row"]} == {"between"}
+    first, last = parts["row"]
+    assert (phases[first], phases[last]) == ("between", "")  # once it is begun, a row leaves out what it cannot count
 
 
 @pytest.mark.parametrize(
