@@ -181,7 +181,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
 }
 
 
-PEAK = re.compile(r"^#   peak .*$", re.MULTILINE)
+PEAK = re.compile(r"^#   peak\b.*$", re.MULTILINE)
 """The line of a preset that says what all of it comes to."""
 
 

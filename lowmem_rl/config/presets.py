@@ -16,8 +16,9 @@ from typing import Any, Literal
 from lowmem_rl.errors import UnknownName
 from lowmem_rl.models.hardware import CARDS
 
-_LADDER = ("qwen1.5b-t4", "qwen7b-24gb", "qwen7b-a6000")
-"""Default presets of machines with a GPU, the least demanding first."""
+_LADDER = ("qwen1.5b-8gb", "qwen3b-12gb", "qwen1.5b-t4", "qwen7b-24gb", "qwen7b-a6000")
+"""Default presets of machines with a GPU, those for the smallest cards first."""
+_UNKNOWN_CARD, _SMALLER_CARD = "qwen1.5b-t4", "qwen0.5b-8gb"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +85,12 @@ def default_preset(card: str | None) -> str:
     """Returns the preset for a card's key: `tiny-cpu` for None, else the most demanding one for no larger card."""
     if card is None:
         return "tiny-cpu"
+    if card not in CARDS:
+        return _UNKNOWN_CARD
     # Cards of one nominal size differ by up to a tenth in usable memory.
     offered = 1.1 * _offered_bytes(card)
-    return next((name for name in reversed(_LADDER) if _offered_bytes(load_preset(name).card) <= offered), _LADDER[0])
+    fitting = (name for name in reversed(_LADDER) if _offered_bytes(load_preset(name).card) <= offered)
+    return next(fitting, _SMALLER_CARD)
 
 
 def _offered_bytes(card: str) -> int:

@@ -63,11 +63,22 @@ def _row(key: str, name: str, gib: float, capability: tuple[int, int], source: s
 
 _GITHUB = "https://github.com"
 _MODAL = f"{_GITHUB}/modal-labs/modal-client/pull/2797 (nvidia-smi's total, less what the driver keeps)"
+_ADA = "nvidia-smi's total, less the 388 MiB that the driver keeps of a 4090"
+_BLACKWELL = "nvidia-smi's total, less the 464 MiB that the driver keeps of a 5070"
 
-# If reports differ by driver, the smallest one. "capacity" is the total in PyTorch's out-of-memory message.
+# If reports differ by driver, the smallest one. "capacity" is the total in PyTorch's out-of-memory message. Of cards
+# that are sold in two sizes the key is that of the larger one; of the 2060, whose common size is 6 GB, it says so.
 CARDS: dict[str, Card] = {
     card.key: card
     for card in (
+        _row("5060", "GeForce RTX 5060", 7.5, (12, 0), f"{_BLACKWELL}: 8151 MiB"),
+        _row("4060", "GeForce RTX 4060", 7.61, (8, 9), f"{_ADA}: 8188 MiB"),
+        _row("5070", "GeForce RTX 5070", 11.48, (12, 0), f"total and reserve in {_GITHUB}/shkhln/libc6-shim/issues/14"),
+        _row("4070", "GeForce RTX 4070", 11.61, (8, 9), f"{_ADA}: 12282 MiB, {_GITHUB}/meta-llama/llama/issues/466"),
+        _row(
+            "3060", "GeForce RTX 3060", 11.74, (8, 6), "Unsloth's banner on Linux; capacity in reports 11.75 to 11.76"
+        ),
+        _row("2060-12", "GeForce RTX 2060", 11.74, (7, 5), "as the 3060, not seen; the 6 GB one: 5.79 GiB in reports"),
         _row("t4", "Tesla T4", 14.56, (7, 5), f"capacity in {_GITHUB}/Zheng-Chong/CatVTON/issues/133"),
         _row("a4000", "RTX A4000", 15.61, (8, 6), f"capacity in {_GITHUB}/DengKaiCQ/VGGT-Long/issues/6"),
         _row("l4", "NVIDIA L4", 22.03, (8, 9), f"capacity in reports of g6 machines; 22.49 in {_MODAL}"),
@@ -80,6 +91,13 @@ CARDS: dict[str, Card] = {
         _row("a6000", "RTX A6000", 47.4, (8, 6), "capacity in PyTorch reports, 47.40 to 47.54 GiB by driver"),
         _row("h100", "NVIDIA H100", 79.11, (9, 0), f"capacity in {_GITHUB}/vllm-project/vllm/issues/27508"),
         _row("a100-80", "A100", 79.25, (8, 0), f"capacity in {_GITHUB}/levihsu/OOTDiffusion/issues/235"),
+        _row(
+            "gb10",
+            "NVIDIA GB10",
+            119.69,
+            (12, 1),
+            "Unsloth's banner, 119.69 to 121.69 GiB by driver; the host's memory",
+        ),
         _row("h200", "NVIDIA H200", 139.8, (9, 0), "capacity in PyTorch reports, 139.72 to 139.81 GiB by driver"),
     )
 }
@@ -130,8 +148,13 @@ def free_ram_bytes() -> int:
         fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
         available = int(fields["MemAvailable"].split()[0]) * 1024
     else:
-        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        available = _host_bytes()
     return min(available, _container_bytes() or available)
+
+
+def _host_bytes() -> int:
+    """Returns all of the host's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _container_bytes() -> int | None:
@@ -173,10 +196,15 @@ def recognise(name: str, total_bytes: int) -> Card | None:
 
 
 def _memory(gpu: Any, nvml: Any) -> tuple[int, int]:
-    """Returns a GPU's total and free bytes as CUDA reports them, without the driver's own reserve."""
+    """Returns a GPU's total and free bytes as CUDA reports them, without the driver's own reserve.
+
+    GB10 shares the host's memory, and NVML knows nothing of it (docs.nvidia.com/dgx/dgx-spark/known-issues.html).
+    """
     try:
         memory = nvml.nvmlDeviceGetMemoryInfo(gpu, version=nvml.nvmlMemory_v2)
         return memory.total - memory.reserved, memory.free
+    except nvml.NVMLError_NotSupported:
+        return _host_bytes(), free_ram_bytes()
     except nvml.NVMLError:  # drivers before 510 report no reserve
         memory = nvml.nvmlDeviceGetMemoryInfo(gpu)
         return memory.total, memory.free

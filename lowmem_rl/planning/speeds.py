@@ -25,6 +25,12 @@ _TRL = "trl 1.15 trainer/utils.py, table of peak FLOP/s"
 
 # Data sheets print tensor rates with sparsity: half of that is dense. GeForce cards sum in 32 bit at half rate.
 SPEEDS: dict[str, Speed] = {
+    "5060": _row(448, 38.4, "NVIDIA data sheet; the 5090's tensor rate by cores and clock"),
+    "4060": _row(272, 30.2, "NVIDIA data sheet; the 4090's tensor rate by cores and clock"),
+    "5070": _row(672, 61.7, "NVIDIA data sheet; the 5090's tensor rate by cores and clock"),
+    "4070": _row(504, 58.3, "NVIDIA data sheet; the 4090's tensor rate by cores and clock"),
+    "3060": _row(360, 25.5, "NVIDIA data sheet; the 3090's tensor rate by cores and clock"),
+    "2060-12": _row(336, 28.7, "NVIDIA Turing white paper: 25.8 of the 6 GB one with 32-bit sums, by cores and clock"),
     "t4": _row(320, 65, f"NVIDIA T4 data sheet; {_TRL}"),
     "a4000": _row(448, 76.7, "NVIDIA RTX A4000 data sheet: 153.4 sparse"),
     "l4": _row(300, 121, f"NVIDIA L4 data sheet: 242 sparse; {_TRL}"),
@@ -37,6 +43,7 @@ SPEEDS: dict[str, Speed] = {
     "a6000": _row(768, 154.8, f"NVIDIA RTX A6000 data sheet: 309.7 sparse; {_TRL}"),
     "h100": _row(2000, 756, f"the PCIe card, the slower one; {_TRL}"),
     "a100-80": _row(1935, 312, f"the PCIe card, the slower one; {_TRL}"),
+    "gb10": _row(273, 125, "NVIDIA DGX Spark data sheet: 1000 in sparse FP4, an eighth of that dense in 16 bit"),
     "h200": _row(4800, 989, f"NVIDIA H200 data sheet; {_TRL}"),
 }
 

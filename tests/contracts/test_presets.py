@@ -5,8 +5,12 @@ import pytest
 from lowmem_rl.config.compose import resolve
 from lowmem_rl.config.presets import Preset, load_presets
 from lowmem_rl.models.hardware import CARDS
+from lowmem_rl.models.lookup import load_shape
+from lowmem_rl.planning.frontier import frontier
+from lowmem_rl.planning.plan import Plan, plan
 from lowmem_rl.prompts import CONVENTIONS
 from lowmem_rl.rewards.reward_registry import load_reward_set
+from lowmem_rl.signal.pass_rate import given
 from lowmem_rl.tasks.task_registry import load_task_class
 
 every_preset = pytest.mark.parametrize("preset", load_presets(), ids=lambda preset: preset.name)
@@ -65,3 +69,25 @@ def test_it_computes_in_numbers_its_card_has(preset: Preset):
 def test_it_says_why(preset: Preset):
     assert preset.text.startswith("# ")
     assert preset.card == "cpu" or "Memory, an estimate by hand" in preset.text or preset.measured
+
+
+def planned(preset: Preset, card: str | None = None) -> Plan:
+    config = resolve(preset=preset.name).config
+    return plan(config, load_shape(config.model.name), CARDS[card or preset.card])
+
+
+@pytest.mark.parametrize("preset", [p for p in load_presets() if p.card in CARDS], ids=lambda preset: preset.name)
+def test_it_fits_its_card_and_carries_signal(preset: Preset):
+    found = planned(preset)
+    assert found.memory_verdict in ("fits", "tight")
+    assert found.signal.verdict in ("ok", "note")
+
+
+@pytest.mark.parametrize("card", ["5060", "4060", "2060-12", "3060", "4070", "5070"])
+def test_a_small_card_holds_every_group_that_it_holds_one_of(card: str):
+    size = "8gb" if CARDS[card].offered_bytes < 8 * 2**30 else "12gb"
+    for preset in (p for p in load_presets() if p.name.endswith(size)):
+        found = planned(preset, card)
+        points = frontier(found.config, found.target, given(0.5))
+        assert {point.group_size for point in points} >= {4, 8, 64}
+        assert all(found.target.budget_bytes >= point.upper_bytes for point in points)

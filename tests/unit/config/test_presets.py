@@ -21,6 +21,8 @@ def test_only_a_preset_of_the_list_is_loaded(name):
     ("card", "name"),
     [
         (None, "tiny-cpu"),
+        ("4060", "qwen1.5b-8gb"),
+        ("2060-12", "qwen3b-12gb"),
         ("t4", "qwen1.5b-t4"),
         ("l4", "qwen7b-24gb"),
         ("a6000", "qwen7b-a6000"),

@@ -98,7 +98,7 @@ def test_the_cpu_is_a_place_too_and_is_among_the_near_names():
 
 def test_a_preset_is_chosen_by_the_largest_card_that_offers_no_more():
     assert nearest_card(asked_place(None, "24GiB")) == "4090"
-    assert nearest_card(asked_place(None, "2GiB")) == "t4"
+    assert nearest_card(asked_place(None, "2GiB")) == "5060"
     assert nearest_card(place_of("a5000")) == "a5000"
     assert nearest_card(place_of("cpu")) is None
 
