@@ -46,6 +46,8 @@ class Preset:
     measured: Measured | None
     values: Mapping[str, Any]
     text: str
+    paper: str = ""
+    """The publication whose settings these are, if any: then its group size counts, whatever is usual here."""
 
     @property
     def model(self) -> str:

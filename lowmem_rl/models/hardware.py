@@ -88,6 +88,7 @@ CARDS: dict[str, Card] = {
         _row("4090", "GeForce RTX 4090", 23.61, (8, 9), f"capacity in {_GITHUB}/pinokiofactory/flux-webui/issues/11"),
         _row("5090", "GeForce RTX 5090", 31.37, (12, 0), f"capacity in {_GITHUB}/Wan-Video/Wan2.1/issues/465"),
         _row("a100-40", "A100", 39.38, (8, 0), "capacity in vLLM reports, 39.38 to 39.56 GiB by driver"),
+        _row("a40", "NVIDIA A40", 44.54, (8, 6), "Unsloth's banner on Linux; error correction is on"),
         _row("a6000", "RTX A6000", 47.4, (8, 6), "capacity in PyTorch reports, 47.40 to 47.54 GiB by driver"),
         _row("h100", "NVIDIA H100", 79.11, (9, 0), f"capacity in {_GITHUB}/vllm-project/vllm/issues/27508"),
         _row("a100-80", "A100", 79.25, (8, 0), f"capacity in {_GITHUB}/levihsu/OOTDiffusion/issues/235"),

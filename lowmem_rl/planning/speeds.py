@@ -40,6 +40,7 @@ SPEEDS: dict[str, Speed] = {
     "4090": _row(1008, 165.2, "NVIDIA Ada white paper: 165.2 dense with 32-bit sums"),
     "5090": _row(1792, 209.5, "NVIDIA RTX Blackwell white paper: 209.5 dense with 32-bit sums"),
     "a100-40": _row(1555, 312, f"NVIDIA A100 data sheet; {_TRL}"),
+    "a40": _row(696, 149.7, "NVIDIA A40 data sheet: 299.4 sparse"),
     "a6000": _row(768, 154.8, f"NVIDIA RTX A6000 data sheet: 309.7 sparse; {_TRL}"),
     "h100": _row(2000, 756, f"the PCIe card, the slower one; {_TRL}"),
     "a100-80": _row(1935, 312, f"the PCIe card, the slower one; {_TRL}"),

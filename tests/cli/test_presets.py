@@ -18,7 +18,7 @@ def test_list_has_a_line_for_each_preset(cli_here):
 def test_list_as_json_has_the_same_presets(cli_here):
     rows = json.loads(cli_here("presets", "list", "--json").stdout)
     assert [row["name"] for row in rows] == NAMES
-    assert all(row["group_size"] >= 8 and row["model"] and row["card"] for row in rows)
+    assert all(row["group_size"] >= 4 and row["model"] and row["card"] for row in rows)
 
 
 @pytest.mark.parametrize("name", NAMES)

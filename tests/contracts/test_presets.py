@@ -1,9 +1,11 @@
 """What every preset promises."""
 
+import re
+
 import pytest
 
-from lowmem_rl.config.compose import resolve
-from lowmem_rl.config.presets import Preset, load_presets
+from lowmem_rl.config.compose import flatten, resolve
+from lowmem_rl.config.presets import Preset, load_preset, load_presets
 from lowmem_rl.models.hardware import CARDS
 from lowmem_rl.models.lookup import load_shape
 from lowmem_rl.planning.frontier import frontier
@@ -24,7 +26,7 @@ def test_it_is_a_run(preset: Preset):
 
 @every_preset
 def test_it_never_pays_for_memory_with_the_group(preset: Preset):
-    assert preset.group_size >= 8
+    assert preset.group_size >= 8 or preset.paper
 
 
 @every_preset
@@ -66,9 +68,77 @@ def test_it_computes_in_numbers_its_card_has(preset: Preset):
 
 
 @every_preset
+def test_it_names_its_paper_and_what_it_does_not_reproduce(preset: Preset):
+    if preset.paper:
+        words = " ".join(preset.text.partition("[preset]")[0].replace("#", " ").split())
+        assert "Not run here." in words or preset.measured
+        assert re.search(r"Not (as published|found|stated)", words)
+        assert preset.paper.removeprefix("arXiv ") in words or "arXiv" not in preset.paper
+
+
+@every_preset
 def test_it_says_why(preset: Preset):
     assert preset.text.startswith("# ")
     assert preset.card == "cpu" or "Memory, an estimate by hand" in preset.text or preset.measured
+
+
+_R1_DISTILL = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
+PUBLISHED = {
+    "tina-1.5b": {
+        "model.name": _R1_DISTILL,
+        "adapter.rank": 32,
+        "adapter.alpha": 128,
+        "adapter.dropout": 0.05,
+        "grpo.group_size": 6,
+        "grpo.max_prompt_tokens": 512,
+        "grpo.max_completion_tokens": 3584,
+        "grpo.steps": 1500,
+        "rollout.temperature": 0.7,
+        "optimizer.learning_rate": 1e-6,
+        "optimizer.warmup_steps": 150,
+        "rewards.boxed_answer": 2.0,
+        "rewards.think_format": 1.0,
+    },
+    "micro-a40": {
+        "model.name": _R1_DISTILL,
+        "adapter.rank": 256,
+        "grpo.group_size": 8,
+        "grpo.max_completion_tokens": 3584,
+        "grpo.steps": 300,
+    },
+    "sanity-1.5b": {
+        "model.name": "Qwen/Qwen2.5-Math-1.5B",
+        "adapter.rank": 1,
+        "adapter.alpha": 2,
+        "grpo.group_size": 8,
+        "grpo.prompts_per_step": 16,
+        "grpo.max_completion_tokens": 3000,
+        "grpo.steps": 500,
+        "optimizer.learning_rate": 4e-5,
+    },
+    "tinylora-7b": {
+        "model.name": "Qwen/Qwen2.5-7B-Instruct",
+        "adapter.peft_type": "tinylora",
+        "adapter.u": 13,
+        "adapter.weight_tying": 1.0,
+        "grpo.group_size": 4,
+        "grpo.max_completion_tokens": 4096,
+        "grpo.beta": 0.0,
+    },
+    "onelayer-1.7b": {
+        "model.name": "Qwen/Qwen3-1.7B-Base",
+        "trainable.method": "full",
+        "trainable.layers": "14",
+        "optimizer.learning_rate": 5e-6,
+    },
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_it_has_what_its_paper_states(name: str):
+    found = flatten(resolve(preset=name).config.model_dump())
+    assert {key: found[key] for key in PUBLISHED[name]} == PUBLISHED[name]
+    assert load_preset(name).paper
 
 
 def planned(preset: Preset, card: str | None = None) -> Plan:

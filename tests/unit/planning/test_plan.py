@@ -42,7 +42,7 @@ def plan_of(preset: str = "qwen7b-a6000", *settings: str, **options) -> Plan:
 def test_every_preset_may_start_on_its_card(preset):
     planned = plan_of(preset)
     assert planned.memory_verdict == "fits"
-    assert planned.signal.verdict == "ok"
+    assert planned.signal.verdict == ("note" if preset == "tinylora-7b" else "ok")  # the paper's groups of 4
     assert gate(planned) == ()
 
 
