@@ -4,6 +4,10 @@ from collections.abc import Iterator
 
 from lowmem_rl.config.run_config import RunConfig
 
+_LEAST_WAY = 0.1
+"""How far, as the norm over all weights, a run must be able to move them: ten steps of AdamW at 1e-5 move an adapter of
+a million numbers as far."""
+
 
 def notices(config: RunConfig) -> Iterator[str]:
     """Yields what a run's schedules do only after its last step, and what to know of what learns in it."""
@@ -11,6 +15,11 @@ def notices(config: RunConfig) -> Iterator[str]:
     yield from _whole_notices(config) if trainable.method == "full" else _adapter_notices(config)
     if trainable.schedule == "slimfit":
         yield from _slimfit_notices(config)
+    if optimizer.name == "sgd" and (farthest := steps * optimizer.learning_rate * optimizer.max_grad_norm) < _LEAST_WAY:
+        yield (
+            f"SGD moves all weights together by at most {farthest:.2g} in {steps} steps, the learning rate times "
+            f"max_grad_norm in each, where AdamW moves every weight by its rate: raise optimizer.learning_rate"
+        )
     if optimizer.warmup_steps >= steps:
         yield (
             f"the run of {steps} steps ends within its warm-up of {optimizer.warmup_steps}: it never has the learning "

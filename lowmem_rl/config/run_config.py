@@ -240,16 +240,19 @@ class RolloutConfig(Section):
 
 
 class OptimizerConfig(Section):
-    """AdamW and its schedule."""
+    """The optimizer and its schedule."""
 
-    name: Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit"] = "adamw_8bit"
-    """Implementation; the 8-bit ones are bitsandbytes' and keep a quarter of the state."""
+    name: Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "sgd"] = "adamw_8bit"
+    """AdamW, of which the 8-bit ones are bitsandbytes' and keep a quarter of the state; or `sgd`, PyTorch's without
+    momentum, which has no state: its authors find it as good as AdamW in RL (arXiv 2602.07729). It needs a far higher
+    rate: a step moves all weights together by at most the rate times `max_grad_norm`, where AdamW moves each by it."""
     learning_rate: float = Field(5e-6, gt=0.0, le=1.0)
-    """Peak learning rate."""
+    """Peak learning rate. Adapters take about ten times that of whole weights; published recipes in RL are mostly
+    between 1e-5 and 4e-5, and presets say what they set."""
     beta1: float = Field(0.9, ge=0.0, lt=1.0)
-    """Decay of the first moment."""
+    """Of AdamW: decay of the first moment."""
     beta2: float = Field(0.99, ge=0.0, lt=1.0)
-    """Decay of the second moment."""
+    """Of AdamW: decay of the second moment."""
     weight_decay: float = Field(0.0, ge=0.0)
     """Decoupled weight decay, of matrices: not of embeddings, norms and biases."""
     max_grad_norm: float = Field(1.0, gt=0.0)

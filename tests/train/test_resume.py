@@ -44,6 +44,8 @@ RUNS = {
         "adapter.dropout=0.1",
         "grpo.steps_per_rollout=2",
         "memory.checkpointing=none",
+        "optimizer.name=sgd",
+        "optimizer.learning_rate=0.3",
     ),
     # Global random numbers in sampling, several epochs of few examples, each rollout learned from twice.
     "generate, epochs, two passes": (

@@ -25,6 +25,13 @@ def test_a_schedule_within_the_run_is_not(settings) -> None:
     assert not [*notices(resolve(preset="tiny-cpu", settings=["grpo.steps=20", *settings]).config)]
 
 
+@pytest.mark.parametrize(("rate", "noted"), [(5e-4, True), (0.3, False)])
+def test_sgd_at_a_rate_of_adamw_is_noted(rate: float, noted: bool) -> None:
+    settings = ["grpo.steps=20", "optimizer.name=sgd", f"optimizer.learning_rate={rate}"]
+    found = [*notices(resolve(preset="tiny-cpu", settings=settings).config)]
+    assert [("at most 0.01 in 20 steps" in text) for text in found] == [True] * noted
+
+
 SLIMFIT = "trainable.schedule=slimfit"
 
 

@@ -103,6 +103,8 @@ def test_an_adapter_its_gradients_and_its_states_cost_what_their_widths_say() ->
     assert terms.gradients(work(), LARGE).expected_bytes == 161_480_704
     assert terms.optimizer_states(work(), LARGE).expected_bytes == 82_001_920
     assert terms.optimizer_states(work(optimizer="adamw_torch"), LARGE).expected_bytes == 2 * 161_480_704
+    assert terms.optimizer_states(work(optimizer="sgd"), LARGE).expected_bytes == 0
+    assert terms.optimizer_scratch(work(optimizer="sgd"), LARGE).expected_bytes == 0
     # TRL turns adapters on 4-bit weights to 16 bit
     assert terms.adapter(PLAIN, LARGE).expected_bytes == 2 * 40_370_176
 
