@@ -11,7 +11,7 @@ from lowmem_rl.errors import ConfigError
 
 _FORM = re.compile(r"\^?(?:\w|\\?\.)*(?:\(\w+(?:\|\w+)*\)(?:\w|\\?\.)*)?", re.ASCII)
 _LONGEST, _MOST = 200, 256
-_MLP = ("gate_proj", "up_proj", "down_proj")
+_MLP = ("gate_proj", "up_proj", "gate_up_proj", "down_proj")
 
 
 def check_patterns(table: dict[str, int]) -> dict[str, int]:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from lowmem_rl.config.rank_pattern import module_name, patterns_of
 from lowmem_rl.config.run_config import AdapterConfig, RunConfig
 from lowmem_rl.errors import ConfigError
-from lowmem_rl.models.shape import ModelShape
+from lowmem_rl.models.shape import FUSED, PHI3, ModelShape
 from lowmem_rl.trainable.schedule import LayerSchedule
 from lowmem_rl.trainable.selection import worst_case
 
@@ -68,10 +68,20 @@ def _layers(config: RunConfig, shape: ModelShape) -> tuple[int, ...]:
 def _modules(names: Iterable[str], layers: Iterable[int], shape: ModelShape) -> Iterator[tuple[str, tuple[int, int]]]:
     """Yields the name of each linear layer with an adapter, its inputs and outputs, in the model's order."""
     targets = sizes_of(names, shape)
+    wanted = {target: sizes for target, sizes in shape.linear_sizes.items() if target in targets}
     for layer in sorted(layers):
-        for target, sizes in shape.linear_sizes.items():
-            if target in targets:
-                yield module_name(layer, target), sizes
+        for target, sizes in (_fused(wanted, shape) if shape.architecture == PHI3 else wanted).items():
+            yield module_name(layer, target), sizes
+
+
+def _fused(targets: Iterable[str], shape: ModelShape) -> dict[str, tuple[int, int]]:
+    """Returns the layers of Phi-3 that get an adapter: a fused one gets all of it if any of its parts is named."""
+    found: dict[str, tuple[int, int]] = {}
+    for target in targets:
+        fused = next((name for name, parts in FUSED.items() if target in parts), target)
+        parts = [shape.linear_sizes[part] for part in FUSED.get(fused, (target,))]
+        found[fused] = parts[0][0], sum(outputs for _, outputs in parts)
+    return found
 
 
 def sizes_of(targets: Iterable[str], shape: ModelShape) -> dict[str, tuple[int, int]]:

@@ -9,9 +9,7 @@ import re
 from dataclasses import replace
 from functools import cache
 
-from lowmem_rl.models.shape import GEMMA2, GEMMA3, LLAMA, MISTRAL, QWEN1, QWEN2, QWEN3, ModelShape, Quantised
-
-PHI3 = "Phi3ForCausalLM"
+from lowmem_rl.models.shape import GEMMA2, GEMMA3, LLAMA, MISTRAL, PHI3, QWEN1, QWEN2, QWEN3, ModelShape, Quantised
 
 _HUB = "config.json on the hub"
 

@@ -7,7 +7,9 @@ Quantised = Literal["no", "plain", "dynamic"]
 QWEN2, QWEN3 = "Qwen2ForCausalLM", "Qwen3ForCausalLM"
 LLAMA, MISTRAL = "LlamaForCausalLM", "MistralForCausalLM"
 GEMMA2, GEMMA3 = "Gemma2ForCausalLM", "Gemma3ForCausalLM"
-QWEN1 = "QWenLMHeadModel"
+QWEN1, PHI3 = "QWenLMHeadModel", "Phi3ForCausalLM"
+FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
+"""Phi-3's linear layers that compute what others do in several; Unsloth gives them the adapter of any of those."""
 SAMPLED_BY_US = {"llama": LLAMA, "mistral": MISTRAL, "qwen2": QWEN2, "qwen3": QWEN3}
 """Models whose layers our rollout engine computes: `model_type` and architecture of their config.json."""
 
