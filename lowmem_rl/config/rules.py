@@ -82,6 +82,10 @@ def _broken_schedule_rules(optimizer: OptimizerConfig) -> Iterator[BrokenRule]:
         yield BrokenRule(key, "milestones and schedule = 'multistep' go together", "set both, or neither")
     if list(optimizer.milestones) != sorted(set(optimizer.milestones)):
         yield BrokenRule(key, "must rise", "list each step once, in order")
+    if optimizer.name == "sgd":
+        for name in ("beta1", "beta2"):
+            if getattr(optimizer, name) != type(optimizer).model_fields[name].default:
+                yield BrokenRule(f"optimizer.{name}", 'it has no effect with optimizer.name="sgd"', "leave it out")
 
 
 def _broken_curriculum_rules(curriculum: CurriculumConfig) -> Iterator[BrokenRule]:
