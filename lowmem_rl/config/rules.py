@@ -58,8 +58,19 @@ def _broken_loss_rules(grpo: GrpoConfig) -> Iterator[BrokenRule]:
     if grpo.resample_rounds and grpo.scale_rewards == "batch":
         what = "the spread of the batch, which scales the rewards, would change with each round"
         yield BrokenRule("grpo.resample_rounds", what, 'set grpo.scale_rewards="group"')
+    if grpo.baseline == "median":
+        yield from _broken_median_rules(grpo)
     if grpo.update_rows is not None:
         yield from _broken_downsampling_rules(grpo, grpo.update_rows)
+
+
+def _broken_median_rules(grpo: GrpoConfig) -> Iterator[BrokenRule]:
+    if grpo.group_size % 2 == 0:
+        what = f"the median of {grpo.group_size} rewards is none of them; it needs an odd grpo.group_size"
+        yield BrokenRule("grpo.baseline", what, f"set grpo.group_size={grpo.group_size + 1}")
+    if grpo.update_rows is not None:
+        what = "rows that are left out are chosen and compared by the mean"
+        yield BrokenRule("grpo.baseline", what, 'leave grpo.update_rows unset, or set grpo.baseline="mean"')
 
 
 def _broken_downsampling_rules(grpo: GrpoConfig, rows: int) -> Iterator[BrokenRule]:

@@ -203,6 +203,11 @@ class GrpoConfig(Section):
     """Upper clip of the ratio (DAPO uses 0.28, arXiv 2503.14476)."""
     scale_rewards: Literal["group", "batch", "none"] = "group"
     """What advantages are divided by: the standard deviation of the group, of the batch, or nothing."""
+    baseline: Literal["mean", "median"] = "mean"
+    """What is subtracted from a group's rewards. `median` is for groups below 8, where one lucky completion moves the
+    mean far (MC-GRPO, arXiv 2601.22582): groups of an odd size, one more than usual, in which the completion in the
+    middle has no advantage and costs no update. The paper's code divides by the median deviation, which is 0 whenever
+    most rewards are equal; here `scale_rewards` says what divides."""
     pairwise: bool = False
     """Accept groups of 2 or 3, which only compare (arXiv 2510.00977). Needs `scale_rewards` batch or none
     and at least 8 prompts a step; otherwise such groups count as too small."""

@@ -41,6 +41,7 @@ MOST_PROMPTS = 64
 """More prompts a step than this do not fix groups that are nearly all dead."""
 
 _PAIRS = f"pairs need grpo.pairwise=true, grpo.scale_rewards=none and {_PAIRWISE_PROMPTS} prompts a step"
+_SMALL_GROUPS = '; or an odd group with grpo.baseline="median" (arXiv 2601.22582)'
 _OTHER_DATA = "train on prompts that are solved in 0.2 to 0.8 of the samples, or from another model"
 
 ANSWER_REWARDS = frozenset(
@@ -125,6 +126,7 @@ def signal_of(config: RunConfig, pass_rate: PassRate) -> SignalReport:
         pass_rate,
         grpo.scale_rewards,
         pairwise=grpo.pairwise,
+        baseline=grpo.baseline,
         reward=answer,
         other_rewards=[name for name in paid if name != answer and name not in ANSWER_REWARDS],
         rollout=config.rollout,
@@ -138,6 +140,7 @@ def signal_report(
     scale_rewards: Literal["group", "batch", "none"] = "group",
     *,
     pairwise: bool = False,
+    baseline: Literal["mean", "median"] = "mean",
     reward: str = "",
     other_rewards: Sequence[str] = (),
     rollout: RolloutConfig | None = None,
@@ -161,7 +164,12 @@ def signal_report(
         caveats=(caveat,) if other_rewards else (),
     )
     compares = pairwise and scale_rewards != "group" and prompts_per_step >= _PAIRWISE_PROMPTS
-    groups = (_small_group(report, compares), _rare_difference(report), _thin_steps(report), _costly_baseline(report))
+    groups = (
+        _small_group(report, compares),
+        _rare_difference(report),
+        _thin_steps(report),
+        _costly_baseline(report, baseline),
+    )
     findings = sorted(
         filter(None, (_little_variety(rollout or RolloutConfig()), *groups)),
         key=lambda finding: -VERDICTS.index(finding.level),
@@ -225,12 +233,12 @@ def _thin_steps(report: SignalReport) -> SignalFinding | None:
     return SignalFinding("too-small" if dead > _COMMON_DEAD_STEPS else "warning", what, *fix)
 
 
-def _costly_baseline(report: SignalReport) -> SignalFinding | None:
+def _costly_baseline(report: SignalReport, baseline: str) -> SignalFinding | None:
     if report.group_size not in (4, 5):
         return None
     share = 1 - baseline_efficiency(report.group_size)
     what = f"{_percent(share)} of the rollouts pay for the baseline; {_DEFAULT_GROUP_SIZE} is the usual group"
-    return SignalFinding("note", what, *_larger_group(_DEFAULT_GROUP_SIZE))
+    return SignalFinding("note", what, *_larger_group(_DEFAULT_GROUP_SIZE, _SMALL_GROUPS if baseline == "mean" else ""))
 
 
 def _prompts_needed(share: float) -> float:

@@ -14,6 +14,8 @@ the last rollout is used up: every `grpo.steps_per_rollout * grpo.passes_per_rol
        A_i = (r_i - mean(r)) / (std(r) + 1e-4)      grpo.scale_rewards = "group"; "batch": std over all P G rows
        A_i =  r_i - mean(r)                         grpo.scale_rewards = "none" (Dr. GRPO, arXiv 2503.20783)
 
+   With grpo.baseline = "median" by `grpo.advantages`: median(r) in the place of mean(r) (MC-GRPO, arXiv 2601.22582).
+
    Groups whose rewards are all equal have A = 0 and no gradient. With `grpo.resample_rounds` they are replaced, by 1-4
    for other prompts (`grpo.dynamic_sampling`; DAPO, arXiv 2503.14476). With `grpo.update_rows` only the rows with the
    most widely spread rewards are trained on (`grpo.rollout_downsampling`; PODS, arXiv 2504.13818); their advantages

@@ -23,7 +23,8 @@ from lowmem_rl.engine.policy import Policy, import_unsloth
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.engine.sampling import stream_names
 from lowmem_rl.engine.unsloth_shortcuts import given_up
-from lowmem_rl.grpo.batch import Batch
+from lowmem_rl.grpo.advantages import group_advantages, weighted_rewards
+from lowmem_rl.grpo.batch import Batch, with_values
 from lowmem_rl.grpo.dynamic_sampling import dead_groups, other_prompts, replaced
 from lowmem_rl.grpo.lr_schedule import multistep_factor
 from lowmem_rl.grpo.micro_batches import BatchPlan
@@ -146,6 +147,8 @@ class SamplingMixin(UpdateMixin):
     """Rounds of resampling that came before in this step."""
     sampled_at = -1
     """The micro-batch before which the last rollout was sampled."""
+    scores: torch.Tensor
+    """(R, rewards) of the last round, NaN where a reward gives none."""
 
     def __init__(self, policy: Policy, setup: TrainerSetup) -> None:
         from trl import GRPOConfig
@@ -206,7 +209,15 @@ class SamplingMixin(UpdateMixin):
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         with self.hooks.phase("logprobs"):  # what is neither rollout nor scoring: advantages, other policies' log-probs
             rollout = super()._generate_and_score_completions(inputs)
+            if self.config.grpo.baseline == "median":
+                rollout = self._around_the_median(rollout)
         return rollout if self.kept_rows is None else rollout | {"kept_row": self.kept_rows}
+
+    def _around_the_median(self, rollout: Batch) -> Batch:
+        """Returns the rollout with advantages against each group's median reward, which TRL does not have."""
+        grpo, rewards = self.config.grpo, weighted_rewards(self.scores, self.reward_weights.to(self.scores.device))
+        advantages = group_advantages(rewards, grpo.group_size, grpo.scale_rewards, "median")
+        return with_values(rollout, {"advantages": advantages.to(rollout["advantages"].device)})
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
         """The data set names examples: their prompts are rendered once, not once a completion and step."""
@@ -269,7 +280,7 @@ class SamplingMixin(UpdateMixin):
         self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: list[list[int]]
     ) -> Any:
         with self.hooks.phase("scoring"):
-            scores = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+            scores = self.scores = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
             ids = [row["example_id"] for row in inputs]
             batch = ScoredBatch(
                 step=self.step + 1,

@@ -135,3 +135,10 @@ def test_sampling_without_variety_carries_no_signal(sampling, level, fix) -> Non
 )
 def test_usual_sampling_has_variety(sampling) -> None:
     assert signal_report(16, 16, given(0.5), rollout=RolloutConfig(**sampling)).verdict == "ok"
+
+
+def test_a_small_group_hears_of_the_median_unless_it_has_it():
+    for baseline, expected in (("mean", True), ("median", False)):
+        (finding,) = signal_report(5, 8, given(0.5), baseline=baseline).findings
+        assert (finding.level, "median" in finding.fix) == ("note", expected)
+        assert finding.settings == {"grpo.group_size": 8}
