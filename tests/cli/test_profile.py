@@ -73,7 +73,8 @@ def test_the_json_is_what_programs_rely_on(cli_here, preset):
         assert {type(size) for size in process.values()} == {int}
     if cost:
         assert 0 < cost["low"] < cost["high"]
-    assert shown.pop("verdict") == {"memory": "fits", "signal": "ok"}
+    signal = "note" if preset == "tinylora-7b" else "ok"  # its paper has groups of 4
+    assert shown.pop("verdict") == {"memory": "fits", "signal": signal}
     assert type(shown.pop("budget_bytes")) is int
     phases = shown.pop("phases")
     assert shown.pop("peak_phase") in phases
@@ -94,7 +95,7 @@ def test_the_json_is_what_programs_rely_on(cli_here, preset):
     assert all({name: type(value) for name, value in item.items()} == fields for item in shown.pop("advice"))
     assert shown.pop("pass_rate") == "unknown pass rate"
     assert shown.pop("calibration") is None
-    assert shown.pop("trainable") == []
+    assert bool(shown.pop("trainable")) == (preset == "onelayer-1.7b")
     assert shown == {}
 
 
