@@ -64,6 +64,7 @@ def root(context: typer.Context, version: Annotated[bool, option("--version", "P
 @app.command()
 def doctor(
     run: Annotated[Path | None, typer.Argument(help="Run directory to audit instead.", metavar="[RUN]")] = None,
+    fix: Annotated[bool, option("--fix", "Print the commands that fix this machine; run none.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Check whether this machine is ready, or audit a run.
@@ -78,7 +79,7 @@ def doctor(
         return
     from lowmem_rl_cli.doctor_command import doctor_command
 
-    doctor_command(as_json=as_json)
+    doctor_command(as_json=as_json, fix=fix)
 
 
 @app.command()

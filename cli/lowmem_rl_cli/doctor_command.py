@@ -1,11 +1,12 @@
 """`lowmem-rl doctor`: is this machine ready."""
 
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 
 import typer
 
-from lowmem_rl.entrypoints.doctor import MachineCheck, check_machine, is_ready
+from lowmem_rl.entrypoints.doctor import MachineCheck, check_machine, fix_commands, is_ready
 from lowmem_rl.errors import SetupError
 from lowmem_rl_cli.console import show, show_json
 from lowmem_rl_cli.text_page import GREEN, RED, YELLOW, TextPage, stdout_page
@@ -13,11 +14,14 @@ from lowmem_rl_cli.text_page import GREEN, RED, YELLOW, TextPage, stdout_page
 _COLOURS = {"ok": GREEN, "warn": YELLOW, "fail": RED}
 
 
-def doctor_command(as_json: bool) -> None:
-    """Prints the checks, in a pipe one line each; exits with 3 if one fails."""
+def doctor_command(*, as_json: bool, fix: bool) -> None:
+    """Prints the checks, in a pipe one line each, or the commands that fix them; exits with 3 if one fails."""
     checks = check_machine()
+    commands = fix_commands(checks, has_uv=shutil.which("uv") is not None)
     if as_json:
-        show_json({"ready": is_ready(checks), "checks": [check.to_json() for check in checks]})
+        show_json({"ready": is_ready(checks), "checks": [check.to_json() for check in checks], "commands": commands})
+    elif fix:
+        show("\n".join([*map(as_comment, filter(_is_for_a_person, checks)), *commands] or ["# nothing to fix"]))
     else:
         show("\n".join(as_table(checks, stdout_page()) if sys.stdout.isatty() else map(as_line, checks)))
     if not is_ready(checks):
@@ -28,6 +32,15 @@ def as_table(checks: Sequence[MachineCheck], page: TextPage) -> Iterator[str]:
     """Yields the checks as rows."""
     rows = [(check.name, check.status, _found(check)) for check in checks]
     return page.table(rows, "lll", ("check", "", "found"), inks=_COLOURS)
+
+
+def _is_for_a_person(check: MachineCheck) -> bool:
+    return check.status != "ok" and not check.command
+
+
+def as_comment(check: MachineCheck) -> str:
+    """Returns a check that no command fixes, as a comment of a shell script."""
+    return f"# {as_line(check)}"
 
 
 def as_line(check: MachineCheck) -> str:

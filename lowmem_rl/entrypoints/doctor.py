@@ -9,7 +9,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -37,6 +37,8 @@ class MachineCheck:
     found: str
     message: str = ""
     fix: str = ""
+    command: str = ""
+    """A command line that does it; empty if only a person can."""
 
     def to_json(self) -> dict[str, str]:
         """Returns plain JSON data."""
@@ -50,7 +52,9 @@ _CPU_BACKEND_SINCE = "2026.10.9"
 # Unsloth 2026.10.9 requires a certifi that package indexes did not have in November 2026. Plain pip then
 # falls back to 2026.10.7, which has no CPU backend. The pyproject.toml of a checkout has the override.
 _OVERRIDE = "echo certifi > overrides.txt && uv pip install --override overrides.txt"
-_INSTALL = f"In a checkout: uv pip install -e '.[train]'. Elsewhere: {_OVERRIDE} 'lowmem-rl[train]'"
+_INSTALL_ELSEWHERE = f"{_OVERRIDE} 'lowmem-rl[train]'"
+_INSTALL_CHECKOUT = "uv pip install -e '.[train]'"
+_INSTALL = f"In a checkout: {_INSTALL_CHECKOUT}. Elsewhere: {_INSTALL_ELSEWHERE}"
 
 _SMALLEST_CAPABILITY = (7, 0)
 """Required by Unsloth's kernels."""
@@ -74,6 +78,14 @@ def check_machine(*, probe_xformers: bool = True) -> list[MachineCheck]:
     return [*checks, *check_disk(), check_network()]
 
 
+def fix_commands(checks: Iterable[MachineCheck], has_uv: bool) -> list[str]:
+    """Returns the command lines that fix what is not ok, each once, in the order in which they have to run."""
+    commands = list(dict.fromkeys(check.command for check in checks if check.status != "ok" and check.command))
+    if commands and not has_uv:  # pip has no overrides
+        return [f"{sys.executable} -m pip install uv", *commands]
+    return commands
+
+
 def is_ready(checks: list[MachineCheck]) -> bool:
     """Returns whether no check fails."""
     return all(check.status != "fail" for check in checks)
@@ -85,7 +97,8 @@ def check_python(found: tuple[int, ...]) -> MachineCheck:
     name = platform.python_version() if found == sys.version_info[:2] else ".".join(map(str, found))
     if lowest <= found < below:
         return MachineCheck("python", "ok", name)
-    return MachineCheck("python", "fail", name, "Python 3.11, 3.12 or 3.13 is needed.", "uv venv --python 3.12")
+    fix = "uv venv --python 3.12"
+    return MachineCheck("python", "fail", name, "Python 3.11, 3.12 or 3.13 is needed.", fix, fix)
 
 
 def check_card(machine: Machine) -> MachineCheck:
@@ -116,18 +129,20 @@ def check_gpu_count(machine: Machine) -> MachineCheck:
 def check_package(name: str, found: str | None, required: SpecifierSet, machine: Machine) -> MachineCheck:
     """A missing package or one out of range fails; one in range that is not the tested version gives a warning."""
     if found is None:
-        return MachineCheck(name, "fail", "not installed", "The extra `train` brings it.", _INSTALL)
+        install = _INSTALL_CHECKOUT if Path("pyproject.toml").is_file() else _INSTALL_ELSEWHERE
+        return MachineCheck(name, "fail", "not installed", "The extra `train` brings it.", _INSTALL, install)
     # a build of a pre-release counts as its release: a vendor's torch is 2.14.0a0+...
     found_version, tested = Version(Version(found).base_version), TESTED[name]
     fix = f"uv pip install '{name}=={tested}'"
     if name == "unsloth" and not machine.has_gpu and found_version < Version(_CPU_BACKEND_SINCE):
         message = f"The CPU backend began with {_CPU_BACKEND_SINCE}."
-        return MachineCheck(name, "fail", found, message, f"{_OVERRIDE} 'unsloth>={_CPU_BACKEND_SINCE}'")
+        newer = f"{_OVERRIDE} 'unsloth>={_CPU_BACKEND_SINCE}'"
+        return MachineCheck(name, "fail", found, message, newer, newer)
     if found_version not in required:
         wanted = ",".join(sorted(map(str, required), reverse=True))
-        return MachineCheck(name, "fail", found, f"{name}{wanted} is needed.", fix)
+        return MachineCheck(name, "fail", found, f"{name}{wanted} is needed.", fix, fix)
     if found_version != Version(tested):
-        return MachineCheck(name, "warn", found, f"Tested with {tested}.", fix)
+        return MachineCheck(name, "warn", found, f"Tested with {tested}.", fix, fix)
     return MachineCheck(name, "ok", found)
 
 
@@ -143,7 +158,7 @@ def check_conflicts(package: str) -> Iterator[MachineCheck]:
         if found is None or not requirement.specifier.contains(found, prereleases=True):
             message = f"{package} needs {requirement.name}{requirement.specifier}, and does not load without it."
             fix = f"uv pip install '{requirement.name}{requirement.specifier}'"
-            yield MachineCheck(requirement.name, "fail", found or "not installed", message, fix)
+            yield MachineCheck(requirement.name, "fail", found or "not installed", message, fix, fix)
 
 
 def required_ranges() -> dict[str, SpecifierSet]:

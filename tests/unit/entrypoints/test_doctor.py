@@ -1,5 +1,6 @@
 """What the doctor reports about a machine."""
 
+import shlex
 import time
 from dataclasses import replace
 from importlib import import_module
@@ -16,10 +17,12 @@ from lowmem_rl.entrypoints.doctor import (
     check_network,
     check_package,
     check_python,
+    fix_commands,
     is_ready,
     required_ranges,
 )
 from lowmem_rl.models.hardware import Machine, find_card
+from lowmem_rl.stack import TESTED
 from lowmem_rl.units import GIB
 
 LAPTOP = Machine(None, "cpu", 0, 0, "", 0, 8 * GIB, 4)
@@ -113,3 +116,14 @@ def test_a_requirement_that_stops_an_import_is_found(tmp_path: Path, monkeypatch
     assert [(check.name, check.status) for check in found] == [("packaging", "fail"), ("surely-not-there", "fail")]
     assert "'packaging<1'" in found[0].fix
     assert list(check_conflicts("not-installed-at-all")) == []
+
+
+def test_the_commands_that_fix_a_machine_are_whole_and_each_there_once() -> None:
+    old = check_package("trl", "0.1", required_ranges()["trl"], LAPTOP)
+    gone = [check_package(name, None, required_ranges()[name], LAPTOP) for name in ("torch", "unsloth")]
+    commands = fix_commands([old, *gone, check_card(LAPTOP)], has_uv=True)
+    assert commands[0] == f"uv pip install 'trl=={TESTED['trl']}'"
+    assert len(commands) == 2
+    assert all(shlex.split(command)[0] in ("uv", "echo") for command in commands)
+    assert fix_commands([old], has_uv=False)[0].endswith("-m pip install uv")
+    assert fix_commands([check_card(LAPTOP)], has_uv=False) == []
