@@ -12,6 +12,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from difflib import unified_diff
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,34 @@ def cli_block() -> str:
     from typer.main import get_command
 
     return "\n\n".join(_help_section(path) for path in _command_paths(get_command(app)))
+
+
+def settings_block() -> str:
+    """Returns every setting by section: what it takes, its default, what it means."""
+    from lowmem_rl.config.keys import known_keys
+
+    lines, section = [], ""
+    for key in known_keys().values():
+        name = key.name.partition(".")[0]
+        if name != section:
+            lines += [f"## {name}", ""]
+            section = name
+        takes = key.takes.replace("|", "\\|")
+        lines += [f"### `{key.name}`", "", f"{takes}; default `{_as_toml(key.default)}`", "", key.doc.strip(), ""]
+    return "\n".join(lines)
+
+
+def _as_toml(value: object) -> str:
+    from lowmem_rl.config.toml_text import toml_value
+
+    return "unset" if value is None else toml_value(value)
+
+
+def step_block() -> str:
+    """Returns the docstring of the step as Markdown."""
+    from lowmem_rl.training import step
+
+    return cleandoc(step.__doc__ or "")
 
 
 def health_block() -> str:
@@ -174,6 +203,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "memory-score": memory_score_block,
     "memory-peers": memory_peers_block,
     "cli": cli_block,
+    "settings": settings_block,
+    "step": step_block,
     "health": health_block,
     "health-record": health_record_block,
     "layers": layers_block,

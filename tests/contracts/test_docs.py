@@ -9,12 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from lowmem_rl.config.keys import is_known
+
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
     *ROOT.glob("*.md"),
     *(path for room in ("docs", "presets", "benchmarks") for path in ROOT.glob(f"{room}/**/*.md")),
 ]
 
+PYTHON = re.compile(r"```python\n(?P<block>.*?)```", re.DOTALL)
+SETTING = re.compile(r"--set[ =]'?\"?(?P<key>[a-z_0-9.]+)=")
 CODE = re.compile(r"```\w*\n(?P<block>.*?)```|`(?P<inline>[^`\n]+)`", re.DOTALL)
 LINK = re.compile(r"\]\((?!\w+:|#)(?P<target>[^)#\s]+)|(?:src|href)=\"(?!\w+:|#)(?P<source>[^\"#]+)")
 SHELL_ENDS = {"|", ">", ">>", "&&", ";", "&"}
@@ -65,6 +69,47 @@ def test_a_command_shown_in_the_documents_parses(line):
 def test_a_command_that_does_not_exist_fails(line):
     with pytest.raises(Exception, match=r"trian|--no-such-option"):
         parse(words_of(line))
+
+
+def test_every_setting_in_a_command_exists() -> None:
+    shown = {key for path in DOCUMENTS for key in SETTING.findall(path.read_text("utf-8"))}
+    assert {key for key in shown if not is_known(key)} == set()
+
+
+def python_blocks() -> list:
+    found = [(path, code) for path in DOCUMENTS for code in PYTHON.findall(path.read_text("utf-8"))]
+    return [
+        pytest.param(path, code, id=f"{path.relative_to(ROOT)}: {code.strip().splitlines()[-1]}")
+        for path, code in found
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("document", "code"), python_blocks())
+def test_a_python_block_runs(document: Path, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, document, "exec"), {"__name__": "shown"})
+
+
+def test_the_readme_is_short() -> None:
+    text = CODE.sub("", (ROOT / "README.md").read_text("utf-8"))
+    prose = "\n".join(line for line in text.splitlines() if not line.startswith("|"))
+    assert len(prose.split()) <= 700
+    sentences = re.split(r"[.:;?!](?:\s|$)|\n\n|\n- | · |·\n", prose)
+    assert [sentence for sentence in sentences if len(sentence.split()) > 30] == []
+
+
+def test_the_site_has_every_page_and_no_broken_link(tmp_path: Path) -> None:
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path / "site"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    pages = {path.stem for path in (ROOT / "docs").glob("*.md")}
+    assert pages <= {path.parent.name for path in (tmp_path / "site").glob("*/index.html")} | {"index"}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
