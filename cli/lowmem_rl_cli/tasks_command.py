@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lowmem_rl.errors import TaskError
 from lowmem_rl_cli import console
 from lowmem_rl_cli.options import (
     AllowCodeOption,
@@ -72,7 +73,6 @@ def check_task(
     finding prevents training.
     """
     from lowmem_rl.chat_templates.model_template import template_of_model
-    from lowmem_rl.errors import TaskError
     from lowmem_rl.rewards.reward_registry import load_reward_set
     from lowmem_rl.tasks.lengths import estimate_tokens, exact_counter
     from lowmem_rl.tasks.task_check import CheckLimits, check_task
@@ -92,9 +92,14 @@ def check_task(
         console.show_json(report.to_json())
     else:
         console.show("\n".join(_report(report)))
-    if report.errors:
-        number = f"{len(report.errors)} findings are errors" if report.errors[1:] else "one finding is an error"
-        what = f"Task {name!r} is not fit for training: {number}."
+    _check_fit(name, len(report.errors))
+
+
+def _check_fit(name: str, number: int) -> None:
+    """Raises `TaskError` if a finding prevents training."""
+    if number:
+        findings = "one finding is an error" if number == 1 else f"{number} findings are errors"
+        what = f"Task {name!r} is not fit for training: {findings}."
         raise TaskError(what, hint="Each line that begins with `error` ends with its fix.")
 
 

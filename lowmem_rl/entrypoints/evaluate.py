@@ -64,9 +64,7 @@ def run_eval(
     config = resolve_auto(written, shape, machine.usable_bytes, machine.card, known)
     names = list(dict.fromkeys(tasks or target.task_origins))
     check_allowed({name: "--task" if tasks else target.task_origins[name] for name in names}, allow_code=allow_code)
-    eval_sets = [held_out(config, target.asked(name)) for name in names]
-    if not target.run_dir:
-        eval_sets = [replace(eval_set, in_domain=None) for eval_set in eval_sets]
+    eval_sets = [_held_out(target, config, name) for name in names]
     check_bits(shape, config.model.bits)
     check_length(shape, config.grpo.max_prompt_tokens, config.grpo.max_completion_tokens)
     check_weights(config)
@@ -85,6 +83,12 @@ def run_eval(
         if target.adapter:
             load_adapter(policy.model, target.adapter.path)
         return EvalOutput(run_dir.path, _evaluate_all(target, policy, config, eval_sets, run_dir, listen))
+
+
+def _held_out(target: EvalTarget, config: RunConfig, name: str) -> EvalSet:
+    """Returns a task's held-out items; only a run knows which of them are of the kind that it trained on."""
+    found = held_out(config, target.asked(name))
+    return found if target.run_dir else replace(found, in_domain=None)
 
 
 def _evaluate_all(
