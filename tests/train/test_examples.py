@@ -40,16 +40,22 @@ def test_the_notebook_runs_with_the_embedded_model(tmp_path, monkeypatch) -> Non
     monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     monkeypatch.setenv("LOWMEM_PRESET", "tiny-cpu")
     monkeypatch.setenv("LOWMEM_STEPS", "2")
+    monkeypatch.setenv("LOWMEM_PROBES", "2")
+    shown = list[str]()
 
     def executed() -> str:
         notebook = nbformat.read(EXAMPLES / "colab_quickstart.ipynb", as_version=4)
         NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
-        return "".join(out.get("text", "") for cell in notebook.cells for out in cell.get("outputs", []))
+        outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
+        shown.extend(out["data"].get("text/html", "") for out in outputs if "data" in out)
+        return "".join(out.get("text", "") for out in outputs)
 
     printed = executed()
     assert json.loads((tmp_path / "runs/quickstart/eval.json").read_text())["after"]["num_examples"] == 500
     assert (tmp_path / "adapter.zip").stat().st_size > 10_000
     assert "intervals do not overlap" in printed
+    assert "pass rate" in printed.lower()
+    assert any("<iframe srcdoc=" in html for html in shown)
     assert "error:" not in printed
     metrics = tmp_path / "runs/quickstart/metrics.jsonl"
     before = metrics.read_bytes()
