@@ -16,7 +16,7 @@ test: .venv/.test ## run every check and every test that needs no GPU
 	@scripts/check
 
 test-fast: .venv/.test ## run tests/unit and tests/cli, without their slow tests
-	@.venv/bin/pytest -m "not slow and not gpu" tests/unit tests/cli
+	@.venv/bin/pytest -n logical --maxprocesses 4 --dist loadfile -m "not slow and not gpu" tests/unit tests/cli
 
 rehearse: .venv/.test ## run every GPU preset's code path on a simulated card; prints a table, exit code 0 if all is ok
 	@.venv/bin/python -m tests.rehearsal
