@@ -36,7 +36,7 @@ SEARCH_SEED, SEARCH_STEPS, STEPS, EXAMPLES = 100, 20, 40, 500
 SMALL = ("grpo.prompts_per_step=4", "memory.micro_batch=32", "eval.every=0", "logging.samples_every=1000")
 """Half of the preset's prompts: a step takes half the time, and arms differ as they do with all."""
 RUNS_OF_A_PROCESS = 8
-"""Each run leaves patches of the libraries behind, and the next is slower."""
+"""A run leaves patches of the libraries: the next is slower."""
 
 
 @dataclass(frozen=True, slots=True)

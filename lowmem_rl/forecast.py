@@ -75,6 +75,6 @@ def _fit(accuracies: Sequence[float], rows: int) -> _Line:
     width = sum(weight * (step - middle) ** 2 for weight, step, _ in points)
     slope = sum(weight * (step - middle) * (odds - height) for weight, step, odds in points) / width
     errors = sum(weight * (odds - height - slope * (step - middle)) ** 2 for weight, step, odds in points)
-    # Rows of one group are alike, so that shares vary more than binomial ones.
+    # Rows of one group resemble each other: shares vary more than binomial ones.
     variance = _SPREAD * max(1.0, errors / (len(last) - 2))
     return _Line(middle, height, slope, variance / total, variance / width)

@@ -87,7 +87,7 @@ def headline(study: Study, verdicts: Verdicts) -> str:
 
 
 def remarks(study: Study, verdicts: Verdicts, mixed: str = "") -> Iterator[str]:
-    """Yields what a reader must know before the numbers; `mixed` names what runs differ in besides their arms."""
+    """Yields what a reader must know before the numbers; `mixed` names what else than their arms runs differ in."""
     if verdicts.is_interim:
         yield "Interim: not every planned run has ended. Verdicts change until then."
     seeds = len(study.seeds)

@@ -159,7 +159,7 @@ def test_a_folder_of_gemma_or_of_the_first_qwen_has_the_catalogues_shape() -> No
         "unsloth/Qwen3-30B-A3B-Instruct-2507-bnb-4bit",
     ],
 )
-def test_a_mixture_of_experts_is_told_by_its_name(name: str) -> None:
+def test_a_mixture_of_experts_is_known_by_its_name(name: str) -> None:
     assert names_experts(name)
 
 
