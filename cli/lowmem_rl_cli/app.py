@@ -383,6 +383,40 @@ def export(
     )
 
 
+@app.command("scale-out")
+def scale_out(
+    to: Annotated[str, option("--to", "trl (cards of one machine, 4 bit stays) or verl (machines, vLLM).", "TARGET")],
+    gpus: Annotated[int, option("--gpus", "Cards of each machine.", "N", min=1, max=1024)],
+    out: Annotated[Path, option("--out", "Folder to write, new or empty.", "DIR")],
+    run: Annotated[Path | None, typer.Argument(help="Run directory; without one, a preset.", metavar="[RUN]")] = None,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    setting: SetOption = None,
+    nodes: Annotated[int, option("--nodes", "Machines.", "N", min=1, max=1024)] = 1,
+    card: Annotated[
+        str | None, option("--card", "Kind of card there, such as h100; the preset's if unset.", "KEY")
+    ] = None,
+    accept: Annotated[
+        list[str] | None, option("--accept", "Run without this setting, which the target lacks; repeatable.", "KEY")
+    ] = None,
+    continues: Annotated[bool, option("--continue", "Start from the adapter that RUN has learned.")] = False,
+    allow_code: AllowCodeOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the same run for more than one card, for TRL with accelerate or for verl.
+
+    MAPPING.md in DIR has a row for every setting: equal, changed (how), or without counterpart. What changes the
+    objective and has no counterpart is refused with 2, unless it is accepted. Nothing is started: `bash DIR/run.sh`
+    starts the run, there or on another machine.
+    """
+    from lowmem_rl_cli.scale_out_command import scale_out_command
+
+    request = RunRequest(preset, tuple(config or ()), tuple(setting or ()), allow_code=allow_code)
+    scale_out_command(
+        run, request, to, gpus, nodes, out, card=card, accept=accept or [], continues=continues, as_json=as_json
+    )
+
+
 app.add_typer(bench_command.app, name="bench")
 app.add_typer(experiment_command.app, name="experiment")
 app.add_typer(presets_command.app, name="presets")

@@ -1,0 +1,70 @@
+"""`lowmem-rl scale-out`: writes the same run for more than one card, and what every setting has become."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from lowmem_rl_cli import console
+from lowmem_rl_cli.options import RunRequest
+from lowmem_rl_cli.text_page import stdout_page
+
+if TYPE_CHECKING:
+    from lowmem_rl.config.compose import ResolvedConfig
+    from lowmem_rl.scale_out.scale_out import ScaleOut
+
+
+def scale_out_command(
+    run: Path | None,
+    request: RunRequest,
+    to: str,
+    gpus: int,
+    nodes: int,
+    out: Path,
+    *,
+    card: str | None,
+    accept: list[str],
+    continues: bool,
+    as_json: bool,
+) -> None:
+    """Writes the folder and prints what is not equal in it."""
+    from lowmem_rl.scale_out.cluster import cluster_of
+    from lowmem_rl.scale_out.scale_out import scale_out
+
+    if run is not None and (request.preset, request.config_files) != (None, ()):
+        raise typer.BadParameter("RUN has a configuration: leave --preset and --config out, change it with --set")
+    if continues and run is None:
+        raise typer.BadParameter("--continue needs a RUN that has learned something")
+    cluster = cluster_of(to, gpus, nodes, out.resolve().name)
+    composed, adapter = _of_run(run, request, continues=continues) if run else (request.resolve("tiny-cpu"), None)
+    source = str(run) if run else composed.preset
+    made = scale_out(composed, cluster, out, source=source, accepted=frozenset(accept), card=card, adapter=adapter)
+    console.show_json(made.to_json()) if as_json else console.show(_summary(made))
+
+
+def _of_run(run: Path, request: RunRequest, *, continues: bool) -> "tuple[ResolvedConfig, Path | None]":
+    """Returns a run's configuration with the changes of the request, and the adapter to continue with."""
+    from lowmem_rl.config.user_code import check_allowed
+    from lowmem_rl.engine.trained_model import check_adapter, find_trained_adapter
+    from lowmem_rl.scale_out.saved_run import of_run
+
+    trained = find_trained_adapter(run)
+    composed = of_run(trained.run, request.named_layers())
+    check_allowed(composed.named_origins, allow_code=request.allow_code)
+    if continues:
+        check_adapter(trained)
+    return composed, trained.adapter if continues else None
+
+
+def _summary(made: "ScaleOut") -> str:
+    from lowmem_rl.scale_out.scale_out import MAPPING
+
+    page = stdout_page()
+    rows = made.keys.rows
+    lines = [f"{made.path} has the run for {made.cluster.to} on {made.cluster}: {made.num_train} prompts to train on."]
+    lines += [line for note in made.notes for line in page.fold(note.replace("`", ""), "")]
+    for status in ("changed", "no counterpart"):
+        chosen = [row for row in rows if row.counterpart.status == status]
+        lines += page.heading(status, f"{len(chosen)} of {len(rows)} settings")
+        lines += page.table([(row.key, row.counterpart.note) for row in chosen])
+    return "\n".join([*lines, "", f"All others are equal. {MAPPING} there has a row for each."])

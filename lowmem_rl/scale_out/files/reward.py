@@ -1,0 +1,55 @@
+"""The run's own rewards for verl: `compute_score` is `reward.custom_reward_function`.
+
+It needs lowmem-rl's base install and math-verify, and no package for a GPU. verl calls it on several threads of several
+processes: the processes of a reward start with the first score, never with the import of this file.
+"""
+
+import json
+import logging
+import threading
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from lowmem_rl.config.run_config import TaskConfig
+from lowmem_rl.evaluation.grader import Grader, grader_of
+from lowmem_rl.rewards.isolated import isolated
+from lowmem_rl.rewards.reward import RewardSet
+from lowmem_rl.rewards.reward_registry import load_reward_set
+from lowmem_rl.scale_out.rows import example_of
+from lowmem_rl.tasks.task_registry import load_task
+
+LOG = logging.getLogger(__name__)
+SETTINGS = Path(__file__).with_name("reward.json")
+LOCK = threading.Lock()
+
+
+@cache
+def _loaded() -> tuple[RewardSet, Grader]:
+    settings = json.loads(SETTINGS.read_text("utf-8"))
+    rewards = isolated(load_reward_set(settings["rewards"])).__enter__()  # until the process ends
+    return rewards, grader_of(load_task(TaskConfig.model_validate(settings["task"])))
+
+
+def compute_score(
+    data_source: str, solution_str: str, ground_truth: str, extra_info: dict[str, Any], **_: Any
+) -> dict[str, float]:
+    """Returns the weighted total as `score`, whether it is right as `acc` and `strict`, and each reward's own score.
+
+    `solution_str` is what was sampled: what the chat template opened the turn with is put before it. A reward that
+    fails is reported and counts 0.
+    """
+    with LOCK:
+        rewards, grader = _loaded()
+    example, completion = example_of(ground_truth, extra_info), extra_info["prefill"] + solution_str
+
+    def report(error: Exception) -> None:
+        LOG.warning("%s", error)
+
+    scored = rewards.score(completion, example, report)
+    return {
+        "score": scored.reward,
+        "acc": float(grader.is_right(completion, example, report)),
+        "strict": float(grader.is_strictly_right(completion, example, report)),
+        **{f"scores/{name}": score or 0.0 for name, score in scored.scores.items()},
+    }

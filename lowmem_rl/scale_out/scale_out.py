@@ -1,0 +1,105 @@
+"""`scale-out`: checks the run for the target and writes its folder, whole or not at all."""
+
+from collections.abc import Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lowmem_rl.config.compose import ResolvedConfig
+from lowmem_rl.config.user_code import is_user_code
+from lowmem_rl.models.shape import ModelShape
+from lowmem_rl.scale_out.cluster import Cluster
+from lowmem_rl.scale_out.counterparts import KeyMap
+from lowmem_rl.scale_out.folder import free_folder, whole_folder, write_files, write_json
+from lowmem_rl.scale_out.mapping_page import code, mapping_page
+from lowmem_rl.scale_out.prepare import TITLES, PreparedScaleOut, prepare
+from lowmem_rl.units import GIB
+
+FACTS, MAPPING = "scale_out.json", "MAPPING.md"
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleOut:
+    """The folder that was written."""
+
+    path: Path
+    keys: KeyMap
+    cluster: Cluster
+    num_train: int
+    num_test: int
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what `--json` prints."""
+        return {
+            "path": str(self.path),
+            "to": self.cluster.to,
+            "gpus": self.cluster.gpus,
+            "nodes": self.cluster.nodes,
+            "train_examples": self.num_train,
+            "test_examples": self.num_test,
+            "notes": list(self.notes),
+            "mapping": [row.to_json() for row in self.keys.rows],
+        }
+
+
+def scale_out(
+    composed: ResolvedConfig,
+    cluster: Cluster,
+    out: Path,
+    *,
+    source: str,
+    accepted: Set[str] = frozenset(),
+    card: str | None = None,
+    adapter: Path | None = None,
+) -> ScaleOut:
+    """Writes the run for the target into `out`, which must be new or empty.
+
+    `accepted` are keys whose missing counterpart the user accepts, `card` the kind of card there (the preset's if
+    None), `adapter` the one to continue with, `source` what the run is called. Raises `ConfigError`, `TaskError`,
+    `SetupError` or `RunDirError` before anything is written.
+    """
+    path = free_folder(out)
+    ready = prepare(composed, cluster, accepted, card, adapter, source)
+    notes = _notes(ready)
+    result = ScaleOut(path, ready.keys, cluster, len(ready.train), len(ready.test), tuple(notes))
+    with whole_folder(path) as folder:
+        write_files(folder, ready)
+        write_json(
+            folder / FACTS, result.to_json() | {"source": source, "config": ready.config.model_dump(mode="json")}
+        )
+        title = f"{code(source)} with {TITLES[cluster.to]} on {cluster}"
+        (folder / MAPPING).write_text(mapping_page(title, notes, ready.keys.rows), "utf-8")
+    return result
+
+
+def _notes(ready: PreparedScaleOut) -> list[str]:
+    """Returns what a user should know before the run is started, in Markdown."""
+    found = [f"`bash run.sh` starts it. {_needs(ready.cluster)}"]
+    if ready.cluster.to == "verl" and ready.config.model.bits == 4:
+        found.append(_sixteen_bit(ready.shape, ready.cluster))
+    if ready.adapter:
+        start = "the adapter with which the run starts" if ready.cluster.to == "trl" else "the model without an adapter"
+        found.append(f"It continues with {code(str(ready.adapter))}, copied to `adapter`; the KL reference is {start}.")
+    if any(row.is_accepted for row in ready.keys.rows):
+        accepted = ", ".join(f"`{row.key}`" for row in ready.keys.rows if row.is_accepted)
+        found.append(f"Without counterpart, and accepted: {accepted}.")
+    if code_files := [name for name in (*ready.config.rewards, ready.config.task.name) if is_user_code(name)]:
+        found.append(f"The machines need this code under the same path: {', '.join(map(code, code_files))}.")
+    return found
+
+
+def _needs(cluster: Cluster) -> str:
+    if cluster.to == "trl":
+        return "It needs lowmem-rl with its extra `train` on that machine."
+    return "It needs verl 0.9 with vLLM, and lowmem-rl's base install with math-verify, on every machine."
+
+
+def _sixteen_bit(shape: ModelShape, cluster: Cluster) -> str:
+    """Returns what the base takes that verl cannot keep in 4 bit."""
+    learner, sampler = 4 * shape.num_params / cluster.cards / GIB, 2 * shape.num_params / GIB
+    return (
+        f"verl has no 4-bit base. Its weights take {learner:.1f} GiB of each card in float32, sharded over "
+        f"{cluster.cards}, and vLLM's copy {sampler:.1f} GiB more. Up to 8 cards of one machine keep 4 bit with "
+        "`lowmem-rl scale-out ... --to trl`."
+    )

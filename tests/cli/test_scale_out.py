@@ -1,0 +1,153 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lowmem_rl.config.keys import known_keys
+from lowmem_rl.models.lookup import TINY_DIRECTORY
+from lowmem_rl.storage.run_dir import RunDir
+from tests.run_maker import begin
+
+TRL = ("--preset", "tiny-cpu", "--to", "trl", "--gpus", "2")
+VERL = ("--preset", "tiny-cpu", "--to", "verl", "--gpus", "2", "--card", "h100", "--set", "optimizer.schedule=constant")
+
+
+def test_a_folder_for_trl(cli_here, tmp_path: Path) -> None:
+    code, out, err = cli_here("scale-out", *TRL, "--out", "scaled")
+    assert (code, err) == (0, "")
+    assert "no counterpart" in out
+    files = {str(path.relative_to("scaled")) for path in Path("scaled").rglob("*") if path.is_file()}
+    assert files == {
+        *("run.sh", "train.py", "trl.json", "accelerate.yaml", "MAPPING.md", "scale_out.json"),
+        *("data/train.parquet", "data/test.parquet"),
+    }
+    settings = json.loads(Path("scaled/trl.json").read_text())
+    rows = (
+        settings["grpo_config"]["per_device_train_batch_size"] * settings["grpo_config"]["gradient_accumulation_steps"]
+    )
+    assert rows * 2 == 64
+    assert settings["quantization"]["bnb_4bit_quant_type"] == "nf4"
+    assert yaml.safe_load(Path("scaled/accelerate.yaml").read_text())["num_processes"] == 2
+
+
+def test_a_folder_for_verl(cli_here) -> None:
+    code, _, err = cli_here("scale-out", *VERL, "--nodes", "2", "--set", "memory.micro_batch=16", "--out", "scaled")
+    assert (code, err) == (0, "")
+    overrides = yaml.safe_load(Path("scaled/overrides.yaml").read_text())
+    assert "trainer.nnodes=2" in overrides
+    assert "actor_rollout_ref.actor.clip_ratio_c=1000000000.0" in overrides
+    assert not [line for line in overrides if "scaled/" in line]
+    assert "verl has no 4-bit base" in Path("scaled/MAPPING.md").read_text()
+
+
+@pytest.mark.parametrize("arguments", [TRL, VERL])
+def test_both_files_of_the_mapping_have_a_row_for_each_key(cli_here, arguments) -> None:
+    assert cli_here("scale-out", *arguments, "--out", "scaled")[0] == 0
+    facts = json.loads(Path("scaled/scale_out.json").read_text())
+    assert [row["key"] for row in facts["mapping"]] == [*known_keys()]
+    page = Path("scaled/MAPPING.md").read_text()
+    assert [key for key in known_keys() if f"| `{key}` |" not in page] == []
+
+
+def test_for_a_program(cli_here) -> None:
+    facts = json.loads(cli_here("scale-out", *TRL, "--out", "scaled", "--json")[1])
+    assert facts["to"] == "trl"
+    assert {row["status"] for row in facts["mapping"]} == {"equal", "changed", "no counterpart"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "what", "fix"),
+    [
+        ((*TRL[:-1], "3"), 2, "do not divide over 3 cards", "2 or 4 cards"),
+        ((*TRL[:-1], "8"), 2, "memory.micro_batch 32 does not divide the 8", "memory.micro_batch=8"),
+        ((*TRL[:-1], "9"), 2, "at most 8 cards", "--to verl"),
+        ((*TRL, "--nodes", "2"), 2, "TRL is for the cards of one machine", "--to verl"),
+        ((*TRL[:2], "--to", "velr", "--gpus", "2"), 2, "no target named 'velr'", "verl"),
+        ((*VERL[:-2],), 2, "optimizer.schedule = 'linear'", "--accept optimizer.schedule"),
+        ((*VERL, "--set", "grpo.mask_truncated=true"), 2, "grpo.mask_truncated", "--accept grpo.mask_truncated"),
+        ((*VERL, "--accept", "grpo.mask_trunc"), 2, "no key named 'grpo.mask_trunc'", "grpo.mask_truncated"),
+        ((*VERL[:6], *VERL[8:]), 2, "needs cards", "--card h100"),
+        ((*VERL, "--set", "rewards.perplexity=1"), 2, "perplexity asks the model", "rewards.perplexity=0"),
+        ((*TRL, "--card", "h1000"), 2, "h1000", "h100"),
+        ((*TRL, "--continue"), 2, "--continue needs a RUN", "--help"),
+        (("nowhere", "--to", "trl", "--gpus", "2"), 7, "nowhere is not a directory", "where a run is"),
+        ((*TRL, "--set", "task.path=nowhere.jsonl", "--set", "task.name=gsm8k"), 6, "nowhere.jsonl", ""),
+        (("--preset", "qwen7b-a6000", "--to", "verl", "--gpus", "8"), 3, "chat template of Qwen", "hf download"),
+    ],
+)
+def test_a_mistake_prints_two_lines_and_writes_nothing(cli_here, arguments, code, what, fix) -> None:
+    found = cli_here("scale-out", *arguments, "--out", "scaled")
+    assert (found.code, found.stdout) == (code, "")
+    error, hint = found.stderr.strip().splitlines()
+    assert what in error
+    assert fix in hint
+    assert not Path("scaled").exists()
+
+
+def test_a_folder_with_something_in_it_stays_as_it_is(cli_here) -> None:
+    Path("scaled").mkdir()
+    Path("scaled/notes.txt").write_text("mine")
+    code, _, err = cli_here("scale-out", *TRL, "--out", "scaled")
+    assert code == 7
+    assert "scaled is not empty" in err
+    assert [path.name for path in Path().rglob("*")] == ["scaled", "notes.txt"]
+
+
+def test_a_run_with_its_adapter(cli_here, tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    begin(run, {"model__name": "tiny", "grpo__steps": 4, "task__prompt": "bare", "memory__micro_batch": 8})
+    arguments = ("scale-out", str(run.path), "--to", "trl", "--gpus", "2", "--continue", "--out", "scaled")
+    code, _, err = cli_here(*arguments)
+    assert code == 7
+    assert "no adapter" in err
+    run.adapter.mkdir()
+    (run.adapter / "adapter_config.json").write_text("{}")
+    (run.adapter / "adapter_model.safetensors").write_bytes(b"weights")
+    assert cli_here(*arguments)[0] == 0
+    assert json.loads(Path("scaled/trl.json").read_text())["adapter"] == "adapter"
+    assert Path("scaled/adapter/adapter_model.safetensors").read_bytes() == b"weights"
+    assert "the KL reference is" in Path("scaled/MAPPING.md").read_text()
+
+
+def test_a_run_is_changed_by_settings_only(cli_here, tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    begin(run, {"grpo__steps": 4, "memory__micro_batch": 8})
+    trl = ("scale-out", str(run.path), "--to", "trl", "--gpus", "2")
+    assert cli_here(*trl, "--set", "grpo.steps=6", "--out", "scaled")[0] == 0
+    assert json.loads(Path("scaled/trl.json").read_text())["grpo_config"]["max_steps"] == 6
+    code, _, err = cli_here(*trl, "--preset", "tiny-cpu", "--out", "other")
+    assert code == 2
+    assert "leave --preset and --config out" in err
+
+
+def test_code_that_a_run_names_is_not_executed_without_a_word(cli_here, tmp_path: Path) -> None:
+    (tmp_path / "rewards.py").write_text(
+        "open('ran', 'w')\ndef count(completions, **_):\n    return [0] * len(completions)\n"
+    )
+    run = RunDir(tmp_path / "run")
+    begin(run, {})
+    found = json.loads(run.config.read_text())
+    name = f"{tmp_path / 'rewards.py'}:count"
+    found["config"]["rewards"][name] = 0.1
+    run.config.write_text(json.dumps(found))
+    code, _, err = cli_here("scale-out", str(run.path), "--to", "trl", "--gpus", "2", "--out", "scaled")
+    assert code == 2
+    assert "--allow-code" in err
+    assert not Path("ran").exists()
+
+
+def test_what_a_name_holds_is_data_in_every_file(cli_here, tmp_path: Path) -> None:
+    name = 'it\'s $(touch owned) `id` ${HOME} "x" | #: [a]'
+    model = tmp_path / name
+    shutil.copytree(TINY_DIRECTORY, model)
+    for target in (TRL, VERL):
+        out = tmp_path / f"{target[3]} {name}"
+        code, _, err = cli_here("scale-out", *target, "--set", f"model.name={model}", "--out", str(out))
+        assert (code, err) == (0, "")
+        shared = {"run.sh", "train.py", "reward.py"}
+        for path in out.iterdir():
+            assert path.name not in shared or name not in path.read_text()
+    assert json.loads((tmp_path / f"trl {name}/trl.json").read_text())["model"] == str(model)
+    assert not list(tmp_path.rglob("owned"))
