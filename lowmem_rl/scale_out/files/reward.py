@@ -1,7 +1,7 @@
 """The run's own rewards for verl: `compute_score` is `reward.custom_reward_function`.
 
 It needs lowmem-rl's base install and math-verify, and no package for a GPU. verl calls it on several threads of several
-processes: the processes of a reward start with the first score, never with the import of this file.
+processes. The processes that score for a reward are started by the first score, never by the import of this file.
 """
 
 import json
@@ -21,14 +21,7 @@ from lowmem_rl.tasks.task_registry import load_task
 
 LOG = logging.getLogger(__name__)
 SETTINGS = Path(__file__).with_name("reward.json")
-LOCK = threading.Lock()
-
-
-@cache
-def _loaded() -> tuple[RewardSet, Grader]:
-    settings = json.loads(SETTINGS.read_text("utf-8"))
-    rewards = isolated(load_reward_set(settings["rewards"])).__enter__()  # until the process ends
-    return rewards, grader_of(load_task(TaskConfig.model_validate(settings["task"])))
+ONE_AT_A_TIME = threading.Lock()
 
 
 def compute_score(
@@ -39,17 +32,24 @@ def compute_score(
     `solution_str` is what was sampled: what the chat template opened the turn with is put before it. A reward that
     fails is reported and counts 0.
     """
-    with LOCK:
-        rewards, grader = _loaded()
     example, completion = example_of(ground_truth, extra_info), extra_info["prefill"] + solution_str
+    with ONE_AT_A_TIME:
+        rewards, grader = _loaded()
+        scored = rewards.score(completion, example, _report)
+        return {
+            "score": scored.reward,
+            "acc": float(grader.is_right(completion, example, _report)),
+            "strict": float(grader.is_strictly_right(completion, example, _report)),
+            **{f"scores/{name}": score or 0.0 for name, score in scored.scores.items()},
+        }
 
-    def report(error: Exception) -> None:
-        LOG.warning("%s", error)
 
-    scored = rewards.score(completion, example, report)
-    return {
-        "score": scored.reward,
-        "acc": float(grader.is_right(completion, example, report)),
-        "strict": float(grader.is_strictly_right(completion, example, report)),
-        **{f"scores/{name}": score or 0.0 for name, score in scored.scores.items()},
-    }
+@cache
+def _loaded() -> tuple[RewardSet, Grader]:
+    settings = json.loads(SETTINGS.read_text("utf-8"))
+    rewards = isolated(load_reward_set(settings["rewards"])).__enter__()  # until the process ends
+    return rewards, grader_of(load_task(TaskConfig.model_validate(settings["task"])))
+
+
+def _report(error: Exception) -> None:
+    LOG.warning("%s", error)
