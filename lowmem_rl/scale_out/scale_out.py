@@ -1,12 +1,14 @@
 """`scale-out`: checks the run for the target and writes its folder, whole or not at all."""
 
-from collections.abc import Set
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lowmem_rl.config.compose import ResolvedConfig
+from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.config.user_code import is_user_code
+from lowmem_rl.models.lookup import TINY
 from lowmem_rl.models.shape import ModelShape
 from lowmem_rl.scale_out.cluster import Cluster
 from lowmem_rl.scale_out.counterparts import KeyMap
@@ -61,8 +63,8 @@ def scale_out(
     """
     path = free_folder(out)
     ready = prepare(composed, cluster, accepted, card, adapter, source)
-    notes = _notes(ready)
-    result = ScaleOut(path, ready.keys, cluster, len(ready.train), len(ready.test), tuple(notes))
+    notes = tuple(_notes(ready))
+    result = ScaleOut(path, ready.keys, cluster, len(ready.train), len(ready.test), notes)
     with whole_folder(path) as folder:
         write_files(folder, ready)
         write_json(
@@ -73,20 +75,35 @@ def scale_out(
     return result
 
 
-def _notes(ready: PreparedScaleOut) -> list[str]:
-    """Returns what a user should know before the run is started, in Markdown."""
-    found = [f"`bash run.sh` starts it. {_needs(ready.cluster)}"]
-    if ready.cluster.to == "verl" and ready.config.model.bits == 4:
-        found.append(_sixteen_bit(ready.shape, ready.cluster))
+def _notes(ready: PreparedScaleOut) -> Iterator[str]:
+    """Yields what a user should know before the run is started, in Markdown."""
+    config, is_trl = ready.config, ready.cluster.to == "trl"
+    yield f"`bash run.sh` starts it. {_needs(ready.cluster)}"
+    if is_trl and ready.device.is_gpu:
+        yield _MORE_MEMORY
+    if not is_trl and config.model.bits == 4:
+        yield _sixteen_bit(ready.shape, ready.cluster)
     if ready.adapter:
-        start = "the adapter with which the run starts" if ready.cluster.to == "trl" else "the model without an adapter"
-        found.append(f"It continues with {code(str(ready.adapter))}, copied to `adapter`; the KL reference is {start}.")
-    if any(row.is_accepted for row in ready.keys.rows):
-        accepted = ", ".join(f"`{row.key}`" for row in ready.keys.rows if row.is_accepted)
-        found.append(f"Without counterpart, and accepted: {accepted}.")
-    if code_files := [name for name in (*ready.config.rewards, ready.config.task.name) if is_user_code(name)]:
-        found.append(f"The machines need this code under the same path: {', '.join(map(code, code_files))}.")
-    return found
+        start = "the adapter with which the run starts" if is_trl else "the model without an adapter"
+        yield f"It continues with {code(str(ready.adapter))}, copied to `adapter`; the KL reference is {start}."
+    if accepted := [f"`{row.key}`" for row in ready.keys.rows if row.is_accepted]:
+        yield f"Without counterpart, and accepted: {', '.join(accepted)}."
+    if places := list(_places(config)):
+        yield f"The machines need this under the same path: {', '.join(map(code, places))}."
+
+
+_MORE_MEMORY = (
+    "Plain TRL takes more memory than lowmem-rl with the same micro-batch. If a card runs out of it, halve "
+    "`per_device_train_batch_size` in `trl.json` and double `gradient_accumulation_steps` and `steps_per_generation`: "
+    "no gradient changes."
+)
+
+
+def _places(config: RunConfig) -> Iterator[str]:
+    """Yields the files and folders that the run names."""
+    yield from (name for name in (*config.rewards, config.task.name) if is_user_code(name))
+    if config.model.name != TINY and Path(config.model.name).is_dir():
+        yield config.model.name
 
 
 def _needs(cluster: Cluster) -> str:
