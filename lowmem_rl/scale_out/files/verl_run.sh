@@ -8,6 +8,6 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 case "${1:-}" in
 head) exec ray start --head --port=6379 ;;
-join) exec ray start --address="$2:6379" --block ;;
+join) exec ray start --address="${2:?the first machine: bash run.sh join FIRST}:6379" --block ;;
 esac
 exec python3 -m lowmem_rl.scale_out.start_verl . "$@"
