@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from lowmem_rl.scale_out.counterparts import MappedKey
+from lowmem_rl.scale_out.counterparts import MappedKey, Status
 
-_ORDER = ("changed", "no counterpart", "equal")
-_HEADS = {
+_ORDER: tuple[Status, ...] = ("changed", "no counterpart", "equal")
+_HEADS: dict[Status, str] = {
     "changed": "Changed: gradient or result differ",
     "no counterpart": "Without counterpart",
     "equal": "Equal",

@@ -68,12 +68,13 @@ def prepare(
     train, test = _examples(config, task)
     check_scoring(config, rewards, task, train)
     check_sample(config, rewards, task, train, test)
-    rows = [
-        [row_of(example, split, n, without_folder(config.task.name), template) for n, example in enumerate(examples)]
+    name = without_folder(config.task.name)
+    train_rows, test_rows = (
+        [row_of(example, split, number, name, template) for number, example in enumerate(examples)]
         for split, examples in (("train", train), ("test", test))
-    ]
-    _check_round_trip(rewards, task, train, rows[0])
-    return PreparedScaleOut(keys, config, cluster, device, shape, template, *rows, adapter, source)
+    )
+    _check_round_trip(rewards, task, train, train_rows)
+    return PreparedScaleOut(keys, config, cluster, device, shape, template, train_rows, test_rows, adapter, source)
 
 
 def _planned(config: RunConfig, place: Budget, cluster: Cluster) -> tuple[RunConfig, Device, ModelShape]:

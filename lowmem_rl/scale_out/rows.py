@@ -6,7 +6,7 @@ Source:
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ def _schema(row: Row) -> Any:
     text = pa.string()
     part = pa.struct([("type", text), ("text", text)])
     content = text if isinstance(row["prompt"][0]["content"], str) else pa.list_(part)
-    info: Iterable[tuple[str, Any]] = dict.fromkeys(row["extra_info"], text) | {
+    info: Row = dict.fromkeys(row["extra_info"], text) | {
         "index": pa.int64(),
         "level": pa.float64(),
     }
