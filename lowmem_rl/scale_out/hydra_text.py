@@ -2,17 +2,25 @@
 
 Source:
     https://hydra.cc/docs/advanced/override_grammar/basic/: in quotes only the quote itself is escaped, with the
-    backslashes before it; OmegaConf reads `${` as an interpolation unless a backslash is before it.
+    backslashes before it.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 
+from lowmem_rl.errors import ConfigError
+
 Value = str | int | float | bool | None | Sequence["Value"]
 
 
 def override(key: str, value: Value) -> str:
-    """Returns one override. `key` is a key of the schema, not a user's text."""
+    """Returns one override. `key` is a key of the schema, not a user's text.
+
+    Raises `ConfigError` for a text with `${`: OmegaConf would read it as an interpolation, at the latest where another
+    node of verl's refers to it.
+    """
+    if isinstance(value, str) and "${" in value:
+        raise ConfigError(f"{key} = {value!r}: verl reads ${{ as the start of a reference.", hint="Rename it.")
     return f"{key}={_text(value)}"
 
 
@@ -34,7 +42,5 @@ def _text(value: Value) -> str:
 
 
 def _quoted(text: str) -> str:
-    # OmegaConf halves the backslashes before `${` and before the end; elsewhere it keeps them.
-    literal = re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + "\\${", text)
-    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), literal)
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text)
     return f"'{escaped}'"

@@ -1,6 +1,7 @@
 """The overrides of verl's `ppo_trainer.yaml` that make the run, by key."""
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -180,5 +181,5 @@ def _trainer(config: RunConfig, cluster: Cluster, examples: int) -> Overrides:
         "trainer.resume_mode": "auto",
         "trainer.logger": ["console", *config.logging.report_to],
         "trainer.project_name": "lowmem-rl",
-        "trainer.experiment_name": cluster.name,
+        "trainer.experiment_name": re.sub(r"[^\w.-]+", "-", cluster.name),
     }

@@ -139,7 +139,7 @@ def test_code_that_a_run_names_is_not_executed_without_a_word(cli_here, tmp_path
 
 
 def test_what_a_name_holds_is_data_in_every_file(cli_here, tmp_path: Path) -> None:
-    name = 'it\'s $(touch owned) `id` ${HOME} "x" | #: [a]'
+    name = 'it\'s $(touch owned) `id` $HOME "x" | #: [a]'
     model = tmp_path / name
     shutil.copytree(TINY_DIRECTORY, model)
     for target in (TRL, VERL):

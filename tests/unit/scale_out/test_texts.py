@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from lowmem_rl.errors import ConfigError
 from lowmem_rl.scale_out.counterparts import MappedKey, changed, equal
 from lowmem_rl.scale_out.hydra_text import override
 from lowmem_rl.scale_out.mapping_page import code, mapping_page
@@ -16,8 +17,7 @@ from lowmem_rl.scale_out.mapping_page import code, mapping_page
         ("Qwen/Qwen2.5-7B", "'Qwen/Qwen2.5-7B'"),
         ("it's", r"'it\'s'"),
         ("ends with \\", r"'ends with \\'"),
-        ("${oc.env:HOME}", r"'\${oc.env:HOME}'"),
-        (r"\${x}", r"'\\\${x}'"),
+        (r"a\'b", r"'a\\\'b'"),
         ("null", "'null'"),
         (["q_proj", "a,b]"], "['q_proj','a,b]']"),
     ],
@@ -25,6 +25,12 @@ from lowmem_rl.scale_out.mapping_page import code, mapping_page
 def test_a_value_stays_a_value_in_hydras_grammar(value, text):
     """Hydra itself reads these and more in tests/verl."""
     assert override("a.b", value) == f"a.b={text}"
+
+
+def test_what_omegaconf_would_replace_is_refused():
+    with pytest.raises(ConfigError, match="a.b = .*HOME") as refused:
+        override("a.b", "x/${oc.env:HOME}")
+    assert refused.value.hint == "Rename it."
 
 
 def test_a_page_puts_what_differs_first():
