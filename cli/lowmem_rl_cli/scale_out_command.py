@@ -36,7 +36,7 @@ def scale_out_command(
     if continues and run is None:
         raise typer.BadParameter("--continue needs a RUN that has learned something")
     cluster = cluster_of(to, gpus, nodes, out.resolve().name)
-    composed, adapter = _of_run(run, request, continues=continues) if run else (request.resolve("tiny-cpu"), None)
+    composed, adapter = _of_run(run, request, continues=continues) if run else (request.resolve(), None)
     source = str(run) if run else composed.preset
     made = scale_out(composed, cluster, out, source=source, accepted=frozenset(accept), card=card, adapter=adapter)
     console.show_json(made.to_json()) if as_json else console.show(_summary(made))
