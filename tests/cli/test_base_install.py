@@ -58,6 +58,7 @@ def run_in(base: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
         "probe --preset tiny-cpu",
         "export {run} --to merged",
         "export {run} --to adapter",
+        "scale-out --preset tiny-cpu --to trl --gpus 2 --out r",
         "samples {run} --prompt hi",
         "verify-resume",
         "profile --measure --preset tiny-cpu",

@@ -57,6 +57,7 @@ def test_the_wheel_holds_the_three_packages_and_their_data_alone(wheel):
         ("presets", "lowmem_rl/_presets"),
         ("lowmem_rl/_assets", "lowmem_rl/_assets"),
         ("lowmem_rl/reports", "lowmem_rl/reports"),
+        ("lowmem_rl/scale_out", "lowmem_rl/scale_out"),
     ):
         expected = {
             f"{shipped}/{p.relative_to(ROOT / source)}"
