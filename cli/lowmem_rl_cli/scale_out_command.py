@@ -52,7 +52,7 @@ def _of_run(run: Path, request: RunRequest, *, continues: bool) -> "tuple[Resolv
     composed = of_run(trained.run, request.named_layers())
     check_allowed(composed.named_origins, allow_code=request.allow_code)
     if continues:
-        check_adapter(trained)
+        check_adapter(trained, composed.config)
     return composed, trained.adapter if continues else None
 
 

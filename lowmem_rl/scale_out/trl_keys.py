@@ -61,6 +61,7 @@ TABLE: Mapping[str, Counterpart] = {
     "grpo.epsilon": equal("epsilon"),
     "grpo.epsilon_high": equal("epsilon_high"),
     "grpo.scale_rewards": equal("scale_rewards"),
+    "grpo.baseline": equal("", "the group's mean is subtracted"),
     "grpo.pairwise": equal("", "it is about which plans are refused, and changes no step"),
     "grpo.update_rows": equal("", "all rows of a group are trained on"),
     "grpo.resample_rounds": equal("", "no group is replaced"),
@@ -133,6 +134,12 @@ def _is_off_policy(config: RunConfig) -> bool:
 
 DEVIATIONS = (
     *UNUSED,
+    Deviation(
+        "grpo.baseline",
+        lambda config: config.grpo.baseline == "median",
+        lacking("the group's mean is subtracted"),
+        instead={"grpo.baseline": "mean"},
+    ),
     Deviation(
         "model.checkpoint",
         lambda config: config.model.checkpoint == "dynamic",

@@ -66,6 +66,7 @@ TABLE: Mapping[str, Counterpart] = {
     "grpo.epsilon": equal(f"{_ACTOR}.clip_ratio_low", "clip_ratio_c is out of reach: TRL has no dual clip"),
     "grpo.epsilon_high": equal(f"{_ACTOR}.clip_ratio_high"),
     "grpo.scale_rewards": equal("algorithm.norm_adv_by_std_in_grpo"),
+    "grpo.baseline": equal("", "the group's mean is subtracted"),
     "grpo.pairwise": equal("", "it is about which plans are refused, and changes no step"),
     "grpo.update_rows": equal("", "all rows of a group are trained on"),
     "grpo.resample_rounds": equal("algorithm.filter_groups.enable", "off"),
@@ -138,6 +139,18 @@ def _is_subset(config: RunConfig) -> bool:
 
 DEVIATIONS = (
     *UNUSED,
+    Deviation(
+        "grpo.baseline",
+        lambda config: config.grpo.baseline == "median",
+        lacking("the group's mean is subtracted"),
+        instead={"grpo.baseline": "mean"},
+    ),
+    Deviation(
+        "optimizer.name",
+        lambda config: config.optimizer.name == "sgd",
+        lacking("AdamW only"),
+        instead={"optimizer.name": "adamw_torch"},
+    ),
     Deviation(
         "model.bits",
         lambda config: config.model.bits == 4,

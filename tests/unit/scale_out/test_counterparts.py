@@ -68,6 +68,7 @@ OTHERS = [
     {"grpo": {"steps": 7, "steps_per_rollout": 2, "scale_rewards": "batch"}, "optimizer": {"schedule": "cosine"}},
     {"grpo": {"steps_per_rollout": 2, "scale_rewards": "none"}, "optimizer": {"warmup_steps": 3}},
     {"optimizer": {"name": "paged_adamw_8bit"}, "curriculum": {"by": "pass_rate", "how": "window"}},
+    {"grpo": {"group_size": 9, "baseline": "median"}, "optimizer": {"name": "sgd"}},
     {"eval": {"every": 0}, "logging": {"checkpoint_every": 10}},
 ]
 
