@@ -7,6 +7,7 @@ from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.memory.estimate import MemoryEstimate, Verdict, verdict
 from lowmem_rl.planning.explain import Explanation
 from lowmem_rl.planning.plan import Plan
+from lowmem_rl.planning.probe_offer import is_unknown, probe_offer
 from lowmem_rl.planning.run_cost import RunCost
 from lowmem_rl.planning.selection_notes import selection_notes
 from lowmem_rl.planning.step_time import SecondsRange, StepTime
@@ -94,6 +95,8 @@ def _signal_clause(plan: Plan) -> str:
         return f", {joint} carries no signal: {signal.findings[0].what}"
     if signal.verdict == "warning":
         return f", {joint} the signal is thin: {signal.findings[0].what}"
+    if is_unknown(plan):
+        return f"; whether its groups carry signal is not known without a pass rate: {probe_offer(plan)}"
     return f"{', and' if fits else ';'} {percent(signal.informative_share)} of the groups carry signal"
 
 
@@ -182,7 +185,7 @@ def _terms(needed: MemoryEstimate, phase: str, page: TextPage, verbose: bool) ->
 
 
 def _signal(signal: SignalReport, page: TextPage) -> Iterator[str]:
-    known = "; every rate from 0 to 1 counts the same" if signal.pass_rate.kind == "unknown" else ""
+    known = "; here every rate from 0 to 1 counts the same" if signal.pass_rate.kind == "unknown" else ""
     yield from page.heading("Signal", f"{signal.pass_rate} of {signal.reward}{known}")
     uneven = "" if signal.pessimistic_share is None else f"; {percent(signal.pessimistic_share)} on uneven data"
     a_step = f"{signal.informative_groups_per_step:.1f} of {signal.prompts_per_step} a step"

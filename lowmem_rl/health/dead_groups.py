@@ -7,6 +7,7 @@ uneven prompts, Beta(p/2, (1-p)/2): the pass rate does not explain more dead gro
 from math import exp
 from statistics import fmean
 
+from lowmem_rl.config.first_reward import NEARLY_NEVER_RIGHT, ways_to_a_first_reward
 from lowmem_rl.health.detector import Detector, HealthFinding, Requirements
 from lowmem_rl.health.history import RunHistory
 from lowmem_rl.health.significance import SOLVED, SURE, WINDOW, confidence
@@ -38,6 +39,9 @@ def detect(history: RunHistory) -> HealthFinding | None:
     else:
         why = f", as few as a pass rate of {pass_rate:.2f} allows: the other rollouts teach nothing."
         fix = f"Set grpo.group_size to {2 * group_size}, or choose prompts by lowmem-rl probe (curriculum.how=window)."
+        if pass_rate <= NEARLY_NEVER_RIGHT:
+            ways = ways_to_a_first_reward(history.config.rewards)
+            fix = f"Take what gives a first right answer, {ways}."
     return HealthFinding(
         "warning",
         f"Only {share:.0%} of {groups} groups have rewards that differ{why}",

@@ -6,6 +6,7 @@ By the rule of three, none of n leaves at most 3/n at 95 %: 150 completions with
 from collections.abc import Sequence
 from math import ceil
 
+from lowmem_rl.config.first_reward import ways_to_a_first_reward
 from lowmem_rl.health.detector import Detector, HealthFinding, Requirements, Severity
 from lowmem_rl.health.history import RunHistory, score_metric
 from lowmem_rl.health.significance import WINDOW
@@ -20,7 +21,7 @@ def detect(history: RunHistory) -> HealthFinding | None:
     rounds = rounds_needed(history)
     if len(history.rounds) < rounds:
         return None
-    completions = rounds * history.completions_per_round
+    completions, ways = rounds * history.completions_per_round, ways_to_a_first_reward(history.config.rewards)
 
     def found(level: Severity, confidence: float, what: str, fix: str) -> HealthFinding:
         return HealthFinding(level, what, fix, _NAME, history.steps_of_last(rounds), confidence)
@@ -30,14 +31,14 @@ def detect(history: RunHistory) -> HealthFinding | None:
             "critical",
             0.95,
             f"The reward is 0 for all of the last {completions} completions: nothing is learned.",
-            "Check that a gold completion is rewarded: lowmem-rl rewards check. If it is, take easier prompts.",
+            f"Check that a gold completion is rewarded: lowmem-rl rewards check. If it is, {ways}.",
         )
     if is_dead(history.last("accuracy", rounds), rounds):
         return found(
             "warning",
             0.85,
             f"None of the last {completions} completions is right: only their format is rewarded.",
-            "Take easier prompts, or a model that solves some of them: lowmem-rl probe measures it.",
+            f"Measure other prompts and models by lowmem-rl probe; {ways}.",
         )
     rewarded = [name for name, weight in history.config.rewards.items() if weight > 0 and name not in PENALTIES]
     dead = [name for name in rewarded if is_dead(history.last(score_metric(name), rounds), rounds)]

@@ -36,7 +36,7 @@ def _refusals(plan: Plan) -> Iterator[LowMemError]:
         yield NoSignal(
             f"group_size={signal.group_size} with prompts_per_step={signal.prompts_per_step} carries no signal: "
             f"{worst.what} ({signal.pass_rate}).",
-            hint=f"Set {worst.fix}." if worst.settings else f"{worst.fix.capitalize()}.",
+            hint=f"Set {worst.fix}." if worst.settings else f"{worst.fix[:1].upper()}{worst.fix[1:]}.",
         )
 
 

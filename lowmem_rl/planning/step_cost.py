@@ -144,6 +144,14 @@ def evaluation_work(config: RunConfig, shape: ModelShape, scenario: Scenario = L
             yield work._replace(name="evaluation", times=work.times * times)
 
 
+def probe_work(
+    config: RunConfig, shape: ModelShape, completions: int, scenario: Scenario = LONGEST
+) -> Iterator[StepCost]:
+    """Yields what `lowmem-rl probe` takes for so many completions, as it asks: each has its prompt read on its own."""
+    wave = min(config.eval.batch, completions)
+    yield from _sampling(config, shape, scenario, completions, wave, prompts=completions)
+
+
 def _attention_flops(shape: ModelShape, rows: int, tokens: float) -> float:
     """Returns causal scores and mixes of one forward: 2 L q S^2 a row."""
     return 2.0 * shape.num_layers * shape.query_size * rows * tokens**2

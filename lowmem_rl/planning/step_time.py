@@ -13,7 +13,7 @@ from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.models.hardware import Card
 from lowmem_rl.models.shape import ModelShape
 from lowmem_rl.planning.speeds import TYPICAL, Speed, speed_of
-from lowmem_rl.planning.step_cost import Scenario, StepCost, evaluation_work, selection_work, step_work
+from lowmem_rl.planning.step_cost import Scenario, StepCost, evaluation_work, probe_work, selection_work, step_work
 
 _GRADE = "assumed"
 """Evidence of the weakest link, the efficiencies."""
@@ -68,6 +68,13 @@ def step_time(config: RunConfig, shape: ModelShape, card: Card | None, updated_s
     """Returns the times of a resolved run, or None for a card of unknown speed and for a CPU."""
     speed = speed_of(card)
     return None if speed is None else time_at(config, shape, speed, updated_share)
+
+
+def probe_time(config: RunConfig, shape: ModelShape, card: Card | None, completions: int) -> SecondsRange | None:
+    """Returns how long `lowmem-rl probe` samples, or None for a card of unknown speed and for a CPU."""
+    short, long = (probe_work(config, shape, completions, Scenario(filled)) for filled in (SHORT, 1.0))
+    speed = speed_of(card)
+    return None if speed is None else _range(short, long, speed)
 
 
 def relative_step_time(config: RunConfig, shape: ModelShape, card: Card | None) -> float:

@@ -12,6 +12,7 @@ from math import ceil, inf, log
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
+from lowmem_rl.config.first_reward import NEARLY_NEVER_RIGHT, ways_to_a_first_reward
 from lowmem_rl.config.run_config import RolloutConfig, RunConfig
 from lowmem_rl.finding import Finding
 from lowmem_rl.signal.groups import baseline_efficiency, dead_step_probability, smallest_group_size
@@ -103,6 +104,11 @@ class SignalReport:
         return self.findings[0].level if self.findings else "ok"
 
     @property
+    def is_nearly_never_right(self) -> bool:
+        """True if a pass rate is known at which groups of any size hold hardly a right answer."""
+        return self.pass_rate.kind != "unknown" and self.pass_rate.mean <= NEARLY_NEVER_RIGHT
+
+    @property
     def recommended_group_size(self) -> int:
         """The `RECOMMENDATION` for this pass rate."""
         is_usual = _RARELY_RIGHT < self.pass_rate.mean < _NEARLY_ALWAYS_RIGHT
@@ -148,7 +154,7 @@ def signal_report(
     """Returns what groups of this size will teach; the pass rate is that of right answers alone.
 
     `reward` names the reward for them, `other_rewards` those for anything else, such as a format; `rollout` says how
-    freely completions are sampled.
+    freely completions are sampled. At a pass rate near zero no fix is a larger group alone.
     """
     caveat = (
         f"{', '.join(other_rewards)} is paid too: it can keep groups informative that say nothing about being right"
@@ -170,11 +176,19 @@ def signal_report(
         _thin_steps(report),
         _costly_baseline(report, baseline),
     )
-    findings = sorted(
-        filter(None, (_little_variety(rollout or RolloutConfig()), *groups)),
-        key=lambda finding: -VERDICTS.index(finding.level),
-    )
+    found = [finding for finding in (_little_variety(rollout or RolloutConfig()), *groups) if finding]
+    if report.is_nearly_never_right:
+        ways = ways_to_a_first_reward((reward, *other_rewards))
+        found = [_with_first_reward(ways, finding) for finding in found]
+    findings = sorted(found, key=lambda finding: -VERDICTS.index(finding.level))
     return replace(report, findings=tuple(findings))
+
+
+def _with_first_reward(ways: str, finding: SignalFinding) -> SignalFinding:
+    """Returns the finding with the ways to a first right answer as its fix; greedy sampling has its own."""
+    if finding.fix.startswith("set rollout."):
+        return finding
+    return replace(finding, fix=ways, settings=MappingProxyType({}))
 
 
 def _little_variety(rollout: RolloutConfig) -> SignalFinding | None:

@@ -183,7 +183,10 @@ def _tiny() -> str:
 
 def test_a_dry_run_tells_the_verdict_and_what_train_would_refuse(cli_here) -> None:
     arguments = ["train", "--dry-run", "--preset", "tiny-cpu"]
-    assert re.search(r"^# Fits: .* of the groups carry signal\.$", cli_here(*arguments).stdout, re.MULTILINE)
+    unknown = r"^# Fits: .*; whether its groups carry signal is not known .*: `lowmem-rl probe` .* 8 rollouts"
+    assert re.search(unknown, cli_here(*arguments).stdout, re.MULTILINE)
+    known = cli_here(*arguments, "--pass-rate", "0.3").stdout
+    assert re.search(r"^# Fits: .* of the groups carry signal\.$", known, re.MULTILINE)
     hopeless = cli_here(*arguments, "--pass-rate", "0")
     assert hopeless.code == 0
     assert "\n# `train` refuses this run: group_size=" in hopeless.stdout

@@ -334,3 +334,20 @@ def test_a_dip_right_after_other_layers_begin_to_learn_is_no_finding(schedule: s
     rows = [row | (before if row["step"] <= 20 else dip) for row in plain.rows]
     found = {finding.name for finding in detect_all(replace(plain, rows=tuple(rows)))}
     assert ("learning_rate_too_high" in found) == is_found
+
+
+def test_who_is_never_right_is_advised_no_larger_group():
+    for fault, name in (
+        (dead_reward, "dead_reward"),
+        (never_right, "dead_reward"),
+        (blind_and_never_right, "dead_groups"),
+    ):
+        fix = names(simulate(0, WITHIN, config=EIGHTS, fault=fault))[name].fix
+        assert "easier level" in fix
+        assert fix.index("`lowmem-rl warmup`") < fix.index("a larger model")
+        assert "group_size" not in fix
+
+
+def blind_and_never_right(policy: Policy, age: int) -> None:
+    policy.pass_rate = 0.0
+    policy.extra = {"informative_share": 0.0, "reward_std": 0.0}

@@ -104,6 +104,9 @@ def test_memory_is_refused_before_signal():
 def test_data_that_no_group_can_learn_from_is_refused_with_other_data_as_the_fix():
     with pytest.raises(NoSignal, match="given pass rate 0") as refusal:
         gate(plan_of(pass_rate=given(0.0)))
+    assert refusal.value.hint.startswith("In order of cost: an easier level")
+    with pytest.raises(NoSignal, match="given pass rate 1") as refusal:
+        gate(plan_of(pass_rate=given(1.0)))
     assert refusal.value.hint.startswith("Train on prompts that are solved in 0.2 to 0.8")
 
 

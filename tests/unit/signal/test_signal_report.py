@@ -80,6 +80,23 @@ def test_the_fix_of_rare_differences_is_a_larger_group_or_other_data():
     assert "0.2 to 0.8" in finding.fix
 
 
+@pytest.mark.parametrize("group_size", [2, 4, 8, 64])
+@pytest.mark.parametrize("pass_rate", [given(0.0), given(0.01), measured([(0, 8)] * 64)])
+def test_near_zero_no_finding_advises_a_larger_group_alone(group_size, pass_rate):
+    report = signal_report(group_size, 2, pass_rate, reward="boxed_answer", other_rewards=["think_format"])
+    assert report.findings
+    for finding in report.findings:
+        ways = ("easier level", "any_answer", "`lowmem-rl warmup`", "larger model", "examples in the prompt")
+        places = [finding.fix.index(way) for way in ways]
+        assert places == sorted(places)
+        assert (dict(finding.settings), "group_size" in finding.fix) == ({}, False)
+
+
+def test_who_pays_any_answer_is_offered_no_more_lenient_reward():
+    (finding, *_) = signal_report(8, 8, given(0.0), reward="any_answer").findings
+    assert "--reward" not in finding.fix
+
+
 @forall(st.integers(4, 64), st.integers(1, 64), PASS_RATES)
 def test_a_fix_works_and_never_lowers_the_group(group_size, prompts, pass_rate):
     for finding in signal_report(group_size, prompts, pass_rate).findings:
