@@ -30,6 +30,7 @@ from lowmem_rl_cli.options import (
     AllowCodeOption,
     CardOption,
     ConfigOption,
+    FromOption,
     JsonOption,
     ModelOption,
     MovedModelOption,
@@ -134,6 +135,7 @@ def train(
     config: ConfigOption = None,
     setting: SetOption = None,
     model: ModelOption = None,
+    start: FromOption = None,
     task: TaskOption = None,
     reward: RewardOption = None,
     out: OutOption = None,
@@ -153,12 +155,15 @@ def train(
 
     Ctrl-C, SIGTERM and SIGUSR1 save and end it with 130, a second Ctrl-C ends it at once. A run that ended early for
     any reason continues with `train --resume --out DIR`; it reads its configuration there. With --steps a finished run
-    takes more steps; --model, --task, --reward or --set name a file again that has moved.
+    takes more steps; --model, --from, --task, --reward or --set name a file again that has moved.
+
+    With --from the adapter decides base, rank and targets, and without --preset the preset of its run is taken. A
+    merged folder becomes the base, under a fresh adapter.
     """
     from lowmem_rl_cli.train_command import resume_command, train_command
 
     files, settings, rewards = tuple(config or ()), tuple(setting or ()), tuple(reward or ())
-    request = RunRequest(preset, files, settings, task, rewards, out, steps, seed, allow_code, model, pass_rate)
+    request = RunRequest(preset, files, settings, task, rewards, out, steps, seed, allow_code, model, pass_rate, start)
     if not resume:
         train_command(request, dry_run=dry_run, as_json=as_json, force=force, controls=controls)
         return
@@ -172,6 +177,7 @@ def probe(
     preset: PresetOption = None,
     config: ConfigOption = None,
     setting: SetOption = None,
+    start: FromOption = None,
     task: TaskOption = None,
     examples: Annotated[int, option("--examples", "Training examples to sample.", min=1)] = 64,
     samples: Annotated[int, option("--samples", "Completions of each example.", min=1)] = 8,
@@ -180,10 +186,14 @@ def probe(
     as_json: JsonOption = False,
     allow_code: AllowCodeOption = False,
 ) -> None:
-    """Measure the base model's pass rate, and what it means for the group size."""
+    """Measure the pass rate before training, and what it means for the group size.
+
+    With --from it is the pass rate of that start, as `train --from` would begin.
+    """
     from lowmem_rl_cli.probe_command import probe_command
 
-    request = RunRequest(preset, tuple(config or ()), tuple(setting or ()), task, seed=seed, allow_code=allow_code)
+    files, settings = tuple(config or ()), tuple(setting or ())
+    request = RunRequest(preset, files, settings, task, seed=seed, allow_code=allow_code, start=start)
     probe_command(request, examples=examples, samples=samples, out=out, as_json=as_json)
 
 

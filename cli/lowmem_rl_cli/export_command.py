@@ -7,7 +7,8 @@ from pathlib import Path
 from rich.console import Console
 
 from lowmem_rl.config.compose import ConfigLayer
-from lowmem_rl.export.export import CARD, PROOF
+from lowmem_rl.engine.lineage import PROOF
+from lowmem_rl.export.export import CARD
 from lowmem_rl_cli import console
 from lowmem_rl_cli.text_page import stdout_page
 

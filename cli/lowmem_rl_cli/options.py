@@ -34,6 +34,14 @@ ModelOption = Annotated[str | None, option("--model", "Hub name or folder of the
 MovedModelOption = Annotated[
     str | None, option("--model", "Folder or hub name of the run's model, if it has moved.", "NAME")
 ]
+FromOption = Annotated[
+    str | None,
+    option(
+        "--from",
+        "Start from what a run has learned, from an adapter, or from a merged folder; that start is the KL reference.",
+        "RUN|ADAPTER|MERGED",
+    ),
+]
 CardOption = Annotated[
     str | None, option("--card", "Card to plan for, such as a6000 or 4090; `cpu` is this machine's.", "KEY")
 ]
@@ -82,6 +90,7 @@ class RunRequest:
     model: str | None = None
     pass_rate: str | None = None
     goal: float | None = None
+    start: str | None = None
 
     def read_pass_rate(self) -> "PassRate | None":
         """Returns the value of --pass-rate, None if it is not given. Raises `ConfigError` if it is not valid."""
@@ -95,22 +104,47 @@ class RunRequest:
         Raises `ConfigError` if it is not valid, and for code that a file names without --allow-code.
         """
         from lowmem_rl.config.compose import resolve
-        from lowmem_rl.config.presets import default_preset
         from lowmem_rl.config.user_code import check_allowed
-        from lowmem_rl.models.hardware import this_machine
 
-        if fallback is None:
-            card = this_machine().card if self.preset is None else None
-            fallback = default_preset(card.key if card else None)
+        if self.start is not None:
+            return self._resolve_from(self.start)
         resolved = resolve(
             preset=self.preset,
-            fallback=fallback,
+            fallback=fallback or self._preset_of_machine(),
             config_files=self.config_files,
             settings=self.settings,
             flags=self.flag_layers(),
         )
         check_allowed(resolved.named_origins, allow_code=self.allow_code)
         return resolved
+
+    def _resolve_from(self, name: str) -> "ResolvedConfig":
+        """Returns the configuration of a run that starts from `name`; without a preset, with the preset of that run."""
+        from lowmem_rl.config.compose import named_layers, resolve
+        from lowmem_rl.config.user_code import check_allowed
+        from lowmem_rl.engine.start import check_agreement, find_start
+
+        start, files = find_start(name), self.config_files
+        resolved = resolve(
+            preset=self.preset,
+            fallback=start.preset or self._preset_of_machine(),
+            config_files=files,
+            settings=self.settings,
+            flags=self.flag_layers(),
+            start=start.layer,
+        )
+        presets = [layer for layer in named_layers(preset=self.preset, config_files=files) if layer.preset]
+        model = presets[0].values.get("model.name") if presets else None
+        check_agreement(start, resolved, str(model) if model else None)
+        check_allowed(resolved.named_origins, allow_code=self.allow_code)
+        return resolved
+
+    def _preset_of_machine(self) -> str:
+        from lowmem_rl.config.presets import default_preset
+        from lowmem_rl.models.hardware import this_machine
+
+        card = this_machine().card if self.preset is None else None
+        return default_preset(card.key if card else None)
 
     def resolve_resumed(self, out: Path) -> "ResolvedConfig":
         """Returns the configuration of the run in `out`, with the changes of this request.
@@ -121,9 +155,18 @@ class RunRequest:
         from lowmem_rl.config.user_code import check_allowed
         from lowmem_rl.storage.run_dir import RunDir
 
-        resolved = with_changes(read_composed(RunDir(out)), self.named_layers())
+        resolved = with_changes(read_composed(RunDir(out)), [*self.named_layers(), *self._moved_start()])
         check_allowed(resolved.named_origins, allow_code=self.allow_code)
         return resolved
+
+    def _moved_start(self) -> "list[ConfigLayer]":
+        """Returns the layer with the new place of the adapter that a run began with, if --from names one."""
+        from lowmem_rl.config.compose import ConfigLayer
+        from lowmem_rl.config.places import START
+        from lowmem_rl.engine.start import find_start
+
+        found = find_start(self.start).layer.values.get(START) if self.start is not None else None
+        return [ConfigLayer("--from", {START: found})] if found else []
 
     def named_layers(self) -> "list[ConfigLayer]":
         """Returns the layers of this request alone: the changes to an existing run's configuration."""

@@ -51,6 +51,9 @@ def _meaning(signal: SignalReport) -> Iterator[str]:
     yield f"and {dead:.1f} % of the steps carry none. Verdict: {signal.verdict}."
     for finding in signal.findings:
         yield f"{finding.level}: {finding.what}; {finding.fix}"
+    if signal.is_nearly_never_right:
+        yield "No group size helps at this pass rate: first the model has to be right sometimes."
+        return
     yield f"Recommended are groups of {signal.recommended_group_size}: {RECOMMENDATION}."
     smallest = signal.smallest_group_size
     yield (
@@ -62,10 +65,12 @@ def _meaning(signal: SignalReport) -> Iterator[str]:
 
 def _next_step(request: RunRequest, path: Path) -> Iterator[str]:
     same_run = [] if request.preset is None else ["--preset", request.preset]
+    starts = [] if request.start is None else ["--from", request.start]
     for file in request.config_files:
         same_run += ["--config", str(file)]
     for setting in (*request.settings, *([f"task.name={request.task}"] if request.task else [])):
         same_run += ["--set", setting]
     yield f"The counts are in {path}. Plan with them, then train:"
     for command in ("profile", "train"):
-        yield "  " + join(["lowmem-rl", command, *same_run, "--pass-rate", str(path)])
+        begun = starts if command == "train" else []
+        yield "  " + join(["lowmem-rl", command, *same_run, *begun, "--pass-rate", str(path)])

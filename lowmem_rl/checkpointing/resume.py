@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from lowmem_rl.checkpointing.checkpoint_storage import Checkpoint, newest
@@ -10,6 +11,7 @@ from lowmem_rl.checkpointing.resume_config import RESUME_HINT
 from lowmem_rl.checkpointing.trainer_state import STATE
 from lowmem_rl.config.run_config import ModelConfig, RunConfig
 from lowmem_rl.engine.device import Device
+from lowmem_rl.engine.lineage import adapter_digest
 from lowmem_rl.errors import RunDirError, SetupError, TaskError
 from lowmem_rl.evaluation.eval_result import EvalResult
 from lowmem_rl.example import Example
@@ -84,6 +86,16 @@ def check_weights(run_dir: RunDir, model: ModelConfig) -> None:
         raise RunDirError(
             f"The weights of {model.name} are others than when the run in {run_dir.path} began.",
             hint="Give the folder with the run's own model: --model FOLDER",
+        )
+
+
+def check_same_start(run_dir: RunDir, start_from: str | None) -> None:
+    """Raises `RunDirError` if the adapter that the run began with, its KL reference, is another one now."""
+    stages = rows_in(_reader(run_dir).config_file, "lineage")
+    if start_from and stages and stages[-1].get("weights") not in (None, adapter_digest(Path(start_from))):
+        raise RunDirError(
+            f"The adapter in {start_from} is another than when the run in {run_dir.path} began with it.",
+            hint="Give the folder with that adapter: --from FOLDER",
         )
 
 

@@ -81,17 +81,21 @@ def resolve(
     config_files: Sequence[Path] = (),
     settings: Sequence[str] = (),
     flags: Sequence[ConfigLayer] = (),
+    start: ConfigLayer | None = None,
 ) -> ResolvedConfig:
     """Returns the configuration that all layers make together.
 
     Without `preset`, the run starts from a config file with a `[preset]` table (a copied preset), else from the
-    preset `fallback`. Raises `ConfigError` with every problem at once, `UnknownName` for the preset.
+    preset `fallback`. `start` is what the adapter decides that the run starts from: it is over the preset, and below
+    what the user names. Raises `ConfigError` with every problem at once, `UnknownName` for the preset.
     """
     layers = named_layers(preset=preset, config_files=config_files, settings=settings, flags=flags)
     base = next((layer for layer in layers if layer.preset), None)
     if base is None:
         base = _preset_layer(fallback)
         layers.insert(0, base)
+    if start is not None:
+        layers.insert(layers.index(base) + 1, start)
     merged = merge([defaults(), *layers])
     config = validate(merged, [problem for layer in layers for problem in layer.problems])
     origins = {key: merged[key].origin for key in flatten(config.model_dump())}

@@ -7,11 +7,11 @@ from typing import Any
 
 from lowmem_rl.config.problems import is_hostile
 from lowmem_rl.config.user_code import is_user_code
-from lowmem_rl.errors import ConfigError, TaskError
+from lowmem_rl.errors import ConfigError, LowMemError, RunDirError, TaskError
 from lowmem_rl.models.lookup import TINY
 
-MODEL, TASK, EVAL_TASKS = "model.name", "task.name", "eval.tasks"
-FILES = ("task.path", "curriculum.rates")
+MODEL, START, TASK, EVAL_TASKS = "model.name", "start_from", "task.name", "eval.tasks"
+FILES = ("task.path", "curriculum.rates", START)
 """Keys whose value is always a file or a folder."""
 _REWARD = "rewards."
 
@@ -89,11 +89,13 @@ def _same_code(old: str, new: str) -> bool:
 
 
 def check_places(values: Mapping[str, Any]) -> None:
-    """Raises `ConfigError` for a run's model that is no longer in its folder, `TaskError` for other missing files."""
+    """Raises `ConfigError` for a run's model that is no longer in its folder, `RunDirError` for the adapter that it has
+    started from, `TaskError` for other missing files.
+    """
     for key, name in _named(values):
         file = name.rpartition(":")[0] if is_user_code(name) else name
         if os.path.isabs(file) and not Path(file).exists():
-            error = ConfigError if key == MODEL else TaskError
+            error: type[LowMemError] = {MODEL: ConfigError, START: RunDirError}.get(key, TaskError)
             what = f"{file} is missing, which this run names ({key})."
             option = _reward_options(values) if key == "rewards" else _OPTIONS[key]
             raise error(what, hint=f"If it has moved, add its new place: {option}")
@@ -116,6 +118,7 @@ def _named(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 _OPTIONS = {
     MODEL: "--model FOLDER",
+    START: "--from FOLDER",
     TASK: "--task FILE.py:NAME",
     EVAL_TASKS: "--set eval.tasks=[...]",
     "task.path": "--set task.path=FILE",

@@ -26,6 +26,7 @@ def broken_rules(config: RunConfig) -> Iterator[BrokenRule]:
     yield from (BrokenRule(*rule) for rule in broken_adapter_rules(config))
     yield from _broken_selection_rules(config)
     yield from _broken_kept_states_rules(config)
+    yield from _broken_start_rules(config)
 
 
 def _broken_run_rules(config: RunConfig) -> Iterator[BrokenRule]:
@@ -231,3 +232,15 @@ def _broken_kept_states_rules(config: RunConfig) -> Iterator[BrokenRule]:
     if always or {"embed_tokens", "norms"} & set(config.trainable.extra):
         what = "no frozen layer is below the lowest that learns"
         yield BrokenRule(key, what, f'{fix}, or trainable.layers="last:5"')
+
+
+def _broken_start_rules(config: RunConfig) -> Iterator[BrokenRule]:
+    trainable = config.trainable
+    if config.start_from is None:
+        return
+    if trainable.select != "none":
+        what = "the layers that learn are those of the adapter that the run starts from"
+        yield BrokenRule("trainable.select", what, "leave it out, or start from a merged folder")
+    if trainable.method == "full" and trainable.schedule != "fixed":
+        what = "whole weights that a run starts from learn all the time: at rest they would be the base model's"
+        yield BrokenRule("trainable.schedule", what, "leave it fixed, or start from a merged folder")

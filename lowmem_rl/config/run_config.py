@@ -196,7 +196,7 @@ class GrpoConfig(Section):
     """How token losses are averaged: over the batch's tokens (dapo), a constant length (dr_grpo),
     each completion (grpo), the micro-batch's tokens (bnpo, whose gradient depends on memory.micro_batch)."""
     beta: float = Field(0.0, ge=0.0)
-    """Weight of the KL penalty against the base model; 0 spares the reference pass."""
+    """Weight of the KL penalty against the base model, or against `start_from`; 0 spares the reference pass."""
     epsilon: float = Field(0.2, gt=0.0)
     """Lower clip of the probability ratio; the upper one too if `epsilon_high` is unset."""
     epsilon_high: float | None = Field(None, gt=0.0)
@@ -395,6 +395,9 @@ class RunConfig(Section):
 
     seed: int = Field(0, ge=0, lt=2**32)
     """Seed of data order, sampling and initial adapter."""
+    start_from: str | None = None
+    """Folder of the adapter, or of the whole weights of a run, that training starts from; fresh ones at the base model
+    if unset. It is then the KL reference, too. `train --from` sets it, with the model and the shape of that adapter."""
     model: ModelConfig = ModelConfig()
     adapter: AdapterConfig = AdapterConfig()
     trainable: TrainableConfig = TrainableConfig()

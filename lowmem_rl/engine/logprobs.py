@@ -112,6 +112,7 @@ def completion_log_probs(policy: Policy, rows: Sequence[Encoded], *, temperature
 def kl_from_base(policy: Policy, rows: Sequence[Encoded]) -> float:
     """Returns the mean KL divergence of the policy from the base weights over completion tokens, in nats a token.
 
+    From the start of a run that started from an adapter (`engine.reference`).
     Exact at each token: summed over the vocabulary, given the policy's own (prompt, completion) row so far. One row at
     a time, once with the adapter and once without. No completion is empty.
     """

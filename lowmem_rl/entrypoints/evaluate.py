@@ -13,7 +13,8 @@ from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.config.user_code import check_allowed
 from lowmem_rl.engine.adapter import check_base, load_adapter
 from lowmem_rl.engine.device import device_on, dtype_fault
-from lowmem_rl.engine.policy import Policy, load_policy, prepare_process
+from lowmem_rl.engine.policy import Policy, prepare_process
+from lowmem_rl.engine.reference import load_policy_at_start
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.entrypoints.preflight import check_weights
 from lowmem_rl.errors import Interrupted, RewardError, RunDirError
@@ -78,8 +79,11 @@ def run_eval(
         device = device_on(machine, config)
         if fault := dtype_fault(config, device):
             listen(Note(fault))
+        if config.start_from and not Path(config.start_from).is_dir():
+            listen(Note(f"the KL divergence is from the base model: {config.start_from} is gone, the run's start"))
+            config = config.model_copy(update={"start_from": None})
         prepare_process(config, device)
-        policy = load_policy(config, device, [eval_set.use for eval_set in eval_sets])
+        policy = load_policy_at_start(config, device, [eval_set.use for eval_set in eval_sets])
         if target.adapter:
             load_adapter(policy.model, target.adapter.path)
         return EvalOutput(run_dir.path, _evaluate_all(target, policy, config, eval_sets, run_dir, listen))

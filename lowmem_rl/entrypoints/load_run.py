@@ -8,7 +8,8 @@ from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.backend import SamplingBackend
 from lowmem_rl.engine.kept_copies import KeptCopies
 from lowmem_rl.engine.logprobs import view_of
-from lowmem_rl.engine.policy import Policy, load_policy, prepare_process
+from lowmem_rl.engine.policy import Policy, prepare_process
+from lowmem_rl.engine.reference import load_policy_at_start
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.entrypoints.row_uses import sequence_uses
 from lowmem_rl.entrypoints.run_context import RunContext
@@ -16,6 +17,7 @@ from lowmem_rl.evaluation.eval_set import EvalSet, eval_set_of
 from lowmem_rl.example import Example
 from lowmem_rl.grpo.prompt_order import arranged, examples_to_draw
 from lowmem_rl.grpo.train_dataset import check_enough, within_prompt_limit
+from lowmem_rl.planning.probe_offer import is_unknown, probe_offer
 from lowmem_rl.rewards.model_reward import bind_rewards, without_model
 from lowmem_rl.rewards.reward import RewardSet
 from lowmem_rl.telemetry.events import PhaseStarted
@@ -50,7 +52,7 @@ def load_run(context: RunContext, rewards: RewardSet) -> LoadedRun:
     config, prepared = context.config, context.prepared
     context.listen(PhaseStarted(f"loading {config.model.name}"))
     prepare_process(config, prepared.device)
-    policy = load_policy(config, prepared.device, sequence_uses(prepared))
+    policy = load_policy_at_start(config, prepared.device, sequence_uses(prepared))
     context.profiler.end("load")
     examples = train_examples(context, policy)
     sampler = _sampler(context, policy)
@@ -69,7 +71,8 @@ def note_plan(context: RunContext) -> None:
     """Reports what was decided before the run."""
     plan = context.prepared.plan
     expected, upper = plan.estimate.expected_bytes / GIB, plan.estimate.upper_bytes / GIB
-    budget, signal = plan.target.budget_bytes / GIB, plan.signal.verdict
+    budget = plan.target.budget_bytes / GIB
+    signal = f"not known without a pass rate: {probe_offer(plan)}" if is_unknown(plan) else plan.signal.verdict
     context.note(f"memory {plan.memory_verdict}: {expected:.1f} to {upper:.1f} GiB of {budget:.1f}; signal {signal}")
     for refusal in context.prepared.overridden:
         context.note(f"overridden by --force: {refusal}")

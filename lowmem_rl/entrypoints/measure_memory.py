@@ -13,7 +13,8 @@ from typing import Any
 from lowmem_rl.config.compose import ResolvedConfig
 from lowmem_rl.config.layer_choice import text_of
 from lowmem_rl.engine.kept_copies import KeptCopies
-from lowmem_rl.engine.policy import import_unsloth, load_policy, prepare_process
+from lowmem_rl.engine.policy import import_unsloth, prepare_process
+from lowmem_rl.engine.reference import load_policy_at_start
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.engine.sampling import GREEDY
 from lowmem_rl.entrypoints.longest_step import (
@@ -152,7 +153,7 @@ def _run_phases(
     config = prepared.plan.config
     listen(PhaseStarted(f"loading {config.model.name}"))
     profiler.begin()
-    policy = load_policy(config, prepared.device)
+    policy = load_policy_at_start(config, prepared.device)
     profiler.end("load")
     usable = within_prompt_limit(policy, prepared.train, config.grpo.max_prompt_tokens)
     check_enough(usable, config, overlong=len(prepared.train) - len(usable))

@@ -11,6 +11,7 @@ from lowmem_rl.config.notices import notices
 from lowmem_rl.config.rules import needs_16_bits
 from lowmem_rl.config.run_config import RunConfig, TrainableConfig
 from lowmem_rl.engine.device import Device, check_dtype, device_on
+from lowmem_rl.engine.start import check_start
 from lowmem_rl.entrypoints.prompt_check import check_prompts
 from lowmem_rl.errors import LowMemError, SetupError, TaskError
 from lowmem_rl.evaluation.eval_set import EvalSet, another_task, held_out, held_out_examples
@@ -183,6 +184,7 @@ def check_settings(config: RunConfig) -> tuple[RewardSet, Task]:
     check_bits(shape, config.model.bits, needs_16_bits=needs_16_bits(config.trainable))
     check_length(shape, config.grpo.max_prompt_tokens, config.grpo.max_completion_tokens)
     check_trainable(config.trainable, shape)
+    check_start(config, shape)
     LayerSchedule.of(worst_case(config, shape.num_layers), shape.num_layers)
     return rewards, task
 

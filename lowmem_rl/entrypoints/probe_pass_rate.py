@@ -5,7 +5,8 @@ from pathlib import Path
 
 from lowmem_rl.config.compose import ResolvedConfig
 from lowmem_rl.engine.device import check_dtype, device_on
-from lowmem_rl.engine.policy import load_policy, prepare_process
+from lowmem_rl.engine.policy import prepare_process
+from lowmem_rl.engine.reference import load_policy_at_start
 from lowmem_rl.engine.row_length import asking
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.entrypoints.preflight import check_card, check_settings, check_weights
@@ -39,7 +40,7 @@ def run_probe(
 ) -> ProbeResult:
     """Samples each of `num_examples` training examples `samples` times and writes the counts to `path`.
 
-    A new adapter changes nothing: this samples the base model.
+    A new adapter changes nothing: this samples the base model, or the adapter of `start_from`.
     Raises `ConfigError`, `TaskError` or `SetupError` before the model is loaded.
     """
     machine = this_machine()
@@ -57,7 +58,7 @@ def run_probe(
     with capture_library_output(path.with_suffix(".log")):
         prepare_process(config, device)
         prompts, limit = [example.prompt for example in examples], config.grpo.max_completion_tokens
-        policy = load_policy(config, device, [asking("the probe", prompts, limit)])
+        policy = load_policy_at_start(config, device, [asking("the probe", prompts, limit)])
         examples = examples_with_room(policy, examples, limit, lambda text: listen(Note(text)))
         listen(PhaseStarted("sampling"))
         total = len(examples) * samples

@@ -6,6 +6,7 @@ from dataclasses import replace
 from lowmem_rl.checkpointing.resume import (
     ResumeState,
     check_device,
+    check_same_start,
     check_weights,
     environment_change_notes,
     previous_findings_note,
@@ -15,13 +16,14 @@ from lowmem_rl.checkpointing.resume import (
 from lowmem_rl.checkpointing.resume_config import save_config_changes
 from lowmem_rl.config.compose import ResolvedConfig
 from lowmem_rl.engine.adapter import check_base
+from lowmem_rl.engine.lineage import stages_before
 from lowmem_rl.entrypoints.preflight import PreparedRun
 from lowmem_rl.errors import DoesNotFit, RunDirError
 from lowmem_rl.models.fingerprint import fingerprint
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.planning.explain import advice_of
 from lowmem_rl.planning.overrides import planner_origins
-from lowmem_rl.storage.run_dir import RunDir, write_json
+from lowmem_rl.storage.run_dir import Row, RunDir, write_json
 from lowmem_rl.telemetry.environment import environment_record
 
 
@@ -30,7 +32,9 @@ def write_run_files(run_dir: RunDir, composed: ResolvedConfig, prepared: Prepare
     resolved = prepared.plan.config.model_dump(mode="json")
     origins = dict(composed.origins) | planner_origins(composed.config)
     forced = [str(refusal) for refusal in prepared.overridden]
-    known = {"preset": composed.preset, "card": composed.card, "config": resolved, "origins": origins}
+    known: Row = {"preset": composed.preset, "card": composed.card, "config": resolved, "origins": origins}
+    if stages := stages_before(prepared.plan.config):
+        known["lineage"] = stages
     model = prepared.plan.config.model
     machine = environment_record(this_machine(), prepared.device) | {"weights": fingerprint(model.name, model.revision)}
     try:
@@ -57,6 +61,7 @@ def reopen_run(
             raise refusal
     check_device(run_dir, prepared.device)
     check_weights(run_dir, prepared.plan.config.model)
+    check_same_start(run_dir, prepared.plan.config.start_from)
     notes = environment_change_notes(run_dir, environment_record(this_machine(), prepared.device))
     notes = [*prepared.notes, *notes, *previous_findings_note(run_dir)]
     state = restore_run_dir(run_dir, composed.config, report)

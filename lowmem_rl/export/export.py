@@ -13,6 +13,7 @@ from lowmem_rl.config.places import TASK, check_places
 from lowmem_rl.config.user_code import check_allowed
 from lowmem_rl.engine.adapter import WEIGHTS
 from lowmem_rl.engine.device import device_on, dtype_fault
+from lowmem_rl.engine.lineage import PROOF, stages_of_run, without_folders
 from lowmem_rl.engine.policy import TRAINABLE
 from lowmem_rl.engine.trained_model import TrainedAdapter, check_adapter, config_of, find_trained_adapter
 from lowmem_rl.engine.weights_files import LearnedWeights, write_weights
@@ -38,7 +39,7 @@ from lowmem_rl.telemetry.events import Listener, Note, PhaseStarted
 from lowmem_rl.telemetry.output_capture import capture_library_output
 from lowmem_rl.workers import JsonWorker, RequestFailed, WorkerFailed
 
-PROOF, CARD = "proof.json", "README.md"
+CARD = "README.md"
 _SETTINGS = "adapter_config.json"
 _ITEMS = {"tokens": 64, "accuracy": 200}
 """Held-out items of a proof, by its kind."""
@@ -196,7 +197,8 @@ def _in_subprocess(job: str, request: Mapping[str, Any], log: Path) -> Any:
 
 def _accept(proof: Proof, spec: ExportSpec, adapter: TrainedAdapter, path: Path, folder: Path) -> None:
     """Writes proof and card next to accepted files. Raises `ExportRefused` after writing the proof alone."""
-    content = {"what": spec.what, "loaded_by": spec.loaded_by} | proof.to_json()
+    stages = [without_folders(stage) for stage in stages_of_run(adapter.run, adapter.adapter)]
+    content = {"what": spec.what, "loaded_by": spec.loaded_by} | proof.to_json() | {"stages": stages}
     refused = path.with_name(f"{path.name}.refused.json")
     if proof.faults:
         write_json(refused, content)

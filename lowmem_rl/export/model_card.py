@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 from lowmem_rl._version import __version__
 from lowmem_rl.config.layer_choice import text_of
@@ -12,6 +13,7 @@ from lowmem_rl.reports.compare import paired_difference
 from lowmem_rl.reports.escape import one_line, p_text, percent, points
 from lowmem_rl.reports.run_record import LENIENT, STRICT, EvalRecord, RunRecord
 from lowmem_rl.reports.sections.reproduce import command_of
+from lowmem_rl.reports.sections.stages import sentence_of
 
 _FACTS = {
     "task": "task.name",
@@ -116,7 +118,18 @@ def _training(record: RunRecord, chosen: EvalRecord | None) -> Iterator[str]:
         named = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
         yield f"| versions | {_code(named, 400)} |"
     yield f"| device | {_code(record.machine.get('gpu') or record.machine.get('device') or 'unknown')} |"
-    yield from ("", "The same run again:", "", "```", one_line(command_of(record).replace("`", "'"), 4000), "```", "")
+    if record.lineage:
+        yield from ("", "Stages before this run, oldest first:", "")
+        yield from (f"{number}. {_code(sentence_of(stage))}" for number, stage in enumerate(record.lineage, start=1))
+    yield from ("", "The same run again:", "", "```", one_line(_command(record).replace("`", "'"), 4000), "```", "")
+
+
+def _command(record: RunRecord) -> str:
+    """Returns the run's command, without the folders of this machine that its model and its start are in."""
+    text = command_of(record)
+    for folder in filter(None, (record.setting("model.name"), record.setting("start_from"))):
+        text = text.replace(folder, Path(folder).name) if Path(folder).is_absolute() else text
+    return text
 
 
 def _shown(value: object) -> str:

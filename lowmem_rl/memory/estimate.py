@@ -171,7 +171,8 @@ def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[s
     )
     adapter, held = terms.adapter(workload, shape), terms.gradients(workload, shape)
     states = (terms.optimizer_states(workload, shape), terms.paged_states(workload, shape))
-    learned = (adapter, terms.whole_weights(workload), terms.gradient_sums(workload, shape))
+    start = terms.start_copy(workload, shape)
+    learned = (adapter, start, terms.whole_weights(workload), terms.gradient_sums(workload, shape))
     at_rest = (parked.linear_weights_left(workload, shape), *base[1:], parked.resting_copies(workload))
     freed = terms.upcast_blocks(workload, shape)
     resting = freed._replace(expected_bytes=0)  # other requests take them

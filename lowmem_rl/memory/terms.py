@@ -163,6 +163,12 @@ def whole_weights(workload: Workload) -> Term:
     return term("whole weights", size, "read from source", "numbers that learn or have learned x 4 (2: bfloat16)")
 
 
+def start_copy(workload: Workload, shape: ModelShape) -> Term:
+    """The frozen copy of what learns that is the KL reference of a run which starts from an adapter."""
+    size = learned_bytes(workload, shape) if workload.keeps_start else 0
+    return term("start, the KL reference", size, "read from source", "numbers that learn x 4")
+
+
 def _whole_bytes(workload: Workload) -> int:
     return workload.whole_params * workload.whole_bytes
 

@@ -110,6 +110,8 @@ class Workload:
     """Numbers that learn whole, each next to its frozen original; nothing else learns then."""
     whole_bytes: int = 4
     """Width of such a number."""
+    keeps_start: bool = False
+    """A frozen copy of what learns is the KL reference: the run starts from an adapter."""
     gradient_share: float = 1.0
     """Share of what learns that learns at once, and so has a gradient."""
     state_share: float = 1.0
@@ -214,6 +216,7 @@ def workload_of(config: RunConfig, shape: ModelShape, step: int | None = None) -
         backward_layers=trained.backward_layers,
         whole_params=trained.whole_params,
         whole_bytes=4 if config.trainable.dtype == "float32" else 2,
+        keeps_start=config.start_from is not None,
         gradient_share=trained.share_at_once,
         state_share=trained.share_at_once,
         parked_state_share=trained.share_at_rest if config.trainable.state == "keep" else 0.0,

@@ -27,6 +27,10 @@ _LARGEST = {"num_hidden_layers": 1000, "vocab_size": 10_000_000, "max_position_e
 """Well beyond any model: what is larger is a damaged file."""
 _STATE_SPACE = ("mamba", "rwkv", "jamba", "bamba", "zamba", "falcon_h1", "nemotron_h", "granitemoehybrid", "retnet")
 _STATE_SPACE_KEYS = ("mamba_", "ssm_", "state_size", "linear_conv_kernel_dim", "linear_num_key_heads")
+GGUF_FIX = (
+    'Name the original model; or make a folder of the file: docs/stages.md, "From a GGUF" (transformers expands it '
+    "with from_pretrained(FOLDER, gguf_file=NAME))."
+)
 _AGAIN = "Fetch the file again."
 
 
@@ -36,6 +40,7 @@ def load_shape(name: str, revision: str | None = None) -> ModelShape:
     Raises `ConfigError` for a directory or a name that does not exist and for a model that is no causal decoder,
     `SetupError` for a hub model that is neither cached nor in the catalogue nor shown by the hub.
     """
+    _refuse_gguf(name)
     if directory := local_directory(name):
         return _read_shape(name, directory / "config.json")
     snapshot = cached_snapshot(name, revision) if _looks_like_hub_name(name) else None
@@ -52,6 +57,18 @@ def load_shape(name: str, revision: str | None = None) -> ModelShape:
     except SetupError as error:
         error.hint = f"{error.hint} {_near(name)}".strip()
         raise
+
+
+def _refuse_gguf(name: str) -> None:
+    """Raises `ConfigError` for llama.cpp's file, for a folder with nothing else, and for the name of a hub's."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        found = next(iter(sorted(path.glob("*.gguf"))), None)
+        file = None if (path / "config.json").is_file() else found
+    else:
+        file = path if name.lower().endswith((".gguf", "-gguf")) else None
+    if file is not None:
+        raise ConfigError(f"{file} is a GGUF: quantised for llama.cpp, it cannot be trained as it is.", hint=GGUF_FIX)
 
 
 def model_path(name: str) -> str:

@@ -94,6 +94,17 @@ def _as_object(content: Any) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]] | None:
+    """Returns the shape of each tensor of a safetensors file by name, None if the file is not whole or has none."""
+    if not path.is_file() or not _is_whole(path):
+        return None
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    shapes = {name: tensor.get("shape") for name, tensor in header.items() if name != "__metadata__"}
+    are_valid = all(isinstance(one, list) and all(type(size) is int for size in one) for one in shapes.values())
+    return {name: tuple(one) for name, one in shapes.items()} if are_valid else None
+
+
 def _layout(path: Path) -> tuple[int, int] | None:
     """Returns the bytes before a safetensors file's tensors and those of the tensors, None without a valid header.
 

@@ -22,6 +22,7 @@ from lowmem_rl.reports.sections.memory import memory_of
 from lowmem_rl.reports.sections.reproduce import command_of, settings_of
 from lowmem_rl.reports.sections.results import tables_of
 from lowmem_rl.reports.sections.selection import selection_of
+from lowmem_rl.reports.sections.stages import stages_of
 from lowmem_rl.reports.sections.times import time_of
 from lowmem_rl.reports.sections.verdict import verdict_of
 from lowmem_rl.storage.run_dir import Row, RunDir
@@ -67,6 +68,7 @@ def render(
         worst=worst,
         command=command_of(record),
         settings=settings_of(record),
+        stages=stages_of(record),
         versions=list(_versions(record)),
     )
 

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from lowmem_rl.storage.run_dir import Row, RunDir
-from lowmem_rl.storage.run_reader import Evaluations, RunReader, is_number
+from lowmem_rl.storage.run_reader import Evaluations, RunReader, is_number, rows_in
 from lowmem_rl.trainable.selection import LayerSelection
 
 LENIENT, STRICT = "correct", "strict"
@@ -62,6 +62,8 @@ class RunRecord:
     """What short runs with other rewards gained."""
     resumes: tuple[Row, ...]
     recoveries: tuple[Row, ...]
+    lineage: tuple[Row, ...]
+    """The stages before the run, oldest first."""
     selection: LayerSelection | None
     """The layers that learn, if the run has selected them."""
     has_ended: bool
@@ -128,6 +130,7 @@ def read_record(path: Path) -> RunRecord:
         controls=reader.controls,
         resumes=reader.resumes,
         recoveries=reader.recoveries,
+        lineage=tuple(rows_in(reader.config_file, "lineage")),
         selection=_selection(reader),
         has_ended=bool(found.after) or (bool(metrics) and health.get("step") == metrics[-1]["step"]),
     )

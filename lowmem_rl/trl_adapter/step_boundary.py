@@ -16,10 +16,11 @@ import torch
 from lowmem_rl.checkpointing.checkpoint_storage import COUNTS
 from lowmem_rl.checkpointing.trainer_state import OPTIMIZER, RANDOM, ROLLOUT, SCALER, STATE, TrainerSnapshot
 from lowmem_rl.config.run_config import RunConfig
-from lowmem_rl.engine.adapter import become_base, load_adapter
+from lowmem_rl.engine.adapter import load_adapter
 from lowmem_rl.engine.kept_states import KeptStates
 from lowmem_rl.engine.parking import HOST, move_states
 from lowmem_rl.engine.policy import Policy
+from lowmem_rl.engine.reference import become_start
 from lowmem_rl.engine.rng import rng_states
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.engine.unsloth_shortcuts import given_up, restore_shortcut_notes, shortcut_notes
@@ -155,13 +156,13 @@ class StepBoundaryMixin(TrlTrainer):
         return sampler
 
     def restore_weights(self, folder: Path | None) -> None:
-        """Loads a checkpoint's weights and optimizer, without one the base model's, and drops the present rollout.
+        """Loads a checkpoint's weights and optimizer, without one those of the start, and drops the present rollout.
 
         The gradient scaler is restored with them: if gradients overflowed, its scale has fallen to one at which
         healthy gradients would vanish.
         """
         if folder is None:
-            become_base(self.policy.model)
+            become_start(self.policy.model)
             self.optimizer.state.clear()
         else:
             load_adapter(self.policy.model, folder)

@@ -317,3 +317,12 @@ def test_missing_keys_take_the_defaults_of_the_architecture() -> None:
     assert (shape.num_kv_heads, shape.head_dim) == (4, 32)
     assert not shape.attention_bias
     assert not shape.tied_embeddings
+
+
+@pytest.mark.parametrize("name", ["smol.Q4_1.gguf", ".", "Qwen/Qwen2.5-7B-Instruct-GGUF"])
+def test_a_gguf_is_refused_with_the_way_to_a_folder(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("smol.Q4_1.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ConfigError, match="is a GGUF") as raised:
+        load_shape(name)
+    assert "gguf_file" in raised.value.hint
