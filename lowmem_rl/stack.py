@@ -144,6 +144,10 @@ WORDINGS = (
     Wording(
         "trl/trainer/grpo_trainer.py", "param.data = param.data.to(torch.bfloat16)", "trainer: we restore the type"
     ),
+    Wording("trl/trainer/utils.py", "with model.disable_adapter():", "reference: computes with the start there"),
+    Wording("trl/trainer/sft_trainer.py", 'if "labels" not in column_names:', "sft: rows keep the labels we give"),
+    Wording("trl/trainer/sft_trainer.py", "param.data = param.data.to(torch.bfloat16)", "sft: we restore the type"),
+    Wording("unsloth_zoo/dataset_utils.py", 'if "labels" in column_names:', "sft: the same on a card"),
     Wording("peft/tuners/lora/dora.py", "torch.linalg.norm(weight, dim=1).to(weight.dtype)", "dora: the norm's type"),
     Wording("peft/tuners/lora/dora.py", "(mag_norm_scale - 1) * base_result", "decoder_weights: DoRA's gain"),
     Wording("peft/tuners/tinylora/layer.py", "self._tinylora_v_key[adapter_name] = v_key", "tinylora: its numbers"),

@@ -197,6 +197,40 @@ def probe(
     probe_command(request, examples=examples, samples=samples, out=out, as_json=as_json)
 
 
+@app.command()
+def warmup(
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    setting: SetOption = None,
+    model: ModelOption = None,
+    start: FromOption = None,
+    task: TaskOption = None,
+    out: Annotated[
+        Path | None, option("--out", "Folder of the adapter; runs/warmup-PRESET-TIME if unset.", "DIR")
+    ] = None,
+    steps: Annotated[int, option("--steps", "Optimizer steps, of 32 gold completions each.", min=1)] = 50,
+    learning_rate: Annotated[
+        float | None, option("--learning-rate", "Peak learning rate of this stage; 2e-4 if unset.", "X", min=0, max=1)
+    ] = None,
+    seed: SeedOption = None,
+    as_json: JsonOption = False,
+    force: Annotated[bool, option("--force", "Start although it does not fit.")] = False,
+    allow_code: AllowCodeOption = False,
+) -> None:
+    """Teach an adapter gold completions of the task, for a model that never earns a reward.
+
+    SFT through TRL on training examples: a few dozen steps for the form of an answer. `train --from` and
+    `probe --from` start from the adapter.
+    """
+    from lowmem_rl_cli.warmup_command import warmup_command
+
+    files, settings = tuple(config or ()), tuple(setting or ())
+    request = RunRequest(
+        preset, files, settings, task, out=out, seed=seed, allow_code=allow_code, model=model, start=start
+    )
+    warmup_command(request, steps=steps, learning_rate=learning_rate, force=force, as_json=as_json)
+
+
 @app.command("eval")
 def evaluate(
     target: Annotated[

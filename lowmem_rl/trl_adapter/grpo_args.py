@@ -35,7 +35,7 @@ def grpo_arguments(config: RunConfig, device: Device, out: Path) -> dict[str, An
         **_sampling_arguments(config),
         **_loss_arguments(config),
         **_optimizer_arguments(config.optimizer, device),
-        **_device_arguments(config, device),
+        **device_arguments(config, device),
     }
 
 
@@ -148,7 +148,8 @@ def _optimizer_arguments(optimizer: OptimizerConfig, device: Device) -> dict[str
     }
 
 
-def _device_arguments(config: RunConfig, device: Device) -> dict[str, Any]:
+def device_arguments(config: RunConfig, device: Device) -> dict[str, Any]:
+    """Returns the arguments, of any trainer, that depend on where it computes."""
     return {
         "bf16": device.dtype == "bfloat16",
         "fp16": device.dtype == "float16",
