@@ -410,6 +410,15 @@ def export(
     setting: Annotated[
         list[str] | None, option("--set", "New place of the run's data: task.path=FILE.", "KEY=VALUE")
     ] = None,
+    push: Annotated[
+        str | None,
+        option(
+            "--push",
+            "Then push it to the hub, private unless --public; the token is HF_TOKEN's, or of `hf auth login`.",
+            "NAME/REPOSITORY",
+        ),
+    ] = None,
+    public: Annotated[bool, option("--public", "With --push: let everybody see it.")] = False,
     as_json: JsonOption = False,
     allow_code: AllowCodeOption = False,
 ) -> None:
@@ -419,12 +428,13 @@ def export(
     into the weights of training must give the same tokens; a merge into 16-bit originals and gguf the same accuracy.
     A failed export is removed: exit code 7. RUN/best exports the adapter of the best evaluation.
     """
-    from lowmem_rl_cli.export_command import export_command
+    from lowmem_rl_cli.export_command import ExportRequest, export_command
 
+    if public and push is None:
+        raise typer.BadParameter("--public needs --push")
     places = RunRequest(settings=tuple(setting or ()), task=task, model=model).named_layers()
-    export_command(
-        run, to, base=base, out=out, examples=examples, allow_code=allow_code, places=places, as_json=as_json
-    )
+    request = ExportRequest(run, to, base, out, examples, tuple(places), push=push, public=public)
+    export_command(request, allow_code=allow_code, as_json=as_json)
 
 
 @app.command("scale-out")
