@@ -89,8 +89,8 @@ class RunRequest:
     allow_code: bool = False
     model: str | None = None
     pass_rate: str | None = None
-    goal: float | None = None
     start: str | None = None
+    goal: float | None = None
 
     def read_pass_rate(self) -> "PassRate | None":
         """Returns the value of --pass-rate, None if it is not given. Raises `ConfigError` if it is not valid."""

@@ -16,6 +16,7 @@ TABLE: Mapping[str, Counterpart] = {
     "seed": changed(
         "seed", "same prompts in the same order; the adapter starts and the cards sample at random numbers of their own"
     ),
+    "start_from": equal("", "the adapter starts at the base model, or where --continue says"),
     "model.name": equal("from_pretrained"),
     "model.revision": equal("revision"),
     "model.bits": equal("BitsAndBytesConfig", "NF4 with double quantisation, or none"),
@@ -134,6 +135,12 @@ def _is_off_policy(config: RunConfig) -> bool:
 
 DEVIATIONS = (
     *UNUSED,
+    Deviation(
+        "start_from",
+        lambda config: config.start_from is not None,
+        lacking("the adapter starts at the base model, which is the KL reference, too"),
+        instead={"start_from": None},
+    ),
     Deviation(
         "grpo.baseline",
         lambda config: config.grpo.baseline == "median",

@@ -17,6 +17,7 @@ _SAMPLED = "vLLM samples in bfloat16; the update computes the probabilities agai
 
 TABLE: Mapping[str, Counterpart] = {
     "seed": changed("data.seed", "other random numbers, and another order of the prompts if it is random"),
+    "start_from": equal("", "the adapter starts at the base model, or where --continue says"),
     "model.name": equal(f"{_MODEL}.path"),
     "model.revision": equal(f"{_MODEL}.path", "the folder of that revision"),
     "model.bits": equal(f"{_ACTOR}.fsdp_config.model_dtype"),
@@ -139,6 +140,12 @@ def _is_subset(config: RunConfig) -> bool:
 
 DEVIATIONS = (
     *UNUSED,
+    Deviation(
+        "start_from",
+        lambda config: config.start_from is not None,
+        lacking("the adapter starts at the base model, which is the KL reference, too"),
+        instead={"start_from": None},
+    ),
     Deviation(
         "grpo.baseline",
         lambda config: config.grpo.baseline == "median",

@@ -69,6 +69,7 @@ OTHERS = [
     {"grpo": {"steps_per_rollout": 2, "scale_rewards": "none"}, "optimizer": {"warmup_steps": 3}},
     {"optimizer": {"name": "paged_adamw_8bit"}, "curriculum": {"by": "pass_rate", "how": "window"}},
     {"grpo": {"group_size": 9, "baseline": "median"}, "optimizer": {"name": "sgd"}},
+    {"start_from": "runs/sft/adapter"},
     {"eval": {"every": 0}, "logging": {"checkpoint_every": 10}},
 ]
 
