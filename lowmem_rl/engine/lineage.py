@@ -16,7 +16,7 @@ from lowmem_rl.storage.run_reader import RunReader, part, rows_in
 WARMUP = "warmup.json"
 """In the folder of a warm-up's adapter: what it was taught, for how long."""
 PROOF = "proof.json"
-"""In the folder of an export: how it was proven, and the stages behind it."""
+"""In the folder of an export: how it was proven, and the stages before it."""
 
 
 def stages_before(config: RunConfig) -> list[Row]:
@@ -84,7 +84,7 @@ def _stages_of_adapter(path: Path) -> Iterator[Row]:
 
 
 def _table(path: Path) -> Row:
-    """Returns the object in a file, empty if there is none: lineage is told as far as it is known."""
+    """Returns the object in a file, empty if there is none: lineage is given as far as it is known."""
     try:
         found: Any = read_json(path) if path.is_file() else {}
     except RunDirError:
