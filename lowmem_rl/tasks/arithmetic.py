@@ -1,5 +1,6 @@
-"""Generated arithmetic in five levels, the task of the embedded model: `What is 43 * 7?`.
+"""Generated arithmetic in five levels, the task of the embedded model: `What is 43 * 7?`; and level 0 to begin with.
 
+Level 0, sums and differences within 20, is for pretrained models that hardly add (SmolLM2-135M); it has 462 problems.
 A commuted problem is in the same split: training never draws a held-out problem under any seed.
 """
 
@@ -23,10 +24,22 @@ def _between(operators: str, left: tuple[int, int], right: tuple[int, int]) -> G
     return generate
 
 
+def _sums_and_differences_within(most: int) -> Generator:
+    """Neither the numbers nor the result are below 0 or above `most`."""
+
+    def generate(rng: random.Random) -> GeneratedProblem:
+        whole = rng.randint(0, most)
+        part = rng.randint(0, whole)
+        return problem_of(part, "+", whole - part) if rng.random() < 0.5 else problem_of(whole, "-", part)
+
+    return generate
+
+
 ARITHMETIC = ProceduralTask(
     name="arithmetic",
-    summary="generated sums, differences and products in five levels",
+    summary="generated sums, differences and products in five levels, and level 0 to begin with",
     generators={
+        0: _sums_and_differences_within(20),
         1: _between("+-", (0, 99), (0, 99)),
         2: _between("*", (10, 99), (2, 9)),
         3: _between("*", (100, 999), (2, 9)),
@@ -35,4 +48,5 @@ ARITHMETIC = ProceduralTask(
     },
     rewards=("boxed_answer", "any_answer"),
     seed_prefix="",
+    only_named=frozenset({0}),
 )

@@ -52,6 +52,8 @@ class ProceduralTask:
     convention: str = "think_boxed"
     seed_prefix: str | None = None
     """Start of the random seed, the name if None. Arithmetic's is empty: published records depend on its problems."""
+    only_named: frozenset[float] = frozenset()
+    """Levels that a run has only if it names them."""
 
     has_data: ClassVar[bool] = False
     held_out: ClassVar[str] = "a fifth of its problems, by a hash"
@@ -61,7 +63,8 @@ class ProceduralTask:
 
     @property
     def levels(self) -> tuple[float, ...]:
-        return tuple(self.generators)
+        """The levels of a run that names none."""
+        return tuple(level for level in self.generators if level not in self.only_named)
 
     def examples(self, selection: Selection) -> Iterator[Example]:
         """Yields distinct problems of the split, levels drawn evenly. Raises `TaskError` for unknown levels."""

@@ -60,6 +60,14 @@ def test_levels_are_drawn_evenly_and_only_those_asked_for() -> None:
     assert {example.level for example in draw("test")} == set(ARITHMETIC.levels)
 
 
+def test_level_0_stays_within_20_and_is_drawn_only_if_it_is_named() -> None:
+    drawn = [example for split in ("train", "test") for example in draw(split, limit=None, levels=(0,))]
+    assert len({example.id for example in drawn}) == len(drawn) == 2 * sum(range(1, 22))
+    numbers = [int(text) for example in drawn for text in (*unordered(example)[1:], example.answer)]
+    assert set(numbers) == set(range(21))
+    assert 0 not in {example.level for example in draw("train")}
+
+
 def test_the_answer_is_the_value_of_the_question() -> None:
     apply = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__}
     for example in draw("train", 500):
@@ -76,7 +84,7 @@ def test_every_gold_completion_pays_in_full() -> None:
 def test_an_unknown_level_names_the_known_ones() -> None:
     with pytest.raises(TaskError, match="no level 9") as caught:
         draw("train", levels=(1, 9))
-    assert "1, 2, 3, 4, 5" in caught.value.hint
+    assert "0, 1, 2, 3, 4, 5" in caught.value.hint
 
 
 def test_a_path_for_a_task_without_data_is_refused() -> None:
