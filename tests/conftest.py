@@ -18,6 +18,9 @@ from hypothesis import settings
 ROOT = Path(__file__).parents[1]
 OFFLINE = Path(__file__).parent / "offline"
 HOME = Path(tempfile.mkdtemp(prefix="lowmem-rl-tests-"))
+_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+SMOLLM2 = Path(os.environ.get("LOWMEM_RL_SMOLLM2") or _CACHE / "lowmem-rl" / "smollm2-135m-instruct")
+"""The folder that scripts/get_smollm2 makes, where the user has it."""
 
 # Set before any test module is imported, since libraries read these when they load.
 os.environ |= {
@@ -82,6 +85,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
     yield disk
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The folder of SmolLM2-135M-Instruct, for tests marked `real_model`; skips the test if it is not there."""
+    if not (SMOLLM2 / "config.json").is_file():
+        pytest.skip(f"no pretrained model in {SMOLLM2}: scripts/get_smollm2 fetches it (93 MB)")
+    return SMOLLM2
 
 
 class Outcome(NamedTuple):
