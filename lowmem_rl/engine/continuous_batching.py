@@ -13,7 +13,7 @@ from itertools import takewhile
 import torch
 from torch import Tensor
 
-from lowmem_rl.engine.decoder import Decoder, KVCache, prefill, step
+from lowmem_rl.engine.decoder import Decoder, KVCache, prefill, prefill_packed, step
 from lowmem_rl.engine.kept_states import StateRecorder
 from lowmem_rl.engine.repetition_stop import LONGEST_PERIOD, WINDOW, is_looping
 from lowmem_rl.engine.sampling import SamplingParams, sample_token, uniform_noise
@@ -247,7 +247,15 @@ class _ContinuousBatch:
 
     def _read_prompts(self, keys: Sequence[_PromptKey]) -> None:
         """Reads each prompt that has not been read yet."""
-        for chunk in _chunks([key for key in dict.fromkeys(keys) if key not in self.read]):
+        new = [key for key in dict.fromkeys(keys) if key not in self.read]
+        if self.states is None and self.limits.reads_once and self.decoder.device.type == "cpu":
+            beginning = shared_beginning([prompt for prompt, _ in new])
+            packs = list(_packs(new, beginning))
+            # On a GPU a forward of few tokens takes as long as one of many.
+            if beginning >= LEAST_BEGINNING and beginning * (len(new) - len(packs)) >= LEAST_SAVED:
+                self._read_packed(packs, beginning)
+                return
+        for chunk in _chunks(new):
             prompts = [prompt for prompt, _ in chunk]
             lengths = self._upload([len(prompt) for prompt in prompts])
             ids = upload(_padded(prompts, max(map(len, prompts))), self.decoder.device)
@@ -258,6 +266,15 @@ class _ContinuousBatch:
                 # Views would keep the whole forward for as long as one of its prompts waits.
                 self.read[key] = logits[i].clone(), kept[:, i, :, : len(prompts[i])].clone()
             del logits, kept  # before the next forward needs their memory
+
+    def _read_packed(self, packs: Iterable[Sequence[_PromptKey]], beginning: int) -> None:
+        """Reads packs of prompts that have their first `beginning` ids in common: those once a pack."""
+        for pack in packs:
+            own = [prompt[beginning:] for prompt, _ in pack]
+            logits, kept = prefill_packed(self.decoder, pack[0][0][:beginning], own)
+            first, *parts = kept.split([beginning, *map(len, own)], dim=2)
+            for key, row, part in zip(pack, logits, parts, strict=True):
+                self.read[key] = row.clone(), torch.cat((first, part), dim=2)
 
     def _results(self, rows: list[int]) -> Iterator[tuple[int, SampledCompletion]]:
         if not rows:
@@ -272,6 +289,36 @@ class _ContinuousBatch:
 
     def _upload(self, numbers: Sequence[int] | Sequence[Sequence[int]]) -> Tensor:
         return upload(torch.tensor(numbers), self.decoder.device)
+
+
+LEAST_BEGINNING, LEAST_SAVED = 16, 64
+"""Ids that prompts must have in common, and that are then read less often, for packs to be worth their masks."""
+PACKED_TOKENS = 512
+"""In a pack attention compares each token with each: with more its square would count."""
+
+
+def shared_beginning(prompts: Sequence[tuple[int, ...]]) -> int:
+    """Returns how many ids all prompts begin with, as a chat template's system turn. Each keeps an id of its own."""
+    if not prompts:
+        return 0
+    first, last = min(prompts), max(prompts)  # in the order of tuples all others are between these
+    most = min(map(len, prompts)) - 1
+    return next((i for i in range(most) if first[i] != last[i]), most)
+
+
+def _packs(keys: Sequence[_PromptKey], beginning: int) -> Iterator[list[_PromptKey]]:
+    """Yields prompts that are read in one row: at most PACKED_TOKENS with their common beginning, or a longer one."""
+    pack: list[_PromptKey] = []
+    tokens = beginning
+    for key in keys:
+        own = len(key[0]) - beginning
+        if pack and tokens + own > PACKED_TOKENS:
+            yield pack
+            pack, tokens = [], beginning
+        pack.append(key)
+        tokens += own
+    if pack:
+        yield pack
 
 
 def _padded(rows: Sequence[Sequence[int]], width: int) -> Tensor:

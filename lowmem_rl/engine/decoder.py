@@ -8,8 +8,9 @@ RMSNorm, rotary embedding (arXiv 2104.09864), grouped queries (arXiv 2305.13245)
 Shapes: R rows, T tokens, L layers, S slots, P positions, K key-value heads, H = query heads, D the size of a head.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -89,6 +90,32 @@ def prefill(decoder: Decoder, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Ten
         if block is decoder.blocks[-1]:  # from here on, nothing reads the other tokens
             last = torch.arange(rows, device=ids.device), lengths - 1
             x, mixed = x[last], mixed[last]
+        x = x + block.out(mixed)
+        x = x + _mlp(block, x)
+    return decoder.head(decoder.norm(x)).float(), torch.stack(kept)
+
+
+def prefill_packed(decoder: Decoder, beginning: Sequence[int], own: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Reads N prompts that all have a `beginning` of B tokens, each with its `own` tokens after it, as one row.
+
+    A row of T = B + all own tokens, without padding: a token sees the beginning, and of the prompts only its own.
+    Returns the logits after each prompt (N, vocabulary) in float32, and keys and values of the row (L, 2 K, T, D).
+    """
+    lengths = [len(beginning), *map(len, own)]
+    part = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
+    sees = ((part == part[:, None]) | (part == 0)).tril_().to(decoder.device)
+    places = [*range(len(beginning)), *(len(beginning) + i for ids in own for i in range(len(ids)))]
+    lasts = (torch.tensor(lengths).cumsum(0) - 1)[1:].to(decoder.device)
+    rotary = _rotary(decoder, _cos_sin(decoder, torch.tensor(places, device=decoder.device)))
+    x, kept = decoder.embed(torch.tensor([*beginning, *chain(*own)], device=decoder.device)), []
+    for block in decoder.blocks:
+        heads = _heads(decoder, block, x, rotary).transpose(0, 1)[None]  # (1, H + 2 K, T, D)
+        kept.append(heads[0, decoder.heads :].clone())  # a view would keep the queries
+        q, k, v = heads.split([decoder.heads, decoder.kv_heads, decoder.kv_heads], dim=1)
+        mixed = scaled_dot_product_attention(q, k, v, attn_mask=sees, enable_gqa=True)
+        mixed = mixed[0].transpose(0, 1).reshape(len(x), -1)
+        if block is decoder.blocks[-1]:  # from here on, nothing reads the other tokens
+            x, mixed = x[lasts], mixed[lasts]
         x = x + block.out(mixed)
         x = x + _mlp(block, x)
     return decoder.head(decoder.norm(x)).float(), torch.stack(kept)

@@ -144,7 +144,9 @@ def _joined(modules: Sequence[Any], dtype: torch.dtype) -> Map:
     from peft.utils.integrations import dequantize_module_weight
 
     layers = [_frozen_or_whole(module) for module in modules]
-    weight = torch.cat([dequantize_module_weight(layer).detach().to(dtype) for layer in layers])
+    expanded = [dequantize_module_weight(layer).detach().to(dtype) for layer in layers]
+    is_own = len(layers) == 1 and expanded[0].data_ptr() != layers[0].weight.data_ptr()
+    weight = expanded[0] if is_own else torch.cat(expanded)  # a copy in any case: it is added to below
     bias = _joined_bias(layers, dtype)
     adapters = [_adapter(module) for module in modules]
     if not any(adapters):

@@ -127,7 +127,8 @@ def optimizer_callback(timer: ArmTimer) -> TrainerCallback:
 def count_engine(counts: SamplingCounts) -> None:
     """Counts what our engine reads and samples in this process."""
     engine: Any = continuous_batching
-    sample_token, prefill, step = engine.sample_token, engine.prefill, engine.step
+    sample_token, step = engine.sample_token, engine.step
+    prefill, prefill_packed = engine.prefill, engine.prefill_packed
 
     def counted_sample_token(logits: Any, *args: Any) -> Any:
         counts.add_sampled(len(logits))
@@ -137,8 +138,13 @@ def count_engine(counts: SamplingCounts) -> None:
         counts.prefill_tokens += ids.numel()
         return prefill(decoder, ids, lengths)
 
+    def counted_prefill_packed(decoder: Any, beginning: Any, own: Any) -> Any:
+        counts.prefill_tokens += len(beginning) + sum(map(len, own))
+        return prefill_packed(decoder, beginning, own)
+
     def counted_step(decoder: Any, tokens: Any, places: Any, cache: Any, longest: int) -> Any:
         counts.attended += len(tokens) * longest
         return step(decoder, tokens, places, cache, longest)
 
-    engine.sample_token, engine.prefill, engine.step = counted_sample_token, counted_prefill, counted_step
+    engine.sample_token, engine.step = counted_sample_token, counted_step
+    engine.prefill, engine.prefill_packed = counted_prefill, counted_prefill_packed

@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from lowmem_rl.engine import continuous_batching
 from lowmem_rl.engine.continuous_batching import SampledCompletion, StoppingCriteria, sample
-from lowmem_rl.engine.decoder import prefill
+from lowmem_rl.engine.decoder import prefill, prefill_packed
 from lowmem_rl.engine.decoder_weights import UnsupportedModel, merged, quantized
 from lowmem_rl.engine.sampling import GREEDY, SamplingParams, stream_names
 
@@ -74,6 +74,33 @@ def generated(model: Any, prompt: list[int], tokens: int) -> list[int]:
 def test_greedy_tokens_are_those_of_generate(kind: str, extra: dict[str, Any], weights: Any) -> None:
     model, prompts = model_of(kind, extra), prompts_of([3, 17, 9, 1])
     assert greedily(weights(model, POSITIONS), prompts, 24) == [generated(model, prompt, 24) for prompt in prompts]
+
+
+@pytest.mark.parametrize(("kind", "extra"), ARCHITECTURES)
+def test_what_all_prompts_begin_with_is_read_once_and_changes_no_token(
+    kind: str, extra: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, (beginning, *own) = model_of(kind, extra), prompts_of([30, 1, 7, 12, 4])
+    prompts = [beginning + rest for rest in own for _ in range(2)]
+    read: list[tuple[int, int]] = []
+
+    def counted(decoder, beginning, own):
+        read.append((len(beginning), sum(map(len, own))))
+        return prefill_packed(decoder, beginning, own)
+
+    monkeypatch.setattr(continuous_batching, "prefill_packed", counted)
+    found = greedily(merged(model, POSITIONS), prompts, 24, rows=8)
+    assert found == [generated(model, prompt, 24) for prompt in prompts]
+    assert read == [(30, 1 + 7 + 12 + 4)]
+    monkeypatch.setattr(continuous_batching, "PACKED_TOKENS", 40)
+    assert greedily(merged(model, POSITIONS), prompts, 24, rows=8) == found
+    assert len(read) == 1  # three packs of four prompts save too little
+
+
+@pytest.mark.parametrize(("own", "shared"), [([5, 3, 1, 2], 30), ([5, 0, 1, 2], 29), ([5], 34), ([], 0)])
+def test_every_prompt_keeps_a_token_of_its_own(own: list[int], shared: int) -> None:
+    prompts = [tuple([7] * 30 + [10 + number] * length) for number, length in enumerate(own)]
+    assert continuous_batching.shared_beginning(prompts) == shared
 
 
 def test_kept_log_probs_are_those_of_the_models_forward(model: Any) -> None:
