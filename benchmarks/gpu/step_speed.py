@@ -20,7 +20,8 @@ def measure(order: Mapping[str, Any]) -> dict[str, Any]:
     """Returns each arm's seconds by phase, Unsloth's over ours, and the error of the first gradients."""
     composed = resolve(preset=order["preset"], settings=order["settings"])
     arms = (OURS, UNSLOTH)
-    protocol = Protocol(arms[1:], sets=(SET,), warmup=1, rounds=order["rounds"], shape=order["shape"])
+    size = {"warmup": 1, "rounds": order["rounds"], "shape": order["shape"]}
+    protocol = Protocol(arms[1:], sets=(SET,), reorders=False, **size)
     with open_bench(composed, protocol, lambda text: print(text, file=sys.stderr)) as bench:
         found = replays(bench, protocol, arms, "preset")[SET]
     seconds = {name: _phases(arm) for name, arm in found["arms"].items()}

@@ -1,13 +1,22 @@
 """`lowmem-rl bench`: ours against others, on the same input."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from lowmem_rl_cli import console
-from lowmem_rl_cli.options import ConfigOption, JsonOption, PresetOption, RunRequest, SetOption, command_group
+from lowmem_rl_cli.options import (
+    ConfigOption,
+    JsonOption,
+    ModelOption,
+    PresetOption,
+    RunRequest,
+    SetOption,
+    command_group,
+)
 
 app = command_group("Measure ours against others.")
 
@@ -41,6 +50,21 @@ def bench_step(
     preset: PresetOption = None,
     config: ConfigOption = None,
     settings: SetOption = None,
+    model: ModelOption = None,
+    arms: Annotated[
+        list[str] | None,
+        typer.Option("--arms", help="Compare ours with this arm alone; repeatable. `ours`: with none.", metavar="NAME"),
+    ] = None,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--precision", help="Measure in this precision alone: preset or fp32; repeatable.", metavar="NAME"
+        ),
+    ] = None,
+    shapes: Annotated[
+        list[str] | None,
+        typer.Option("--shapes", help="Replay these lengths alone: skewed or equal; repeatable.", metavar="NAME"),
+    ] = None,
     live: Annotated[
         bool, typer.Option("--live", help="Also measure the time to a reward, with real sampling and five seeds.")
     ] = False,
@@ -67,8 +91,8 @@ def bench_step(
     ] = None,
 ) -> None:
     """Compare a training step with plain TRL's and Unsloth's: the same tokens, the same gradients, other seconds."""
+    from lowmem_rl_bench.step.choice import chosen_protocol
     from lowmem_rl_bench.step.plot import draw, figure_class
-    from lowmem_rl_bench.step.replays import Protocol
     from lowmem_rl_bench.step.run_bench import measure
     from lowmem_rl_cli.bench_view import render
     from lowmem_rl_cli.text_page import stdout_page
@@ -77,22 +101,33 @@ def bench_step(
         check_writable(file)
     if plot is not None:
         figure_class()  # a missing extra is reported before minutes of work
-    composed = RunRequest(preset, tuple(config or ()), tuple(settings or ())).resolve()
+    protocol = chosen_protocol(arms or (), precision or (), shapes or (), savings=saving or (), rounds=rounds)
+    composed = RunRequest(preset, tuple(config or ()), tuple(settings or ()), model=model).resolve()
+
+    def save(part: Mapping[str, Any]) -> None:
+        if out is not None:
+            out.write_text(_as_json(part), encoding="utf-8")
+
     record = measure(
         composed,
-        Protocol(rounds=rounds, savings=tuple(saving or ())),
+        protocol,
         console.say,
+        save,
         with_live=live,
         with_ablations=ablations,
         with_sweep=sweep,
     )
     if out is not None:
-        _write(out, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+        _write(out, _as_json(record))
     if plot is not None:
         _write(plot, draw(record))
     console.show_json(record) if as_json else console.show(render(record, stdout_page()))
     if not record["is_valid"]:
         raise typer.Exit(1)
+
+
+def _as_json(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, indent=1, ensure_ascii=False) + "\n"
 
 
 def _write(file: Path, text: str) -> None:

@@ -38,10 +38,13 @@ def _headline(record: Record) -> str:
     if not record["is_valid"]:
         return "Void: the gradients differ, so no speed counts."
     if not record["ratios"]:
-        return "What savings are worth."
-    skewed = {arm: ratios["replay_skewed"] for arm, ratios in record["ratios"].items() if ratios["replay_skewed"]}
-    times = ", ".join(f"{arm} {ratio:.1f} times" for arm, ratio in skewed.items())
-    return f"A step takes {times} as long as ours."
+        return "What savings are worth." if "ablations" in record else "Ours, compared with none."
+    for name, title in TITLES.items():  # the first shape that was measured
+        ratios = {arm: found[f"replay_{name}"] for arm, found in record["ratios"].items() if found[f"replay_{name}"]}
+        if ratios:
+            times = ", ".join(f"{arm} {ratio:.1f} times" for arm, ratio in ratios.items())
+            return f"A step takes {times} as long as ours{'' if name == 'skewed' else f' with {title}'}."
+    return "Nothing is measured yet."
 
 
 def _replay(title: str, found: Record, page: TextPage) -> Iterator[str]:
@@ -55,6 +58,7 @@ def _replay(title: str, found: Record, page: TextPage) -> Iterator[str]:
     yield ""
     rows = [_phases(name, arm, found["clock"]) for name, arm in found["arms"].items()]
     yield from page.table(rows, "lrrrrrr", ("seconds", *PHASES, "other"))
+    yield from _products(found, page)
     clock = "By CPU time: other processes used the arms' core for more than a tenth of the time."
     if found["clock"] == "wall":
         clock = "By wall time: the arms had their core to themselves."
@@ -73,6 +77,22 @@ def _arm(name: str, arm: Record, found: Record) -> tuple[str, ...]:
         str(arm["updated"]["rows"]),
         f"{arm['peak_bytes'] / GIB:.2f}",
     )
+
+
+def _products(found: Record, page: TextPage) -> Iterator[str]:
+    """Yields how much of one more step, under a profiler, is inside matrix products, and how fast they are."""
+    profiled = {name: arm["products"] for name, arm in found["arms"].items() if "products" in arm}
+    if not profiled:
+        return
+    yield ""
+    rows = []
+    for name, products in profiled.items():
+        shares = (f"{100 * products['shares'][part]:.0f} %" for part in ("products", "of_peak", "attention"))
+        rows.append((name, *shares, f"{products['operations'] / 1e9:.0f}"))
+    yield from page.table(rows, "lrrrr", ("share of a step", "products", "of peak", "attention", "10^9 operations"))
+    peak = next(iter(profiled.values()))["peak"]
+    speeds = ", ".join(f"{speed / 1e9:.0f} with {rows} rows" for rows, speed in peak.items())
+    yield from page.fold(f"Peak of one thread here, 10^9 operations a second: {speeds}.", "  ", "", DIM)
 
 
 def _phases(name: str, arm: Record, clock: str) -> tuple[str, ...]:

@@ -28,6 +28,8 @@ class Arm:
     about: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     off: Off | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Of TRL's `GRPOConfig`, over those of the run."""
 
     def configure(self, config: RunConfig) -> RunConfig:
         """Returns the configuration that this arm trains."""
@@ -64,7 +66,16 @@ UNSLOTH = Arm(
     _DEFAULTS | {"memory.checkpointing": "unsloth"},
 )
 UNSLOTH_FAIR = Arm("unsloth_fair", "unsloth", "Unsloth, checkpointing off and our micro-batch", _FAIR)
+TRL_CONTINUOUS = Arm(
+    "trl_continuous",
+    "trl",
+    "plain TRL with transformers' continuous batching, checkpointing off and our micro-batch",
+    _FAIR,
+    arguments={"use_transformers_continuous_batching": True},
+)
 OTHERS = (TRL, TRL_FAIR, UNSLOTH, UNSLOTH_FAIR)
+NAMED_ONLY = (TRL_CONTINUOUS,)
+"""Measured if they are named."""
 
 ABLATIONS = (
     Arm("dead_rows_kept", "ours", "rows without an advantage are trained on", off="dead rows out"),
@@ -86,4 +97,4 @@ ABLATIONS = (
 )
 """Ours with one saving off at a time. An arm whose settings are the run's own already is left out."""
 
-ARMS = {arm.name: arm for arm in (OURS, *OTHERS, *ABLATIONS)}
+ARMS = {arm.name: arm for arm in (OURS, *OTHERS, *NAMED_ONLY, *ABLATIONS)}

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 _LABELS = {
     "trl": "TRL, defaults",
     "trl_fair": "TRL, fair",
+    "trl_continuous": "TRL, continuous batching",
     "unsloth": "Unsloth, defaults",
     "unsloth_fair": "Unsloth, fair",
 }

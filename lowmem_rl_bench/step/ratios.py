@@ -58,9 +58,8 @@ def distance(found: Weights, reference: Weights) -> float:
     return difference / max(float(numpy.abs(part).max()) for part in reference.values())
 
 
-def summary(ended: ArmResult, warmup: int, clock: Clock) -> dict[str, Any]:
+def summary(steps: Sequence[Step], ended: ArmResult, clock: Clock) -> dict[str, Any]:
     """Returns an arm's timed steps as medians, and all of them."""
-    steps = ended.steps[warmup:]
     last, clocks = steps[-1], ("wall", "cpu")
     seconds = {name: median(step[name] for step in steps) for name in clocks}
     return {

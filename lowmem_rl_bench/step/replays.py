@@ -17,13 +17,14 @@ from lowmem_rl.models.lookup import model_path
 from lowmem_rl.planning.overrides import divisors, with_overrides
 from lowmem_rl_bench.step.arms import OTHERS, OURS, TRL_FAIR, Arm, ArmTask
 from lowmem_rl_bench.step.bench_workload import BenchWorkload, WorkloadShape, make_workload
+from lowmem_rl_bench.step.matrix_products import peak_of_arms, shares
+from lowmem_rl_bench.step.progress import Progress, Report
 from lowmem_rl_bench.step.ratios import clock_of, distance, ratio_of, summary
 from lowmem_rl_bench.step.round_robin import ArmResult, Step, alive, take_turns
 
-Report = Callable[[str], None]
-
 SETS: Mapping[str, Mapping[str, Any]] = {"skewed": {}, "equal": {"mean_share": 1.0, "dead_share": 0.0}}
 """Replays, as changes to `WorkloadShape`: typical lengths and dead groups, and the worst case for us."""
+PRECISIONS = ("preset", "fp32")
 FP32 = {"model.bits": 16, "model.dtype": "float32"}
 _UNCLIPPED = 1e9
 
@@ -33,7 +34,8 @@ class Protocol:
     """How much is measured."""
 
     others: tuple[Arm, ...] = OTHERS
-    precisions: tuple[str, ...] = ("preset", "fp32")
+    precisions: tuple[str, ...] | None = None
+    """Of PRECISIONS; None for both on a CPU and the preset's on a card, where float32 seldom fits."""
     sets: tuple[str, ...] = tuple(SETS)
     warmup: int = 2
     rounds: int = 8
@@ -41,12 +43,23 @@ class Protocol:
     shape: Mapping[str, Any] = field(default_factory=dict)
     """Changes to the shape of the replayed step."""
     seed: int = 0
+    reorders: bool = True
+    """Another stack's rows also come in another order: how much rounding alone changes its gradient."""
     savings: tuple[str, ...] = ()
     """If named, these savings alone are measured (`arms.ABLATIONS`), without the other stacks."""
 
     @property
     def steps(self) -> int:
+        """All but the profiled one."""
         return self.warmup + self.rounds
+
+    def steps_on(self, device: Device) -> int:
+        """Returns the steps of an arm: on a CPU one more than the timed ones, under a profiler."""
+        return self.steps + (0 if device.is_gpu else 1)
+
+    def precisions_on(self, device: Device) -> tuple[str, ...]:
+        """Returns the precisions that are measured on a device."""
+        return self.precisions or (("preset",) if device.is_gpu else PRECISIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,38 +125,69 @@ def replay_config(config: RunConfig, shape: WorkloadShape, steps: int, precision
     return with_overrides(config, settings).model_copy(update={"rewards": {"recorded": 1.0}})
 
 
-def replays(bench: Bench, protocol: Protocol, arms: Sequence[Arm], precision: str) -> dict[str, Any]:
-    """Returns each set's results in one precision: all arms are loaded, one computes at a time."""
-    config, device = replay_config(bench.config, bench.shape, protocol.steps, precision), bench.device
+def replays(
+    bench: Bench,
+    protocol: Protocol,
+    arms: Sequence[Arm],
+    precision: str,
+    progress: Progress | None = None,
+    save: Callable[[Mapping[str, Any]], None] = lambda results: None,
+) -> dict[str, Any]:
+    """Returns each set's results in one precision: all arms are loaded, one computes at a time.
+
+    `save` gets the results so far after each set. On a CPU one more step of each arm is profiled.
+    """
+    steps, device = protocol.steps_on(bench.device), bench.device
+    config = replay_config(bench.config, bench.shape, steps, precision)
     if precision == "fp32":
         device = replace(device, dtype="float32")
+    progress = progress or Progress(bench.report, [arm.name for arm in arms], steps, len(protocol.sets))
     bench.report(f"{precision}: loading {', '.join(arm.name for arm in arms)}")
+    peak = peak_of_arms(device.dtype) if steps > protocol.steps else None
     results = {}
     with alive(arms, config, device, bench.folder) as processes:
         for name in protocol.sets:
-            bench.report(f"{precision}, {name}: {protocol.steps} steps of {len(arms)} arms in turns")
+            progress.begin(f"{precision}, {name}")
             shape = replace(bench.shape, **SETS[name])
             workload, path = bench.workload(shape, f"{precision}-{name}", protocol.seed)
             tasks = {arm.name: ArmTask(str(path.with_name(arm.name)), {}, workload=str(path)) for arm in arms}
-            ended = take_turns(processes, tasks, protocol.steps)
-            found = _compare(ended, protocol.warmup, is_gpu=device.is_gpu)
-            if TRL_FAIR in arms:  # the error of its own first gradient with the rows in another order
+            ended = take_turns(processes, tasks, steps, progress=progress, profiled=steps - protocol.steps)
+            found = _compare(ended, protocol, peak, is_gpu=device.is_gpu)
+            if protocol.reorders and (
+                other := _reordered(arms)
+            ):  # the error of its own first gradient with the rows in another order
                 task = ArmTask(str(path.with_name("reordered")), {}, seed=1, workload=str(path))
-                reordered = take_turns(processes, {TRL_FAIR.name: task}, 1)[TRL_FAIR.name]
-                found["row_order_error"] = distance(reordered.gradients, ended[TRL_FAIR.name].gradients)
+                reordered = take_turns(processes, {other: task}, 1)[other]
+                found["row_order_error"] = distance(reordered.gradients, ended[other].gradients)
             results[name] = {"workload": workload.to_json()} | found
+            progress.done += 1
+            save(results)
     return results
 
 
-def _compare(ended: Mapping[str, ArmResult], warmup: int, *, is_gpu: bool) -> dict[str, Any]:
-    """Returns each arm's times, its ratio to ours, and the errors of its gradient and weights against ours."""
-    timed = {name: arm.steps[warmup:] for name, arm in ended.items()}
+def _reordered(arms: Sequence[Arm]) -> str | None:
+    """Returns the arm whose rows also come in another order: plain TRL if it is there, none among our own."""
+    others = [arm.name for arm in arms if arm.stack != OURS.stack]
+    return TRL_FAIR.name if TRL_FAIR in arms else next(iter(others), None)
+
+
+def _compare(
+    ended: Mapping[str, ArmResult], protocol: Protocol, peak: Mapping[str, float] | None, *, is_gpu: bool
+) -> dict[str, Any]:
+    """Returns each arm's times, its ratio to ours, and the errors of its gradient and weights against ours.
+
+    With a measured `peak` (operations a second by rows) also each arm's share of time inside matrix products.
+    """
+    timed = {name: arm.steps[protocol.warmup : protocol.steps] for name, arm in ended.items()}
     clock, ours = clock_of(timed, is_gpu=is_gpu), ended[OURS.name]
     others = [name for name in ended if name != OURS.name]
     comparable = [name for name in others if set(ended[name].weights) == set(ours.weights)]  # where as much learns
     return {
         "clock": clock,
-        "arms": {name: summary(arm, warmup, clock) for name, arm in ended.items()},
+        "arms": {
+            name: summary(timed[name], arm, clock) | (_products(arm.steps[-1], peak) if peak else {})
+            for name, arm in ended.items()
+        },
         "ratios": {
             name: {kind: ratio_of(timed[name], timed[OURS.name], kind).to_json() for kind in ("wall", "cpu")}
             for name in others
@@ -158,6 +202,10 @@ def _compare(ended: Mapping[str, ArmResult], warmup: int, *, is_gpu: bool) -> di
         "gradient_errors": {name: distance(ours.gradients, ended[name].gradients) for name in comparable},
         "weight_errors": {name: distance(ours.weights, ended[name].weights) for name in comparable},
     }
+
+
+def _products(profiled: Step, peak: Mapping[str, float]) -> dict[str, Any]:
+    return {"products": profiled["products"] | {"shares": shares(profiled["products"], peak), "peak": dict(peak)}}
 
 
 def _of_phase(steps: Sequence[Step], phase: str) -> list[Step]:

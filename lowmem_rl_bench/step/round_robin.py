@@ -14,6 +14,7 @@ from lowmem_rl.engine.device import Device
 from lowmem_rl.errors import LowMemError, SetupError
 from lowmem_rl.workers import JsonWorker, RequestFailed, WorkerFailed
 from lowmem_rl_bench.step.arms import Arm, ArmTask
+from lowmem_rl_bench.step.progress import Progress
 
 Step = dict[str, Any]
 """What `ArmTimer.read` returns."""
@@ -84,11 +85,17 @@ def alive(arms: Sequence[Arm], config: RunConfig, device: Device, folder: Path) 
 
 
 def take_turns(
-    processes: Mapping[str, ArmProcess], tasks: Mapping[str, ArmTask], most_steps: int, *, until: Until | None = None
+    processes: Mapping[str, ArmProcess],
+    tasks: Mapping[str, ArmTask],
+    most_steps: int,
+    *,
+    until: Until | None = None,
+    progress: Progress | None = None,
+    profiled: int = 0,
 ) -> dict[str, ArmResult]:
     """Trains every process's task in turns, a step each: A B C, A B C, ...; returns the results by name.
 
-    `until` may end an arm early, given its steps so far.
+    `until` may end an arm early, given its steps so far. The last `profiled` steps run under a profiler.
     """
     steps: dict[str, list[Step]] = {name: [] for name in tasks}
     running = dict(tasks)
@@ -97,7 +104,12 @@ def take_turns(
     ended = {}
     for number in range(most_steps):
         for name in list(running):
-            steps[name].append(processes[name].ask({"step": number}))
+            if progress is not None:
+                progress.before(name, number)
+            order = {"step": number, "is_profiled": number >= most_steps - profiled}
+            steps[name].append(processes[name].ask(order))
+            if progress is not None:
+                progress.after(name, steps[name][-1]["wall"])
             if number == most_steps - 1 or (until is not None and until(steps[name])):
                 ended[name] = _end(processes[name], running.pop(name), steps[name])
     return {name: ended[name] for name in tasks}

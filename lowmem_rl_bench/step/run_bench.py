@@ -2,11 +2,12 @@
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Any
 
 from lowmem_rl.config.compose import ResolvedConfig
+from lowmem_rl.config.places import without_folder
 from lowmem_rl.config.run_config import TrainableConfig
 from lowmem_rl.errors import ConfigError
 from lowmem_rl.models.hardware import this_machine
@@ -14,8 +15,11 @@ from lowmem_rl.telemetry.environment import environment_record
 from lowmem_rl_bench.step.ablations import ablations
 from lowmem_rl_bench.step.arms import ARMS, OURS, Arm
 from lowmem_rl_bench.step.live_runs import run_live, same_noise
-from lowmem_rl_bench.step.replays import SETS, Bench, Protocol, Report, open_bench, replays
+from lowmem_rl_bench.step.progress import Progress, Report
+from lowmem_rl_bench.step.replays import SETS, Bench, Protocol, open_bench, replays
 from lowmem_rl_bench.step.sweep import sweep
+
+Save = Callable[[Mapping[str, Any]], None]
 
 _MAX_ERRORS = {"gradient_error": 1e-5, "weight_error": 1e-4}
 """In float32, at the first step and after all steps; above them a speed is void."""
@@ -30,12 +34,13 @@ def measure(
     composed: ResolvedConfig,
     protocol: Protocol,
     report: Report = lambda text: None,
+    save: Save = lambda record: None,
     *,
     with_live: bool = False,
     with_ablations: bool = False,
     with_sweep: bool = False,
 ) -> dict[str, Any]:
-    """Returns the record.
+    """Returns the record; `save` gets what there is of it after each stage, with `is_complete` false.
 
     Raises what `preflight.prepare` raises, `ConfigError` for what other stacks cannot train, and `LowMemError` with an
     arm's last lines if it dies.
@@ -44,21 +49,38 @@ def measure(
     with open_bench(composed, protocol, report) as bench:
         if protocol.savings:
             return {"preset": composed.preset} | _record_of_savings(bench, protocol)
-        # On a card models are not trained in float32: it seldom fits.
-        precisions = ("preset",) if bench.device.is_gpu else protocol.precisions
-        results = {name: replays(bench, protocol, (OURS, *protocol.others), name) for name in precisions}
-        record = {"preset": composed.preset} | _record(bench, protocol, results)
-        if with_ablations:
-            record["ablations"] = ablations(bench, protocol)
-        if with_sweep:
-            record["sweep"] = sweep(bench, protocol)
+        model = without_folder(composed.config.model.name)
+        about: dict[str, Any] = {"preset": composed.preset, "model": model, "is_complete": False}
+        results = _all_replays(bench, protocol, lambda found: save(about | _record(bench, protocol, found)))
+        record = about | _record(bench, protocol, results)
+        parts = {"ablations": with_ablations, "sweep": with_sweep}
+        for part in (name for name, is_wanted in parts.items() if is_wanted):
+            record[part] = {"ablations": ablations, "sweep": sweep}[part](bench, protocol)
+            save(record)
         if with_live:
             record["live"] = live = run_live(bench)
             for name, ratio in live["ratios"].items():
-                record["ratios"][name]["live"] = ratio and ratio["median"]
+                if name in record["ratios"]:
+                    record["ratios"][name]["live"] = ratio and ratio["median"]
+            save(record)
             if not bench.device.is_gpu:
                 record["same_noise"] = same_noise(bench)
-        return record
+        return record | {"is_complete": True}
+
+
+def _all_replays(bench: Bench, protocol: Protocol, save: Save) -> dict[str, Any]:
+    """Returns the replays by precision; `save` gets those so far after each set."""
+    arms, precisions = (OURS, *protocol.others), protocol.precisions_on(bench.device)
+    stages = len(precisions) * len(protocol.sets)
+    progress = Progress(bench.report, [arm.name for arm in arms], protocol.steps_on(bench.device), stages)
+    results: dict[str, Any] = {}
+    for name in precisions:
+
+        def save_with(found: Mapping[str, Any], name: str = name) -> None:
+            save({**results, name: dict(found)})
+
+        results[name] = replays(bench, protocol, arms, name, progress, save_with)
+    return results
 
 
 def _check_trainable(trainable: TrainableConfig) -> None:
@@ -72,12 +94,14 @@ def _record(bench: Bench, protocol: Protocol, results: Mapping[str, Any]) -> dic
     """Returns the record of the replays. The speed is void, its ratios None, if the gradients are not equal."""
     compared = results.get("fp32") or results["preset"]
     errors = {
-        kind: max(error for found in compared.values() for error in found[f"{kind}s"].values()) for kind in _MAX_ERRORS
+        kind: max((error for found in compared.values() for error in found[f"{kind}s"].values()), default=0.0)
+        for kind in _MAX_ERRORS
     }
     limits = _MAX_ERRORS
     if "fp32" not in results:
         # Without float32 the first gradient may differ as much as plain TRL's own does with other row orders.
-        limits = {"gradient_error": max(found["row_order_error"] for found in compared.values())}
+        own = [found["row_order_error"] for found in compared.values() if "row_order_error" in found]
+        limits = {"gradient_error": max(own)} if own else {}
     is_valid = all(errors[kind] <= limit for kind, limit in limits.items())
     headline = results.get("preset") or results["fp32"]
 
@@ -120,6 +144,10 @@ def _heading(bench: Bench, protocol: Protocol) -> dict[str, Any]:
     return {
         "date": date.today().isoformat(),
         "command": shlex.join(["lowmem-rl", *sys.argv[1:]]),
-        "steps": {"warmup": protocol.warmup, "timed": protocol.rounds},
+        "steps": {
+            "warmup": protocol.warmup,
+            "timed": protocol.rounds,
+            "profiled": protocol.steps_on(bench.device) - protocol.steps,
+        },
         "machine": environment_record(this_machine(), bench.device),
     }

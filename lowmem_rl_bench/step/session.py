@@ -34,7 +34,14 @@ from lowmem_rl_bench.step import stacks
 from lowmem_rl_bench.step.arm_timer import ArmTimer, count_engine, optimizer_callback, timed_by
 from lowmem_rl_bench.step.arms import Arm, ArmTask
 from lowmem_rl_bench.step.bench_workload import BenchWorkload
-from lowmem_rl_bench.step.token_replay import Choose, RecordedCompletions, choose_recorded, replace_in_generate
+from lowmem_rl_bench.step.matrix_products import ProductsProfile
+from lowmem_rl_bench.step.token_replay import (
+    Choose,
+    RecordedCompletions,
+    choose_recorded,
+    replace_in_generate,
+    replayed_batches,
+)
 
 ReadOrder = Callable[[], Mapping[str, Any]]
 SendAnswer = Callable[[Mapping[str, Any]], None]
@@ -48,6 +55,7 @@ class ArmSession:
         self.timer = ArmTimer(policy.device)
         self.timer.count_tokens(policy.model)
         self.generate = policy.model.generate
+        self.generate_batch: Callable[..., Any] = getattr(policy.model, "generate_batch", self.generate)
         if arm.stack == "ours":
             count_engine(self.timer.counts)
 
@@ -64,6 +72,9 @@ class ArmSession:
             chooser = partial(_choose_with_our_noise, config, trainer)
         self.policy.model.generate = self.generate
         replace_in_generate(self.policy.model, chooser, self.timer.counts)
+        if recorded is not None and "use_transformers_continuous_batching" in self.arm.arguments:
+            model: Any = self.policy.model
+            model.generate_batch = replayed_batches(self.generate_batch, recorded, self.timer.counts)
         # A replay starts from one adapter for every row order; a live run from its seed's, as training does.
         stacks.fill_adapter(self.policy.model, *((0, stacks.B_SPREAD) if recorded else (task.seed, 0.0)))
         memory = MemoryProfiler(self.policy.device)
@@ -123,10 +134,14 @@ def _choose_with_our_noise(config: RunConfig, trainer: Any, prompts: list[list[i
 
 def _take_orders(session: ArmSession, task: ArmTask, *, saves_gradients: bool) -> TrainerCallback:
     """Returns the callback that waits for an order before each step and answers after it."""
+    profiles: list[ProductsProfile] = []
 
     def wait(control: Any) -> None:
-        if "step" not in session.order():
+        order = session.order()
+        if "step" not in order:
             control.should_training_stop = True
+        if order.get("is_profiled"):
+            profiles.append(ProductsProfile())
         session.timer.restart()
 
     class TakeOrders(TrainerCallback):
@@ -140,7 +155,8 @@ def _take_orders(session: ArmSession, task: ArmTask, *, saves_gradients: bool) -
                 _save(f"{task.out}.gradients.npz", {name: weight.grad for name, weight in adapter.items()})
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            session.answer(session.timer.read())
+            products = {"products": profiles.pop().stop()} if profiles else {}
+            session.answer(session.timer.read() | products)
             wait(control)
 
     return TakeOrders()

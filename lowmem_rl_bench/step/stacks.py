@@ -21,6 +21,7 @@ from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import Policy, load_policy, template_of
 from lowmem_rl.engine.row_length import reading_answers
+from lowmem_rl.errors import SetupError
 from lowmem_rl.example import Example
 from lowmem_rl.grpo.train_dataset import to_dataset, tokens_of
 from lowmem_rl.models.lookup import model_path
@@ -46,10 +47,19 @@ class TrainerSpec:
 
 
 def load(arm: Arm, config: RunConfig, device: Device) -> Policy:
-    """Returns the arm's policy. Raises `SetupError` if the weights cannot be loaded."""
+    """Returns the arm's policy. Raises `SetupError` if the installed TRL lacks what the arm is about."""
     if arm.stack == "trl":
+        _check_arguments(arm)
         return _load_plain(config, device)
     return load_policy(config, device, [reading_answers(config, ())])  # the examples come later
+
+
+def _check_arguments(arm: Arm) -> None:
+    import trl
+
+    if missing := sorted(set(arm.arguments) - set(trl.GRPOConfig.__dataclass_fields__)):
+        what = f"TRL {trl.__version__} has no {missing[0]}, which this arm is about."
+        raise SetupError(what, hint="Leave the arm out, or install another TRL.")
 
 
 def _load_plain(config: RunConfig, device: Device) -> Policy:
@@ -103,10 +113,10 @@ def build(arm: Arm, policy: Policy, sampler: Any, spec: TrainerSpec) -> Any:
         return make_trainer(policy, setup, (*spec.kinds, *ablation_mixins(arm.off)))
     if arm.stack == "trl" and "unsloth" in sys.modules:
         raise RuntimeError("Unsloth is loaded in an arm of plain TRL")
-    return _build_theirs(policy, spec)
+    return _build_theirs(policy, spec, arm.arguments)
 
 
-def _build_theirs(policy: Policy, spec: TrainerSpec) -> Any:
+def _build_theirs(policy: Policy, spec: TrainerSpec, arguments: Mapping[str, Any]) -> Any:
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
@@ -115,7 +125,7 @@ def _build_theirs(policy: Policy, spec: TrainerSpec) -> Any:
     trainer = kind(
         model=policy.model,
         processing_class=policy.tokenizer,
-        args=GRPOConfig(**trainer_arguments(spec.config, policy.device, spec.out)),
+        args=GRPOConfig(**(trainer_arguments(spec.config, policy.device, spec.out) | dict(arguments))),
         train_dataset=Dataset.from_list(rows),
         reward_funcs=list(spec.reward_functions),
         callbacks=list(spec.callbacks),

@@ -109,3 +109,32 @@ def choose_recorded(recorded: RecordedCompletions, prompts: list[list[int]], dev
     longest = max(map(len, rows))
     tokens = torch.tensor([[*row, *row[-1:] * (longest - len(row))] for row in rows], device=device)
     return lambda scores, number: tokens[:, number]
+
+
+def replayed_batches(
+    generate_batch: Callable[..., Any], recorded: RecordedCompletions, counts: SamplingCounts
+) -> Callable[..., Any]:
+    """Returns a model's `generate_batch` with the recorded tokens in place of those that its requests sample.
+
+    On a GPU the next token is taken on the card, before this: there the cache holds other tokens, of the same lengths.
+    """
+    from transformers.generation.continuous_batching.requests import RequestState
+
+    update = RequestState.update_and_check_completion
+
+    def replayed(inputs: list[list[int]], **kwargs: Any) -> Any:
+        rows = recorded.completions(inputs)
+        counts.prefill_tokens += sum(map(len, inputs))
+
+        def replayed_update(state: Any, token_id: int, logprob: float | None) -> Any:
+            counts.row_steps += 1
+            row = int(state.request_id.removeprefix("req_"))  # each call numbers its requests from 0
+            return update(state, rows[row][state.generated_len()], logprob)
+
+        RequestState.update_and_check_completion = replayed_update
+        try:
+            return generate_batch(inputs, **kwargs)
+        finally:
+            RequestState.update_and_check_completion = update
+
+    return replayed

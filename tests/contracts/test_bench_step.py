@@ -23,9 +23,32 @@ TINY = Protocol(
 )
 
 
+SAID: list[str] = []
+SAVED: list[dict] = []
+
+
 @pytest.fixture(scope="module")
 def record() -> dict:
-    return measure(RunRequest(preset="tiny-cpu").resolve(), TINY)
+    return measure(RunRequest(preset="tiny-cpu").resolve(), TINY, SAID.append, lambda part: SAVED.append(dict(part)))
+
+
+def test_the_record_is_saved_after_each_stage_and_only_the_last_one_is_complete(record) -> None:
+    assert [list(part["replay"]["fp32"]) for part in SAVED] == [["skewed"], ["skewed", "equal"]]
+    assert [part["is_complete"] for part in SAVED] == [False, False]
+    assert record["is_complete"]
+    assert SAVED[1]["ratios"] == record["ratios"]
+    assert "fp32, skewed: 4 steps of 2 arms in turns" in SAID
+
+
+def test_matrix_products_take_a_share_of_a_step_and_are_not_above_the_peak(record) -> None:
+    for arm in record["replay"]["fp32"]["equal"]["arms"].values():
+        shares = arm["products"]["shares"]
+        assert 0.02 < shares["products"] < 1 - shares["attention"] < 1
+        assert 0 < shares["of_peak"] < 1.2  # the peak is measured next to other work
+    operations = {
+        name: arm["products"]["operations"] for name, arm in record["replay"]["fp32"]["equal"]["arms"].items()
+    }
+    assert operations["ours"] < operations["trl_fair"]
 
 
 def test_the_gradients_are_those_of_plain_trl(record) -> None:

@@ -28,6 +28,7 @@ from lowmem_rl_bench.step.arm_timer import ArmTimer
 from lowmem_rl_bench.step.arms import ABLATIONS, ARMS
 from lowmem_rl_bench.step.batch_ablations import ablation_mixins
 from lowmem_rl_bench.step.live_runs import LearningCurve, has_reached, time_ratio
+from lowmem_rl_bench.step.matrix_products import shares
 from lowmem_rl_bench.step.plot import draw
 from lowmem_rl_bench.step.ratios import Ratio, clock_of, distance, ratio_of
 from lowmem_rl_bench.step.sweep import LAW, fit, points
@@ -203,6 +204,19 @@ def test_the_page_starts_with_the_ratio_or_reports_that_it_is_void() -> None:
     assert render(RECORD, TextPage()).startswith("A step takes trl 3.2 times as long as ours.")
     void = render(RECORD | {"is_valid": False}, TextPage())
     assert void.startswith("Void: the gradients differ")
+
+
+def test_a_page_of_one_shape_says_which_and_how_near_its_products_come_to_the_peak() -> None:
+    profile = {"step_s": 2.0, "products_s": 1.0, "attention_s": 0.2, "operations": 40e9}
+    peak = {"32": 50e9, "2048": 80e9}
+    arm = ARM | {"products": profile | {"shares": shares(profile, peak), "peak": peak}}
+    replay = REPLAY | {"arms": {"ours": arm, "trl": arm}}
+    ratios = {"trl": {"replay_skewed": None, "replay_equal": 3.2, "live": None}}
+    page = render(RECORD | {"ratios": ratios, "replay": {"preset": {"equal": replay}}}, TextPage())
+    assert page.startswith("A step takes trl 3.2 times as long as ours with equal lengths.")
+    (row,) = (line.split() for line in page.splitlines() if line.split()[:1] == ["trl"] and line.endswith("40"))
+    assert row == ["trl", "50", "%", "50", "%", "10", "%", "40"]
+    assert "50 with 32 rows, 80 with 2048 rows" in page
 
 
 def test_a_page_of_savings_alone_has_their_intervals_and_whether_gradients_are_equal() -> None:
