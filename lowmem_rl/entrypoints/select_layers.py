@@ -32,11 +32,12 @@ from lowmem_rl.grpo.prompt_order import order_of
 from lowmem_rl.grpo.train_dataset import Prompt
 from lowmem_rl.models.lookup import load_shape
 from lowmem_rl.planning.oom_advice import suggest_fix
-from lowmem_rl.planning.overrides import with_overrides
+from lowmem_rl.planning.overrides import PLANNER, with_overrides
 from lowmem_rl.planning.search import choose
 from lowmem_rl.rewards.model_reward import bind_rewards
 from lowmem_rl.rewards.reward import RewardSet
 from lowmem_rl.storage.run_dir import append_row, read_rows
+from lowmem_rl.storage.run_reader import RunReader, part
 from lowmem_rl.telemetry.events import LayersSelected, Listener, PhaseStarted
 from lowmem_rl.trainable.scores import highest, mean_by_kind, norms_by_layer, relative, sums_by_layer
 from lowmem_rl.trainable.selection import LayerSelection, candidates_of, probe_config, with_layers
@@ -67,13 +68,15 @@ def with_selected_layers(context: RunContext, rewards: RewardSet) -> RunContext:
 
 
 def _planned_again(context: RunContext, found: LayerSelection) -> LayerSelection:
-    """Returns the selection with what the planner makes of frozen layers below it; all else is planned."""
-    plan = context.prepared.plan
-    if plan.written.memory.kept_states != "auto":
+    """Returns the selection with what the planner makes of frozen layers below it; all else is planned.
+
+    Who chose is read from config.json: a run that was interrupted before has its values, no "auto".
+    """
+    key = "memory.kept_states"
+    if part(RunReader(context.run_dir).config_file, "origins").get(key) != PLANNER:
         return found
-    named = with_layers(context.config, text_of(found.layers))
-    chosen = choose(with_overrides(named, {"memory.kept_states": "auto"}), plan.target).memory.kept_states
-    return replace(found, kept_states=chosen)
+    named = with_overrides(with_layers(context.config, text_of(found.layers)), {key: "auto"})
+    return replace(found, kept_states=choose(named, context.prepared.plan.target).memory.kept_states)
 
 
 def _recorded(context: RunContext) -> LayerSelection | None:

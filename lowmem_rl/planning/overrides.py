@@ -59,9 +59,13 @@ def planned(config: RunConfig) -> dict[str, Any]:
     return dict(zip(PLANNED, values, strict=True))
 
 
+PLANNER = "planner (auto)"
+"""The origin of a value that the planner chose."""
+
+
 def planner_origins(written: RunConfig) -> dict[str, str]:
     """Returns the origin of each value that a run leaves to the planner, by key."""
-    return {key: "planner (auto)" for key in (*PLANNED, "model.bits") if _value(written, key) == "auto"}
+    return {key: PLANNER for key in (*PLANNED, "model.bits") if _value(written, key) == "auto"}
 
 
 def as_text(settings: Settings) -> str:

@@ -117,7 +117,7 @@ def choose(config: RunConfig, target: PlanTarget) -> RunConfig:
         return _with_bits(config, target)
     found = _fastest(config, target)
     whole = with_overrides(found, {_STATES: "off"})
-    if found == whole or _STATES not in planner_origins(config) or not target.fits(whole):
+    if target.card is None or found == whole or _STATES not in planner_origins(config) or not target.fits(whole):
         return found
     # In the search the other half was the fastest of all, next to which a saving looks larger.
     is_slower = target.relative_step_time(whole) > AS_FAST * target.relative_step_time(found)
@@ -198,9 +198,13 @@ def _best(half: Sequence[Choice], frugal: RunConfig, fast: RunConfig, target: Pl
             if tried[-1][0] > AS_FAST * fastest and _WAVE in choice:
                 break
         found += reversed(tried)  # of equal ones the fewest rows are taken
-    # Host RAM is not in the upper value, nor is what states take on the card if another phase is the peak.
+
+    def place(choice: Choice) -> int:
+        """On a card host RAM is not in the upper value, nor is what states take if another phase is the peak."""
+        return _PLACES.index(choice.get(_STATES, "off")) if target.card else 0
+
     near = [one for one in found if one[0] <= AS_FAST * fastest]
-    return min(near, key=lambda one: (upper(one[1]), _PLACES.index(one[1].get(_STATES, "off")), one[0]))[1]
+    return min(near, key=lambda one: (upper(one[1]), place(one[1]), one[0]))[1]
 
 
 def _by_rows(half: Sequence[Choice]) -> list[list[Choice]]:

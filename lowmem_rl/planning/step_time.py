@@ -79,7 +79,9 @@ def probe_time(config: RunConfig, shape: ModelShape, card: Card | None, completi
 
 def relative_step_time(config: RunConfig, shape: ModelShape, card: Card | None) -> float:
     """Returns a number that orders resolved runs by the time of a step; without a known card a typical one's."""
-    short, long = (step_work(config, shape, Scenario(filled)) for filled in (SHORT, 1.0))
+    short, long = ([*step_work(config, shape, Scenario(filled))] for filled in (SHORT, 1.0))
+    if card is None:  # a CPU has all of it in host memory
+        short, long = ([work._replace(bus_bytes=0.0) for work in works] for works in (short, long))
     step = _range(short, long, speed_of(card) or TYPICAL)
     return (step.low + step.high) / 2
 
