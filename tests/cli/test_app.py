@@ -77,7 +77,7 @@ def test_every_help_page_is_shown(cli_here, command):
             "`lowmem-rl train --help`",
         ),
         (["presets", "show"], "Missing argument 'NAME'.", "`lowmem-rl presets show --help`"),
-        (["presets", "show", "tiny"], "There is no preset named 'tiny'.", "Did you mean tiny-cpu?"),
+        (["presets", "show", "tiny"], "There is no preset named 'tiny'.", "Did you mean tiny-cpu"),
         (["train", "--dry-run", "--set", "seed"], "--set 'seed' is not KEY=VALUE.", "Write --set KEY=VALUE."),
     ],
 )

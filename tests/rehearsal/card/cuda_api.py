@@ -13,7 +13,15 @@ from tests.rehearsal.card import live_blocks, memory, random_numbers, waits
 from tests.rehearsal.card.state import MULTIPROCESSORS, STATE
 from tests.rehearsal.card.streams import DEFAULT_STREAM, DeviceContext, Event, Stream, StreamContext
 
-SHARED_BYTES = {(7, 5): 65536, (8, 0): 166912, (8, 6): 101376, (8, 9): 101376, (9, 0): 232448, (12, 0): 101376}
+SHARED_BYTES = {
+    (7, 5): 65536,
+    (8, 0): 166912,
+    (8, 6): 101376,
+    (8, 9): 101376,
+    (9, 0): 232448,
+    (12, 0): 101376,
+    (12, 1): 101376,
+}
 """Most shared memory of a block by compute capability (CUDA programming guide, table of technical specifications)."""
 
 

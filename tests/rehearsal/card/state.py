@@ -9,6 +9,12 @@ from typing import Any
 from lowmem_rl.models.hardware import CARDS, Card
 
 MULTIPROCESSORS = {
+    "5060": 30,
+    "4060": 24,
+    "5070": 48,
+    "4070": 46,
+    "3060": 28,
+    "2060-12": 34,
     "t4": 40,
     "a4000": 48,
     "l4": 58,
@@ -18,9 +24,11 @@ MULTIPROCESSORS = {
     "4090": 128,
     "5090": 170,
     "a100-40": 108,
+    "a40": 84,
     "a6000": 84,
     "h100": 132,
     "a100-80": 108,
+    "gb10": 48,
     "h200": 132,
 }
 """NVIDIA's data sheets: CUDA cores by the cores of a multiprocessor; the H100 is the SXM one."""

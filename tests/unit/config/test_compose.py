@@ -30,9 +30,9 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def test_each_layer_overrides_the_ones_below_it(tmp_path):
-    first = write(tmp_path / "first.toml", "seed = 1\n[grpo]\nsteps = 1\nbeta = 0.1\nepsilon = 0.3\n")
-    second = write(tmp_path / "second.toml", "[grpo]\nsteps = 2\nbeta = 0.2\n")
+def test_each_layer_overrides_the_ones_below_it():
+    first = write(Path("first.toml"), "seed = 1\n[grpo]\nsteps = 1\nbeta = 0.1\nepsilon = 0.3\n")
+    second = write(Path("second.toml"), "[grpo]\nsteps = 2\nbeta = 0.2\n")
     composed = resolve(
         preset="tiny-cpu",
         config_files=[first, second],

@@ -42,6 +42,7 @@ def record(rewards: list[float], steps: int = 4, **about: Any) -> RunRecord:
         "resumes": (),
         "recoveries": (),
         "has_ended": True,
+        "lineage": (),
     }
     return RunRecord(**values | about)
 

@@ -72,7 +72,9 @@ def test_a_pattern_for_a_layer_that_does_not_learn_is_refused() -> None:
 def test_phi_3_has_one_adapter_where_others_have_two_or_three() -> None:
     shape = load_shape("microsoft/Phi-3.5-mini-instruct")
     whole = 16 * ((3072 + 3 * 3072) + (3072 + 3072) + (3072 + 2 * 8192) + (8192 + 3072))
-    assert sum(learning_tensors(run_of(), shape)) == 32 * whole
+    assert numbers_in(learning_tensors(run_of(), shape)) == 32 * whole
     # Unsloth adapts the fused layer if any of its parts is named.
-    assert sum(learning_tensors(run_of('adapter.targets=["q_proj"]'), shape)) == 32 * 16 * (3072 + 3 * 3072)
-    assert sum(learning_tensors(run_of("adapter.rank_pattern={qkv_proj=32}"), shape)) == 32 * (whole + 16 * 4 * 3072)
+    assert numbers_in(learning_tensors(run_of('adapter.targets=["q_proj"]'), shape)) == 32 * 16 * (3072 + 3 * 3072)
+    assert numbers_in(learning_tensors(run_of("adapter.rank_pattern={qkv_proj=32}"), shape)) == 32 * (
+        whole + 16 * 4 * 3072
+    )
