@@ -6,10 +6,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from lowmem_rl.config.keys import is_known, known_keys
+from lowmem_rl.phases import Phase
+from lowmem_rl.telemetry.metrics import MEASURED, NAMES
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
@@ -75,6 +78,22 @@ def test_every_setting_in_a_command_exists() -> None:
     shown = {key for path in DOCUMENTS for key in SETTING.findall(path.read_text("utf-8"))}
     sections = {key.partition(".")[0] for key in known_keys()}
     assert {key for key in shown if not is_known(key)} <= sections
+
+
+def test_every_key_of_metric_rows_in_the_documents_exists() -> None:
+    table = (ROOT / "docs/run-directory.md").read_text("utf-8").partition("## Rows of `metrics.jsonl`")[2]
+    cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    shown = {key for cell in cells for key in re.findall(r"`([a-z_0-9]+)`", cell)}
+    added = "".join(path.read_text("utf-8") for path in (ROOT / "lowmem_rl/training").glob("*.py"))
+    written = {*NAMES.values(), *MEASURED, "step"}
+    assert {key for key in shown if key not in written and f'"{key}"' not in added} == set()
+    assert len(shown) > 20  # the table is there and was read
+
+
+def test_the_glossary_names_every_phase() -> None:
+    text = (ROOT / "docs/glossary.md").read_text("utf-8")
+    (row,) = [line.replace("log-probs", "logprobs") for line in text.splitlines() if line.startswith("| phase |")]
+    assert [phase for phase in get_args(Phase) if phase not in row] == []
 
 
 def python_blocks() -> list:
