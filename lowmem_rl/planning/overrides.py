@@ -82,4 +82,5 @@ def divisors(total: int, at_most: int | None = None) -> list[int]:
 
 def _value(config: RunConfig, key: str) -> Any:
     section, _, name = key.partition(".")
-    return getattr(getattr(config, section), name)
+    value = getattr(config, section)
+    return getattr(value, name) if name else value

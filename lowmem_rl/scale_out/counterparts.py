@@ -99,7 +99,14 @@ def map_keys(
     for key in accepted & found.keys():
         instead |= found[key].instead
     rows = [_row(config, key, table, found, accepted) for key in known_keys()]
-    return KeyMap(tuple(rows), with_overrides(config, instead))
+    return KeyMap(tuple(rows), _replaced(config, instead))
+
+
+def _replaced(config: RunConfig, instead: Mapping[str, Any]) -> RunConfig:
+    """Returns the run with other values; a key without a section is the run's own."""
+    of_sections = {key: value for key, value in instead.items() if "." in key}
+    own = {key: value for key, value in instead.items() if key not in of_sections}
+    return with_overrides(config, of_sections).model_copy(update=own)
 
 
 def _row(

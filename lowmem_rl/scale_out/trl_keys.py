@@ -138,7 +138,7 @@ DEVIATIONS = (
     Deviation(
         "start_from",
         lambda config: config.start_from is not None,
-        lacking("the adapter starts at the base model, which is the KL reference, too"),
+        lacking("start and KL reference are the base model, or with --continue the adapter of the run"),
         instead={"start_from": None},
     ),
     Deviation(

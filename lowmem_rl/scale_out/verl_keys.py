@@ -143,7 +143,7 @@ DEVIATIONS = (
     Deviation(
         "start_from",
         lambda config: config.start_from is not None,
-        lacking("the adapter starts at the base model, which is the KL reference, too"),
+        lacking("the KL reference is the base model; so is the start, without --continue"),
         instead={"start_from": None},
     ),
     Deviation(

@@ -7,7 +7,7 @@ from lowmem_rl.config.keys import known_keys
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.errors import ConfigError, UnknownName
 from lowmem_rl.scale_out import trl_keys, verl_keys
-from lowmem_rl.scale_out.counterparts import KeyMap, map_keys
+from lowmem_rl.scale_out.counterparts import KeyMap, map_keys, value_of
 
 TARGETS = {"trl": trl_keys, "verl": verl_keys}
 
@@ -82,6 +82,8 @@ OTHERS = [
         ("verl", {"grpo": {"scale_rewards": "batch"}}, "grpo.scale_rewards", "group"),
         ("verl", {"rollout": {"min_p": 0.1}}, "rollout.min_p", None),
         ("verl", {"adapter": {"use_dora": True}}, "adapter.use_dora", False),
+        ("trl", {"start_from": "runs/sft/adapter"}, "start_from", None),
+        ("verl", {"start_from": "runs/sft/adapter"}, "start_from", None),
         ("trl", {"grpo": {"resample_rounds": 2}}, "grpo.resample_rounds", 0),
         ("trl", {"grpo": {"update_rows": 4}}, "grpo.update_rows", None),
         ("trl", {"trainable": {"schedule": "lisa", "every": 5}}, "trainable.schedule", "fixed"),
@@ -95,8 +97,7 @@ def test_an_objective_without_counterpart_is_refused_until_it_is_accepted(target
     keys = mapped(target, key, **sections)
     row = row_of(keys, key)
     assert (row.counterpart.status, row.is_accepted) == ("no counterpart", True)
-    section, _, name = key.partition(".")
-    assert getattr(getattr(keys.config, section), name) == value
+    assert value_of(keys.config, key) == value
 
 
 def test_all_refusals_are_reported_at_once():
