@@ -35,7 +35,7 @@ def scale_out_command(
         raise typer.BadParameter("RUN has a configuration: leave --preset and --config out, change it with --set")
     if continues and run is None:
         raise typer.BadParameter("--continue needs a RUN that has learned something")
-    cluster = cluster_of(to, gpus, nodes, out.resolve().name)
+    cluster = cluster_of(to, gpus, nodes, out.absolute().name)
     composed, adapter = _of_run(run, request, continues=continues) if run else (request.resolve(), None)
     source = str(run) if run else composed.preset
     made = scale_out(composed, cluster, out, source=source, accepted=frozenset(accept), card=card, adapter=adapter)

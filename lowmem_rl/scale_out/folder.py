@@ -89,14 +89,16 @@ def _write_yaml(path: Path, value: Any) -> None:
 
 
 def free_folder(path: Path) -> Path:
-    """Returns a folder that is new or empty. Raises `RunDirError`."""
+    """Returns a folder that is new or empty, and makes nothing. Raises `RunDirError`."""
     fix = "Give another with --out, or remove it."
     try:
         whole = path.resolve()
         if whole.exists() and any(whole.iterdir()):
             raise RunDirError(f"{path} is not empty.", hint=fix)
-        whole.parent.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
+        above = next(parent for parent in whole.parents if parent.exists())
+        if not above.is_dir() or not os.access(above, os.W_OK):
+            raise RunDirError(f"{path} cannot hold the files: {above} is no folder to write in.", hint=fix)
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: a loop of links
         reason = getattr(error, "strerror", None) or error
         raise RunDirError(f"{path} cannot hold the files: {reason}.", hint=fix) from error
     return whole
@@ -107,7 +109,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """Yields a folder next to `path` that is renamed to it at the end, or removed on an error."""
     folder = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        folder.mkdir()
+        folder.mkdir(parents=True)
         yield folder
         folder.replace(path)
     except OSError as error:

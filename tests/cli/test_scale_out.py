@@ -95,6 +95,17 @@ def test_a_folder_with_something_in_it_stays_as_it_is(cli_here) -> None:
     assert [path.name for path in Path().rglob("*")] == ["scaled", "notes.txt"]
 
 
+def test_a_folder_that_cannot_be_written_is_refused_and_no_other_is_made(cli_here) -> None:
+    Path("loop").symlink_to("loop")
+    Path("file").write_text("mine")
+    for out in ("loop", "loop/scaled", "file", "file/scaled"):
+        code, _, err = cli_here("scale-out", *TRL, "--out", out)
+        assert (code, len(err.splitlines())) == (7, 2)
+    assert cli_here("scale-out", *TRL[:-1], "3", "--out", "new/scaled")[0] == 2
+    assert {path.name for path in Path().iterdir()} == {"loop", "file"}
+    assert cli_here("scale-out", *TRL, "--out", "new/scaled")[0] == 0
+
+
 def test_a_run_with_its_adapter(cli_here, tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     begin(run, {"model__name": "tiny", "grpo__steps": 4, "task__prompt": "bare", "memory__micro_batch": 8})
