@@ -24,6 +24,7 @@ from lowmem_rl.scale_out import trl_keys, verl_keys
 from lowmem_rl.scale_out.cluster import Cluster
 from lowmem_rl.scale_out.counterparts import KeyMap, map_keys
 from lowmem_rl.scale_out.division import divided
+from lowmem_rl.scale_out.learned_adapter import check_learned
 from lowmem_rl.scale_out.rows import Row, example_of, row_of
 from lowmem_rl.tasks.select import gold_completion_of
 from lowmem_rl.tasks.task import Task
@@ -57,13 +58,15 @@ class PreparedScaleOut:
 def prepare(
     composed: ResolvedConfig, cluster: Cluster, accepted: Set[str], card: str | None, adapter: Path | None, source: str
 ) -> PreparedScaleOut:
-    """Returns what the files are made of. Raises `ConfigError`, `TaskError` or `SetupError`."""
+    """Returns what the files are made of. Raises `ConfigError`, `TaskError`, `SetupError` or `RunDirError`."""
     table, deviations = _TABLES[cluster.to]
     keys = map_keys(composed.config, TITLES[cluster.to], table, deviations, accepted)
     rewards, task = check_settings(keys.config)
     _check_rewards(rewards)
     place = place_of(card or composed.card)
     config, device, shape = _planned(keys.config, place, cluster)
+    if adapter:
+        check_learned(adapter, config, shape)
     template = _template(config)
     train, test = _examples(config, task)
     check_scoring(config, rewards, task, train)

@@ -9,6 +9,7 @@ from lowmem_rl.config.keys import known_keys
 from lowmem_rl.models.lookup import TINY_DIRECTORY
 from lowmem_rl.storage.run_dir import RunDir
 from tests.run_maker import begin
+from tests.unit.engine.test_start import write_adapter
 
 TRL = ("--preset", "tiny-cpu", "--to", "trl", "--gpus", "2")
 VERL = ("--preset", "tiny-cpu", "--to", "verl", "--gpus", "2", "--card", "h100", "--set", "optimizer.schedule=constant")
@@ -113,13 +114,28 @@ def test_a_run_with_its_adapter(cli_here, tmp_path: Path) -> None:
     code, _, err = cli_here(*arguments)
     assert code == 7
     assert "no adapter" in err
-    run.adapter.mkdir()
-    (run.adapter / "adapter_config.json").write_text("{}")
-    (run.adapter / "adapter_model.safetensors").write_bytes(b"weights")
-    assert cli_here(*arguments)[0] == 0
+    write_adapter(run.adapter, layers_to_transform=[0, 1, 2])
+    found = cli_here(*arguments)
+    assert (found.code, "adapter.rank is 16" in found.stderr, Path("scaled").exists()) == (2, True, False)
+    fitting = ("--set", "adapter.rank=8", "--set", "adapter.alpha=16", "--set", "trainable.layers=first:3")
+    assert cli_here(*arguments, *fitting)[0] == 0
     assert json.loads(Path("scaled/trl.json").read_text())["adapter"] == "adapter"
-    assert Path("scaled/adapter/adapter_model.safetensors").read_bytes() == b"weights"
+    weights = (run.adapter / "adapter_model.safetensors").read_bytes()
+    assert Path("scaled/adapter/adapter_model.safetensors").read_bytes() == weights
     assert "the KL reference is" in Path("scaled/MAPPING.md").read_text()
+    (run.adapter / "adapter_model.safetensors").write_bytes(weights[:-9])
+    assert cli_here(*arguments[:-1], "other", *fitting).code == 7
+
+
+def test_whole_weights_are_no_adapter_to_continue_with(cli_here, tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    begin(run, {"model__bits": 16, "trainable__method": "full", "grpo__steps": 4, "memory__micro_batch": 8})
+    write_adapter(run.adapter)
+    verl = ("--to", "verl", "--gpus", "2", "--card", "h100", "--continue", "--out", "scaled")
+    code, _, err = cli_here("scale-out", str(run.path), *verl)
+    assert code == 2
+    assert "learned whole weights" in err
+    assert "--to merged" in err
 
 
 def test_a_run_is_changed_by_settings_only(cli_here, tmp_path: Path) -> None:
