@@ -17,6 +17,7 @@ from lowmem_rl.grpo.prompt_order import arranged, rates_of
 from lowmem_rl.models.lookup import load_shape
 from lowmem_rl.models.shape import ModelShape
 from lowmem_rl.planning.budget_input import Budget, place_of
+from lowmem_rl.planning.overrides import with_overrides
 from lowmem_rl.planning.plan import plan
 from lowmem_rl.rewards.model_reward import ModelReward
 from lowmem_rl.rewards.reward import RewardSet
@@ -59,14 +60,15 @@ def prepare(
     composed: ResolvedConfig, cluster: Cluster, accepted: Set[str], card: str | None, adapter: Path | None, source: str
 ) -> PreparedScaleOut:
     """Returns what the files are made of. Raises `ConfigError`, `TaskError`, `SetupError` or `RunDirError`."""
-    table, deviations = _TABLES[cluster.to]
-    keys = map_keys(composed.config, TITLES[cluster.to], table, deviations, accepted)
+    keys = _mapped(composed.config, cluster, accepted)
     rewards, task = check_settings(keys.config)
     _check_rewards(rewards)
     place = place_of(card or composed.card)
     config, device, shape = _planned(keys.config, place, cluster)
     if adapter:
         check_learned(adapter, config, shape)
+    # What becomes of 4 bit is known once "auto" has chosen.
+    keys = _mapped(with_overrides(composed.config, {"model.bits": config.model.bits}), cluster, accepted)
     template = _template(config)
     train, test = _examples(config, task)
     check_scoring(config, rewards, task, train)
@@ -78,6 +80,11 @@ def prepare(
     )
     _check_round_trip(rewards, task, train, train_rows)
     return PreparedScaleOut(keys, config, cluster, device, shape, template, train_rows, test_rows, adapter, source)
+
+
+def _mapped(config: RunConfig, cluster: Cluster, accepted: Set[str]) -> KeyMap:
+    table, deviations = _TABLES[cluster.to]
+    return map_keys(config, TITLES[cluster.to], table, deviations, accepted)
 
 
 def _planned(config: RunConfig, place: Budget, cluster: Cluster) -> tuple[RunConfig, Device, ModelShape]:

@@ -43,6 +43,14 @@ def test_a_folder_for_verl(cli_here) -> None:
     assert "verl has no 4-bit base" in Path("scaled/MAPPING.md").read_text()
 
 
+def test_the_width_that_auto_chooses_is_mapped(cli_here) -> None:
+    assert cli_here("scale-out", *VERL, "--set", "model.bits=auto", "--out", "scaled")[0] == 0
+    facts = json.loads(Path("scaled/scale_out.json").read_text())
+    row = next(row for row in facts["mapping"] if row["key"] == "model.bits")
+    assert row["value"] == facts["config"]["model"]["bits"]
+    assert (row["value"] == 4) == (row["status"] == "changed")
+
+
 @pytest.mark.parametrize("arguments", [TRL, VERL])
 def test_both_files_of_the_mapping_have_a_row_for_each_key(cli_here, arguments) -> None:
     assert cli_here("scale-out", *arguments, "--out", "scaled")[0] == 0
