@@ -3,7 +3,7 @@
 # On several, which share this folder under one path: bash run.sh head          on the first,
 #                                                     bash run.sh join FIRST    on each other one,
 #                                                     bash run.sh               on the first.
-# It needs verl 0.9 with vLLM, and lowmem-rl's base install with math-verify. What follows run.sh is a further override.
+# What must be installed is in MAPPING.md. What follows run.sh is a further override.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 case "${1:-}" in
