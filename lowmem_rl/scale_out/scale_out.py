@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lowmem_rl._version import __version__
 from lowmem_rl.config.compose import ResolvedConfig
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.config.user_code import is_user_code
@@ -78,7 +79,7 @@ def scale_out(
 def _notes(ready: PreparedScaleOut) -> Iterator[str]:
     """Yields what a user should know before the run is started, in Markdown."""
     config, is_trl = ready.config, ready.cluster.to == "trl"
-    yield f"`bash run.sh` starts it. {_needs(ready.cluster)}"
+    yield f"`bash run.sh` starts it. {_needs(config, ready.cluster)}"
     if is_trl and ready.device.is_gpu:
         yield _MORE_MEMORY
     if not is_trl and config.model.bits == 4:
@@ -106,10 +107,19 @@ def _places(config: RunConfig) -> Iterator[str]:
         yield config.model.name
 
 
-def _needs(cluster: Cluster) -> str:
+def _needs(config: RunConfig, cluster: Cluster) -> str:
+    """Returns what must be installed there. The files use this version of lowmem-rl, not just any."""
+    own, trackers = f"lowmem-rl {__version__}", set(config.logging.report_to)
     if cluster.to == "trl":
-        return "It needs lowmem-rl with its extra `train` on that machine."
-    return "It needs verl 0.9 with vLLM, and lowmem-rl's base install with math-verify, on every machine."
+        further = sorted(trackers - {"tensorboard"}) + ["vllm"] * (config.rollout.engine == "vllm")
+        return f"It needs {_listed(f'{own} with its extra `train`', *further)} on that machine."
+    further = ["bitsandbytes"] * config.optimizer.name.endswith("8bit") + sorted(trackers & {"trackio"})
+    needs = _listed("verl 0.9 with vLLM", f"{own} without extras", "math-verify", *further)
+    return f"It needs {needs} on every machine."
+
+
+def _listed(*names: str) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _sixteen_bit(shape: ModelShape, cluster: Cluster) -> str:

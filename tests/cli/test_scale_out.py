@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lowmem_rl._version import __version__
 from lowmem_rl.config.keys import known_keys
 from lowmem_rl.models.lookup import TINY_DIRECTORY
 from lowmem_rl.storage.run_dir import RunDir
@@ -41,6 +42,20 @@ def test_a_folder_for_verl(cli_here) -> None:
     assert "actor_rollout_ref.actor.clip_ratio_c=1000000000.0" in overrides
     assert not [line for line in overrides if "scaled/" in line]
     assert "verl has no 4-bit base" in Path("scaled/MAPPING.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "optimizer", "needs"),
+    [
+        (TRL, "adamw_torch", f"lowmem-rl {__version__} with its extra `train` and wandb on that machine."),
+        (VERL, "adamw_torch", f"verl 0.9 with vLLM, lowmem-rl {__version__} without extras and math-verify on every"),
+        (VERL, "paged_adamw_8bit", "math-verify and bitsandbytes on every"),
+    ],
+)
+def test_what_must_be_installed_there_is_named(cli_here, arguments, optimizer, needs) -> None:
+    settings = ("--set", f"optimizer.name={optimizer}", "--set", "logging.report_to=wandb")
+    assert cli_here("scale-out", *arguments, *settings, "--out", "scaled")[0] == 0
+    assert needs in Path("scaled/MAPPING.md").read_text()
 
 
 def test_the_width_that_auto_chooses_is_mapped(cli_here) -> None:
