@@ -37,7 +37,7 @@ def _sums_and_differences_within(most: int) -> Generator:
 
 ARITHMETIC = ProceduralTask(
     name="arithmetic",
-    summary="generated sums, differences and products in five levels, and level 0 to begin with",
+    summary="sums, differences and products in five levels, and level 0 to begin with",
     generators={
         0: _sums_and_differences_within(20),
         1: _between("+-", (0, 99), (0, 99)),
