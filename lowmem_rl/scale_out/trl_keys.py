@@ -8,15 +8,16 @@ from collections.abc import Mapping
 
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.scale_out.counterparts import Counterpart, Deviation, changed, equal, lacking
+from lowmem_rl.scale_out.shared_keys import SHARED_DEVIATIONS, SHARED_TABLE
 from lowmem_rl.scale_out.unused_keys import UNUSED, is_whole
 
 _DATA = equal("data/train.parquet")
 
 TABLE: Mapping[str, Counterpart] = {
+    **SHARED_TABLE,
     "seed": changed(
         "seed", "same prompts in the same order; the adapter starts and the cards sample at random numbers of their own"
     ),
-    "start_from": equal("", "the adapter starts at the base model, or where --continue says"),
     "model.name": equal("from_pretrained"),
     "model.revision": equal("revision"),
     "model.bits": equal("BitsAndBytesConfig", "NF4 with double quantisation, or none"),
@@ -29,8 +30,6 @@ TABLE: Mapping[str, Counterpart] = {
     "adapter.use_dora": equal("use_dora"),
     "adapter.rank_pattern": equal("rank_pattern"),
     "adapter.alpha_pattern": equal("alpha_pattern"),
-    "adapter.u": equal(""),
-    "adapter.weight_tying": equal(""),
     "adapter.dropout": equal("lora_dropout"),
     "adapter.targets": equal("target_modules"),
     "trainable.method": equal("LoraConfig"),
@@ -38,16 +37,6 @@ TABLE: Mapping[str, Counterpart] = {
     "trainable.modules": equal(""),
     "trainable.extra": equal(""),
     "trainable.dtype": equal("dtype"),
-    "trainable.select": equal(""),
-    "trainable.select_top": equal(""),
-    "trainable.select_rounds": equal(""),
-    "trainable.schedule": equal("", "the same weights learn in all steps"),
-    "trainable.every": equal(""),
-    "trainable.active": equal(""),
-    "trainable.order": equal(""),
-    "trainable.state": equal(""),
-    "trainable.percentile": equal(""),
-    "trainable.freeze_rate": equal(""),
     "grpo.group_size": equal("num_generations", "a group may span cards: rewards are gathered before the advantages"),
     "grpo.prompts_per_step": equal(
         "gradient_accumulation_steps", "x per_device_train_batch_size x cards / num_generations"
@@ -62,9 +51,6 @@ TABLE: Mapping[str, Counterpart] = {
     "grpo.epsilon": equal("epsilon"),
     "grpo.epsilon_high": equal("epsilon_high"),
     "grpo.scale_rewards": equal("scale_rewards"),
-    "grpo.baseline": equal("", "the group's mean is subtracted"),
-    "grpo.pairwise": equal("", "it is about which plans are refused, and changes no step"),
-    "grpo.update_rows": equal("", "all rows of a group are trained on"),
     "grpo.resample_rounds": equal("", "no group is replaced"),
     "grpo.mask_truncated": equal("mask_truncated_completions"),
     "rollout.engine": changed("use_vllm", "transformers' generate samples from the same distribution, more slowly"),
@@ -76,7 +62,6 @@ TABLE: Mapping[str, Counterpart] = {
     "rollout.top_k": equal("top_k"),
     "rollout.min_p": equal("min_p"),
     "rollout.repetition_penalty": equal("repetition_penalty"),
-    "rollout.stop_loops": equal("", "no completion is cut off"),
     "optimizer.name": equal("optim"),
     "optimizer.learning_rate": equal("learning_rate"),
     "optimizer.beta1": equal("adam_beta1"),
@@ -85,15 +70,12 @@ TABLE: Mapping[str, Counterpart] = {
     "optimizer.max_grad_norm": equal("max_grad_norm"),
     "optimizer.schedule": equal("lr_scheduler_type"),
     "optimizer.warmup_steps": equal("warmup_steps"),
-    "optimizer.milestones": equal(""),
-    "optimizer.decay": equal(""),
     "memory.micro_batch": equal("per_device_train_batch_size", "it changes no gradient"),
     "memory.rollout_rows": lacking("a card samples all its completions of a rollout together, which takes more memory"),
     "memory.checkpointing": equal(
         "gradient_checkpointing", "plain recomputation for Unsloth's: it changes no gradient"
     ),
     "memory.kept_states": lacking("all layers are computed: slower, the same gradient"),
-    "memory.max_retries": lacking("running out of memory ends the run"),
     "task.name": _DATA,
     "task.path": _DATA,
     "task.hub": _DATA,
@@ -120,7 +102,6 @@ TABLE: Mapping[str, Counterpart] = {
     "eval.batch": lacking("not evaluated in the run"),
     "eval.samples": lacking("not evaluated in the run"),
     "eval.tasks": lacking("not evaluated in the run"),
-    "health.action": lacking("the run is not audited"),
     "health.max_reward_error_share": equal("train.py", "counted on each card"),
     "logging.report_to": equal("report_to"),
     "logging.samples_every": lacking("`log_completions` of trl.json prints some"),
@@ -135,17 +116,12 @@ def _is_off_policy(config: RunConfig) -> bool:
 
 DEVIATIONS = (
     *UNUSED,
+    *SHARED_DEVIATIONS,
     Deviation(
         "start_from",
         lambda config: config.start_from is not None,
         lacking("start and KL reference are the base model, or with --continue the adapter of the run"),
         instead={"start_from": None},
-    ),
-    Deviation(
-        "grpo.baseline",
-        lambda config: config.grpo.baseline == "median",
-        lacking("the group's mean is subtracted"),
-        instead={"grpo.baseline": "mean"},
     ),
     Deviation(
         "model.checkpoint",
@@ -165,24 +141,6 @@ DEVIATIONS = (
         fix='Set trainable.method="lora", or use --to verl for all layers.',
     ),
     Deviation(
-        "trainable.select",
-        lambda config: config.trainable.select != "none",
-        lacking("the layers are selected in the run"),
-        fix="Name the layers that the run has selected: --set trainable.select=none --set trainable.layers=LIST.",
-    ),
-    Deviation(
-        "trainable.schedule",
-        lambda config: config.trainable.schedule != "fixed",
-        lacking("other layers learn from time to time"),
-        instead={
-            "trainable.schedule": "fixed",
-            "trainable.every": 20,
-            "trainable.active": 1,
-            "trainable.order": "auto",
-            "trainable.state": "reset",
-        },
-    ),
-    Deviation(
         "grpo.steps_per_rollout",
         _is_off_policy,
         changed("steps_per_generation", "single rows are dealt to the steps of a rollout, not whole groups"),
@@ -191,12 +149,6 @@ DEVIATIONS = (
         "grpo.loss",
         lambda config: config.grpo.loss == "bnpo",
         changed("loss_type", "it divides by the tokens of each micro-batch, and other rows share one"),
-    ),
-    Deviation(
-        "grpo.update_rows",
-        lambda config: config.grpo.update_rows is not None,
-        lacking("no choice of rows within a group"),
-        instead={"grpo.update_rows": None},
     ),
     Deviation(
         "grpo.resample_rounds",
@@ -211,22 +163,10 @@ DEVIATIONS = (
         equal("use_vllm", "transformers' generate"),
     ),
     Deviation(
-        "rollout.stop_loops",
-        lambda config: config.rollout.stop_loops,
-        lacking("no completion is cut off because it repeats itself"),
-        instead={"rollout.stop_loops": False},
-    ),
-    Deviation(
         "optimizer.schedule",
         lambda config: config.optimizer.schedule == "multistep",
         lacking("transformers has no multi-step schedule"),
         instead={"optimizer.schedule": "constant", "optimizer.milestones": ()},
-    ),
-    Deviation(
-        "curriculum.how",
-        lambda config: config.curriculum.how == "window",
-        lacking("the order is fixed before the run"),
-        instead={"curriculum.by": "none", "curriculum.how": "easy_to_hard", "curriculum.rates": None},
     ),
     Deviation(
         "logging.checkpoint_every",

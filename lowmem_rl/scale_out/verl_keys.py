@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.scale_out.counterparts import Counterpart, Deviation, changed, equal, lacking
+from lowmem_rl.scale_out.shared_keys import SHARED_DEVIATIONS, SHARED_TABLE
 from lowmem_rl.scale_out.unused_keys import UNUSED, is_whole
 
 _MODEL, _ACTOR, _ROLLOUT = (f"actor_rollout_ref.{part}" for part in ("model", "actor", "rollout"))
@@ -16,8 +17,8 @@ _DATA = equal("data.train_files")
 _SAMPLED = "vLLM samples in bfloat16; the update computes the probabilities again"
 
 TABLE: Mapping[str, Counterpart] = {
+    **SHARED_TABLE,
     "seed": changed("data.seed", "other random numbers, and another order of the prompts if it is random"),
-    "start_from": equal("", "the adapter starts at the base model, or where --continue says"),
     "model.name": equal(f"{_MODEL}.path"),
     "model.revision": equal(f"{_MODEL}.path", "the folder of that revision"),
     "model.bits": equal(f"{_ACTOR}.fsdp_config.model_dtype"),
@@ -34,8 +35,6 @@ TABLE: Mapping[str, Counterpart] = {
     "adapter.use_dora": equal("", "off"),
     "adapter.rank_pattern": equal("", "none"),
     "adapter.alpha_pattern": equal("", "none"),
-    "adapter.u": equal(""),
-    "adapter.weight_tying": equal(""),
     "adapter.dropout": equal("", "none"),
     "adapter.targets": equal(f"{_MODEL}.target_modules"),
     "trainable.method": equal(f"{_MODEL}.lora_rank", "0 if whole weights learn"),
@@ -43,16 +42,6 @@ TABLE: Mapping[str, Counterpart] = {
     "trainable.modules": equal("", "all"),
     "trainable.extra": equal("", "all weights learn"),
     "trainable.dtype": equal(f"{_ACTOR}.fsdp_config.model_dtype"),
-    "trainable.select": equal(""),
-    "trainable.select_top": equal(""),
-    "trainable.select_rounds": equal(""),
-    "trainable.schedule": equal("", "the same weights learn in all steps"),
-    "trainable.every": equal(""),
-    "trainable.active": equal(""),
-    "trainable.order": equal(""),
-    "trainable.state": equal(""),
-    "trainable.percentile": equal(""),
-    "trainable.freeze_rate": equal(""),
     "grpo.group_size": equal(f"{_ROLLOUT}.n"),
     "grpo.prompts_per_step": equal(f"{_ACTOR}.ppo_mini_batch_size", "in prompts, as here"),
     "grpo.steps": equal("trainer.total_training_steps", "verl counts rollouts"),
@@ -67,9 +56,6 @@ TABLE: Mapping[str, Counterpart] = {
     "grpo.epsilon": equal(f"{_ACTOR}.clip_ratio_low", "clip_ratio_c is out of reach: TRL has no dual clip"),
     "grpo.epsilon_high": equal(f"{_ACTOR}.clip_ratio_high"),
     "grpo.scale_rewards": equal("algorithm.norm_adv_by_std_in_grpo"),
-    "grpo.baseline": equal("", "the group's mean is subtracted"),
-    "grpo.pairwise": equal("", "it is about which plans are refused, and changes no step"),
-    "grpo.update_rows": equal("", "all rows of a group are trained on"),
     "grpo.resample_rounds": equal("algorithm.filter_groups.enable", "off"),
     "grpo.mask_truncated": equal("", "completions at the limit count"),
     "rollout.engine": changed(f"{_ROLLOUT}.name", _SAMPLED),
@@ -79,7 +65,6 @@ TABLE: Mapping[str, Counterpart] = {
     "rollout.top_k": equal(f"{_ROLLOUT}.top_k", "-1 for all"),
     "rollout.min_p": equal("", "none"),
     "rollout.repetition_penalty": equal("", "none"),
-    "rollout.stop_loops": equal("", "no completion is cut off"),
     "optimizer.name": equal(f"{_OPTIM}.optimizer"),
     "optimizer.learning_rate": equal(f"{_OPTIM}.lr"),
     "optimizer.beta1": equal(f"{_OPTIM}.betas"),
@@ -88,13 +73,10 @@ TABLE: Mapping[str, Counterpart] = {
     "optimizer.max_grad_norm": equal(f"{_OPTIM}.clip_grad"),
     "optimizer.schedule": equal(f"{_OPTIM}.lr_scheduler_type"),
     "optimizer.warmup_steps": equal(f"{_OPTIM}.lr_warmup_steps"),
-    "optimizer.milestones": equal(""),
-    "optimizer.decay": equal(""),
     "memory.micro_batch": equal(f"{_ACTOR}.ppo_micro_batch_size_per_gpu", "it changes no gradient"),
     "memory.rollout_rows": lacking("vLLM plans its own waves"),
     "memory.checkpointing": equal(f"{_MODEL}.enable_gradient_checkpointing", "it changes no gradient"),
     "memory.kept_states": lacking("all layers are computed: the same gradient"),
-    "memory.max_retries": lacking("running out of memory ends the run"),
     "task.name": _DATA,
     "task.path": _DATA,
     "task.hub": _DATA,
@@ -119,7 +101,6 @@ TABLE: Mapping[str, Counterpart] = {
     "eval.batch": lacking("vLLM plans its own batches"),
     "eval.samples": lacking("one greedy answer each"),
     "eval.tasks": lacking("only the run's own task is evaluated"),
-    "health.action": lacking("the run is not audited"),
     "health.max_reward_error_share": lacking("a reward that fails is reported and counts 0"),
     "logging.report_to": equal("trainer.logger", "console in any case"),
     "logging.samples_every": changed("trainer.rollout_data_dir", "all completions of each rollout, in rollouts/"),
@@ -140,17 +121,12 @@ def _is_subset(config: RunConfig) -> bool:
 
 DEVIATIONS = (
     *UNUSED,
+    *SHARED_DEVIATIONS,
     Deviation(
         "start_from",
         lambda config: config.start_from is not None,
         lacking("the KL reference is the base model; so is the start, without --continue"),
         instead={"start_from": None},
-    ),
-    Deviation(
-        "grpo.baseline",
-        lambda config: config.grpo.baseline == "median",
-        lacking("the group's mean is subtracted"),
-        instead={"grpo.baseline": "mean"},
     ),
     Deviation(
         "optimizer.name",
@@ -219,24 +195,6 @@ DEVIATIONS = (
         changed(f"{_MODEL}.lora_rank", "embeddings, head and the last norm learn, too"),
     ),
     Deviation(
-        "trainable.select",
-        lambda config: config.trainable.select != "none",
-        lacking("the layers are selected in the run"),
-        fix="Name the layers that the run has selected: --set trainable.select=none --set trainable.layers=LIST.",
-    ),
-    Deviation(
-        "trainable.schedule",
-        lambda config: config.trainable.schedule != "fixed",
-        lacking("other layers learn from time to time"),
-        instead={
-            "trainable.schedule": "fixed",
-            "trainable.every": 20,
-            "trainable.active": 1,
-            "trainable.order": "auto",
-            "trainable.state": "reset",
-        },
-    ),
-    Deviation(
         "grpo.steps",
         lambda config: config.grpo.steps % steps_of_rollout(config) > 0,
         changed("trainer.total_training_steps", "verl counts whole rollouts: the last one is used to its end"),
@@ -261,12 +219,6 @@ DEVIATIONS = (
         "grpo.scale_rewards",
         lambda config: config.grpo.scale_rewards == "group",
         changed("algorithm.norm_adv_by_std_in_grpo", "1e-6 is added to the deviation, not 1e-4: 2e-4 of an advantage"),
-    ),
-    Deviation(
-        "grpo.update_rows",
-        lambda config: config.grpo.update_rows is not None,
-        lacking("no choice of rows within a group"),
-        instead={"grpo.update_rows": None},
     ),
     Deviation(
         "grpo.resample_rounds",
@@ -295,12 +247,6 @@ DEVIATIONS = (
         instead={"rollout.repetition_penalty": 1.0},
     ),
     Deviation(
-        "rollout.stop_loops",
-        lambda config: config.rollout.stop_loops,
-        lacking("no completion is cut off because it repeats itself"),
-        instead={"rollout.stop_loops": False},
-    ),
-    Deviation(
         "optimizer.name",
         lambda config: config.optimizer.name == "paged_adamw_8bit",
         equal(f"{_OPTIM}.optimizer", "not paged: its states are sharded over the cards"),
@@ -325,12 +271,6 @@ DEVIATIONS = (
         "optimizer.warmup_steps",
         lambda config: config.optimizer.warmup_steps > 0 and steps_of_rollout(config) > 1,
         changed(f"{_OPTIM}.lr_warmup_steps", "in whole rollouts: the rate changes once a rollout"),
-    ),
-    Deviation(
-        "curriculum.how",
-        lambda config: config.curriculum.how == "window",
-        lacking("the order is fixed before the run"),
-        instead={"curriculum.by": "none", "curriculum.how": "easy_to_hard", "curriculum.rates": None},
     ),
     Deviation("eval.every", lambda config: config.eval.every == 0, equal("trainer.test_freq", "only before the run")),
     Deviation(
