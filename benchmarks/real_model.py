@@ -76,7 +76,7 @@ class Trial:
 
 
 def train(trial: Trial, model: str, out: Path, threads: int) -> Row:
-    """Trains, and returns the run's row of the record. Raises `RuntimeError` with its last words if that fails."""
+    """Trains, and returns the run's row of the record. Raises `RuntimeError` with the end of its output."""
     began = time.monotonic()
     done = subprocess.run(
         trial.command(model, out),

@@ -24,7 +24,7 @@ from lowmem_rl.evaluation.eval_target import EvalTarget
 from lowmem_rl.evaluation.evaluate import EvalFiles, evaluate
 from lowmem_rl.evaluation.prompt_limit import eval_set_with_room
 from lowmem_rl.memory.calibration import calibration_for
-from lowmem_rl.models.hardware import this_machine
+from lowmem_rl.models.hardware import Machine, this_machine
 from lowmem_rl.models.lookup import check_bits, check_length, load_shape
 from lowmem_rl.planning.search import resolve_auto
 from lowmem_rl.storage.lock import exclusive, locked
@@ -76,17 +76,25 @@ def run_eval(
     with lock, capture_library_output(run_dir.log), _as_interrupted(run_dir):
         RunReader(run_dir).evaluations_to_extend()  # refused before the model is loaded
         listen(PhaseStarted(f"loading {target.name}"))
-        device = device_on(machine, config)
-        if fault := dtype_fault(config, device):
-            listen(Note(fault))
-        if config.start_from and not Path(config.start_from).is_dir():
-            listen(Note(f"the KL divergence is from the base model: {config.start_from} is gone, the run's start"))
-            config = config.model_copy(update={"start_from": None})
-        prepare_process(config, device)
-        policy = load_policy_at_start(config, device, [eval_set.use for eval_set in eval_sets])
-        if target.adapter:
-            load_adapter(policy.model, target.adapter.path)
+        config, policy = _loaded(target, config, machine, eval_sets, listen)
         return EvalOutput(run_dir.path, _evaluate_all(target, policy, config, eval_sets, run_dir, listen))
+
+
+def _loaded(
+    target: EvalTarget, config: RunConfig, machine: Machine, eval_sets: Sequence[EvalSet], listen: Listener
+) -> tuple[RunConfig, Policy]:
+    """Loads the model with what the target has learned; of a start that is gone the base model takes the place."""
+    device = device_on(machine, config)
+    if fault := dtype_fault(config, device):
+        listen(Note(fault))
+    if config.start_from and not Path(config.start_from).is_dir():
+        listen(Note(f"the KL divergence is from the base model: {config.start_from} is gone, the run's start"))
+        config = config.model_copy(update={"start_from": None})
+    prepare_process(config, device)
+    policy = load_policy_at_start(config, device, [eval_set.use for eval_set in eval_sets])
+    if target.adapter:
+        load_adapter(policy.model, target.adapter.path)
+    return config, policy
 
 
 def _held_out(target: EvalTarget, config: RunConfig, name: str) -> EvalSet:
