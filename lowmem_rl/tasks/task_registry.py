@@ -34,6 +34,7 @@ TASKS = {
     "rref": "lowmem_rl.tasks.linear_algebra:RREF",
     "sanity_math": "lowmem_rl.tasks.math_tasks:SANITY_MATH",
     "table": "lowmem_rl.tasks.custom_dataset:TABLE",
+    "word_problems": "lowmem_rl.tasks.word_problems:WORD_PROBLEMS",
 }
 _DATA_KEYS = ("path", "hub", "subset", "columns", "splits", "answer", "max_bad_share", "eval_share")
 """Settings of `TaskConfig` that name data; a task takes those that it uses."""

@@ -17,6 +17,7 @@ from lowmem_rl.tasks.task_registry import TASKS, load_task, load_task_class
 DATA = Path(__file__).parents[1] / "data"
 RELIED_ON = {
     *("arithmetic", "gsm8k", "math", "math500", "rlvr_gsm", "rlvr_math", "countdown", "matrix_inverse", "rref"),
+    "word_problems",
     *("program_synthesis", "hellaswag", "open_thoughts"),
 }
 

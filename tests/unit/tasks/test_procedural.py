@@ -26,8 +26,9 @@ from lowmem_rl.tasks.procedural import ProceduralTask
 from lowmem_rl.tasks.program_synthesis import PROGRAM_SYNTHESIS, expression
 from lowmem_rl.tasks.splits import is_held_out, place_of
 from lowmem_rl.tasks.task import Selection, Split
+from lowmem_rl.tasks.word_problems import WORD_PROBLEMS
 
-TASKS = [COUNTDOWN, MATRIX_INVERSE, RREF, PROGRAM_SYNTHESIS]
+TASKS = [COUNTDOWN, MATRIX_INVERSE, RREF, PROGRAM_SYNTHESIS, WORD_PROBLEMS]
 
 every_task = pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 
