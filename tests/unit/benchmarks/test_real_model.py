@@ -17,6 +17,7 @@ def row(arm: str, seed: int, gain: float, low: float) -> dict[str, Any]:
         "arm": arm,
         "seed": seed,
         "steps": 60,
+        "task": "arithmetic",
         "level": 0,
         "pass_at_1": {"before": 0.1, "after": 0.1 + gain},
         "paired": {"gain": gain, "interval": {"low": low, "high": 1.0}},
@@ -45,6 +46,16 @@ def test_an_arm_is_a_valid_run_of_level_0_in_4_bit(arm: str, tmp_path: Path) -> 
     assert (config.model.bits, config.task.levels, config.grpo.prompts_per_step) == (4, (0,), 4)
     assert {"--seed=3", "--steps=60", "--model=tiny"} <= set(command)
     assert sum(text.startswith("--reward=") for text in command) == 1
+
+
+def test_a_harder_task_begins_from_a_run_and_counts_apart(tmp_path: Path) -> None:
+    first = Trial("answer", 0, 60, 0)
+    then = Trial("answer", 0, 60, 1, "word_problems", tmp_path / "first")
+    assert f"--from={tmp_path / 'first'}" in then.command("tiny", tmp_path)
+    assert "--set=task.name=word_problems" in then.command("tiny", tmp_path)
+    assert then.key != first.key
+    rows = [row("answer", 0, 0.5, 0.2), row("answer", 0, 0.2, 0.1) | {"task": "word_problems", "level": 1}]
+    assert [found["learns"] for found in summaries(rows)] == [True, True]  # each by the target of its task
 
 
 def test_runs_of_the_record_are_not_repeated(tmp_path: Path) -> None:
