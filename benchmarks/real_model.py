@@ -156,7 +156,7 @@ def summaries(rows: Sequence[Row]) -> list[Row]:
     kinds: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         kinds.setdefault((row["arm"], row["task"], row["level"], row["steps"]), []).append(row)
-    return [summary(alike) for alike in kinds.values()]
+    return [summary(same) for same in kinds.values()]
 
 
 def summary(rows: Sequence[Row]) -> Row:

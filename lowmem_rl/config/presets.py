@@ -68,11 +68,13 @@ class Preset:
 
 @cache
 def load_presets() -> tuple[Preset, ...]:
-    """Returns all presets, those for the smallest card first."""
+    """Returns all presets, those for the smallest card first and the embedded model's before all others."""
     packaged = files("lowmem_rl") / "_presets"  # in a wheel; a checkout has them next to the package
     folder = packaged if packaged.is_dir() else Path(__file__).parents[2] / "presets"
     found = [_read(file) for file in folder.iterdir() if file.name.endswith(".toml")]
-    return tuple(sorted(found, key=lambda preset: (_offered_bytes(preset.card), preset.name)))
+    return tuple(
+        sorted(found, key=lambda preset: (_offered_bytes(preset.card), preset.name != "tiny-cpu", preset.name))
+    )
 
 
 def load_preset(name: str) -> Preset:

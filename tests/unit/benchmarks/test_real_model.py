@@ -48,7 +48,7 @@ def test_an_arm_is_a_valid_run_of_level_0_in_4_bit(arm: str, tmp_path: Path) -> 
     assert sum(text.startswith("--reward=") for text in command) == 1
 
 
-def test_a_harder_task_begins_from_a_run_and_counts_apart(tmp_path: Path) -> None:
+def test_a_harder_task_begins_from_a_run_and_counts_separately(tmp_path: Path) -> None:
     first = Trial("answer", 0, 60, 0)
     then = Trial("answer", 0, 60, 1, "word_problems", tmp_path / "first")
     assert f"--from={tmp_path / 'first'}" in then.command("tiny", tmp_path)
