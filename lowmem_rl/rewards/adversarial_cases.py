@@ -123,7 +123,8 @@ def _with_answer(case: RewardCase, answer: str) -> str | None:
 
 
 def _worthless(example: Example, misses: list[str]) -> Iterator[Variant]:
-    more = (f"{miss}0" for miss in misses if not equal_answers(f"{miss}0", example.answer))
+    # The list must not end with the answer: a lenient reward reads 0 in `nothing0`, which is right if the answer is 0.
+    more = (f"{miss}0" for miss in misses if miss != "nothing" and not equal_answers(f"{miss}0", example.answer))
     options = ", ".join([*misses, example.answer, *more])
     boxed = "<think></think><answer>\\boxed{{{}}}</answer>".format
     completions = {

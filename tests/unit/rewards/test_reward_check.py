@@ -157,3 +157,9 @@ def test_the_layout_of_the_cases_earns_every_format() -> None:
     names = ("boxed_answer", "any_answer", "think_format", "answer_tags", "tag_count")
     scored = load_reward_set(dict.fromkeys(names, 1.0)).score(think_layout("6 * 7", "42"), general_cases()[0].example)
     assert scored.reward == len(names)
+
+
+def test_a_lenient_reward_is_not_accused_of_paying_a_list_if_the_answer_is_0() -> None:
+    example = Example("zero", ({"role": "user", "content": "What is 5 - 5?"},), "0")
+    case = RewardCase(example, think_layout("5 - 5 = 0", "0"))
+    assert check_rewards(load_reward_set({"any_answer": 1.0}), (*general_cases(), case)) == []
