@@ -6,10 +6,10 @@
         --from runs/real/answer-level-0-60-steps-seed-0 --out record.json
 
 Trains SmolLM2-135M-Instruct in 4 bit with LoRA on `arithmetic` (level 0: sums and differences within 20), by preset
-tiny-cpu with the settings below, with each seed and under each set of rewards. `answer` pays the right answer in any
-form, `boxed` the right answer in a box, which the prompt asks for; `random` and `form` are controls: a coin, and the
-form of an answer without its truth. A second, harder task begins from such a run: word problems, then products in
-words. The record is written after each run; runs that are in it are not repeated.
+tiny-cpu with the settings below (those of the preset smollm2-cpu), with each seed and under each set of rewards.
+`answer` pays the right answer in any form, `boxed` the right answer in a box, which the prompt asks for; `random` and
+`form` are controls: a coin, and the form of an answer without its truth. A second, harder task begins from such a run:
+word problems, then products in words. The record is written after each run; runs that are in it are not repeated.
 
 Target: with every seed greedy pass@1 on the held-out problems rises by at least 40 points (word problems: 15), and the
 95 % interval of the paired difference is above 0; under the controls it does not.
@@ -42,21 +42,21 @@ ARMS: dict[str, tuple[str, ...]] = {
 CONTROLS = ("random", "form")
 SETTINGS = (
     "model.bits=4",
-    "grpo.prompts_per_step=4",
+    "grpo.prompts_per_step=8",
     "grpo.group_size=8",
-    "memory.micro_batch=8",
-    "optimizer.learning_rate=1e-4",
+    "memory.micro_batch=64",
+    "optimizer.learning_rate=3e-4",  # chosen with seed 100
     "eval.every=0",
     "eval.batch=32",
 )
 TASKS: dict[str, tuple[str, ...]] = {
     # All held-out problems of level 0: 73.
-    "arithmetic": ("task.name=arithmetic", "grpo.max_completion_tokens=24", "eval.examples=500"),
+    "arithmetic": ("task.name=arithmetic", "grpo.max_completion_tokens=16", "eval.examples=500"),
     "word_problems": ("task.name=word_problems", "grpo.max_completion_tokens=32", "eval.examples=128"),
 }
 TARGET_GAINS = {"arithmetic": 0.40, "word_problems": 0.15}
 SMOLLM2 = Path(os.environ.get("LOWMEM_RL_SMOLLM2") or cache_dir() / "smollm2-135m-instruct")
-COMPLETIONS = 32
+COMPLETIONS = 64
 """A step's, by the settings above."""
 POLL_S, SAY_S = 1.0, 30.0
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from benchmarks.number_form import pay
-from benchmarks.real_model import ARMS, CONTROLS, Record, Trial, run_all, summaries, table
+from benchmarks.real_model import ARMS, CONTROLS, SETTINGS, TASKS, Record, Trial, run_all, summaries, table
 from lowmem_rl.config.compose import resolve
 from lowmem_rl.example import Example
 
@@ -43,7 +43,7 @@ def test_an_arm_is_a_valid_run_of_level_0_in_4_bit(arm: str, tmp_path: Path) -> 
     command = Trial(arm, 3, 60, 0).command("tiny", tmp_path)
     settings = [text.removeprefix("--set=") for text in command if text.startswith("--set=")]
     config = resolve(preset="tiny-cpu", settings=settings).config
-    assert (config.model.bits, config.task.levels, config.grpo.prompts_per_step) == (4, (0,), 4)
+    assert (config.model.bits, config.task.levels, config.grpo.prompts_per_step) == (4, (0,), 8)
     assert {"--seed=3", "--steps=60", "--model=tiny"} <= set(command)
     assert sum(text.startswith("--reward=") for text in command) == 1
 
@@ -71,3 +71,10 @@ def test_the_form_is_paid_right_or_wrong() -> None:
     example = Example("x", ({"role": "user", "content": "What is 3 + 4?"},), "7")
     assert [pay(text, example) for text in ("3 + 4 = 7", "8.", "-2\n", "7 apples", "", "It's 7!")] == [1, 1, 1, 0, 0, 0]
     assert set(CONTROLS) < set(ARMS)
+
+
+def test_the_preset_for_a_cpu_has_the_settings_of_the_record() -> None:
+    settings = [*SETTINGS, *TASKS["arithmetic"], "task.levels=[0]", "task.prompt=bare", "grpo.steps=60"]
+    rewards = ["rewards.any_answer=1.0", "rewards.boxed_answer=0.0", "rewards.think_format=0.0"]
+    recorded = resolve(preset="tiny-cpu", settings=["model.name=x", *settings, *rewards]).config
+    assert resolve(preset="smollm2-cpu", settings=["model.name=x"]).config == recorded
