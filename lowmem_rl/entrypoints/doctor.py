@@ -49,7 +49,7 @@ class MachineCheck:
 _PYTHONS = ((3, 11), (3, 14))
 
 _CPU_BACKEND_SINCE = "2026.10.9"
-# Unsloth 2026.10.9 requires a certifi that package indexes did not have in November 2026. Plain pip then
+# Unsloth 2026.10.9 requires a certifi that some package indexes do not have (seen in November 2026). Plain pip then
 # falls back to 2026.10.7, which has no CPU backend. The pyproject.toml of a checkout has the override.
 _OVERRIDE = "echo certifi > overrides.txt && uv pip install --override overrides.txt"
 _INSTALL_ELSEWHERE = f"{_OVERRIDE} 'lowmem-rl[train]'"
