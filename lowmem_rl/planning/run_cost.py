@@ -25,15 +25,12 @@ def _usd(an_hour: float, source: str) -> Price:
     return Price(an_hour, source, "USD")
 
 
-# techbytes.app/posts/serverless-gpu-pricing-matrix-modal-replicate-lambda-2026
-_MODAL_MAY = "Modal, modal.com/pricing, 2026-05-07 (techbytes.app)"
-# factualminds.com/blog/amazon-ec2-on-demand-pricing-instance-families-2026
-_AWS_JUNE = "AWS, g5.xlarge in us-east-1, 2026-06-17 (factualminds.com)"
+_JOBS = "Hugging Face Jobs, huggingface.co/docs/hub/jobs-pricing, read 2026-11-30 (huggingface/hub-docs@0b8c07f)"
 _RUNPOD_NOVEMBER = "RunPod's secure cloud, runpod.io/pricing, 2026-11-09 (datareceipts/data-receipts)"
 PRICES: dict[str, Price] = {
-    "t4": _usd(0.59, _MODAL_MAY),
-    "l4": _usd(0.80, _MODAL_MAY),
-    "a10g": _usd(1.006, _AWS_JUNE),
+    "t4": _usd(0.40, _JOBS),
+    "l4": _usd(0.80, _JOBS),
+    "a10g": _usd(1.00, _JOBS),
     "3090": _usd(0.18, "OpenRelay, openrelay.inc, 2026-09-20 (api-evangelist/openrelay)"),
     "4090": _usd(0.29, "OpenRelay, openrelay.inc, 2026-09-20 (api-evangelist/openrelay)"),
     "a6000": _usd(0.82, "Verda, verda.com/pricing, 2026-10-29 (lanternworks/gpu-cloud-prices)"),
@@ -42,8 +39,8 @@ PRICES: dict[str, Price] = {
     "h100": _usd(2.89, f"{_RUNPOD_NOVEMBER}, PCIe"),
     "h200": _usd(4.59, "RunPod, runpod.io/pricing, 2026-10-07 (api-evangelist/runpod)"),
 }
-"""By the keys of `hardware.CARDS`; one vendor's each, as transcribed in the named collection. Others ask up to four
-times as much for the same card."""
+"""By the keys of `hardware.CARDS`; one vendor's each: from its own page, or as transcribed in the named collection.
+Others ask up to four times as much for the same card."""
 
 
 @dataclass(frozen=True, slots=True)
