@@ -10,7 +10,7 @@ from dataclasses import replace
 from math import ceil
 
 from lowmem_rl.memory import dora, terms
-from lowmem_rl.memory.plain_layer import Layer, plain_layer, residual_bytes
+from lowmem_rl.memory.plain_layer import Layer, mlp_bytes, plain_layer, residual_bytes
 from lowmem_rl.memory.terms import (
     Grade,
     Term,
@@ -78,12 +78,23 @@ def layer(workload: Workload, shape: ModelShape) -> Term:
     """The layer whose backward pass is running: recomputed, or saved by the forward pass already."""
     one = layer_of(workload, shape)
     size = max(workload.tokens * one.peak + _scores(workload, shape), _softmax(workload, shape))
+    formula = f"T ({one.formula})" + ("" if workload.attention in FUSED else " + attention's squares")
+    return _layer_term(workload, shape, size, formula)
+
+
+def layer_at_matrix(workload: Workload, shape: ModelShape) -> Term:
+    """The same layer while its last matrix passes the gradient on, before those of the MLP's two halves are made: the
+    moment at which a dequantised matrix can matter."""
+    one, passing = layer_of(workload, shape), 4 * shape.hidden_size + mlp_bytes(workload) * shape.intermediate_size
+    size = workload.tokens * (one.saved + passing) + _scores(workload, shape)
+    return _layer_term(workload, shape, size, "T (what a layer saves + 4H + bI)")
+
+
+def _layer_term(workload: Workload, shape: ModelShape, size: float, formula: str) -> Term:
     if workload.checkpointing != "none":
         size += narrow_copies(workload) / max(trained_layers(workload, shape), 1)
     grade: Grade = "measured here" if workload.layer == "plain" else "read from source"
-    upper = size * _LAYER_UPPER
-    formula = f"T ({one.formula})" + ("" if workload.attention in FUSED else " + attention's squares")
-    return term("one layer's backward", size, grade, formula, upper=upper)
+    return term("one layer's backward", size, grade, formula, upper=size * _LAYER_UPPER)
 
 
 def kept_activations(workload: Workload, shape: ModelShape) -> Term:
@@ -205,11 +216,20 @@ def backward_moments(workload: Workload, shape: ModelShape) -> Iterator[tuple[Te
     kept, one = kept_activations(workload, shape), layer(workload, shape)
     top = (saved_at_top(workload, shape),) if workload.checkpointing == "none" else ()
     yield kept, *top, loss(workload, shape), spare_chunk(workload, shape)
-    yield kept, one
+    in_layers = (kept, held_logits(workload, shape)) if workload.logits == "held" else (kept,)
+    yield *in_layers, one
+    if (matrix := terms.dequantised_matrix(workload, shape)).expected_bytes:
+        yield *in_layers, layer_at_matrix(workload, shape), matrix
     if workload.use_dora:
-        yield kept, layer_finding_norms(workload, shape), dora.norms(workload, shape)
+        yield *in_layers, layer_finding_norms(workload, shape), dora.norms(workload, shape)
     if trains_whole(workload) and not workload.accumulated:
         yield terms.gradients(workload, shape), one
+
+
+def held_logits(workload: Workload, shape: ModelShape) -> Term:
+    """The model's output, if the program holds it until the backward pass has ended."""
+    count = workload.scored_tokens * shape.vocab_size if workload.logits == "held" else 0
+    return term("logits held", count * workload.compute_bytes, "measured here", "T V b")
 
 
 def logit_width(workload: Workload) -> float:
@@ -294,12 +314,13 @@ def narrow_copies(workload: Workload) -> int:
 
 def _softmax(workload: Workload, shape: ModelShape) -> float:
     """Eager attention's own backward pass, after the MLP's: the norm's input, queries, keys and values, and in float32
-    softmax's result, the gradient that comes in and the one that goes out."""
+    softmax's result, the gradient that comes in, CUDA's product of both and the gradient that goes out
+    (pytorch aten/src/ATen/native/cuda/SoftMax.cu, `softmax_backward_cuda_out`). From float16 that is in float16: 14."""
     if workload.attention != "eager":
         return 0.0
     squares = workload.micro_batch * workload.row_tokens**2 * shape.num_heads
     each = 8 * shape.hidden_size + 4 * workload.compute_bytes * shape.query_size
-    return workload.tokens * each + 12.0 * squares
+    return workload.tokens * each + 16.0 * squares
 
 
 def _keys(workload: Workload, shape: ModelShape) -> int:

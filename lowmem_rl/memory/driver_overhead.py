@@ -53,7 +53,8 @@ def slack(workload: Workload, shape: ModelShape, dynamic: Sequence[Term], card: 
     upper = high * sum(one.upper_bytes for one in dynamic)
     if learning and not workload.expandable_segments:
         stale = _unused_blocks(workload, shape, dynamic)
-        expected, upper = max(expected, stale), upper + stale
+        left, most_left = _left_by_generate(workload, shape, dynamic)
+        expected, upper = max(expected, stale, left), max(upper + stale, most_left)
     formula = f"{low:.2f} x what comes and goes" + ("" if workload.expandable_segments else ", or the loss's blocks")
     return term(SLACK, expected, "read from source", formula, upper=upper, elastic=True)
 
@@ -61,12 +62,42 @@ def slack(workload: Workload, shape: ModelShape, dynamic: Sequence[Term], card: 
 def _unused_blocks(workload: Workload, shape: ModelShape, dynamic: Sequence[Term]) -> float:
     if workload.logits in ("chunked", "liger"):
         return 0.0
-    chained = CHAIN_BYTES - (2 if workload.compute_bytes == 4 else 0)
-    each = logit_width(workload) if workload.logits in ("in-place", "kept") else max(chained, logit_width(workload))
-    chain = each * workload.scored_tokens * shape.vocab_size
     layer = STALE * workload.tokens * layer_of(workload, shape).peak
     kept = sum(one.expected_bytes for one in dynamic if one.name == "activations kept")
+    chain = _logit_blocks(workload, shape)
     return max(kept + chain + layer - sum(one.expected_bytes for one in dynamic), 0.0)
+
+
+def _logit_blocks(workload: Workload, shape: ModelShape) -> float:
+    """Returns the bytes of all blocks that whole logits pass through."""
+    if workload.logits in ("chunked", "liger"):
+        return 0.0
+    narrow = 2 if workload.compute_bytes == 2 else 0
+    width = logit_width(workload)
+    if workload.logits == "selective":  # made in 16 bit first, whose block is free when the others are there
+        width += narrow
+    each = width if workload.logits in ("in-place", "kept") else max(CHAIN_BYTES - 2 + narrow, width)
+    return each * workload.scored_tokens * shape.vocab_size
+
+
+def _left_by_generate(workload: Workload, shape: ModelShape, dynamic: Sequence[Term]) -> tuple[float, float]:
+    """Returns what a rollout of transformers' `generate` left, beyond what comes and goes: expected and most.
+
+    Its blocks are too small for whole logits, and serve everything else. A tied head that the files hold, too, leaves a
+    block that is large enough for both.
+    """
+    if (workload.loss, workload.stack, workload.rollout_engine) != ("grpo", "trl", "generate"):
+        return 0.0, 0.0
+    logits, cache = _logit_blocks(workload, shape), terms.rollout_cache_bytes(workload, shape)
+    head = workload.compute_bytes * shape.vocab_size * shape.hidden_size if workload.tied_head_in_files else 0
+    one = 4 * workload.scored_tokens * shape.vocab_size
+    served = min(head // one * one, logits)
+    passing = sum(part.expected_bytes for part in dynamic)
+    expected, most = (
+        max(max(share * cache, head) + logits - served - passing, 0.0)
+        for share in (pool_shares.CACHE_SHARE, pool_shares.CACHE_SHARE_MOST)
+    )
+    return expected, most
 
 
 def cut_to_card(slack: Term, others_bytes: int, card: Card | None) -> Term:

@@ -190,6 +190,8 @@ def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[s
     def phase(resident: Terms, passing: Iterable[Terms], *, learning: bool = False) -> list[_Moment]:
         return list(_phase(workload, shape, card, resident, passing, learning=learning))
 
+    in_use = terms.dequantised_matrix(workload, shape)
+
     found = {"load": phase((*base, *learned), [(_loading(workload, shape), freed)])}
     if workload.loss == "grpo":
         if workload.rollout_engine == "vllm":
@@ -198,10 +200,10 @@ def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[s
             rows = workload.rollout_rows
             prompts, waits = lowmem_sampler.prompts_of(workload, rows), workload.grouped_rows > rows
             found["rollout"] = phase(
-                (*idle, *found_each_token, kept, seen), _sampled(workload, shape, rows, prompts, waits)
+                (*idle, in_use, *found_each_token, kept, seen), _sampled(workload, shape, rows, prompts, waits)
             )
         if workload.old_logprob_pass or workload.reference_pass:
-            pass_over_layers = (forward_layer(workload, shape, workload.tokens, "one layer's forward"), norms)
+            pass_over_layers = (forward_layer(workload, shape, workload.tokens, "one layer's forward"), in_use, norms)
             pass_over_logits = (scoring(workload, shape), spare_chunk(workload, shape))
             found["logprobs"] = phase((*between, kept, read), [pass_over_layers, pass_over_logits])
     earlier = (held,) if workload.accumulated or not terms.trains_whole(workload) else ()
@@ -210,7 +212,7 @@ def _moments(workload: Workload, shape: ModelShape, card: Card | None) -> dict[s
     found["optimizer"] = phase((*between, kept), [(held, terms.optimizer_scratch(workload, shape), *copies)])
     if workload.eval_rows:
         answering = _sampled(workload, shape, workload.eval_rows, workload.eval_rows, True)
-        found["evaluation"] = phase((*resident, *later, *found_each_token), answering)
+        found["evaluation"] = phase((*resident, in_use, *later, *found_each_token), answering)
         if workload.parks_originals:
             compared = parked.compared_with_base(workload, shape)
             one_row = forward_layer(workload, shape, workload.row_tokens, "one layer's forward")

@@ -122,10 +122,7 @@ def _unsloth_layer(workload: Workload) -> Operations:
 
 def _plain_layer(workload: Workload) -> Operations:
     """Transformers' layer, or one with fused norms and rotary embeddings, with PEFT's adapters around its matrices."""
-    fused, copies_keys = workload.layer == "fused", workload.attention not in FUSED
-    copies = (Operation("k_copied", "query", ("k_turned",)), Operation("v_copied", "query", ("v",)))
-    mask = ("mask",) if workload.attention == "sdpa" else ()
-    attended = ("q_turned", *(("k_copied", "v_copied") if copies_keys else ("k_turned", "v")), *mask)
+    fused = workload.layer == "fused"
     return (
         *_norm("norm1", "x", workload),
         *_linear("q", "query", "norm1", "hidden", "q_proj", workload),
@@ -133,9 +130,7 @@ def _plain_layer(workload: Workload) -> Operations:
         *_linear("v", "key", "norm1", "hidden", "v_proj", workload),
         *_turned("q", "query", fused),
         *_turned("k", "key", fused),
-        *(copies if copies_keys else ()),
-        *(Operation(name, "mask") for name in mask),
-        Operation("mixed", "query", attended, (*attended, "mixed")),
+        *_attention(workload),
         *_linear("attended", "hidden", "mixed", "query", "o_proj", workload),
         Operation("middle", "residual", ("x", "attended")),
         *_norm("norm2", "middle", workload),
@@ -146,6 +141,36 @@ def _plain_layer(workload: Workload) -> Operations:
         *_linear("down", "hidden", "product", "mlp", "down_proj", workload),
         Operation("y", "residual", ("middle", "down")),
     )
+
+
+def _attention(workload: Workload) -> Iterator[Operation]:
+    """A kernel, with what it copies and masks; eager attention holds all scores."""
+    if workload.attention in FUSED:
+        turned = ("q_turned", "k_turned", "v")
+        yield Operation("mixed", "query", turned, (*turned, "mixed"))
+        return
+    yield Operation("k_copied", "query", ("k_turned",))
+    yield Operation("v_copied", "query", ("v",))
+    if workload.attention == "eager":
+        yield from _eager(workload)
+        return
+    yield Operation("mask", "mask")
+    copied = ("q_turned", "k_copied", "v_copied", "mask")
+    yield Operation("mixed", "query", copied, (*copied, "mixed"))
+
+
+def _eager(workload: Workload) -> Iterator[Operation]:
+    """Scores, scaled and masked, and softmax in float32, whose backward pass on CUDA multiplies its result and the
+    gradient into a tensor of their own; in 16 bit a copy is mixed (transformers' `eager_attention_forward`)."""
+    yield Operation("scores", "square", ("q_turned", "k_copied"), ("q_turned", "k_copied"))
+    yield Operation("scaled", "square", ("scores",))
+    yield Operation("masked", "square", ("scaled",))
+    weights = "softmax"
+    yield Operation(weights, "wide square", ("masked",), (weights,), backward_scratch=("wide square",))
+    if workload.compute_bytes < _WIDE_BYTES:
+        yield Operation("narrow softmax", "square", (weights,))
+        weights = "narrow softmax"
+    yield Operation("mixed", "query", (weights, "v_copied"), (weights, "v_copied"))
 
 
 def _norm(result: str, of: str, workload: Workload) -> Iterator[Operation]:

@@ -92,6 +92,8 @@ class MeasuredRow(BaseModel):
     adapter_bytes: Literal[2, 4] | None = None
     rope_positions: Tokens = 0
     """Unsloth of 2024, whose layers each had a table of cosines and sines: its positions."""
+    tied_head_in_files: bool = False
+    """The model's files hold the head, too, though it is the embeddings."""
     keeps_4bit_inputs: bool = False
     """bitsandbytes before 0.44, which kept the input of every 4-bit layer."""
     double_quantisation: bool | None = None

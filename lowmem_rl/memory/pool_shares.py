@@ -12,6 +12,8 @@ class Kind(NamedTuple):
     logits: Logits
     checkpointing: Checkpointing
     expandable: bool
+    is_eager: bool = False
+    """Attention holds all its scores."""
 
 
 class Shares(NamedTuple):
@@ -30,13 +32,23 @@ _WHOLE: dict[Layer, tuple[Logits, ...]] = {
 """How losses around each layer compute whole logits; any other counts as the last."""
 _CHUNKED: Logits = "chunked"
 _MODES: tuple[Checkpointing, ...] = ("unsloth", "plain", "none")
-KINDS = tuple(
-    Kind(layer, logits, checkpointing, expandable)
-    for expandable in (True, False)
-    for layer, whole in _WHOLE.items()
-    for logits in (_CHUNKED, *whole)
-    for checkpointing in _MODES
-    if checkpointing != "unsloth" or layer == "unsloth"
+_EAGER_WHOLE: Logits = "full"
+"""What any loss over whole logits counts as if attention is eager."""
+KINDS = (
+    *(
+        Kind(layer, logits, checkpointing, expandable)
+        for expandable in (True, False)
+        for layer, whole in _WHOLE.items()
+        for logits in (_CHUNKED, *whole)
+        for checkpointing in _MODES
+        if checkpointing != "unsloth" or layer == "unsloth"
+    ),
+    *(
+        Kind("plain", logits, checkpointing, expandable, True)
+        for expandable in (True, False)
+        for logits in (_CHUNKED, _EAGER_WHOLE)
+        for checkpointing in _MODES[1:]
+    ),
 )
 
 
@@ -61,7 +73,7 @@ def kind_workload(kind: Kind, rows: int, prompt_tokens: int, completion_tokens: 
         old_logprob_pass=False,
         dynamic_checkpoint=False,
         compute_bytes=2,
-        attention="sdpa" if kind.layer == "plain" else "flash",
+        attention="eager" if kind.is_eager else "sdpa" if kind.layer == "plain" else "flash",
         layer=kind.layer,
         logits=kind.logits,
         expandable_segments=kind.expandable,
@@ -126,9 +138,20 @@ TABLE: dict[Kind, Shares] = {
     Kind("fused", "liger", "none", False): Shares(0.01, 1.18, 1.58),
     Kind("fused", "fused", "plain", False): Shares(0.14, 0.86, 1.2),
     Kind("fused", "fused", "none", False): Shares(0.02, 0.92, 1.19),
+    Kind("plain", "chunked", "plain", True, True): Shares(0.14, 0.14, 0.14),
+    Kind("plain", "chunked", "none", True, True): Shares(0.01, 0.01, 0.01),
+    Kind("plain", "full", "plain", True, True): Shares(0.15, 0.15, 0.15),
+    Kind("plain", "full", "none", True, True): Shares(0.02, 0.02, 0.02),
+    Kind("plain", "chunked", "plain", False, True): Shares(0.3, 1.17, 1.36),
+    Kind("plain", "chunked", "none", False, True): Shares(0.03, 0.89, 0.92),
+    Kind("plain", "full", "plain", False, True): Shares(0.29, 1.74, 2.41),
+    Kind("plain", "full", "none", False, True): Shares(0.03, 0.54, 0.62),
     # end
 }
 """What `python scripts/simulate_pool.py` prints; tests derive entries again."""
+CACHE_SHARE, CACHE_SHARE_MOST = 1.62, 2.49
+"""The pool after a rollout of transformers' `generate` without growing segments, over the cache at its full length:
+median and most of simulated rollouts (`generate_pool`; printed by the same script)."""
 _FIXED_UPPER = 0.35
 """The most that measured runs of one length and without growing segments held, whole logits excepted
 (foundation-model-stack's fms-acceleration, A100)."""
@@ -149,8 +172,9 @@ def share(workload: Workload, *, learning: bool) -> tuple[float, float]:
 
 def _kind(workload: Workload) -> Kind:
     """Returns the nearest kind in the table: whole logits count as the layer's usual ones, written in place or not."""
-    known = (_CHUNKED, *_WHOLE[workload.layer])
+    is_eager = workload.attention == "eager" and workload.layer == "plain"
+    known = (_CHUNKED, *((_EAGER_WHOLE,) if is_eager else _WHOLE[workload.layer]))
     logits = workload.logits if workload.logits in known else known[-1]
     offloads = workload.checkpointing == "unsloth" and workload.layer != "unsloth"
     checkpointing: Checkpointing = "plain" if offloads else workload.checkpointing
-    return Kind(workload.layer, logits, checkpointing, workload.expandable_segments)
+    return Kind(workload.layer, logits, checkpointing, workload.expandable_segments, is_eager)

@@ -45,9 +45,11 @@ def _share(workload: Workload, shape: ModelShape, lengths: Iterable[int]) -> flo
     return pool.peak_reserved / pool.peak_allocated - 1
 
 
-def simulate(workload: Workload, shape: ModelShape, lengths: Iterable[int]) -> CachingAllocator:
-    """Runs one micro-batch of each row length, in tokens, through the model; returns the pool."""
-    pool = CachingAllocator(expandable=workload.expandable_segments)
+def simulate(
+    workload: Workload, shape: ModelShape, lengths: Iterable[int], pool: CachingAllocator | None = None
+) -> CachingAllocator:
+    """Runs one micro-batch of each row length, in tokens, through the model; returns the pool, the given one or new."""
+    pool = pool or CachingAllocator(expandable=workload.expandable_segments)
     layer, loss = layer_operations(workload), loss_operations(workload)
     for length in lengths:
         tape = Tape(pool, _sizes(workload, shape, length))
@@ -115,6 +117,7 @@ def _sizes(workload: Workload, shape: ModelShape, row_tokens: int) -> dict[str, 
         "key": shape.key_size,
         "mlp": shape.intermediate_size,
     }
+    squares = shape.num_heads * workload.micro_batch * row_tokens**2
     chunk = 4 * shape.vocab_size * chunk_rows(scored, shape)
     if workload.stack == "trl":
         chunk = b * min(scored, _TILE_ROWS) * _TILE_WIDTH
@@ -124,6 +127,8 @@ def _sizes(workload: Workload, shape: ModelShape, row_tokens: int) -> dict[str, 
         **{name: b * inputs * outputs for name, (inputs, outputs) in shape.linear_sizes.items()},
         "residual": residual_bytes(workload) * tokens * shape.hidden_size,
         "mask": b * workload.micro_batch * row_tokens**2,
+        "square": b * squares,
+        "wide square": 4 * squares,
         "logits": 4 * scored * shape.vocab_size,
         "narrow logits": b * scored * shape.vocab_size,
         "row logits": 4 * (scored // workload.micro_batch) * shape.vocab_size,

@@ -63,6 +63,11 @@ def kv_bytes_per_token(shape: ModelShape, compute_bytes: int) -> int:
     return 2 * shape.num_layers * shape.key_size * compute_bytes
 
 
+def rollout_cache_bytes(workload: Workload, shape: ModelShape) -> int:
+    """Returns the bytes of the cache of all rows sampled together, at their full length."""
+    return workload.rollout_rows * workload.row_tokens * kv_bytes_per_token(shape, workload.compute_bytes)
+
+
 def linear_weights(workload: Workload, shape: ModelShape) -> Term:
     """The matrices of all layers, quantised or in the compute type."""
     count = shape.linear_params
@@ -288,15 +293,25 @@ def undo_copy(workload: Workload, shape: ModelShape) -> Term:
 
 
 def weight_copies(workload: Workload, shape: ModelShape) -> Term:
-    """Weights in the compute type: the largest 4-bit matrix, or all that autocast narrows.
-
-    Unsloth keeps one buffer for the largest matrix with its constants, others allocate it each time.
+    """Weights in the compute type that stay: all that autocast narrows, or Unsloth's buffer for the largest 4-bit
+    matrix and its constants. Others allocate that each time (`dequantised_matrix`).
     """
     if workload.method == "qlora":
-        size = shape.largest_matrix * (workload.compute_bytes + 4 / BLOCK)
+        size = _largest_dequantised(workload, shape) if workload.stack == "unsloth" else 0.0
         return term("dequantisation scratch", size, "read from source", "largest matrix x (b + 4 / 64)")
     narrowed = shape.linear_params if weight_bytes(workload) > workload.compute_bytes else 0
     return term("autocast copies", narrowed * workload.compute_bytes, "read from source", "L (2Hq + 2Hk + 3HI) b")
+
+
+def dequantised_matrix(workload: Workload, shape: ModelShape) -> Term:
+    """The largest 4-bit matrix in the compute type while a layer uses it: not while the loss is computed."""
+    is_passing = (workload.stack, workload.method) == ("trl", "qlora")
+    size = _largest_dequantised(workload, shape) if is_passing else 0.0
+    return term("matrix in use", size, "read from source", "largest matrix x (b + 4 / 64)")
+
+
+def _largest_dequantised(workload: Workload, shape: ModelShape) -> float:
+    return shape.largest_matrix * (workload.compute_bytes + 4 / BLOCK)
 
 
 def rope_tables(workload: Workload, shape: ModelShape) -> Term:

@@ -83,6 +83,8 @@ class Workload:
     """Width of an adapter's weight if it is not the stack's default."""
     rope_positions: int = 0
     """Positions of a table of cosines and sines that each layer has of its own, as in Unsloth's models of 2024."""
+    tied_head_in_files: bool = False
+    """The files hold the head, too, though it is the embeddings: its block is free once they are one."""
     keeps_4bit_inputs: bool = False
     """Each 4-bit layer keeps its input for the backward pass, as bitsandbytes did before 0.44."""
     compute_bytes: int

@@ -47,6 +47,9 @@ class LiveBytes(TorchDispatchMode):
         for leaf in tree_leaves(result):
             if isinstance(leaf, torch.Tensor):
                 self._count(leaf.untyped_storage())
+        if function is torch.ops.aten._softmax_backward_data.default:
+            # CUDA's kernel takes the product of its inputs as a tensor (aten/src/ATen/native/cuda/SoftMax.cu)
+            self.most = max(self.most, self.now + args[0].nbytes)
         return result
 
     def window(self) -> int:

@@ -189,6 +189,29 @@ LAYERS = {
     "float32, logits held": {"compute_bytes": 4, "loss": "sft", "logits": "held"},
 }
 """Each with its own targets on each shape below: all pairs of shape and targets, and of kind and targets."""
+FEW_TOKENS = "llama 7b, 4 bit, few tokens"
+"""Its loss is 3 MB of a peak of hundreds, and not counted so finely."""
+OTHER_PEAKS = {
+    # attention's squares, next to logits that the program holds
+    "llama 7b, eager, float32, logits held": (
+        LLAMA_7B,
+        work(
+            micro_batch=2,
+            prompt_tokens=2048,
+            completion_tokens=0,
+            attention="eager",
+            compute_bytes=4,
+            loss="sft",
+            logits="held",
+        ),
+    ),
+    # a dequantised matrix
+    FEW_TOKENS: (
+        LLAMA_7B,
+        work(prompt_tokens=16, completion_tokens=16, micro_batch=1, attention="flash", method="qlora", adapter_bytes=2),
+    ),
+}
+"""Peaks that are neither the loss nor a layer's product."""
 ADAPTED = {
     f"{name}, adapters in {targets}, {kind}": (
         shape,
@@ -198,11 +221,11 @@ ADAPTED = {
     for index, kind in enumerate(LAYERS)
     for targets in [[*TARGETS][(number + index) % 3]]
 }
-CASES = REAL | FAKE | ADAPTED
+CASES = REAL | FAKE | OTHER_PEAKS | ADAPTED
 FROZEN_TOP = [f"{name}, adapters in the first 5, checkpointing plain" for name in ("1.5b", "7b")]
 """Layers are counted, their places not known: the top one, which is computed again while all inputs are kept, is taken
 for one that learns."""
-CLOSE = [case for case in REAL | FAKE if case not in FROZEN_TOP]
+CLOSE = [case for case in REAL | FAKE | OTHER_PEAKS if case not in FROZEN_TOP]
 
 
 @pytest.fixture(scope="module")
@@ -225,21 +248,24 @@ def estimated(shape: ModelShape, work: Workload) -> dict[str, int]:
     kept = activations.kept_activations(work, shape).expected_bytes
     saved = activations.saved_at_top(work, shape).expected_bytes if work.checkpointing == "none" else 0
     base = terms.linear_weights(work, shape), terms.other_weights(work, shape)
+    held = activations.held_logits(work, shape).expected_bytes  # through the layers' backward pass: kept
     return {
         "weights": sum(part.expected_bytes for part in base),
         "adapter": terms.adapter(work, shape).expected_bytes + terms.whole_weights(work).expected_bytes,
         "gradients": terms.gradients(work, shape).expected_bytes,
         "optimizer states": terms.optimizer_states(work, shape).expected_bytes,
         "optimizer scratch": terms.optimizer_scratch(work, shape).expected_bytes,
-        "kept": kept + saved,
-        "loss": activations.loss(work, shape).expected_bytes,
-        "layers": kept + _of_a_layer(shape, work),
+        "kept": kept + saved + held,
+        "loss": activations.loss(work, shape).expected_bytes - held,
+        "layers": kept + held + _of_a_layer(shape, work),
     }
 
 
 def _of_a_layer(shape: ModelShape, work: Workload) -> int:
-    """What a layer takes at most: in its backward pass, or with DoRA while it finds a norm."""
-    backward = activations.layer(work, shape).expected_bytes
+    """What a layer takes at most: in its backward pass, next to a dequantised matrix, or with DoRA at a norm."""
+    matrix = terms.dequantised_matrix(work, shape).expected_bytes
+    using = activations.layer_at_matrix(work, shape).expected_bytes + matrix if matrix else 0
+    backward = max(activations.layer(work, shape).expected_bytes, using)
     forward = activations.layer_finding_norms(work, shape).expected_bytes + dora.norms(work, shape).expected_bytes
     return max(backward, forward) if work.use_dora else backward
 
@@ -247,9 +273,7 @@ def _of_a_layer(shape: ModelShape, work: Workload) -> int:
 def estimated_peak(shape: ModelShape, work: Workload) -> int:
     """Tensors at the backward pass of a first step, which has no optimizer states yet."""
     parts = estimate(work, shape, CARDS["h200"]).phases["backward"]
-    left_out = [*OUTSIDE_TENSORS, "optimizer states"]
-    if work.logits == "selective":
-        left_out.append("dequantisation scratch")  # a layer's, and the loss is the peak
+    left_out = (*OUTSIDE_TENSORS, "optimizer states")
     return sum(part.expected_bytes for part in parts if part.name not in left_out)
 
 
@@ -272,7 +296,7 @@ def test_a_frozen_top_is_counted_with_a_surplus_and_never_less(case: str, counte
     assert 1 <= estimated(*CASES[case])["layers"] / counted[case]["layers"] < 1.25
 
 
-@pytest.mark.parametrize("case", CLOSE)
+@pytest.mark.parametrize("case", [case for case in CLOSE if case != FEW_TOKENS])
 def test_activations_and_the_loss_are_what_plain_transformers_and_trl_hold(case: str, counted: dict) -> None:
     shape, work = CASES[case]
     found = estimated(shape, work)

@@ -143,6 +143,15 @@ def test_a_4_bit_matrix_is_expanded_before_use() -> None:
     # H I = 3584 x 18944 = 67 895 296, x (2 + 1/16)
     assert terms.weight_copies(work(), LARGE).expected_bytes == 140_034_048
     assert terms.weight_copies(work(method="lora"), LARGE).expected_bytes == 0
+    # Unsloth keeps that buffer; others have it while a layer uses it
+    plain = work(stack="trl", layer="plain")
+    assert (
+        terms.weight_copies(plain, LARGE).expected_bytes == terms.dequantised_matrix(work(), LARGE).expected_bytes == 0
+    )
+    assert terms.dequantised_matrix(plain, LARGE).expected_bytes == 140_034_048
+    named = [[one.name for one in moment] for moment in activations.backward_moments(plain, LARGE)]
+    assert ["matrix in use" in names for names in named] == ["loss" not in names and len(names) > 2 for names in named]
+    assert sum("matrix in use" in names for names in named) == 1
 
 
 def test_unsloths_layer_holds_95_and_211_kib_a_token() -> None:
@@ -195,12 +204,20 @@ def test_a_plain_layer_holds_what_fake_tensors_count() -> None:
 
 def test_eager_attention_holds_all_scores() -> None:
     eager = replace(PLAIN, attention="eager")
-    # in addition to the MLP's backward pass what softmax keeps, 4 + 2 bytes of 8 rows x 12 heads x 1536^2
-    assert activations.layer(eager, SMALL).expected_bytes == 12_288 * (24 * 1536 + 12 * 8960) + 8 * 12 * 1536**2 * 6
-    # one long row, 12 heads x 4096^2: in float32 softmax's result, the gradient that comes, the one that goes,
-    # in addition to the norm's input, queries, keys and values for every head, 8 x 1536 + 4 x 2 x 1536 bytes a token
+    # in addition to the MLP's backward pass what softmax keeps, 4 + 2 bytes of 8 rows x 12 heads x 768^2
+    short = replace(eager, completion_tokens=768 - eager.prompt_tokens)
+    assert activations.layer(short, SMALL).expected_bytes == 6144 * (24 * 1536 + 12 * 8960) + 8 * 12 * 768**2 * 6
+    # one long row, 12 heads x 4096^2: in float32 softmax's result, the gradient that comes, their product, the one that
+    # goes, in addition to the norm's input, queries, keys and values for every head, 8 x 1536 + 4 x 2 x 1536 a token
     long = replace(eager, micro_batch=1, completion_tokens=4096 - eager.prompt_tokens)
-    assert activations.layer(long, SMALL).expected_bytes == 12 * 4096**2 * 12 + 4096 * 16 * 1536
+    assert activations.layer(long, SMALL).expected_bytes == 12 * 4096**2 * 16 + 4096 * 16 * 1536
+
+
+def test_held_logits_stay_while_the_layers_run_back() -> None:
+    held = replace(PLAIN, logits="held", loss="sft")
+    moments = list(activations.backward_moments(held, SMALL))
+    found = [[one.expected_bytes for one in moment if one.name == "logits held"] for moment in moments]
+    assert found == [[] if any(one.name == "loss" for one in moment) else [12_288 * 151_936 * 2] for moment in moments]
 
 
 def test_with_a_padding_mask_each_layer_writes_the_mask_in_numbers() -> None:
