@@ -114,6 +114,7 @@ _MISTRAL_SMALL_2501 = _decoder(MISTRAL, 40, 5120, 32_768, (32, 8), 131_072, head
 _PHI3_MINI = _decoder(PHI3, 32, 3072, 8192, (32, 32), 32_064)
 _PHI3_MEDIUM = _decoder(PHI3, 40, 5120, 17_920, (40, 10), 32_064)
 _PHI4 = _decoder(PHI3, 40, 5120, 17_920, (40, 10), 100_352)
+_PHI4_MINI = _decoder(PHI3, 32, 3072, 8192, (24, 8), 200_064, tied=True)
 
 _QWEN1_18B = _decoder(QWEN1, 24, 2048, 5504, (16, 16), 151_936)
 _QWEN1_7B = _decoder(QWEN1, 32, 4096, 11_008, (32, 32), 151_936)
@@ -175,6 +176,7 @@ _ROWS: tuple[tuple[str, ModelShape, int, str], ...] = (
     ("Qwen/Qwen3-4B", _QWEN3_4B, 40_960, _LLM_PROF),
     ("Qwen/Qwen3-4B-Base", _QWEN3_4B, 32_768, _QWEN3_BASE),
     ("Qwen/Qwen3-4B-Instruct-2507", _QWEN3_4B, 262_144, _WARPIO),
+    ("Qwen/Qwen3-4B-Thinking-2507", _QWEN3_4B, 262_144, _LITGPT),
     ("Qwen/Qwen3-8B", _QWEN3_8B, 40_960, _LLM_PROF),
     ("Qwen/Qwen3-8B-Base", _QWEN3_8B, 32_768, _COPY + "Chen-Oliver/qwen3-8b-base@1e44ee1/config.json"),
     ("Qwen/Qwen3-14B", _QWEN3_14B, 40_960, _LLM_PROF),
@@ -199,12 +201,22 @@ _ROWS: tuple[tuple[str, ModelShape, int, str], ...] = (
     ("mistralai/Mistral-Nemo-Instruct-2407", _MISTRAL_NEMO, 131_072, _KVFIT),
     ("mistralai/Mistral-Small-Instruct-2409", _MISTRAL_SMALL_2409, 32_768, _SMALL_2409),
     ("mistralai/Mistral-Small-24B-Instruct-2501", _MISTRAL_SMALL_2501, 32_768, _LLM_CLIENT),
+    (
+        "mistralai/Mistral-Small-24B-Base-2501",
+        _MISTRAL_SMALL_2501,
+        32_768,
+        _LITGPT + ", but for its longest sequence: 131072 there, here as of its instructed sibling",
+    ),
     ("mistralai/Magistral-Small-2509", _MISTRAL_SMALL_2501, 131_072, _MAGISTRAL),
     ("microsoft/Phi-3.5-mini-instruct", _PHI3_MINI, 131_072, _THUNDER_BLOCKS + "d84dd5c/hf_phi3/phi3_rope.py"),
     ("microsoft/Phi-3-mini-4k-instruct", _PHI3_MINI, 4096, _KVFIT),
     ("microsoft/Phi-3-mini-128k-instruct", _PHI3_MINI, 131_072, _PHI3_128K),
     ("microsoft/Phi-3-medium-4k-instruct", _PHI3_MEDIUM, 4096, _ONNX_TOOL),
     ("microsoft/phi-4", _PHI4, 16_384, _KVFIT),
+    ("microsoft/Phi-4-reasoning", _PHI4, 32_768, _LITGPT),
+    ("microsoft/Phi-4-reasoning-plus", _PHI4, 32_768, _LITGPT),
+    ("microsoft/Phi-4-mini-instruct", _PHI4_MINI, 131_072, _LITGPT),
+    ("microsoft/Phi-4-mini-reasoning", _PHI4_MINI, 131_072, _LITGPT),
     *(
         (f"Qwen/Qwen2.5-Coder-{size}{kind}", shape, 32_768, _LITGPT)
         for size, shape in (

@@ -69,6 +69,7 @@ PRINTED_TOTALS = {
     "Qwen/Qwen1.5-32B": 32_512_218_112,
     "microsoft/Phi-3-mini-128k-instruct": 3_821_079_552,
     "01-ai/Yi-6B-Chat": 6_061_035_520,
+    "microsoft/Phi-4-mini-instruct": 3_836_021_760,
 }
 
 
