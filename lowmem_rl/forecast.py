@@ -7,18 +7,24 @@ few steps, gets no forecast: it is too early to tell.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log, sqrt
+from typing import Literal
 
 _WINDOW = 20
 """Last steps that are read: the line bends over a whole run."""
-_FEWEST = 8
+FEWEST_STEPS = 8
+"""Before so many no line is drawn."""
 _Z_90 = 1.644854
 """The 95 % quantile of the standard normal distribution: 90 % are between it and its mirror image."""
 _SPREAD = 1.5
 """Factor on the variance of the line, because it bends. Back-test: benchmarks/goal_backtest.py."""
-_FARTHEST = 3.0
+FARTHEST = 3.0
 """A goal is too far away if even the forecast's late end is more than so many times the steps so far."""
 _LAG = 2.0
 """Steps by which the mean of five, which decides that a goal is reached, follows the curve."""
+
+
+NoForecast = Literal["few-steps", "not-rising", "too-far"]
+"""Why there is none: too few steps, accuracy that does not rise for certain, a goal that is too far away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,25 +48,31 @@ class _Line:
 
 
 def steps_to(goal: float, accuracies: Sequence[float], rows: int) -> Forecast | None:
-    """Returns when a run reaches a goal in (0, 1); None if it is too early to tell.
+    """Returns when a run reaches a goal in (0, 1); None if it is too early to tell. See `forecast`."""
+    found = forecast(goal, accuracies, rows)
+    return found if isinstance(found, Forecast) else None
+
+
+def forecast(goal: float, accuracies: Sequence[float], rows: int) -> Forecast | NoForecast:
+    """Returns when a run reaches a goal in (0, 1), or why that is too early to tell.
 
     `accuracies` has one share in [0, 1] a step, from the first, of `rows` completions, at least 1. Fieller's interval
     of the place at which the line has the goal's log-odds (Fieller 1954), which is one piece only if the slope is
     certainly positive.
     """
-    if len(accuracies) < _FEWEST:
-        return None
+    if len(accuracies) < FEWEST_STEPS:
+        return "few-steps"
     line = _fit(accuracies, rows)
     rise = log(goal / (1 - goal)) - line.height
     square = line.slope**2 - _Z_90**2 * line.slope_variance
     if line.slope <= 0 or square <= 0:
-        return None
+        return "not-rising"
     half = sqrt(max(0.0, (line.slope * rise) ** 2 - square * (rise**2 - _Z_90**2 * line.height_variance)))
     low, high = ((line.slope * rise + sign * half) / square + line.middle for sign in (-1, 1))
     # A goal that a noisy curve has as good as reached is ahead, too: not before the present step.
     ends = (low, rise / line.slope + line.middle, high + _LAG)
     found = Forecast(*(max(end, float(len(accuracies))) for end in ends))
-    return found if found.high <= _FARTHEST * len(accuracies) else None
+    return found if found.high <= FARTHEST * len(accuracies) else "too-far"
 
 
 def _fit(accuracies: Sequence[float], rows: int) -> _Line:

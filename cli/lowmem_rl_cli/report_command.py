@@ -19,28 +19,14 @@ def report_command(
         console.show(str(write_slide(run, out)))
         return
     from lowmem_rl.reports.html import render, write_page
-    from lowmem_rl.reports.sections.goals import GOALS
+    from lowmem_rl.reports.sections.goals import GOALS, until
     from lowmem_rl.storage.run_dir import RunDir
 
     record = with_audit(read_record(run))
     page = render(record, goals=GOALS if goal is None else (goal,), price=price)
     console.show(str(write_page(page, out or RunDir(run).report)))
     if goal is not None:
-        console.show(_until(record, goal, price))
-
-
-def _until(record: RunRecord, goal: float, price: float | None) -> str:
-    from lowmem_rl.reports.sections.goals import forecasts, hours_to
-
-    found = next(forecasts(record, (goal,)), None)
-    if found is None:
-        return f"Accuracy {goal:g}: reached, or too early to tell from {record.last_step} steps."
-    low, high = (hours_to(record, step) for step in (found[1].low, found[1].high))
-    cost = "" if price is None else f", {price * low:.2f} to {price * high:.2f} in money"
-    return (
-        f"Accuracy {goal:g} in training: at step {found[1].low:.0f} to {found[1].high:.0f} (90 %), "
-        f"{low:.2g} to {high:.2g} hours from now{cost}."
-    )
+        console.show(until(record, goal, price))
 
 
 def follow_command(run: Path, port: int | None) -> None:

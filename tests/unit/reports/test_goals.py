@@ -13,7 +13,7 @@ from tests.run_maker import make_run
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A run of 15 steps of a minute each, whose accuracy rises from 0.2 to 0.5."""
-    path = make_run(tmp_path / "run", steps=15, grpo__group_size=64, grpo__prompts_per_step=64)
+    path = make_run(tmp_path / "run", steps=15, grpo__steps=20, grpo__group_size=64, grpo__prompts_per_step=64)
     rows = [json.loads(line) for line in RunDir(path).metrics.read_text().splitlines()]
     logistic = [1 / (1 + 2.718281828 ** (1.5 - 0.1 * step)) for step in range(1, 16)]
     write_rows(
@@ -46,7 +46,38 @@ def test_the_command_says_when_and_for_how_much(cli_here, run: Path) -> None:
     assert path.endswith("report.html")
     assert sentence.startswith("Accuracy 0.8 in training: at step ")
     assert "in money" in sentence
-    assert "too early to tell" in cli_here("report", str(run), "--goal", "0.2")[1]
+    assert " Its plan ends before that, at step 20." in sentence
+
+
+def of_accuracies(path: Path, accuracies: list[float]) -> Path:
+    """A run of 64 completions a step with these accuracies."""
+    run = make_run(path, steps=len(accuracies), grpo__group_size=8, grpo__prompts_per_step=8)
+    rows = [json.loads(line) for line in RunDir(run).metrics.read_text().splitlines()]
+    write_rows(RunDir(run).metrics, (row | {"accuracy": y} for row, y in zip(rows, accuracies, strict=True)))
+    return run
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "goal", "says"),
+    [
+        ([0.9, 0.8, 0.9], 0.8, "reached; the mean of the last 3 steps is 0.867."),
+        ([0.1] * 5 + [0.9] * 5, 0.8, "reached; the mean of the last 5 steps is 0.9."),
+        ([0.2, 0.3, 0.4], 0.8, "too early to tell from 3 steps; a curve can tell from step 8 on."),
+        ([0.5, 0.4] * 6, 0.8, "too early to tell; the last steps do not rise for certain."),
+        ([0.1 + 0.02 * step for step in range(10)], 0.99, "too early to tell; it may come only after 3 times as many"),
+    ],
+)
+def test_without_a_forecast_the_command_says_why(
+    cli_here, tmp_path: Path, accuracies: list[float], goal: float, says: str
+) -> None:
+    out = cli_here("report", str(of_accuracies(tmp_path / "run", accuracies)), "--goal", str(goal))[1]
+    assert out.splitlines()[1].startswith(f"Accuracy {goal} in training: {says}")
+
+
+def test_a_run_without_accuracies_is_not_called_early(cli_here, run: Path) -> None:
+    metrics = RunDir(run).metrics
+    write_rows(metrics, [json.loads(line) | {"accuracy": None} for line in metrics.read_text().splitlines()])
+    assert "not known; the metrics lack" in cli_here("report", str(run), "--goal", "0.5")[1]
 
 
 @pytest.mark.parametrize("share", [2.0, -1.0])
