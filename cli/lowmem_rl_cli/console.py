@@ -4,6 +4,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lowmem_rl.config.toml_text import toml_key, toml_value
@@ -41,6 +42,14 @@ def say(text: str) -> None:
     """Prints a message for the person at the terminal; one that cannot be written is not worth a run."""
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr)
+
+
+def open_page(page: Path) -> None:
+    """Opens a page in the user's browser (BROWSER, else the system's); without one the page is there all the same."""
+    import webbrowser
+
+    if not webbrowser.open(page.resolve().as_uri()):
+        say(f"warning: no browser could be opened; open {page} in one")
 
 
 def tell_error(message: str, hint: str) -> None:

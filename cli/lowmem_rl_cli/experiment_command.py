@@ -73,10 +73,14 @@ def status(directory: DirArgument, as_json: JsonOption = False) -> None:
 def report(
     directory: DirArgument,
     out: Annotated[Path | None, option("--out", "File of the page; DIR/report.html if unset.", "FILE")] = None,
+    show: Annotated[bool, option("--open", "Open the page in a browser.")] = False,
     price: PriceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare the arms over the runs that have ended, and write the page; also while the study runs."""
+    """Compare the arms over the runs that have ended, and write the page; also while the study runs.
+
+    Next to the page is pareto.svg: what each arm reaches by the memory it takes.
+    """
     from lowmem_rl_cli.experiment_view import report_command
 
-    report_command(directory, out, price, as_json=as_json)
+    report_command(directory, out, price, as_json=as_json, show=show)

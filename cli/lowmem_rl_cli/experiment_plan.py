@@ -5,11 +5,11 @@ from typing import Any
 
 from lowmem_rl.config.toml_text import toml_value
 from lowmem_rl.experiment.arms import ArmPlan
-from lowmem_rl.experiment.seed_statistics import ASSUMED_SPREAD, expected_spread, smallest_gain
+from lowmem_rl.experiment.seed_statistics import ASSUMED_SPREAD, expected_spread
 from lowmem_rl.experiment.study import Study
 from lowmem_rl.experiment.study_time import StudyTime, num_tuning_runs, study_time
+from lowmem_rl.experiment.verdicts import smallest_found
 from lowmem_rl.planning.step_time import SecondsRange
-from lowmem_rl.stats import SIGNIFICANT
 from lowmem_rl.units import GIB
 
 _HARDEST = 0.5
@@ -17,14 +17,16 @@ _HARDEST = 0.5
 _HOUR_S = 3600
 
 
-def plan_facts(study: Study, plans: Sequence[ArmPlan], price: float | None) -> dict[str, Any]:
-    """Returns what would run as plain JSON data; `price` is that of an hour of the card."""
+def plan_facts(
+    study: Study, plans: Sequence[ArmPlan], price: float | None, spread: float | None = None
+) -> dict[str, Any]:
+    """Returns what would run as plain JSON data; `price` is that of an hour of the card, `spread` what runs showed."""
     arms = [_facts(study, plan) for plan in plans]
     total = _total(study, plans, study_time(study, plans), price)
-    return {"study": study.name, "finds": _finds(study, plans), "arms": arms, "total": total}
+    return {"study": study.name, "finds": _finds(study, plans, spread), "arms": arms, "total": total}
 
 
-def plan_page(study: Study, plans: Sequence[ArmPlan], price: float | None) -> str:
+def plan_page(study: Study, plans: Sequence[ArmPlan], price: float | None, spread: float | None = None) -> str:
     """Returns a row for each task and arm, then what all of it takes, and what the study could find."""
     from lowmem_rl_cli.text_page import list_page
 
@@ -32,7 +34,7 @@ def plan_page(study: Study, plans: Sequence[ArmPlan], price: float | None) -> st
     head = ("task", "arm", "differs from the baseline", "memory", "verdict", *minutes)
     page = list_page()
     lines = list(page.listing(head, [_row(_facts(study, plan)) for plan in plans]))
-    texts = (*_size(study, plans), *_takes(study, study_time(study, plans), price), *_sentences(study, plans))
+    texts = (*_size(study, plans), *_takes(study, study_time(study, plans), price), *_sentences(study, plans, spread))
     lines += ["", *(line for text in texts for line in page.fold(text, ""))]
     return "\n".join(lines)
 
@@ -58,13 +60,15 @@ def _row(facts: dict[str, Any]) -> tuple[str, ...]:
     return (facts["task"], facts["arm"], differs or "-", memory, facts["verdict"], *minutes)
 
 
-def _finds(study: Study, plans: Sequence[ArmPlan]) -> float | None:
-    """Returns the smallest gain that four of five such studies find; None for a reward, whose spread is unknown."""
-    if study.metric == "reward":
+def _finds(study: Study, plans: Sequence[ArmPlan], spread: float | None) -> float | None:
+    """Returns the smallest gain that four of five such studies find.
+
+    By the spread between runs that the study has shown, else an assumed one; None for a reward, which has none to
+    assume.
+    """
+    if spread is None and study.metric == "reward":
         return None
-    items = plans[0].plan.config.eval.examples
-    comparisons = (len(study.arms) - 1) * len(study.tasks)
-    return smallest_gain(expected_spread(_HARDEST, items), len(study.seeds), SIGNIFICANT / comparisons)
+    return smallest_found(study, spread or expected_spread(_HARDEST, plans[0].plan.config.eval.examples))
 
 
 def _total(study: Study, plans: Sequence[ArmPlan], time: StudyTime | None, price: float | None) -> dict[str, Any]:
@@ -110,21 +114,28 @@ def _span(seconds: SecondsRange, jobs: int = 1) -> str:
     return " to ".join(f"{end:.1f}" if end < 10 else f"{end:.0f}" for end in (low, high))
 
 
-def _sentences(study: Study, plans: Sequence[ArmPlan]) -> Iterator[str]:
+def _sentences(study: Study, plans: Sequence[ArmPlan], spread: float | None) -> Iterator[str]:
     """Yields what must be known of the comparison: how it is tuned, and what it could find."""
     if not study.tuning:
         yield "One learning rate for all arms that set none: it favours those that it suits. [tune] finds one for each."
-    comparisons = (len(study.arms) - 1) * len(study.tasks)
-    found, seeds, tests = _finds(study, plans), len(study.seeds), f"{comparisons} comparison{'s'[comparisons == 1 :]}"
-    if study.metric == "reward":
+    found, seeds = _finds(study, plans, spread), len(study.seeds)
+    tests = f"{study.num_comparisons} comparison{'s'[study.num_comparisons == 1 :]}"
+    if spread is None and study.metric == "reward":
         yield "How large a difference it could find is not known before two seeds have shown their spread."
     elif found is None:
         yield "One seed finds nothing: two runs of one arm differ, too."
-    elif found > 1:
+    elif study.metric != "reward" and found > 1:
         yield f"{seeds} seeds find no difference, however large, in {tests}: add seeds, or drop arms."
     else:
+        size = f"{found:.2g}" if study.metric == "reward" else f"{100 * found:.1f} points"
         yield (
-            f"It finds a difference of {100 * found:.1f} points in four of five studies: a paired t test over {seeds} "
-            f"seeds, {tests}, a spread of {ASSUMED_SPREAD:.2f} between runs of one arm (assumed) and "
-            f"{plans[0].plan.config.eval.examples} items."
+            f"It finds a difference of {size} in four of five studies: a paired t test over {seeds} seeds, {tests}, "
+            f"{_basis(plans, spread)}."
         )
+
+
+def _basis(plans: Sequence[ArmPlan], spread: float | None) -> str:
+    if spread is not None:
+        return f"a spread of {spread:.2g} between runs of one arm (seen so far)"
+    items = plans[0].plan.config.eval.examples
+    return f"a spread of {ASSUMED_SPREAD:.2f} between runs of one arm (assumed) and {items} items"

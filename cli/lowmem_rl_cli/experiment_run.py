@@ -12,7 +12,7 @@ from typing import Any
 from lowmem_rl.entrypoints.preflight import check_card
 from lowmem_rl.errors import ConfigError, Interrupted, SetupError, TrainingError
 from lowmem_rl.experiment.arms import ArmPlan, check_study, resolve_trial
-from lowmem_rl.experiment.environment import changes_since, environment_here
+from lowmem_rl.experiment.environment import card_of_runs, changes_since, environment_here
 from lowmem_rl.experiment.launch import Launcher, LocalLauncher
 from lowmem_rl.experiment.on_ray import RayLauncher
 from lowmem_rl.experiment.on_slurm import SlurmLauncher
@@ -20,6 +20,7 @@ from lowmem_rl.experiment.run_study import read_outcomes, run_study
 from lowmem_rl.experiment.study import Study, read_study
 from lowmem_rl.experiment.study_dir import StudyDir
 from lowmem_rl.experiment.trials import final_trials
+from lowmem_rl.experiment.verdicts import compare_arms
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.planning.gate import gate
 from lowmem_rl.planning.run_cost import check_price
@@ -45,7 +46,11 @@ def run_command(
     study = _placed(_read(file, out, resume=resume), *where)
     plans = check_study(study, allow_code=allow_code)
     if dry_run:
-        console.show_json(plan_facts(study, plans, price)) if as_json else console.show(plan_page(study, plans, price))
+        spread = _seen_spread(study, StudyDir(out)) if resume and out else None
+        if as_json:
+            console.show_json(plan_facts(study, plans, price, spread))
+        else:
+            console.show(plan_page(study, plans, price, spread))
     if not force:
         _check_gate(plans)
     if resume and out:
@@ -61,6 +66,10 @@ def run_command(
 
     report_command(directory.path, None, price, as_json=as_json)
     _check_all_done(study, directory, force=force, allow_code=allow_code)
+
+
+def _seen_spread(study: Study, directory: StudyDir) -> float | None:
+    return compare_arms(study, read_outcomes(study, directory)).spread
 
 
 def _run(study: Study, directory: StudyDir, launcher: Launcher, *, force: bool, allow_code: bool) -> None:
@@ -108,7 +117,7 @@ def _opened(study: Study, out: Path | None, *, resume: bool, force: bool) -> tup
     """Returns the study's directory, a new one unless it resumes, and what runs it; without that it leaves nothing."""
     directory = StudyDir(out) if resume and out else StudyDir.create(out or default_out(study), study)
     try:
-        return directory, launcher_of(study, directory.path.resolve(), force=force)
+        return directory, launcher_of(study, directory, force=force)
     except SetupError:
         if not resume:
             directory.undo()
@@ -144,10 +153,12 @@ def default_out(study: Study) -> Path:
     return Path("experiments") / f"{name}-{strftime('%Y%m%d-%H%M%S')}"
 
 
-def launcher_of(study: Study, out: Path, *, force: bool) -> Launcher:
+def launcher_of(study: Study, directory: StudyDir, *, force: bool) -> Launcher:
     """Returns what runs the study's trials. Raises `SetupError` if that is not installed or not running."""
+    jobs, out = study.run.jobs, directory.path.resolve()
     if study.run.on == "ray":
-        return RayLauncher(study.run.jobs, out, force=force)
+        return RayLauncher(jobs, out, card=card_of_runs(study, directory), force=force)
     if study.run.on == "slurm":
-        return SlurmLauncher(study.run.jobs, out, study.run.slurm)
-    return LocalLauncher(study.run.jobs, this_machine().num_gpus)
+        card = card_of_runs(study, directory)
+        return SlurmLauncher(jobs, out, study.run.slurm, card=card, force=force)
+    return LocalLauncher(jobs, this_machine().num_gpus)

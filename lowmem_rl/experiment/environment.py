@@ -37,6 +37,12 @@ def changes_since(study: Study, directory: StudyDir, here: Environment) -> str:
     return next(filter(None, (_changes(then, now) for then in _environments(study, directory))), "")
 
 
+def card_of_runs(study: Study, directory: StudyDir) -> str | None:
+    """Returns the card that the first of the runs was made on, "cpu" for none; None before there is a run."""
+    first = next(_environments(study, directory), None)
+    return None if first is None else one_line(first.get("card") or "cpu", 100)
+
+
 def mixed_environment(study: Study, directory: StudyDir) -> str:
     """Returns in which way runs of a study differ from the first of them, empty if they do not."""
     found = list(_environments(study, directory))

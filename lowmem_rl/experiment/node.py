@@ -17,7 +17,7 @@ from lowmem_rl.storage.disk import write_file
 from lowmem_rl.storage.lock import share_lock
 from lowmem_rl.telemetry.environment import commit
 
-TOKEN = ".shared"
+TOKEN, _CARD = ".shared", ".card"
 SAVE_S = 120.0
 """For a run that saves what it has: a step is abandoned, writing a checkpoint takes seconds."""
 
@@ -49,6 +49,23 @@ def write_token(out: Path) -> str:
     token = os.urandom(16).hex()
     write_file(out / TOKEN, token.encode())
     return token
+
+
+def set_card(out: Path, card: str | None) -> None:
+    """Writes which card a study's runs were made on; None: the first machine that claims it decides."""
+    write_file(out / _CARD, card.encode()) if card else (out / _CARD).unlink(missing_ok=True)
+
+
+def claim_card(out: Path, card: str) -> str:
+    """Returns the card that the study runs on: that of the first machine that asks, in one step on a shared disk."""
+    mine = out / f"{_CARD}-{os.urandom(8).hex()}"
+    write_file(mine, card.encode())
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.link(mine, out / _CARD)
+        return (out / _CARD).read_text("utf-8", "replace")
+    finally:
+        mine.unlink()
 
 
 def start(arguments: tuple[str, ...], log: Path, env: dict[str, str]) -> "subprocess.Popen[bytes]":

@@ -17,11 +17,14 @@ _INSTALL = "pip install 'lowmem-rl[cluster]', on each machine."
 class RayLauncher:
     """Tasks of the Ray cluster that this process is connected to, or finds by RAY_ADDRESS or on this machine."""
 
-    def __init__(self, jobs: int, out: Path, cpus: int = 1, *, force: bool = False) -> None:
-        """Raises `SetupError` without Ray, without a cluster, and for machines that cannot work on one study."""
+    def __init__(self, jobs: int, out: Path, cpus: int = 1, card: str | None = None, *, force: bool = False) -> None:
+        """`card` is that of runs that are there.
+
+        Raises `SetupError` without Ray, without a cluster, and for machines that cannot work on one study.
+        """
         ray = _connected()
         facts = _facts_of_nodes(ray, out)
-        check_nodes(facts, out, force=force)
+        check_nodes(facts, out, card, force=force)
         self.jobs, self._ray, self._names = jobs, ray, dict[Any, str]()
         gpus = 0 if all(one.card == "cpu" for one in facts) else 1
         self._task = ray.remote(_run).options(num_gpus=gpus, num_cpus=cpus, max_retries=0)
@@ -48,8 +51,11 @@ class RayLauncher:
         self._names.clear()
 
 
-def check_nodes(facts: list[NodeFacts], out: Path, *, force: bool) -> None:
-    """Raises `SetupError` unless all machines share the directory and have one version, commit and kind of card."""
+def check_nodes(facts: list[NodeFacts], out: Path, card: str | None = None, *, force: bool) -> None:
+    """Raises `SetupError` unless all machines share the directory and have one version, commit and kind of card.
+
+    That is also `card`, that of the runs that are there, if there are any.
+    """
     for one in facts:
         if not one.sees_study:
             what = f"{one.host} does not see {out}: the study's directory is not shared."
@@ -61,6 +67,11 @@ def check_nodes(facts: list[NodeFacts], out: Path, *, force: bool) -> None:
             what = f"{host} and {elsewhere} differ in {name}: {first} and {other}."
             hint = "Use machines with the same card; --force takes these, and times are then not comparable."
             raise SetupError(what, hint=hint if name == "card" else "Install the same lowmem-rl on both.")
+
+    other = next((one for one in facts if card and one.card != card), None)
+    if other and not force:
+        what = f"{other.host} has another card than the runs in {out}: {other.card}, not {card}."
+        raise SetupError(what, hint="Use machines with that card; --force takes these, and times do not compare.")
 
 
 def _connected() -> Any:

@@ -6,12 +6,13 @@ again, where it resumes.
 
 import socket
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lowmem_rl.errors import SetupError
 from lowmem_rl.experiment.launch import Ended, Job
-from lowmem_rl.experiment.node import NodeFacts, node_facts, run_to_end, write_token
+from lowmem_rl.experiment.node import NodeFacts, claim_card, node_facts, run_to_end, set_card, write_token
 from lowmem_rl.experiment.study import SlurmTable
 
 _INSTALL = "pip install 'lowmem-rl[slurm]', where `sbatch` works."
@@ -21,8 +22,17 @@ _WRONG_NODE = 3
 class SlurmLauncher:
     """Jobs of the SLURM that `sbatch` on this machine submits to; `cluster` "local" runs them here, for a trial."""
 
-    def __init__(self, jobs: int, out: Path, table: SlurmTable, cluster: str | None = None) -> None:
-        """Raises `SetupError` without submitit or SLURM."""
+    def __init__(
+        self,
+        jobs: int,
+        out: Path,
+        table: SlurmTable,
+        cluster: str | None = None,
+        card: str | None = None,
+        *,
+        force: bool = False,
+    ) -> None:
+        """`card` is that of runs that are there; any is taken by `force`. Raises `SetupError` without SLURM."""
         try:
             import submitit
         except ImportError as error:
@@ -36,13 +46,12 @@ class SlurmLauncher:
         self.jobs, self._executor, self._running = jobs, executor, dict[str, Any]()
         token = write_token(out)
         self._poll_s = 0.5 if executor.cluster == "local" else 10.0
-        self._node = node_facts(out, token)
-        self._out, self._token = out, token
+        self._out, self._check = out, NodeCheck(token, node_facts(out, token), any_card=force)
+        set_card(out, card)
 
     def start(self, job: Job) -> None:
         """Submits a job."""
-        work = _Work(job.arguments, job.log, self._out, self._token, self._node)
-        self._running[job.name] = self._executor.submit(work)
+        self._running[job.name] = self._executor.submit(Work(job.arguments, job.log, self._out, self._check))
 
     def wait(self) -> Ended:
         """Polls, as submitit does: SLURM sends nothing."""
@@ -60,19 +69,40 @@ class SlurmLauncher:
         self._running.clear()
 
 
-class _Work:
-    """What a job does: a class, because submitit asks it how to continue after a pre-emption."""
+@dataclass(frozen=True, slots=True)
+class NodeCheck:
+    """What a node must be like to run a trial; asked on the node, because SLURM chooses it."""
 
-    def __init__(self, arguments: tuple[str, ...], log: Path, out: Path, token: str, driver: NodeFacts) -> None:
-        self.arguments, self.log, self.out, self.token, self.driver = arguments, log, out, token, driver
+    token: str
+    driver: NodeFacts
+    any_card: bool
+
+    def problem(self, out: Path, here: NodeFacts) -> str:
+        """Returns in two lines what is wrong with a node and what to do, empty if nothing is."""
+        if not here.sees_study:
+            return f"error: {here.host} does not see {out}\nhint: put it on storage that all machines share\n"
+        if (here.version, here.commit) != (self.driver.version, self.driver.commit):
+            return f"error: {here} is not as {self.driver}\nhint: install the same lowmem-rl on both\n"
+        if not self.any_card and (card := claim_card(out, here.card)) != here.card:
+            hint = "set constraint in [run.slurm]; --force takes any, and times are then not comparable"
+            return f"error: {here.host} has another card than the study's runs: {here.card}, not {card}\nhint: {hint}\n"
+        return ""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a job does: an object, because submitit asks it how to continue after a pre-emption."""
+
+    arguments: tuple[str, ...]
+    log: Path
+    out: Path
+    check: NodeCheck
 
     def __call__(self) -> tuple[int, str]:
-        here = node_facts(self.out, self.token)
-        if not here.sees_study or (here.version, here.commit) != (self.driver.version, self.driver.commit):
+        here = node_facts(self.out, self.check.token)
+        if problem := self.check.problem(self.out, here):
             with self.log.open("a") as log:
-                log.write(
-                    f"error: {here} is not as {self.driver}\nhint: share the directory, install the same version\n"
-                )
+                log.write(problem)
             return _WRONG_NODE, here.host
         return run_to_end(self.arguments, self.log, {}), socket.gethostname()
 
@@ -83,7 +113,7 @@ class _Work:
         run = self.arguments[self.arguments.index("--out") + 1]
         allowed = [argument for argument in self.arguments if argument in ("--allow-code", "--force")]
         resumed = ("train", "--resume", *allowed, "--out", run)
-        return submitit.helpers.DelayedSubmission(_Work(resumed, self.log, self.out, self.token, self.driver))
+        return submitit.helpers.DelayedSubmission(replace(self, arguments=resumed))
 
 
 def _parameters(table: SlurmTable, cluster: str) -> dict[str, Any]:

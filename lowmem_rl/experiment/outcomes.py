@@ -47,6 +47,8 @@ class Outcome:
     """Names of what the audit found."""
     items: Mapping[str, float] = field(default_factory=dict, repr=False)
     """Whether each held-out item is right, by its id, as the study's metric grades it."""
+    answers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The gold answer of each held-out item, by its id."""
 
     def value(self, metric: Metric) -> float | None:
         """Returns what was measured of a metric, None if nothing was."""
@@ -56,8 +58,7 @@ class Outcome:
     def to_json(self) -> Row:
         """Returns a row of results.json."""
         row = asdict(self)
-        del row["items"]
-        return row
+        return {key: value for key, value in row.items() if key not in ("items", "answers")}
 
 
 def outcome_of(
@@ -147,6 +148,7 @@ def _of(evaluation: EvalRecord | None, record: RunRecord, metric: Metric) -> dic
         "strict_pass_at_1": number(evaluation.result, "strict_pass_at_1"),
         "base": number(record.before.result, metric) if record.before and metric in _GRADES else None,
         "items": evaluation.shares(_GRADES[metric]) if metric in _GRADES else {},
+        "answers": {row["example_id"]: str(row["answer"]) for row in evaluation.items if "answer" in row},
     }
 
 

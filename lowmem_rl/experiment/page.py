@@ -14,15 +14,16 @@ from lowmem_rl.experiment.page_charts import charts_of
 from lowmem_rl.experiment.page_layers import strips_of
 from lowmem_rl.experiment.study import Study
 from lowmem_rl.experiment.study_dir import StudyDir
-from lowmem_rl.experiment.verdicts import ENOUGH_SEEDS, ArmVerdict, Verdicts
+from lowmem_rl.experiment.tuning import at_an_end
+from lowmem_rl.experiment.verdicts import ENOUGH_SEEDS, ArmVerdict, Verdicts, smallest_found
 from lowmem_rl.reports.escape import one_line, p_text, shown
 from lowmem_rl.reports.html import fill, write_page
 from lowmem_rl.reports.page_table import Cells, PageTable
+from lowmem_rl.stats import Interval
 from lowmem_rl.units import GIB
 
 _LONGEST_STUDY = 50_000
 """Characters of a study's file that its page shows."""
-_HEAD = ("arm", "{metric}", "against {baseline}", "p (Holm)", "exact p", "verdict")
 _COSTS = ("numbers that learn", "peak", "s a step", "minutes a run", "minutes in all", "price")
 _RUNS = ("task", "arm", "seed", "status", "{metric}", "steps", "attempts", "exit code", "machine", "findings")
 _INTERVAL = re.compile(r"\[[^]]*\]")
@@ -56,12 +57,15 @@ def render_study(page: StudyPage, directory: StudyDir) -> str:
         followed=False,
         title=one_line(study.name),
         headline=headline(study, page.verdicts),
-        remarks=list(remarks(study, page.verdicts, mixed_environment(study, directory))),
-        tables=[_arms(page, task, directory) for task in study.tasks],
+        remarks=list(remarks(study, page.verdicts, directory)),
+        tables=[
+            *(_arms(page, task, directory) for task in study.tasks),
+            *([_over_tasks(page)] if page.verdicts.over_tasks else []),
+        ],
         health=_findings(page),
         failed=_runs(page, _FAILED, [one for one in page.outcomes if one.status == "failed"]),
         runs=_runs(page, "", page.outcomes),
-        charts=[asdict(chart) for chart in charts_of(study, page.outcomes, directory)],
+        charts=[asdict(chart) for chart in charts_of(study, page.outcomes, page.verdicts, directory)],
         layers=strips_of(study, directory),
         command=f"lowmem-rl experiment run study.toml --out NEW\nlowmem-rl experiment report {place}",
         study=shown(study.text, _LONGEST_STUDY),
@@ -83,11 +87,18 @@ def headline(study: Study, verdicts: Verdicts) -> str:
         )
         text = "; ".join(said) or none
         parts.append(f"{task}: {text}" if len(study.tasks) > 1 else text[:1].upper() + text[1:])
-    return one_line(". ".join(parts), 300)
+    is_early = verdicts.is_interim and any(one.p_value is not None for one in verdicts.arms)
+    return one_line(("Interim. " if is_early else "") + ". ".join(parts), 300)
 
 
-def remarks(study: Study, verdicts: Verdicts, mixed: str = "") -> Iterator[str]:
-    """Yields what a reader must know before the numbers; `mixed` names what else than their arms runs differ in."""
+def head_of(study: Study, verdicts: Verdicts) -> Cells:
+    """Returns the names of the cells of `cells_of`."""
+    p_value = "p (Holm), interim" if verdicts.is_interim else "p (Holm)"
+    return ("arm", study.metric, "IQM", f"against {study.baseline}", p_value, "exact p", "verdict")
+
+
+def remarks(study: Study, verdicts: Verdicts, directory: StudyDir) -> Iterator[str]:
+    """Yields what a reader must know before the numbers. Raises `RunDirError` for a damaged run."""
     if verdicts.is_interim:
         yield "Interim: not every planned run has ended. Verdicts change until then."
     seeds = len(study.seeds)
@@ -96,44 +107,69 @@ def remarks(study: Study, verdicts: Verdicts, mixed: str = "") -> Iterator[str]:
             f"{seeds} seed{'s' if seeds > 1 else ''}: an exact test over seeds cannot give less than "
             f"p = {min(1.0, 2 / 2**seeds):.2g}. Read differences as hints."
         )
-    if mixed:
+    if verdicts.spread is not None:
+        yield power_seen(study, verdicts.spread)
+    if mixed := mixed_environment(study, directory):
         yield f"Runs differ in more than their arms: {mixed}. Differences between arms may come from that."
-    comparisons = (len(study.arms) - 1) * len(study.tasks)
-    if not study.tuning:
-        yield "Arms were not tuned: one learning rate favours the arms that it suits."
+    yield from _about_tuning(study, directory)
+    comparisons = study.num_comparisons
     yield (
         f"{study.metric} decides. Arms are paired by seed; p-values are those of a t test over seeds, adjusted for "
-        f"{comparisons} comparison{'s' if comparisons > 1 else ''} (Holm). No worse: not by {100 * study.margin:.3g} "
-        "points or more, at 95 %, one-sided. All else on this page is exploratory."
+        f"{comparisons} comparison{'s' if comparisons > 1 else ''} (Holm). No worse: not by {_margin(study)} or more, "
+        "at 95 %, one-sided. All else on this page is exploratory."
     )
 
 
+def _margin(study: Study) -> str:
+    return f"{study.margin:.3g}" if study.metric == "reward" else f"{100 * study.margin:.3g} points"
+
+
+def _about_tuning(study: Study, directory: StudyDir) -> Iterator[str]:
+    if not study.tuning:
+        yield "Arms were not tuned: one learning rate favours the arms that it suits."
+        return
+    found = at_an_end(study, directory.choices(study))
+    if ends := [name.partition("/")[2] if len(study.tasks) == 1 else name for name in found]:
+        names = one_line(", ".join(ends), 200)
+        yield f"Tuned to an end of the values that were tried, so that others may be better: {names}."
+
+
+def power_seen(study: Study, spread: float) -> str:
+    """Returns which difference such a study finds, by the spread between its seeds."""
+    found, seeds = smallest_found(study, spread), len(study.seeds)
+    if study.metric != "reward" and found is not None and found > 1:
+        return f"{seeds} seeds with the spread seen so far find no difference, however large."
+    least = "no difference" if found is None else f"a difference of {found:.2g}"
+    return f"{seeds} seeds with the spread seen here find {least} in four of five such studies."
+
+
+def _with_interval(value: float | None, interval: Interval | None) -> str:
+    text = "-" if value is None else f"{value:.3f}"
+    return text + (f" [{interval.low:.3f}, {interval.high:.3f}]" if interval else "")
+
+
 def cells_of(verdict: ArmVerdict, study: Study) -> Cells:
-    """Returns arm, metric, difference, both p-values and the verdict."""
-    difference, interval = verdict.difference, verdict.interval
-    value = "-" if verdict.value is None else f"{verdict.value:.3f}"
-    value += f" [{interval.low:.3f}, {interval.high:.3f}]" if interval else ""
+    """Returns arm, metric, interquartile mean, difference, both p-values and the verdict."""
+    difference, middle = verdict.difference, verdict.interquartile
     against = f"{difference.gain:+.3f}" if difference else "-"
     if difference and difference.interval:
         against += f" [{difference.interval.low:+.3f}, {difference.interval.high:+.3f}]"
     word = "baseline" if verdict.arm == study.baseline else str(verdict.word)
     return (
         verdict.arm,
-        value,
+        _with_interval(verdict.value, verdict.interval),
+        _with_interval(middle.value, middle.interval) if middle else "-",
         against,
-        "-" if verdict.p_value is None else p_text(verdict.p_value).removeprefix("p = "),
+        "-" if verdict.p_value is None else p_text(verdict.p_value).removeprefix("p ").removeprefix("= "),
         f"{difference.sign_flip_p:.2g}" if difference else "-",
-        f"no worse ({100 * study.margin:.3g} points)" if word == "no worse" else word,
+        f"no worse ({_margin(study)})" if word == "no worse" else word,
     )
 
 
 def costs_of(outcomes: Sequence[Outcome]) -> Cells:
-    """Returns medians over runs: numbers that learn, peak, seconds of a step, minutes."""
-    found = {
-        key: median(values) if (values := [v for one in outcomes if (v := getattr(one, key)) is not None]) else None
-        for key in ("trained_numbers", "peak_bytes", "step_s", "minutes")
-    }
-    numbers, peak, step_s, minutes = found.values()
+    """Returns medians over runs: numbers that learn, peak, seconds of a step, minutes of those that have ended."""
+    numbers, peak, step_s = (_median(outcomes, key) for key in ("trained_numbers", "peak_bytes", "step_s"))
+    minutes = _median([one for one in outcomes if one.status != "running"], "minutes")
     return (
         "-" if numbers is None else f"{numbers:,.0f}",
         "-" if peak is None else f"{peak / GIB:.2f} GiB",
@@ -142,9 +178,24 @@ def costs_of(outcomes: Sequence[Outcome]) -> Cells:
     )
 
 
+def _median(outcomes: Sequence[Outcome], key: str) -> float | None:
+    values = [value for one in outcomes if (value := getattr(one, key)) is not None]
+    return median(values) if values else None
+
+
+def rows_over_tasks(verdicts: Verdicts) -> tuple[Cells, ...]:
+    """Returns each arm with its interquartile mean over all tasks; none for a study of one."""
+    return tuple((arm, _with_interval(mean.value, mean.interval)) for arm, mean in verdicts.over_tasks.items())
+
+
+def _over_tasks(page: StudyPage) -> PageTable:
+    note = "The interquartile mean over all tasks and seeds, with a 95 % interval over other seeds of these tasks."
+    return PageTable("All tasks", note, ("arm", "IQM"), rows_over_tasks(page.verdicts))
+
+
 def _arms(page: StudyPage, task: str, directory: StudyDir) -> PageTable:
     study = page.study
-    head = [cell.format(metric=study.metric, baseline=study.baseline) for cell in _HEAD]
+    head = head_of(study, page.verdicts)
     costs = _COSTS if page.price is not None else _COSTS[:-1]
     choices = directory.choices(study) if study.tuning else {}
     rows = []
@@ -157,9 +208,11 @@ def _arms(page: StudyPage, task: str, directory: StudyDir) -> PageTable:
             _INTERVAL.sub(lambda found: found[0].replace(" ", "\u00a0"), cell) for cell in cells_of(verdict, study)
         )
         rows.append((*cells, *tuned, *costs_of(runs), f"{minutes:.0f}", *price))
+    over = "seeds" if study.metric == "reward" else "other seeds and other items"
     note = (
-        "95 % intervals: of the metric over other seeds and other items, of the difference over seeds. Minutes in all "
-        "are those of every attempt, with loading, evaluation and tuning."
+        f"95 % intervals: of the metric over {over}, of the rest over seeds. IQM: the mean of the "
+        "middle half of the seeds, which one lucky run moves little. Minutes in all are those of every attempt, with "
+        "loading, evaluation and tuning."
     )
     return PageTable(
         task if len(study.tasks) > 1 else "",
@@ -170,10 +223,10 @@ def _arms(page: StudyPage, task: str, directory: StudyDir) -> PageTable:
 
 
 def _tuned(study: Study, task: str, arm: str, choices: Mapping[str, int]) -> str:
-    """Returns what tuning chose for an arm, with the last part of each key: `learning_rate=0.003`."""
+    """Returns what tuning chose for an arm, with the last part of each key: `learning_rate = 0.003`."""
     number = choices.get(f"{task}/{arm}")
     chosen = {} if number is None else study.arm(arm).choices[number]
-    return one_line(", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in chosen.items()) or "-", 60)
+    return one_line(", ".join(f"{key.rpartition('.')[2]} = {value}" for key, value in chosen.items()) or "-", 60)
 
 
 def _findings(page: StudyPage) -> PageTable:

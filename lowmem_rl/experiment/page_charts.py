@@ -2,27 +2,25 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import sqrt
-from statistics import fmean, median
+from statistics import fmean
 
 from lowmem_rl.experiment.outcomes import Outcome
 from lowmem_rl.experiment.study import Match, Study
 from lowmem_rl.experiment.study_dir import StudyDir
+from lowmem_rl.experiment.trade_off import ArmPlace, Cost, area_share, not_dominated, peak_gib, places_of
 from lowmem_rl.experiment.trials import Trial
+from lowmem_rl.experiment.verdicts import Verdicts
 from lowmem_rl.reports.run_record import read_record
 from lowmem_rl.reports.sections.charts import Band, Chart, Series, Unit, rounded, thinned
 from lowmem_rl.reports.sections.curves import CurvePoint, learning_curve
 from lowmem_rl.storage.run_dir import RunDir
-from lowmem_rl.units import GIB
 
 _LARGEST = 28.0
 """Pixels across the point of the slowest arm: areas are in proportion to the minutes of a run."""
 _SMALLEST = 6.0
 _FEW = 10
 """Fewer values than that are evaluations, and are drawn as points."""
-_COSTS: dict[str, Callable[[Outcome], float | None]] = {
-    "peak GiB": lambda one: None if one.peak_bytes is None else one.peak_bytes / GIB,
-    "minutes a run": lambda one: one.minutes,
-}
+_COSTS: dict[str, Cost] = {"peak GiB": peak_gib, "minutes a run": lambda one: one.minutes}
 _CURVES: tuple[tuple[str, str, Unit, Callable[[CurvePoint], float | None]], ...] = (
     ("Reward", "Of the sampled completions.", "number", lambda point: point.reward),
     ("Held-out accuracy", "Greedy, in any format.", "percent", lambda point: point.pass_at_1),
@@ -41,21 +39,24 @@ Curve = Mapping[float, float]
 """Values by step, or by tokens or minutes."""
 
 
-def charts_of(study: Study, outcomes: Sequence[Outcome], directory: StudyDir) -> list[Chart]:
+def charts_of(study: Study, outcomes: Sequence[Outcome], verdicts: Verdicts, directory: StudyDir) -> list[Chart]:
     """Returns the charts that have values, task by task. Raises `RunDirError` for a damaged run."""
     return [
         chart
         for task in study.tasks
-        for chart in _of_task(study, task, [one for one in outcomes if one.task == task], directory)
+        for chart in _of_task(study, task, [one for one in outcomes if one.task == task], verdicts, directory)
         if chart.series
     ]
 
 
-def _of_task(study: Study, task: str, outcomes: Sequence[Outcome], directory: StudyDir) -> Iterator[Chart]:
+def _of_task(
+    study: Study, task: str, outcomes: Sequence[Outcome], verdicts: Verdicts, directory: StudyDir
+) -> Iterator[Chart]:
     prefix = f"{task}: " if len(study.tasks) > 1 else ""
     by_arm = {arm.name: [one for one in outcomes if one.arm == arm.name] for arm in study.arms}
     for along, cost in _COSTS.items():
-        yield _trade_off(study, f"{prefix}{study.metric} by {along}", by_arm, along, cost)
+        places = places_of(verdicts.of(task), outcomes, cost)
+        yield _trade_off(study, f"{prefix}{study.metric} by {along}", places, along)
     points = {arm: [_points(one, directory) for one in runs] for arm, runs in by_arm.items()}
     along, place = _PLACES[study.match]
     for title, note, unit, value in _CURVES:
@@ -96,48 +97,25 @@ def _points(outcome: Outcome, directory: StudyDir) -> Sequence[CurvePoint]:
     return thinned(learning_curve(read_record(path))) if RunDir(path).config.exists() else ()
 
 
-def _trade_off(
-    study: Study,
-    title: str,
-    by_arm: Mapping[str, Sequence[Outcome]],
-    along: str,
-    cost: Callable[[Outcome], float | None],
-) -> Chart:
+def _trade_off(study: Study, title: str, places: Mapping[str, ArmPlace], along: str) -> Chart:
     """Returns a point an arm, and a line through those to which no other arm is preferable."""
-    places: dict[str, tuple[float, float, float]] = {}
-    for arm, runs in by_arm.items():
-        costs = [found for one in runs if (found := cost(one)) is not None]
-        values = [found for one in runs if (found := one.value(study.metric)) is not None]
-        minutes = [one.minutes for one in runs if one.minutes is not None]
-        if costs and values and minutes:
-            places[arm] = median(costs), fmean(values), median(minutes)
-    xs = tuple(sorted({x for x, _, _ in places.values()}))
-    slowest = max((minutes for *_, minutes in places.values()), default=1.0) or 1.0
+    xs = tuple(sorted({place.cost for place in places.values()}))
     series = [
         Series(
             arm,
-            tuple(rounded(y) if x == here else None for x in xs),
+            tuple(rounded(place.value) if x == place.cost else None for x in xs),
             are_points=True,
-            size=max(_SMALLEST, _LARGEST * sqrt(minutes / slowest)),
+            size=max(_SMALLEST, _LARGEST * sqrt(area_share(place, places))),
         )
-        for arm, (here, y, minutes) in places.items()
+        for arm, place in places.items()
     ]
-    best = not_dominated([(x, y) for x, y, _ in places.values()])
+    best = not_dominated([(place.cost, place.value) for place in places.values()])
     line = Series("no arm cheaper and better", tuple(rounded(best.get(x)) for x in xs), spans_gaps=True)
     note = "Means over seeds; a point's area is in proportion to the minutes of a run."
     unit: Unit = "number" if study.metric == "reward" else "percent"
     return Chart(
         title, note, unit, tuple(rounded(x) or 0.0 for x in xs), (*series, line) if series else (), along=along
     )
-
-
-def not_dominated(points: Sequence[tuple[float, float]]) -> dict[float, float]:
-    """Returns the (cost, value) points that no other beats at the same or a lower cost, by ascending cost."""
-    best: dict[float, float] = {}
-    for cost, value in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not best or value > max(best.values()):
-            best[cost] = value
-    return best
 
 
 def over_seeds(title: str, note: str, unit: Unit, curves: Mapping[str, Sequence[Curve]], along: str = "step") -> Chart:

@@ -4,9 +4,9 @@ Simulated with two equal methods, 3 seeds, 500 items and a spread between runs o
 calls them different in 44 % of studies, pooled seeds and items in 46 %, the paired t over seeds in 5 %.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import fsum, sqrt
 from statistics import fmean, stdev
 from typing import Any
 
@@ -36,6 +36,8 @@ class SeedDifference:
     lower_bound: float | None
     """One-sided, 95 %: the difference is above it; None for one seed, and for fewer than five equal differences."""
     num_seeds: int
+    deviation: float | None = None
+    """Standard deviation of the differences; None for one seed."""
 
 
 def seed_difference(differences: Sequence[float]) -> SeedDifference:
@@ -49,13 +51,26 @@ def seed_difference(differences: Sequence[float]) -> SeedDifference:
     gain, count = fmean(differences), len(differences)
     if count < 2:
         return SeedDifference(gain, None, None, 1.0, None, count)
-    exact = _sign_flip(differences)
-    if stdev(differences) < _NO_SPREAD:
-        return SeedDifference(gain, None, exact, exact, gain if 0.5**count <= SIGNIFICANT else None, count)
+    exact, deviation = _sign_flip(differences), stdev(differences)
+    if deviation < _NO_SPREAD:
+        bound = gain if 0.5**count <= SIGNIFICANT else None
+        return SeedDifference(gain, None, exact, exact, bound, count, deviation)
     two_sided, above = ttest_1samp(differences, 0.0), ttest_1samp(differences, 0.0, alternative="greater")
     interval, lower = two_sided.confidence_interval(), float(above.confidence_interval().low)
     both = Interval(float(interval.low), float(interval.high))
-    return SeedDifference(gain, both, float(two_sided.pvalue), exact, lower, count)
+    return SeedDifference(gain, both, float(two_sided.pvalue), exact, lower, count, deviation)
+
+
+def seen_spread(differences: Iterable[SeedDifference]) -> float | None:
+    """Returns the standard deviation of a run's measured value within one method, as pairs of seeds show it.
+
+    Pooled over arms, and without what the runs of a seed share. None before an arm has two seeds, or without a spread.
+    """
+    known = [(one.num_seeds - 1, one.deviation) for one in differences if one.deviation is not None]
+    if not known:
+        return None
+    pooled = sqrt(fsum(df * deviation**2 for df, deviation in known) / sum(df for df, _ in known))
+    return pooled / sqrt(2) if pooled >= _NO_SPREAD else None
 
 
 def _sign_flip(differences: Sequence[float]) -> float:

@@ -152,6 +152,11 @@ class Study:
     text: str
     """The file, as it was read."""
 
+    @property
+    def num_comparisons(self) -> int:
+        """Arms that are compared with the baseline, over all tasks: what p-values are adjusted for."""
+        return (len(self.arms) - 1) * len(self.tasks)
+
     def arm(self, name: str) -> Arm:
         """Returns the arm of that name, which the study has."""
         return next(arm for arm in self.arms if arm.name == name)

@@ -33,7 +33,7 @@ class StudyDir:
         self.decided = path / "study.json"
         self.trials = path / "trials.jsonl"
         self.results, self.table = path / "results.json", path / "results.csv"
-        self.report = path / "report.html"
+        self.report, self.pareto = path / "report.html", path / "pareto.svg"
         self.lock = path / ".lock"
 
     @classmethod

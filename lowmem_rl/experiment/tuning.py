@@ -1,10 +1,11 @@
 """Tuning: each arm tries as many settings, on seeds of its own, and the best one is kept for the runs that count."""
 
+from collections.abc import Mapping, Sequence
 from math import inf
 from pathlib import Path
 from statistics import fmean
 
-from lowmem_rl.experiment.study import Study
+from lowmem_rl.experiment.study import Settings, Study
 from lowmem_rl.experiment.trials import Trial
 from lowmem_rl.storage.run_dir import RunDir
 from lowmem_rl.storage.run_reader import RunReader, number
@@ -24,6 +25,25 @@ def choose_settings(study: Study, out: Path) -> dict[str, int]:
         for arm in study.arms
         if arm.choices
     }
+
+
+def at_an_end(study: Study, choices: Mapping[str, int]) -> list[str]:
+    """Returns by "TASK/ARM" where tuning chose the lowest or the highest number that it tried: others may be better."""
+    return [
+        f"{task}/{arm.name}"
+        for task in study.tasks
+        for arm in study.arms
+        if (number := choices.get(f"{task}/{arm.name}")) is not None and _is_extreme(arm.choices, number)
+    ]
+
+
+def _is_extreme(choices: Sequence[Settings], number: int) -> bool:
+    for key, chosen in choices[number].items():
+        tried = {choice.get(key) for choice in choices}
+        numbers = [value for value in tried if isinstance(value, int | float) and not isinstance(value, bool)]
+        if len(tried) == len(numbers) > 1 and chosen in (min(numbers), max(numbers)):
+            return True
+    return False
 
 
 def _mean(study: Study, out: Path, task: str, arm: str, choice: int) -> float:

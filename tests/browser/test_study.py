@@ -77,3 +77,17 @@ def test_the_line_through_the_best_arms_has_no_arm_s_colour(opened):
         -len(ENDS) - 1 :
     ]
     assert len(set(colours)) == len(ENDS) + 1
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_picture_next_to_the_page_holds_its_texts_in_the_theme_s_colour(listening, study_page, theme):
+    page = listening(viewport={"width": 800, "height": 600}, color_scheme=theme)
+    page.goto(study_page.with_name("pareto.svg").as_uri())
+    inside = "(part) => { const b = part.getBBox(); return b.x >= 0 && b.x + b.width <= 760; }"
+    texts = page.locator("text")
+    assert texts.count() > 2 * len(ENDS)
+    assert all(texts.nth(number).evaluate(inside) for number in range(texts.count()))
+    assert page.locator("circle title").count() == len(ENDS)
+    ground = page.locator(".ground").evaluate("(part) => getComputedStyle(part).fill")
+    assert ground == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 27)"}[theme]
+    assert page.heard == [study_page.with_name("pareto.svg").as_uri()]

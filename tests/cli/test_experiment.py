@@ -1,6 +1,9 @@
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,9 +11,10 @@ from lowmem_rl_cli.experiment_run import _resume_command, default_out
 
 from lowmem_rl.experiment.study import parse_study, read_study
 from lowmem_rl.experiment.study_dir import StudyDir
-from lowmem_rl.experiment.trials import Trial
-from lowmem_rl.storage.run_dir import RunDir, write_json
+from lowmem_rl.experiment.trials import Trial, final_trials
+from lowmem_rl.storage.run_dir import RunDir, read_json, write_json
 from tests.run_maker import make_run
+from tests.study_maker import make_study
 
 STUDY = """
 [study]
@@ -223,3 +227,73 @@ def test_by_force_it_continues_with_a_warning(cli_here, begun: Path) -> None:
 def test_the_command_that_continues_keeps_what_was_allowed() -> None:
     command = _resume_command(Path("my study"), force=True, allow_code=True)
     assert command == "lowmem-rl experiment run --resume --force --allow-code --out 'my study'"
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> StudyDir:
+    return make_study(tmp_path / "finished")
+
+
+def test_a_report_for_a_program_has_the_middle_half_and_what_could_be_found(cli_here, finished: StudyDir) -> None:
+    facts = json.loads(cli_here("experiment", "report", str(finished.path), "--json")[1])
+    for arm in facts["arms"]:
+        middle = arm["interquartile"]
+        assert middle["interval"]["low"] <= middle["value"] <= middle["interval"]["high"]
+    assert facts["finds"] == pytest.approx(0.13, abs=0.05)
+    assert 0.01 < facts["spread"] < 0.05
+    assert facts["over_tasks"] == {}
+    assert facts["pareto"] == str(finished.path / "pareto.svg")
+    assert "full-first-5" in finished.pareto.read_text()
+
+
+def test_a_page_elsewhere_has_its_picture_next_to_it(cli_here, finished: StudyDir, tmp_path: Path) -> None:
+    assert cli_here("experiment", "report", str(finished.path), "--out", "pages/one.html").code == 0
+    assert {path.name for path in Path("pages").iterdir()} == {"one.html", "one.pareto.svg"}
+    assert not finished.pareto.exists()
+
+
+def test_the_page_is_opened_in_the_browser_of_the_user(finished: StudyDir, tmp_path: Path) -> None:
+    browser, seen = tmp_path / "browser", tmp_path / "seen"
+    browser.write_text(f"#!/bin/sh\nprintf %s \"$1\" > '{seen}'\n")
+    browser.chmod(0o755)
+    command = [sys.executable, "-m", "lowmem_rl", "experiment", "report", str(finished.path), "--open"]
+    found = subprocess.run(command, env={**os.environ, "BROWSER": f"{browser} %s"}, capture_output=True, text=True)
+    assert (found.returncode, found.stderr) == (0, "")
+    assert seen.read_text() == finished.report.resolve().as_uri()
+
+
+def test_without_a_browser_the_page_is_written_and_named(finished: StudyDir) -> None:
+    command = [sys.executable, "-m", "lowmem_rl", "experiment", "report", str(finished.path), "--open", "--json"]
+    nothing = dict.fromkeys(("BROWSER", "DISPLAY", "WAYLAND_DISPLAY"), "")
+    found = subprocess.run(command, env={**os.environ, **nothing, "PATH": "/nowhere"}, capture_output=True, text=True)
+    assert found.returncode == 0
+    assert found.stderr == f"warning: no browser could be opened; open {finished.report} in one\n"
+    assert Path(json.loads(found.stdout)["page"]).is_file()
+
+
+def test_a_plan_that_continues_knows_the_spread_that_was_seen(cli_here, study: Path) -> None:
+    out = study.parent / "seen"
+    directory = StudyDir.create(out, read_study(study))
+    for trial in final_trials(directory.read()):
+        run = RunDir(make_run(out / trial.place, grpo__steps=20))
+        found = read_json(run.evaluations)
+        found["after"]["pass_at_1"] = 0.5 + (0.02 * trial.seed if trial.arm == "last" else 0.0)
+        write_json(run.evaluations, found | {"comparison": {"gain": 0.0}})
+    asked = ("experiment", "run", "--resume", "--out", str(out), "--dry-run", "--force")
+    report = json.loads(cli_here("experiment", "report", str(out), "--json")[1])
+    assert report["spread"] == pytest.approx(0.02 / 2**0.5)  # of the differences 0, 0.02 and 0.04
+    assert json.loads(cli_here(*asked, "--json")[1])["finds"] == pytest.approx(report["finds"])
+    assert "a spread of 0.014 between runs of one arm (seen so far)" in " ".join(cli_here(*asked)[1].split())
+
+
+def test_status_counts_the_runs_that_tune(cli_here, card_study: Path) -> None:
+    out = card_study.parent / "tuned"
+    made = StudyDir.create(out, read_study(card_study))
+    make_run(out / Trial("task", "last", 100, 1).place, grpo__steps=20)
+    run = RunDir(out / Trial("task", "last", 100, 1).place)
+    write_json(run.evaluations, {"after": {"step": 20}, "comparison": {"gain": 0.0}})
+    facts = json.loads(cli_here("experiment", "status", str(out), "--json")[1])
+    assert facts["tuning"] == {"done": 1, "running": 0, "failed": 0, "to come": 3}
+    assert "To tune: 1 done, 0 running, 0 failed, 3 to come." in cli_here("experiment", "status", str(out))[1]
+    made.write(made.read(), {"task/all": 0, "task/last": 1})
+    assert json.loads(cli_here("experiment", "status", str(out), "--json")[1])["tuning"] is None

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lowmem_rl.experiment.environment import changes_since, environment_here, mixed_environment
+from lowmem_rl.experiment.environment import card_of_runs, changes_since, environment_here, mixed_environment
 from lowmem_rl.experiment.page import remarks
 from lowmem_rl.experiment.study import Study, parse_study
 from lowmem_rl.experiment.study_dir import StudyDir
@@ -75,6 +75,14 @@ def test_on_a_cluster_the_driving_machine_may_have_another_card(study: Study, di
     assert changes_since(cluster, directory, HERE) == ""
 
 
+def test_the_card_of_runs_is_that_of_the_first(study: Study, directory: StudyDir, tmp_path: Path) -> None:
+    assert card_of_runs(study, StudyDir(tmp_path / "empty")) is None
+    record(directory, "a", gpu=None)
+    assert card_of_runs(study, directory) == "cpu"
+    record(directory, "a", gpu="RTX A6000")
+    assert card_of_runs(study, directory) == "RTX A6000"
+
+
 def test_if_nothing_is_left_to_run_nothing_differs(study: Study, directory: StudyDir) -> None:
     for arm in ("a", "b"):
         run = record(directory, arm, torch="0.0.1")
@@ -89,7 +97,7 @@ def test_a_report_says_in_what_runs_differ(study: Study, directory: StudyDir) ->
     record(directory, "b", trl="0.0.1")
     found = mixed_environment(study, directory)
     assert found.startswith("trl ")
-    assert any("more than their arms: trl " in one for one in remarks(study, compare_arms(study, []), found))
+    assert any("more than their arms: trl " in one for one in remarks(study, compare_arms(study, []), directory))
 
 
 def test_a_strangers_record_is_one_line(study: Study, directory: StudyDir) -> None:

@@ -36,6 +36,13 @@ def test_force_takes_other_cards_and_nothing_else() -> None:
         check_nodes([HERE, replace(THERE, version="1.1")], Path("s"), force=True)
 
 
+def test_machines_with_another_card_than_the_runs_that_are_there_are_refused() -> None:
+    check_nodes([HERE, THERE], Path("s"), "RTX A6000", force=False)
+    check_nodes([HERE, THERE], Path("s"), "Tesla T4", force=True)
+    with pytest.raises(SetupError, match="here has another card than the runs in s: RTX A6000, not Tesla T4"):
+        check_nodes([HERE, THERE], Path("s"), "Tesla T4", force=False)
+
+
 def test_a_machine_reads_what_was_written_into_a_shared_directory(tmp_path: Path) -> None:
     token = write_token(tmp_path)
     assert node_facts(tmp_path, token).sees_study

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from lowmem_rl.experiment.outcomes import Outcome
-from lowmem_rl.experiment.page import StudyPage, headline, remarks, render_study
-from lowmem_rl.experiment.page_charts import not_dominated, on_grid, over_seeds
+from lowmem_rl.experiment.page import StudyPage, costs_of, headline, remarks, render_study
+from lowmem_rl.experiment.page_charts import on_grid, over_seeds
 from lowmem_rl.experiment.study import Study, parse_study
 from lowmem_rl.experiment.study_dir import StudyDir
 from lowmem_rl.experiment.trials import Trial
@@ -82,18 +82,48 @@ def test_the_page_shows_what_tuning_chose(study: Study, tmp_path: Path) -> None:
     directory.write(tuned, {"task/last": 1})
     found = outcomes(tuned)
     page = render_study(StudyPage(tuned, found, compare_arms(tuned, found)), directory)
-    assert re.findall('data-of="tuned to">(.*?)<', page) == ["-", "learning_rate=0.003", "-"]
+    assert re.findall('data-of="tuned to">(.*?)<', page) == ["-", "learning_rate = 0.003", "-"]
 
 
-def test_few_seeds_and_missing_runs_are_named_first(study: Study) -> None:
+def test_arms_that_tuning_left_at_an_end_of_its_values_are_named(tmp_path: Path) -> None:
+    tune = '[tune]\nseeds = [100]\n"optimizer.learning_rate" = [1e-2, 1e-4, 1e-3]\n"trainable.layers" = ["all"]\n'
+    tuned, directory = parse_study(TEXT + tune, "s"), StudyDir(tmp_path)
+    for chosen, names in (((0, 1, 2), "all, last"), ((2, 2, 2), "")):
+        directory.write(tuned, {f"task/{arm}": number for arm, number in zip(GAINS, chosen, strict=True)})
+        found = [one for one in remarks(tuned, compare_arms(tuned, []), directory) if one.startswith("Tuned to an end")]
+        assert found == (
+            [f"Tuned to an end of the values that were tried, so that others may be better: {names}."] if names else []
+        )
+
+
+def test_a_reward_has_an_interval_over_seeds(study: Study) -> None:
+    reward = replace(study, metric="reward")
+    found = compare_arms(reward, [replace(one, reward=one.pass_at_1) for one in outcomes(study)]).arms[0]
+    assert found.interval is not None
+    assert found.interval.low < found.value < found.interval.high
+
+
+def test_what_is_said_before_every_run_has_ended_is_called_interim(study: Study, tmp_path: Path) -> None:
+    found = [one for one in outcomes(study) if one.seed < 4]
+    verdicts = compare_arms(study, found)
+    assert headline(study, verdicts).startswith("Interim. Better than all: last")
+    page = render_study(StudyPage(study, found, verdicts), StudyDir(tmp_path))
+    assert "<th>p (Holm), interim</th>" in page
+
+
+def test_a_margin_of_a_reward_is_no_share(study: Study, tmp_path: Path) -> None:
+    reward = replace(study, metric="reward")
+    found = [replace(one, reward=one.pass_at_1) for one in outcomes(study)]
+    page = render_study(StudyPage(reward, found, compare_arms(reward, found)), StudyDir(tmp_path))
+    assert "no worse (0.02)" in page
+    assert "2 points" not in page
+
+
+def test_few_seeds_and_missing_runs_are_named_first(study: Study, tmp_path: Path) -> None:
     few = parse_study(TEXT.replace("[0, 1, 2, 3, 4, 5]", "[0, 1, 2]"), "s")
-    first, second, *_ = remarks(few, compare_arms(few, outcomes(few)[:1]))
+    first, second, *_ = remarks(few, compare_arms(few, outcomes(few)[:1]), StudyDir(tmp_path))
     assert first.startswith("Interim")
     assert "p = 0.25" in second
-
-
-def test_arms_that_are_cheaper_and_better_dominate_the_others() -> None:
-    assert not_dominated([(1, 0.5), (2, 0.4), (3, 0.9), (3, 0.8), (4, 0.9)]) == {1: 0.5, 3: 0.9}
 
 
 def test_a_curve_is_the_mean_of_its_seeds_within_their_band() -> None:
@@ -101,6 +131,41 @@ def test_a_curve_is_the_mean_of_its_seeds_within_their_band() -> None:
     assert chart.series[0].values == (0.5, 1.0)
     assert (chart.bands[0].lows, chart.bands[0].highs) == ((0.0, None), (1.0, None))
     assert len(chart.series) == 1
+
+
+def test_a_page_says_what_its_seeds_could_find(study: Study, tmp_path: Path) -> None:
+    directory = StudyDir(tmp_path)
+    found = list(remarks(study, compare_arms(study, outcomes(study)), directory))
+    size = float(re.search(r"^6 seeds with the spread seen here find a difference of ([\d.]+) in four", found[0])[1])
+    assert size == pytest.approx(0.004, abs=0.003)  # differences alternate by 0.002, or not at all
+    few = parse_study(TEXT.replace("[0, 1, 2, 3, 4, 5]", "[0, 1]"), "s")
+    wide = [replace(one, pass_at_1=(one.pass_at_1 or 0) + 0.1 * one.seed * len(one.arm)) for one in outcomes(few)]
+    assert any("no difference, however large" in one for one in remarks(few, compare_arms(few, wide), directory))
+    assert not any("spread" in one for one in remarks(few, compare_arms(few, wide[:1]), directory))
+
+
+def test_minutes_of_a_run_are_those_of_runs_that_have_ended(study: Study) -> None:
+    found = outcomes(study)[:2]
+    assert costs_of([found[0], replace(found[1], status="running", minutes=1.0)])[-1] == "30.0"
+
+
+def test_a_study_of_several_tasks_has_a_mean_over_them(tmp_path: Path) -> None:
+    study = parse_study(TEXT + "[tasks.one]\n[tasks.two]\n", "s")
+    found = [
+        replace(one, task=task, pass_at_1=(one.pass_at_1 or 0) + more)
+        for task, more in (("one", 0.0), ("two", 0.2))
+        for one in outcomes(study)
+    ]
+    verdicts = compare_arms(study, found)
+    assert {arm: round(mean.value, 2) for arm, mean in verdicts.over_tasks.items()} == {
+        "all": 0.6,
+        "last": 0.7,
+        "first": 0.6,
+    }
+    page = render_study(StudyPage(study, found, verdicts), StudyDir(tmp_path))
+    assert "<h3>All tasks</h3>" in page
+    reward = replace(study, metric="reward")
+    assert not compare_arms(reward, [replace(one, reward=one.pass_at_1) for one in found]).over_tasks
 
 
 def test_findings_are_counted_by_arm_and_failed_runs_come_first(study: Study, tmp_path: Path) -> None:

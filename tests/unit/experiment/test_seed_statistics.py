@@ -3,7 +3,7 @@ from statistics import fmean
 
 import pytest
 
-from lowmem_rl.experiment.seed_statistics import crossed_interval, power, seed_difference, smallest_gain
+from lowmem_rl.experiment.seed_statistics import crossed_interval, power, seed_difference, seen_spread, smallest_gain
 from lowmem_rl.stats import bootstrap_gain
 
 
@@ -69,3 +69,20 @@ def test_the_smallest_gain_is_found_in_four_of_five_studies() -> None:
         assert power(gain, 0.03, seeds) == pytest.approx(0.8, abs=1e-6)
     assert smallest_gain(0.03, 1) is None
     assert power(0.5, 0.03, 6) == pytest.approx(1.0)
+
+
+def test_the_spread_of_runs_is_seen_in_pairs_of_seeds() -> None:
+    """What the runs of a seed share, such as its prompts, is in no difference."""
+    drawn, spread = random.Random(0), 0.03
+    shared = [drawn.gauss(0, 0.2) for _ in range(10)]
+    baseline = [one + drawn.gauss(0, spread) for one in shared]
+    arms = [[one + 0.1 + drawn.gauss(0, spread) for one in shared] for _ in range(8)]
+    found = seen_spread(seed_difference([one - base for one, base in zip(arm, baseline, strict=True)]) for arm in arms)
+    assert found == pytest.approx(spread, rel=0.25)
+
+
+def test_no_spread_is_seen_in_one_seed_or_in_equal_differences() -> None:
+    assert seen_spread([]) is None
+    assert seen_spread([seed_difference([0.1])]) is None
+    assert seen_spread([seed_difference([0.1, 0.1, 0.1])]) is None
+    assert seen_spread([seed_difference([0.1]), seed_difference([0.0, 0.2])]) == pytest.approx(0.1)

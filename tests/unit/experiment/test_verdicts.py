@@ -110,6 +110,15 @@ def test_runs_on_other_items_are_refused() -> None:
         compare_arms(study_of(1, "ab"), outcomes)
 
 
+def test_runs_on_items_of_the_same_ids_with_other_answers_are_refused() -> None:
+    study, share = study_of(1, "ab"), {"x": 1.0, "y": 0.0}
+    first = Outcome("task", "a", 0, "done", pass_at_1=0.5, items=share, answers={"x": "1", "y": "2"})
+    other = replace(first, arm="b", answers={"x": "1", "y": "3"})
+    with pytest.raises(RunDirError, match="evaluated on other items"):
+        compare_arms(study, [first, other])
+    assert compare_arms(study, [first, replace(first, arm="b", answers={"y": "2"})]).arms[1].num_seeds == 1
+
+
 def test_a_run_that_failed_after_an_evaluation_on_a_part_of_the_items_counts_on_those() -> None:
     whole, part = {"x": 1.0, "y": 0.0, "z": 0.0}, {"x": 0.0, "y": 0.0}
     outcomes = [Outcome("task", "a", seed, "done", pass_at_1=1 / 3, items=whole) for seed in (0, 1)]
