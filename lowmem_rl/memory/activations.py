@@ -110,7 +110,9 @@ def kept_activations(workload: Workload, shape: ModelShape) -> Term:
         return term("activations kept", layers * tokens * hidden * b + mask, "measured here", "L T H b [+ mask]")
     others = max(layers - 1, 0)  # the one whose backward pass is running is a term of its own
     learning = min(trained_layers(workload, shape) - 1, others)
-    saved = learning * layer_of(workload, shape).saved + (others - learning) * frozen_layer(workload, shape).saved
+    saved = learning * layer_of(workload, shape).saved
+    if learning < others:
+        saved += (others - learning) * frozen_layer(workload, shape).saved
     below = tokens * saved + others * _scores(workload, shape) + narrow_copies(workload)
     upper = below + others * _copied_keys(workload, shape)
     return term("activations kept", below, "measured here", "(L - 1) T x what a layer saves", upper=upper)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from lowmem_rl.memory import lowmem_sampler, parked, pool_shares, terms
 from lowmem_rl.memory.activations import layer_of, logit_width
-from lowmem_rl.memory.terms import Grade, Term, term
+from lowmem_rl.memory.terms import Grade, Term, expected_sum, term, upper_sum
 from lowmem_rl.memory.workload import Workload
 from lowmem_rl.models.hardware import Card
 from lowmem_rl.models.shape import ModelShape
@@ -49,8 +49,8 @@ def slack(workload: Workload, shape: ModelShape, dynamic: Sequence[Term], card: 
     if card is None:
         return term(SLACK, 0, "assumed", "none on a CPU")
     low, high = pool_shares.share(workload, learning=learning)
-    expected = low * sum(one.expected_bytes for one in dynamic)
-    upper = high * sum(one.upper_bytes for one in dynamic)
+    expected = low * expected_sum(dynamic)
+    upper = high * upper_sum(dynamic)
     if learning and not workload.expandable_segments:
         stale = _unused_blocks(workload, shape, dynamic)
         left, most_left = _left_by_generate(workload, shape, dynamic)
@@ -63,9 +63,9 @@ def _unused_blocks(workload: Workload, shape: ModelShape, dynamic: Sequence[Term
     if workload.logits in ("chunked", "liger"):
         return 0.0
     layer = STALE * workload.tokens * layer_of(workload, shape).peak
-    kept = sum(one.expected_bytes for one in dynamic if one.name == "activations kept")
+    kept = expected_sum(one for one in dynamic if one.name == "activations kept")
     chain = _logit_blocks(workload, shape)
-    return max(kept + chain + layer - sum(one.expected_bytes for one in dynamic), 0.0)
+    return max(kept + chain + layer - expected_sum(dynamic), 0.0)
 
 
 def _logit_blocks(workload: Workload, shape: ModelShape) -> float:
@@ -92,7 +92,7 @@ def _left_by_generate(workload: Workload, shape: ModelShape, dynamic: Sequence[T
     head = workload.compute_bytes * shape.vocab_size * shape.hidden_size if workload.tied_head_in_files else 0
     one = 4 * workload.scored_tokens * shape.vocab_size
     served = min(head // one * one, logits)
-    passing = sum(part.expected_bytes for part in dynamic)
+    passing = expected_sum(dynamic)
     expected, most = (
         max(max(share * cache, head) + logits - served - passing, 0.0)
         for share in (pool_shares.CACHE_SHARE, pool_shares.CACHE_SHARE_MOST)
@@ -109,7 +109,7 @@ def cut_to_card(slack: Term, others_bytes: int, card: Card | None) -> Term:
 
 def capped_to_card(parts: Sequence[Term], card: Card | None) -> tuple[Term, ...]:
     """Returns the terms of a moment with its slack cut to what the card has left."""
-    others = sum(one.expected_bytes for one in parts if one.name != SLACK)
+    others = expected_sum(one for one in parts if one.name != SLACK)
     return tuple(cut_to_card(one, others, card) if one.name == SLACK else one for one in parts)
 
 

@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from lowmem_rl.config.run_config import RunConfig
-from lowmem_rl.memory.estimate import MemoryEstimate, Terms
+from lowmem_rl.memory.estimate import MemoryEstimate
+from lowmem_rl.memory.terms import Terms, expected_sum
 from lowmem_rl.memory.workload import Workload, workload_of
 from lowmem_rl.models.shape import ModelShape
 from lowmem_rl.trainable.selection import probe_config
@@ -27,4 +28,4 @@ def worse_of(run: MemoryEstimate, rounds: MemoryEstimate) -> MemoryEstimate:
 def _worse(run: MemoryEstimate, rounds: MemoryEstimate, phase: str) -> Terms:
     if phase not in _PHASES or phase not in rounds.phases:
         return run.phases[phase]
-    return max(run.phases[phase], rounds.phases[phase], key=lambda parts: sum(one.expected_bytes for one in parts))
+    return max(run.phases[phase], rounds.phases[phase], key=expected_sum)

@@ -4,6 +4,7 @@ Letters in formulas: L layers, H hidden, I width of the MLP, q and k widths of q
 d width of a head, r rank, T tokens of one forward, b bytes of a number in the compute type.
 """
 
+from collections.abc import Iterable
 from math import ceil
 from typing import Literal, NamedTuple
 
@@ -33,8 +34,21 @@ def term(
     name: str, expected: float, grade: Grade, formula: str, *, upper: float | None = None, elastic: bool = False
 ) -> Term:
     """Returns a term in whole bytes; its upper value is the expected one if none is given."""
-    highest = expected if upper is None else max(upper, expected)
-    return Term(name, ceil(expected), ceil(highest), grade, formula, elastic)
+    least = ceil(expected)
+    return Term(name, least, least if upper is None else max(ceil(upper), least), grade, formula, elastic)
+
+
+Terms = tuple[Term, ...]
+
+
+def expected_sum(parts: Iterable[Term]) -> int:
+    """Returns the bytes that all of them are expected to take."""
+    return sum([one.expected_bytes for one in parts])
+
+
+def upper_sum(parts: Iterable[Term]) -> int:
+    """Returns the bytes of all of them at their worst."""
+    return sum([one.upper_bytes for one in parts])
 
 
 BLOCK, _OUTER_BLOCK = 64, 256

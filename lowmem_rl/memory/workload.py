@@ -201,33 +201,40 @@ def workload_of(config: RunConfig, shape: ModelShape, step: int | None = None) -
 
     Raises `ValueError` while a setting is "auto", `ConfigError` for layers that the model lacks.
     """
-    grpo, rollout, trained = config.grpo, config.rollout, trained_set(config, shape, step)
-    uses_vllm, keeps = rollout.engine == "vllm", config.keeps_states and engine_of(config, shape) == "lowmem"
-    trains, kind = config.trainable.method, config.adapter.peft_type
+    adapter, trainable, trained = config.adapter, config.trainable, trained_set(config, shape, step)
+    return replace(
+        _rows_and_passes(config, shape),
+        # TinyLoRA keeps no input of a layer, as a frozen one does.
+        lora_targets=adapter.targets if (trainable.method, adapter.peft_type) == ("lora", "lora") else (),
+        adapter_tensors=learning_tensors(config, shape),
+        frozen_adapter=frozen_numbers(config, shape),
+        use_dora=adapter.use_dora,
+        lora_dropout=adapter.dropout,
+        keeps_start=config.start_from is not None,
+        trained_layers=trained.layers,
+        backward_layers=trained.backward_layers,
+        whole_params=trained.whole_params,
+        whole_bytes=4 if trainable.dtype == "float32" else 2,
+        gradient_share=trained.share_at_once,
+        state_share=trained.share_at_once,
+        parked_state_share=trained.share_at_rest if trainable.state == "keep" else 0.0,
+        resting_share=trained.share_at_rest,
+        parks_masters=parks_masters(config),
+        parks_originals=parks_originals(config),
+        sums_gradients=trainable.schedule == "autofreeze",
+        compares_weights=trainable.schedule == "slimfit",
+    )
+
+
+def _rows_and_passes(config: RunConfig, shape: ModelShape) -> Workload:
+    """Returns what a step samples and computes, before it is known which weights learn."""
+    grpo, rollout, engine = config.grpo, config.rollout, engine_of(config, shape)
+    uses_vllm, keeps_states = engine == "vllm", config.keeps_states and engine == "lowmem"
     return Workload(
         loss="grpo",
         stack="unsloth",
         method="qlora" if config.model.bits == 4 else "lora",
         lora_rank=config.adapter.rank,
-        # TinyLoRA keeps no input of a layer, as a frozen one does.
-        lora_targets=config.adapter.targets if (trains, kind) == ("lora", "lora") else (),
-        adapter_tensors=learning_tensors(config, shape),
-        frozen_adapter=frozen_numbers(config, shape),
-        use_dora=config.adapter.use_dora,
-        trained_layers=trained.layers,
-        backward_layers=trained.backward_layers,
-        whole_params=trained.whole_params,
-        whole_bytes=4 if config.trainable.dtype == "float32" else 2,
-        keeps_start=config.start_from is not None,
-        gradient_share=trained.share_at_once,
-        state_share=trained.share_at_once,
-        parked_state_share=trained.share_at_rest if config.trainable.state == "keep" else 0.0,
-        resting_share=trained.share_at_rest,
-        parks_masters=parks_masters(config),
-        parks_originals=parks_originals(config),
-        sums_gradients=config.trainable.schedule == "autofreeze",
-        compares_weights=config.trainable.schedule == "slimfit",
-        lora_dropout=config.adapter.dropout,
         micro_batch=config.micro_batch,
         prompt_tokens=grpo.max_prompt_tokens,
         completion_tokens=grpo.max_completion_tokens,
@@ -236,7 +243,7 @@ def workload_of(config: RunConfig, shape: ModelShape, step: int | None = None) -
         eval_rows=config.eval.batch,
         checkpointing=config.checkpointing,
         optimizer=config.optimizer.name,
-        rollout_engine=engine_of(config, shape),
+        rollout_engine=engine,
         rollout_weights=config.rollout_weights,
         filters_words=bool(rollout.top_k or rollout.min_p) or rollout.top_p < 1.0 or rollout.repetition_penalty != 1.0,
         standby=uses_vllm,  # the engine switches it on with vLLM
@@ -244,7 +251,7 @@ def workload_of(config: RunConfig, shape: ModelShape, step: int | None = None) -
         # With vLLM alone none are needed: the correction that compares them is off.
         old_logprob_pass=grpo.steps_per_rollout * grpo.passes_per_rollout > 1,
         grouped_rows=0 if uses_vllm else config.rows_per_rollout,
-        kept_rows=config.rows_per_rollout * (1 + grpo.resample_rounds) if keeps else 0,
+        kept_rows=config.rows_per_rollout * (1 + grpo.resample_rounds) if keeps_states else 0,
         keeps_on_card=config.memory.kept_states == "card",
         dynamic_checkpoint=config.model.checkpoint == "dynamic",
         compute_bytes=compute_bytes_of(config),
