@@ -1,7 +1,7 @@
 """The app: the options of each command, and the exit codes.
 
-Only the parts that parse the command line are imported here. A command's own module, and the library it uses, are
-imported when the command runs.
+Only the parts that parse the command line are imported here; some commands have theirs in a module of their own. What
+runs a command, and the library it uses, is imported when the command runs.
 """
 
 import json
@@ -20,9 +20,11 @@ from lowmem_rl_cli import (
     bench_command,
     console,
     experiment_command,
+    export_command,
     failures,
     presets_command,
     rewards_command,
+    scale_out_command,
     streams,
     tasks_command,
 )
@@ -49,6 +51,12 @@ from lowmem_rl_cli.options import (
 )
 
 _HOME = re.compile(r"(--(?!prompt=)[\w-]+=)?(~.*)", re.DOTALL)
+PriceOption = Annotated[
+    float | None, option("--price", "Price of an hour of the card; a published one if left out.", "X")
+]
+GoalOption = Annotated[
+    float | None, option("--goal", "Accuracy in training: print when and for how much, if known.", min=0.01, max=0.99)
+]
 # Plain help pages: they are the same in a pipe, and rich alone would double the time to print one.
 app = typer.Typer(name="lowmem-rl", rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -92,13 +100,8 @@ def profile(
     card: CardOption = None,
     vram: VramOption = None,
     pass_rate: PassRateOption = None,
-    price: Annotated[
-        float | None, option("--price", "Price of an hour of the card; a published one if left out.", "X")
-    ] = None,
-    goal: Annotated[
-        float | None,
-        option("--goal", "Accuracy in training: print when and for how much, if known.", min=0.01, max=0.99),
-    ] = None,
+    price: PriceOption = None,
+    goal: GoalOption = None,
     score: Annotated[Path | None, option("--score", "Compare the estimate with measured rows.", "ROWS.json")] = None,
     measure: Annotated[bool, option("--measure", "Take one real step, the longest possible, and compare.")] = False,
     as_json: JsonOption = False,
@@ -386,91 +389,8 @@ def verify_resume(
         raise typer.Exit(1)
 
 
-@app.command()
-def export(
-    run: RunArgument,
-    to: Annotated[str, option("--to", "Format: adapter, weights (whole ones), merged or gguf.", "FORMAT")],
-    base: Annotated[
-        str | None,
-        option(
-            "--base",
-            "Weights that the adapter is merged into: dequantised, the 4-bit weights it was trained on (the "
-            "default there), or 16bit, their original.",
-            "BASE",
-        ),
-    ] = None,
-    out: Annotated[Path | None, option("--out", "Folder to write; RUN/export/FORMAT if unset.", "DIR")] = None,
-    examples: Annotated[
-        int | None, option("--examples", "Held-out items of the proof; 64, or 200 for accuracy.", min=1)
-    ] = None,
-    model: MovedModelOption = None,
-    task: Annotated[
-        str | None, option("--task", "New place of the run's FILE.py:CLASS, if it has moved.", "NAME")
-    ] = None,
-    setting: Annotated[
-        list[str] | None, option("--set", "New place of the run's data: task.path=FILE.", "KEY=VALUE")
-    ] = None,
-    push: Annotated[
-        str | None,
-        option(
-            "--push",
-            "Then push it to the hub, private unless --public; the token is HF_TOKEN's, or of `hf auth login`.",
-            "NAME/REPOSITORY",
-        ),
-    ] = None,
-    public: Annotated[bool, option("--public", "With --push: let everybody see it.")] = False,
-    as_json: JsonOption = False,
-    allow_code: AllowCodeOption = False,
-) -> None:
-    """Export a run's model, with proof that it answers like the trained one.
-
-    The written files are loaded again by transformers and peft alone and answer held-out items. An adapter and a merge
-    into the weights of training must give the same tokens; a merge into 16-bit originals and gguf the same accuracy.
-    A failed export is removed: exit code 7. RUN/best exports the adapter of the best evaluation.
-    """
-    from lowmem_rl_cli.export_command import ExportRequest, export_command
-
-    if public and push is None:
-        raise typer.BadParameter("--public needs --push")
-    places = RunRequest(settings=tuple(setting or ()), task=task, model=model).named_layers()
-    request = ExportRequest(run, to, base, out, examples, tuple(places), push=push, public=public)
-    export_command(request, allow_code=allow_code, as_json=as_json)
-
-
-@app.command("scale-out")
-def scale_out(
-    to: Annotated[str, option("--to", "trl (cards of one machine, 4 bit stays) or verl (machines, vLLM).", "TARGET")],
-    gpus: Annotated[int, option("--gpus", "Cards of each machine.", "N", min=1, max=1024)],
-    out: Annotated[Path, option("--out", "Folder to write, new or empty.", "DIR")],
-    run: Annotated[Path | None, typer.Argument(help="Run directory; without one, a preset.", metavar="[RUN]")] = None,
-    preset: PresetOption = None,
-    config: ConfigOption = None,
-    setting: SetOption = None,
-    nodes: Annotated[int, option("--nodes", "Machines.", "N", min=1, max=1024)] = 1,
-    card: Annotated[
-        str | None, option("--card", "Kind of card there, such as h100; the preset's if unset.", "KEY")
-    ] = None,
-    accept: Annotated[
-        list[str] | None, option("--accept", "Run without this setting, which the target lacks; repeatable.", "KEY")
-    ] = None,
-    continues: Annotated[bool, option("--continue", "Start from the adapter that RUN has learned.")] = False,
-    allow_code: AllowCodeOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Write the same run for more than one card, for TRL with accelerate or for verl.
-
-    MAPPING.md in DIR has a row for every setting: equal, changed (how), or without counterpart. What changes the
-    objective and has no counterpart is refused with 2, unless it is accepted. Nothing is started: `bash DIR/run.sh`
-    starts the run, there or on another machine.
-    """
-    from lowmem_rl_cli.scale_out_command import scale_out_command
-
-    request = RunRequest(preset, tuple(config or ()), tuple(setting or ()), allow_code=allow_code)
-    scale_out_command(
-        run, request, to, gpus, nodes, out, card=card, accept=accept or [], continues=continues, as_json=as_json
-    )
-
-
+app.command("export")(export_command.export_command)
+app.command("scale-out")(scale_out_command.scale_out_command)
 app.add_typer(bench_command.app, name="bench")
 app.add_typer(experiment_command.app, name="experiment")
 app.add_typer(presets_command.app, name="presets")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,21 +17,42 @@ from lowmem_rl_cli.options import (
     RunRequest,
     SetOption,
     command_group,
+    option,
 )
 
 app = command_group("Measure ours against others.")
 
-RecordOption = Annotated[Path | None, typer.Option("--out", help="File for the whole record, as JSON.", metavar="FILE")]
+RecordOption = Annotated[Path | None, option("--out", "File for the whole record, as JSON.", "FILE")]
+ScaleOption = Annotated[
+    float, option("--scale", "Share of the pairs to compare; 1 takes some minutes.", min=0.001, max=1)
+]
+ArmsOption = Annotated[
+    list[str] | None, option("--arms", "Compare ours with this arm alone; repeatable. `ours`: with none.", "NAME")
+]
+PrecisionOption = Annotated[
+    list[str] | None,
+    option("--precision", "Measure in this precision alone: preset or fp32; repeatable.", "NAME"),
+]
+ShapesOption = Annotated[
+    list[str] | None, option("--shapes", "Replay these lengths alone: skewed or equal; repeatable.", "NAME")
+]
+LiveOption = Annotated[bool, option("--live", "Also measure the time to a reward, with real sampling and five seeds.")]
+AblationsOption = Annotated[bool, option("--ablations", "Also measure ours with one saving off at a time.")]
+SavingOption = Annotated[
+    list[str] | None, option("--saving", "Measure ours without this saving alone, and no other stack.", "NAME")
+]
+SweepOption = Annotated[
+    bool, option("--sweep", "Also vary group size, lengths, spread and dead groups, and fit the cost.")
+]
+RoundsOption = Annotated[int, option("--rounds", "Timed steps of each arm; 8 make ten with the warm-up.", min=1)]
+PlotOption = Annotated[
+    Path | None,
+    option("--plot", "File for a picture of the ratios, as SVG; needs the extra `slides`.", "FILE"),
+]
 
 
 @app.command("verify")
-def bench_verify(
-    as_json: JsonOption = False,
-    out: RecordOption = None,
-    scale: Annotated[
-        float, typer.Option("--scale", help="Share of the pairs to compare; 1 takes some minutes.", min=0.001, max=1)
-    ] = 1.0,
-) -> None:
+def bench_verify(as_json: JsonOption = False, out: RecordOption = None, scale: ScaleOption = 1.0) -> None:
     """Compare verdicts on answers with Math-Verify's: right ones, wrong ones, and time."""
     from lowmem_rl_bench.verify_speed import describe, measure
 
@@ -51,44 +73,17 @@ def bench_step(
     config: ConfigOption = None,
     settings: SetOption = None,
     model: ModelOption = None,
-    arms: Annotated[
-        list[str] | None,
-        typer.Option("--arms", help="Compare ours with this arm alone; repeatable. `ours`: with none.", metavar="NAME"),
-    ] = None,
-    precision: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--precision", help="Measure in this precision alone: preset or fp32; repeatable.", metavar="NAME"
-        ),
-    ] = None,
-    shapes: Annotated[
-        list[str] | None,
-        typer.Option("--shapes", help="Replay these lengths alone: skewed or equal; repeatable.", metavar="NAME"),
-    ] = None,
-    live: Annotated[
-        bool, typer.Option("--live", help="Also measure the time to a reward, with real sampling and five seeds.")
-    ] = False,
-    ablations: Annotated[
-        bool, typer.Option("--ablations", help="Also measure ours with one saving off at a time.")
-    ] = False,
-    saving: Annotated[
-        list[str] | None,
-        typer.Option("--saving", help="Measure ours without this saving alone, and no other stack.", metavar="NAME"),
-    ] = None,
-    sweep: Annotated[
-        bool, typer.Option("--sweep", help="Also vary group size, lengths, spread and dead groups, and fit the cost.")
-    ] = False,
-    rounds: Annotated[
-        int, typer.Option("--rounds", help="Timed steps of each arm; 8 make ten with the warm-up.", min=1)
-    ] = 8,
+    arms: ArmsOption = None,
+    precision: PrecisionOption = None,
+    shapes: ShapesOption = None,
+    live: LiveOption = False,
+    ablations: AblationsOption = False,
+    saving: SavingOption = None,
+    sweep: SweepOption = False,
+    rounds: RoundsOption = 8,
     as_json: JsonOption = False,
     out: RecordOption = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option(
-            "--plot", help="File for a picture of the ratios, as SVG; needs the extra `slides`.", metavar="FILE"
-        ),
-    ] = None,
+    plot: PlotOption = None,
 ) -> None:
     """Compare a training step with plain TRL's and Unsloth's: the same tokens, the same gradients, other seconds."""
     from lowmem_rl_bench.step.choice import chosen_protocol
@@ -103,20 +98,8 @@ def bench_step(
         figure_class()  # a missing extra is reported before minutes of work
     protocol = chosen_protocol(arms or (), precision or (), shapes or (), savings=saving or (), rounds=rounds)
     composed = RunRequest(preset, tuple(config or ()), tuple(settings or ()), model=model).resolve()
-
-    def save(part: Mapping[str, Any]) -> None:
-        if out is not None:
-            out.write_text(_as_json(part), encoding="utf-8")
-
-    record = measure(
-        composed,
-        protocol,
-        console.say,
-        save,
-        with_live=live,
-        with_ablations=ablations,
-        with_sweep=sweep,
-    )
+    save = partial(_save, out)
+    record = measure(composed, protocol, console.say, save, with_live=live, with_ablations=ablations, with_sweep=sweep)
     if out is not None:
         _write(out, _as_json(record))
     if plot is not None:
@@ -124,6 +107,12 @@ def bench_step(
     console.show_json(record) if as_json else console.show(render(record, stdout_page()))
     if not record["is_valid"]:
         raise typer.Exit(1)
+
+
+def _save(out: Path | None, part: Mapping[str, Any]) -> None:
+    """Writes what a long benchmark has measured so far."""
+    if out is not None:
+        out.write_text(_as_json(part), encoding="utf-8")
 
 
 def _as_json(record: Mapping[str, Any]) -> str:

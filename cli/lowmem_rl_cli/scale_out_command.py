@@ -1,44 +1,76 @@
 """`lowmem-rl scale-out`: writes the same run for more than one card, and what every setting has become."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lowmem_rl_cli import console
-from lowmem_rl_cli.options import RunRequest
-from lowmem_rl_cli.text_page import stdout_page
+from lowmem_rl_cli.options import (
+    AllowCodeOption,
+    ConfigOption,
+    JsonOption,
+    PresetOption,
+    RunRequest,
+    SetOption,
+    option,
+)
 
 if TYPE_CHECKING:
     from lowmem_rl.config.compose import ResolvedConfig
     from lowmem_rl.scale_out.scale_out import ScaleOut
 
 
+TargetOption = Annotated[
+    str, option("--to", "trl (cards of one machine, 4 bit stays) or verl (machines, vLLM).", "TARGET")
+]
+GpusOption = Annotated[int, option("--gpus", "Cards of each machine.", "N", min=1, max=1024)]
+NodesOption = Annotated[int, option("--nodes", "Machines.", "N", min=1, max=1024)]
+FolderOption = Annotated[Path, option("--out", "Folder to write, new or empty.", "DIR")]
+OptionalRunArgument = Annotated[
+    Path | None, typer.Argument(help="Run directory; without one, a preset.", metavar="[RUN]")
+]
+CardThereOption = Annotated[
+    str | None, option("--card", "Kind of card there, such as h100; the preset's if unset.", "KEY")
+]
+AcceptOption = Annotated[
+    list[str] | None, option("--accept", "Run without this setting, which the target lacks; repeatable.", "KEY")
+]
+
+
 def scale_out_command(
-    run: Path | None,
-    request: RunRequest,
-    to: str,
-    gpus: int,
-    nodes: int,
-    out: Path,
-    *,
-    card: str | None,
-    accept: list[str],
-    continues: bool,
-    as_json: bool,
+    to: TargetOption,
+    gpus: GpusOption,
+    out: FolderOption,
+    run: OptionalRunArgument = None,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    setting: SetOption = None,
+    nodes: NodesOption = 1,
+    card: CardThereOption = None,
+    accept: AcceptOption = None,
+    continues: Annotated[bool, option("--continue", "Start from the adapter that RUN has learned.")] = False,
+    allow_code: AllowCodeOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Writes the folder and prints what is not equal in it."""
+    """Write the same run for more than one card, for TRL with accelerate or for verl.
+
+    MAPPING.md in DIR has a row for every setting: equal, changed (how), or without counterpart. What changes the
+    objective and has no counterpart is refused with 2, unless it is accepted. Nothing is started: `bash DIR/run.sh`
+    starts the run, there or on another machine.
+    """
     from lowmem_rl.scale_out.cluster import cluster_of
     from lowmem_rl.scale_out.scale_out import scale_out
 
+    request = RunRequest(preset, tuple(config or ()), tuple(setting or ()), allow_code=allow_code)
     if run is not None and (request.preset, request.config_files) != (None, ()):
         raise typer.BadParameter("RUN has a configuration: leave --preset and --config out, change it with --set")
     if continues and run is None:
         raise typer.BadParameter("--continue needs a RUN that has learned something")
     cluster = cluster_of(to, gpus, nodes, out.absolute().name)
     composed, adapter = _of_run(run, request, continues=continues) if run else (request.resolve(), None)
-    source = str(run) if run else composed.preset
-    made = scale_out(composed, cluster, out, source=source, accepted=frozenset(accept), card=card, adapter=adapter)
+    source, accepted = str(run) if run else composed.preset, frozenset(accept or ())
+    made = scale_out(composed, cluster, out, source=source, accepted=accepted, card=card, adapter=adapter)
     console.show_json(made.to_json()) if as_json else console.show(_summary(made))
 
 
@@ -58,6 +90,7 @@ def _of_run(run: Path, request: RunRequest, *, continues: bool) -> "tuple[Resolv
 
 def _summary(made: "ScaleOut") -> str:
     from lowmem_rl.scale_out.scale_out import MAPPING
+    from lowmem_rl_cli.text_page import stdout_page
 
     page = stdout_page()
     rows = made.keys.rows
