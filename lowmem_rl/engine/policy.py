@@ -214,22 +214,12 @@ def load_policy(config: RunConfig, device: Device, uses: Sequence[SequenceUse] =
     """
     import_unsloth()
     import torch
-    from safetensors import SafetensorError
     from transformers import set_seed
-    from unsloth import FastLanguageModel
 
     set_seed(config.seed)
     if not device.is_gpu and _is_small(config):
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    try:
-        arguments = load_arguments(config, device) | {"dtype": getattr(torch, device.dtype)}
-        model, tokenizer = FastLanguageModel.from_pretrained(**arguments)
-    except (OSError, SafetensorError) as error:
-        download = f"hf download {config.model.name}   (or give a local folder as model.name)"
-        raise refusal(config.model.name, error) or SetupError(
-            f"Model {config.model.name!r} cannot be loaded: {_first_line(error)}",
-            hint=f"Download it on a machine with a network: {download}",
-        ) from error
+    model, tokenizer = _load_pretrained(config, device)
     if tokenizer.chat_template is None:
         hint = "Take the instruct model, or add a chat_template.jinja to a local copy."
         raise SetupError(f"The tokenizer of {config.model.name} has no chat template.", hint=hint)
@@ -242,12 +232,35 @@ def load_policy(config: RunConfig, device: Device, uses: Sequence[SequenceUse] =
     base = base_of(config) if config.trainable.method == "full" else {}
     policy = Policy(model, tokenizer, device, template, config.trainable, embedded_tokens=embedded, base=base)
     policy.check_embedded([i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None])
-    if not device.is_gpu:  # rows are never cut
-        return policy
-    # At loading Unsloth sizes vLLM's cache by training's rows. Later the number bounds rows and sizes the rotary table.
-    positions = model.config.max_position_embeddings
-    longest = longest_row((*uses_of(config), *uses), policy.tokenize, policy.encode, positions)
-    for module in model.modules():
+    return _with_room_for(policy, (*uses_of(config), *uses)) if device.is_gpu else policy  # a CPU cuts no row
+
+
+def _load_pretrained(config: RunConfig, device: Device) -> tuple[Any, Any]:
+    """Returns the model with frozen weights and its tokenizer. Raises `SetupError` if they cannot be loaded."""
+    import torch
+    from safetensors import SafetensorError
+    from unsloth import FastLanguageModel
+
+    try:
+        arguments = load_arguments(config, device) | {"dtype": getattr(torch, device.dtype)}
+        model, tokenizer = FastLanguageModel.from_pretrained(**arguments)
+    except (OSError, SafetensorError) as error:
+        download = f"hf download {config.model.name}   (or give a local folder as model.name)"
+        raise refusal(config.model.name, error) or SetupError(
+            f"Model {config.model.name!r} cannot be loaded: {_first_line(error)}",
+            hint=f"Download it on a machine with a network: {download}",
+        ) from error
+    return model, tokenizer
+
+
+def _with_room_for(policy: Policy, uses: Sequence[SequenceUse]) -> Policy:
+    """Returns the policy with a model that cuts no row of these uses.
+
+    At loading Unsloth sizes vLLM's cache by training's rows. Later the number bounds rows and sizes the rotary table.
+    Raises `ConfigError` if the model's positions are too few.
+    """
+    longest = longest_row(uses, policy.tokenize, policy.encode, policy.model.config.max_position_embeddings)
+    for module in policy.model.modules():
         module.max_seq_length = longest
     return replace(policy, longest_row=longest)
 

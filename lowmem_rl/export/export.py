@@ -10,9 +10,10 @@ from typing import Any
 
 from lowmem_rl.config.compose import ConfigLayer, SettingEntry, merge
 from lowmem_rl.config.places import TASK, check_places
+from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.config.user_code import check_allowed
 from lowmem_rl.engine.adapter import WEIGHTS
-from lowmem_rl.engine.device import device_on, dtype_fault
+from lowmem_rl.engine.device import Device, device_on, dtype_fault
 from lowmem_rl.engine.lineage import PROOF, stages_of_run, without_folders
 from lowmem_rl.engine.policy import TRAINABLE
 from lowmem_rl.engine.trained_model import TrainedAdapter, check_adapter, config_of, find_trained_adapter
@@ -21,8 +22,9 @@ from lowmem_rl.entrypoints.preflight import check_weights
 from lowmem_rl.errors import ConfigError, RunDirError
 from lowmem_rl.evaluation.eval_set import held_out_examples
 from lowmem_rl.evaluation.grader import Grader, grader_of
+from lowmem_rl.example import Example
 from lowmem_rl.export.export_spec import ExportSpec, make_spec
-from lowmem_rl.export.gguf import FILE, JobFailed, answer_with_gguf, convert, find_llama_cpp
+from lowmem_rl.export.gguf import FILE, JobFailed, LlamaCpp, answer_with_gguf, convert, find_llama_cpp
 from lowmem_rl.export.model_answers import Answer
 from lowmem_rl.export.model_card import render_card
 from lowmem_rl.export.plain_worker import BaseModelSpec
@@ -34,6 +36,7 @@ from lowmem_rl.models.lookup import model_path
 from lowmem_rl.prompts import conversation
 from lowmem_rl.reports.run_record import read_record
 from lowmem_rl.storage.run_dir import RunDir, read_json, write_json
+from lowmem_rl.tasks.task import Task
 from lowmem_rl.tasks.task_registry import load_task
 from lowmem_rl.telemetry.events import Listener, Note, PhaseStarted
 from lowmem_rl.telemetry.output_capture import capture_library_output
@@ -84,36 +87,66 @@ def export(
     llama_cpp = find_llama_cpp() if spec.to == "gguf" else None
     check_adapter(adapter, config)
     path = _free_folder(out or run.export(f"best-{spec.to}" if adapter.is_best else spec.to))
-    origin = merge(places).get(TASK, SettingEntry(None, str(run.config))).origin
-    check_allowed({config.task.name: origin}, allow_code=allow_code)
-    check_places({TASK: config.task.name, "task.path": config.task.path})
-    task = load_task(config.task)
+    task = _task_of(run, config, places, allow_code=allow_code)
     held_out, grader = held_out_examples(task, config.task, examples or _ITEMS[spec.kind]), grader_of(task)
     check_weights(config)
     log = _log_of(run, path)
     with capture_library_output(log):
-        if fault := dtype_fault(config, device):
-            listen(Note(fault))
-        listen(PhaseStarted(f"loading {config.model.name} with what it has learned"))
-        trained = answer_with_trained(adapter, config, device, held_out, listen, spec.rounded_to)
+        trained = _ask_trained(spec, adapter, config, device, held_out, listen)
         spec = replace(spec, asked=tuple(trained.template.fit(conversation("...", config.task.prompt))))
         with _temporary_folder(path) as folder:
             listen(PhaseStarted(f"writing {spec.to} files"))
             write_files(spec, adapter, trained, folder, log)
             if llama_cpp:
-                merged, file = sorted(folder.iterdir()), folder / FILE
-                convert(llama_cpp, folder, file, log)
-                for part in merged:
-                    part.unlink()
-                listen(PhaseStarted("loading it again with llama.cpp, and asking the same"))
-                texts = [trained.template.prefill + t for t in answer_with_gguf(llama_cpp, file, trained.asked, log)]
-                proof = Proof("accuracy", None, _compare_accuracy(trained, texts, grader))
+                proof = _prove_gguf(llama_cpp, trained, folder, grader, log, listen)
             else:
-                listen(PhaseStarted("loading it again with transformers and peft alone, and asking the same"))
-                request = reload_request(spec, trained, folder)
-                proof = compare_answers(spec, trained, _in_subprocess("answer_reloaded", request, log), grader)
+                proof = _prove_reloaded(spec, trained, folder, grader, log, listen)
             _accept(proof, spec, adapter, path, folder)
     return Export(path, spec, proof)
+
+
+def _task_of(run: RunDir, config: RunConfig, places: Sequence[ConfigLayer], *, allow_code: bool) -> Task:
+    """Returns a run's task. Raises `ConfigError` if it is code that may not run or is no longer at its place."""
+    origin = merge(places).get(TASK, SettingEntry(None, str(run.config))).origin
+    check_allowed({config.task.name: origin}, allow_code=allow_code)
+    check_places({TASK: config.task.name, "task.path": config.task.path})
+    return load_task(config.task)
+
+
+def _ask_trained(
+    spec: ExportSpec,
+    adapter: TrainedAdapter,
+    config: RunConfig,
+    device: Device,
+    held_out: Sequence[Example],
+    listen: Listener,
+) -> ReferenceAnswers:
+    if fault := dtype_fault(config, device):
+        listen(Note(fault))
+    listen(PhaseStarted(f"loading {config.model.name} with what it has learned"))
+    return answer_with_trained(adapter, config, device, held_out, listen, spec.rounded_to)
+
+
+def _prove_gguf(
+    llama_cpp: LlamaCpp, trained: ReferenceAnswers, folder: Path, grader: Grader, log: Path, listen: Listener
+) -> Proof:
+    """Turns merged files into one GGUF file, and asks llama.cpp with it."""
+    merged, file = sorted(folder.iterdir()), folder / FILE
+    convert(llama_cpp, folder, file, log)
+    for part in merged:
+        part.unlink()
+    listen(PhaseStarted("loading it again with llama.cpp, and asking the same"))
+    texts = [trained.template.prefill + text for text in answer_with_gguf(llama_cpp, file, trained.asked, log)]
+    return Proof("accuracy", None, _compare_accuracy(trained, texts, grader))
+
+
+def _prove_reloaded(
+    spec: ExportSpec, trained: ReferenceAnswers, folder: Path, grader: Grader, log: Path, listen: Listener
+) -> Proof:
+    """Asks the files in a process that has transformers and peft alone."""
+    listen(PhaseStarted("loading it again with transformers and peft alone, and asking the same"))
+    request = reload_request(spec, trained, folder)
+    return compare_answers(spec, trained, _in_subprocess("answer_reloaded", request, log), grader)
 
 
 def write_files(spec: ExportSpec, adapter: TrainedAdapter, trained: ReferenceAnswers, folder: Path, log: Path) -> None:

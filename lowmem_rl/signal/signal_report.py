@@ -6,7 +6,7 @@ in twenty moves on stale momentum alone. Below two informative groups a step han
 completions a group only says which half was better.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, inf, log
 from types import MappingProxyType
@@ -170,18 +170,24 @@ def signal_report(
         caveats=(caveat,) if other_rewards else (),
     )
     compares = pairwise and scale_rewards != "group" and prompts_per_step >= _PAIRWISE_PROMPTS
-    groups = (
+    found = (
+        _little_variety(rollout or RolloutConfig()),
         _small_group(report, compares),
         _rare_difference(report),
         _thin_steps(report),
         _costly_baseline(report, baseline),
     )
-    found = [finding for finding in (_little_variety(rollout or RolloutConfig()), *groups) if finding]
+    return replace(report, findings=_worst_first(report, filter(None, found), (reward, *other_rewards)))
+
+
+def _worst_first(
+    report: SignalReport, found: Iterable[SignalFinding], rewards: Sequence[str]
+) -> tuple[SignalFinding, ...]:
+    """Returns them in order; if hardly a completion is right, their fix is a way to a first right answer."""
     if report.is_nearly_never_right:
-        ways = ways_to_a_first_reward((reward, *other_rewards))
+        ways = ways_to_a_first_reward(rewards)
         found = [_with_first_reward(ways, finding) for finding in found]
-    findings = sorted(found, key=lambda finding: -VERDICTS.index(finding.level))
-    return replace(report, findings=tuple(findings))
+    return tuple(sorted(found, key=lambda finding: -VERDICTS.index(finding.level)))
 
 
 def _with_first_reward(ways: str, finding: SignalFinding) -> SignalFinding:
