@@ -7,8 +7,8 @@ Each run is `lowmem-rl train` with one reward of weight 1 and a fixed seed. Its 
 completions by step, with greedy means over unseen problems before and after, and their 95 % intervals. A run has
 learned if these do not overlap. The control, a random reward, must not learn: its score is correctness.
 
-`scripts/make_tiny_model.py` makes the bases and describes what they are taught. They are not shipped: a missing one
-is made first, under `--bases`, in minutes.
+`scripts/make_tiny_model.py` makes the bases; `scripts/tiny_lessons.py` describes what they are taught. They are not
+shipped: a missing one is made first, under `--bases`, in minutes.
 """
 
 import argparse
