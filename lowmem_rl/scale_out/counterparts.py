@@ -1,7 +1,7 @@
 """What each setting becomes in another trainer, as data: a table for the usual case, deviations for the others."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from lowmem_rl.config.keys import known_keys
@@ -88,18 +88,39 @@ def map_keys(
     """Returns one row for each key of `RunConfig`.
 
     Raises `UnknownName` for an accepted key that does not exist, `ConfigError` for settings that change the objective,
-    have no counterpart and are not accepted.
+    have no counterpart and are not accepted, and for accepted ones that the target does not lack.
     """
     for key in accepted - known_keys().keys():
         raise UnknownName("key", key, known_keys())
+    made, taken = _accept(config, target, deviations, accepted)
+    _check_needed(config, target, accepted - taken.keys())
+    found = _applying(deviations, made) | taken
+    return KeyMap(tuple(_row(config, key, table, found, taken.keys()) for key in known_keys()), made)
+
+
+def _accept(
+    config: RunConfig, target: str, deviations: Sequence[Deviation], accepted: Set[str]
+) -> tuple[RunConfig, dict[str, Deviation]]:
+    """Returns the run that the target can do, and what was accepted for that. Raises `ConfigError` for what was not.
+
+    With another value in place of what is accepted, a key may have an effect that it did not have: then that is mapped
+    and refused, too.
+    """
+    taken: dict[str, Deviation] = {}
+    while True:
+        found = _applying(deviations, config)
+        _refuse(config, target, found, accepted)
+        further = {key: found[key] for key in found if key in accepted - taken.keys() and found[key].instead}
+        if not further:
+            return config, taken
+        taken |= further
+        config = _replaced(config, {key: value for one in further.values() for key, value in one.instead.items()})
+
+
+def _applying(deviations: Sequence[Deviation], config: RunConfig) -> dict[str, Deviation]:
+    """Returns the deviation of each key that has one in this run."""
     applying = {deviation.key: deviation for deviation in reversed(deviations) if deviation.applies(config)}
-    found = {key: applying[key] for key in known_keys() if key in applying}
-    _refuse(config, target, found, accepted)
-    instead: dict[str, Any] = {}
-    for key in accepted & found.keys():
-        instead |= found[key].instead
-    rows = [_row(config, key, table, found, accepted) for key in known_keys()]
-    return KeyMap(tuple(rows), _replaced(config, instead))
+    return {key: applying[key] for key in known_keys() if key in applying}
 
 
 def _replaced(config: RunConfig, instead: Mapping[str, Any]) -> RunConfig:
@@ -110,11 +131,13 @@ def _replaced(config: RunConfig, instead: Mapping[str, Any]) -> RunConfig:
 
 
 def _row(
-    config: RunConfig, key: str, table: Mapping[str, Counterpart], found: Mapping[str, Deviation], accepted: Set[str]
+    config: RunConfig, key: str, table: Mapping[str, Counterpart], found: Mapping[str, Deviation], taken: Set[str]
 ) -> MappedKey:
-    deviation = found.get(key)
-    is_accepted = bool(deviation and deviation.instead and key in accepted)
-    return MappedKey(key, value_of(config, key), deviation.counterpart if deviation else table[key], is_accepted)
+    deviation, value = found.get(key), value_of(config, key)
+    if deviation is None or key not in taken:
+        return MappedKey(key, value, deviation.counterpart if deviation else table[key])
+    note = f"{deviation.counterpart.note}; it runs with {_settings(config, deviation.instead)} instead"
+    return MappedKey(key, value, replace(deviation.counterpart, note=note), is_accepted=True)
 
 
 def value_of(config: RunConfig, key: str) -> Any:
@@ -133,13 +156,24 @@ def _refuse(config: RunConfig, target: str, found: Mapping[str, Deviation], acce
     raise ConfigError(f"{target} cannot do {'; nor '.join(named)}.", hint=" ".join(fixes))
 
 
+def _check_needed(config: RunConfig, target: str, needless: Set[str]) -> None:
+    """Raises `ConfigError` if there are accepted keys with nothing to accept: perhaps others were meant."""
+    if needless:
+        named = " or ".join(f"{key} = {shown(value_of(config, key))}" for key in sorted(needless))
+        what = f"--accept {' '.join(sorted(needless))}: {target} does not refuse {named}."
+        raise ConfigError(what, hint="Leave it out: only a setting that is refused can be accepted.")
+
+
 def _fixes(config: RunConfig, refused: Sequence[Deviation]) -> Iterator[str]:
     yield from (one.fix for one in refused if one.fix)
     if acceptable := [one for one in refused if not one.fix]:
         options = " ".join(f"--accept {one.key}" for one in acceptable)
         instead = {key: value for one in acceptable for key, value in one.instead.items()}
-        settings = ", ".join(f"{key}={_text(value)}" for key, value in not_already_set(config, instead).items())
-        yield f"{options} runs with {settings} instead."
+        yield f"{options} runs with {_settings(config, instead)} instead."
+
+
+def _settings(config: RunConfig, instead: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={_text(value)}" for key, value in not_already_set(config, instead).items())
 
 
 def _text(value: Any) -> str:

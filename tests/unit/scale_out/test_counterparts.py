@@ -122,6 +122,40 @@ def test_an_unknown_key_is_not_accepted():
         mapped("verl", "optimizer.shedule")
 
 
+def test_what_is_not_refused_cannot_be_accepted():
+    with pytest.raises(
+        ConfigError, match="verl does not refuse health.action = 'warn' or optimizer.schedule = 'cosine'"
+    ):
+        mapped("verl", "optimizer.schedule", "health.action", optimizer={"schedule": "cosine"})
+
+
+def test_a_row_that_was_accepted_names_what_runs_instead():
+    row = row_of(mapped("verl", "optimizer.schedule", optimizer={"schedule": "linear"}), "optimizer.schedule")
+    assert row.counterpart.note.endswith('it runs with optimizer.schedule="constant" instead')
+    assert row.value == "linear"
+
+
+def test_what_has_an_effect_only_once_another_key_is_accepted_is_mapped():
+    tiny = {"peft_type": "tinylora", "dropout": 0.0}
+    keys = mapped("verl", "adapter.peft_type", adapter=tiny)
+    assert row_of(keys, "adapter.rank").counterpart.name == "actor_rollout_ref.model.lora_rank"
+    with pytest.raises(ConfigError, match="adapter.use_rslora = True"):
+        mapped("verl", "adapter.peft_type", adapter=tiny | {"use_rslora": True})
+    both = mapped("verl", "adapter.peft_type", "adapter.use_rslora", adapter=tiny | {"use_rslora": True})
+    assert [row.key for row in both.rows if row.is_accepted] == ["adapter.peft_type", "adapter.use_rslora"]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_all_that_can_be_accepted_makes_a_run_that_the_target_can_do(target):
+    found = TARGETS[target]
+    for run in map(RunConfig.model_validate, OTHERS):
+        accepted = {one.key for one in found.DEVIATIONS if one.applies(run) and one.instead}
+        if any(one.applies(run) and one.fix for one in found.DEVIATIONS):
+            continue
+        made = map_keys(run, target, found.TABLE, found.DEVIATIONS, accepted).config
+        assert map_keys(made, target, found.TABLE, found.DEVIATIONS).config == made
+
+
 def test_a_key_without_effect_needs_no_counterpart():
     keys = mapped("verl", trainable={"select": "none"})
     assert row_of(keys, "trainable.select_top").counterpart.note == "it has no effect in this run"
