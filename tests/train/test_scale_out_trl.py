@@ -166,6 +166,17 @@ def test_a_run_of_two_processes_learns(trained: Path) -> None:
     assert not list(trained.parent.rglob("owned"))
 
 
+def test_started_again_it_continues_after_the_newest_checkpoint(trained: Path) -> None:
+    before = json.loads((trained / "out" / "trainer_state.json").read_text())["log_history"]
+    settings = json.loads((trained / "trl.json").read_text())
+    settings["grpo_config"]["max_steps"] = 12
+    (trained / "trl.json").write_text(json.dumps(settings))
+    launch(trained.parent, "bash", str(trained / "run.sh"))
+    after = json.loads((trained / "out" / "trainer_state.json").read_text())["log_history"]
+    assert [row for row in before if "reward" in row] == [row for row in after if "reward" in row][:10]
+    assert [row["step"] for row in after if "reward" in row] == [*range(1, 13)]
+
+
 @pytest.mark.long
 def test_its_adapter_is_evaluated_as_any_other(trained: Path, cli) -> None:
     code, out, err = cli("eval", str(trained / "out" / "adapter"), "--task", "arithmetic", "--examples", "8", "--json")

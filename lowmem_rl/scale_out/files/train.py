@@ -28,6 +28,8 @@ def main(folder: Path) -> None:
     with isolated(load_reward_set(settings["rewards"])) as rewards:
         trainer = make_trainer(folder, settings, rewards)
         out = Path(trainer.args.output_dir)
+        if settings["on_cpu"]:
+            load_to_numbered_cpus()
         trainer.train(resume_from_checkpoint=get_last_checkpoint(out) if out.is_dir() else None)
     trainer.save_state()
     trainer.save_model(str(out / "adapter"))
@@ -43,6 +45,16 @@ def import_trl(*, on_cpu: bool) -> None:
     if on_cpu:
         zoo: Any = find_spec("unsloth_zoo")
         runpy.run_path(str(Path(zoo.origin).with_name("cpu") / "ops.py"))["patch_trl_fused_lm_head"]()
+
+
+def load_to_numbered_cpus() -> None:
+    """Lets processes without a card load checkpoints, each to its own `cpu:0` or so, which torch.load does not know."""
+    import torch
+
+    def load(data: Any, place: str) -> Any:
+        return data if place.startswith("cpu:") else None
+
+    torch.serialization.register_package(9, lambda data: None, load)
 
 
 def make_trainer(
