@@ -12,9 +12,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from benchmarks.verl.answers import LOSSES, ask_verl, verl_python
+from benchmarks.verl.answers import LOSSES, PREFILLS, ask_verl, verl_python
 from benchmarks.verl.asked import TYPOS, WRONG
-from benchmarks.verl.comparisons import PREFILLS, advantage_error, equal_scores, gradient_error, own_prompts, own_scores
+from benchmarks.verl.comparisons import advantage_error, equal_scores, gradient_error, own_prompts, own_scores
 from benchmarks.verl.trl_loss import off_policy_batch
 from lowmem_rl.storage.run_dir import write_json
 

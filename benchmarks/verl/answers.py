@@ -25,7 +25,9 @@ LOSSES: Mapping[str, tuple[str, ...]] = {
     "grpo": ("grpo.loss=grpo",),
     "dr_grpo": ("grpo.loss=dr_grpo", "grpo.scale_rewards=none"),
 }
-HOSTILE_NAME = 'it\'s $(touch owned) `id` $HOME a,b=[c] #x "y" \\'
+HOSTILE_NAME = 'it\'s (touch owned) `touch owned` {a},b=c] #x "y" ; & | \\'
+PREFILLS = {"plain": "", "thinking": "<think>\n", HOSTILE_NAME: ""}
+"""What the chat template of a folder opens the assistant's turn with."""
 _TEXTS = ("<think>a</think>\\boxed{%s}", "\\boxed{%s}", "a</think>\\boxed{%s}", "nothing %s")
 
 
@@ -55,7 +57,7 @@ def ask_verl(python: Path, folder: Path, batch: Mapping[str, Any]) -> Asked:
     folders = _write_runs(folder)
     request: dict[str, Any] = {f"config/{name}": ["config", str(path)] for name, path in folders.items()}
     request["refusals"] = ["refusals", str(folders["plain"])]
-    for name in ("plain", "thinking"):
+    for name in PREFILLS:
         request[f"prompts/{name}"] = ["prompts", str(folders[name])]
         rows = read_rows(folders[name] / "data" / "train.parquet")[:25]
         pairs = [(n, text % row["reward_model"]["ground_truth"]) for n, row in enumerate(rows) for text in _TEXTS]
@@ -77,7 +79,10 @@ def ask_verl(python: Path, folder: Path, batch: Mapping[str, Any]) -> Asked:
 
 def _write_runs(folder: Path) -> dict[str, Path]:
     thinking, hostile = _model(folder / "thinking-model", opens="<think>\n"), _model(folder / "model" / HOSTILE_NAME)
-    some = ("trainable.layers=last:1", "rollout.top_k=20", "optimizer.schedule=cosine", "grpo.steps_per_rollout=2")
+    some = (
+        "trainable.layers=last:1", "rollout.top_k=20", "optimizer.schedule=cosine", "grpo.steps_per_rollout=2",
+        "grpo.resample_rounds=1", "eval.every=0",
+    )  # fmt: skip
     runs = {
         "plain": (),
         "thinking": (f"model.name={thinking}",),

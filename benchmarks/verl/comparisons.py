@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.verl.answers import LOSSES, Asked
+from benchmarks.verl.answers import LOSSES, PREFILLS, Asked
 from benchmarks.verl.trl_loss import advantages_of, trl_gradient
 from lowmem_rl.chat_templates.model_template import template_of_model
 from lowmem_rl.rewards.reward import Scored
@@ -12,8 +12,6 @@ from lowmem_rl.rewards.reward_registry import load_reward_set
 
 REWARDS = {"boxed_answer": 1.0, "think_format": 0.2}
 """Those of the preset."""
-PREFILLS = {"plain": "", "thinking": "<think>\n"}
-"""What the chat template of each folder opens the assistant's turn with."""
 
 
 def own_scores(asked: Asked, name: str) -> list[Scored]:
@@ -36,11 +34,10 @@ def own_prompts(asked: Asked, name: str) -> list[list[int]]:
     """Returns our token ids of the prompts that verl's data set reads."""
     from transformers import AutoTokenizer
 
-    model = "tiny" if name == "plain" else str(asked.folders[name].parent / "thinking-model")
-    template = template_of_model(model)
+    model = asked.answers[f"config/{name}"]["values"]["actor_rollout_ref.model.path"]
+    template, tokenizer = template_of_model(model), AutoTokenizer.from_pretrained(model)
     assert template is not None
     assert template.prefill == PREFILLS[name]
-    tokenizer = AutoTokenizer.from_pretrained(asked.answers[f"config/{name}"]["values"]["actor_rollout_ref.model.path"])
     texts = [template.render(example.prompt) for example in asked.examples(name)]
     ids: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
     return ids

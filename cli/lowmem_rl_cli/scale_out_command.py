@@ -1,5 +1,6 @@
 """`lowmem-rl scale-out`: writes the same run for more than one card, and what every setting has become."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,7 +68,7 @@ def scale_out_command(
         raise typer.BadParameter("RUN has a configuration: leave --preset and --config out, change it with --set")
     if continues and run is None:
         raise typer.BadParameter("--continue needs a RUN that has learned something")
-    cluster = cluster_of(to, gpus, nodes, out.absolute().name)
+    cluster = cluster_of(to, gpus, nodes, Path(os.path.abspath(out)).name)  # also of `.`
     composed, adapter = _of_run(run, request, continues=continues) if run else (request.resolve(), None)
     source, accepted = str(run) if run else composed.preset, frozenset(accept or ())
     made = scale_out(composed, cluster, out, source=source, accepted=accepted, card=card, adapter=adapter)
@@ -89,12 +90,14 @@ def _of_run(run: Path, request: RunRequest, *, continues: bool) -> "tuple[Resolv
 
 
 def _summary(made: "ScaleOut") -> str:
+    from lowmem_rl.reports.escape import shown
     from lowmem_rl.scale_out.scale_out import MAPPING
     from lowmem_rl_cli.text_page import stdout_page
 
     page = stdout_page()
     rows = made.keys.rows
-    lines = [f"{made.path} has the run for {made.cluster.to} on {made.cluster}: {made.num_train} prompts to train on."]
+    where = f"{shown(made.path)} has the run for {made.cluster.to} on {made.cluster}"
+    lines = [f"{where}: {made.num_train} prompts to train on."]
     lines += [line for note in made.notes for line in page.fold(note.replace("`", ""), "")]
     for status in ("changed", "no counterpart"):
         chosen = [row for row in rows if row.counterpart.status == status]

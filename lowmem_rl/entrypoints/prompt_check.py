@@ -13,16 +13,16 @@ from lowmem_rl.models.lookup import load_shape
 _TRIED_PROMPTS = 200
 
 
-def check_prompts(config: RunConfig, examples: Sequence[Example]) -> list[str]:
+def check_prompts(config: RunConfig, examples: Sequence[Example], most: int = _TRIED_PROMPTS) -> list[str]:
     """Returns what a user should know of the prompts; nothing if the chat template is not on this disk.
 
-    Renders up to 200 prompts at equal distances. Raises `TaskError` if the template is broken or refuses one of them,
-    or if all are too long, `SetupError` if one has a token that the model does not embed.
+    Renders about `most` prompts at equal distances. Raises `TaskError` if the template is broken or refuses one of
+    them, or if all are too long, `SetupError` if one has a token that the model does not embed.
     """
     template = template_of_model(config.model.name, config.model.revision)
     if template is None:
         return []
-    tried = examples[:: max(1, len(examples) // _TRIED_PROMPTS)]
+    tried = examples[:: max(1, len(examples) // most)]
     texts = [_render(template, example) for example in tried]
     return [*template.notes(), *_note_moved(template, tried), *_note_overlong(config, texts)]
 

@@ -1,20 +1,19 @@
 """The files of a run in its folder for another trainer. What varies is data: programs are the same for every run."""
 
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.adapter import CONFIG, WEIGHTS
-from lowmem_rl.errors import RunDirError, SetupError
+from lowmem_rl.errors import ConfigError, SetupError
 from lowmem_rl.models.hub import cached_snapshot
 from lowmem_rl.models.lookup import model_path
 from lowmem_rl.scale_out.hydra_text import overrides
+from lowmem_rl.scale_out.place import why_not_found
 from lowmem_rl.scale_out.prepare import PreparedScaleOut
 from lowmem_rl.scale_out.rows import write_rows
 from lowmem_rl.scale_out.trl_files import accelerate_settings, trl_settings
@@ -61,14 +60,18 @@ def _write_verl(folder: Path, ready: PreparedScaleOut) -> None:
 
 
 def _path_of_model(config: RunConfig) -> str:
-    """Returns what verl loads. It knows no revisions: of one it is the folder. Raises `SetupError`."""
+    """Returns what verl loads. It knows no revisions: of one it is the folder.
+
+    Raises `SetupError` if that is not on this disk, `ConfigError` for a path that verl reads as something else.
+    """
     name, revision = config.model.name, config.model.revision
-    if revision is None:
-        return model_path(name)
-    if snapshot := cached_snapshot(name, revision):
-        return str(snapshot)
-    what = f"verl loads no revision of a model, and {name} at {revision} is not on this disk."
-    raise SetupError(what, hint=f"Fetch it with: hf download {name} --revision {revision}")
+    found = cached_snapshot(name, revision) if revision else model_path(name)
+    if found is None:
+        what = f"verl loads no revision of a model, and {name} at {revision} is not on this disk."
+        raise SetupError(what, hint=f"Fetch it with: hf download {name} --revision {revision}")
+    if reason := why_not_found(str(found), "verl"):
+        raise ConfigError(f"model.name = {name!r} cannot be used: {reason}.", hint="Rename the folder.")
+    return str(found)
 
 
 def _copy(name: str, path: Path) -> None:
@@ -86,33 +89,3 @@ def _write_yaml(path: Path, value: Any) -> None:
     import yaml
 
     path.write_text(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=1000), "utf-8")
-
-
-def free_folder(path: Path) -> Path:
-    """Returns a folder that is new or empty, and makes nothing. Raises `RunDirError`."""
-    fix = "Give another with --out, or remove it."
-    try:
-        whole = path.resolve()
-        if whole.exists() and any(whole.iterdir()):
-            raise RunDirError(f"{path} is not empty.", hint=fix)
-        above = next(parent for parent in whole.parents if parent.exists())
-        if not above.is_dir() or not os.access(above, os.W_OK):
-            raise RunDirError(f"{path} cannot hold the files: {above} is no folder to write in.", hint=fix)
-    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: a loop of links
-        reason = getattr(error, "strerror", None) or error
-        raise RunDirError(f"{path} cannot hold the files: {reason}.", hint=fix) from error
-    return whole
-
-
-@contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """Yields a folder next to `path` that is renamed to it at the end, or removed on an error."""
-    folder = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        folder.mkdir(parents=True)
-        yield folder
-        folder.replace(path)
-    except OSError as error:
-        raise RunDirError(f"{path} cannot be written: {error.strerror}.", hint="Give another with --out.") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from lowmem_rl.reports.escape import shown
 from lowmem_rl.scale_out.counterparts import MappedKey, Status
 
 _ORDER: tuple[Status, ...] = ("changed", "no counterpart", "equal")
@@ -46,8 +47,8 @@ def _text(value: Any) -> str:
 
 
 def code(text: str) -> str:
-    """Returns a text as code in a cell of a table, whatever is in it."""
-    line = " ".join(text.split()).replace("|", "\\|")
+    """Returns a text as code in a cell of a table, whatever is in it: on one line, control characters spelled out."""
+    line = shown(" ".join(text.split())).replace("|", "\\|")
     if "`" not in line:
         return f"`{line}`"
     fence = "`" * (max(map(len, "".join(c if c == "`" else " " for c in line).split())) + 1)

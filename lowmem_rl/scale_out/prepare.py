@@ -13,7 +13,7 @@ from lowmem_rl.engine.device import Device, check_dtype, cpu_device, device_of
 from lowmem_rl.entrypoints.preflight import check_sample, check_scoring, check_settings, load_examples
 from lowmem_rl.errors import ConfigError, SetupError, TaskError
 from lowmem_rl.example import Example
-from lowmem_rl.grpo.prompt_order import arranged, rates_of
+from lowmem_rl.grpo.prompt_order import rates_of
 from lowmem_rl.models.lookup import load_shape
 from lowmem_rl.models.shape import ModelShape
 from lowmem_rl.planning.budget_input import Budget, place_of
@@ -22,6 +22,7 @@ from lowmem_rl.planning.plan import plan
 from lowmem_rl.rewards.model_reward import ModelReward
 from lowmem_rl.rewards.reward import RewardSet
 from lowmem_rl.scale_out import trl_keys, verl_keys
+from lowmem_rl.scale_out.asked_examples import asked_examples, check_held_out
 from lowmem_rl.scale_out.cluster import Cluster
 from lowmem_rl.scale_out.counterparts import KeyMap, map_keys
 from lowmem_rl.scale_out.division import divided
@@ -54,6 +55,8 @@ class PreparedScaleOut:
     test: list[Row]
     adapter: Path | None
     source: str
+    notes: tuple[str, ...]
+    """What the user should know of the prompts."""
 
 
 def prepare(
@@ -70,16 +73,22 @@ def prepare(
     # What becomes of 4 bit is known once "auto" has chosen.
     keys = _mapped(with_overrides(composed.config, {"model.bits": config.model.bits}), cluster, accepted)
     template = _template(config)
-    train, test = _examples(config, task)
+    rates = rates_of(config)
+    drawn, test = load_examples(config, task, rates)
+    train, notes = asked_examples(config, template, drawn, rates)
+    check_held_out(config, template, test, cluster.to)
     check_scoring(config, rewards, task, train)
     check_sample(config, rewards, task, train, test)
-    name = without_folder(config.task.name)
-    train_rows, test_rows = (
-        [row_of(example, split, number, name, template) for number, example in enumerate(examples)]
-        for split, examples in (("train", train), ("test", test))
+    rows, test_rows = _rows(train, "train", config, template), _rows(test, "test", config, template)
+    _check_round_trip(rewards, task, train, rows)
+    return PreparedScaleOut(
+        keys, config, cluster, device, shape, template, rows, test_rows, adapter, source, tuple(notes)
     )
-    _check_round_trip(rewards, task, train, train_rows)
-    return PreparedScaleOut(keys, config, cluster, device, shape, template, train_rows, test_rows, adapter, source)
+
+
+def _rows(examples: Sequence[Example], split: str, config: RunConfig, template: PromptTemplate) -> list[Row]:
+    name = without_folder(config.task.name)
+    return [row_of(example, split, number, name, template) for number, example in enumerate(examples)]
 
 
 def _mapped(config: RunConfig, cluster: Cluster, accepted: Set[str]) -> KeyMap:
@@ -95,7 +104,7 @@ def _planned(config: RunConfig, place: Budget, cluster: Cluster) -> tuple[RunCon
     check_dtype(config, device)
     shape = load_shape(config.model.name, config.model.revision)
     planned = plan(config, shape, place.card, place.budget_bytes).config
-    return divided(planned, cluster.cards, may_choose=config.memory.micro_batch == "auto"), device, shape
+    return divided(planned, cluster, may_choose=config.memory.micro_batch == "auto"), device, shape
 
 
 def _template(config: RunConfig) -> PromptTemplate:
@@ -115,16 +124,6 @@ def _check_rewards(rewards: RewardSet) -> None:
     if asking:
         what = f"Reward {' and '.join(asking)} asks the model that learns, which other trainers do not offer."
         raise ConfigError(what, hint=f"Leave it out: {' '.join(f'--set rewards.{name}=0' for name in asking)}.")
-
-
-def _examples(config: RunConfig, task: Task) -> tuple[list[Example], list[Example]]:
-    """Returns the training examples in the run's order and the held-out ones.
-
-    In no order of a curriculum all that are drawn: the trainer leaves out what is beyond the prompt limit.
-    """
-    rates = rates_of(config)
-    train, test = load_examples(config, task, rates)
-    return (train if config.curriculum.by == "none" else arranged(train, config, rates)), test
 
 
 def _check_round_trip(rewards: RewardSet, task: Task, examples: Sequence[Example], rows: Sequence[Row]) -> None:

@@ -11,10 +11,12 @@ from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.config.user_code import is_user_code
 from lowmem_rl.models.lookup import TINY
 from lowmem_rl.models.shape import ModelShape
+from lowmem_rl.reports.escape import shown
 from lowmem_rl.scale_out.cluster import Cluster
 from lowmem_rl.scale_out.counterparts import KeyMap
-from lowmem_rl.scale_out.folder import free_folder, whole_folder, write_files, write_json
+from lowmem_rl.scale_out.folder import write_files, write_json
 from lowmem_rl.scale_out.mapping_page import code, mapping_page
+from lowmem_rl.scale_out.place import free_folder, whole_folder
 from lowmem_rl.scale_out.prepare import TITLES, PreparedScaleOut, prepare
 from lowmem_rl.units import GIB
 
@@ -62,14 +64,14 @@ def scale_out(
     None), `adapter` the one to continue with, `source` what the run is called. Raises `ConfigError`, `TaskError`,
     `SetupError` or `RunDirError` before anything is written.
     """
-    path = free_folder(out)
+    path = free_folder(out, cluster.to)
     ready = prepare(composed, cluster, accepted, card, adapter, source)
     notes = tuple(_notes(ready))
     result = ScaleOut(path, ready.keys, cluster, len(ready.train), len(ready.test), notes)
     with whole_folder(path) as folder:
         write_files(folder, ready)
         write_json(
-            folder / FACTS, result.to_json() | {"source": source, "config": ready.config.model_dump(mode="json")}
+            folder / FACTS, result.to_json() | {"source": shown(source), "config": ready.config.model_dump(mode="json")}
         )
         title = f"{code(source)} with {TITLES[cluster.to]} on {cluster}"
         (folder / MAPPING).write_text(mapping_page(title, notes, ready.keys.rows), "utf-8")
@@ -85,12 +87,23 @@ def _notes(ready: PreparedScaleOut) -> Iterator[str]:
     if not is_trl and config.model.bits == 4:
         yield _sixteen_bit(ready.shape, ready.cluster)
     if ready.adapter:
-        start = "the adapter with which the run starts" if is_trl else "the model without an adapter"
-        yield f"It continues with {code(str(ready.adapter))}, copied to `adapter`; the KL reference is {start}."
+        yield from _start(ready.adapter, config, is_trl=is_trl)
     if accepted := [f"`{row.key}`" for row in ready.keys.rows if row.is_accepted]:
         yield f"Without counterpart, and accepted: {', '.join(accepted)}."
+    yield from (f"Note: {note}." for note in ready.notes)
     if places := list(_places(config)):
         yield f"The machines need this under the same path: {', '.join(map(code, places))}."
+
+
+def _start(adapter: Path, config: RunConfig, *, is_trl: bool) -> Iterator[str]:
+    """Yields what it means to continue with an adapter."""
+    reference = "the adapter with which the run starts" if is_trl else "the model without an adapter"
+    yield (
+        f"It continues with {code(str(adapter))}, copied to `adapter`; the KL reference is {reference}. The prompts "
+        f"are those of seed {config.seed}, as before: `--set seed={config.seed + 1}` draws others."
+    )
+    if not is_trl and config.model.bits == 4:
+        yield "That adapter has learned over weights in 4 bit, and continues over those in 16."
 
 
 _MORE_MEMORY = (
@@ -114,7 +127,7 @@ def _needs(config: RunConfig, cluster: Cluster) -> str:
         further = sorted(trackers - {"tensorboard"}) + ["vllm"] * (config.rollout.engine == "vllm")
         return f"It needs {_listed(f'{own} with its extra `train`', *further)} on that machine."
     further = ["bitsandbytes"] * config.optimizer.name.endswith("8bit") + sorted(trackers & {"trackio"})
-    needs = _listed("verl 0.9 with vLLM", f"{own} without extras", "math-verify", *further)
+    needs = _listed("verl 0.9 with its extra `vllm`", "flash-attn", f"{own} without extras", "math-verify", *further)
     return f"It needs {needs} on every machine."
 
 

@@ -90,7 +90,9 @@ TABLE: Mapping[str, Counterpart] = {
     "task.boxes": _DATA,
     "task.levels": _DATA,
     "task.limit": _DATA,
-    "curriculum.by": equal("shuffle_dataset", "the rows of the data are in that order"),
+    "curriculum.by": equal(
+        "shuffle_dataset", "the rows of the data are in that order; if it is none, they are shuffled"
+    ),
     "curriculum.how": equal("data/train.parquet"),
     "curriculum.rates": equal("data/train.parquet"),
     "rewards": equal("reward_weights", "the same code scores"),

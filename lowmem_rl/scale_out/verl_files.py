@@ -171,9 +171,10 @@ def _trainer(config: RunConfig, cluster: Cluster, examples: int) -> Overrides:
         "trainer.nnodes": cluster.nodes,
         "trainer.n_gpus_per_node": cluster.gpus,
         "trainer.total_training_steps": rollouts,
-        # Rows beyond the prompt limit are left out when verl starts: there may be fewer to go through than here.
+        # Twice what is needed: an epoch is whole rollouts, and rows may be left out as too long when verl starts.
         "trainer.total_epochs": max(2, 2 * math.ceil(rollouts * prompts / examples)),
-        "trainer.test_freq": in_rollouts(config.eval.every) if config.eval.every else -1,
+        # Also after the last rollout, whatever its number; -1 would be only before the first.
+        "trainer.test_freq": in_rollouts(config.eval.every) if config.eval.every else rollouts,
         "trainer.save_freq": in_rollouts(config.logging.checkpoint_every)
         if config.logging.checkpoint_every
         else _SAVE_ROLLOUTS,

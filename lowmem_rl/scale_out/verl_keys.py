@@ -91,11 +91,14 @@ TABLE: Mapping[str, Counterpart] = {
     "task.boxes": _DATA,
     "task.levels": _DATA,
     "task.limit": _DATA,
-    "curriculum.by": equal("data.shuffle", "the rows of the data are in that order"),
+    "curriculum.by": equal("data.shuffle", "the rows of the data are in that order; if it is none, they are shuffled"),
     "curriculum.how": equal("data.train_files"),
     "curriculum.rates": equal("data.train_files"),
     "rewards": equal("reward.custom_reward_function", "the same code scores; each reward is a metric of its own"),
-    "eval.examples": changed("data.val_files", "greedy, as here; `acc` and `strict` are the run's own grader"),
+    "eval.examples": changed(
+        "data.val_files",
+        "greedy, as here, without prompts beyond the limit; `acc` and `strict` are the run's own grader",
+    ),
     "eval.every": changed("trainer.test_freq", "in rollouts, and always on all held-out examples"),
     "eval.quick_examples": lacking("all held-out examples are answered each time"),
     "eval.batch": lacking("vLLM plans its own batches"),
@@ -139,7 +142,7 @@ DEVIATIONS = (
         lambda config: config.model.bits == 4,
         changed(
             f"{_ACTOR}.fsdp_config.model_dtype",
-            "a 16-bit base, under which the adapter was not trained: verl has no 4 bit",
+            "a 16-bit base, which verl has alone: its outputs are not quite those of the base in 4 bit",
         ),
     ),
     Deviation(
@@ -272,7 +275,11 @@ DEVIATIONS = (
         lambda config: config.optimizer.warmup_steps > 0 and steps_of_rollout(config) > 1,
         changed(f"{_OPTIM}.lr_warmup_steps", "in whole rollouts: the rate changes once a rollout"),
     ),
-    Deviation("eval.every", lambda config: config.eval.every == 0, equal("trainer.test_freq", "only before the run")),
+    Deviation(
+        "eval.every",
+        lambda config: config.eval.every == 0,
+        equal("trainer.test_freq", "before and after the run, as here"),
+    ),
     Deviation(
         "logging.checkpoint_every",
         lambda config: config.logging.checkpoint_every == 0,

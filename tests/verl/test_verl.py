@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from benchmarks.verl.answers import HOSTILE_NAME, LOSSES, Asked, ask_verl, verl_python
+from benchmarks.verl.answers import HOSTILE_NAME, LOSSES, PREFILLS, Asked, ask_verl, verl_python
 from benchmarks.verl.asked import TYPOS, WRONG
-from benchmarks.verl.comparisons import PREFILLS, advantage_error, equal_scores, gradient_error, own_prompts, own_scores
+from benchmarks.verl.comparisons import advantage_error, equal_scores, gradient_error, own_prompts, own_scores
 from benchmarks.verl.trl_loss import off_policy_batch
 
 pytestmark = [
@@ -37,7 +37,7 @@ def test_a_hostile_name_arrives_as_it_is(asked: Asked):
     assert values["actor_rollout_ref.model.path"] == str(folder.parent / "model" / HOSTILE_NAME)
     assert values["data.train_files"] == str(folder / "data" / "train.parquet")
     assert values["reward.custom_reward_function.path"] == str(folder / "reward.py")
-    assert values["trainer.experiment_name"] == "it-s-touch-owned-id-HOME-a-b-c-x-y-"
+    assert values["trainer.experiment_name"] == "it-s-touch-owned-touch-owned-a-b-c-x-y-"
     pattern = values["actor_rollout_ref.model.target_modules"]
     assert pattern == r".*\.layers\.(2)\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
     assert not list(folder.parent.rglob("owned"))
@@ -48,6 +48,7 @@ def test_the_run_is_counted_in_verls_units(asked: Asked):
     assert values["data.train_batch_size"] == 16
     assert values["actor_rollout_ref.actor.ppo_mini_batch_size"] == 8
     assert values["trainer.total_training_steps"] == 4
+    assert values["trainer.test_freq"] == 4
     assert values["actor_rollout_ref.rollout.top_k"] == 20
     assert values["actor_rollout_ref.actor.clip_ratio_c"] == 1e9
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
 # Starts train.py, one process a card. What must be installed is in MAPPING.md.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+CDPATH="" cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 exec accelerate launch --config_file accelerate.yaml train.py "$@"

@@ -5,7 +5,7 @@
 #                                                     bash run.sh               on the first.
 # What must be installed is in MAPPING.md. What follows run.sh is a further override.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+CDPATH="" cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 case "${1:-}" in
 head) exec ray start --head --port=6379 ;;
 join) exec ray start --address="${2:?the first machine: bash run.sh join FIRST}:6379" --block ;;
