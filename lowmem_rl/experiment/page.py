@@ -78,7 +78,7 @@ def headline(study: Study, verdicts: Verdicts) -> str:
     for task in study.tasks:
         found = verdicts.of(task)
         words = [(word, [one.arm for one in found if one.word == word]) for word in ("better", "worse", "no worse")]
-        known = any(one.word != "not known yet" for one in found)
+        known = any(one.p_value is not None for one in found)
         said = [f"{word} than {study.baseline}: {', '.join(arms)}" for word, arms in words if arms]
         none = (
             f"No arm is distinguishable from {study.baseline}"
@@ -154,7 +154,6 @@ def cells_of(verdict: ArmVerdict, study: Study) -> Cells:
     against = f"{difference.gain:+.3f}" if difference else "-"
     if difference and difference.interval:
         against += f" [{difference.interval.low:+.3f}, {difference.interval.high:+.3f}]"
-    word = "baseline" if verdict.arm == study.baseline else str(verdict.word)
     return (
         verdict.arm,
         _with_interval(verdict.value, verdict.interval),
@@ -162,7 +161,7 @@ def cells_of(verdict: ArmVerdict, study: Study) -> Cells:
         against,
         "-" if verdict.p_value is None else p_text(verdict.p_value).removeprefix("p ").removeprefix("= "),
         f"{difference.sign_flip_p:.2g}" if difference else "-",
-        f"no worse ({_margin(study)})" if word == "no worse" else word,
+        f"no worse ({_margin(study)})" if verdict.word == "no worse" else verdict.word,
     )
 
 
@@ -208,9 +207,9 @@ def _arms(page: StudyPage, task: str, directory: StudyDir) -> PageTable:
             _INTERVAL.sub(lambda found: found[0].replace(" ", "\u00a0"), cell) for cell in cells_of(verdict, study)
         )
         rows.append((*cells, *tuned, *costs_of(runs), f"{minutes:.0f}", *price))
-    over = "seeds" if study.metric == "reward" else "other seeds and other items"
+    items = "" if study.metric == "reward" else "; of the metric, over items, too"
     note = (
-        f"95 % intervals: of the metric over {over}, of the rest over seeds. IQM: the mean of the "
+        f"95 % intervals are over seeds{items}. IQM: the mean of the "
         "middle half of the seeds, which one lucky run moves little. Minutes in all are those of every attempt, with "
         "loading, evaluation and tuning."
     )

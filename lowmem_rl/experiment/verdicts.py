@@ -18,7 +18,7 @@ from lowmem_rl.experiment.seed_statistics import (
 from lowmem_rl.experiment.study import Study
 from lowmem_rl.stats import SIGNIFICANT, Interval, holm
 
-Word = Literal["better", "worse", "no worse", "not distinguishable", "not known yet"]
+Word = Literal["baseline", "better", "worse", "no worse", "not distinguishable", "not known yet"]
 Values = Mapping[tuple[str, int], float]
 """The metric by arm and seed, of one task."""
 ENOUGH_SEEDS = 5
@@ -78,7 +78,12 @@ def compare_arms(study: Study, outcomes: Sequence[Outcome]) -> Verdicts:
     tested = [one for one in found if one.difference and one.difference.p_value is not None]
     adjusted = holm([one.difference.p_value for one in tested if one.difference and one.difference.p_value is not None])
     p_values = {(one.task, one.arm): p_value for one, p_value in zip(tested, adjusted, strict=True)}
-    arms = tuple(_with_word(one, p_values.get((one.task, one.arm)), study.margin) for one in found)
+    arms = tuple(
+        replace(one, word="baseline")
+        if one.arm == study.baseline
+        else _with_word(one, p_values.get((one.task, one.arm)), study.margin)
+        for one in found
+    )
     planned = len(study.seeds) * len(study.arms) * len(study.tasks)
     return Verdicts(
         arms,

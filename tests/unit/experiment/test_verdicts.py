@@ -76,7 +76,7 @@ def test_words() -> None:
         for arm, gain, scale in (("a", 0.0, 1), ("b", 0.1, 2), ("c", -0.005, 6))
         for seed in study.seeds
     ]
-    assert [one.word for one in compare_arms(study, outcomes).arms] == ["not known yet", "better", "no worse"]
+    assert [one.word for one in compare_arms(study, outcomes).arms] == ["baseline", "better", "no worse"]
     wide = [
         replace(one, pass_at_1=(one.pass_at_1 or 0) + (0.1 * noise[one.seed] / 0.001 if one.arm == "c" else 0))
         for one in outcomes
