@@ -2,15 +2,15 @@
 
     .venv/bin/python benchmarks/rollout_cost.py
 
-Times rollouts of one token on a CPU, and their parts, with savings and without, in blocks in turns: then other work of
-the machine disturbs both equally. Prints the medians of the process's CPU seconds, and their ratio, as JSON.
+Times rollouts of one token on a CPU, and their parts, with more and more savings, in turns: then other work of the
+machine disturbs all equally. Prints the process's CPU seconds as JSON, and the ratios within a round.
 """
 
 import argparse
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -29,8 +29,13 @@ SETTINGS = (
 )
 SMOLLM2 = Path(os.environ.get("LOWMEM_RL_SMOLLM2") or cache_dir() / "smollm2-135m-instruct")
 NEVER = 10**9
-BLOCKS = 2
-"""Of rollouts with and without savings, in turns."""
+STAGES = {
+    "without": (),
+    "prompts": ("prompts",),
+    "now": ("prompts", "memory", "check"),
+}
+"""Savings that are on: what all prompts begin with is read once, copies keep their memory, and the update compares the
+log-probs instead of the rollout."""
 
 
 def main() -> None:
@@ -52,30 +57,46 @@ def main() -> None:
 
 
 def measure(sampler: Any, prompts: int, group_size: int, rounds: int) -> dict[str, Any]:
-    """Returns the seconds of rollouts and of their parts, and their ratio to those without savings."""
+    """Returns the seconds of rollouts and of their parts, and the ratios to those with fewer savings."""
+    import torch
+
+    from lowmem_rl.engine.kept_copies import KeptCopies
+
     questions = [[{"role": "user", "content": f"What is {number} + 5?"}] for number in range(prompts)]
     rows = [ids for ids in map(sampler.policy.tokenize, questions) for _ in range(group_size)]
-    taken: dict[str, list[float]] = {}
-    parts = list(_parts(sampler, rows))
-    for name in ("without", "now") * BLOCKS:
-        with _savings(is_on=name == "now"):
-            for part, run in parts:
-                run()  # what is kept is there afterwards
-                for _ in range(rounds):
+    taken: dict[str, dict[str, list[float]]] = {}
+    parts, kept = dict(_parts(sampler, rows)), KeptCopies(keeps_memory=True)
+    for number in range(rounds + 1):
+        for stage, savings in STAGES.items():
+            with _savings(sampler, kept, savings):
+                for part, run in parts.items():
+                    if part == "check" and "check" in savings:
+                        continue
                     began = time.process_time()
-                    run()
-                    taken.setdefault(f"{part}, {name}", []).append(time.process_time() - began)
-    seconds = {name: round(median(times), 4) for name, times in taken.items()}
+                    run("check" in savings)
+                    if number:  # in the first round what is kept is made
+                        taken.setdefault(part, {}).setdefault(stage, []).append(time.process_time() - began)
     return {
         "rows": len(rows),
         "prompt_tokens": [len(row) for row in rows[::group_size]],
         "rounds": rounds,
-        "seconds": seconds,
-        "ratio": {part: round(seconds[f"{part}, now"] / seconds[f"{part}, without"], 3) for part, _ in parts},
+        "threads": torch.get_num_threads(),
+        "seconds": {part: {stage: spread(times) for stage, times in found.items()} for part, found in taken.items()},
+        "ratio": {
+            f"now / {stage}": spread([now / before for now, before in zip(whole["now"], whole[stage], strict=True)])
+            for whole in (taken["whole rollout"],)
+            for stage in ("without", "prompts")
+        },
     }
 
 
-def _parts(sampler: Any, rows: list[list[int]]) -> Iterator[tuple[str, Callable[[], object]]]:
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Returns median, minimum and maximum."""
+    return {name: round(of(values), 4) for name, of in (("median", median), ("min", min), ("max", max))}
+
+
+def _parts(sampler: Any, rows: list[list[int]]) -> Iterator[tuple[str, Callable[[bool], object]]]:
+    """Yields each part and what runs it; given whether the update compares."""
     from dataclasses import replace
 
     from lowmem_rl.engine.backend import build, logprob_gap
@@ -87,19 +108,20 @@ def _parts(sampler: Any, rows: list[list[int]]) -> Iterator[tuple[str, Callable[
     width = max(map(len, rows)) + 1
     decoder = build(sampler.policy, sampler.backend.weights, width)
     checked = sample(decoder, rows, streams, params, limits)[:2]
-    yield "whole rollout", lambda: sampler.rollout(rows, streams)
-    yield "merged copy", lambda: build(sampler.policy, sampler.backend.weights, width)
-    yield "prompts, cache, first token", lambda: sample(decoder, rows, streams, params, limits)
-    yield "check", lambda: logprob_gap(sampler.policy, rows[:2], checked)
+    yield "whole rollout", lambda is_late: sampler.rollout(rows, streams, compares=not is_late)
+    yield "merged copy", lambda _: build(sampler.policy, sampler.backend.weights, width, sampler.kept)
+    yield "prompts, cache, first token", lambda _: sample(decoder, rows, streams, params, limits)
+    yield "check", lambda _: logprob_gap(sampler.policy, rows[:2], checked)
 
 
 @contextmanager
-def _savings(*, is_on: bool) -> Iterator[None]:
-    """Turns it off that what all prompts begin with is read once."""
+def _savings(sampler: Any, kept: Any, names: Sequence[str]) -> Iterator[None]:
+    """Turns on the savings that are named."""
     from lowmem_rl.engine import continuous_batching
 
     found = continuous_batching.LEAST_BEGINNING
-    if not is_on:
+    sampler.kept = kept if "memory" in names else None
+    if "prompts" not in names:
         continuous_batching.LEAST_BEGINNING = NEVER
     try:
         yield

@@ -136,12 +136,8 @@ class _ContinuousBatch:
         self._fill()
         steps = 0
         while self.rows:
-            rows, counts, positions = self.on_device
-            longest = self._longest(range(len(self.rows)))
-            logits = step(self.decoder, self.ids[rows, counts - 1], positions, self.cache, longest)
-            if self.states is not None:
-                self.states.read_token()
-            self._append_token(slice(0, len(self.rows)), logits)
+            if self.limits.max_tokens - self.limits.skipped > 1:  # else the prompts' logits gave all tokens
+                self._read_token()
             steps += 1
             if steps % self.check_every == 0:
                 if self.states is not None:
@@ -150,6 +146,15 @@ class _ContinuousBatch:
                 self._fill()
         if self.states is not None:
             self.states.finish(self.keys, self.limits.max_tokens)
+
+    def _read_token(self) -> None:
+        """Reads the newest token of each row and samples the next one."""
+        rows, counts, positions = self.on_device
+        longest = self._longest(range(len(self.rows)))
+        logits = step(self.decoder, self.ids[rows, counts - 1], positions, self.cache, longest)
+        if self.states is not None:
+            self.states.read_token()
+        self._append_token(slice(0, len(self.rows)), logits)
 
     def _append_token(self, slots: slice, logits: Tensor) -> None:
         """Samples the next token of each of `slots` from `logits` (slots, vocabulary)."""

@@ -42,11 +42,11 @@ def quantized(model: Any, max_tokens: int) -> Decoder:
 def merged(model: Any, max_tokens: int, kept: KeptCopies | None = None) -> Decoder:
     """Returns the decoder on a copy of the weights, expanded, and joined if they read the same input.
 
-    Raises `UnsupportedModel` for layers that it does not know. The copy lives as long as the decoder, that of frozen
-    layers as long as `kept`.
+    Raises `UnsupportedModel` for layers that it does not know. The copy lives as long as the decoder, what `kept` keeps
+    of it as long as that.
     """
     dtype = _compute_type(model)
-    join = partial(_joined, dtype=dtype)
+    join = partial(_joined, dtype=dtype, kept=kept)
     with torch.inference_mode():
         joined = partial(kept.join, make=join) if kept else join
         return _decoder(model, max_tokens, joined, partial(_fused_norm, dtype=dtype))
@@ -139,14 +139,12 @@ def _fused_norm(module: Any, dtype: torch.dtype) -> Map:
     return partial(rms_norm, normalized_shape=weight.shape, weight=weight, eps=module.variance_epsilon)
 
 
-def _joined(modules: Sequence[Any], dtype: torch.dtype) -> Map:
+def _joined(modules: Sequence[Any], dtype: torch.dtype, kept: KeptCopies | None = None) -> Map:
     """Returns one map, which computes in `dtype`, for linear layers that read the same input."""
-    from peft.utils.integrations import dequantize_module_weight
-
     layers = [_frozen_or_whole(module) for module in modules]
-    expanded = [dequantize_module_weight(layer).detach().to(dtype) for layer in layers]
-    is_own = len(layers) == 1 and expanded[0].data_ptr() != layers[0].weight.data_ptr()
-    weight = expanded[0] if is_own else torch.cat(expanded)  # a copy in any case: it is added to below
+    shape = sum(layer.out_features for layer in layers), layers[0].in_features
+    memory = kept.memory(modules, shape, layers[0].weight, dtype) if kept else None
+    weight = _expanded(layers, dtype) if memory is None else _expanded_into(memory, layers)
     bias = _joined_bias(layers, dtype)
     adapters = [_adapter(module) for module in modules]
     if not any(adapters):
@@ -162,6 +160,23 @@ def _joined(modules: Sequence[Any], dtype: torch.dtype) -> Map:
         return lambda x: linear(x, weight, bias) + linear(linear(x, inner), outer)
     shift = weight.new_zeros(()) if bias is None else bias
     return lambda x: torch.addcmul(shift, linear(x, weight) + linear(linear(x, inner), outer), gains).to(dtype)
+
+
+def _expanded(layers: Sequence[Any], dtype: torch.dtype) -> Tensor:
+    """Returns the layers' weights one below the other, a copy in any case: it is added to."""
+    from peft.utils.integrations import dequantize_module_weight
+
+    expanded = [dequantize_module_weight(layer).detach().to(dtype) for layer in layers]
+    is_own = len(layers) == 1 and expanded[0].data_ptr() != layers[0].weight.data_ptr()
+    return expanded[0] if is_own else torch.cat(expanded)
+
+
+def _expanded_into(memory: Tensor, layers: Sequence[Any]) -> Tensor:
+    from peft.utils.integrations import dequantize_module_weight
+
+    for part, layer in zip(memory.split([layer.out_features for layer in layers]), layers, strict=True):
+        part.copy_(dequantize_module_weight(layer))  # bitsandbytes has no kernel that writes there itself
+    return memory
 
 
 def _frozen_or_whole(module: Any) -> Any:

@@ -19,7 +19,7 @@ from lowmem_rl.engine.policy import Policy
 from lowmem_rl.engine.sampling import SamplingParams, own_random_numbers, stream_names
 from lowmem_rl.example import Message
 
-_CHECKED_ROWS = 2
+CHECKED_ROWS = 2
 """Completions of each rollout whose log-probabilities are computed again with the training weights."""
 _PROMPTS_TOGETHER = 4096
 """Prompts whose ids and random numbers are in memory at once: 100 MB at 1,000 tokens each."""
@@ -35,7 +35,9 @@ class Sampler:
     rollout_limit: RowLimit | None = None
     answer_limit: RowLimit | None = None
     kept: KeptCopies | None = None
-    """Merged weights of frozen layers, if a run has room for them between rollouts."""
+    """Merged weights of layers, if a run has room for them between rollouts."""
+    says_its_log_probs = True
+    """False if those of a rollout are not the ones that it was sampled with: they are compared with nothing."""
 
     def __init__(
         self,
@@ -56,14 +58,26 @@ class Sampler:
         """True if our engine samples; else the caller samples with `generate` or vLLM."""
         return self.backend.engine == "lowmem"
 
+    @property
+    def is_compared_by_update(self) -> bool:
+        """True if the update's own forward gives what a rollout without kept states is compared with.
+
+        Not so with dropout, and not with Unsloth's kernels on a GPU, whose update shows no log-probabilities.
+        """
+        return self.config.adapter.dropout == 0.0 and self.says_its_log_probs and not self.policy.device.is_gpu
+
     def rollout(
-        self, prompts: Sequence[Sequence[int]], streams: Sequence[str], states: StateRecorder | None = None
+        self,
+        prompts: Sequence[Sequence[int]],
+        streams: Sequence[str],
+        states: StateRecorder | None = None,
+        *,
+        compares: bool = True,
     ) -> list[SampledCompletion]:
         """Samples one completion a prompt as the config says; `streams` name the rows' random streams.
 
         `states` collects what enters its layer, unless it differs by more than rounding from what the training weights
-        compute. If the log-probabilities are further from the training weights' than rounding explains, the next
-        rollouts fall back: first to the model's own weights, then to `generate`.
+        compute. Then `compare` runs, unless `compares` is off: the caller compares.
         """
         config, params = self.config, SamplingParams.of(self.config.rollout)
         rows = min(config.rollout_rows, len(prompts))
@@ -74,17 +88,36 @@ class Sampler:
             return self.sample(prompts, streams, params, limits, states)
 
         sampled = self.rollout_limit.run(sample_waves, rows) if self.rollout_limit else sample_waves(rows)
-        checked = prompts[:_CHECKED_ROWS], sampled[:_CHECKED_ROWS]
+        if compares:
+            self.compare(prompts, sampled, states)
+        return sampled
+
+    def compare(
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampled: Sequence[SampledCompletion],
+        states: StateRecorder | None = None,
+    ) -> None:
+        """Computes the log-probabilities of a few sampled rows with the training weights; then as `take_gap`."""
+        checked = prompts[:CHECKED_ROWS], sampled[:CHECKED_ROWS]
+        temperature = self.config.rollout.temperature
         if states is None:
-            self.gap = self._gap(*checked, params.temperature)
+            gap = self._gap(*checked, temperature)
         else:
             with entering(self.policy.model, states.layer) as seen:
-                self.gap = self._gap(*checked, params.temperature)
+                gap = self.gap = self._gap(*checked, temperature)
             self._check_states(states, *checked, seen)
-        self.is_off = self.gap is not None and not self.gap <= max_gap(self.policy)  # NaN too
+        self.take_gap(gap)
+
+    def take_gap(self, gap: float | None) -> None:
+        """Takes the gap of the last rollout, None if there was no memory to compute it.
+
+        If it is more than rounding explains, the next rollouts fall back: first to the model's own weights, then to
+        `generate`.
+        """
+        self.gap, self.is_off = gap, gap is not None and not gap <= max_gap(self.policy)  # NaN too
         if self.is_off:
-            self._fall_back(f"log-probs differ by {self.gap:.2g} nats from the training weights'")
-        return sampled
+            self._fall_back(f"log-probs differ by {gap:.2g} nats from the training weights'")
 
     def _check_states(
         self,

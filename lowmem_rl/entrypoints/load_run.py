@@ -118,7 +118,8 @@ def _sampler(context: RunContext, policy: Policy) -> Sampler:
     sampler = Sampler(policy, context.config, context.note, chosen and SamplingBackend(**chosen))
     sampler.rollout_limit, sampler.answer_limit = context.oom_policy.rollout, context.oom_policy.evaluation
     if context.prepared.plan.keeps_copies:
-        sampler.kept, context.oom_policy.free_memory = KeptCopies(), sampler.drop_copies
+        sampler.kept = KeptCopies(keeps_memory=not policy.device.is_gpu)
+        context.oom_policy.free_memory = sampler.drop_copies
     context.note(f"sampling: {sampler.backend}")
     return sampler
 

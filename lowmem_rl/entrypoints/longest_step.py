@@ -33,6 +33,8 @@ class LastTokens(Sampler):
     The cache, the mask and the keys that attention reads are those of full rows; the other tokens are not computed.
     """
 
+    says_its_log_probs = False
+
     def sample(
         self,
         prompts: Sequence[Sequence[int]],

@@ -160,7 +160,7 @@ def _run_phases(
     longest_first = sorted(usable, key=lambda example: len(policy.tokenize(example.prompt)), reverse=True)
     listen(PhaseStarted("one step, the longest possible one"))
     sampler = sampler_up_to_the_limit(policy, config, LastTokens if repeats_nothing else Sampler)
-    sampler.kept = KeptCopies() if prepared.plan.keeps_copies else None
+    sampler.kept = KeptCopies(keeps_memory=not policy.device.is_gpu) if prepared.plan.keeps_copies else None
     profiler.is_on = True
     examples, rewards = longest_first[: prompts_needed(config)], len(prepared.rewards.rewards)
     hooks = Hooks((profiler, *hook_of_step(config, RunDir(out), policy.model, step)))

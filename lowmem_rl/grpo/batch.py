@@ -31,7 +31,7 @@ class Batch(TypedDict):
     ref_per_token_logps: NotRequired[Tensor]
     """Under the reference of a KL penalty."""
     sampling_per_token_logps: NotRequired[Tensor]
-    """From vLLM."""
+    """From vLLM, or from our sampler if the update compares them."""
     importance_sampling_ratio: NotRequired[Tensor]
     """(R, C) or (R, 1) float32: correction for vLLM's other arithmetic."""
     kept_row: NotRequired[Tensor]

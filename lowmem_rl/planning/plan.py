@@ -41,7 +41,7 @@ class Plan:
 
     @property
     def keeps_copies(self) -> bool:
-        """True if expanded copies of frozen layers are kept between rollouts."""
+        """True if expanded copies of layers, or their memory, are kept between rollouts."""
         return self.estimate.workload.kept_share > 0
 
     @property

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from lowmem_rl.config.rules import BY_GRADIENT, needs_16_bits
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.memory.estimate import MemoryEstimate, estimate
-from lowmem_rl.memory.kept_copies import frozen_share
+from lowmem_rl.memory.kept_copies import kept_share
 from lowmem_rl.memory.selection import probe_workload, worse_of
 from lowmem_rl.memory.workload import Workload, can_keep_states, engine_of, workload_of
 from lowmem_rl.models.hardware import Card
@@ -74,7 +74,7 @@ class PlanTarget:
         """Returns what a resolved run needs here."""
         workload = workload_of(config, self.shape)
         if keeps_copies:
-            workload = replace(workload, kept_share=frozen_share(config, self.shape))
+            workload = replace(workload, kept_share=kept_share(config, self.shape, self.card))
         found = self.needs(workload)
         if config.trainable.select not in BY_GRADIENT:
             return found
@@ -86,7 +86,7 @@ class PlanTarget:
         return self.calibration.apply(found, self.card) if self.calibration else found
 
     def planned(self, config: RunConfig) -> MemoryEstimate:
-        """Returns what a resolved run will take: copies of frozen layers are kept between rollouts if that fits."""
+        """Returns what a resolved run will take: copies of layers are kept between rollouts if that fits."""
         if config.rollout_weights == "merged" and engine_of(config, self.shape) == "lowmem":
             found = self.estimate(config, keeps_copies=True)
             if found.verdict(self.budget_bytes) == "fits":

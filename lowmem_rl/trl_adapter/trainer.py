@@ -40,6 +40,7 @@ from lowmem_rl.trl_adapter.grpo_args import grpo_arguments, unsloth_arguments
 from lowmem_rl.trl_adapter.kept_states import KeptStatesMixin
 from lowmem_rl.trl_adapter.layer_rates import follow_freezeout, split_by_layer
 from lowmem_rl.trl_adapter.prefix_sharing import PrefixSharingMixin
+from lowmem_rl.trl_adapter.sampler_check import gap_metrics
 from lowmem_rl.trl_adapter.step_boundary import StepBoundaryMixin
 from lowmem_rl.trl_adapter.update import UpdateMixin
 
@@ -50,7 +51,7 @@ class SampledBatch:
 
     completion_ids: list[list[int]]
     log_probs: Any
-    """Of each token if TRL's own sampling gives them."""
+    """Of each token, if TRL's own sampling gives them or the update compares them."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """For the step's row."""
     states: KeptStates | None = None
@@ -244,11 +245,13 @@ class SamplingMixin(UpdateMixin):
         return found.completion_ids, found.log_probs
 
     def _sample_ourselves(self, prompt_ids: list[list[int]]) -> SampledBatch:
-        states = self.recorder()
-        sampled = self.sampler.rollout(prompt_ids, stream_names(self._stream, len(prompt_ids)), states)
-        metrics = {"rollout_gap": self.sampler.gap or 0.0}
-        if self.sampler.is_off:
-            metrics["sampler_fell_back"] = 1.0
+        states, streams = self.recorder(), stream_names(self._stream, len(prompt_ids))
+        if states is None and self.sampler.is_compared_by_update:
+            sampled = self.sampler.rollout(prompt_ids, streams, compares=False)
+            self.compare_later(prompt_ids, sampled)
+            return SampledBatch([row.ids for row in sampled], [row.log_probs for row in sampled])
+        sampled = self.sampler.rollout(prompt_ids, streams, states)
+        metrics = gap_metrics(self.sampler)
         if states is not None:
             metrics["kept_states"] = float(states.kept is not None)
             metrics["kept_states_error"] = math.nan if states.error is None else states.error

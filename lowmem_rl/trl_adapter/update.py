@@ -15,7 +15,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,11 +28,7 @@ from lowmem_rl.grpo.oom_policy import OomPolicy
 from lowmem_rl.grpo.oom_retry import StepSnapshot, atomic_step
 from lowmem_rl.training.step import Hooks
 from lowmem_rl.trl_adapter.call_replay import ReplayedCalls
-
-if TYPE_CHECKING:
-    from trl import GRPOTrainer as TrlTrainer
-else:
-    TrlTrainer = object  # the real base comes in `trainer.trainer_class`
+from lowmem_rl.trl_adapter.sampler_check import SamplerCheckMixin
 
 T = TypeVar("T")
 
@@ -45,7 +41,7 @@ class SlotLoss:
     given: Tensor
 
 
-class UpdateMixin(TrlTrainer):
+class UpdateMixin(SamplerCheckMixin):
     """What the trainer does with a rollout. Without an `oom_policy` an out-of-memory error passes."""
 
     hooks: Hooks
@@ -137,6 +133,7 @@ class UpdateMixin(TrlTrainer):
     def _restart_step(self, model: Any, slots: range, num_items_in_batch: Any) -> SlotLoss:
         """Returns to the beginning of the step, whose rows are split as the batch plan says now."""
         model.zero_grad()
+        self.begin_comparing()
         self.split_rollout(self.rollout, self.sampled_after)
         self.step_start.restore(self._metrics["train"])
         return self._backward(model, slots, num_items_in_batch)
@@ -150,13 +147,13 @@ class UpdateMixin(TrlTrainer):
                 self._step = slots.stop - 1  # TRL counts its calls; a slot counts once, when it is over
                 if "share" in batch:
                     self.current_gradient_accumulation_steps = accumulated / batch["share"]
-                self.kept_rows = batch.get("kept_row")
+                self.kept_rows, self.batch_read = batch.get("kept_row"), batch
                 run = partial(super().training_step, model, batch, num_items_in_batch)
                 with self.hooks.phase("backward"):
                     loss += self._counting_ooms(run)
                 self.step_start.merge_token_means(self._metrics["train"], batch["tokens"])
         finally:
-            self._step = step
+            self._step, self.batch_read = step, None
             self.current_gradient_accumulation_steps = accumulated
         given, is_whole = self.step_start.given, slots.start % self.args.gradient_accumulation_steps == 0
         if given is None:
@@ -201,6 +198,7 @@ class UpdateMixin(TrlTrainer):
 
     def before_optimizer_step(self) -> None:
         """Calls the hooks, on OOM again: what they copy before the weights move, they copy again."""
+        self.end_comparing()
         while isinstance(found := self._catch_oom(self.hooks.before_optimizer_step), OutOfMemory):
             assert self.oom_policy is not None
             self.oom_policy.retry("optimizer", found.why)
@@ -262,7 +260,11 @@ class UpdateMixin(TrlTrainer):
         The loss gives no `batch_size`.
         """
         score = partial(super()._get_per_token_logps_and_entropies, model, input_ids, attention_mask, logits_to_keep)
-        if self.oom_policy is None or batch_size is None:
+        if batch_size is None:
+            found = score(batch_size, *args, **kwargs)
+            self.compare_micro_batch(found[0])
+            return found
+        if self.oom_policy is None:
             return score(batch_size, *args, **kwargs)
 
         def in_parts(rows: int) -> Any:

@@ -1,10 +1,10 @@
 """Ours with one saving off at a time, with the gain that the counts of work predict."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lowmem_rl.errors import ConfigError
-from lowmem_rl_bench.step.arms import ABLATIONS, OURS
+from lowmem_rl_bench.step.arms import ABLATIONS, OURS, Arm
 from lowmem_rl_bench.step.replays import Bench, Protocol, replays
 
 WORK: Mapping[str, tuple[str, str, str | None]] = {
@@ -16,6 +16,7 @@ WORK: Mapping[str, tuple[str, str, str | None]] = {
     "finished_stay": ("rollout", "sampled", "row_steps"),
     "quantized": ("rollout", "sampled", None),
     "copies_made_again": ("rollout", "sampled", None),
+    "compared_separately": ("rollout", "sampled", None),
     "generate": ("rollout", "sampled", None),
     "states_not_kept": ("update", "updated", None),
     "every_layer": ("update", "updated", None),
@@ -25,10 +26,13 @@ _CHECKPOINTING = 6 / 4
 """With frozen weights, forward and backward to the activations take 4 operations a weight; recomputing takes 2 more."""
 
 
-def ablations(bench: Bench, protocol: Protocol) -> dict[str, Any]:
+def ablations(
+    bench: Bench, protocol: Protocol, save: Callable[[Mapping[str, Any]], None] = lambda found: None
+) -> dict[str, Any]:
     """Returns the replays of ours and of each ablation, and the gain of each saving, measured and predicted.
 
-    Raises `ConfigError` if a saving that is named is none, or if the run is without it already.
+    `save` gets what there is of it after each set of lengths. Raises `ConfigError` if a saving that is named is none,
+    or if the run is without it already.
     """
     arms = [arm for arm in ABLATIONS if arm.off or arm.configure(bench.config) != bench.config]
     if protocol.savings:
@@ -38,8 +42,11 @@ def ablations(bench: Bench, protocol: Protocol) -> dict[str, Any]:
             raise ConfigError(
                 what, hint=f"Name some of {', '.join(WORK)}; some need a --set, as trainable.layers=last:1."
             )
-    found = replays(bench, protocol, (OURS, *arms), "preset")
-    return {"worth": {arm.name: _gain(arm.name, found["skewed"]) for arm in arms}, "replay": found}
+    return _worth(arms, replays(bench, protocol, (OURS, *arms), "preset", save=lambda found: save(_worth(arms, found))))
+
+
+def _worth(arms: Sequence[Arm], found: Mapping[str, Any]) -> dict[str, Any]:
+    return {"worth": {arm.name: _gain(arm.name, found["skewed"]) for arm in arms}, "replay": dict(found)}
 
 
 def _gain(name: str, found: Mapping[str, Any]) -> dict[str, Any]:

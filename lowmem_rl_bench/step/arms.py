@@ -14,7 +14,8 @@ Off = Literal[
     "finished rows leave",
     "sorted and trimmed",
     "dead rows out",
-    "frozen copies kept",
+    "copies kept",
+    "update compares",
 ]
 """Savings of ours that no setting of a run turns off."""
 
@@ -84,7 +85,8 @@ ABLATIONS = (
     Arm("prompts_per_row_rollout", "ours", "each row's rollout reads its prompt", off="prompts read once"),
     Arm("finished_stay", "ours", "finished rows stay until the last one ends", off="finished rows leave"),
     Arm("quantized", "ours", "rollouts on the 4-bit weights", {"rollout.weights": "quantized"}),
-    Arm("copies_made_again", "ours", "each rollout expands frozen layers again", off="frozen copies kept"),
+    Arm("copies_made_again", "ours", "each rollout expands all layers again, in new memory", off="copies kept"),
+    Arm("compared_separately", "ours", "each rollout's log-probs have a forward of their own", off="update compares"),
     Arm("generate", "ours", "transformers' generate instead of our engine", {"rollout.engine": "generate"}),
     Arm("checkpointing", "ours", "activations computed twice", {"memory.checkpointing": "plain"}),
     Arm("states_not_kept", "ours", "the update computes frozen layers again", {"memory.kept_states": "off"}),

@@ -47,10 +47,15 @@ def measure(
     """
     _check_trainable(composed.config.trainable)
     with open_bench(composed, protocol, report) as bench:
-        if protocol.savings:
-            return {"preset": composed.preset} | _record_of_savings(bench, protocol)
         model = without_folder(composed.config.model.name)
         about: dict[str, Any] = {"preset": composed.preset, "model": model, "is_complete": False}
+        if protocol.savings:
+
+            def as_record(found: Mapping[str, Any]) -> dict[str, Any]:
+                return about | _record_of_savings(bench, protocol, found)
+
+            found = ablations(bench, protocol, lambda some: save(as_record(some)))
+            return as_record(found) | {"is_complete": True}
         results = _all_replays(bench, protocol, lambda found: save(about | _record(bench, protocol, found)))
         record = about | _record(bench, protocol, results)
         parts = {"ablations": with_ablations, "sweep": with_sweep}
@@ -122,9 +127,8 @@ def _record(bench: Bench, protocol: Protocol, results: Mapping[str, Any]) -> dic
     }
 
 
-def _record_of_savings(bench: Bench, protocol: Protocol) -> dict[str, Any]:
+def _record_of_savings(bench: Bench, protocol: Protocol, found: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the record of some savings alone; in float32 their gradients must be equal."""
-    found = ablations(bench, protocol)
     replay = found["replay"]["skewed"]
     error = max(replay["gradient_errors"].values(), default=0.0)
     limits = {"gradient_error": _MAX_ERRORS["gradient_error"]} if bench.device.dtype == "float32" else {}
@@ -136,7 +140,7 @@ def _record_of_savings(bench: Bench, protocol: Protocol) -> dict[str, Any]:
         "arms": {name: ARMS[name].about for name in replay["arms"]},
         "plain_trl": None,
         "replay": {},
-        "ablations": found,
+        "ablations": dict(found),
     }
 
 

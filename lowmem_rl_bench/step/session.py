@@ -106,7 +106,9 @@ class ArmSession:
     def _sampler(self, config: RunConfig, recorded: RecordedCompletions | None) -> Sampler:
         """Returns our sampler, with the recorded tokens and with the savings of the arm."""
         sampler, off = Sampler(self.policy, config), self.arm.off
-        sampler.kept = None if off == "frozen copies kept" else KeptCopies()
+        is_cpu = not self.policy.device.is_gpu
+        sampler.kept = None if off == "copies kept" else KeptCopies(keeps_memory=is_cpu)
+        sampler.says_its_log_probs = off != "update compares"
 
         def replayed(
             prompts: Any,

@@ -1,5 +1,7 @@
 """A training step of ours has the gradients of plain TRL's: a tiny replay of both, in float32, on every commit."""
 
+from dataclasses import replace
+
 import pytest
 from lowmem_rl_cli.options import RunRequest
 
@@ -70,6 +72,15 @@ def test_ours_does_less_work_for_the_same_tokens(record) -> None:
 def test_a_record_has_a_ratio_for_each_arm_and_set(record) -> None:
     assert set(record["ratios"]["trl_fair"]) == {"replay_skewed", "replay_equal", "live"}
     assert record["gradient_error"] <= 1e-5
+
+
+def test_savings_alone_are_saved_after_each_stage_too() -> None:
+    protocol, saved = replace(TINY, rounds=1, savings=("compared_separately",)), list[dict]()
+    done = measure(RunRequest(preset="tiny-cpu").resolve(), protocol, save=lambda part: saved.append(dict(part)))
+    assert [list(part["ablations"]["replay"]) for part in saved] == [["skewed"], ["skewed", "equal"]]
+    assert [part["is_complete"] for part in (*saved, done)] == [False, False, True]
+    assert done["ablations"]["worth"] == saved[1]["ablations"]["worth"]
+    assert done["gradient_error"] == 0.0  # a comparison changes no number
 
 
 def test_the_error_of_an_arm_that_dies_has_its_last_lines(tmp_path) -> None:

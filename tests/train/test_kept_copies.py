@@ -1,5 +1,6 @@
-"""Expanded copies of frozen layers from one rollout to the next: the same numbers, for layers that never learn."""
+"""Expanded copies of layers from one rollout to the next: the same memory, and for frozen layers the same numbers."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,14 +8,15 @@ import pytest
 import torch
 
 from lowmem_rl.config.compose import resolve
+from lowmem_rl.engine.decoder import prefill
 from lowmem_rl.engine.decoder_weights import merged
-from lowmem_rl.engine.device import Device
+from lowmem_rl.engine.device import cpu_device
 from lowmem_rl.engine.kept_copies import KeptCopies
 from lowmem_rl.engine.policy import Policy, load_policy, prepare_process
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.entrypoints.train import run
 from lowmem_rl.grpo.oom_policy import OomPolicy
-from lowmem_rl.memory.kept_copies import kept_copies
+from lowmem_rl.memory.kept_copies import frozen_share, kept_copies
 from lowmem_rl.models.lookup import load_shape
 from lowmem_rl.planning.plan import plan
 from lowmem_rl.storage.run_dir import RunDir, read_json
@@ -30,7 +32,8 @@ def planned(*settings: str, gib: float = 64) -> Any:
 
 
 def loaded(*settings: str) -> Policy:
-    config, device = planned(*settings).config, Device("cpu", "float32")
+    config = planned(*settings).config
+    device = cpu_device(config)
     prepare_process(config, device)
     return load_policy(config, device)
 
@@ -65,8 +68,27 @@ def test_only_layers_that_never_learn_are_kept(settings: tuple[str, ...], kept: 
     assert sum(one is other for one, other in zip(before, again, strict=True)) == kept == len(copies.maps)
     size = sum(part.keywords["weight"].nbytes for part in copies.maps.values())
     found = planned(*settings)
-    assert found.keeps_copies is (kept > 0)
-    assert kept_copies(found.estimate.workload, found.target.shape).expected_bytes == pytest.approx(size, abs=1)
+    workload = replace(found.estimate.workload, kept_share=frozen_share(found.config, found.target.shape))
+    assert kept_copies(workload, found.target.shape).expected_bytes == pytest.approx(size, abs=1)
+
+
+@pytest.mark.parametrize(
+    "settings", [(), ("trainable.layers=last:1",), ("model.bits=16",), WHOLE, ("model.dtype=bfloat16",)]
+)
+def test_other_layers_are_copied_into_the_same_memory(settings: tuple[str, ...]) -> None:
+    policy, copies = loaded(*settings), KeptCopies(keeps_memory=True)
+    merged(policy.model, 64, copies)
+    with torch.no_grad():
+        for weight in policy.model.parameters():
+            weight.add_(0.01) if weight.requires_grad else None
+    again, wanted = merged(policy.model, 64, copies), merged(policy.model, 64)
+    with torch.inference_mode():
+        found, expected = (prefill(one, torch.arange(6)[None], torch.tensor([6]))[0] for one in (again, wanted))
+    assert torch.equal(found, expected)
+    found_plan = planned(*settings)
+    kept = kept_copies(found_plan.estimate.workload, found_plan.target.shape)
+    assert found_plan.keeps_copies
+    assert sum(memory.nbytes for memory in copies.memory_of.values()) == pytest.approx(kept.expected_bytes, abs=1)
 
 
 def test_without_room_nothing_is_kept_and_the_run_stays_as_it_is() -> None:
@@ -86,8 +108,8 @@ def test_a_run_keeps_them(tmp_path: Path) -> None:
     composed = resolve(preset="tiny-cpu", settings=["rollout.weights=merged", *settings])
     run(composed, tmp_path / "run")
     phases = read_json(RunDir(tmp_path / "run").estimate)["phases"]
-    assert "kept copies of frozen layers" in phases["backward"]
-    assert "kept copies of frozen layers" not in phases["rollout"]
+    assert "kept copies of all layers" in phases["backward"]
+    assert "kept copies of all layers" not in phases["rollout"]
 
 
 def test_after_a_failed_allocation_nothing_is_kept(tmp_path: Path) -> None:
