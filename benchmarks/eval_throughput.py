@@ -2,6 +2,7 @@
 
     .venv/bin/lowmem-rl train --preset tiny-cpu --out runs/demo
     .venv/bin/python benchmarks/eval_throughput.py --adapter runs/demo/adapter --out benchmarks/records/eval.json
+    .venv/bin/python benchmarks/eval_throughput.py --model FOLDER --batches 8 32 --examples 32 --max-tokens 96
 
 All run through `Sampler.answers`, as an evaluation does, with the same policy in one process, in turns: one round of
 warm-up, then `--rounds` that count. `merged` is the default of an evaluation on a CPU. `quantized` computes with the
@@ -24,7 +25,6 @@ from statistics import median
 from typing import Any
 
 from lowmem_rl.config.compose import resolve
-from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.adapter import load_adapter
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.hf_generate import Completion
@@ -40,6 +40,8 @@ ARMS = {
     "quantized": ("rollout.engine=lowmem", "rollout.weights=quantized"),
     "merged": ("rollout.engine=lowmem", "rollout.weights=merged"),
 }
+SMALL_PRETRAINED = ("task.levels=[0]", "task.prompt=bare")
+"""Problems that a small pretrained model can begin with."""
 Answers = list[Completion]
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::_scaled_dot_product_flash_attention_for_cpu")
 PROFILED_BATCHES = 4
@@ -49,7 +51,12 @@ def main() -> None:
     """Measures every batch size and writes the record."""
     options = _options()
     device = Device("cpu", "float32")
-    configs = {arm: _config(options.examples, settings) for arm, settings in ARMS.items()}
+    fixed = ["memory.checkpointing=none", f"eval.examples={options.examples}", *options.settings]
+    if options.model:
+        fixed += [f"model.name={options.model}", *SMALL_PRETRAINED]
+    if options.max_tokens:
+        fixed.append(f"grpo.max_completion_tokens={options.max_tokens}")
+    configs = {arm: resolve(preset="tiny-cpu", settings=[*fixed, *own]).config for arm, own in ARMS.items()}
     prepare_process(configs["merged"], device)
     policy = load_policy(configs["merged"], device)
     if options.adapter:
@@ -58,7 +65,8 @@ def main() -> None:
     eval_set = held_out(configs["merged"], configs["merged"].task)
     rows = [measure(samplers, eval_set, batch, options.rounds, policy) for batch in options.batches]
     record = {"date": date.today().isoformat(), "command": " ".join(["benchmarks/eval_throughput.py", *sys.argv[1:]])}
-    record |= {"machine": environment_record(this_machine(), device), "examples": options.examples, "rows": rows}
+    record |= {"machine": environment_record(this_machine(), device), "examples": options.examples}
+    record |= {"threads": policy.threads and policy.threads.to_json(), "rows": rows}
     options.out.write_text(json.dumps(record, indent=2) + "\n")
 
 
@@ -151,14 +159,12 @@ def gap_at_difference(policy: Policy, prompt: list[int], one: Completion, other:
     return float(best - next_best)
 
 
-def _config(examples: int, settings: Sequence[str]) -> RunConfig:
-    fixed = ["memory.checkpointing=none", f"eval.examples={examples}"]
-    return resolve(preset="tiny-cpu", settings=[*fixed, *settings]).config
-
-
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--adapter", type=Path, help="a trained adapter; the base model's answers are short")
+    parser.add_argument("--model", type=Path, help="a folder of model and tokenizer, instead of the embedded model")
+    parser.add_argument("--max-tokens", type=int, help="of an answer; default: the preset's")
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--examples", type=int, default=64)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16, 64, 256])
     parser.add_argument("--rounds", type=int, default=5)

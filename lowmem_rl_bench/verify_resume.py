@@ -24,6 +24,7 @@ from lowmem_rl.config.compose import ResolvedConfig, read_assignments, resolve
 from lowmem_rl.config.rules import BY_GRADIENT
 from lowmem_rl.engine.device import device_on
 from lowmem_rl.engine.policy import import_unsloth, prepare_process
+from lowmem_rl.engine.threads import VARIABLE
 from lowmem_rl.errors import TrainingError
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.storage.run_dir import RunDir, read_json, read_rows
@@ -126,6 +127,8 @@ def _starter(composed: ResolvedConfig) -> Callable[..., BaseProcess]:
     """
     device = device_on(this_machine(), composed.config)
     prepare_process(composed.config, device)  # the processes inherit it
+    if not device.is_gpu:  # not measured: a run that is killed before it has recorded them may choose others
+        os.environ.setdefault(VARIABLE, "1")
     # A killed process leaves the semaphores of its progress bars to multiprocessing, which warns about them.
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
     context = multiprocessing.get_context("spawn") if device.is_gpu else multiprocessing.get_context("forkserver")

@@ -45,9 +45,8 @@ def train(tree: Path, out: Path, options: list[str]) -> None:
     out.mkdir()
     command = [sys.executable, "-m", "lowmem_rl_cli", "train", f"--out={out / 'run'}", *options]
     paths = os.pathsep.join([str(tree), str(tree / "cli")])
-    done = subprocess.run(
-        command, cwd=out, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, check=False
-    )
+    environment = {"OMP_NUM_THREADS": "1"} | os.environ | {"PYTHONPATH": paths}  # sums depend on the threads
+    done = subprocess.run(command, cwd=out, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         print(f"The run of {tree} ended with {done.returncode}:\n{done.stderr[-LOG_TAIL:]}", file=sys.stderr)
         raise SystemExit(2)

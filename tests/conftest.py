@@ -27,6 +27,7 @@ os.environ |= {
     "PYTHONPATH": os.pathsep.join(filter(None, [str(OFFLINE), os.environ.get("PYTHONPATH")])),
     "HF_HOME": str(HOME / "huggingface"),
     "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",  # not measured for each model that a test loads
     "HYPOTHESIS_STORAGE_DIRECTORY": str(HOME / "hypothesis"),
     "MPLCONFIGDIR": str(HOME / "matplotlib"),
     "TORCHINDUCTOR_CACHE_DIR": str(HOME / "inductor"),

@@ -17,13 +17,14 @@ from lowmem_rl.config.layer_choice import layers_of
 from lowmem_rl.config.run_config import RunConfig, TrainableConfig
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.row_length import SequenceUse, longest_row, training_row, uses_of
-from lowmem_rl.errors import ConfigError, LowMemError, SetupError
+from lowmem_rl.engine.threads import ThreadChoice, set_threads
+from lowmem_rl.errors import ConfigError, SetupError
 from lowmem_rl.example import Message
 from lowmem_rl.memory.adapter_tensors import SINGULAR_VECTORS
 from lowmem_rl.memory.segments import VARIABLE, allocator_settings
 from lowmem_rl.models.fingerprint import base_digests
 from lowmem_rl.models.hub import refusal
-from lowmem_rl.models.lookup import load_shape, model_path
+from lowmem_rl.models.lookup import model_path
 from lowmem_rl.stack import not_loaded
 from lowmem_rl.storage.cache import cache_dir
 from lowmem_rl.storage.run_dir import write_json
@@ -75,6 +76,8 @@ class Policy:
     """Rows of the embedding; None if ids are not checked against it."""
     base: dict[str, Any] = field(default_factory=dict)
     """Of whole weights: name, revision, width and digests of the model over which they learn."""
+    threads: ThreadChoice | None = None
+    """Of a CPU."""
 
     @property
     def prefill(self) -> str:
@@ -174,25 +177,11 @@ def prepare_process(config: RunConfig, device: Device) -> None:
             os.environ.setdefault(VARIABLE, settings)
         if device.dtype == "float32":  # Unsloth's checkpointing would keep float32 activations as bfloat16
             os.environ.setdefault("UNSLOTH_OFFLOAD_FP32", "exact")
-    elif _is_small(config):
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
     # The statistics call downloads a file at import; compiled trainers would be written to the working directory.
     os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
     os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(cache_dir() / "unsloth_compiled"))
     if config.rollout.engine == "vllm":
         os.environ.setdefault("UNSLOTH_VLLM_STANDBY", "1")
-
-
-_SMALL_HIDDEN_SIZE = 256
-"""Below this width the layers of a model are so short that threads mostly wait for each other: next to one other busy
-process a step of the embedded model took 66 s on two threads and 0.7 s on one (two x86 cores, 2026-11-20). One thread
-also makes a run's digits independent of the number of cores."""
-
-
-def _is_small(config: RunConfig) -> bool:
-    with contextlib.suppress(LowMemError):  # an unknown shape is not the embedded model's
-        return load_shape(config.model.name, config.model.revision).hidden_size < _SMALL_HIDDEN_SIZE
-    return False
 
 
 def import_unsloth() -> None:
@@ -205,20 +194,20 @@ def import_unsloth() -> None:
         raise SetupError(f"Unsloth does not load here: {_first_line(error)}", hint="Run `lowmem-rl doctor`.") from error
 
 
-def load_policy(config: RunConfig, device: Device, uses: Sequence[SequenceUse] = ()) -> Policy:
+def load_policy(
+    config: RunConfig, device: Device, uses: Sequence[SequenceUse] = (), threads: ThreadChoice | None = None
+) -> Policy:
     """Loads model and tokenizer through Unsloth and adds a fresh LoRA adapter.
 
-    `uses` are the other uses of the model, next to training. Raises `SetupError` if the weights or a chat template are
-    missing, `TaskError` if the template cannot show a question, `ConfigError` if the adapter's targets are missing, and
-    on a GPU if the model's positions are too few for a use.
+    `uses` are the other uses of the model, next to training; `threads` those of a run that continues. Raises
+    `SetupError` if the weights or a chat template are missing, `TaskError` if the template cannot show a question,
+    `ConfigError` if the adapter's targets are missing, and on a GPU if the model's positions are too few for a use.
     """
     import_unsloth()
-    import torch
     from transformers import set_seed
 
     set_seed(config.seed)
-    if not device.is_gpu and _is_small(config):
-        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    chosen = set_threads(config, device, threads)
     model, tokenizer = _load_pretrained(config, device)
     if tokenizer.chat_template is None:
         hint = "Take the instruct model, or add a chat_template.jinja to a local copy."
@@ -230,7 +219,7 @@ def load_policy(config: RunConfig, device: Device, uses: Sequence[SequenceUse] =
         raise ConfigError(f"adapter.targets: {_first_line(error)}", hint="q_proj, v_proj, ... name them.") from error
     embedded = _embedded_tokens(model)
     base = base_of(config) if config.trainable.method == "full" else {}
-    policy = Policy(model, tokenizer, device, template, config.trainable, embedded_tokens=embedded, base=base)
+    policy = Policy(model, tokenizer, device, template, config.trainable, None, embedded, base, chosen)
     policy.check_embedded([i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None])
     return _with_room_for(policy, (*uses_of(config), *uses)) if device.is_gpu else policy  # a CPU cuts no row
 

@@ -15,6 +15,7 @@ from lowmem_rl.engine.adapter import become_base, load_adapter
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import ModelLike, Policy, load_policy
 from lowmem_rl.engine.row_length import SequenceUse
+from lowmem_rl.engine.threads import ThreadChoice
 
 if TYPE_CHECKING:
     import torch
@@ -26,12 +27,14 @@ _LEARNED = ("lora_", "tinylora_v", "modules_to_save")
 Copies = Sequence[tuple["torch.nn.Parameter", "torch.Tensor"]]
 
 
-def load_policy_at_start(config: RunConfig, device: Device, uses: Sequence[SequenceUse] = ()) -> Policy:
+def load_policy_at_start(
+    config: RunConfig, device: Device, uses: Sequence[SequenceUse] = (), threads: ThreadChoice | None = None
+) -> Policy:
     """Returns the policy as training begins with it: with a fresh adapter, or with the one of `start_from`.
 
     Raises what `load_policy` and `load_adapter` raise.
     """
-    policy = load_policy(config, device, uses)
+    policy = load_policy(config, device, uses, threads)
     if config.start_from is not None:
         load_adapter(policy.model, Path(config.start_from))
         keep_as_reference(policy.model)

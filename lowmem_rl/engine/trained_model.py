@@ -12,6 +12,7 @@ from lowmem_rl.engine.adapter import WEIGHTS, check_base, load_adapter, with_sav
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.policy import Policy, load_policy
 from lowmem_rl.engine.row_length import SequenceUse
+from lowmem_rl.engine.threads import recorded_threads
 from lowmem_rl.errors import RunDirError
 from lowmem_rl.storage.run_dir import RunDir
 from lowmem_rl.storage.run_reader import RunReader
@@ -62,10 +63,11 @@ def check_adapter(learned: TrainedAdapter, config: RunConfig) -> None:
 def load_trained(
     learned: TrainedAdapter, config: RunConfig, device: Device, uses: Sequence[SequenceUse] = ()
 ) -> Policy:
-    """Loads a run's model as training had it, with the learned adapter, for the rows of `uses`.
+    """Loads a run's model as training had it, on as many threads, with the learned adapter, for the rows of `uses`.
 
     Raises `RunDirError` if the adapter is damaged or another model's, and what `load_policy` raises.
     """
-    policy = load_policy(with_saved_layers(config, learned.adapter), device, uses)
+    saved = with_saved_layers(config, learned.adapter)
+    policy = load_policy(saved, device, uses, recorded_threads(learned.run))
     load_adapter(policy.model, learned.adapter)
     return policy

@@ -16,6 +16,7 @@ from lowmem_rl.engine.device import device_on, dtype_fault
 from lowmem_rl.engine.policy import Policy, prepare_process
 from lowmem_rl.engine.reference import load_policy_at_start
 from lowmem_rl.engine.sampler import Sampler
+from lowmem_rl.engine.threads import recorded_threads
 from lowmem_rl.entrypoints.preflight import check_weights
 from lowmem_rl.errors import Interrupted, RewardError, RunDirError
 from lowmem_rl.evaluation.eval_result import EvalResult
@@ -91,7 +92,8 @@ def _loaded(
         listen(Note(f"the KL divergence is from the base model: {config.start_from} is gone, the run's start"))
         config = config.model_copy(update={"start_from": None})
     prepare_process(config, device)
-    policy = load_policy_at_start(config, device, [eval_set.use for eval_set in eval_sets])
+    threads = recorded_threads(target.run_dir) if target.run_dir else None
+    policy = load_policy_at_start(config, device, [eval_set.use for eval_set in eval_sets], threads)
     if target.adapter:
         load_adapter(policy.model, target.adapter.path)
     return config, policy

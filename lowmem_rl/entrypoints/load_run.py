@@ -11,6 +11,7 @@ from lowmem_rl.engine.logprobs import view_of
 from lowmem_rl.engine.policy import Policy, prepare_process
 from lowmem_rl.engine.reference import load_policy_at_start
 from lowmem_rl.engine.sampler import Sampler
+from lowmem_rl.engine.threads import recorded_threads
 from lowmem_rl.entrypoints.row_uses import sequence_uses
 from lowmem_rl.entrypoints.run_context import RunContext
 from lowmem_rl.evaluation.eval_set import EvalSet, eval_set_of
@@ -48,11 +49,14 @@ class LoadedRun(Learner):
 
 
 def load_run(context: RunContext, rewards: RewardSet) -> LoadedRun:
-    """Returns the loaded run. Raises `TaskError`, `SetupError` or `TrainingError`."""
+    """Returns the loaded run. Raises `TaskError`, `SetupError`, `RunDirError` or `TrainingError`."""
     config, prepared = context.config, context.prepared
     context.listen(PhaseStarted(f"loading {config.model.name}"))
     prepare_process(config, prepared.device)
-    policy = load_policy_at_start(config, prepared.device, sequence_uses(prepared))
+    threads = None if context.is_new else recorded_threads(context.run_dir)
+    policy = load_policy_at_start(config, prepared.device, sequence_uses(prepared), threads)
+    if policy.threads is not None:
+        context.note(f"threads: {policy.threads}")
     context.profiler.end("load")
     examples = train_examples(context, policy)
     sampler = _sampler(context, policy)

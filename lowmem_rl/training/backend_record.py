@@ -1,4 +1,4 @@
-"""Writes engine.json: what samples and why, and on a GPU whether the kernels share the prompts of groups."""
+"""Writes engine.json: what samples and why, a CPU's threads, and on a GPU whether the kernels share prompts."""
 
 from typing import Any
 
@@ -24,4 +24,5 @@ class BackendRecord:
         """Writes the file."""
         policy = self.sampler.policy
         sharing = shares_prompts(policy) if policy.device.is_gpu else None
-        write_json(self.run_dir.engine, {"sampling": self.sampler.backend.to_json(), "update_shares_prompts": sharing})
+        record = {"sampling": self.sampler.backend.to_json(), "update_shares_prompts": sharing}
+        write_json(self.run_dir.engine, record | {"threads": policy.threads and policy.threads.to_json()})

@@ -36,6 +36,8 @@ the last rollout is used up: every `grpo.steps_per_rollout * grpo.passes_per_rol
                                  or rows x max_completion_tokens ("dr_grpo")
        L = -mean_i (mean_t l_it)                                         "grpo"
 
+   Until the rollout's first optimizer step, the log-probs in it must be those that the sampler had
+   (`trl_adapter.sampler_check`); if not, the next rollout falls back to a slower way.
    If memory runs out, all gradients of the step are computed again with fewer rows together (`grpo.oom_policy`): the
    update is the same, to rounding.
 8. **Clip the gradient, step the optimizer**, phase `optimizer`, which is entered for each of them. `on_clipped` and
