@@ -40,7 +40,7 @@ ARMS = {
     "quantized": ("rollout.engine=lowmem", "rollout.weights=quantized"),
     "merged": ("rollout.engine=lowmem", "rollout.weights=merged"),
 }
-SMALL_PRETRAINED = ("task.levels=[0]", "task.prompt=bare")
+SMALL_PRETRAINED = ("task.levels=[0]",)
 """Problems that a small pretrained model can begin with."""
 Answers = list[Completion]
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::_scaled_dot_product_flash_attention_for_cpu")

@@ -8,7 +8,7 @@ from typing import Any
 
 from lowmem_rl.config.compose import ResolvedConfig
 from lowmem_rl.config.places import without_folder
-from lowmem_rl.config.run_config import TrainableConfig
+from lowmem_rl.config.run_config import RunConfig, TrainableConfig
 from lowmem_rl.errors import ConfigError
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.telemetry.environment import environment_record
@@ -46,16 +46,12 @@ def measure(
     arm's last lines if it dies.
     """
     _check_trainable(composed.config.trainable)
+    _check_rows(composed.config, protocol)
     with open_bench(composed, protocol, report) as bench:
         model = without_folder(composed.config.model.name)
         about: dict[str, Any] = {"preset": composed.preset, "model": model, "is_complete": False}
         if protocol.savings:
-
-            def as_record(found: Mapping[str, Any]) -> dict[str, Any]:
-                return about | _record_of_savings(bench, protocol, found)
-
-            found = ablations(bench, protocol, lambda some: save(as_record(some)))
-            return as_record(found) | {"is_complete": True}
+            return _savings(bench, protocol, about, save)
         results = _all_replays(bench, protocol, lambda found: save(about | _record(bench, protocol, found)))
         record = about | _record(bench, protocol, results)
         parts = {"ablations": with_ablations, "sweep": with_sweep}
@@ -71,6 +67,14 @@ def measure(
             if not bench.device.is_gpu:
                 record["same_noise"] = same_noise(bench)
         return record | {"is_complete": True}
+
+
+def _savings(bench: Bench, protocol: Protocol, about: dict[str, Any], save: Save) -> dict[str, Any]:
+    def as_record(found: Mapping[str, Any]) -> dict[str, Any]:
+        return about | _record_of_savings(bench, protocol, found)
+
+    found = ablations(bench, protocol, lambda some: save(as_record(some)))
+    return as_record(found) | {"is_complete": True}
 
 
 def _all_replays(bench: Bench, protocol: Protocol, save: Save) -> dict[str, Any]:
@@ -93,6 +97,15 @@ def _check_trainable(trainable: TrainableConfig) -> None:
     if trainable.model_copy(update={"layers": "all"}) != TrainableConfig():
         what = "bench step compares adapters that learn from start to end: the other stacks train nothing else."
         raise ConfigError(what, hint="Leave out the settings of trainable; trainable.layers alone may be set.")
+
+
+def _check_rows(config: RunConfig, protocol: Protocol) -> None:
+    """Raises `ConfigError` if a step has fewer rows than an arm's own micro-batch."""
+    rows = config.grpo.prompts_per_step * int(protocol.shape.get("group_size", config.grpo.group_size))
+    for arm in () if protocol.savings else protocol.others:
+        if (own := arm.settings.get("memory.micro_batch", 1)) > rows:
+            what = f"A step has {rows} completions, fewer than the micro-batch of {own} that {arm.name} trains on."
+            raise ConfigError(what, hint="Raise grpo.prompts_per_step or grpo.group_size, or leave the arm out.")
 
 
 def _record(bench: Bench, protocol: Protocol, results: Mapping[str, Any]) -> dict[str, Any]:
