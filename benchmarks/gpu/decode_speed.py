@@ -12,12 +12,12 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-from benchmarks.gpu.card import clocks
-from benchmarks.gpu.processes import serve
 from lowmem_rl.config.compose import resolve
 from lowmem_rl.engine.device import device_on
 from lowmem_rl.engine.policy import Policy, import_unsloth, load_policy, prepare_process
 from lowmem_rl.models.hardware import this_machine
+from lowmem_rl_bench.prove.card import clocks
+from lowmem_rl_bench.prove.processes import serve
 
 THEIRS = "unsloth"
 OURS = ("quantized", "merged")

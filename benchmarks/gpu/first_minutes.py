@@ -27,8 +27,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "cli")]  # the script's own folder is on t
 from benchmarks.gpu import checks  # noqa: E402  # all others need packages, which `main` checks first
 
 if TYPE_CHECKING:
-    from benchmarks.gpu.processes import Site
     from benchmarks.gpu.schedule import Part
+    from lowmem_rl_bench.prove.processes import Site
 
 MINUTES = 15
 
@@ -46,10 +46,10 @@ def main() -> int:
 
 def _measured(options: argparse.Namespace) -> int:
     from benchmarks.gpu import record as records
-    from benchmarks.gpu.processes import Site, exit_on_signals
     from benchmarks.gpu.schedule import chosen, disk_bytes, schedule
     from benchmarks.gpu.table import lines_of
     from lowmem_rl.models.hardware import this_machine
+    from lowmem_rl_bench.prove.processes import Site, exit_on_signals
 
     exit_on_signals()
     machine, began = this_machine(), time.monotonic()

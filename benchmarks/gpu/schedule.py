@@ -10,9 +10,9 @@ from typing import Any
 
 from benchmarks.gpu import parts
 from benchmarks.gpu.checks import USAGE, Unready
-from benchmarks.gpu.processes import Failed, Site, TookTooLong
 from benchmarks.gpu.sizes import Size, sizes_for
 from lowmem_rl.models.hardware import Machine
+from lowmem_rl_bench.prove.processes import Failed, Site, TookTooLong
 
 DONE, FAILED, LEFT_OUT, OUT_OF_TIME = "done", "failed", "left out", "out of time"
 REST_BYTES = 2**30

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from lowmem_rl.config.compose import resolve
 from lowmem_rl.models.hardware import Machine, find_card
@@ -15,24 +13,10 @@ from lowmem_rl.models.lookup import load_shape
 from lowmem_rl.planning.overrides import planned
 from lowmem_rl.planning.plan import Plan, plan
 from lowmem_rl.units import GIB
+from lowmem_rl_bench.prove.settings import MADE_UP, SHORT, Settings, as_texts
 
-QUESTIONS = 400
-STEPS = QUESTIONS // 16
-"""Steps of a run that draws all questions: two for each prompt of its steps, 8 prompts a step."""
 BY_CARD = ((44, "a6000"), (20, "24gb"), (0, "t4"))
 """Presets by the minimum GiB of a card."""
-Settings = dict[str, Any]
-"""Values by key, as a user gives them with `--set`."""
-MADE_UP: Settings = {"task.name": "arithmetic", "task.levels": "[3]", "task.prompt": "bare"}
-"""A task without a download."""
-SHORT: Settings = {
-    "grpo.group_size": 4,
-    "grpo.prompts_per_step": 2,
-    "grpo.max_prompt_tokens": 128,
-    "grpo.max_completion_tokens": 24,
-    "eval.batch": 4,
-}
-"""For a rehearsal: rows of the embedded model."""
 
 
 @dataclass(frozen=True)
@@ -96,26 +80,3 @@ def sizes_for(machine: Machine, *, quick: bool) -> list[Size]:
         Size("1.5b", "Qwen/Qwen2.5-1.5B-Instruct", f"qwen1.5b-{card}", {}, machine),
         Size("7b", "Qwen/Qwen2.5-7B-Instruct", f"qwen7b-{card}", {}, machine),
     ]
-
-
-def as_texts(settings: Settings) -> list[str]:
-    """Returns settings as KEY=VALUE."""
-    return [f"{key}={value}" for key, value in settings.items()]
-
-
-def questions_in(folder: Path) -> Settings:
-    """Writes questions of every length, in steps of one or two tokens; returns the settings of a run that draws all.
-
-    Its longest prompts reach its limit. The embedded model's tokenizer has few words: a digit is a token.
-    """
-    folder = folder / "questions"
-    folder.mkdir(exist_ok=True)
-    for split, first in (("train", 1), ("test", 1001)):
-        rows = [_question(number, first) for number in range(QUESTIONS)]
-        (folder / f"{split}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
-    return {"task.name": "gsm8k", "task.levels": "[]", "task.path": folder, "grpo.steps": STEPS}
-
-
-def _question(number: int, first: int) -> dict[str, Any]:
-    digits = "7" * number
-    return {"question": f"{digits} What is {first + number} + 1?", "answer": f"#### {first + number + 1}"}

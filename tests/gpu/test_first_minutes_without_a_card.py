@@ -14,16 +14,18 @@ from typing import Any
 
 import pytest
 
-from benchmarks.gpu import parts, record, table
+from benchmarks.gpu import record, table
 from benchmarks.gpu.checks import Unready, check_disk
 from benchmarks.gpu.decode_speed import summary
-from benchmarks.gpu.model_files import config_of
-from benchmarks.gpu.processes import Failed, Site, TookTooLong, serve
 from benchmarks.gpu.schedule import Part, chosen, disk_bytes, schedule, taken
 from lowmem_rl.models.hardware import Machine, find_card
 from lowmem_rl.models.lookup import load_shape
 from lowmem_rl.storage.run_dir import RunDir
 from lowmem_rl.units import GIB
+from lowmem_rl_bench.prove.model_files import config_of
+from lowmem_rl_bench.prove.processes import Failed, Site, TookTooLong, serve
+from lowmem_rl_bench.prove.run_faults import whole_groups
+from lowmem_rl_bench.prove.runs import check_export, check_resumed, holding
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks" / "gpu" / "first_minutes.py"
@@ -115,8 +117,8 @@ def test_a_resumed_run_that_differs_fails_with_all_figures(site: Site) -> None:
     differs = RUN | {"resumed": {"exact": False, "differences": ["metrics.jsonl"], "adapter_distance": 0.25}}
 
     def work(_: Site) -> dict[str, Any]:
-        with parts.holding(differs):
-            parts.check_runs(differs)
+        with holding(differs):
+            check_resumed(differs["resumed"])
         return differs
 
     found = taken(part(work), site, 1)
@@ -124,7 +126,8 @@ def test_a_resumed_run_that_differs_fails_with_all_figures(site: Site) -> None:
     assert "2.5e-01" in found["reason"]
     assert "metrics.jsonl" in found["reason"]
     assert found["found"]["resumed"]["adapter_distance"] == 0.25
-    parts.check_runs(RUN)
+    check_resumed(RUN["resumed"])
+    check_export(RUN["export"])
 
 
 def grows(order: Any) -> Iterator[dict[str, int]]:
@@ -152,10 +155,10 @@ def test_a_group_without_all_its_completions_is_not_whole(tmp_path: Path) -> Non
     run.config.write_text(json.dumps({"config": {"grpo": {"group_size": 2, "prompts_per_step": 2}}}))
     asked = ["a", "a", "b", "b"]
     run.samples.write_text("".join(f"{json.dumps({'example_id': key})}\n" for key in asked))
-    assert parts.whole_groups(run) == [2, 2]
+    assert whole_groups(run) == [2, 2]
     run.samples.write_text("".join(f"{json.dumps({'example_id': key})}\n" for key in asked[:-1]))
     with pytest.raises(Failed, match=r"\[2, 1\]; 2 groups of 2"):
-        parts.whole_groups(run)
+        whole_groups(run)
 
 
 # Which parts
@@ -219,7 +222,7 @@ HUNG_UP = f"""
 import sys, tempfile, time
 sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "cli")!r}]
 from pathlib import Path
-from benchmarks.gpu.processes import Site, exit_on_signals
+from lowmem_rl_bench.prove.processes import Site, exit_on_signals
 exit_on_signals()
 with tempfile.TemporaryDirectory() as folder:
     site = Site(Path(folder), time.monotonic() + 60)

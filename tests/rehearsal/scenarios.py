@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -24,6 +23,7 @@ from lowmem_rl.checkpointing.checkpoint_storage import newest
 from lowmem_rl.config.compose import resolve
 from lowmem_rl.config.presets import load_presets
 from lowmem_rl.storage.run_dir import Row, RunDir, read_json, read_rows
+from lowmem_rl_bench.prove.run_faults import group_faults, learning_faults, update_faults
 from lowmem_rl_bench.verify_resume import differences
 from tests.rehearsal.out_of_memory import Training, marks_of, middles, outcomes
 from tests.rehearsal.stage import Died, Ended, RehearsalError, Stage
@@ -166,10 +166,7 @@ def sampled(run: RunDir, ended: Ended) -> Iterator[str]:
         yield f"{len(rows)} rows of {STEPS}"
     if any("sampler_fell_back" in row for row in rows):
         yield "the sampler fell back"
-    size = resolve(preset=_preset(run)).config.grpo.group_size
-    groups = Counter((row["step"], row["example_id"]) for row in read_rows(run.samples))
-    if len(groups) != PROMPTS * STEPS or set(groups.values()) != {size}:
-        yield f"groups of {size} in {STEPS} steps: {sorted(groups.values())}"
+    yield from group_faults(run, STEPS)
 
 
 def scored(run: RunDir, ended: Ended) -> Iterator[str]:
@@ -184,21 +181,14 @@ def scored(run: RunDir, ended: Ended) -> Iterator[str]:
 
 def updated(run: RunDir, ended: Ended) -> Iterator[str]:
     """What is wrong with forward and backward: a finite loss and gradient, by the card's kernels."""
-    for row in _rows(run):
-        if row["loss"] is None or (row["grad_norm"] is None and not row.get("optimizer_skipped")):
-            yield f"step {row['step']}: loss {row['loss']}, gradient {row['grad_norm']}"
+    yield from update_faults(_rows(run))
     if not ended.report.kernels.get("_rms_layernorm_backward"):
         yield "no backward of Unsloth's kernels ran"
 
 
 def stepped(run: RunDir, ended: Ended) -> Iterator[str]:
-    """What is wrong with the optimizer: an adapter begins with B = 0, and learns."""
-    from safetensors.numpy import load_file
-
-    weights = load_file(run.adapter / "adapter_model.safetensors")
-    learned = [weight.any() for name, weight in weights.items() if "lora_B" in name]
-    if not learned or not all(learned):
-        yield f"{sum(learned)} of {len(learned)} layers have learned"
+    """What is wrong with the optimizer: every adapter learns."""
+    yield from learning_faults(run)
 
 
 def evaluated(run: RunDir, ended: Ended) -> Iterator[str]:

@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.model_files import parts_of, write_files
 from lowmem_rl.models.shape import ModelShape
+from lowmem_rl_bench.prove.model_files import parts_of, write_files
 
 
 def write_model(shape: ModelShape, folder: Path, layers: int | None = None) -> Path:

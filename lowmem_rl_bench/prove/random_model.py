@@ -1,6 +1,6 @@
 """A model of a real shape with random weights, for a machine without network: only shapes matter for memory and speed.
 
-    python -m benchmarks.gpu.random_model ORDER.json ANSWER.json     (an order: {"model": NAME, "folder": FOLDER})
+    python -m lowmem_rl_bench.prove.random_model ORDER.json ANSWER.json   (order: {"model": NAME, "folder": FOLDER})
 
 One layer is made at a time, so that host memory has only one. No zeros: NF4 of a block of zeros divides by zero, and
 every logit would be NaN.
@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.model_files import SPREAD, parts_of, write_files
-from benchmarks.gpu.processes import serve
 from lowmem_rl.models.lookup import load_shape
 from lowmem_rl.models.shape import ModelShape
 from lowmem_rl.models.weight_files import INDEX, SAFETENSORS
+from lowmem_rl_bench.prove.model_files import SPREAD, parts_of, write_files
+from lowmem_rl_bench.prove.processes import serve
 
 BYTES = 2
 """Of a weight in bfloat16."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from lowmem_rl_cli.app import main
-
-from benchmarks.gpu.processes import Failed, serve
 from lowmem_rl.config.compose import resolve
 from lowmem_rl.engine.device import device_on
 from lowmem_rl.engine.policy import import_unsloth, prepare_process
 from lowmem_rl.models.hardware import this_machine
+from lowmem_rl_bench.prove.processes import Failed, serve
 
 SHARE = 0.6
 """Of a micro-batch's memory above the constant part: its rows do not fit, half of them do."""
@@ -45,17 +44,21 @@ class Cap:
 
 
 def train(order: Mapping[str, Any]) -> dict[str, Any]:
-    """Runs `lowmem-rl train` with these arguments; returns its exit code and the bytes of the cap."""
-    config = resolve(preset=order["preset"], settings=order["settings"]).config
-    prepare_process(config, device_on(this_machine(), config))
+    """Trains as `lowmem-rl train` does with these settings; returns the bytes of the cap.
+
+    Raises what a run raises: `TrainingError` if it does not survive.
+    """
+    composed = resolve(preset=order["preset"], settings=order["settings"])
+    prepare_process(composed.config, device_on(this_machine(), composed.config))
     import_unsloth()  # before transformers
+    from lowmem_rl.entrypoints.train import run
+
     cap = Cap()
     _call_after_each_backward(cap)
-    settings = [argument for setting in order["settings"] for argument in ("--set", setting)]
-    code = main(["train", "--preset", order["preset"], *settings, "--force", "--out", order["out"]])
-    if not code and not cap.limit_bytes:
+    run(composed, Path(order["out"]), force=True)
+    if not cap.limit_bytes:
         raise Failed(f"The step had {cap.micro_batches} micro-batches, too few for a cap.")
-    return {"code": code, **vars(cap)}
+    return vars(cap)
 
 
 def _call_after_each_backward(cap: Cap) -> None:

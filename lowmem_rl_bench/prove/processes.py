@@ -1,4 +1,4 @@
-"""The processes of a part: each has a log, none runs longer than the part may take, none is left running."""
+"""The processes of a check on a card: each has a log, none runs longer than the check may, none is left running."""
 
 from __future__ import annotations
 
@@ -14,16 +14,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lowmem_rl.errors import LowMemError
+
 ROOT = Path(__file__).resolve().parents[2]
+"""Of the checkout; the folder of all packages if this one is installed without one."""
 LAST_LINES = 6
 POLL_S = 0.002
 
 
 class Failed(Exception):
-    """A part did not do what it should. The text has no path of this machine."""
+    """A check or a part did not do what it should. The text has no path of this machine."""
 
-    found: Mapping[str, Any] | None = None
-    """The results so far."""
+    def __init__(self, what: str, found: Mapping[str, Any] | None = None) -> None:
+        super().__init__(what)
+        self.found = found
+        """The results so far."""
 
 
 class TookTooLong(Failed):
@@ -54,16 +59,16 @@ class Site:
         return self.python(name, "lowmem_rl_cli", *arguments)
 
     def child(self, module: str, order: Mapping[str, Any], name: str = "") -> Any:
-        """Runs a module of this folder with an order; returns its answer.
+        """Runs a module that calls `serve`, with an order; returns its answer.
 
         Raises `Failed` with the part of the answer that exists.
         """
-        name = name or module
+        name = name or module.rpartition(".")[2]
         ordered, answer = (self.folder / f"{name}.{kind}.json" for kind in ("order", "answer"))
         ordered.write_text(json.dumps(order), encoding="utf-8")
         answer.unlink(missing_ok=True)
         try:
-            self.python(name, f"benchmarks.gpu.{module}", str(ordered), str(answer))
+            self.python(name, module, str(ordered), str(answer))
         except Failed as error:
             error.found = json.loads(answer.read_text(encoding="utf-8")) if answer.exists() else None
             raise
@@ -92,7 +97,7 @@ class Site:
         """Yields a process in its own process group, which is killed at the end."""
         with self._output(name).open("wb") as output, self._log(name).open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", *module],
+                [sys.executable, "-P", "-m", *module],  # -P: no file of the working directory hides a module
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=log,
@@ -117,14 +122,19 @@ class Site:
 
     def _environment(self) -> dict[str, str]:
         """Returns an offline environment with caches in the scratch folder: a measurement must not change the user's
-        predictions. Cards have NVML's numbers (CUDA C++ Programming Guide, CUDA_DEVICE_ORDER)."""
-        paths = [str(ROOT), str(ROOT / "cli"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        predictions. The hub's cache stays where it is. Cards have NVML's numbers (CUDA C++ Programming Guide,
+        CUDA_DEVICE_ORDER)."""
+        from huggingface_hub import constants
+
+        checkout = [str(ROOT), str(ROOT / "cli")] if (ROOT / "pyproject.toml").is_file() else []
+        paths = [*checkout, *filter(None, [os.environ.get("PYTHONPATH")])]
         return (
             {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
             | os.environ
             | {
                 "PYTHONPATH": os.pathsep.join(paths),
                 "XDG_CACHE_HOME": str(self.folder / "cache"),
+                "HF_HOME": constants.HF_HOME,
                 "HF_HUB_OFFLINE": "1",
                 "UNSLOTH_DISABLE_STATISTICS": "1",
             }
@@ -155,15 +165,18 @@ def serve(work: Callable[[Mapping[str, Any]], Any]) -> None:
     `work` returns the answer, or yields it repeatedly as it grows.
     """
     order, answer = map(Path, sys.argv[1:])
-    found = work(json.loads(order.read_text(encoding="utf-8")))
-    for text in map(json.dumps, found if isinstance(found, Iterator) else [found]):
-        new = answer.with_suffix(".new")
-        new.write_text(text, encoding="utf-8")
-        new.replace(answer)
+    try:
+        found = work(json.loads(order.read_text(encoding="utf-8")))
+        for text in map(json.dumps, found if isinstance(found, Iterator) else [found]):
+            new = answer.with_suffix(".new")
+            new.write_text(text, encoding="utf-8")
+            new.replace(answer)
+    except LowMemError as error:  # its last lines are those that a user needs
+        sys.exit(f"{error}\n{error.hint}".strip())
 
 
 def exit_on_signals() -> None:
-    """Makes signals exit, so that a part's processes and files are removed; a lost terminal sends SIGHUP.
+    """Makes signals exit, so that processes and files are removed; a lost terminal sends SIGHUP.
 
     An ignored signal, as under nohup, stays ignored.
     """

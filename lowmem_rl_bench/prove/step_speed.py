@@ -6,9 +6,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.gpu.card import clocks
-from benchmarks.gpu.processes import serve
 from lowmem_rl.config.compose import resolve
+from lowmem_rl_bench.prove.card import clocks
+from lowmem_rl_bench.prove.processes import serve
 from lowmem_rl_bench.step.arms import OURS, UNSLOTH
 from lowmem_rl_bench.step.replays import Protocol, open_bench, replays
 
@@ -22,7 +22,7 @@ def measure(order: Mapping[str, Any]) -> dict[str, Any]:
     arms = (OURS, UNSLOTH)
     size = {"warmup": 1, "rounds": order["rounds"], "shape": order["shape"]}
     protocol = Protocol(arms[1:], sets=(SET,), reorders=False, **size)
-    with open_bench(composed, protocol, lambda text: print(text, file=sys.stderr)) as bench:
+    with open_bench(composed, protocol, _say) as bench:
         found = replays(bench, protocol, arms, "preset")[SET]
     seconds = {name: _phases(arm) for name, arm in found["arms"].items()}
     ours, theirs = seconds[OURS.name], seconds[UNSLOTH.name]
@@ -31,11 +31,16 @@ def measure(order: Mapping[str, Any]) -> dict[str, Any]:
         "seconds": seconds,
         "ratios": {phase: theirs[phase] / ours[phase] for phase in ("rollout", "update")},
         "ratio": found["ratios"][UNSLOTH.name]["wall"],
-        "gradient_error": found["gradient_errors"][UNSLOTH.name],
+        "rounds": {name: [taken["wall"] for taken in arm["rounds"]] for name, arm in found["arms"].items()},
+        "gradient_error": found["gradient_errors"].get(UNSLOTH.name),
         "peak_bytes": {name: arm["peak_bytes"] for name, arm in found["arms"].items()},
         "engines": {name: arm["engine"] for name, arm in found["arms"].items()},
         "clocks": clocks(),
     }
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
 
 
 def _phases(arm: Mapping[str, Any]) -> dict[str, float]:

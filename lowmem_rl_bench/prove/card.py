@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from benchmarks.gpu.processes import serve
 from lowmem_rl.entrypoints.doctor import installed
+from lowmem_rl_bench.prove.processes import serve
 
 THROTTLES = {
     "idle": 0x1,
@@ -38,7 +38,7 @@ def clocks() -> dict[str, Any]:
 
 
 def _readings(nvml: Any, gpu: Any) -> dict[str, Any]:
-    readers = {
+    readers: dict[str, Callable[[], Any]] = {
         "sm_mhz": lambda: nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_SM),
         "memory_mhz": lambda: nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_MEM),
         "most_sm_mhz": lambda: nvml.nvmlDeviceGetMaxClockInfo(gpu, nvml.NVML_CLOCK_SM),
