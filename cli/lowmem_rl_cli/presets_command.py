@@ -8,39 +8,51 @@ import typer
 
 from lowmem_rl.config.toml_text import toml_value
 from lowmem_rl_cli import console
-from lowmem_rl_cli.options import JsonOption, command_group
+from lowmem_rl_cli.options import JsonOption, command_group, option
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lowmem_rl.config.keys import SettingKey
     from lowmem_rl.config.presets import Preset
+    from lowmem_rl_bench.prove.replay import CheckedRecord
 
 app = command_group("List, show, explain and copy presets.")
 
 NameArgument = Annotated[str, typer.Argument(help="A name from `presets list`.", metavar="NAME")]
+RecordsOption = Annotated[
+    list[Path] | None,
+    option("--records", "Record of `prove`, or a folder of them, to show as well; repeatable.", "FILE|DIR"),
+]
 
 
 @app.command("list")
-def list_presets(as_json: JsonOption = False) -> None:
-    """List the presets, those for the smallest card first."""
+def list_presets(records: RecordsOption = None, as_json: JsonOption = False) -> None:
+    """List the presets, those for the smallest card first, and the cards on which each was measured."""
     from lowmem_rl.config.presets import load_presets
+    from lowmem_rl_bench.prove.records import load_records
 
-    presets = load_presets()
-    head = ("preset", "card", "model", "group", "tokens", "summary")
-    console.show_rows([_facts(preset) for preset in presets], head, map(_row, presets), as_json=as_json)
+    presets, found = load_presets(), load_records(records or ())
+    head = ("preset", "card", "model", "group", "tokens", "measured on", "summary")
+    rows = (_row(preset, found) for preset in presets)
+    console.show_rows([_facts(preset, found) for preset in presets], head, rows, as_json=as_json)
 
 
 @app.command("show")
-def show_preset(name: NameArgument, as_json: JsonOption = False) -> None:
-    """Show every setting of a preset, and where it comes from."""
+def show_preset(name: NameArgument, records: RecordsOption = None, as_json: JsonOption = False) -> None:
+    """Show every setting of a preset, and where it comes from; what was measured of it, by card."""
     from lowmem_rl.config.compose import resolve
     from lowmem_rl.config.presets import load_preset
+    from lowmem_rl_bench.prove.records import load_records
+    from lowmem_rl_cli.records_view import measured_lines
 
-    preset, composed = load_preset(name), resolve(preset=name)
+    preset, composed, found = load_preset(name), resolve(preset=name), load_records(records or ())
     if as_json:
         config = composed.config.model_dump(mode="json")
-        console.show_json({**_facts(preset), "config": config, "origins": dict(composed.origins)})
+        console.show_json({**_facts(preset, found), "config": config, "origins": dict(composed.origins)})
     else:
-        facts = (preset.summary, f"card {preset.card}; from {preset.base} weights; {preset.checkpoint}")
+        about = f"card {preset.card}; from {preset.base} weights; {preset.checkpoint}"
+        facts = (preset.summary, about, *measured_lines(found, name))
         console.show("\n".join([*(f"# {fact}" for fact in facts), console.config_text(composed)]))
 
 
@@ -81,7 +93,9 @@ def copy_preset(
     console.say(f"Wrote {file}. Run it with: lowmem-rl train --config {file}")
 
 
-def _facts(preset: "Preset") -> dict[str, object]:
+def _facts(preset: "Preset", records: "Sequence[CheckedRecord]") -> dict[str, object]:
+    from lowmem_rl_bench.prove.records import facts_of, of_preset
+
     return {
         "name": preset.name,
         "summary": preset.summary,
@@ -92,13 +106,16 @@ def _facts(preset: "Preset") -> dict[str, object]:
         "group_size": preset.group_size,
         "max_completion_tokens": preset.max_completion_tokens,
         "measured": asdict(preset.measured) if preset.measured else None,
+        "records": [facts_of(one) for one in of_preset(records, preset.name)],
     }
 
 
-def _row(preset: "Preset") -> tuple[str, ...]:
+def _row(preset: "Preset", records: "Sequence[CheckedRecord]") -> tuple[str, ...]:
+    from lowmem_rl_cli.records_view import cards_of
+
     # `show` has the owner; here the column would be too wide.
-    model = preset.model.rpartition("/")[2]
-    return (preset.name, preset.card, model, str(preset.group_size), str(preset.max_completion_tokens), preset.summary)
+    model, group, tokens = preset.model.rpartition("/")[2], preset.group_size, preset.max_completion_tokens
+    return (preset.name, preset.card, model, str(group), str(tokens), cards_of(records, preset.name), preset.summary)
 
 
 def _in_full(key: "SettingKey") -> str:

@@ -27,14 +27,12 @@ from lowmem_rl.errors import DoesNotFit
 from lowmem_rl.grpo.train_dataset import check_enough, prompts_needed, within_prompt_limit
 from lowmem_rl.memory.calibration import CPU, Calibration, CalibrationRow, calibration_for, store
 from lowmem_rl.planning.explain import advice_of
-from lowmem_rl.planning.overrides import with_overrides
+from lowmem_rl.planning.heaviest_step import heaviest_step
 from lowmem_rl.planning.plan import Plan
 from lowmem_rl.storage.run_dir import RunDir
 from lowmem_rl.telemetry.events import Listener, Note, PhaseStarted
 from lowmem_rl.telemetry.memory_profiler import MemoryProfiler, StepLengths, measures_each_phase
 from lowmem_rl.telemetry.output_capture import capture_library_output
-from lowmem_rl.trainable.schedule import LayerSchedule
-from lowmem_rl.trainable.selection import worst_case
 from lowmem_rl.training.measured_phases import first_step_rows
 from lowmem_rl.training.schedule_hook import hook_of_step
 from lowmem_rl.training.step import Hooks
@@ -93,13 +91,7 @@ def measure(
     Raises what `entrypoints.train.run` raises before a run, and `DoesNotFit` if memory runs out.
     """
     prepared = prepare(composed, force=True)
-    depth = prepared.plan.target.shape.num_layers
-    worst = worst_case(prepared.plan.config, depth)  # no layers are selected here
-    schedule = LayerSchedule.of(worst, depth)
-    step = schedule.heaviest_step(worst.grpo.steps)
-    # The trainer counts this step as its first, and keeps states for the layers of that one.
-    kept = {} if schedule.at(step) == schedule.at(1) else {"memory.kept_states": "off"}
-    config = with_overrides(worst, {"grpo.steps": 1, "logging.report_to": (), **kept})
+    config, schedule, step = heaviest_step(prepared.plan.config, prepared.plan.target.shape.num_layers)
     prepared = replace(prepared, plan=replace(prepared.plan, config=config))
     with (
         tempfile.TemporaryDirectory(prefix="lowmem-rl-measure-") as out,

@@ -4,18 +4,15 @@ from dataclasses import asdict, replace
 from datetime import date
 from typing import Literal
 
-from lowmem_rl.memory.calibration import CPU, CalibrationRow, footprint
+from lowmem_rl.memory.calibration import CPU, CalibrationRow
 from lowmem_rl.memory.estimate import MemoryEstimate, estimate
+from lowmem_rl.memory.first_step import predicted_footprints
 from lowmem_rl.memory.workload import workload_of
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.phases import MEASURED_PHASES
 from lowmem_rl.planning.plan import Plan
 from lowmem_rl.telemetry.environment import environment_record
 from lowmem_rl.telemetry.memory_profiler import MemoryProfiler, StepLengths
-
-BEFORE_STATES = ("load", "rollout", "logprobs", "backward")
-"""Phases of a first step in which the optimizer has no states yet: they appear when it steps."""
-STATES = ("optimizer states", "paged optimizer states")
 
 
 def first_step_rows(
@@ -39,13 +36,13 @@ def first_step_rows(
             card=card.key if card else CPU,
             stack=predicted.workload.stack,
             phase=phase,
-            predicted=footprint([one for one in parts if one.name not in STATES or phase not in BEFORE_STATES]),
+            predicted=found,
             measured=measured[phase],
             model=asdict(predicted.shape),
             workload=asdict(predicted.workload),
             versions=versions,
         )
-        for phase, parts in predicted.phases.items()
+        for phase, found in predicted_footprints(predicted).items()
         if phase in measured
     )
 
