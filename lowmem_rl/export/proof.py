@@ -167,7 +167,8 @@ def check_tokens(
     own = trained.distances
     tie_nats = 2 * max(*own, *exported.distances)
     pairs = zip(trained.answers, exported.answers, strict=True)
-    found = [place for item, pair in enumerate(pairs) if (place := _first_mismatch(item, *pair)) is not None]
+    places = (first_mismatch(item, mine, theirs.ids) for item, (mine, theirs) in enumerate(pairs))
+    found = [place for place in places if place is not None]
     ties = tuple(place for place in found if place.behind_nats is not None and place.behind_nats <= tie_nats)
     return TokenCheck(
         items=len(trained.answers),
@@ -187,13 +188,14 @@ def check_accuracy(trained: Sequence[bool], exported: Sequence[bool]) -> Accurac
     return AccuracyCheck(fmean(trained), fmean(exported), compare_paired(trained, exported))
 
 
-def _first_mismatch(item: int, trained: Answer, exported: Answer) -> TokenMismatch | None:
-    pairs = enumerate(zip(trained.ids, exported.ids, strict=False))
+def first_mismatch(item: int, trained: Answer, ids: Sequence[int]) -> TokenMismatch | None:
+    """Returns where other greedy ids first differ from an answer, None if they do not."""
+    pairs = enumerate(zip(trained.ids, ids, strict=False))
     place = next((place for place, (mine, theirs) in pairs if mine != theirs), None)
     if place is None:
         return None
     likely = dict(zip(trained.near[place], trained.log_probs[place], strict=True))
-    taken = likely.get(exported.ids[place])
+    taken = likely.get(ids[place])
     return TokenMismatch(item, place, None if taken is None else max(likely.values()) - taken)
 
 

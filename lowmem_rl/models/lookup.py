@@ -180,7 +180,7 @@ def _quantised(config: Mapping[str, Any], source: str) -> Quantised:
 
 def check_fetched(name: str, revision: str | None = None) -> None:
     """Raises `SetupError` for a hub model that is neither cached nor shown by the hub now."""
-    if local_directory(name) or _is_cached(name, revision):
+    if is_at_hand(name, revision):
         return
     if reason := why_no_hub():
         raise SetupError(
@@ -188,6 +188,11 @@ def check_fetched(name: str, revision: str | None = None) -> None:
             hint=how_to_fetch(name),
         )
     fetch_config(name, revision)
+
+
+def is_at_hand(name: str, revision: str | None = None) -> bool:
+    """Returns whether a model is whole on this disk: a folder, or config.json, tokenizer and weights in the cache."""
+    return local_directory(name) is not None or _is_cached(name, revision)
 
 
 def _is_cached(name: str, revision: str | None) -> bool:

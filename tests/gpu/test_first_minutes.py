@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from lowmem_rl.models.hardware import Machine
+
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.gpu
-def test_the_first_minutes_run_to_their_end(tmp_path: Path) -> None:
+def test_the_first_minutes_run_to_their_end(machine: Machine, tmp_path: Path) -> None:
     script, out = ROOT / "benchmarks" / "gpu" / "first_minutes.py", tmp_path / "record.json"
     command = [sys.executable, str(script), "--quick", "--out", str(out), "--scratch", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)

@@ -139,7 +139,7 @@ def patch_nvml() -> None:
         "nvmlDeviceGetHandleByUUID": "card",
         "nvmlDeviceGetName": STATE.card.name,
         "nvmlDeviceGetCudaComputeCapability": STATE.capability,
-        "nvmlSystemGetDriverVersion": "580.95.05",
+        "nvmlSystemGetDriverVersion": "580.95.05 (simulated)",  # a record of it is not taken for a card's
         "nvmlDeviceGetMemoryInfo": memory,
     }
     for name, answer in answers.items():
