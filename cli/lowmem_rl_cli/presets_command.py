@@ -32,7 +32,7 @@ def list_presets(records: RecordsOption = None, as_json: JsonOption = False) -> 
     from lowmem_rl.config.presets import load_presets
     from lowmem_rl_bench.prove.records import load_records
 
-    presets, found = load_presets(), load_records(records or ())
+    presets, found = load_presets(), load_records(records or (), console.say)
     head = ("preset", "card", "model", "group", "tokens", "measured on", "summary")
     rows = (_row(preset, found) for preset in presets)
     console.show_rows([_facts(preset, found) for preset in presets], head, rows, as_json=as_json)
@@ -46,7 +46,7 @@ def show_preset(name: NameArgument, records: RecordsOption = None, as_json: Json
     from lowmem_rl_bench.prove.records import load_records
     from lowmem_rl_cli.records_view import measured_lines
 
-    preset, composed, found = load_preset(name), resolve(preset=name), load_records(records or ())
+    preset, composed, found = load_preset(name), resolve(preset=name), load_records(records or (), console.say)
     if as_json:
         config = composed.config.model_dump(mode="json")
         console.show_json({**_facts(preset, found), "config": config, "origins": dict(composed.origins)})

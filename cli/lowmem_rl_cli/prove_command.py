@@ -10,7 +10,7 @@ from typing import Any
 from lowmem_rl.config.presets import default_preset, load_preset
 from lowmem_rl.models.hardware import Card, this_machine
 from lowmem_rl.stack import check_installed
-from lowmem_rl_bench.prove.checks import chosen
+from lowmem_rl_bench.prove.checks import Check, chosen
 from lowmem_rl_bench.prove.processes import exit_on_signals
 from lowmem_rl_bench.prove.prove import counted, exit_code, needed_card, prove
 from lowmem_rl_bench.prove.record import read_record, write_record
@@ -42,7 +42,7 @@ def prove_command(
         say(_line(entry))
 
     try:
-        record = prove(subject, checks, _command(name, only, quick=quick, random=random_weights), listen)
+        record = prove(subject, checks, _command(name, only, quick=quick, random=random_weights), _begin, listen)
     except BaseException:
         _remove_empty(path)
         raise
@@ -51,6 +51,10 @@ def prove_command(
     if as_json:
         console.show_json(record)
     return exit_code(record)
+
+
+def _begin(check: Check) -> None:
+    console.say(f"{check.name}: {check.about}, at most {check.limit_s / 60:.0f} minutes")
 
 
 def _line(entry: Mapping[str, Any]) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 from lowmem_rl.config.run_config import TrainableConfig
 from lowmem_rl.errors import UnknownName
 from lowmem_rl.reports.escape import shown
-from lowmem_rl_bench.prove import check_work
-from lowmem_rl_bench.prove.check_work import Outcome
+from lowmem_rl_bench.prove import check_work, measured_step
+from lowmem_rl_bench.prove.outcome import Outcome
 from lowmem_rl_bench.prove.processes import Failed, Site
 from lowmem_rl_bench.prove.subject import Subject
 
@@ -53,7 +53,7 @@ def _no_speed_step(site: Site, subject: Subject) -> str:
 def _main_jobs() -> Iterator[Check]:
     for bits in (4, 16):
         for short, dtype in _DTYPES.items():
-            about = f"the main job in {bits} bit and {dtype}: rewards rise, every adapter moves, groups are whole"
+            about = f"the main job in {bits} bit and {dtype}"
             why_not = _lacks_bf16 if dtype == "bfloat16" else _nothing
             work = partial(check_work.main_job, bits=bits, dtype=dtype)
             yield Check(f"main-{bits}bit-{short}", about, 420, work, why_not)
@@ -61,14 +61,12 @@ def _main_jobs() -> Iterator[Check]:
 
 CHECKS: tuple[Check, ...] = (
     *_main_jobs(),
-    Check("sampler", "our sampler gives generate's tokens", 300, check_work.sampler),
-    Check(
-        "memory", "the preset's longest step by phase, against the estimate", 1800, check_work.memory, _no_memory_step
-    ),
-    Check("step", "seconds a step against Unsloth's defaults", 1800, check_work.step, _no_speed_step),
-    Check("out-of-memory", "a real one within a step: the step is done", 300, check_work.out_of_memory),
-    Check("resume", "killed with SIGKILL and resumed: bit for bit", 600, check_work.resume),
-    Check("export", "the exported adapter answers like the trained model", 600, check_work.export),
+    Check("sampler", "our sampler against generate, token by token", 300, check_work.sampler),
+    Check("memory", "the preset's longest step, by phase", 1800, measured_step.memory, _no_memory_step),
+    Check("step", "seconds a step against Unsloth's defaults", 1800, measured_step.step, _no_speed_step),
+    Check("out-of-memory", "the card becomes too small within a step", 300, check_work.out_of_memory),
+    Check("resume", "killed with SIGKILL, resumed and compared", 600, check_work.resume),
+    Check("export", "the exported adapter against the trained model", 600, check_work.export),
 )
 
 

@@ -47,7 +47,8 @@ def compose(preset: str, weights: Weights, further: Settings | None = None) -> R
 
 def shape_of(preset: str, weights: Weights) -> ModelShape:
     """Returns the shape of the model that is loaded, without a look at the hub's cache."""
-    return load_shape(TINY) if weights == "embedded" else CATALOGUE[load_preset(preset).model]
+    name = TINY if weights == "embedded" else load_preset(preset).model
+    return load_shape(TINY) if name == TINY else CATALOGUE[name]
 
 
 def planned_facts(config: RunConfig) -> dict[str, Any]:

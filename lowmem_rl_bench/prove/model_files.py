@@ -12,13 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from lowmem_rl.models.lookup import TINY_DIRECTORY
-from lowmem_rl.models.shape import LLAMA, QWEN2, SAMPLED_BY_US, ModelShape
+from lowmem_rl.models.shape import LLAMA, QWEN2, QWEN3, SAMPLED_BY_US, ModelShape
 
 SPREAD = 0.02
 """Standard deviation of the weights, transformers' `initializer_range` of these models."""
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 LLAMA3_POSITIONS = 131_072
-ROPE = {QWEN2: {"rope_theta": 1e6, "rope_type": "default"}, LLAMA: {"rope_theta": 5e5, "rope_type": "default"}}
+ROPE = {
+    QWEN2: {"rope_theta": 1e6, "rope_type": "default"},
+    QWEN3: {"rope_theta": 1e6, "rope_type": "default"},
+    LLAMA: {"rope_theta": 5e5, "rope_type": "default"},
+}
 LLAMA3_ROPE = {
     "rope_theta": 5e5,
     "rope_type": "llama3",
@@ -61,9 +65,10 @@ def config_of(shape: ModelShape) -> dict[str, Any]:
         "eos_token_id": 1,
         "pad_token_id": 0,
         "use_cache": True,
+        **({} if shape.query_size == shape.hidden_size else {"head_dim": shape.head_dim}),
         "initializer_range": SPREAD,
         "attention_dropout": 0.0,
-        **({"use_sliding_window": False} if shape.architecture == QWEN2 else {"attention_bias": False}),
+        **({"use_sliding_window": False} if shape.architecture in (QWEN2, QWEN3) else {"attention_bias": False}),
     }
 
 
@@ -84,6 +89,8 @@ def parts_of(shape: ModelShape) -> Iterator[Sizes]:
 def _layer(shape: ModelShape) -> Iterator[tuple[str, tuple[int, ...]]]:
     for norm in ("input_layernorm", "post_attention_layernorm"):
         yield f"{norm}.weight", (shape.hidden_size,)
+    for norm in ("q_norm", "k_norm") if shape.qk_norm else ():
+        yield f"self_attn.{norm}.weight", (shape.head_dim,)
     for name, (inputs, outputs) in shape.linear_sizes.items():
         room = "self_attn" if name in ("q_proj", "k_proj", "v_proj", "o_proj") else "mlp"
         yield f"{room}.{name}.weight", (outputs, inputs)

@@ -11,7 +11,6 @@ from lowmem_rl.engine.device import device_of
 from lowmem_rl.errors import SetupError
 from lowmem_rl.models.hardware import Machine
 from lowmem_rl.telemetry.environment import environment_record
-from lowmem_rl_bench.prove.check_work import card_facts
 from lowmem_rl_bench.prove.checks import FAILED, LEFT_OUT, Check, taken
 from lowmem_rl_bench.prove.processes import Failed, Site
 from lowmem_rl_bench.prove.record import SCHEMA, TOOL, sealed
@@ -23,6 +22,8 @@ CARD_S = 120
 _WORK = {"side": 64, "products": 1}
 """A matrix product shows that torch can compute on the card."""
 
+Begin = Callable[[Check], None]
+"""Called before each check."""
 Listen = Callable[[Mapping[str, Any], Mapping[str, Any]], None]
 """Called after each check with the record so far and the check's entry."""
 
@@ -37,12 +38,13 @@ def needed_card(machine: Machine) -> Machine:
     return machine
 
 
-def prove(subject: Subject, checks: Sequence[Check], command: str, listen: Listen) -> dict[str, Any]:
+def prove(subject: Subject, checks: Sequence[Check], command: str, begin: Begin, listen: Listen) -> dict[str, Any]:
     """Runs the checks and returns the record. Raises `SetupError` if torch cannot use the card."""
     with tempfile.TemporaryDirectory(prefix="lowmem-rl-prove-") as folder:
         site = Site(Path(folder), time.monotonic() + CARD_S + sum(check.limit_s for check in checks))
         record = _head(subject, command, _seen_card(site, subject))
         for check in checks:
+            begin(check)
             entry, parts = taken(check, site, subject)
             record["checks"].append(entry)
             if parts:
@@ -72,7 +74,7 @@ def _head(subject: Subject, command: str, seen: Mapping[str, Any]) -> dict[str, 
         "command": command,
         "quick": subject.quick,
         "machine": environment_record(subject.machine, device),
-        "card": card_facts(subject, seen["cuda"]),
+        "card": subject.card_facts(seen["cuda"]),
         "checks": [],
         "measured": None,
         "estimator": estimator_digest(),

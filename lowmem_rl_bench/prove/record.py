@@ -289,8 +289,10 @@ def read_record(path: Path) -> ProofRecord:
 
 def _parsed(path: Path) -> dict[str, Any]:
     try:
+        if not os.path.isfile(path):  # a pipe would be waited for
+            raise ValueError("it is no file")
         with path.open("rb") as file:
-            content = file.read(LARGEST_BYTES + 1) if os.path.isfile(path) else b""
+            content = file.read(LARGEST_BYTES + 1)
     except (OSError, ValueError) as error:
         raise _refused(path, f"it cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if len(content) > LARGEST_BYTES:

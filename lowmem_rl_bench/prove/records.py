@@ -1,6 +1,6 @@
 """Records by preset: those that came with lowmem-rl, and those that a user names."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lowmem_rl_bench.prove.replay import CheckedRecord
 
 MOST_FILES = 1000
+Report = Callable[[str], None]
 
 
 def shipped_folder() -> Path:
@@ -19,18 +20,30 @@ def shipped_folder() -> Path:
     return packaged if packaged.is_dir() else Path(__file__).resolve().parents[2] / "benchmarks" / "records" / "prove"
 
 
-def load_records(named: Sequence[Path] = ()) -> "list[CheckedRecord]":
+def load_records(named: Sequence[Path] = (), report: Report = lambda line: None) -> "list[CheckedRecord]":
     """Returns the shipped records and the `named` files, or those in named folders; the oldest first.
 
-    Raises `ConfigError` for a record that is refused.
+    A shipped record that is refused is reported and left out. Raises `ConfigError` for a named one.
     """
-    if not (paths := dict.fromkeys([*_in_folder(shipped_folder()), *_named(named)])):
-        return []
+    paths = dict.fromkeys(path.resolve() for path in _named(named))
+    shipped = [path for path in _in_folder(shipped_folder()) if path.resolve() not in paths]
+    found = [*_holding(shipped, report), *map(_checked, paths)]
+    return sorted(found, key=lambda checked: checked.record.date)
+
+
+def _holding(paths: Iterable[Path], report: Report) -> "Iterator[CheckedRecord]":
+    for path in paths:
+        try:
+            yield _checked(path)
+        except ConfigError as error:
+            report(str(error))
+
+
+def _checked(path: Path) -> "CheckedRecord":
     from lowmem_rl_bench.prove.record import read_record
     from lowmem_rl_bench.prove.replay import check
 
-    found = [check(read_record(path), str(path)) for path in paths]
-    return sorted(found, key=lambda checked: checked.record.date)
+    return check(read_record(path), str(path))
 
 
 def _named(paths: Iterable[Path]) -> Iterator[Path]:

@@ -26,7 +26,7 @@ from lowmem_rl_bench.prove.record import CardFacts, MemoryPart, PresetPart, Proo
 _DECIDING = ("model", "adapter", "trainable", "grpo", "rollout", "optimizer", "memory", "start_from")
 """Sections that decide memory and time of a step, together with eval.batch. Others may change: a record stays one of
 the preset."""
-_PREDICTING = ("memory/*.py", "models/shape.py", "models/catalogue.py", "planning/heaviest_step.py")
+_PREDICTING = ("memory/*.py", "models/shape.py", "models/catalogue.py", "planning/heaviest_step.py", "trainable/*.py")
 """Files of the library that decide a prediction."""
 
 

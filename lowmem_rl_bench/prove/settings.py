@@ -55,7 +55,13 @@ SHORTAGE: Settings = {
 SIX_SMALL_BATCHES: Settings = {"grpo.prompts_per_step": 24, "memory.micro_batch": 32, "grpo.max_completion_tokens": 24}
 """Six micro-batches of equal rows: memory is measured in the fourth and limited in the fifth. PyTorch reserves blocks
 of 20 MB, which even those of the embedded model's shape have to exceed."""
-SIX_MEDIUM_BATCHES: Settings = SIX_SMALL_BATCHES | {"grpo.prompts_per_step": 96, "memory.micro_batch": 128}
+SIX_CUT_OFF_BATCHES: Settings = {
+    "grpo.prompts_per_step": 384,
+    "memory.micro_batch": 512,
+    "grpo.max_completion_tokens": 8,
+}
+"""The same for a model that has learned to answer: rows that are all cut off are equal. Unsloth checks new shapes."""
+QUICK_CUT_OFF_BATCHES: Settings = SIX_CUT_OFF_BATCHES | {"grpo.prompts_per_step": 48, "memory.micro_batch": 64}
 MAIN: Settings = {
     "grpo.steps": 24,
     "optimizer.name": "adamw_8bit",

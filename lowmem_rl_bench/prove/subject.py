@@ -12,10 +12,17 @@ from lowmem_rl.models.hardware import Card, Machine
 from lowmem_rl.models.lookup import is_at_hand, load_shape
 from lowmem_rl.planning.plan import Plan, plan
 from lowmem_rl.units import GIB
-from lowmem_rl_bench.prove.measured_preset import Weights, compose, planned_facts, planned_settings, shape_of
+from lowmem_rl_bench.prove.measured_preset import (
+    Weights,
+    compose,
+    planned_facts,
+    planned_settings,
+    settings_of,
+    shape_of,
+)
 from lowmem_rl_bench.prove.processes import Site
 from lowmem_rl_bench.prove.record import digest_of
-from lowmem_rl_bench.prove.settings import Settings, write_questions
+from lowmem_rl_bench.prove.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -74,11 +81,21 @@ class Subject:
         return int(1.1 * 2 * shape_of(self.preset, self.weights).num_params)
 
     def settings(self, site: Site) -> Settings:
-        """Returns the settings of the measured run, and makes the files that they name: questions, random weights."""
-        places: Settings = {"task.path": write_questions(site.folder)}
+        """Returns the settings of the measured run over the preset's; makes the random weights that they name."""
+        settings = settings_of(self.preset, self.weights) | planned_settings(planned_facts(self.plan.config))
         if self.weights == "random":
-            places["model.name"] = _random_model(site, load_preset(self.preset).model)
-        return places | planned_settings(planned_facts(self.plan.config))
+            settings["model.name"] = _random_model(site, load_preset(self.preset).model)
+        return settings
+
+    def card_facts(self, cuda: str | None) -> dict[str, Any]:
+        """Returns the card's part of a record; `cuda` is CUDA's version in torch."""
+        card = self.card
+        return {
+            "key": card.key,
+            "compute_capability": card.compute_capability,
+            "offered_bytes": card.offered_bytes,
+            "cuda": cuda,
+        }
 
     def facts(self) -> dict[str, Any]:
         """Returns the part of the record that says what was measured, without measurements."""

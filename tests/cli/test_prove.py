@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lowmem_rl.models.hardware import find_card
 from tests.record_maker import changed, make_record, write
 
 PROGRAM = "import sys; from lowmem_rl_cli.app import main; print(main(['prove']), 'torch' in sys.modules)"
@@ -21,6 +23,30 @@ def test_without_a_card_it_ends_at_once_and_loads_no_torch(tmp_path: Path) -> No
     assert error == "error: `prove` needs a GPU, and this machine shows none."
     assert "doctor" in hint
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_record_is_a_new_file_and_its_command_has_no_place_of_this_machine(tmp_path: Path) -> None:
+    from lowmem_rl_cli import prove_command
+
+    first = prove_command._free_path(find_card("t4"))
+    first.touch()
+    second = prove_command._free_path(find_card("t4"))
+    assert (first.name, second.name) == (f"prove-t4-{date.today()}.json", f"prove-t4-{date.today()}-2.json")
+    prove_command._remove_empty(first)
+    assert not first.exists()
+    command = prove_command._command("tiny-cpu", ["memory", "a b"], quick=True, random=True)
+    assert command == "lowmem-rl prove --preset tiny-cpu --only memory --only 'a b' --quick --random-weights"
+
+
+def test_a_failed_check_shows_the_end_of_its_log(tmp_path: Path) -> None:
+    from lowmem_rl_cli.prove_command import _line
+
+    entry = {"status": "failed", "name": "memory", "seconds": 3.25, "result": "it ended\n" + "\n".join("abcdefgh")}
+    assert _line(entry).splitlines() == [
+        f"failed    {'memory':<15}     3.2 s  it ended",
+        *(f"    {x}" for x in "cdefgh"),
+    ]
+    assert _line(entry | {"result": ""}).rstrip().endswith("s")
 
 
 def listed(cli_here: Any, *words: str) -> dict[str, list[str]]:

@@ -1,6 +1,7 @@
 """`lowmem-rl prove` on a simulated card: its checks run, fail where they should, and its record holds."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from tests.rehearsal.stage import Ended, Stage
 IN_CI = ("main-4bit-bf16", "sampler", "memory")
 
 
-def prove(stage: Stage, out: Path, *words: str) -> Ended:
-    return stage.lowmem("prove", "--preset=qwen1.5b-t4", "--out", str(out), *words)
+def prove(stage: Stage, out: Path, *words: str, preset: str = "qwen1.5b-t4") -> Ended:
+    return stage.lowmem("prove", f"--preset={preset}", "--out", str(out), *words)
 
 
 def statuses(record: ProofRecord) -> dict[str, str]:
@@ -64,9 +65,36 @@ def test_presets_shows_the_record_as_a_simulated_cards(file: Path, checked: Chec
     assert found["predicted_bytes"] == checked.predicted_bytes
 
 
+def prefers_a_word() -> None:
+    """Makes one word likelier than it is, in whatever our engine decodes with."""
+    import torch
+
+    from lowmem_rl.engine import backend
+
+    plain = backend.build
+
+    def build(*args: Any) -> Any:
+        decoder = plain(*args)
+        word = 9 * torch.eye(1, decoder.head.out_features, device="cuda")[0]
+        return replace(decoder, head=lambda x: decoder.head(x) + word)
+
+    backend.build = build
+
+
+def test_a_sampler_that_is_not_the_model_is_found(a6000: Stage) -> None:
+    order = {"preset": "tiny-cpu", "settings": ["memory.checkpointing=none"], "prompts": 2}
+    found = a6000.call("lowmem_rl_bench.prove.sampler_tokens:compare", order, before=prefers_a_word)
+    for weights in ("quantized", "merged"):
+        assert found[weights]["differences"]
+        assert found[weights]["gap_nats"] > found[weights]["most_gap_nats"]
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("card", ["a6000", "t4"])
-def test_every_check_holds_on_a_card_that_can_run_it(stages: dict[str, Stage], card: str, tmp_path: Path) -> None:
+def test_every_check_holds_on_a_card_that_can_run_it(
+    stages: dict[str, Stage], card: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages[card], "limit_s", 1800)
     out = tmp_path / "record.json"
     ended = prove(stages[card], out, "--quick")
     record = check(read_record(out), out.name).record
@@ -80,8 +108,19 @@ def test_every_check_holds_on_a_card_that_can_run_it(stages: dict[str, Stage], c
 
 
 @pytest.mark.long
-def test_the_main_jobs_rewards_rise(a6000: Stage, tmp_path: Path) -> None:
+def test_the_main_jobs_rewards_rise(a6000: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(a6000, "limit_s", 1800)
     ended = prove(a6000, tmp_path / "record.json", "--only=main-4bit-bf16")
     assert ended.code == 0, ended.output
     (entry,) = read_record(tmp_path / "record.json").checks
     assert entry.figures["reward_rise"] > 0.3  # type: ignore[operator]
+
+
+@pytest.mark.long
+def test_a_model_that_is_on_this_disk_is_measured_whole(t4: Stage, tmp_path: Path) -> None:
+    ended = prove(t4, tmp_path / "record.json", "--only=memory", preset="tiny-cpu")
+    assert ended.code == 0, ended.output
+    measured = check(read_record(tmp_path / "record.json"), "record.json").record.measured
+    assert measured
+    assert measured.memory
+    assert (measured.weights, measured.memory.completion_tokens) == ("cached", 64)

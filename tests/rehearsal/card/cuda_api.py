@@ -52,7 +52,7 @@ def properties(device: Any = None) -> SimpleNamespace:
 
 def mem_get_info(device: Any = None) -> tuple[int, int]:
     """Returns free and total bytes."""
-    return memory.free_bytes(), memory.device_bytes() + memory.CONTEXT_BYTES
+    return memory.free_bytes(), memory.device_bytes() + memory.context_bytes()
 
 
 def allocated(device: Any = None) -> int:

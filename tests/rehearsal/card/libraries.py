@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from tests.rehearsal.card import attention, phantom
-from tests.rehearsal.card.memory import CONTEXT_BYTES, CUDA
+from tests.rehearsal.card.memory import CUDA, context_bytes
 from tests.rehearsal.card.state import STATE
 
 DRIVER_BYTES = 600 * 2**20
@@ -129,7 +129,7 @@ def patch_nvml() -> None:
 
     total = STATE.card.offered_bytes
     memory = SimpleNamespace(
-        total=total + DRIVER_BYTES, reserved=DRIVER_BYTES, free=total - CONTEXT_BYTES, used=CONTEXT_BYTES
+        total=total + DRIVER_BYTES, reserved=DRIVER_BYTES, free=total - context_bytes(), used=context_bytes()
     )
     answers = {
         "nvmlInit": None,

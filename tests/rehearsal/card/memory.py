@@ -19,8 +19,9 @@ from tests.rehearsal.card.shape_plans import metadata_of, view_of
 from tests.rehearsal.card.state import STATE
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
-CONTEXT_BYTES = 400 * 2**20
-"""What the driver takes for a context: the order of what Ampere cards show, an assumption."""
+CONTEXT_BYTES, TURING_CONTEXT_BYTES = 400 * 2**20, 141 * 2**20
+"""What the driver takes for a context: the order of what Ampere cards show, an assumption; of a T4 as it was measured
+elsewhere (`memory.driver_overhead`)."""
 NO_RESERVE = 0x4000
 """MAP_NORESERVE of Linux: address space without memory."""
 FAILED = 2**64 - 1
@@ -53,9 +54,14 @@ AT: dict[int, Block] = {}
 """Live blocks by the address of their first byte."""
 
 
+def context_bytes() -> int:
+    """Returns the bytes of the context."""
+    return CONTEXT_BYTES if STATE.card.compute_capability >= (8, 0) else TURING_CONTEXT_BYTES
+
+
 def device_bytes() -> int:
     """Returns the bytes of the card without the context's."""
-    return STATE.card.offered_bytes - CONTEXT_BYTES if STATE.limit_bytes is None else STATE.limit_bytes
+    return STATE.card.offered_bytes - context_bytes() if STATE.limit_bytes is None else STATE.limit_bytes
 
 
 def capacity() -> int:

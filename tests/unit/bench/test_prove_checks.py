@@ -1,7 +1,9 @@
 """The checks of `prove`, as far as they need no card: which run, how they fail, what their entries hold."""
 
 import json
+import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,14 @@ from lowmem_rl.config.compose import resolve
 from lowmem_rl.config.presets import load_presets
 from lowmem_rl.errors import SetupError, UnknownName
 from lowmem_rl.models.hardware import Machine, find_card
+from lowmem_rl.models.lookup import shape_from_config
 from lowmem_rl.storage.run_dir import RunDir
 from lowmem_rl.units import GIB
-from lowmem_rl_bench.prove import check_work, runs
-from lowmem_rl_bench.prove.check_work import Outcome
+from lowmem_rl_bench.prove import check_work, measured_step, runs
 from lowmem_rl_bench.prove.checks import CHECKS, FAILED, LEFT_OUT, OK, Check, chosen, taken
+from lowmem_rl_bench.prove.measured_preset import shape_of
+from lowmem_rl_bench.prove.model_files import config_of, parts_of
+from lowmem_rl_bench.prove.outcome import Outcome
 from lowmem_rl_bench.prove.processes import Failed, Site
 from lowmem_rl_bench.prove.prove import counted, exit_code, needed_card
 from lowmem_rl_bench.prove.record import CheckResult
@@ -64,6 +69,11 @@ def test_checks_are_chosen_by_how_their_names_begin() -> None:
     assert unknown.value.hint
 
 
+def test_the_documents_name_every_check() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "gpu.md").read_text(encoding="utf-8")
+    assert all(f"`{one.name}`" in page and one.about and one.limit_s <= 1800 for one in CHECKS)
+
+
 def test_a_card_without_bfloat16_leaves_it_out(site: Site) -> None:
     for one in chosen(["main"]):
         reason = one.why_not(site, T4)
@@ -104,10 +114,41 @@ def test_the_weights_are_what_is_there_and_what_is_allowed() -> None:
 @pytest.mark.parametrize("preset", load_presets(), ids=lambda preset: preset.name)
 def test_a_timed_step_is_the_presets_own_or_a_part_of_it(preset: Any) -> None:
     config = resolve(preset=preset.name).config
-    shape = check_work._shape_of(config)
+    shape = measured_step._shape_of(config)
     assert 1 <= shape["prompts"] <= config.grpo.prompts_per_step
     assert shape["prompts"] * shape["group_size"] <= 64
     assert shape["completion_tokens"] <= min(256, config.grpo.max_completion_tokens)
+
+
+# Random weights
+
+
+@pytest.mark.parametrize("preset", [one for one in load_presets() if one.card != "cpu"], ids=lambda preset: preset.name)
+def test_random_weights_have_the_shape_of_the_presets_model(preset: Any) -> None:
+    shape = shape_of(preset.name, "random")
+    read = shape_from_config(json.loads(json.dumps(config_of(shape))), shape.key, shape.source)
+    assert replace(read, max_positions=shape.max_positions) == shape
+    numbers = sum(math.prod(size) for part in parts_of(shape) for size in part.values())
+    assert numbers == shape.num_params
+
+
+def test_random_weights_are_made_once_and_named_to_the_run(site: Site) -> None:
+    asked: list[Any] = []
+
+    class Asked(Site):
+        def child(self, module: str, order: Any, name: str = "") -> Any:
+            asked.append((module, order))
+            folder = Path(order["folder"])
+            folder.mkdir()
+            (folder / "model.safetensors.index.json").write_text("{}")
+
+    for _ in range(2):
+        settings = A6000.settings(Asked(site.folder, site.end))
+    folder = str(site.folder / "random-model")
+    assert asked == [("lowmem_rl_bench.prove.random_model", {"model": "Qwen/Qwen2.5-7B-Instruct", "folder": folder})]
+    assert str(settings["model.name"]) == folder
+    assert A6000.facts()["model"] == "Qwen/Qwen2.5-7B-Instruct"
+    assert str(site.folder) not in json.dumps(A6000.facts())
 
 
 # How a check ends
@@ -202,7 +243,7 @@ def measured() -> dict[str, Any]:
 
 
 def test_a_peak_below_the_estimates_upper_value_holds(site: Site, measured: dict[str, Any]) -> None:
-    found = check_work.memory(answering(site, measured), QUICK)
+    found = measured_step.memory(answering(site, measured), QUICK)
     assert found.parts == {"memory": measured}
     assert "embedded model" in found.result
     assert set(found.found["errors"].values()) == {0.0}
@@ -210,7 +251,7 @@ def test_a_peak_below_the_estimates_upper_value_holds(site: Site, measured: dict
 
 def test_a_peak_above_it_fails_and_is_recorded(site: Site, measured: dict[str, Any]) -> None:
     measured["phases"]["rollout"]["measured"]["process_bytes"] = 2**36
-    entry, parts = taken(check(check_work.memory), answering(site, measured), QUICK)
+    entry, parts = taken(check(measured_step.memory), answering(site, measured), QUICK)
     assert (entry["status"], parts) == (FAILED, {"memory": measured})
     assert "peak 64.00 GiB" in entry["result"]
 
@@ -218,7 +259,7 @@ def test_a_peak_above_it_fails_and_is_recorded(site: Site, measured: dict[str, A
 def test_a_prediction_that_a_reader_cannot_compute_fails(site: Site, measured: dict[str, Any]) -> None:
     measured["phases"]["rollout"]["predicted"]["process_bytes"] += 1
     with pytest.raises(Failed, match="for rollout cannot be computed again"):
-        check_work.memory(answering(site, measured), QUICK)
+        measured_step.memory(answering(site, measured), QUICK)
 
 
 def timed(error: float | None) -> dict[str, Any]:
@@ -238,13 +279,13 @@ def timed(error: float | None) -> dict[str, Any]:
 
 
 def test_a_timed_step_fills_its_part_of_the_record(site: Site) -> None:
-    found = check_work.step(answering(site, timed(0.01)), QUICK)
+    found = measured_step.step(answering(site, timed(0.01)), QUICK)
     assert found.parts["step"] == make_record()["measured"]["step"]
 
 
 @pytest.mark.parametrize("error", [0.5, float("nan")])
 def test_a_speed_with_other_gradients_is_none(site: Site, error: float) -> None:
-    entry, parts = taken(check(check_work.step), answering(site, timed(error)), QUICK)
+    entry, parts = taken(check(measured_step.step), answering(site, timed(error)), QUICK)
     assert (entry["status"], parts) == (FAILED, {})
     assert "the first gradients are" in entry["result"]
 

@@ -1,6 +1,7 @@
 """A record of `prove` is read as hostile, and its prediction is computed again."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from lowmem_rl.errors import ConfigError
 from lowmem_rl_bench.prove import replay
 from lowmem_rl_bench.prove.measured_preset import WEIGHTS
 from lowmem_rl_bench.prove.record import LARGEST_BYTES, read_record, sealed, write_record
-from lowmem_rl_bench.prove.records import load_records, shipped_folder
+from lowmem_rl_bench.prove.records import _holding, load_records, shipped_folder
 from lowmem_rl_bench.prove.replay import CheckedRecord, check
 from tests.record_maker import UNSLOTH, changed, make_record, write
 
@@ -74,9 +75,22 @@ def test_a_card_that_tests_simulate_is_named_so(record: dict[str, Any], tmp_path
     assert found.record.card_label == "t4 (simulated)"
 
 
+def test_the_embedded_models_own_preset_can_be_measured_on_a_card(tmp_path: Path) -> None:
+    assert checked(make_record("tiny-cpu"), tmp_path).predicted_bytes > 0
+
+
 def test_the_records_that_come_with_lowmem_rl_hold_and_are_of_cards() -> None:
+    refused: list[str] = []
     assert shipped_folder().is_dir()
-    assert not [one for one in load_records() if one.record.machine.is_simulated]
+    assert not [one for one in load_records((), refused.append) if one.record.machine.is_simulated]
+    assert refused == []
+
+
+def test_a_shipped_record_that_no_longer_holds_is_left_out_with_a_note(tmp_path: Path) -> None:
+    notes: list[str] = []
+    files = [write(make_record(), tmp_path / "a.json"), write({}, tmp_path / "b.json")]
+    assert len(list(_holding(files, notes.append))) == 1
+    assert [note.partition(": ")[0] for note in notes] == [f"Record '{files[1]}' is refused"]
 
 
 # What was changed
@@ -205,8 +219,9 @@ def test_a_torn_file_is_refused_wherever_it_is_torn(record: dict[str, Any], tmp_
             read_record(tmp_path / "record.json")
 
 
-@pytest.mark.parametrize("place", [".", "no-such.json", "a\0b"])
+@pytest.mark.parametrize("place", [".", "no-such.json", "a\0b", "pipe"])
 def test_what_is_no_file_is_refused(place: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ConfigError, match="is refused"):
         read_record(tmp_path / place)
 
