@@ -68,7 +68,7 @@ def step(site: Site, subject: Subject) -> Outcome:
     words = f"{ours:.2f} s a step, Unsloth's defaults {theirs:.2f} s, {ratio['median']:.2f} times as long"
     figures = {"seconds": found["seconds"], "clocks": found["clocks"]}
     if error is not None and not error <= MOST_GRADIENT_ERROR:  # NaN too
-        raise Failed(f"{words}, but the first gradients are {error:.2g} apart", figures)
+        raise Failed(f"{words}, but the first gradients differ by {error:.2g}", figures)
     return Outcome(f"{words} ({subject.model_words})", figures, part)
 
 

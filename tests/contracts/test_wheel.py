@@ -58,6 +58,7 @@ def test_the_wheel_holds_the_three_packages_and_their_data_alone(wheel):
         ("lowmem_rl/_assets", "lowmem_rl/_assets"),
         ("lowmem_rl/reports", "lowmem_rl/reports"),
         ("lowmem_rl/scale_out", "lowmem_rl/scale_out"),
+        ("benchmarks/records/prove", "lowmem_rl_bench/_records"),
     ):
         expected = {
             f"{shipped}/{p.relative_to(ROOT / source)}"
