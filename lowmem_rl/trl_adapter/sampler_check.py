@@ -32,42 +32,42 @@ class SamplerCheckMixin(TrlTrainer):
     sampled_after: int
     batch_read: Batch | None = None
     """The micro-batch whose loss is being computed."""
-    _compare: Callable[[], None] | None = None
+    compare_waiting: Callable[[], None] | None = None
     """Compares the present rollout; None if it has been compared."""
-    _gaps: list[Tensor]
+    gaps_seen: list[Tensor]
     """Of each micro-batch: sum of the distances in nats, tokens, rows (3,)."""
 
     def compare_later(self, prompts: Sequence[Sequence[int]], sampled: Sequence[SampledCompletion]) -> None:
         """Leaves the comparison of a rollout to the update."""
-        self._compare = partial(self.sampler.compare, prompts[:CHECKED_ROWS], sampled[:CHECKED_ROWS])
+        self.compare_waiting = partial(self.sampler.compare, prompts[:CHECKED_ROWS], sampled[:CHECKED_ROWS])
         self.begin_comparing()
 
     def begin_comparing(self) -> None:
         """The gradient of a step is computed from its first micro-batch on."""
-        self._gaps = []
+        self.gaps_seen = []
 
     def compare_micro_batch(self, log_probs: Tensor) -> None:
         """Compares the log-probs (rows, completion tokens) in the loss of a micro-batch whose rollout waits for it."""
         batch = self.batch_read
-        if self._compare is None or batch is None or self.step != self.sampled_after:
+        if self.compare_waiting is None or batch is None or self.step != self.sampled_after:
             return
         if (sampled := batch.get("sampling_per_token_logps")) is None:
             return
         counted = batch["completion_mask"].bool()
         distance = (log_probs.detach()[counted].double() - sampled[counted].double()).abs().sum()
-        self._gaps.append(torch.stack((distance, counted.sum(), counted.any(1).sum())))
+        self.gaps_seen.append(torch.stack((distance, counted.sum(), counted.any(1).sum())))
 
     def end_comparing(self) -> None:
         """Passes the gap to the sampler and the step's row, before the weights move."""
-        if self._compare is None:
+        if self.compare_waiting is None:
             return
-        distance, tokens, rows = torch.stack(self._gaps).sum(0).tolist() if self._gaps else (0.0, 0, 0)
+        distance, tokens, rows = torch.stack(self.gaps_seen).sum(0).tolist() if self.gaps_seen else (0.0, 0, 0)
         if rows >= CHECKED_ROWS:
             self.sampler.take_gap(distance / tokens)
         else:
             with self.hooks.phase("rollout"):
-                self._compare()
-        self._compare = None
+                self.compare_waiting()
+        self.compare_waiting = None
         for name, value in gap_metrics(self.sampler).items():
             self._metrics["train"][name].append(value)
 

@@ -66,7 +66,7 @@ def test_presets_shows_the_record_as_a_simulated_cards(file: Path, checked: Chec
 
 
 def prefers_a_word() -> None:
-    """Makes one word likelier than it is, in whatever our engine decodes with."""
+    """Makes one word the likeliest, in whatever our engine decodes with."""
     import torch
 
     from lowmem_rl.engine import backend
@@ -75,7 +75,7 @@ def prefers_a_word() -> None:
 
     def build(*args: Any) -> Any:
         decoder = plain(*args)
-        word = 9 * torch.eye(1, decoder.head.out_features, device="cuda")[0]
+        word = 60 * torch.eye(1, decoder.head.out_features, device="cuda")[0]
         return replace(decoder, head=lambda x: decoder.head(x) + word)
 
     backend.build = build
