@@ -29,6 +29,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+from lowmem_rl.engine.threads import usable_cores
 from lowmem_rl.storage.cache import cache_dir
 from lowmem_rl.storage.run_dir import Row, RunDir, read_json, read_rows, write_json
 
@@ -228,7 +229,7 @@ def run_all(trials: Sequence[Trial], record: Record, jobs: int, keep: Path | Non
     Run directories are removed unless `keep` names their folder.
     """
     missing = [trial for trial in trials if trial.key not in record.rows]
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = max(1, usable_cores() // jobs)
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
         progress = Progress(missing, keep or Path(folder))
         waiting: dict[Future[Row], Trial] = {

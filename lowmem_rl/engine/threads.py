@@ -85,7 +85,7 @@ def _chosen(config: RunConfig, device: Device) -> ThreadChoice:
 
     if (given := _given()) is not None:
         return ThreadChoice(given, f"{VARIABLE} is set")
-    most = _cores()
+    most = usable_cores()
     if most == 1:
         return ThreadChoice(1, "the only core")
     with suppress(LowMemError):
@@ -100,7 +100,7 @@ def _given() -> int | None:
     return int(first) if first.isdecimal() and int(first) > 0 else None
 
 
-def _cores() -> int:
+def usable_cores() -> int:
     """Returns the cores on which this process may run."""
     affinity: Callable[[int], set[int]] | None = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -56,7 +56,7 @@ def test_the_users_number_is_taken(text: str, number: int, monkeypatch: pytest.M
 @pytest.mark.parametrize("text", [None, "", "many", "0", "-1", "²"])
 def test_else_they_are_measured(text: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE) if text is None else monkeypatch.setenv(VARIABLE, text)
-    monkeypatch.setattr(threads_module, "_cores", lambda: 2)
+    monkeypatch.setattr(threads_module, "usable_cores", lambda: 2)
     found = set_threads(tiny(), CPU)
     assert found is not None
     assert (found.why, list(found.layer_ms)) == ("measured", ["1", "2"])
@@ -66,14 +66,14 @@ def test_else_they_are_measured(text: str | None, monkeypatch: pytest.MonkeyPatc
 
 def test_one_core_is_not_measured_and_a_gpu_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE)
-    monkeypatch.setattr(threads_module, "_cores", lambda: 1)
+    monkeypatch.setattr(threads_module, "usable_cores", lambda: 1)
     assert set_threads(tiny(), CPU) == ThreadChoice(1, "the only core")
     assert set_threads(tiny(), Device("cuda", "bfloat16")) is None
 
 
 def test_measuring_draws_no_random_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE)
-    monkeypatch.setattr(threads_module, "_cores", lambda: 2)
+    monkeypatch.setattr(threads_module, "usable_cores", lambda: 2)
     threads_module._measured.cache_clear()
     before = torch.get_rng_state()
     set_threads(tiny(), CPU)
