@@ -69,20 +69,23 @@ class Preset:
 @cache
 def load_presets() -> tuple[Preset, ...]:
     """Returns all presets, those for the smallest card first and the embedded model's before all others."""
-    packaged = files("lowmem_rl") / "_presets"  # in a wheel; a checkout has them next to the package
-    folder = packaged if packaged.is_dir() else Path(__file__).parents[2] / "presets"
-    found = [_read(file) for file in folder.iterdir() if file.name.endswith(".toml")]
+    found = map(load_preset, _preset_files())
     return tuple(
         sorted(found, key=lambda preset: (_offered_bytes(preset.card), preset.name != "tiny-cpu", preset.name))
     )
 
 
+@cache
 def load_preset(name: str) -> Preset:
-    """Returns the preset of that name. Raises `UnknownName` if there is none."""
-    presets = {preset.name: preset for preset in load_presets()}
+    """Returns the preset of that name; the other files are not read. Raises `UnknownName` if there is none."""
+    presets = _preset_files()
     if name not in presets:
-        raise UnknownName("preset", name, presets)
-    return presets[name]
+        raise UnknownName("preset", name, [preset.name for preset in load_presets()])
+    text = presets[name].read_text(encoding="utf-8")
+    values = tomllib.loads(text)
+    about = values.pop("preset")
+    measured = Measured(**about.pop("measured")) if "measured" in about else None
+    return Preset(name=name, measured=measured, values=values, text=text, **about)
 
 
 def default_preset(card: str | None) -> str:
@@ -102,9 +105,8 @@ def _offered_bytes(card: str) -> int:
     return CARDS[card].offered_bytes if card in CARDS else 0
 
 
-def _read(file: Traversable) -> Preset:
-    text = file.read_text(encoding="utf-8")
-    values = tomllib.loads(text)
-    about = values.pop("preset")
-    measured = Measured(**about.pop("measured")) if "measured" in about else None
-    return Preset(name=file.name.removesuffix(".toml"), measured=measured, values=values, text=text, **about)
+@cache
+def _preset_files() -> dict[str, Traversable]:
+    packaged = files("lowmem_rl") / "_presets"  # in a wheel; a checkout has them next to the package
+    folder = packaged if packaged.is_dir() else Path(__file__).parents[2] / "presets"
+    return {file.name.removesuffix(".toml"): file for file in folder.iterdir() if file.name.endswith(".toml")}
