@@ -277,7 +277,9 @@ def _field_problems(error: ValidationError, merged: Mapping[str, SettingEntry]) 
     for detail in error.errors(include_url=False, include_context=False):
         key = ".".join(map(str, detail["loc"][:2]))
         known = find_key(key)
-        fix = f"It takes {known.takes}" if known and not key.startswith(f"{REWARDS}.") else "It takes a number"
+        fix = f"It takes {known.takes}" if known else "It takes a number"
+        if key.startswith(f"{REWARDS}."):
+            fix = f"It takes the reward's weight, such as {REWARDS}.boxed_answer=1.0"
         if detail["type"] == "string_type":
             fix = f"Write it in quotes: '{key}=\"...\"'"
         what = detail["msg"].replace("Input should be", "must be").partition(", unable to")[0]

@@ -118,6 +118,7 @@ def test_a_broken_rule_names_the_origin_of_its_key():
         (["task.levels=" + "[" * 300 + "]" * 300], "task.levels"),
         ([f"{'x' * 10**6}=1"], "there is no such key"),
         (["rewards.boxed_answer=nan"], "must be a finite number"),
+        (["rewards.use={boxed_answer=1.0}"], "must be a valid number"),
         (["grpo.steps=1\n[grpo]\nbeta=1"], "control characters"),
     ],
 )
@@ -127,6 +128,7 @@ def test_a_wrong_setting_is_reported_in_a_line(settings, expected):
     assert len(message) < 400
 
 
+@pytest.mark.slow
 @given(st.lists(st.text() | st.text().map(lambda text: f"grpo.steps={text}") | st.text().map(lambda text: f"{text}=1")))
 def test_no_setting_makes_a_traceback(settings):
     with suppress(ConfigError):
