@@ -157,6 +157,7 @@ def test_the_paired_test_finds_ten_points_on_five_hundred_items(discordant) -> N
     assert np.mean(simulated_p_values(500, discordant, 0.10) < 0.05) >= 0.9
 
 
+@pytest.mark.slow
 def test_the_bootstrap_covers_the_gain_and_errs_in_one_of_twenty() -> None:
     # Pass rates of 100 items from 4 samples each, before and after, the same underneath.
     rng, covered, alarms, rounds = np.random.default_rng(0), 0, 0, 400

@@ -2,7 +2,6 @@
 
 import random
 import sys
-import time
 import xml.dom.minidom
 from pathlib import Path
 from statistics import fmean
@@ -12,19 +11,17 @@ from lowmem_rl_cli.bench_view import render
 from lowmem_rl_cli.text_page import TextPage
 
 from lowmem_rl.config.run_config import RunConfig
-from lowmem_rl.engine.device import Device
 from lowmem_rl.errors import SetupError
 from lowmem_rl.example import Example
 from lowmem_rl.planning.overrides import with_overrides
 from lowmem_rl_bench.step.bench_workload import BenchWorkload, WorkloadShape, make_workload
 
-pytest.importorskip("trl")  # the modules below import the training stack
+pytest.importorskip("torch")  # modules below import it
 
 import numpy
 
 from lowmem_rl.grpo.micro_batches import BatchPlan
 from lowmem_rl_bench.step.ablations import WORK, predicted
-from lowmem_rl_bench.step.arm_timer import ArmTimer
 from lowmem_rl_bench.step.arms import ABLATIONS, ARMS
 from lowmem_rl_bench.step.batch_ablations import ablation_mixins
 from lowmem_rl_bench.step.live_runs import LearningCurve, has_reached, time_ratio
@@ -238,6 +235,7 @@ def test_arms_that_are_the_run_itself_are_no_ablation() -> None:
     assert every.configure(last) == whole != not_kept.configure(last)
 
 
+@pytest.mark.slow
 def test_the_picture_is_well_formed_and_shows_every_ratio() -> None:
     picture = draw(RECORD)
     xml.dom.minidom.parseString(picture)
@@ -250,17 +248,3 @@ def test_without_matplotlib_the_picture_names_the_extra(monkeypatch) -> None:
     with pytest.raises(SetupError, match="matplotlib") as raised:
         draw(RECORD)
     assert "lowmem-rl[slides]" in raised.value.hint
-
-
-def test_the_phases_of_a_timed_step_sum_to_the_step() -> None:
-    timer = ArmTimer(Device("cpu", "float32"))
-    timer.restart()
-    with timer.phase("rollout"):
-        time.sleep(0.02)
-    with timer.phase("update"):
-        sum(range(100_000))
-    found = timer.read()
-    assert found["phases"]["rollout"]["wall"] >= 0.02 > found["phases"]["rollout"]["cpu"]
-    assert found["phases"]["scoring"] == {"wall": 0, "cpu": 0}
-    for clock in ("wall", "cpu"):
-        assert found[clock] == pytest.approx(sum(spent[clock] for spent in found["phases"].values()))

@@ -93,6 +93,7 @@ def test_a_table_of_ranks_is_the_same_on_the_command_line_and_in_a_file(tmp_path
     )
 
 
+@pytest.mark.slow  # loads PEFT
 @pytest.mark.parametrize(
     "patterns",
     [

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow  # loads PEFT
+
 TARGETS = ["q_proj", "v_proj", "o_proj", "gate_proj", "down_proj"]  # not all that are joined
 KINDS: dict[str, dict[str, Any]] = {
     "lora": {},

@@ -6,6 +6,8 @@ import pytest
 
 from tests.unit.engine.test_adapter_kinds import KINDS, moved_model
 
+pytestmark = pytest.mark.slow  # loads PEFT
+
 
 def whole_model() -> Any:
     import torch

@@ -8,6 +8,8 @@ import pytest
 from lowmem_rl.config.run_config import TrainableConfig
 from lowmem_rl.errors import ConfigError, RunDirError
 
+pytestmark = pytest.mark.slow  # loads PEFT
+
 IDS = [[3, 9, 4, 27, 16, 33, 5, 8]]
 
 

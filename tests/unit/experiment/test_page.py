@@ -133,6 +133,7 @@ def test_a_curve_is_the_mean_of_its_seeds_within_their_band() -> None:
     assert len(chart.series) == 1
 
 
+@pytest.mark.slow
 def test_a_page_says_what_its_seeds_could_find(study: Study, tmp_path: Path) -> None:
     directory = StudyDir(tmp_path)
     found = list(remarks(study, compare_arms(study, outcomes(study)), directory))

@@ -51,6 +51,7 @@ def test_the_interval_over_seeds_and_items_is_wider_than_over_items_alone() -> N
     assert crossed.high - crossed.low > 1.5 * (alone.high - alone.low)
 
 
+@pytest.mark.slow
 def test_power_is_what_simulated_studies_find() -> None:
     drawn, gain, spread, seeds = random.Random(1), 0.05, 0.026, 6
     found = 0
@@ -62,6 +63,7 @@ def test_power_is_what_simulated_studies_find() -> None:
     assert found / 300 == pytest.approx(power(gain, spread, seeds), abs=0.08)
 
 
+@pytest.mark.slow
 def test_the_smallest_gain_is_found_in_four_of_five_studies() -> None:
     for seeds in (2, 3, 6):
         gain = smallest_gain(0.03, seeds)

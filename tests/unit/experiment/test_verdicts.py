@@ -29,6 +29,7 @@ def words(study: Study, gains: dict[str, float], drawn: random.Random) -> dict[s
     return {one.arm: one.word for one in compare_arms(study, runs(study, gains, drawn)).arms}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [3, 6])
 def test_of_studies_without_a_difference_at_most_one_in_twenty_names_a_winner(seeds: int) -> None:
     study, drawn = study_of(seeds), random.Random(seeds)
@@ -38,6 +39,7 @@ def test_of_studies_without_a_difference_at_most_one_in_twenty_names_a_winner(se
     assert sum({"better", "worse"} & {*study_words} != set() for study_words in found) <= 19
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [2, 3])
 def test_shares_of_few_items_name_no_winner_either(seeds: int) -> None:
     study, drawn, alarms = study_of(seeds, "ab"), random.Random(seeds), 0
@@ -62,6 +64,7 @@ def test_items_are_paired_by_id_and_not_by_their_order() -> None:
     assert found[0].arms[0].interval == found[1].arms[0].interval
 
 
+@pytest.mark.slow
 def test_a_true_gain_is_found_as_often_as_the_plan_said() -> None:
     study, drawn = study_of(6, "ab"), random.Random(0)
     found = sum(words(study, {"b": 0.05}, drawn)["b"] == "better" for _ in range(200))

@@ -67,6 +67,7 @@ def test_a_token_that_is_missing_or_refused_ends_with_two_lines(hub, folder, tok
     assert not any(asked.startswith("POST") for asked in hub.asked)
 
 
+@pytest.mark.slow
 def test_a_public_repository_takes_an_export_only_if_that_is_asked_for(hub, folder) -> None:
     hub.repos["me/open"] = {"private": False, "files": {}}
     code, _, stderr = push(hub, folder, "me/open")
@@ -76,6 +77,7 @@ def test_a_public_repository_takes_an_export_only_if_that_is_asked_for(hub, fold
     assert sorted(hub.repos["me/open"]["files"]) == ["README.md", "model.safetensors"]
 
 
+@pytest.mark.slow
 def test_what_is_no_repository_is_refused_before_the_hub_is_asked(hub, folder) -> None:
     for name in ("model", "a/b/c", "../x", "me/", "me/mo del"):
         assert push(hub, folder, name)[0] == 2

@@ -235,6 +235,7 @@ def test_a_rate_that_moves_nothing_is_reported_after_sixty_rounds():
     assert min(filter(None, named)) >= 60
 
 
+@pytest.mark.slow
 def test_of_forty_healthy_runs_none_is_critical_and_at_most_one_gets_a_warning():
     """Group sizes 4 to 16, 1 to 16 prompts a step, pass rates of 0.2 to 0.97; every step is audited."""
     severities = Counter(finding.level for seed in range(40) for finding in audit(simulate(1000 + seed, 40)).findings)

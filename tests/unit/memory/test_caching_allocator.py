@@ -136,6 +136,7 @@ def test_a_backward_pass_has_room_of_its_own_that_the_forward_pass_does_not_take
     assert tape.allocator.peak_allocated == 5 * MIB  # the input, the gradient that comes in, and three of scratch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", [Kind("unsloth", "chunked", "unsloth", True), Kind("unsloth", "chunked", "none", True)]
 )

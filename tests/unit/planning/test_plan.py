@@ -222,6 +222,7 @@ runs = st.builds(
 )
 
 
+@pytest.mark.slow
 @forall(runs, st.integers(4, 80), st.just(unknown()) | st.floats(0, 1).map(given))
 def test_no_advice_lowers_the_group_and_all_of_it_can_be_followed(config, gib, pass_rate):
     planned = plan(config, load_shape("Qwen/Qwen2.5-3B-Instruct"), A6000, gib * GIB, pass_rate)
@@ -233,6 +234,7 @@ def test_no_advice_lowers_the_group_and_all_of_it_can_be_followed(config, gib, p
         RunConfig.model_validate(followed.model_dump())
 
 
+@pytest.mark.slow
 @forall(runs, st.integers(4, 80))
 def test_an_advice_saves_what_it_says_in_the_run_as_it_was_written(config, gib):
     planned = plan(config, load_shape("Qwen/Qwen2.5-3B-Instruct"), A6000, gib * GIB)

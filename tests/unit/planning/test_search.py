@@ -119,6 +119,7 @@ targets = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(runs, targets)
 def test_a_plan_breaks_no_rule_keeps_the_group_and_fits_if_anything_does(config, target):
     chosen = choose(config, target)
@@ -129,6 +130,7 @@ def test_a_plan_breaks_no_rule_keeps_the_group_and_fits_if_anything_does(config,
     assert target.fits(chosen) or not target.fits(frugal)
 
 
+@pytest.mark.slow
 @given(runs, targets)
 def test_more_memory_never_makes_the_plan_slower(config, target):
     more = PlanTarget(target.shape, target.card, target.budget_bytes + 8 * GIB)

@@ -128,6 +128,7 @@ def test_a_section_without_its_file_is_left_out(run, missing, section) -> None:
     assert section not in page_of(run).sections
 
 
+@pytest.mark.slow
 def test_there_is_a_page_for_every_subset_of_a_runs_files(tmp_path) -> None:
     whole = make_run(tmp_path / "whole")
     files = ["machine.json", "estimate.json", "metrics.jsonl", "samples.jsonl", "eval.json", "eval"]

@@ -25,6 +25,7 @@ def findings(tmp_path: Path, body: str, trials: tuple[RewardCase, ...] | None = 
     return check_reward(load_reward(f"{tmp_path}/mine.py:pay"), trials or general_cases(), limit_s=LIMIT_S)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "body",
     [
@@ -57,6 +58,7 @@ def test_findings_are_those_of_the_reward_itself(tmp_path: Path) -> None:
     assert (finding.reward, finding.fault) == ("pay", "constant")
 
 
+@pytest.mark.slow
 def test_after_a_late_score_another_process_takes_the_next_one(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "import time\ndef pay(completion, example):\n    time.sleep(60 * len(completion))\n    return 1\n"

@@ -294,6 +294,7 @@ def test_a_completion_on_which_a_batch_fails_costs_only_itself(tmp_path: Path) -
         assert "completion 'It is 5.'" in str(second)
 
 
+@pytest.mark.slow
 def test_a_batch_that_hangs_is_bounded_and_named(tmp_path: Path) -> None:
     body = "def f(completions, **kwargs): return [9**9**9**9 if c.endswith('.') else 1.0 for c in completions]"
     with isolated(RewardSet((load(tmp_path, body),), (1.0,)), limit_s=1.0) as rewards:

@@ -22,6 +22,7 @@ def example(question: str = "2 * 3?", answer: str = "6", **fields) -> Example:
     return Example("a/0", ({"role": "user", "content": question},), answer, **fields)
 
 
+@pytest.mark.slow
 @given(question=TEXT, answer=TEXT, level=st.none() | st.floats(0, 9), extra=st.dictionaries(TEXT, TEXT | st.integers()))
 def test_a_row_is_its_example_again(tmp_path_factory, question, answer, level, extra):
     path = tmp_path_factory.mktemp("rows") / "train.parquet"

@@ -4,6 +4,8 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[3]
 NO_INDEX = {"UV_NO_CACHE": "1", "UV_HTTP_RETRIES": "0", "PIP_NO_CACHE_DIR": "1", "PIP_RETRIES": "0"} | dict.fromkeys(
     ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL"), "http://127.0.0.1:9/simple"
@@ -24,6 +26,7 @@ def test_a_complete_folder_stays_and_is_printed_alone(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
 
 
+@pytest.mark.slow
 def test_without_an_index_it_ends_with_two_lines_and_leaves_nothing_that_looks_complete(tmp_path: Path) -> None:
     done = get(tmp_path / "model")
     assert (done.returncode, done.stdout) == (3, "")

@@ -104,6 +104,7 @@ def test_the_baseline_of_a_small_group_costs_rollouts() -> None:
     assert [baseline_efficiency(size) for size in (2, 4, 8, 16)] == [0.5, 0.75, 0.875, 0.9375]
 
 
+@pytest.mark.slow
 @forall(st.lists(st.tuples(st.integers(0, 16), st.integers(1, 16)).filter(lambda c: c[0] <= c[1]), min_size=1))
 def test_another_completion_never_makes_a_group_less_informative(counts) -> None:
     rate = measured(counts)

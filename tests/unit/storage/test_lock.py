@@ -89,6 +89,7 @@ for _ in range(200):
 """
 
 
+@pytest.mark.slow
 def test_what_two_processes_change_in_turn_is_changed_by_both(tmp_path) -> None:
     (tmp_path / "count").write_text("0")
     adders = [subprocess.Popen([sys.executable, "-c", ADDER, tmp_path]) for _ in range(3)]

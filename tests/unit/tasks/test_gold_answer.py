@@ -84,6 +84,7 @@ def test_what_only_begins_like_an_option_is_none(gold: str) -> None:
     assert option_of(gold) is None
 
 
+@pytest.mark.slow
 @given(st.text(alphabet="ABb#\\boxed{}()[]$*.: \nanswer is1", max_size=300), st.sampled_from(get_args(AnswerForm)))
 def test_any_text_is_read_or_refused(gold: str, form: AnswerForm) -> None:
     taken = take_answer(gold, form)

@@ -51,6 +51,7 @@ def test_a_seed_draws_the_same_distinct_problems_and_another_seed_others(task: P
     assert len({example.question for example in drawn}) == len({example.id for example in drawn}) == 300
 
 
+@pytest.mark.slow
 @every_task
 def test_training_never_draws_a_held_out_problem_under_any_seed(task: ProceduralTask) -> None:
     trained = {example.question for seed in range(3) for example in draw(task, seed=seed)}

@@ -32,6 +32,7 @@ def test_each_unit_learns_once_before_any_learns_again(count: int, freeze_rate: 
     assert max(distances.values()) < UNVISITED
 
 
+@pytest.mark.slow
 @given(counts, rates, st.integers(0, 9), st.integers(0, 40))
 def test_a_schedule_that_is_resumed_anywhere_has_the_same_tail(
     count: int, freeze_rate: float, seed: int, resumed: int

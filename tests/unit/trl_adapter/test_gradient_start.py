@@ -6,6 +6,8 @@ import pytest
 
 from lowmem_rl.trl_adapter.gradient_start import shorten_backward
 
+pytestmark = pytest.mark.slow  # loads PEFT
+
 DEPTH, FIRST = 6, 4
 
 

@@ -47,6 +47,7 @@ def test_squares_move_out_of_roots(outside: int, inside: int) -> None:
     assert not same_expression(f"\\sqrt{{{outside * outside * inside}}}", f"{outside + 1}\\sqrt{{{inside}}}")
 
 
+@pytest.mark.slow
 @given(st.fractions(max_denominator=1000), st.fractions(max_denominator=1000))
 def test_rationals_are_compared_exactly(one: Fraction, other: Fraction) -> None:
     texts = [f"({x.numerator})/({x.denominator})" for x in (one, other)]

@@ -83,6 +83,7 @@ def test_an_endless_answer_is_late_unequal_and_harms_no_later_one() -> None:
     assert pool().same("\\cos 2x", "1-2\\sin^2 x")
 
 
+@pytest.mark.slow
 def test_a_time_limit_holds_off_the_main_thread() -> None:
     assert pool().same("x", "x")
     verdicts: list[bool | None] = []
@@ -94,6 +95,7 @@ def test_a_time_limit_holds_off_the_main_thread() -> None:
     assert verdicts == [None] * 3
 
 
+@pytest.mark.slow
 @NEEDS_PROC
 def test_a_busy_machine_changes_no_verdict(own: tuple[Pool, int, int]) -> None:
     """A child that has to wait in the middle of its work for longer than the limit is as right as any."""
@@ -111,6 +113,7 @@ def test_a_busy_machine_changes_no_verdict(own: tuple[Pool, int, int]) -> None:
         timer.join()
 
 
+@pytest.mark.slow
 @NEEDS_PROC
 def test_a_crash_is_reported_and_the_next_verdict_comes(own: tuple[Pool, int, int]) -> None:
     own_pool, _, computing = own
@@ -122,6 +125,7 @@ def test_a_crash_is_reported_and_the_next_verdict_comes(own: tuple[Pool, int, in
     assert own_pool.same("x+x", "2x")
 
 
+@pytest.mark.slow
 @NEEDS_PROC
 @pytest.mark.parametrize("number", [(0,), (1,), (0, 1)], ids=["worker", "child", "both"])
 def test_processes_that_are_killed_between_verdicts_cost_none(own: tuple[Pool, int, int], number: tuple[int]) -> None:
@@ -132,12 +136,14 @@ def test_processes_that_are_killed_between_verdicts_cost_none(own: tuple[Pool, i
     assert not own_pool.same("x+x", "3x")
 
 
+@pytest.mark.slow
 @NEEDS_PROC
 def test_a_worker_has_a_memory_limit(own: tuple[Pool, int, int]) -> None:
     limits = Path(f"/proc/{own[2]}/limits").read_text().splitlines()
     assert next(line for line in limits if line.startswith("Max address space")).split()[3] == str(MEMORY_LIMIT_BYTES)
 
 
+@pytest.mark.slow
 def test_a_worker_without_math_verify_ends(tmp_path: Path) -> None:
     (tmp_path / "math_verify.py").write_text("raise ImportError('broken')\n")
     with JsonWorker("lowmem_rl.verify.pool_worker", tmp_path / "log", os.environ | path_with(tmp_path)) as worker:
@@ -158,6 +164,7 @@ print(verdicts, "torch" in sys.modules)
 """
 
 
+@pytest.mark.slow
 def test_a_script_without_a_guard_runs_once(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
