@@ -8,6 +8,7 @@ import re
 from fractions import Fraction
 from typing import Literal
 
+from lowmem_rl.verify.computation import is_computation, is_division
 from lowmem_rl.verify.congruences import same_congruence
 from lowmem_rl.verify.normalize import NormalizedAnswer, normal_form
 from lowmem_rl.verify.number_text import as_number, as_one_number
@@ -84,7 +85,7 @@ def _signs_agree(given: NormalizedAnswer, gold: NormalizedAnswer) -> bool:
 
 
 def _compare(given: NormalizedAnswer, gold: NormalizedAnswer) -> bool | None:
-    if given.unit and gold.unit and given.unit != gold.unit:
+    if (given.unit and gold.unit and given.unit != gold.unit) or is_division(given.text, gold.text):
         return False
     if given.text == gold.text:
         return True
@@ -135,7 +136,13 @@ def _names_and_values(text: str) -> tuple[tuple[str, ...], str]:
         parts = [text]
     split = [_EQUALS.split(part) for part in parts]
     names = tuple(dict.fromkeys(sides[0].replace(" ", "") for sides in split if len(sides) > 1))
-    return names, ", ".join(sides[-1].strip() for sides in split)
+    return names, ", ".join(map(_last_value, split))
+
+
+def _last_value(sides: list[str]) -> str:
+    """Returns the last side of a chain of equations; of `20 = 14 + 6` the side that is a number."""
+    *earlier, last = (side.strip() for side in sides)
+    return next((side for side in earlier if as_number(side) is not None), last) if is_computation(last) else last
 
 
 def _is_hundredth(given: NormalizedAnswer, gold: NormalizedAnswer) -> bool:

@@ -1,4 +1,4 @@
-"""The words next to a number that change it: `negative 5` is -5, `42 million` and `half of 42` are not 42."""
+"""What is next to a number and changes it: `negative 5` is -5; `42 million`, `half of 42` and `48 - 42` are not 42."""
 
 import re
 
@@ -17,6 +17,7 @@ _OPERATION_BEFORE = re.compile(
     r"|the (?:sum|product|difference|quotient|ratio) (?:of|between))|% of) +[$*(]{0,2}$",
     re.IGNORECASE,
 )
+_SIGN_BEFORE = re.compile(r"\d[)}\]]* *(?:[+×·÷]|\*(?!\*)| [-−] |\\(?:times|cdot|div)) *[$(]{0,2}$")
 _FRACTION = r"(?:f(?:our|if)|six|seven|eigh|nin|ten|hundred|thousand|[mb]illion|trillion)ths|halves|thirds"
 _OPERATION_AFTER = re.compile(
     r"[*$)]{0,3}(?:(?-i:[kKMB])\b|(?: *-?(?:(?:hundred|thousand|[mb]illion|trillion|dozen|score)s?|[mb]n"
@@ -56,7 +57,7 @@ def in_context(number: str, before: str, after: str) -> str | None:
     minus = _MINUS.search(before) if "minus" in before or "egative" in before else None
     if minus and not minus["left"]:
         number = f"-{number}"
-    elif _OPERATION_BEFORE.search(before):
+    elif _OPERATION_BEFORE.search(before) or _SIGN_BEFORE.search(before):
         return f"{before.strip()} {number}"
     words = _OPERATION_AFTER.match(after) or _UNIT_AFTER.match(after)
     return number + re.sub(r"[*$)]", "", words[0]) if words else number

@@ -10,6 +10,7 @@ from fractions import Fraction
 from functools import lru_cache
 from itertools import chain, pairwise
 
+from lowmem_rl.verify.computation import is_computation
 from lowmem_rl.verify.expression import same_expression
 from lowmem_rl.verify.number_text import as_number
 
@@ -94,6 +95,8 @@ def same_value(given: Value, gold: Value) -> bool | None:
     if isinstance(given, Bracketed) or isinstance(gold, Bracketed):
         # A list is not a number; but ±3 is a list, and a matrix may be written as a sum.
         return False if isinstance(given, Fraction) or isinstance(gold, Fraction) else None
+    if isinstance(given, Expression) and isinstance(gold, Fraction) and is_computation(given.text):
+        return False
     verdict = same_expression(_formula(given), _formula(gold))
     return True if verdict is None and _terms(_formula(given)) == _terms(_formula(gold)) else verdict
 
@@ -220,8 +223,16 @@ def _matrix(text: str, depth: int) -> Bracketed | None:
         return None  # a sum
     factor = f"{factor}1" if factor in {"+", "-"} else factor
     rows = [row.split("&") for row in _ROW_END.split(match[3].replace("\\hline", "")) if row.strip()]
-    cells = [[f"({factor})({cell})" if factor else cell for cell in row] for row in rows]
-    return Bracketed("matrix", tuple(Bracketed("row", tuple(value_of(c, depth + 1) for c in row)) for row in cells))
+    cells = [tuple(_cell(factor, cell.strip(), depth + 1) for cell in row) for row in rows]
+    return Bracketed("matrix", tuple(Bracketed("row", row) for row in cells))
+
+
+def _cell(factor: str, cell: str, depth: int) -> Value:
+    """Returns a cell times the factor before its matrix."""
+    if not factor:
+        return value_of(cell, depth)
+    one, other = as_number(factor), as_number(cell)
+    return value_of(f"({factor})({cell})", depth) if one is None or other is None else one * other
 
 
 def _union(text: str, depth: int) -> Bracketed | None:

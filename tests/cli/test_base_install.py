@@ -48,6 +48,7 @@ def run_in(base: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [
@@ -77,6 +78,7 @@ def test_what_needs_the_stack_says_how_to_install_it(base: Path, tmp_path: Path,
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [

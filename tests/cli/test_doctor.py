@@ -18,6 +18,7 @@ Cli = Callable[..., Any]
 MISSING = MachineCheck("torch", "fail", "not installed", "The extra brings it.", "uv pip install 'lowmem-rl[train]'")
 
 
+@pytest.mark.slow
 def test_doctor_json_has_every_check_and_the_exit_code_agrees(cli: Cli) -> None:
     outcome = cli("doctor", "--json")
     found = json.loads(outcome.stdout)

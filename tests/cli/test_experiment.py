@@ -234,6 +234,7 @@ def finished(tmp_path: Path) -> StudyDir:
     return make_study(tmp_path / "finished")
 
 
+@pytest.mark.slow
 def test_a_report_for_a_program_has_the_middle_half_and_what_could_be_found(cli_here, finished: StudyDir) -> None:
     facts = json.loads(cli_here("experiment", "report", str(finished.path), "--json")[1])
     for arm in facts["arms"]:
@@ -246,12 +247,14 @@ def test_a_report_for_a_program_has_the_middle_half_and_what_could_be_found(cli_
     assert "full-first-5" in finished.pareto.read_text()
 
 
+@pytest.mark.slow
 def test_a_page_elsewhere_has_its_picture_next_to_it(cli_here, finished: StudyDir, tmp_path: Path) -> None:
     assert cli_here("experiment", "report", str(finished.path), "--out", "pages/one.html").code == 0
     assert {path.name for path in Path("pages").iterdir()} == {"one.html", "one.pareto.svg"}
     assert not finished.pareto.exists()
 
 
+@pytest.mark.slow
 def test_the_page_is_opened_in_the_browser_of_the_user(finished: StudyDir, tmp_path: Path) -> None:
     browser, seen = tmp_path / "browser", tmp_path / "seen"
     browser.write_text(f"#!/bin/sh\nprintf %s \"$1\" > '{seen}'\n")
@@ -262,6 +265,7 @@ def test_the_page_is_opened_in_the_browser_of_the_user(finished: StudyDir, tmp_p
     assert seen.read_text() == finished.report.resolve().as_uri()
 
 
+@pytest.mark.slow
 def test_without_a_browser_the_page_is_written_and_named(finished: StudyDir) -> None:
     command = [sys.executable, "-m", "lowmem_rl", "experiment", "report", str(finished.path), "--open", "--json"]
     nothing = dict.fromkeys(("BROWSER", "DISPLAY", "WAYLAND_DISPLAY"), "")
@@ -271,6 +275,7 @@ def test_without_a_browser_the_page_is_written_and_named(finished: StudyDir) -> 
     assert Path(json.loads(found.stdout)["page"]).is_file()
 
 
+@pytest.mark.slow
 def test_a_plan_that_continues_knows_the_spread_that_was_seen(cli_here, study: Path) -> None:
     out = study.parent / "seen"
     directory = StudyDir.create(out, read_study(study))

@@ -456,6 +456,7 @@ def test_a_range_of_time_has_the_unit_of_its_end(low, high, text):
     assert span(SecondsRange(low, high)) == text
 
 
+@pytest.mark.slow
 def test_every_catalogued_model_can_be_profiled(cli_here):
     for name, shape in CATALOGUE.items():
         short = shape.max_positions // 4

@@ -116,6 +116,7 @@ def test_a_row_comes_back_with_its_score(cli_here, tmp_path) -> None:
     assert scored == [row | {"score": score} for row, score in zip(rows, (1.0, 0.0, 0.0), strict=True)]
 
 
+@pytest.mark.slow
 def test_a_row_whose_verdict_was_late_is_marked_and_counted(cli, tmp_path) -> None:
     pytest.importorskip("math_verify")
     rows = [{"answer": gold, "completion": "\\boxed{7}"} for gold in ("\\sum_{n=1}^{10^8} \\sin n", "7")]
@@ -174,6 +175,7 @@ def test_rows_are_one_call_of_a_function_in_trls_form(cli_here, tmp_path) -> Non
     assert {json.loads(row)["score"] for row in outcome.stdout.splitlines()} == {10.0}
 
 
+@pytest.mark.slow
 def test_a_reward_that_hangs_is_given_up_after_three_rows(cli_here, tmp_path) -> None:
     (tmp_path / "mine.py").write_text("def hangs(completion, example):\n    while completion: pass\n    return 1.0\n")
     rows = [json.dumps({"answer": "5", "completion": "5" * (n > 0)}) for n in range(9)]

@@ -72,6 +72,7 @@ def can_be_nobody() -> bool:
     return bool(shutil.which("unshare")) and subprocess.run([*NOBODY, "true"], check=False).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not can_be_nobody(), reason="no user namespaces here")
 @pytest.mark.parametrize(
     "arguments", [["profile"], ["profile", "--preset", "qwen7b-a6000"], ["train", "--dry-run", "--preset", "tiny-cpu"]]

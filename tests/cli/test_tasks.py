@@ -28,6 +28,7 @@ def test_show_tells_data_rewards_and_prompt_of_each(cli_here, name):
     assert ("perfect completion" in page) == (facts["source"] == "generated")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["tasks list", "tasks show countdown", "tasks check arithmetic --examples 20"])
 def test_a_command_that_needs_no_model_loads_none(command):
     program = (

@@ -41,6 +41,11 @@ from lowmem_rl.verify.normalize import LONGEST_ANSWER
         ("15 \\text{ square centimeters}", "15\\mbox{ cm}^2"),
         ("x = 5", "5"),
         ("5", "x = 5"),
+        ("14 + 6 = 20", "20"),
+        ("20 = 14 + 6", "20"),
+        ("20", "14 + 6"),
+        ("-(1/2)", "-0.5"),
+        ("8/2", "4/1"),
         ("m + n = 17", "17"),
         ("1112_3", "1112_{3}"),
         ("(C)", "C"),
@@ -63,6 +68,17 @@ def test_these_are_equal_without_any_worker(given_answer: str, gold: str) -> Non
     ("given_answer", "gold"),
     [
         ("", ""),
+        ("14 + 6", "20"),
+        ("x = 14 + 6", "20"),
+        ("14 + 6 = 14 + 6", "20"),
+        ("(14 + 6) stickers", "20"),
+        ("2(10)", "20"),
+        ("\\frac{40}{2} + 0", "20"),
+        ("1/4 + 1/4", "1/2"),
+        ("2^4 + 4", "20"),
+        ("(1 + 2, 4)", "(3, 4)"),
+        ("120/6", "20"),
+        ("\\frac{120}{6}", "20"),
         ("\\boxed{}", "\\boxed{}"),
         ("300%", "3"),
         ("0.333333", "1/3"),
@@ -130,6 +146,24 @@ def test_a_gold_answer_that_nothing_can_match_is_refused(gold: str, finding: str
 def test_a_gold_answer_that_is_accepted_is_paid_for_itself(gold: str) -> None:
     check_gold(gold)
     assert verify(gold, gold)
+
+
+@given(
+    st.integers(-999, 999), st.integers(1, 999), st.sampled_from("+-*/×÷·−"), st.sampled_from(["{}", "${}$", "({})"])
+)
+def test_a_repeated_question_is_no_answer(one: int, other: int, sign: str, form: str) -> None:
+    result = {"+": one + other, "-": one - other, "−": one - other, "/": one, "÷": one}.get(sign, one * other)
+    first = one * other if sign in "/÷" else one
+    assert not verify(form.format(f"{first} {sign} {other}"), str(result))
+    assert not verify(form.format(f"{first}{sign}{other}"), str(result))
+    assert verify(f"{first} {sign} {other} = {result}", str(result))
+
+
+@pytest.mark.parametrize(
+    ("given_answer", "gold"), [("10^{6}", "1000000"), ("5!", "120"), ("\\sqrt{400}", "20"), ("\\cos 60^\\circ", "1/2")]
+)
+def test_a_power_a_root_and_a_function_count_as_numbers(given_answer: str, gold: str) -> None:
+    assert verify(given_answer, gold)
 
 
 @given(st.text(), st.text() | st.text(st.sampled_from("{}()[]\\,;|=<>_^$%0123456789.xei fracsqrtinboxed\0\ud800")))

@@ -157,7 +157,7 @@ def test_a_number_that_words_change_is_not_the_answer(gold: str, completion: str
         ("\\textit{odd}", "\\boxed{Odd}"),
         ("\\text{(odd)}", "\\boxed{odd}"),
         ("5, 7", "The answer is **5** and **7**."),
-        ("6", "The answer is 2*3."),
+        ("2x", "The answer is 2*x."),
         ("Tuesday", "The answer is ***Tuesday***!"),
         ("Tuesday", "*The answer is Tuesday.*"),
         ("Tuesday", "**Answer:** **Tuesday**"),
