@@ -19,6 +19,7 @@ PREFILL = "<think>\n"
 """How the chat templates of DeepSeek-R1, QwQ and thinking Qwen3.5 open the assistant's turn."""
 
 _MOST_MISSES = 6
+_COMPUTATION = re.compile(r"\d+(?: ?[-+*/×÷] ?\d+)+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +142,9 @@ def _worthless(example: Example, misses: list[str]) -> Iterator[Variant]:
         "tags that never close": "<think><answer>" * 500,
         "every option in one box": boxed(options),
     }
+    asked = _COMPUTATION.search(example.question)
+    if asked and not equal_answers(asked[0], example.answer):
+        completions["the computation that was asked for, not done"] = boxed(asked[0])
     stated = lenient_answer(example.question)
     if stated is not None and equal_answers(stated, example.answer):  # `Simplify 6/8`: copying it is not a fault
         del completions["the copied question"]
@@ -191,6 +195,7 @@ _GENERAL = (
     ("For which x is -3 <= x < 2?", "The left end belongs to it,\nthe right end does not.", "[-3,2)"),
     ("Solve (x - 3)(x - 5) = 0.", "Either factor is zero,\nso both are roots.", "3, 5"),
     ("Who has the highest score, Evelyn with 8 or Brian with 5?", "8 is more than 5,\nso it is hers.", "Evelyn"),
+    ("What is 38 + 4?", "Carry the one:\n38 + 4 = 42.", "42"),
 )
 
 COUNTDOWN_CASES = tuple(

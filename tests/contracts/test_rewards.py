@@ -14,7 +14,7 @@ from lowmem_rl.tasks.task import Selection
 from lowmem_rl.tasks.task_registry import load_task
 from lowmem_rl_bench.broken_rewards import check_zoo
 
-RECORD = Path(__file__).parents[2] / "benchmarks" / "records" / "reward-zoo-2026-11-29.json"
+RECORD = Path(__file__).parents[2] / "benchmarks" / "records" / "reward-zoo-2026-11-30.json"
 
 FAULTS = {
     "any_candidate": "hedge-paid",

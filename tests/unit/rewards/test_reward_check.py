@@ -21,6 +21,7 @@ from lowmem_rl.rewards.reward import Reward, RewardSet
 from lowmem_rl.rewards.reward_check import check_reward, check_rewards, refuse
 from lowmem_rl.rewards.reward_registry import load_reward_set
 from lowmem_rl.verify.equal import equal_answers
+from lowmem_rl.verify.extract import strict_answer
 
 
 def mine(score, kind="merit") -> Reward:
@@ -50,6 +51,17 @@ def faults(score, prefill: str = "", kind: str = "merit") -> list[str]:
 )  # fmt: skip
 def test_a_broken_reward_is_named_by_its_fault(score, fault: str) -> None:
     assert faults(score) == [fault]
+
+
+def test_a_reward_that_computes_for_the_model_is_found() -> None:
+    def evaluates(completion: str, example: Example) -> float:
+        stated = strict_answer(completion) or ""
+        first, plus, second = stated.partition(" + ")
+        return score_boxed(f"\\boxed{{{int(first) + int(second)}}}" if plus else completion, example)
+
+    findings = check_reward(mine(evaluates), general_cases())
+    assert [finding.fault for finding in findings] == ["worthless-paid"]
+    assert "the computation that was asked for, not done" in findings[0].what
 
 
 @pytest.mark.parametrize(
