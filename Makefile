@@ -1,7 +1,7 @@
 # `make demo` and `make test` do all set-up; they need Python 3.11-3.13, pip and make.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-real test test-fast rehearse lint format clean
+.PHONY: help demo demo-real test test-fast test-long rehearse lint format clean
 
 RUN := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
@@ -22,6 +22,9 @@ test: .venv/.test ## run every check and every test that needs no GPU
 
 test-fast: .venv/.test ## run tests/unit and tests/cli, without their slow tests
 	@.venv/bin/pytest -n logical --maxprocesses 4 --dist loadfile -m "not slow and not gpu" tests/unit tests/cli
+
+test-long: .venv/.test ## run the tests that take minutes each, which test leaves out
+	@.venv/bin/pytest -n logical --maxprocesses 4 --dist loadfile -m "long and not gpu and not verl"
 
 rehearse: .venv/.test ## run every GPU preset's code path on a simulated card; prints a table, exit code 0 if all is ok
 	@.venv/bin/python -m tests.rehearsal

@@ -126,6 +126,7 @@ def test_a_study_with_a_failed_run_is_reported_and_says_so(one_by_one: Path, tmp
     assert (out / "report.html").is_file()
 
 
+@pytest.mark.long
 def test_ray_carries_two_at_once_and_a_killed_one_is_resumed(
     study: Study, one_by_one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

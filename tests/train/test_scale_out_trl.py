@@ -158,6 +158,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_a_run_of_two_processes_learns(trained: Path) -> None:
     state = json.loads((trained / "out" / "trainer_state.json").read_text())
     rewards = [row["reward"] for row in state["log_history"] if "reward" in row]
@@ -166,6 +167,7 @@ def test_a_run_of_two_processes_learns(trained: Path) -> None:
     assert not list(trained.parent.rglob("owned"))
 
 
+@pytest.mark.long
 def test_started_again_it_continues_after_the_newest_checkpoint(trained: Path) -> None:
     before = json.loads((trained / "out" / "trainer_state.json").read_text())["log_history"]
     settings = json.loads((trained / "trl.json").read_text())

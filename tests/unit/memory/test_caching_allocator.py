@@ -144,7 +144,7 @@ def test_the_tables_entries_are_derived_again(kind: Kind) -> None:
     assert shares_of(kind) == TABLE[kind]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_whole_table_is_derived_again() -> None:
     assert {kind: shares_of(kind) for kind in KINDS} == TABLE
 
