@@ -1,6 +1,5 @@
 """A saved LoRA adapter: what it was made for, read without torch, and its weights loaded into a policy."""
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -9,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lowmem_rl.config.run_config import AdapterConfig, ModelConfig, RunConfig, TrainableConfig
-from lowmem_rl.engine.policy import TRAINABLE, ModelLike, Policy
+from lowmem_rl.engine.peft_model import ModelLike
+from lowmem_rl.engine.policy import TRAINABLE, Policy
 from lowmem_rl.errors import RunDirError
 from lowmem_rl.models.fingerprint import base_digests
 from lowmem_rl.storage.run_dir import read_json
@@ -139,12 +139,6 @@ def _left_out(model: ModelLike, saved: Iterable[str]) -> list[str]:
     """Returns whole weights that the model does not learn, which PEFT passes over without a word."""
     names = [name for name, _ in model.named_parameters(remove_duplicate=False) if _WHOLE in name]
     return sorted(set(saved) - {name.replace(_WHOLE, "") for name in names}) if names else []
-
-
-def layer_of(name: str) -> int | None:
-    """Returns the decoder layer that a weight's name belongs to, None if to none."""
-    found = re.search(r"\.layers\.([0-9]+)\.", name)
-    return int(found[1]) if found else None
 
 
 def become_base(model: ModelLike) -> None:

@@ -16,8 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lowmem_rl.engine.adapter import layer_of
-from lowmem_rl.engine.policy import ModelLike
+from lowmem_rl.engine.peft_model import ModelLike, layer_of
 from lowmem_rl.trainable.scores import Matrix
 
 

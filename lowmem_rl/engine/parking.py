@@ -14,9 +14,8 @@ import torch
 from torch import nn
 
 from lowmem_rl.config.run_config import RunConfig
-from lowmem_rl.engine.adapter import layer_of
 from lowmem_rl.engine.device import Device
-from lowmem_rl.engine.policy import ModelLike
+from lowmem_rl.engine.peft_model import ModelLike, layer_of
 from lowmem_rl.memory.trained_set import parks_masters, parks_originals
 
 HOST = torch.device("cpu")

@@ -6,16 +6,17 @@ peft, whose classes it rebinds: call `import_unsloth` before any of them.
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from lowmem_rl.chat_templates.prompt_template import PromptTemplate, fit_template
 from lowmem_rl.chat_templates.tokenizer_file import check_embedded
 from lowmem_rl.config.layer_choice import layers_of
 from lowmem_rl.config.run_config import RunConfig, TrainableConfig
 from lowmem_rl.engine.device import Device
+from lowmem_rl.engine.peft_model import ModelLike
 from lowmem_rl.engine.row_length import SequenceUse, longest_row, training_row, uses_of
 from lowmem_rl.engine.threads import ThreadChoice, set_threads
 from lowmem_rl.errors import ConfigError, SetupError
@@ -30,34 +31,8 @@ from lowmem_rl.storage.cache import cache_dir
 from lowmem_rl.storage.run_dir import write_json
 from lowmem_rl.trainable.schedule import LayerSchedule
 
-if TYPE_CHECKING:
-    import torch
-
-
 TRAINABLE = "trainable.json"
 """In the folder of whole weights: the section `trainable` with which they learned, and over which base."""
-
-
-class ModelLike(Protocol):
-    """What is used of the PEFT model that Unsloth loads: frozen weights with LoRA layers in them."""
-
-    training: bool
-    device: "torch.device"
-    config: Any
-    generation_config: Any
-    peft_config: dict[str, Any]
-    generate: Callable[..., Any]
-
-    def train(self) -> Any: ...
-    def eval(self) -> Any: ...
-    def get_base_model(self) -> Any: ...
-    def disable_adapter(self) -> contextlib.AbstractContextManager[None]: ...
-    def modules(self) -> Iterator[Any]: ...
-    def named_modules(self) -> Iterator[tuple[str, Any]]: ...
-    def parameters(self) -> Iterator["torch.nn.Parameter"]: ...
-    def named_parameters(self, *, remove_duplicate: bool = True) -> Iterator[tuple[str, "torch.nn.Parameter"]]: ...
-    def named_buffers(self) -> Iterator[tuple[str, "torch.Tensor"]]: ...
-    def save_pretrained(self, path: Path) -> Any: ...
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.adapter import become_base, load_adapter
 from lowmem_rl.engine.device import Device
-from lowmem_rl.engine.policy import ModelLike, Policy, load_policy
+from lowmem_rl.engine.peft_model import ModelLike
+from lowmem_rl.engine.policy import Policy, load_policy
 from lowmem_rl.engine.row_length import SequenceUse
 from lowmem_rl.engine.threads import ThreadChoice
 

@@ -14,8 +14,9 @@ from lowmem_rl.config.layer_choice import layers_of
 from lowmem_rl.config.places import MODEL, START
 from lowmem_rl.config.presets import load_presets
 from lowmem_rl.config.run_config import RunConfig
-from lowmem_rl.engine.adapter import CONFIG, WEIGHTS, SavedAdapter, layer_of, read_adapter
+from lowmem_rl.engine.adapter import CONFIG, WEIGHTS, SavedAdapter, read_adapter
 from lowmem_rl.engine.lineage import WARMUP
+from lowmem_rl.engine.peft_model import layer_of
 from lowmem_rl.errors import ConfigError, LowMemError, RunDirError
 from lowmem_rl.models.fingerprint import fingerprint
 from lowmem_rl.models.lookup import GGUF_FIX, TINY, TINY_DIRECTORY, local_directory

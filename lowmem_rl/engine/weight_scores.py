@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lowmem_rl.engine.adapter import layer_of
-from lowmem_rl.engine.policy import ModelLike
+from lowmem_rl.engine.peft_model import ModelLike, layer_of
 from lowmem_rl.errors import RunDirError
 from lowmem_rl.storage.cache import cache_dir
 from lowmem_rl.storage.run_dir import read_json, write_json

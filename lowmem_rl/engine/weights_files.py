@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from lowmem_rl.config.layer_choice import text_of
-from lowmem_rl.engine.adapter import WEIGHTS, layer_of, read_adapter
+from lowmem_rl.engine.adapter import WEIGHTS, read_adapter
+from lowmem_rl.engine.peft_model import layer_of
 from lowmem_rl.engine.policy import TRAINABLE, Policy
 from lowmem_rl.storage.run_dir import read_json, write_json
 

@@ -17,8 +17,8 @@ from torch import nn
 
 from lowmem_rl.config.layer_choice import check_extra
 from lowmem_rl.config.run_config import TrainableConfig
-from lowmem_rl.engine.adapter import layer_of
 from lowmem_rl.engine.parking import HOST, NOTHING, Parking, move
+from lowmem_rl.engine.peft_model import layer_of
 from lowmem_rl.errors import ConfigError
 
 ADAPTER = "default"

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from lowmem_rl.config.layer_choice import text_of
-from lowmem_rl.engine.policy import ModelLike
+from lowmem_rl.engine.peft_model import ModelLike
 from lowmem_rl.phases import Phase
 from lowmem_rl.storage.run_dir import Row, RunDir
 from lowmem_rl.trainable.autofreeze import changes, percentile_of, shares, still_learning

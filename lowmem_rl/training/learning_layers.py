@@ -10,9 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from lowmem_rl.checkpointing.trainer_state import TrainerLike
-from lowmem_rl.engine.adapter import layer_of
 from lowmem_rl.engine.parking import WholeLayers
-from lowmem_rl.engine.policy import ModelLike
+from lowmem_rl.engine.peft_model import ModelLike, layer_of
 from lowmem_rl.phases import Phase
 from lowmem_rl.storage.run_dir import Row, RunDir, append_row
 from lowmem_rl.trainable.schedule import LayerSchedule

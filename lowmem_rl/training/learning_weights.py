@@ -4,9 +4,8 @@ from typing import Any
 
 from lowmem_rl.checkpointing.trainer_state import TrainerLike
 from lowmem_rl.config.layer_choice import text_of
-from lowmem_rl.engine.adapter import layer_of
 from lowmem_rl.engine.oom import OutOfMemory, catch_oom
-from lowmem_rl.engine.policy import ModelLike
+from lowmem_rl.engine.peft_model import ModelLike, layer_of
 from lowmem_rl.storage.run_dir import Row
 
 _SAMPLE = 2**16

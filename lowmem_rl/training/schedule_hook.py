@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from lowmem_rl.config.run_config import RunConfig
-from lowmem_rl.engine.policy import ModelLike
+from lowmem_rl.engine.peft_model import ModelLike
 from lowmem_rl.storage.run_dir import RunDir
 from lowmem_rl.trainable.schedule import LayerSchedule
 from lowmem_rl.training.autofreeze_layers import AutoFreezeLayers

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lowmem_rl.checkpointing.trainer_state import TrainerLike
-from lowmem_rl.engine.policy import ModelLike
+from lowmem_rl.engine.peft_model import ModelLike
 from lowmem_rl.storage.run_dir import Row, RunDir, append_row, read_rows
 from lowmem_rl.trainable.schedule import LayerSchedule
 from lowmem_rl.training.learning_layers import LearningLayers, Unit

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from lowmem_rl.engine.policy import ModelLike
+from lowmem_rl.engine.peft_model import ModelLike
 from lowmem_rl.storage.run_dir import Row, RunDir
 from lowmem_rl.trainable.schedule import LayerSchedule
 from lowmem_rl.trainable.slimfit import EPSILON, UNVISITED, first_distances, learning_units

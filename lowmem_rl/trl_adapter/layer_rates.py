@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from lowmem_rl.engine.adapter import layer_of
+from lowmem_rl.engine.peft_model import layer_of
 from lowmem_rl.trainable.freezeout import rate
 from lowmem_rl.trainable.schedule import LayerSchedule
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lowmem_rl.config.compose import resolve
-from lowmem_rl.engine.adapter import layer_of
+from lowmem_rl.engine.peft_model import layer_of
 from lowmem_rl.entrypoints.train import run
 from lowmem_rl.health.history import read_history
 from lowmem_rl.storage.run_dir import RunDir, read_json, read_rows, write_json
