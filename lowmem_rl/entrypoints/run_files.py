@@ -14,10 +14,11 @@ from lowmem_rl.checkpointing.resume import (
     used_force,
 )
 from lowmem_rl.checkpointing.resume_config import save_config_changes
-from lowmem_rl.config.compose import ResolvedConfig
+from lowmem_rl.config.compose import ResolvedConfig, flatten
+from lowmem_rl.config.places import check_places
 from lowmem_rl.engine.adapter import check_base
 from lowmem_rl.engine.lineage import stages_before
-from lowmem_rl.entrypoints.preflight import PreparedRun
+from lowmem_rl.entrypoints.preflight import PreparedRun, prepare
 from lowmem_rl.errors import DoesNotFit, RunDirError
 from lowmem_rl.models.fingerprint import fingerprint
 from lowmem_rl.models.hardware import this_machine
@@ -50,12 +51,15 @@ def write_run_files(run_dir: RunDir, composed: ResolvedConfig, prepared: Prepare
 
 
 def reopen_run(
-    run_dir: RunDir, composed: ResolvedConfig, prepared: PreparedRun, report: Callable[[str], None], *, force: bool
+    run_dir: RunDir, composed: ResolvedConfig, report: Callable[[str], None], *, force: bool
 ) -> tuple[PreparedRun, ResumeState]:
     """Takes the directory back to its last checkpoint; returns what the run needs, with notes on what has changed.
 
-    Raises `DoesNotFit`, `SetupError` for another kind of device, `RunDirError` for a damaged directory.
+    Raises as `check_places` and `prepare` do; also `DoesNotFit`, `SetupError` for another kind of device, `RunDirError`
+    for a damaged directory.
     """
+    check_places(flatten(composed.config.model_dump()))
+    prepared = prepare(composed, force=True)  # the gate was passed when the run began
     for refusal in prepared.overridden:
         if isinstance(refusal, DoesNotFit) and not (force or used_force(run_dir)):
             raise refusal

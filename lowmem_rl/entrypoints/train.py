@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from lowmem_rl.checkpointing.resume import ResumeState, is_finished
-from lowmem_rl.config.compose import ResolvedConfig, flatten
-from lowmem_rl.config.places import check_places
+from lowmem_rl.config.compose import ResolvedConfig
 from lowmem_rl.entrypoints.load_run import load_run, note_plan
 from lowmem_rl.entrypoints.preflight import PreparedRun, prepare
 from lowmem_rl.entrypoints.run_context import RunContext
@@ -21,7 +20,6 @@ from lowmem_rl.telemetry.events import Listener, Note, isolate_listener
 from lowmem_rl.telemetry.output_capture import capture_library_output
 from lowmem_rl.telemetry.trackers import trackers_in
 from lowmem_rl.training.adapter_saver import AdapterSaver
-from lowmem_rl.training.final_report import write_final_report
 from lowmem_rl.training.run_result import RunResult
 from lowmem_rl.training.signals import handle_stop_signals
 
@@ -61,9 +59,7 @@ def resume(
     with locked(run_dir.lock, lambda text: listen(Note(text))):
         if is_finished(run_dir, composed.config.grpo.steps):
             return None
-        check_places(flatten(composed.config.model_dump()))
-        prepared = prepare(composed, force=True)  # the gate was passed when the run began
-        prepared, state = reopen_run(run_dir, composed, prepared, lambda text: listen(Note(text)), force=force)
+        prepared, state = reopen_run(run_dir, composed, lambda text: listen(Note(text)), force=force)
         return _run(run_dir, prepared, listen, state)
 
 
@@ -73,7 +69,7 @@ def _run(run_dir: RunDir, prepared: PreparedRun, listen: Listener, state: Resume
         with (
             retry_when_disk_full(DiskFullRetry(context.note, stop.sleep)),
             isolated(prepared.rewards) as rewards,  # a user's reward that hangs costs one completion
-            context.shutdown.report_on_exit(lambda: write_final_report(run_dir, context.note)),
+            context.shutdown.report_on_exit(),
             trackers_in(run_dir.trackers, context.trackers),
         ):
             return _load_and_train(context, rewards)

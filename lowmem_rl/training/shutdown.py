@@ -9,6 +9,7 @@ from lowmem_rl.config.user_code import resume_command
 from lowmem_rl.errors import Interrupted, LowMemError, RunDirError, TrainingError
 from lowmem_rl.storage.disk import retry_when_disk_full
 from lowmem_rl.storage.run_dir import RunDir
+from lowmem_rl.training.final_report import write_final_report
 from lowmem_rl.training.signals import StopSignal
 
 
@@ -21,7 +22,7 @@ class ShutdownPolicy:
         self.run_dir, self.config, self.stop, self.report, self.is_new = run_dir, config, stop, report, is_new
 
     @contextlib.contextmanager
-    def report_on_exit(self, write_report: Callable[[], None]) -> Iterator[None]:
+    def report_on_exit(self) -> Iterator[None]:
         """Writes the report however the run ends. Raises `RunDirError` naming the file of the run that failed."""
         try:
             yield
@@ -33,7 +34,7 @@ class ShutdownPolicy:
         finally:
             if not self.stop.is_at_once:
                 with retry_when_disk_full(None):
-                    write_report()
+                    write_final_report(self.run_dir, self.report)
 
     @contextlib.contextmanager
     def cleanup_on_failure(self) -> Iterator[None]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+MOST_IMPORTED_BY_TRAIN = 20
 PACKAGES = (ROOT / "lowmem_rl", ROOT / "lowmem_rl_bench", ROOT / "cli" / "lowmem_rl_cli")
 
 
@@ -61,6 +62,10 @@ def cycle_in(modules: Mapping[str, ast.Module]) -> list[str]:
 
 def test_no_modules_import_each_other() -> None:
     assert cycle_in(our_modules()) == []
+
+
+def test_the_page_of_a_whole_run_imports_few_modules() -> None:
+    assert len(imported("lowmem_rl.entrypoints.train", our_modules())) <= MOST_IMPORTED_BY_TRAIN
 
 
 @pytest.mark.parametrize(
