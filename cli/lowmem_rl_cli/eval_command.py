@@ -32,7 +32,7 @@ def eval_command(
     card = this_machine().card
     target = find_target(name, preset or default_preset(card.key if card else None), settings, tasks)
     # After `find_target`, whose errors need no torch.
-    from lowmem_rl.entrypoints.evaluate import run_eval
+    from lowmem_rl.entrypoints.run_eval import run_eval
     from lowmem_rl_cli.live_view import watched
 
     with watched(f"evaluating {name}") as show:

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lowmem_rl.config.toml_text import toml_value
-from lowmem_rl.experiment.arms import ArmPlan
 from lowmem_rl.experiment.seed_statistics import ASSUMED_SPREAD, expected_spread
 from lowmem_rl.experiment.study import Study
 from lowmem_rl.experiment.study_time import StudyTime, num_tuning_runs, study_time
+from lowmem_rl.experiment.trial_configs import ArmPlan
 from lowmem_rl.experiment.verdicts import smallest_found
 from lowmem_rl.planning.step_time import SecondsRange
 from lowmem_rl.units import GIB

@@ -11,14 +11,14 @@ from typing import Any
 
 from lowmem_rl.entrypoints.preflight import check_card
 from lowmem_rl.errors import ConfigError, Interrupted, SetupError, TrainingError
-from lowmem_rl.experiment.arms import ArmPlan, check_study, resolve_trial
-from lowmem_rl.experiment.environment import card_of_runs, changes_since, environment_here
+from lowmem_rl.experiment.environment_changes import card_of_runs, changes_since, environment_here
 from lowmem_rl.experiment.launch import Launcher, LocalLauncher
 from lowmem_rl.experiment.on_ray import RayLauncher
 from lowmem_rl.experiment.on_slurm import SlurmLauncher
 from lowmem_rl.experiment.run_study import read_outcomes, run_study
 from lowmem_rl.experiment.study import Study, read_study
 from lowmem_rl.experiment.study_dir import StudyDir
+from lowmem_rl.experiment.trial_configs import ArmPlan, check_study, resolve_trial
 from lowmem_rl.experiment.trials import final_trials
 from lowmem_rl.experiment.verdicts import compare_arms
 from lowmem_rl.models.hardware import this_machine

@@ -8,7 +8,7 @@ from pathlib import Path
 from shlex import quote
 from statistics import median
 
-from lowmem_rl.experiment.environment import mixed_environment
+from lowmem_rl.experiment.environment_changes import mixed_environment
 from lowmem_rl.experiment.outcomes import Outcome
 from lowmem_rl.experiment.page_charts import charts_of
 from lowmem_rl.experiment.page_layers import strips_of

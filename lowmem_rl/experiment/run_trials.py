@@ -12,10 +12,10 @@ from lowmem_rl.config.places import absolute_values
 from lowmem_rl.config.toml_text import toml_value
 from lowmem_rl.config.user_code import names_code
 from lowmem_rl.errors import RunDirError
-from lowmem_rl.experiment.arms import Choices, resolve_trial, settings_of
 from lowmem_rl.experiment.launch import Ended, Job, Launcher
 from lowmem_rl.experiment.study import Study
 from lowmem_rl.experiment.study_dir import StudyDir
+from lowmem_rl.experiment.trial_configs import Choices, resolve_trial, settings_of
 from lowmem_rl.experiment.trials import State, Trial, state_of
 from lowmem_rl.storage.run_dir import RunDir
 

@@ -1,7 +1,7 @@
 """A study as its TOML file describes it: arms, tasks, seeds, what is tuned, and where it runs.
 
 Everything that decides a comparison is in the file before anything runs: the baseline, the metric, the margin, the
-seeds. Arms and tasks hold dotted keys of `RunConfig`, as `--set` would; `arms` resolves and checks them.
+seeds. Arms and tasks hold dotted keys of `RunConfig`, as `--set` would; `trial_configs` resolves and checks them.
 """
 
 import re
@@ -135,7 +135,7 @@ class Tuning:
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """A study, its names and its shape checked; whether its settings make runs is checked by `arms`."""
+    """A study, its names and its shape checked; whether its settings make runs is checked by `trial_configs`."""
 
     name: str
     preset: str

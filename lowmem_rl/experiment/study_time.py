@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lowmem_rl.entrypoints.preflight import plan_anywhere
-from lowmem_rl.experiment.arms import ArmPlan, resolve_trial
 from lowmem_rl.experiment.study import Study
+from lowmem_rl.experiment.trial_configs import ArmPlan, resolve_trial
 from lowmem_rl.experiment.trials import Trial
 from lowmem_rl.planning.step_time import SecondsRange
 

@@ -17,7 +17,7 @@ from lowmem_rl.config.rules import BY_GRADIENT, needs_16_bits
 from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.memory.estimate import MemoryEstimate, estimate
 from lowmem_rl.memory.kept_copies import kept_share
-from lowmem_rl.memory.selection import probe_workload, worse_of
+from lowmem_rl.memory.probe_rounds import probe_workload, worse_of
 from lowmem_rl.memory.workload import Workload, can_keep_states, engine_of, workload_of
 from lowmem_rl.models.hardware import Card
 from lowmem_rl.models.shape import ModelShape

@@ -21,7 +21,7 @@ from lowmem_rl.reports.sections.layers import layer_strip, what_learned
 from lowmem_rl.reports.sections.memory import memory_of
 from lowmem_rl.reports.sections.reproduce import command_of, settings_of
 from lowmem_rl.reports.sections.results import tables_of
-from lowmem_rl.reports.sections.selection import selection_of
+from lowmem_rl.reports.sections.selected_layers import selection_of
 from lowmem_rl.reports.sections.stages import stages_of
 from lowmem_rl.reports.sections.times import time_of
 from lowmem_rl.reports.sections.verdict import verdict_of

@@ -46,7 +46,7 @@ step's loss is multiplied by."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rollout:
+class RolloutFigures:
     """What was sampled for a step; `tokens` is 0 in a later step of the same rollout."""
 
     accuracy: float

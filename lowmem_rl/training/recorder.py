@@ -12,7 +12,7 @@ from lowmem_rl.grpo.train_dataset import Prompt
 from lowmem_rl.signal.groups import informative_share
 from lowmem_rl.storage.run_dir import Row, RunDir, append_row
 from lowmem_rl.telemetry.events import Listener, StepEnded
-from lowmem_rl.telemetry.metrics import Rollout
+from lowmem_rl.telemetry.metrics import RolloutFigures
 from lowmem_rl.verify import late_verdicts
 
 
@@ -22,7 +22,7 @@ class Recorder:
     def __init__(self, run_dir: RunDir, config: RunConfig, listen: Listener) -> None:
         self.run_dir, self.config, self.listen = run_dir, config, listen
         self.step = 0
-        self.rollout = Rollout(accuracy=0.0, informative_share=0.0, tokens=0)
+        self.rollout = RolloutFigures(accuracy=0.0, informative_share=0.0, tokens=0)
         self.rows: list[Row] = []
         """What was sampled since the last step, in one round or, if dead groups are replaced, in several."""
         self.num_correct = self.num_late = self._late_before = 0
@@ -46,7 +46,7 @@ class Recorder:
         self.rows += batch.rows
         self.num_correct += sum(batch.correct)
         self.num_late += late_verdicts() - self._late_before
-        self.rollout = Rollout(
+        self.rollout = RolloutFigures(
             # Lenient, whatever the rewards are: what grows here was learned, not paid for.
             accuracy=self.num_correct / len(self.rows),
             informative_share=informative_share([row["reward"] for row in self.rows], self.config.grpo.group_size),
@@ -73,4 +73,4 @@ class Recorder:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues from such a state."""
-        self.step, self.rollout = state["recorder"]["step"], Rollout(**state["recorder"]["rollout"])
+        self.step, self.rollout = state["recorder"]["step"], RolloutFigures(**state["recorder"]["rollout"])

@@ -25,7 +25,7 @@ the last rollout is used up: every `grpo.steps_per_rollout * grpo.passes_per_rol
 6. **Micro-batches.** `grpo.micro_batches`: rows without an advantage are left out, similar lengths are put together,
    padding is cut off, and each row keeps its weight in the step.
 7. **Forward and backward** of each micro-batch, both in phase `backward`; forward from the kept states on, if there are
-   any (`trl_adapter.kept_states`), backward to the lowest layer that learns (`trl_adapter.gradient_start`). The loss
+   any (`trl_adapter.forward_start`), backward to the lowest layer that learns (`trl_adapter.gradient_start`). The loss
    (`grpo.loss`) is TRL's (`GRPOTrainer._compute_loss`; with Unsloth's kernels `grpo_accumulated_loss`), with
    rho_it = pi(o_it) / pi_old(o_it), whose value is 1 in the first step of a rollout:
 

@@ -35,9 +35,9 @@ from lowmem_rl.telemetry.metrics import metric_row
 from lowmem_rl.trainable.schedule import LayerSchedule
 from lowmem_rl.training.step import Hooks
 from lowmem_rl.trl_adapter.call_replay import ReplayedCalls
+from lowmem_rl.trl_adapter.forward_start import KeptStatesMixin
 from lowmem_rl.trl_adapter.gradient_start import shorten_backward
 from lowmem_rl.trl_adapter.grpo_args import grpo_arguments, unsloth_arguments
-from lowmem_rl.trl_adapter.kept_states import KeptStatesMixin
 from lowmem_rl.trl_adapter.layer_rates import follow_freezeout, split_by_layer
 from lowmem_rl.trl_adapter.prefix_sharing import PrefixSharingMixin
 from lowmem_rl.trl_adapter.sampler_check import gap_metrics

@@ -1,7 +1,11 @@
-"""How our modules depend on each other. Imports within functions count, those for type checkers alone do not."""
+"""How our modules depend on each other, and how often one name means two things.
+
+Imports within functions count, those for type checkers alone do not.
+"""
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -10,6 +14,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 MOST_IMPORTED_BY_TRAIN = 20
+MOST_SHARED_NAMES = 5
+"""Names of modules that two rooms may have, and as many names of classes."""
 PACKAGES = (ROOT / "lowmem_rl", ROOT / "lowmem_rl_bench", ROOT / "cli" / "lowmem_rl_cli")
 
 
@@ -66,6 +72,22 @@ def test_no_modules_import_each_other() -> None:
 
 def test_the_page_of_a_whole_run_imports_few_modules() -> None:
     assert len(imported("lowmem_rl.entrypoints.train", our_modules())) <= MOST_IMPORTED_BY_TRAIN
+
+
+def shared(names: Iterable[str]) -> list[str]:
+    return sorted(name for name, times in Counter(names).items() if times > 1)
+
+
+def test_few_modules_have_the_name_of_another() -> None:
+    stems = (path.stem for package in PACKAGES for path in package.rglob("*.py"))
+    found = shared(stem for stem in stems if not stem.startswith("__"))
+    assert len(found) <= MOST_SHARED_NAMES, found
+
+
+def test_few_classes_have_the_name_of_another() -> None:
+    nodes = (node for tree in our_modules().values() for node in statements(tree))
+    found = shared(node.name for node in nodes if isinstance(node, ast.ClassDef))
+    assert len(found) <= MOST_SHARED_NAMES, found
 
 
 @pytest.mark.parametrize(

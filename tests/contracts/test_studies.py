@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lowmem_rl.experiment.arms import check_study
 from lowmem_rl.experiment.study import read_study, shipped_studies
+from lowmem_rl.experiment.trial_configs import check_study
 
 FOLDER = Path(__file__).parents[2] / "studies"
 

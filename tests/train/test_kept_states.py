@@ -21,7 +21,7 @@ from lowmem_rl.grpo.micro_batches import cut
 from lowmem_rl.storage.run_dir import Row, RunDir, read_rows
 from lowmem_rl.telemetry.events import Note
 from lowmem_rl.telemetry.metrics import MEASURED
-from lowmem_rl.trl_adapter.kept_states import KeptStatesMixin
+from lowmem_rl.trl_adapter.forward_start import KeptStatesMixin
 from lowmem_rl.trl_adapter.trainer import TrainerSetup, make_trainer
 
 GROUP, LAST = 4, 2

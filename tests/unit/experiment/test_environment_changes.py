@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lowmem_rl.experiment.environment import card_of_runs, changes_since, environment_here, mixed_environment
+from lowmem_rl.experiment.environment_changes import card_of_runs, changes_since, environment_here, mixed_environment
 from lowmem_rl.experiment.page import remarks
 from lowmem_rl.experiment.study import Study, parse_study
 from lowmem_rl.experiment.study_dir import StudyDir

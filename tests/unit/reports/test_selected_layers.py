@@ -5,7 +5,7 @@ import pytest
 from lowmem_rl.errors import RunDirError
 from lowmem_rl.reports.html import render
 from lowmem_rl.reports.run_record import read_record
-from lowmem_rl.reports.sections.selection import selection_of
+from lowmem_rl.reports.sections.selected_layers import selection_of
 from lowmem_rl.storage.run_dir import RunDir, append_row
 from lowmem_rl.trainable.selection import LayerSelection
 from tests.run_maker import make_run
