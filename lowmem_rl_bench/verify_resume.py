@@ -25,7 +25,8 @@ from lowmem_rl.config.rules import BY_GRADIENT
 from lowmem_rl.engine.device import device_on
 from lowmem_rl.engine.policy import import_unsloth, prepare_process
 from lowmem_rl.engine.threads import VARIABLE
-from lowmem_rl.errors import TrainingError
+from lowmem_rl.entrypoints.preflight import check_settings
+from lowmem_rl.errors import ConfigError, TrainingError
 from lowmem_rl.models.hardware import this_machine
 from lowmem_rl.storage.run_dir import RunDir, read_json, read_rows
 from lowmem_rl.telemetry.metrics import MEASURED
@@ -95,11 +96,13 @@ class ResumeProof:
 def verify_resume(kills: int, folder: Path, report: Report, seed: int = 0, settings: Sequence[str] = ()) -> ResumeProof:
     """Trains twice in `folder`, the second time with `kills` kills, and compares.
 
-    `settings` override those of both runs. Raises `ConfigError` if they are invalid, `TrainingError` if an attempt ends
-    by itself.
+    `settings` override those of both runs. Raises what a run with them would, before one begins, and `TrainingError`
+    if an attempt ends by itself.
     """
     began, steps = time.monotonic(), _STEPS_A_KILL * (kills + 1)
-    start = _starter(compose((*settings, f"grpo.steps={steps}")))
+    composed = compose(settings, steps)
+    check_settings(composed.config)
+    start = _starter(composed)
     undisturbed, killed = RunDir(folder / "undisturbed"), RunDir(folder / "killed")
     report(f"the undisturbed run: {steps} steps")
     _join(start(undisturbed.path, is_first=True), undisturbed)
@@ -110,10 +113,13 @@ def verify_resume(kills: int, folder: Path, report: Report, seed: int = 0, setti
     return ResumeProof(steps, found, tuple(differences(undisturbed, killed)), seconds, time.monotonic() - began)
 
 
-def compose(settings: Sequence[str]) -> ResolvedConfig:
+def compose(settings: Sequence[str], steps: int) -> ResolvedConfig:
     """Returns the tiny run's configuration; `settings` override its own. Raises `ConfigError`."""
     given = read_assignments("--set", settings)
-    own = [one for one in _SETTINGS if given.values.get("trainable.method") != "full" or "dropout" not in one]
+    if "grpo.steps" in given.values:
+        raise ConfigError("grpo.steps cannot be set: it follows from the kills.", hint="Give --kills another number.")
+    own = [f"grpo.steps={steps}"]
+    own += [one for one in _SETTINGS if given.values.get("trainable.method") != "full" or "dropout" not in one]
     if given.values.get("trainable.select") in BY_GRADIENT:
         own.append("rewards.random=1")  # so few and short completions may all be wrong: nothing would be selected
     return resolve(preset="tiny-cpu", settings=own, flags=[given])

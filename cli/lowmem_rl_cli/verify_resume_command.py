@@ -25,7 +25,7 @@ def verify_resume_command(kills: int, seed: int, settings: list[str], *, as_json
     try:
         proof = verify_resume(kills, folder, console.say, seed, settings)
     finally:
-        if proof is not None and proof.is_exact:
+        if (proof is not None and proof.is_exact) or not any(folder.iterdir()):
             shutil.rmtree(folder, ignore_errors=True)
         else:
             console.say(f"Both runs are kept in {folder}.")

@@ -180,6 +180,8 @@ def check_start(config: RunConfig, shape: ModelShape) -> None:
     path = Path(config.start_from)
     if not path.is_dir():
         raise RunDirError(f"{path} is missing, which this run starts from.", hint=_TAKES)
+    if not (path / CONFIG).is_file():
+        raise RunDirError(f"{path} is no adapter: it has no {CONFIG}.", hint="Name RUN/adapter, or give RUN to --from.")
     saved, found = read_adapter(path), tensor_shapes(path / WEIGHTS)
     if found is None:
         raise RunDirError(f"{path / WEIGHTS} is cut short or broken.", hint="Bring the adapter's own file back.")
