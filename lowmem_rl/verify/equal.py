@@ -8,7 +8,7 @@ import re
 from fractions import Fraction
 from typing import Literal
 
-from lowmem_rl.verify.computation import is_computation, is_division
+from lowmem_rl.verify.computation import is_left_to_do
 from lowmem_rl.verify.congruences import same_congruence
 from lowmem_rl.verify.normalize import NormalizedAnswer, normal_form
 from lowmem_rl.verify.number_text import as_number, as_one_number
@@ -85,16 +85,16 @@ def _signs_agree(given: NormalizedAnswer, gold: NormalizedAnswer) -> bool:
 
 
 def _compare(given: NormalizedAnswer, gold: NormalizedAnswer) -> bool | None:
-    if (given.unit and gold.unit and given.unit != gold.unit) or is_division(given.text, gold.text):
+    if given.unit and gold.unit and given.unit != gold.unit:
         return False
-    if given.text == gold.text:
+    left, right = _without_names(given.text, gold.text)
+    if given.text == gold.text or left == right:
         return True
+    if is_left_to_do(left, right):
+        return False
     for compare in (_same_number, same_congruence, same_real_set):
         if (verdict := compare(given.text, gold.text)) is not None:
             return verdict
-    left, right = _without_names(given.text, gold.text)
-    if left == right:
-        return True
     if _RELATION.search(left) or _RELATION.search(right):
         return same_relation(left, right)
     one, other = value_of(left), value_of(right)
@@ -142,11 +142,13 @@ def _names_and_values(text: str) -> tuple[tuple[str, ...], str]:
 def _last_value(sides: list[str]) -> str:
     """Returns the last side of a chain of equations; of `20 = 14 + 6` the side that is a number."""
     *earlier, last = (side.strip() for side in sides)
-    return next((side for side in earlier if as_number(side) is not None), last) if is_computation(last) else last
+    return next((side for side in earlier if is_left_to_do(last, side)), last)
 
 
 def _is_hundredth(given: NormalizedAnswer, gold: NormalizedAnswer) -> bool:
     """Returns whether a percentage's hundredth equals a number without the sign: 10% is also 0.1."""
+    if is_left_to_do(given.text):
+        return False
     percent, bare = (given, gold) if "%" in given.signs else (gold, given)
     one, other = value_of(percent.text), value_of(bare.text)
     return isinstance(one, Fraction) and isinstance(other, Fraction) and one == other * 100

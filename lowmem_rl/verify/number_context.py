@@ -17,7 +17,11 @@ _OPERATION_BEFORE = re.compile(
     r"|the (?:sum|product|difference|quotient|ratio) (?:of|between))|% of) +[$*(]{0,2}$",
     re.IGNORECASE,
 )
-_SIGN_BEFORE = re.compile(r"\d[)}\]]* *(?:[+×·÷]|\*(?!\*)| [-−] |\\(?:times|cdot|div)) *[$(]{0,2}$")
+_SIGN_BEFORE = re.compile(
+    r"(?:\d[\d.,]*[)}\]]*) *(?P<sign>[+×·÷⋅∙∗＋]|\*(?!\*)| [-−–] | / |\\(?:times|cdot|div)) *[$(]{0,2}$"
+)
+_LABEL = re.compile(r"(?:\b[A-Z]\w*|\b(?:day|week|month|year|part|step|item|page|chapter|in|on|at)) +\(?$")
+"""`Day 1 - 20 pages` subtracts nothing."""
 _FRACTION = r"(?:f(?:our|if)|six|seven|eigh|nin|ten|hundred|thousand|[mb]illion|trillion)ths|halves|thirds"
 _OPERATION_AFTER = re.compile(
     r"[*$)]{0,3}(?:(?-i:[kKMB])\b|(?: *-?(?:(?:hundred|thousand|[mb]illion|trillion|dozen|score)s?|[mb]n"
@@ -57,10 +61,16 @@ def in_context(number: str, before: str, after: str) -> str | None:
     minus = _MINUS.search(before) if "minus" in before or "egative" in before else None
     if minus and not minus["left"]:
         number = f"-{number}"
-    elif _OPERATION_BEFORE.search(before) or _SIGN_BEFORE.search(before):
+    elif _OPERATION_BEFORE.search(before):
         return f"{before.strip()} {number}"
+    elif (operation := _SIGN_BEFORE.search(before)) and not _is_label(before, operation):
+        return f"{operation[0].strip()} {number}"
     words = _OPERATION_AFTER.match(after) or _UNIT_AFTER.match(after)
     return number + re.sub(r"[*$)]", "", words[0]) if words else number
+
+
+def _is_label(before: str, operation: re.Match[str]) -> bool:
+    return operation["sign"].strip() in "-−–·" and _LABEL.search(before[: operation.start()]) is not None
 
 
 def is_operand(before: str, after: str) -> bool:

@@ -2,6 +2,7 @@
 
 import re
 
+from lowmem_rl.verify.computation import is_left_to_do
 from lowmem_rl.verify.formulas import between_words, is_formula, without_math_marks
 from lowmem_rl.verify.normalize import normal_form
 from lowmem_rl.verify.number_context import in_context, is_operand
@@ -23,7 +24,7 @@ _DENIAL = re.compile(r"(?:\w+ly )?(?:not|neither|never)\b", re.IGNORECASE)
 _CORRECTION = re.compile(
     r"(?:\bbut|[.;,]\s+(?:it(?: is|['’]s)|rather|instead))\b,?\s*(?:rather|instead)?,?\s*(?:it is\s)?", re.IGNORECASE
 )
-_WHICH_IS = re.compile(r"\b(?:which|that) (?:is|equals|makes|gives)\b|\bequals\b|\bi\.e\.|=", re.IGNORECASE)
+_WHICH_IS = re.compile(r"\b(?:is|equals|makes|gives)\b|\bi\.e\.|=", re.IGNORECASE)
 _OPTION = re.compile(
     r"(?:(?:[Oo]ption|[Cc]hoice|[Ll]etter)\s+)?(?:\(([A-J])\)(?=$|[\s.:,;])|([A-J])(?=$|[.):,;]))[.):,;]*\s*"
 )
@@ -127,15 +128,17 @@ def _list(sentence: str) -> str | None:
 def _value(sentence: str, depth: int) -> str | None:
     """Returns the formula that a sentence is or holds, with the words that change it; without any the words."""
     if is_formula(sentence) and any(map(str.isalnum, sentence)):
-        return _LONE_MINUS.sub("-", _without_unmatched(sentence.rpartition("=")[2].strip()))
+        last = sentence.rpartition("=")[2].strip()
+        return _LONE_MINUS.sub("-", _without_unmatched(sentence if is_left_to_do(last) else last))
     spans = list(between_words(sentence))
     if not spans:
         return None if not sentence or _UNSAID.fullmatch(sentence) else sentence
     sums = [(start, end) for start, end in spans if "=" in sentence[start:end] and not _is_condition(sentence, start)]
     start, end = _trimmed(sentence, *(sums[-1] if sums else spans[0]))
     before, after = sentence[:start], sentence[end:]
-    if is_operand(before, after) and (equals := _WHICH_IS.search(after)) and depth < 2:
-        return _read(after[equals.end() :], depth + 1)
+    computes = is_operand(before, after) or is_left_to_do(sentence[start:end])
+    if computes and (equals := _WHICH_IS.search(after)) and depth < 2:
+        return _read(after[equals.end() :].lstrip(" ,"), depth + 1)
     if _ONE_NOUN.fullmatch(after) and (counted := normal_form(sentence[start:])) and counted.unit:
         return sentence[start:]
     return in_context(_LONE_MINUS.sub("-", _without_unmatched(sentence[start:end])), before, after)

@@ -10,7 +10,7 @@ from fractions import Fraction
 from functools import lru_cache
 from itertools import chain, pairwise
 
-from lowmem_rl.verify.computation import is_computation
+from lowmem_rl.verify.computation import is_left_to_do
 from lowmem_rl.verify.expression import same_expression
 from lowmem_rl.verify.number_text import as_number
 
@@ -35,6 +35,8 @@ class Expression:
     """Anything else."""
 
     text: str
+    is_cell: bool = False
+    """A matrix's cell times the factor before the matrix."""
 
 
 Value = Fraction | Bracketed | Word | Expression
@@ -95,10 +97,14 @@ def same_value(given: Value, gold: Value) -> bool | None:
     if isinstance(given, Bracketed) or isinstance(gold, Bracketed):
         # A list is not a number; but ±3 is a list, and a matrix may be written as a sum.
         return False if isinstance(given, Fraction) or isinstance(gold, Fraction) else None
-    if isinstance(given, Expression) and isinstance(gold, Fraction) and is_computation(given.text):
+    if isinstance(gold, Fraction) and _is_left_to_do(given, gold):
         return False
     verdict = same_expression(_formula(given), _formula(gold))
     return True if verdict is None and _terms(_formula(given)) == _terms(_formula(gold)) else verdict
+
+
+def _is_left_to_do(given: Value, gold: Fraction) -> bool:
+    return isinstance(given, Expression) and not given.is_cell and is_left_to_do(given.text, str(gold))
 
 
 def _terms(text: str) -> list[str]:
@@ -231,8 +237,10 @@ def _cell(factor: str, cell: str, depth: int) -> Value:
     """Returns a cell times the factor before its matrix."""
     if not factor:
         return value_of(cell, depth)
-    one, other = as_number(factor), as_number(cell)
-    return value_of(f"({factor})({cell})", depth) if one is None or other is None else one * other
+    one, other = value_of(factor, depth), value_of(cell, depth)
+    if isinstance(one, Fraction) and isinstance(other, Fraction):
+        return one * other
+    return Expression(f"({factor})({cell})", is_cell=True)
 
 
 def _union(text: str, depth: int) -> Bracketed | None:

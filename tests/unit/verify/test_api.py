@@ -78,6 +78,17 @@ def test_these_are_equal_without_any_worker(given_answer: str, gold: str) -> Non
         ("2^4 + 4", "20"),
         ("(1 + 2, 4)", "(3, 4)"),
         ("120/6", "20"),
+        ("x = 120/6", "20"),
+        ("120/6 = 120/6", "20"),
+        ('"14 + 6"', "20"),
+        ("14 + + + 6", "20"),
+        ("120 \\over 6", "20"),
+        ("((120/6))", "20"),
+        ("\\lfloor 14 + 6 \\rfloor", "20"),
+        ("14 + 6 + 0x", "20"),
+        ("2000/2", "$1,000"),
+        ("75/30", "2.5"),
+        ("10/50", "20%"),
         ("\\frac{120}{6}", "20"),
         ("\\boxed{}", "\\boxed{}"),
         ("300%", "3"),
@@ -160,7 +171,18 @@ def test_a_repeated_question_is_no_answer(one: int, other: int, sign: str, form:
 
 
 @pytest.mark.parametrize(
-    ("given_answer", "gold"), [("10^{6}", "1000000"), ("5!", "120"), ("\\sqrt{400}", "20"), ("\\cos 60^\\circ", "1/2")]
+    ("given_answer", "gold"),
+    [
+        ("10^{6}", "1000000"),
+        ("5!", "120"),
+        ("\\sqrt{400}", "20"),
+        ("\\cos(\\pi/3)", "1/2"),
+        ("\\log_2(8)", "3"),
+        ("8^{2/3}", "4"),
+        ("(1/2)^3", "1/8"),
+        ("5/2", "2.5"),
+        ("1/2 \\times 10^3", "500"),
+    ],
 )
 def test_a_power_a_root_and_a_function_count_as_numbers(given_answer: str, gold: str) -> None:
     assert verify(given_answer, gold)
