@@ -133,12 +133,14 @@ def other_model_notes(config: RunConfig) -> list[str]:
 def check_scoring(config: RunConfig, rewards: RewardSet, task: Task, train: Sequence[Example]) -> list[str]:
     """Tries the rewards on gold and on degenerate completions. Returns notes on functions in TRL's or verl's form.
 
-    Raises `RewardError` for a reward that fails, cannot be earned under the chat template, or pays a degenerate
-    completion more than a perfect one.
+    Raises `TaskError` if one of them fails here and none is the task's own, `RewardError` for a reward that fails,
+    cannot be earned under the chat template, or pays a degenerate completion more than a perfect one.
     """
     trials = [RewardCase(example, gold_completion_of(task, example)) for example in train[:TRIED_GOLDS]]
     template = template_of_model(config.model.name, config.model.revision)
     findings = check_rewards(rewards, trials, template.prefill if template else "")
+    if findings:  # rather than what a reward of another task pays: which one is this task's
+        refuse_task(config.task.name, list(check_answer_rewards(task, rewards)))
     refuse(findings)
     return [f"{str(finding).rstrip('.')}: check that the prompts ask for what it pays" for finding in findings]
 

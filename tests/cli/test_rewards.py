@@ -62,6 +62,7 @@ def test_a_users_broken_reward_is_refused_with_the_finding(cli_here, tmp_path) -
     assert outcome.stderr.startswith("error: Reward 'lazy' pays 1 for ")
 
 
+@pytest.mark.slow
 def test_a_function_in_trls_form_is_checked_and_its_faults_are_notes(cli_here) -> None:
     name = f"{EXAMPLES / 'trl_rewards.py'}:strict_format_reward_func"
     outcome = cli_here("rewards", "check", f"--reward={name}", "--preset=tiny-cpu")
@@ -79,6 +80,7 @@ REWARDS_OF_EXAMPLES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REWARDS_OF_EXAMPLES)
 @pytest.mark.parametrize("options", [[], ["--preset=tiny-cpu"], ["--preset=qwen1.5b-a6000"]])
 def test_the_rewards_of_the_examples_pass(cli_here, name: str, options: list[str]) -> None:
@@ -86,6 +88,7 @@ def test_the_rewards_of_the_examples_pass(cli_here, name: str, options: list[str
     assert (outcome.code, "error" in outcome.stderr) == (0, False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REWARDS_OF_EXAMPLES)
 def test_the_rewards_of_the_examples_pass_on_word_problems(name: str) -> None:
     task = load_task(TaskConfig(name="gsm8k", path=str(DATA / "gsm8k")))

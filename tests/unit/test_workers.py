@@ -123,6 +123,7 @@ def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_request_that_arrives_during_another_ends_nobody(start) -> None:
     worker = start()
     worker.send("time.sleep(0.5) or 1")

@@ -3,10 +3,13 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from benchmarks.memory_peers import FILES, RECORDS, accelerate_rule, compare, fitcheck_estimator
 from lowmem_rl.models.lookup import load_shape
 
 
+@pytest.mark.slow
 def test_ours_comes_nearer_than_the_published_rule_on_both_files() -> None:
     found = compare({"accelerate": accelerate_rule})
     assert found["summary"].keys() == FILES.keys()

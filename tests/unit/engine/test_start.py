@@ -43,6 +43,7 @@ def adapter(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_adapter_decides_over_a_preset_and_its_own_preset_is_taken_if_none_is_named(adapter, cli_here) -> None:
     shown = json.loads(cli_here("train", f"--from={adapter}", "--dry-run", "--json").stdout)
     assert (shown["preset"], shown["config"]["start_from"]) == ("tiny-cpu", str(adapter))

@@ -41,6 +41,7 @@ def test_what_is_no_amount_of_memory_is_refused(text):
         read_bytes(text)
 
 
+@pytest.mark.slow
 @forall(st.text(max_size=30))
 def test_hostile_text_is_an_amount_or_a_mistake(text):
     with suppress(ConfigError):

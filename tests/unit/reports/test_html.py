@@ -301,6 +301,7 @@ def test_a_damaged_file_is_named(run) -> None:
         write_report(run)
 
 
+@pytest.mark.slow
 def test_a_place_that_cannot_be_written_is_an_error_of_the_user(run, tmp_path) -> None:
     for write in (write_report, write_slide):
         with pytest.raises(RunDirError, match="cannot be written"):

@@ -127,6 +127,7 @@ def test_local_lines_are_read_without_loading_datasets() -> None:
     assert subprocess.run([sys.executable, "-c", program], cwd=DATA.parents[2], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_data_that_is_neither_cached_nor_reachable_names_the_command_that_fetches_it() -> None:
     with pytest.raises(SetupError, match="openai/gsm8k") as caught:
         read(None)
