@@ -11,8 +11,8 @@ Answer checkers differ. The choices of this one (given answer, gold answer):
 | `0.333333` and `1/3`, `1.0001` and `1` | unequal | rationals are compared exactly, without a tolerance |
 | `1.414214` and `\sqrt{2}` | equal | an irrational number may be given to six decimals |
 | `2/4` and `1/2`, `033` and `33`, `-0` and `0` | equal | the same number |
-| `14 + 6`, `120/6` and `20` | unequal | left to do; a model that is paid for it repeats the question |
-| `5/2` and `2.5`; `75/30` and `2.5` | equal; unequal | a fraction counts in lowest terms unless the gold is one |
+| `14 + 6` and `20` | unequal | left to do; a model that is paid for it repeats the question |
+| `120/6` and `20` | equal | rationals are compared exactly: train on no bare divisions |
 | `20 = 14 + 6`, `10^6`, `5!`, `\sqrt{400}` and their numbers | equal | the result, or one number's notation |
 | `1 1/2`, `1\frac12` and `3/2` | equal | a mixed number; `1 3/2` is not one |
 | `32, 349`, `32 349` and `32349` | equal | one number if the gold is one; for a gold list it is a list |

@@ -1,11 +1,10 @@
-r"""Tells a number from what is left to compute: neither `14 + 6` nor `120/6` is the answer if the gold answer is 20.
+r"""Tells a number from what is left to compute: `14 + 6` is not the answer if the gold answer is 20.
 
-A model that is paid for them learns to repeat the question. One power, factorial, root or function counts as a number
-(`10^6`, `5!`, `\cos 60^\circ`), and so does a fraction: in any form of a gold fraction, else in lowest terms.
+A model that is paid for it learns to repeat the question. One power, factorial, root or function counts as a number
+(`10^6`, `5!`, `\cos 60^\circ`), and so does one fraction in any terms: 120/6 is 20, for rationals are compared exactly.
 """
 
 import re
-from math import gcd
 
 from lowmem_rl.verify.number_text import as_number
 
@@ -13,10 +12,15 @@ _SIGNS = frozenset("+-*/\\([{")
 _QUOTES = re.compile("[\"'“”‘’′″]")
 _POWER_OF_TEN = re.compile(r"\s*(?:\\times|\\cdot|\*)\s*10\s*\^\s*(?:\{\s*[-+]?\d+\s*\}|[-+]?\d+)\s*$")
 _EXPONENT = re.compile(r"\^\s*(?:\{[^{}]*\}|\([^()]*\)|[-+]?\w)")
+_PLAIN = re.compile(
+    r"(?:[\d.,\s()\[\]{}|+\-*/!]|\\(?:times|cdot|div|ast|over|[dt]?frac|sqrt|left|right|[lr]floor|[lr]ceil)(?![A-Za-z]))+",
+    re.ASCII,
+)
+"""Numbers, brackets and operations; with a variable or another function it is for algebra."""
 _OPERATION = re.compile(
     r"(?:[\d.)\]}!]|(?<=[\d)])\|)\s*(?:[-+*]|\\(?:times|cdot|ast)(?![A-Za-z]))\s*(?:[-+]\s*)*"
-    r"(?:[\d.(\[{|]|\\(?!pi(?![A-Za-z])))"  # 14 + 6, but not 2 * \pi in a cosine
-    r"|(?:(?<![_^])\d|[)\]])\s*[(\[]\s*[-+]?[\d.]",  # 2(10), but not \log_2(8)
+    r"[\d.(\[{|\\]"  # 14 + 6
+    r"|[\d)\]]\s*[(\[]\s*[-+]?[\d.]",  # 2(10)
     re.ASCII,
 )
 _NUMBER = r"[-+]?\d[\d.,]*|[-+]?\.\d+"
@@ -33,15 +37,8 @@ def is_left_to_do(given: str, gold: str = "0") -> bool:
     if _SIGNS.isdisjoint(given) or as_number(gold.strip("()[]{} ")) is None:
         return False
     text = _EXPONENT.sub("", _POWER_OF_TEN.sub("", _QUOTES.sub("", given)))
+    if not _PLAIN.fullmatch(text):
+        return False
     if _OPERATION.search(text):
         return True
-    return not _WRITTEN_AS_QUOTIENT.search(gold) and not _in_lowest_terms(text)
-
-
-def _in_lowest_terms(text: str) -> bool:
-    """Returns whether a text has at most one quotient, of whole numbers without a common factor."""
-    quotients = _QUOTIENT.findall(text)
-    if not quotients:
-        return True
-    numbers = [number.lstrip("+-") for number in quotients[0] if number]
-    return len(quotients) == 1 and all(map(str.isdecimal, numbers)) and gcd(*map(int, numbers)) == 1 < int(numbers[1])
+    return not _WRITTEN_AS_QUOTIENT.search(gold) and len(_QUOTIENT.findall(text)) > 1
