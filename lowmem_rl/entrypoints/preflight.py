@@ -133,8 +133,8 @@ def other_model_notes(config: RunConfig) -> list[str]:
 def check_scoring(config: RunConfig, rewards: RewardSet, task: Task, train: Sequence[Example]) -> list[str]:
     """Tries the rewards on gold and on degenerate completions. Returns notes on functions in TRL's or verl's form.
 
-    Raises `TaskError` if one of them fails here and none is the task's own, `RewardError` for a reward that fails,
-    cannot be earned under the chat template, or pays a degenerate completion more than a perfect one.
+    Raises `RewardError` for a reward with an error, that cannot be earned under the chat template, or that pays a
+    degenerate completion more than a perfect one; `TaskError` instead if none of the rewards is for this task.
     """
     trials = [RewardCase(example, gold_completion_of(task, example)) for example in train[:TRIED_GOLDS]]
     template = template_of_model(config.model.name, config.model.revision)

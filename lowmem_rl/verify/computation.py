@@ -1,7 +1,7 @@
 r"""Tells a number from what is left to compute: `14 + 6` is not the answer if the gold answer is 20.
 
 A model that is paid for it learns to repeat the question. One power, factorial, root or function counts as a number
-(`10^6`, `5!`, `\cos 60^\circ`), and so does one fraction in any terms: 120/6 is 20, for rationals are compared exactly.
+(`10^6`, `5!`, `\cos 60^\circ`), and so does a quotient in any terms: 120/6 is 20, for rationals are compared exactly.
 """
 
 import re
@@ -23,13 +23,6 @@ _OPERATION = re.compile(
     r"|[\d)\]]\s*[(\[]\s*[-+]?[\d.]",  # 2(10)
     re.ASCII,
 )
-_NUMBER = r"[-+]?\d[\d.,]*|[-+]?\.\d+"
-_QUOTIENT = re.compile(
-    rf"({_NUMBER})[)\]}}\s]*(?:/|\\(?:div|over)(?![A-Za-z]))[(\[{{\s]*({_NUMBER})"
-    rf"|\\[dt]?frac\s*(?:\{{\s*({_NUMBER})\s*\}}|(\d))\s*(?:\{{\s*({_NUMBER})\s*\}}|(\d))",
-    re.ASCII,
-)
-_WRITTEN_AS_QUOTIENT = re.compile(r"/|\\[dt]?frac|\\(?:div|over)(?![A-Za-z])")
 
 
 def is_left_to_do(given: str, gold: str = "0") -> bool:
@@ -37,8 +30,4 @@ def is_left_to_do(given: str, gold: str = "0") -> bool:
     if _SIGNS.isdisjoint(given) or as_number(gold.strip("()[]{} ")) is None:
         return False
     text = _EXPONENT.sub("", _POWER_OF_TEN.sub("", _QUOTES.sub("", given)))
-    if not _PLAIN.fullmatch(text):
-        return False
-    if _OPERATION.search(text):
-        return True
-    return not _WRITTEN_AS_QUOTIENT.search(gold) and len(_QUOTIENT.findall(text)) > 1
+    return bool(_PLAIN.fullmatch(text) and _OPERATION.search(text))

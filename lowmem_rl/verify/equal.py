@@ -147,8 +147,6 @@ def _last_value(sides: list[str]) -> str:
 
 def _is_hundredth(given: NormalizedAnswer, gold: NormalizedAnswer) -> bool:
     """Returns whether a percentage's hundredth equals a number without the sign: 10% is also 0.1."""
-    if is_left_to_do(given.text):
-        return False
     percent, bare = (given, gold) if "%" in given.signs else (gold, given)
     one, other = value_of(percent.text), value_of(bare.text)
     return isinstance(one, Fraction) and isinstance(other, Fraction) and one == other * 100

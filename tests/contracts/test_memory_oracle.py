@@ -102,7 +102,6 @@ def layers_of(
 
 
 QWEN_7B, QWEN_1B = load_shape("Qwen/Qwen2.5-7B-Instruct"), load_shape("Qwen/Qwen2.5-1.5B-Instruct")
-TEN_7B, TEN_1B = replace(QWEN_7B, num_layers=10), replace(QWEN_1B, num_layers=10)
 SHALLOW_7B, SHALLOW_1B = replace(QWEN_7B, num_layers=4), replace(QWEN_1B, num_layers=4)
 SHALLOW = shape(2, 512, 2816, (8, 2), 4096, tied=True)
 DEEP = shape(8, 256, 768, (4, 4), 2048, tied=False)
@@ -136,35 +135,35 @@ def first(shape: ModelShape, layers: int) -> dict[str, Any]:
     return whole(shape, layers) | {"backward_layers": shape.num_layers}
 
 
-LAST, FIRST = {"trained_layers": 5, "backward_layers": 5}, {"trained_layers": 5, "backward_layers": 10}
+LAST, FIRST = {"trained_layers": 5, "backward_layers": 5}, {"trained_layers": 5, "backward_layers": 28}
 FAKE = {
-    "1.5b, all whole, nothing recomputed": (TEN_1B, work(**LONG, **whole(TEN_1B, 10), checkpointing="none")),
-    "7b, adapters in the last 5, nothing recomputed": (TEN_7B, work(**LONG, **LAST, checkpointing="none")),
-    "7b, adapters in the first 5, nothing recomputed": (TEN_7B, work(**LONG, **FIRST, checkpointing="none")),
+    "1.5b, all whole, nothing recomputed": (QWEN_1B, work(**LONG, **whole(QWEN_1B, 28), checkpointing="none")),
+    "7b, adapters in the last 5, nothing recomputed": (QWEN_7B, work(**LONG, **LAST, checkpointing="none")),
+    "7b, adapters in the first 5, nothing recomputed": (QWEN_7B, work(**LONG, **FIRST, checkpointing="none")),
     "7b, last 1 whole": (QWEN_7B, work(**LONG, **whole(QWEN_7B, 1))),
-    "7b, last 5 whole, nothing recomputed": (TEN_7B, work(**LONG, **whole(TEN_7B, 5), checkpointing="none")),
+    "7b, last 5 whole, nothing recomputed": (QWEN_7B, work(**LONG, **whole(QWEN_7B, 5), checkpointing="none")),
     "7b": (QWEN_7B, work(**LONG)),
     "7b, nothing recomputed": (QWEN_7B, work(**LONG, checkpointing="none")),
-    "7b, eager": (TEN_7B, work(**LONG, attention="eager")),
+    "7b, eager": (QWEN_7B, work(**LONG, attention="eager")),
     "1.5b, DoRA": (SHALLOW_1B, work(**LONG, use_dora=True)),
     "1.5b, DoRA, nothing recomputed": (SHALLOW_1B, work(**LONG, use_dora=True, checkpointing="none")),
     "7b, DoRA, float32": (SHALLOW_7B, work(**LONG, use_dora=True, compute_bytes=4)),
     "7b, DoRA in the last 2": (SHALLOW_7B, work(**LONG, use_dora=True, trained_layers=2, backward_layers=2)),
     "7b, eager, one long row": (
-        TEN_7B,
+        QWEN_7B,
         work(prompt_tokens=1024, completion_tokens=3072, micro_batch=1, attention="eager"),
     ),
-    "7b, eager, nothing recomputed": (TEN_7B, work(**LONG, attention="eager", checkpointing="none")),
+    "7b, eager, nothing recomputed": (QWEN_7B, work(**LONG, attention="eager", checkpointing="none")),
     "7b, all weights, float32": (QWEN_7B, work(**LONG, method="full", compute_bytes=4)),
     "7b, all weights": (QWEN_7B, work(**LONG, method="full")),
 }
 CHOSEN = {"adapters in the last 5": (LAST, LAST), "adapters in the first 5": (FIRST, FIRST)} | {
-    "last 5 whole": tuple(whole(shape, 5) for shape in (TEN_1B, TEN_7B)),
-    "first 5 whole": tuple(first(shape, 5) for shape in (TEN_1B, TEN_7B)),
+    "last 5 whole": tuple(whole(shape, 5) for shape in (QWEN_1B, QWEN_7B)),
+    "first 5 whole": tuple(first(shape, 5) for shape in (QWEN_1B, QWEN_7B)),
 }
 FAKE |= {
     f"{name}, {what}, checkpointing {checkpointing}": (shape, work(**LONG, **sizes[which], checkpointing=checkpointing))
-    for which, (name, shape) in enumerate((("1.5b", TEN_1B), ("7b", TEN_7B)))
+    for which, (name, shape) in enumerate((("1.5b", QWEN_1B), ("7b", QWEN_7B)))
     for what, sizes in CHOSEN.items()
     for checkpointing in ("plain", "none")
 }

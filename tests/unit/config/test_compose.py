@@ -118,7 +118,6 @@ def test_a_broken_rule_names_the_origin_of_its_key():
         (["task.levels=" + "[" * 300 + "]" * 300], "task.levels"),
         ([f"{'x' * 10**6}=1"], "there is no such key"),
         (["rewards.boxed_answer=nan"], "must be a finite number"),
-        (["rewards.use={boxed_answer=1.0}"], "must be a valid number"),
         (["grpo.steps=1\n[grpo]\nbeta=1"], "control characters"),
     ],
 )
@@ -126,6 +125,12 @@ def test_a_wrong_setting_is_reported_in_a_line(settings, expected):
     message = mistakes_of(settings=settings)
     assert expected in message
     assert len(message) < 400
+
+
+def test_a_wrong_weight_shows_how_weights_are_written() -> None:
+    with pytest.raises(ConfigError, match="must be a valid number") as raised:
+        resolve(preset="tiny-cpu", settings=["rewards.use={boxed_answer=1.0}"])
+    assert "such as rewards.boxed_answer=1.0" in raised.value.hint
 
 
 @pytest.mark.slow

@@ -115,7 +115,7 @@ def test_a_reward_that_ends_its_process_is_no_end_of_the_check(tmp_path: Path) -
 
 
 def test_another_question_with_the_same_answer_is_not_another_answer() -> None:
-    task = Doubling(spoil=lambda e: replace(e, answer="8" if e.level else "8.0"), gold=lambda e: "\\boxed{8}")
+    task = Doubling(spoil=lambda e: replace(e, answer="8" if e.level else "16/2"), gold=lambda e: "\\boxed{8}")
     assert not [f for f in check(task).findings if "another question" in f.what]
 
 

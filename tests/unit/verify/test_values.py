@@ -26,6 +26,8 @@ from lowmem_rl.verify.equal import compare_exactly
             "\\frac{1}{5}\\begin{pmatrix}2&4\\\\1&x\\end{pmatrix}",
             "\\begin{bmatrix}2/5&0.8\\\\1/5&\\frac{x}{5}\\end{bmatrix}",
         ),
+        ("10^{2}\\begin{pmatrix}4&2\\end{pmatrix}", "\\begin{pmatrix}400&200\\end{pmatrix}"),
+        ("(1/2)\\begin{pmatrix}4&2\\end{pmatrix}", "\\begin{pmatrix}2&1\\end{pmatrix}"),
         ("-\\begin{pmatrix}2&4\\end{pmatrix}", "\\begin{pmatrix}-2&-4\\end{pmatrix}"),
         ("\\begin{pmatrix*}[r]1&2\\end{pmatrix*}", "\\begin{pmatrix}1&2\\end{pmatrix}"),
     ],
