@@ -117,8 +117,10 @@ def _record(bench: Bench, protocol: Protocol, results: Mapping[str, Any]) -> dic
     }
     limits = _MAX_ERRORS
     if "fp32" not in results:
-        # Without float32 the first gradient may differ as much as plain TRL's own does with other row orders.
+        # Weights of other widths: the first gradient may differ as much as plain TRL's own does with other row orders.
         own = [found["row_order_error"] for found in compared.values() if "row_order_error" in found]
+        if bench.device.dtype == "float32":
+            own.append(_MAX_ERRORS["gradient_error"])
         limits = {"gradient_error": max(own)} if own else {}
     is_valid = all(errors[kind] <= limit for kind, limit in limits.items())
     headline = results.get("preset") or results["fp32"]

@@ -88,6 +88,7 @@ def _load_plain(config: RunConfig, device: Device) -> Policy:
     )
     if not device.is_gpu:
         _patch_head()
+        _keep_gradients(model)
     return Policy(get_peft_model(model, lora), tokenizer, device, template_of(tokenizer, config.model.name))
 
 
@@ -96,6 +97,17 @@ def _patch_head() -> None:
     path = Path(zoo.origin).parent / "cpu" / "ops.py"
     if not runpy.run_path(str(path))["patch_trl_fused_lm_head"]():
         raise RuntimeError("TRL has no fused head that unsloth_zoo could patch")
+
+
+def _keep_gradients(model: Any) -> None:
+    """Keeps 4-bit layers from bitsandbytes' layout for AVX-512 CPUs, as unsloth_zoo does (cpu/loader.py).
+
+    A forward in `eval` packs the weights for a bfloat16 kernel that passes no gradient on, and training keeps them so:
+    with continuous batching the first gradient was off by 1.7 of its largest number (bitsandbytes 0.50, 2026-12-01).
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def build(arm: Arm, policy: Policy, sampler: Any, spec: TrainerSpec) -> Any:

@@ -83,6 +83,30 @@ def test_savings_alone_are_saved_after_each_stage_too() -> None:
     assert done["gradient_error"] == 0.0  # a comparison changes no number
 
 
+def test_gradients_pass_4_bit_layers_of_plain_transformers_after_a_forward_in_eval() -> None:
+    import torch
+
+    from lowmem_rl_bench.step import stacks
+
+    settings = ("memory.checkpointing=none", "memory.micro_batch=8", "model.bits=4")
+    config = RunRequest(preset="tiny-cpu", settings=settings).resolve().config
+    model = stacks.load(TRL_FAIR, config, Device("cpu", "float32")).model
+    stacks.fill_adapter(model, seed=0, b_spread=stacks.B_SPREAD)
+    ids = torch.arange(10, 30)[None]
+
+    def gradients() -> dict[str, torch.Tensor]:
+        model.zero_grad()
+        model(input_ids=ids, labels=ids).loss.backward()
+        return {name: parameter.grad for name, parameter in stacks.adapter_of(model).items()}
+
+    before = gradients()
+    model.eval()
+    with torch.no_grad():
+        model(input_ids=ids)
+    model.train()
+    torch.testing.assert_close(gradients(), before, rtol=0, atol=0)
+
+
 def test_the_error_of_an_arm_that_dies_has_its_last_lines(tmp_path) -> None:
     config, cpu = RunRequest(preset="tiny-cpu").resolve().config, Device("cpu", "float32")
     process = ArmProcess(Arm("nobody", "trl", "an arm that no process knows"), config, cpu, tmp_path)
