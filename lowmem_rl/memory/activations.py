@@ -5,7 +5,6 @@ bytes a token. They were counted, not fitted: transformers' own in `plain_layer`
 functions save (unsloth 2026.10.9 kernels/fast_lora.py, models/llama.py).
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 from math import ceil
 
@@ -17,7 +16,6 @@ from lowmem_rl.memory.terms import (
     backward_layers,
     term,
     trained_layers,
-    trains_whole,
     weight_bytes,
 )
 from lowmem_rl.memory.workload import Workload
@@ -93,6 +91,8 @@ def layer_at_matrix(workload: Workload, shape: ModelShape) -> Term:
 def _layer_term(workload: Workload, shape: ModelShape, size: float, formula: str) -> Term:
     if workload.checkpointing != "none":
         size += narrow_copies(workload) / max(trained_layers(workload, shape), 1)
+        if not workload.whole_params:  # which take the place of their originals
+            size += terms.autocast_copies(workload, shape).expected_bytes / shape.num_layers
     grade: Grade = "measured here" if workload.layer == "plain" else "read from source"
     return term("one layer's backward", size, grade, formula, upper=size * _LAYER_UPPER)
 
@@ -173,8 +173,11 @@ def loss(workload: Workload, shape: ModelShape) -> Term:
 
 
 def scoring(workload: Workload, shape: ModelShape) -> Term:
-    """The loss's forward half alone: log-probs without gradients."""
-    return _with_logits("log-probs", workload, shape, workload.tokens * shape.hidden_size * workload.compute_bytes)
+    """The loss's forward half alone: log-probs without gradients; of whole logits as the model returns them, in
+    float32, and their log-softmax."""
+    b, size = workload.compute_bytes, workload.scored_tokens * shape.vocab_size
+    backward_alone = size * max(logit_width(workload) - (b + 8), 0) if workload.logits in _COUNTED else 0
+    return _with_logits("log-probs", workload, shape, workload.tokens * shape.hidden_size * b - backward_alone)
 
 
 def forward_layer(workload: Workload, shape: ModelShape, tokens: int, name: str) -> Term:
@@ -211,21 +214,6 @@ def layer_finding_norms(workload: Workload, shape: ModelShape) -> Term:
     whole = layer(workload, shape)
     gradients = workload.tokens * layer_of(workload, shape).transient if workload.compute_bytes == 4 else 0.0
     return whole._replace(expected_bytes=whole.expected_bytes - round(gradients))
-
-
-def backward_moments(workload: Workload, shape: ModelShape) -> Iterator[tuple[Term, ...]]:
-    """Yields what is there at once: at the top layer, and for whole weights at the bottom, with all gradients."""
-    kept, one = kept_activations(workload, shape), layer(workload, shape)
-    top = (saved_at_top(workload, shape),) if workload.checkpointing == "none" else ()
-    yield kept, *top, loss(workload, shape), spare_chunk(workload, shape)
-    in_layers = (kept, held_logits(workload, shape)) if workload.logits == "held" else (kept,)
-    yield *in_layers, one
-    if (matrix := terms.dequantised_matrix(workload, shape)).expected_bytes:
-        yield *in_layers, layer_at_matrix(workload, shape), matrix
-    if workload.use_dora:
-        yield *in_layers, layer_finding_norms(workload, shape), dora.norms(workload, shape)
-    if trains_whole(workload) and not workload.accumulated:
-        yield terms.gradients(workload, shape), one
 
 
 def held_logits(workload: Workload, shape: ModelShape) -> Term:

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from lowmem_rl.memory import dora, driver_overhead, generate_sampler, lowmem_sampler, parked, terms
-from lowmem_rl.memory.activations import backward_moments, forward_layer, scoring, spare_chunk
+from lowmem_rl.memory.activations import forward_layer, scoring, spare_chunk
+from lowmem_rl.memory.backward_moments import backward_moments
 from lowmem_rl.memory.kept_copies import kept_copies
 from lowmem_rl.memory.terms import Term, Terms, expected_sum, term, upper_sum
 from lowmem_rl.memory.workload import Workload
@@ -116,8 +117,9 @@ def _rollout(workload: Workload, shape: ModelShape, card: Card | None, held: _He
     rows = workload.rollout_rows
     prompts, waits = lowmem_sampler.prompts_of(workload, rows), workload.grouped_rows > rows
     seen = lowmem_sampler.states_seen(workload, shape)
-    in_use = terms.dequantised_matrix(workload, shape)
-    resident = (*held.idle, in_use, *_found_each_token(workload, shape), held.kept, seen)
+    in_use = terms.matrix_in_use(workload, shape)
+    copies = terms.cached_copies(workload, shape)
+    resident = (*held.idle, in_use, copies, *_found_each_token(workload, shape), held.kept, seen)
     return _Phase("rollout", resident, _sampled(workload, shape, rows, prompts, waits))
 
 
@@ -136,10 +138,11 @@ def _found_each_token(workload: Workload, shape: ModelShape) -> Terms:
 
 
 def _logprobs(workload: Workload, shape: ModelShape, held: _Held) -> _Phase:
-    in_use = terms.dequantised_matrix(workload, shape)
+    in_use = terms.matrix_in_use(workload, shape)
     layers = (_one_layer(workload, shape, workload.tokens), in_use, dora.norms(workload, shape))
     logits = (scoring(workload, shape), spare_chunk(workload, shape))
-    resident = (*held.between, held.kept, lowmem_sampler.states_read(workload, shape))
+    copies = terms.cached_copies(workload, shape)
+    resident = (*held.between, copies, held.kept, lowmem_sampler.states_read(workload, shape))
     return _Phase("logprobs", resident, [layers, logits])
 
 
@@ -155,8 +158,9 @@ def _update(workload: Workload, shape: ModelShape, held: _Held) -> Iterator[_Pha
 
 def _evaluation(workload: Workload, shape: ModelShape, held: _Held) -> Iterator[_Phase]:
     rows = workload.eval_rows
-    in_use = terms.dequantised_matrix(workload, shape)
-    resident = (*held.resident, in_use, *held.later, *_found_each_token(workload, shape))
+    in_use = terms.matrix_in_use(workload, shape)
+    copies = terms.cached_copies(workload, shape)
+    resident = (*held.resident, in_use, copies, *held.later, *_found_each_token(workload, shape))
     yield _Phase("evaluation", resident, _sampled(workload, shape, rows, rows, True))
     if workload.parks_originals:
         compared = (*parked.compared_with_base(workload, shape), _one_layer(workload, shape, workload.row_tokens))

@@ -203,6 +203,23 @@ def gradients(workload: Workload, shape: ModelShape) -> Term:
     return term("gradients", size, "read from source", "trained weights x their width")
 
 
+def late_gradients(workload: Workload, shape: ModelShape) -> int:
+    """Returns the bytes of a layer's gradients that come after its last matrix's; 0 if not all of the layer learns."""
+    one_layer = shape.layer_params + shape.layer_other_params
+    is_all = workload.method == "full" or workload.whole_params >= trained_layers(workload, shape) * one_layer > 0
+    return (one_layer - shape.hidden_size * shape.intermediate_size) * _gradient_bytes(workload) if is_all else 0
+
+
+def embedding_gradient(workload: Workload, shape: ModelShape) -> int:
+    """Returns the bytes of the embeddings' gradient, and of the head's: 0 unless all weights learn."""
+    learns = workload.method == "full" and trained_layers(workload, shape) == shape.num_layers
+    return shape.vocab_size * shape.hidden_size * weight_bytes(workload) if learns else 0
+
+
+def _gradient_bytes(workload: Workload) -> int:
+    return workload.whole_bytes if workload.whole_params else trained_bytes(workload)
+
+
 def gradient_sums(workload: Workload, shape: ModelShape) -> Term:
     """Gradients of an adapter, added up on the card; those of whole weights are in host RAM (`summed_host_bytes`)."""
     is_there = workload.sums_gradients and not workload.whole_params
@@ -278,8 +295,7 @@ def paged_states(workload: Workload, shape: ModelShape) -> Term:
 
 def _state_bytes(workload: Workload) -> float:
     """AdamW has two moments in the weight's width."""
-    width = workload.whole_bytes if workload.whole_params else trained_bytes(workload)
-    return STATE_BYTES.get(workload.optimizer, 2.0 * width)
+    return STATE_BYTES.get(workload.optimizer, 2.0 * _gradient_bytes(workload))
 
 
 def optimizer_scratch(workload: Workload, shape: ModelShape) -> Term:
@@ -307,21 +323,38 @@ def undo_copy(workload: Workload, shape: ModelShape) -> Term:
 
 
 def weight_copies(workload: Workload, shape: ModelShape) -> Term:
-    """Weights in the compute type that stay: all that autocast narrows, or Unsloth's buffer for the largest 4-bit
-    matrix and its constants. Others allocate that each time (`dequantised_matrix`).
-    """
-    if workload.method == "qlora":
-        size = _largest_dequantised(workload, shape) if workload.stack == "unsloth" else 0.0
-        return term("dequantisation scratch", size, "read from source", "largest matrix x (b + 4 / 64)")
-    narrowed = shape.linear_params if weight_bytes(workload) > workload.compute_bytes else 0
-    return term("autocast copies", narrowed * workload.compute_bytes, "read from source", "L (2Hq + 2Hk + 3HI) b")
+    """Unsloth's buffer for the largest 4-bit matrix and its constants, which stays; others allocate that each time
+    (`matrix_in_use`)."""
+    is_kept = (workload.stack, workload.method) == ("unsloth", "qlora")
+    size = _largest_dequantised(workload, shape) if is_kept else 0.0
+    return term("dequantisation scratch", size, "read from source", "largest matrix x (b + 4 / 64)")
 
 
-def dequantised_matrix(workload: Workload, shape: ModelShape) -> Term:
-    """The largest 4-bit matrix in the compute type while a layer uses it: not while the loss is computed."""
-    is_passing = (workload.stack, workload.method) == ("trl", "qlora")
-    size = _largest_dequantised(workload, shape) if is_passing else 0.0
-    return term("matrix in use", size, "read from source", "largest matrix x (b + 4 / 64)")
+def autocast_copies(workload: Workload, shape: ModelShape) -> Term:
+    """All linear layers' weights in the compute type, if they are wider."""
+    size = shape.linear_params * workload.compute_bytes if narrows_weights(workload) else 0
+    return term("autocast copies", size, "measured here", "L (2Hq + 2Hk + 3HI) b")
+
+
+def cached_copies(workload: Workload, shape: ModelShape) -> Term:
+    """The same during a forward pass: autocast caches copies of what learns until the forward ends, and makes those of
+    frozen weights for each use (pytorch aten/src/ATen/autocast_mode.cpp, `cached_cast`)."""
+    copies = autocast_copies(workload, shape)
+    return copies if workload.method == "full" else copies._replace(expected_bytes=0, upper_bytes=0)
+
+
+def narrows_weights(workload: Workload) -> bool:
+    """Returns whether autocast turns the linear layers' weights into a narrower type."""
+    return workload.method != "qlora" and weight_bytes(workload) > workload.compute_bytes
+
+
+def matrix_in_use(workload: Workload, shape: ModelShape) -> Term:
+    """The largest matrix in the compute type while a layer uses it, not while the loss is computed: dequantised, or
+    narrowed by autocast."""
+    size = _largest_dequantised(workload, shape) if (workload.stack, workload.method) == ("trl", "qlora") else 0.0
+    if narrows_weights(workload) and workload.method != "full":
+        size = shape.largest_matrix * workload.compute_bytes
+    return term("matrix in use", size, "read from source", "largest matrix x (b [+ 4 / 64])")
 
 
 def _largest_dequantised(workload: Workload, shape: ModelShape) -> float:

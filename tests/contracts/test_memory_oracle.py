@@ -25,7 +25,7 @@ ORACLE = Path(__file__).with_name("memory_oracle.py")
 pytestmark = pytest.mark.slow  # a minute, some of it for loading the stack
 
 WITHIN, TERM_WITHIN = 0.03, 0.05
-"""Of a peak by what carries an adapter, and of other peaks and of one of their terms."""
+"""Of a peak at real widths, and of a peak below 100 MB and of one term."""
 EXACT = 0.002
 """What is left: position tables, and the optimizer's step counters."""
 
@@ -157,6 +157,31 @@ FAKE = {
     "7b, all weights, float32": (QWEN_7B, work(**LONG, method="full", compute_bytes=4)),
     "7b, all weights": (QWEN_7B, work(**LONG, method="full")),
 }
+SOME_7B, SOME_1B = replace(QWEN_7B, num_layers=10), replace(QWEN_1B, num_layers=6)
+FLOAT_WEIGHTS = {"weight_bytes": 4}
+"""Of a model in float32 under autocast."""
+FAKE |= {
+    "some 7b, all weights, float32": (SOME_7B, work(**LONG, method="full", compute_bytes=4)),
+    "some 7b, all weights, float32, few tokens": (SOME_7B, work(method="full", compute_bytes=4)),
+    "some 7b, last 1 whole": (SOME_7B, work(**LONG, **whole(SOME_7B, 1))),
+    "some 7b, last 1 whole, few tokens": (SOME_7B, work(**whole(SOME_7B, 1))),
+}
+PEAKS_ALONE = {
+    "some 1.5b, all weights, tied, float32": (SOME_1B, work(**LONG, method="full", compute_bytes=4)),
+    "4 of 7b, float weights, last 1 whole": (SHALLOW_7B, work(**LONG, **whole(SHALLOW_7B, 1), **FLOAT_WEIGHTS)),
+    "4 of 7b, float weights": (SHALLOW_7B, work(**LONG, **FLOAT_WEIGHTS)),
+    "1.5b, float weights": (QWEN_1B, work(**LONG, **FLOAT_WEIGHTS)),
+    "1.5b, float weights, nothing recomputed": (QWEN_1B, work(**LONG, **FLOAT_WEIGHTS, checkpointing="none")),
+    "1.5b, float weights, supervised": (QWEN_1B, work(**LONG, **FLOAT_WEIGHTS, **SUPERVISED)),
+    "1.5b, all weights, float weights": (QWEN_1B, work(**LONG, **FLOAT_WEIGHTS, method="full")),
+    "1.5b, all weights, float weights, supervised": (
+        QWEN_1B,
+        work(**LONG, **FLOAT_WEIGHTS, **SUPERVISED, method="full"),
+    ),
+}
+"""Of their loss the largest moment is not counted so finely: a tied head's gradient waits outside of any parameter, and
+scored rows in float32 are copied for tiles. No peak comes from there."""
+FAKE |= PEAKS_ALONE
 CHOSEN = {"adapters in the last 5": (LAST, LAST), "adapters in the first 5": (FIRST, FIRST)} | {
     "last 5 whole": tuple(whole(shape, 5) for shape in (QWEN_1B, QWEN_7B)),
     "first 5 whole": tuple(first(shape, 5) for shape in (QWEN_1B, QWEN_7B)),
@@ -263,7 +288,7 @@ def estimated(shape: ModelShape, work: Workload) -> dict[str, int]:
 
 def _of_a_layer(shape: ModelShape, work: Workload) -> int:
     """What a layer takes at most: in its backward pass, next to a dequantised matrix, or with DoRA at a norm."""
-    matrix = terms.dequantised_matrix(work, shape).expected_bytes
+    matrix = terms.matrix_in_use(work, shape).expected_bytes
     using = activations.layer_at_matrix(work, shape).expected_bytes + matrix if matrix else 0
     backward = max(activations.layer(work, shape).expected_bytes, using)
     forward = activations.layer_finding_norms(work, shape).expected_bytes + dora.norms(work, shape).expected_bytes
@@ -279,7 +304,7 @@ def estimated_peak(shape: ModelShape, work: Workload) -> int:
 
 @pytest.mark.parametrize("case", CLOSE)
 def test_the_peak_is_what_plain_transformers_allocates(case: str, counted: dict) -> None:
-    within = WITHIN if case in ADAPTED else TERM_WITHIN
+    within = TERM_WITHIN if case in REAL else WITHIN
     assert estimated_peak(*CASES[case]) == pytest.approx(counted[case]["peak"], rel=within)
 
 
@@ -296,7 +321,7 @@ def test_a_frozen_top_is_counted_with_a_surplus_and_never_less(case: str, counte
     assert 1 <= estimated(*CASES[case])["layers"] / counted[case]["layers"] < 1.25
 
 
-@pytest.mark.parametrize("case", [case for case in CLOSE if case != FEW_TOKENS])
+@pytest.mark.parametrize("case", [case for case in CLOSE if case not in (FEW_TOKENS, *PEAKS_ALONE)])
 def test_activations_and_the_loss_are_what_plain_transformers_and_trl_hold(case: str, counted: dict) -> None:
     shape, work = CASES[case]
     found = estimated(shape, work)

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lowmem_rl.memory import pool_shares, simulated_pool
-from lowmem_rl.memory.activations import backward_moments, kept_activations, layer, loss, spare_chunk
+from lowmem_rl.memory.activations import kept_activations, layer, loss, spare_chunk
+from lowmem_rl.memory.backward_moments import backward_moments
 from lowmem_rl.memory.caching_allocator import Block, CachingAllocator
 from lowmem_rl.memory.operations import Operation, Tape
 from lowmem_rl.memory.pool_shares import KINDS, TABLE, Kind, kind_workload

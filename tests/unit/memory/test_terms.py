@@ -7,6 +7,7 @@ import pytest
 
 from lowmem_rl.errors import ConfigError
 from lowmem_rl.memory import activations, driver_overhead, generate_sampler, lowmem_sampler, terms
+from lowmem_rl.memory.backward_moments import backward_moments
 from lowmem_rl.memory.driver_overhead import disk_bytes
 from lowmem_rl.memory.estimate import estimate
 from lowmem_rl.memory.workload import Workload
@@ -145,11 +146,9 @@ def test_a_4_bit_matrix_is_expanded_before_use() -> None:
     assert terms.weight_copies(work(method="lora"), LARGE).expected_bytes == 0
     # Unsloth keeps that buffer; others have it while a layer uses it
     plain = work(stack="trl", layer="plain")
-    assert (
-        terms.weight_copies(plain, LARGE).expected_bytes == terms.dequantised_matrix(work(), LARGE).expected_bytes == 0
-    )
-    assert terms.dequantised_matrix(plain, LARGE).expected_bytes == 140_034_048
-    named = [[one.name for one in moment] for moment in activations.backward_moments(plain, LARGE)]
+    assert terms.weight_copies(plain, LARGE).expected_bytes == terms.matrix_in_use(work(), LARGE).expected_bytes == 0
+    assert terms.matrix_in_use(plain, LARGE).expected_bytes == 140_034_048
+    named = [[one.name for one in moment] for moment in backward_moments(plain, LARGE)]
     assert ["matrix in use" in names for names in named] == ["loss" not in names and len(names) > 2 for names in named]
     assert sum("matrix in use" in names for names in named) == 1
 
@@ -215,7 +214,7 @@ def test_eager_attention_holds_all_scores() -> None:
 
 def test_held_logits_stay_while_the_layers_run_back() -> None:
     held = replace(PLAIN, logits="held", loss="sft")
-    moments = list(activations.backward_moments(held, SMALL))
+    moments = list(backward_moments(held, SMALL))
     found = [[one.expected_bytes for one in moment if one.name == "logits held"] for moment in moments]
     assert found == [[] if any(one.name == "loss" for one in moment) else [12_288 * 151_936 * 2] for moment in moments]
 
@@ -227,7 +226,7 @@ def test_with_a_padding_mask_each_layer_writes_the_mask_in_numbers() -> None:
 
 
 def test_the_loss_meets_all_layers_if_nothing_is_recomputed() -> None:
-    at_loss, at_top = activations.backward_moments(work(checkpointing="none"), LARGE)
+    at_loss, at_top = backward_moments(work(checkpointing="none"), LARGE)
     held = sum(one.expected_bytes for one in at_loss if one.name not in ("loss", "chunk of logits"))
     assert held == 28 * 8 * 1536 * 2 * 64_000
     assert [one.name for one in at_top] == ["activations kept", "one layer's backward"]
