@@ -9,8 +9,9 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -387,7 +388,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         given = expand_home(sys.argv[1:] if arguments is None else arguments)
-        code = app(given, prog_name="lowmem-rl", standalone_mode=False)
+        code = _command()(given, prog_name="lowmem-rl", standalone_mode=False)
         sys.stdout.flush()
         return code or 0
     except KeyboardInterrupt:
@@ -402,6 +403,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return exit_code
     finally:
         streams.abandon_broken()
+
+
+@cache
+def _command() -> Any:
+    """Returns the tree of commands, which is made from all signatures: once, for programs that call `main` again."""
+    return typer.main.get_command(app)
 
 
 def expand_home(arguments: Sequence[str]) -> list[str]:
