@@ -1,4 +1,4 @@
-"""Plans of every preset on several cards are accepted by the real GRPOConfig, which checks batches itself."""
+"""The real GRPOConfig, which checks batches and groups itself, accepts every preset and its plans on several cards."""
 
 import json
 import subprocess
@@ -11,6 +11,7 @@ from lowmem_rl.config.compose import resolve
 from lowmem_rl.config.presets import load_presets
 from lowmem_rl.config.rules import broken_rules
 from lowmem_rl.engine.device import device_of
+from lowmem_rl.entrypoints.dry_run import dry_run
 from lowmem_rl.models.hardware import CARDS
 from lowmem_rl.models.lookup import load_shape
 from lowmem_rl.planning.search import resolve_auto
@@ -18,12 +19,15 @@ from lowmem_rl.trl_adapter.grpo_args import grpo_arguments
 
 PLANNED_FOR = ("t4", "3090", "a6000", "h200")
 AUTO = ("memory.micro_batch=auto", "memory.rollout_rows=auto", "memory.checkpointing=auto")
+PRESETS = [preset.name for preset in load_presets()]
 
 BUILD = """
 import json, sys
 from trl import GRPOConfig
+fields = ("generation_batch_size", "num_generations", "steps_per_generation")
 for name, arguments in json.load(sys.stdin).items():
-    print("ROW" + json.dumps([name, GRPOConfig(**arguments).generation_batch_size]))
+    config = GRPOConfig(**arguments)
+    print("ROW" + json.dumps([name, {field: getattr(config, field) for field in fields}]))
 """
 
 
@@ -35,7 +39,29 @@ def planned(preset: str, card_key: str):
 
 @pytest.fixture(scope="module")
 def plans() -> dict[str, object]:
-    return {f"{preset.name} {key}": planned(preset.name, key) for preset in load_presets() for key in PLANNED_FOR}
+    return {f"{preset} {key}": planned(preset, key) for preset in PRESETS for key in PLANNED_FOR}
+
+
+@pytest.fixture(scope="module")
+def built(plans, tmp_path_factory) -> dict[str, dict]:
+    """Fields of the GRPOConfig of each preset and plan, all made by one process: Unsloth may be loaded in this one."""
+    arguments = {name: dry_run(resolve(preset=name), Path("out")).grpo_config for name in PRESETS} | {
+        name: grpo_arguments(config, device_of(CARDS[name.split()[1]], config), Path("out"))
+        for name, config in plans.items()
+    }
+    # The card is not here: what is checked are batches and groups.
+    on_cpu = {name: given | {"use_cpu": True, "bf16": False, "fp16": False} for name, given in arguments.items()}
+    done = subprocess.run(
+        [sys.executable, "-c", BUILD],
+        input=json.dumps(on_cpu),
+        cwd=tmp_path_factory.mktemp("grpo"),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return dict(json.loads(line[3:]) for line in done.stdout.splitlines() if line.startswith("ROW"))
 
 
 def test_a_plan_breaks_no_rule_and_keeps_the_group(plans):
@@ -45,22 +71,14 @@ def test_a_plan_breaks_no_rule_and_keeps_the_group(plans):
 
 
 @pytest.mark.slow  # loads the stack
-def test_the_real_grpo_config_takes_every_plan(plans, tmp_path):
-    arguments = {
-        name: grpo_arguments(config, device_of(CARDS[name.split()[1]], config), Path("out"))
-        for name, config in plans.items()
-    }
-    # The card is not here: what is checked are batches and groups.
-    on_cpu = {name: given | {"use_cpu": True, "bf16": False, "fp16": False} for name, given in arguments.items()}
-    done = subprocess.run(
-        [sys.executable, "-c", BUILD],
-        input=json.dumps(on_cpu),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    built = dict(json.loads(line[3:]) for line in done.stdout.splitlines() if line.startswith("ROW"))
-    assert built == {name: config.rows_per_rollout for name, config in plans.items()}
+def test_the_real_grpo_config_takes_every_plan(plans, built):
+    sizes = {name: built[name]["generation_batch_size"] for name in plans}
+    assert sizes == {name: config.rows_per_rollout for name, config in plans.items()}
+
+
+@pytest.mark.slow  # loads the stack
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_gives_trl_the_generation_batch_of_its_config(name: str, built: dict[str, dict]) -> None:
+    config = resolve(preset=name).config
+    assert built[name]["num_generations"] == config.grpo.group_size
+    assert built[name]["generation_batch_size"] == config.rows_per_rollout

@@ -16,6 +16,8 @@ import pytest
 
 import lowmem_rl
 from lowmem_rl.entrypoints.doctor import installed
+from lowmem_rl.memory.activations import chunk_rows
+from lowmem_rl.models.lookup import load_shape
 from lowmem_rl.stack import MARKS, MEMBERS, SWITCHES, TESTED, WORDINGS
 from lowmem_rl.trl_adapter.private import TORCH_PRIVATE, TRL_PRIVATE
 
@@ -26,10 +28,12 @@ OURS = Path(lowmem_rl.__file__).parent
 REPORT = """
 import functools, importlib, inspect, json, os, sys
 os.environ["UNSLOTH_ALLOW_CPU"] = "1"
-import unsloth
+import unsloth, torch
+from unsloth_zoo.fused_losses import fused_linear
+from unsloth_zoo.rl_replacements import chunked_hidden_states_selective_log_softmax
 from unsloth.models.rl import _patch_trl_rl_trainers
 import trl
-members = json.loads(sys.argv[1])
+members, cases = map(json.loads, sys.argv[1:])
 def parameters(cls):
     methods = {name: getattr(cls, name) for name in dir(cls) if not name.startswith("__")}
     is_bound = lambda name: not isinstance(inspect.getattr_static(cls, name), staticmethod)
@@ -59,7 +63,11 @@ config = RunConfig(memory=MemoryConfig(checkpointing="unsloth"))
 arguments = trainer.trainer_arguments(config, Device("cuda", "bfloat16"), Path("out"))
 arguments |= {"bf16": False, "use_cpu": True}
 load = inspect.signature(unsloth.FastLanguageModel.from_pretrained).parameters
+fused_linear._budget_bytes = lambda device: 2 * 2**30  # a card with room to spare
+hidden, head, index = torch.randn(1, 8, 16), torch.randn(32, 16), torch.zeros(1, 8, dtype=torch.long)
 print("REPORT" + json.dumps({
+    "chunk_rows": [fused_linear.fused_linear_rows(*case, 4) for case in cases],
+    "scored": list(chunked_hidden_states_selective_log_softmax(hidden, head, index, chunks=None).shape),
     "rewritten": trl.GRPOTrainer.__name__,
     "theirs": theirs,
     "bases": [base.__name__ for base in ours.__mro__],
@@ -73,10 +81,15 @@ print("REPORT" + json.dumps({
 """
 
 
+CHUNKED = ("Qwen/Qwen2.5-1.5B", "Qwen/Qwen2.5-7B", "meta-llama/Llama-2-7b-hf", "meta-llama/Llama-3.1-8B", "tiny")
+CHUNKS = [(rows, load_shape(name)) for name in CHUNKED for rows in (1, 100, 600, 4095)]
+
+
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    asked = [(rows, shape.hidden_size, shape.vocab_size) for rows, shape in CHUNKS]
     run = subprocess.run(
-        [sys.executable, "-c", REPORT, json.dumps(list(MEMBERS))],
+        [sys.executable, "-c", REPORT, json.dumps(list(MEMBERS)), json.dumps(asked)],
         cwd=tmp_path_factory.mktemp("unsloth"),
         capture_output=True,
         text=True,
@@ -168,6 +181,11 @@ def test_unsloths_loader_takes_our_arguments(report: dict) -> None:
 
     config = RunConfig(memory=MemoryConfig(checkpointing="unsloth"))
     assert set(load_arguments(config, Device("cuda", "bfloat16"))) <= set(report["loading"])
+
+
+def test_rows_of_a_chunk_of_logits_are_those_of_the_estimate_and_unsloths_setting_for_them_is_unused(report) -> None:
+    assert report["chunk_rows"] == [chunk_rows(rows, shape) for rows, shape in CHUNKS]
+    assert report["scored"] == [1, 8]  # chunks=None fails if the number of chunks is used
 
 
 @pytest.mark.parametrize("name", sorted(MARKS))
