@@ -146,7 +146,7 @@ def _build_theirs(policy: Policy, spec: TrainerSpec, arguments: Mapping[str, Any
     )
     for parameter in policy.model.parameters():
         if parameter.requires_grad:  # TRL casts a quantised model's adapter to bfloat16: the same type as ours
-            parameter.data = parameter.data.float()
+            parameter.data = parameter.data.to(torch.promote_types(torch.float32, getattr(torch, policy.device.dtype)))
     return trainer
 
 
