@@ -24,7 +24,7 @@ TESTED: Mapping[str, str] = {
     "accelerate": "1.15.0",
 }
 """The version of each package, tested together in November 2026 on Python 3.11. The extra `train` has the ranges."""
-_INSTALL = "pip install 'lowmem-rl[train]'   (in a checkout: uv sync --extra train), then: lowmem-rl doctor"
+_INSTALL = "pip install 'lowmem-rl[train]'   (in a clone: pip install '.[train]'), then: lowmem-rl doctor"
 
 
 def check_installed() -> None:

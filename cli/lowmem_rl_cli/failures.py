@@ -35,10 +35,10 @@ def _usage_error(error: typer.TyperException) -> tuple[str, str]:
         return f"{message.rstrip('.?')}.", f"Did you mean {suggestion}"
     message = message.replace("Input should be", "must be").partition(", unable to")[0]
     context = getattr(error, "ctx", None)
-    return (
-        f"{message.rstrip('.')}.",
-        f"`{context.command_path if context else 'lowmem-rl'} --help` shows how to use it.",
-    )
+    help_page = f"`{context.command_path if context else 'lowmem-rl'} --help` shows how to use it."
+    if context and context.params.get("resume") and "extra argument" in message:
+        help_page = "--out names the run to continue: lowmem-rl train --resume --out runs/NAME"
+    return f"{message.rstrip('.')}.", help_page
 
 
 def _keys_named(option: str) -> Sequence[str]:

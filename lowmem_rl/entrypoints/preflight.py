@@ -226,7 +226,7 @@ def check_card(composed: ResolvedConfig, machine: Machine) -> None:
     if composed.card == "cpu" or machine.has_gpu:
         return
     raise SetupError(
-        f"Preset {composed.preset!r} is made for a GPU ({composed.card}), and this machine shows none.",
+        f"{composed.preset!r} is made for a GPU ({composed.card}), and this machine shows none.",
         hint="Repeat the command with --dry-run to see what it would do, or train here: --preset tiny-cpu",
     )
 
