@@ -2,8 +2,9 @@
 
 import contextlib
 import sys
+import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from rich.console import Console, Group, RenderableType
@@ -96,14 +97,19 @@ class EtaEstimator:
 class PlainView:
     """One line an event: for logs, pipes and CI."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    PROGRESS_S = 20.0
+    """Seconds without a line after which an evaluation says how far it is."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self.console, self.clock = console, clock
         self.eta = EtaEstimator()
+        self.last_s = clock()
 
     def show(self, event: Event) -> None:
-        """Prints the event, unless it is only progress."""
-        if isinstance(event, EvalProgressed):
+        """Prints the event; one that is only progress not sooner than `PROGRESS_S` after the line before."""
+        if isinstance(event, EvalProgressed) and self.clock() - self.last_s < self.PROGRESS_S:
             return
+        self.last_s = self.clock()
         if isinstance(event, StepEnded):
             line = plain_line(event.row, event.num_steps, self.eta.after(event.row, event.num_steps))
         else:
@@ -194,7 +200,7 @@ def _describe(event: Event) -> str:
         case AdapterSaved(path):
             return f"saved {path}"
         case EvalProgressed(name, done, total):
-            return f"{name}: {done}/{total}"
+            return f"{name}: {done} of {total}"
         case StepEnded(row, num_steps):
             return plain_line(row, num_steps, 0.0)
 
