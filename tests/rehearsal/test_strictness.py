@@ -209,6 +209,8 @@ def peaks() -> dict[str, int]:
         "amax": lambda: wide.amax(-1),
         "logsumexp": lambda: wide.logsumexp(-1),
         "multinomial": lambda: torch.multinomial(wide, 1),
+        "cumsum": lambda: wide.cumsum(-1),
+        "cumsum in float64": lambda: wide.cumsum(-1, dtype=torch.float64),
     }
     found: dict[str, int] = {}
     for name, call in calls.items():
@@ -221,7 +223,8 @@ def peaks() -> dict[str, int]:
 
 @pytest.mark.parametrize("phantom_bytes", [None, PHANTOM_BYTES])
 def test_composite_kernels_hold_a_copy_of_their_input(a6000: Stage, phantom_bytes: int | None) -> None:
-    assert a6000.call(peaks, phantom_bytes=phantom_bytes) == {"amax": 0, "logsumexp": 1, "multinomial": 1}
+    expected = {"amax": 0, "logsumexp": 1, "multinomial": 1, "cumsum": 1, "cumsum in float64": 4}
+    assert a6000.call(peaks, phantom_bytes=phantom_bytes) == expected
 
 
 def address_space() -> str:
