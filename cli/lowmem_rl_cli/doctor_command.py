@@ -2,7 +2,8 @@
 
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import typer
 
@@ -23,9 +24,18 @@ def doctor_command(*, as_json: bool, fix: bool) -> None:
     elif fix:
         show("\n".join([*map(as_comment, filter(_is_for_a_person, checks)), *commands] or ["# nothing to fix"]))
     else:
-        show("\n".join(as_table(checks, stdout_page()) if sys.stdout.isatty() else map(as_line, checks)))
+        shown = list(each_fix_once(checks))
+        show("\n".join(as_table(shown, stdout_page()) if sys.stdout.isatty() else map(as_line, shown)))
     if not is_ready(checks):
         raise typer.Exit(SetupError.exit_code)
+
+
+def each_fix_once(checks: Iterable[MachineCheck]) -> Iterator[MachineCheck]:
+    """Yields the checks; a fix that an earlier one has, too, is left out: nine absent packages need one command."""
+    seen = set()
+    for check in checks:
+        yield replace(check, fix="") if check.fix in seen else check
+        seen.add(check.fix)
 
 
 def as_table(checks: Sequence[MachineCheck], page: TextPage) -> Iterator[str]:

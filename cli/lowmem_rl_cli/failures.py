@@ -27,18 +27,28 @@ def reported(error: BaseException) -> tuple[str, str, int] | None:
 
 def _usage_error(error: typer.TyperException) -> tuple[str, str]:
     """Returns what is wrong with the command line, and near names or the help page."""
+    context, unknown = getattr(error, "ctx", None), getattr(error, "option_name", "")
     near: Sequence[str] = getattr(error, "possibilities", None) or ()
-    if meant := _keys_named(getattr(error, "option_name", "")) or near:
+    if meant := _synonyms(unknown, context) or _keys_named(unknown) or near:
         return f"{error.message}.", f"Did you mean {' or '.join(meant)}?"
     message, _, suggestion = error.format_message().partition(" Did you mean ")
     if suggestion:
         return f"{message.rstrip('.?')}.", f"Did you mean {suggestion}"
     message = message.replace("Input should be", "must be").partition(", unable to")[0]
-    context = getattr(error, "ctx", None)
     help_page = f"`{context.command_path if context else 'lowmem-rl'} --help` shows how to use it."
     if context and context.params.get("resume") and "extra argument" in message:
         help_page = "--out names the run to continue: lowmem-rl train --resume --out runs/NAME"
     return f"{message.rstrip('.')}.", help_page
+
+
+_SYNONYMS = {"--gpu": "--card"}
+
+
+def _synonyms(option: str, context: typer.Context | None) -> Sequence[str]:
+    """Returns the command's own word for an option, if it has one."""
+    word = _SYNONYMS.get(option)
+    has_it = context is not None and any(word in parameter.opts for parameter in context.command.params)
+    return [word] if word and has_it else []
 
 
 def _keys_named(option: str) -> Sequence[str]:

@@ -3,11 +3,12 @@
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lowmem_rl_cli.doctor_command import as_line, as_table
+from lowmem_rl_cli.doctor_command import as_line, as_table, each_fix_once
 from lowmem_rl_cli.text_page import TextPage
 
 from lowmem_rl.entrypoints.doctor import MachineCheck
@@ -31,6 +32,13 @@ def test_doctor_json_has_every_check_and_the_exit_code_agrees(cli: Cli) -> None:
 def test_a_plain_line_has_status_finding_and_fix() -> None:
     assert as_line(MISSING) == ("fail torch · not installed · The extra brings it. · uv pip install 'lowmem-rl[train]'")
     assert as_line(MachineCheck("python", "ok", "3.12.1")) == "ok   python · 3.12.1"
+
+
+def test_one_fix_of_many_absent_packages_is_shown_once() -> None:
+    others = [replace(MISSING, name="trl"), MachineCheck("python", "ok", "3.12.1"), replace(MISSING, name="peft")]
+    shown = list(each_fix_once([MISSING, *others]))
+    assert [check.name for check in shown] == ["torch", "trl", "python", "peft"]
+    assert [bool(check.fix) for check in shown] == [True, False, False, False]
 
 
 def test_the_table_shows_square_brackets_as_they_are() -> None:

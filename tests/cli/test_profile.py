@@ -240,6 +240,7 @@ def test_auto_is_chosen_for_the_card(cli_here):
     ("arguments", "error", "hint"),
     [
         (["--card", "a600"], "There is no card named 'a600'.", "Did you mean a6000"),
+        (["--gpu", "t4"], "No such option: --gpu.", "Did you mean --card?"),
         (["--card", ""], "There is no card named ''.", "Known: "),
         (["--card", "t4", "--vram", "16GiB"], "--card 't4' and --vram '16GiB' contradict each other", "Give one"),
         (["--vram", "24"], "--vram '24' is not an amount of memory.", "Write a number and a unit"),

@@ -78,6 +78,7 @@ MISTAKES = [
     (["--set=model.name='no/such-model'", "--set=model.bits=16"], 3, "no/such-model"),
     (["--set=model.name=./nowhere"], 2, "nowhere"),
     (["--preset=qwen7b-a6000"], 3, "--dry-run"),
+    (["--resume", "runs/x"], 2, "train --resume --out runs/NAME"),
     (["--set=rollout.engine=vllm"], 3, "vllm"),
     (["--task=nowhere.py:T"], 6, "nowhere.py"),
     (["--set=logging.report_to=wandb"], 3, "wandb"),
