@@ -22,7 +22,7 @@ from lowmem_rl.models.hardware import CARDS
 from lowmem_rl.models.lookup import ModelShape, load_shape, shape_from_config
 
 ORACLE = Path(__file__).with_name("memory_oracle.py")
-pytestmark = pytest.mark.slow  # a minute, some of it for loading the stack
+pytestmark = pytest.mark.slow  # a minute or two, some of it for loading the stack
 
 WITHIN, TERM_WITHIN = 0.03, 0.05
 """Of a peak at real widths, and of a peak below 100 MB and of one term."""
@@ -101,7 +101,8 @@ def layers_of(
     )
 
 
-QWEN_7B, QWEN_1B = load_shape("Qwen/Qwen2.5-7B-Instruct"), load_shape("Qwen/Qwen2.5-1.5B-Instruct")
+WHOLE_7B, WHOLE_1B = load_shape("Qwen/Qwen2.5-7B-Instruct"), load_shape("Qwen/Qwen2.5-1.5B-Instruct")
+QWEN_7B, QWEN_1B = replace(WHOLE_7B, num_layers=10), replace(WHOLE_1B, num_layers=10)
 SHALLOW_7B, SHALLOW_1B = replace(QWEN_7B, num_layers=4), replace(QWEN_1B, num_layers=4)
 SHALLOW = shape(2, 512, 2816, (8, 2), 4096, tied=True)
 DEEP = shape(8, 256, 768, (4, 4), 2048, tied=False)
@@ -135,9 +136,9 @@ def first(shape: ModelShape, layers: int) -> dict[str, Any]:
     return whole(shape, layers) | {"backward_layers": shape.num_layers}
 
 
-LAST, FIRST = {"trained_layers": 5, "backward_layers": 5}, {"trained_layers": 5, "backward_layers": 28}
+LAST, FIRST = {"trained_layers": 5, "backward_layers": 5}, {"trained_layers": 5, "backward_layers": 10}
 FAKE = {
-    "1.5b, all whole, nothing recomputed": (QWEN_1B, work(**LONG, **whole(QWEN_1B, 28), checkpointing="none")),
+    "1.5b, all whole, nothing recomputed": (QWEN_1B, work(**LONG, **whole(QWEN_1B, 10), checkpointing="none")),
     "7b, adapters in the last 5, nothing recomputed": (QWEN_7B, work(**LONG, **LAST, checkpointing="none")),
     "7b, adapters in the first 5, nothing recomputed": (QWEN_7B, work(**LONG, **FIRST, checkpointing="none")),
     "7b, last 1 whole": (QWEN_7B, work(**LONG, **whole(QWEN_7B, 1))),
@@ -156,18 +157,15 @@ FAKE = {
     "7b, eager, nothing recomputed": (QWEN_7B, work(**LONG, attention="eager", checkpointing="none")),
     "7b, all weights, float32": (QWEN_7B, work(**LONG, method="full", compute_bytes=4)),
     "7b, all weights": (QWEN_7B, work(**LONG, method="full")),
+    "whole 7b, nothing recomputed": (WHOLE_7B, work(**LONG, checkpointing="none")),
+    "whole 7b, all weights": (WHOLE_7B, work(**LONG, method="full")),
+    "7b, all weights, float32, few tokens": (QWEN_7B, work(method="full", compute_bytes=4)),
+    "7b, last 1 whole, few tokens": (QWEN_7B, work(**whole(QWEN_7B, 1))),
 }
-SOME_7B, SOME_1B = replace(QWEN_7B, num_layers=10), replace(QWEN_1B, num_layers=6)
 FLOAT_WEIGHTS = {"weight_bytes": 4}
 """Of a model in float32 under autocast."""
-FAKE |= {
-    "some 7b, all weights, float32": (SOME_7B, work(**LONG, method="full", compute_bytes=4)),
-    "some 7b, all weights, float32, few tokens": (SOME_7B, work(method="full", compute_bytes=4)),
-    "some 7b, last 1 whole": (SOME_7B, work(**LONG, **whole(SOME_7B, 1))),
-    "some 7b, last 1 whole, few tokens": (SOME_7B, work(**whole(SOME_7B, 1))),
-}
 PEAKS_ALONE = {
-    "some 1.5b, all weights, tied, float32": (SOME_1B, work(**LONG, method="full", compute_bytes=4)),
+    "1.5b, all weights, tied, float32": (QWEN_1B, work(**LONG, method="full", compute_bytes=4)),
     "4 of 7b, float weights, last 1 whole": (SHALLOW_7B, work(**LONG, **whole(SHALLOW_7B, 1), **FLOAT_WEIGHTS)),
     "4 of 7b, float weights": (SHALLOW_7B, work(**LONG, **FLOAT_WEIGHTS)),
     "1.5b, float weights": (QWEN_1B, work(**LONG, **FLOAT_WEIGHTS)),
