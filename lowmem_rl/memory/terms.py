@@ -204,10 +204,12 @@ def gradients(workload: Workload, shape: ModelShape) -> Term:
 
 
 def late_gradients(workload: Workload, shape: ModelShape) -> int:
-    """Returns the bytes of a layer's gradients that come after its last matrix's; 0 if not all of the layer learns."""
-    one_layer = shape.layer_params + shape.layer_other_params
-    is_all = workload.method == "full" or workload.whole_params >= trained_layers(workload, shape) * one_layer > 0
-    return (one_layer - shape.hidden_size * shape.intermediate_size) * _gradient_bytes(workload) if is_all else 0
+    """Returns the bytes of a layer's gradients that come after its last matrix's; 0 unless whole layers learn."""
+    one_layer, layers = shape.layer_params + shape.layer_other_params, trained_layers(workload, shape)
+    is_all = workload.method == "full" or workload.whole_params == layers * one_layer
+    if not is_all or workload.gradient_share * layers < 1:
+        return 0
+    return (one_layer - shape.hidden_size * shape.intermediate_size) * _gradient_bytes(workload)
 
 
 def embedding_gradient(workload: Workload, shape: ModelShape) -> int:

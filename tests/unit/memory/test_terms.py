@@ -534,3 +534,13 @@ def test_unsloth_leaves_all_16_bit_blocks_of_weights_that_it_turns_into_float32(
     whole = work(method="full", weight_bytes=4, lora_rank=0, lora_targets=())
     assert terms.upcast_blocks(whole, SMALL).expected_bytes == 2 * SMALL.num_params
     assert terms.upcast_blocks(replace(whole, weight_bytes=None), SMALL).expected_bytes == 0
+
+
+@pytest.mark.parametrize(("params", "share"), [(1.0, 0.001), (0.4, 1.0), (1.2, 1.0)])
+def test_gradients_that_come_late_are_left_out_only_of_whole_layers(params: float, share: float) -> None:
+    layer = LARGE.layer_params + LARGE.layer_other_params
+    whole = {"lora_targets": (), "trained_layers": 5, "backward_layers": 5, "accumulated": False}
+    assert terms.late_gradients(work(**whole, whole_params=5 * layer), LARGE) > 0
+    some = work(**whole, whole_params=int(params * 5 * layer), gradient_share=share)
+    assert terms.late_gradients(some, LARGE) == 0
+    assert all(part.expected_bytes >= 0 for moment in backward_moments(some, LARGE) for part in moment)
