@@ -4,6 +4,7 @@
 .venv/bin/python scripts/docs_pictures.py RUN       # both; RUN: a run of `train --preset tiny-cpu`; needs Chromium
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -49,7 +50,8 @@ def main(run: Path | None) -> None:
     """Makes the first, and with a run both."""
     IMAGES.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "lowmem_rl", *PROFILE]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[:LINES]
+    wide = os.environ | {"COLUMNS": "100"}
+    printed = subprocess.run(command, env=wide, check=True, capture_output=True, text=True).stdout.splitlines()[:LINES]
     draw("\n".join([f"$ lowmem-rl {' '.join(PROFILE)}", "", *printed]), IMAGES / "profile.png")
     if run:
         photograph((run / "report.html").resolve(), IMAGES / "report.png", 1200, 1150)

@@ -72,9 +72,8 @@ def _in_a_fresh_directory_with_fixed_seeds(tmp_path: Path, monkeypatch: pytest.M
     if numpy := sys.modules.get("numpy"):
         numpy.random.seed(0)
     if torch := sys.modules.get("torch"):
-        torch.default_generator.manual_seed(
-            0
-        )  # torch.manual_seed formats a stack for each kind of card that is not there
+        # torch.manual_seed formats a stack for each kind of card that is not there.
+        torch.default_generator.manual_seed(0)
 
 
 @pytest.fixture

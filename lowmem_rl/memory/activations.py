@@ -91,8 +91,9 @@ def layer_at_matrix(workload: Workload, shape: ModelShape) -> Term:
 def _layer_term(workload: Workload, shape: ModelShape, size: float, formula: str) -> Term:
     if workload.checkpointing != "none":
         size += narrow_copies(workload) / max(trained_layers(workload, shape), 1)
-        if not workload.whole_params:  # which take the place of their originals
-            size += terms.autocast_copies(workload, shape).expected_bytes / shape.num_layers
+        if terms.narrows_weights(workload):  # what learns whole takes the place of its original
+            whole = workload.whole_params / max(trained_layers(workload, shape), 1)
+            size += workload.compute_bytes * max(shape.layer_params - whole, 0)
     grade: Grade = "measured here" if workload.layer == "plain" else "read from source"
     return term("one layer's backward", size, grade, formula, upper=size * _LAYER_UPPER)
 

@@ -45,12 +45,13 @@ def plans() -> dict[str, object]:
 @pytest.fixture(scope="module")
 def built(plans, tmp_path_factory) -> dict[str, dict]:
     """Fields of the GRPOConfig of each preset and plan, all made by one process: Unsloth may be loaded in this one."""
-    arguments = {name: dry_run(resolve(preset=name), Path("out")).grpo_config for name in PRESETS} | {
+    presets = {name: dry_run(resolve(preset=name), Path("out")).grpo_config for name in PRESETS}
+    # A plan's card is not here: what is checked are batches and groups.
+    on_cpu = {name: given | {"use_cpu": True} for name, given in presets.items()} | {
         name: grpo_arguments(config, device_of(CARDS[name.split()[1]], config), Path("out"))
+        | {"use_cpu": True, "bf16": False, "fp16": False}
         for name, config in plans.items()
     }
-    # The card is not here: what is checked are batches and groups.
-    on_cpu = {name: given | {"use_cpu": True, "bf16": False, "fp16": False} for name, given in arguments.items()}
     done = subprocess.run(
         [sys.executable, "-c", BUILD],
         input=json.dumps(on_cpu),

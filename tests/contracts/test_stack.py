@@ -185,7 +185,7 @@ def test_unsloths_loader_takes_our_arguments(report: dict) -> None:
 
 def test_rows_of_a_chunk_of_logits_are_those_of_the_estimate_and_unsloths_setting_for_them_is_unused(report) -> None:
     assert report["chunk_rows"] == [chunk_rows(rows, shape) for rows, shape in CHUNKS]
-    assert report["scored"] == [1, 8]  # chunks=None fails if the number of chunks is used
+    assert report["scored"] == [1, 8]  # if Unsloth read the setting, None would raise
 
 
 @pytest.mark.parametrize("name", sorted(MARKS))
