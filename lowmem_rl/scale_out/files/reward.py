@@ -4,9 +4,11 @@ It needs lowmem-rl's base install and math-verify, and no package for a GPU. ver
 processes. The processes that score for a reward are started by the first score, never by the import of this file.
 """
 
+import atexit
 import json
 import logging
 import threading
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from lowmem_rl.tasks.task_registry import load_task
 LOG = logging.getLogger(__name__)
 SETTINGS = Path(__file__).with_name("reward.json")
 ONE_AT_A_TIME = threading.Lock()
+PROCESSES = ExitStack()
+atexit.register(PROCESSES.close)
 
 
 def compute_score(
@@ -47,7 +51,7 @@ def compute_score(
 @cache
 def _loaded() -> tuple[RewardSet, Grader]:
     settings = json.loads(SETTINGS.read_text("utf-8"))
-    rewards = isolated(load_reward_set(settings["rewards"])).__enter__()  # until the process ends
+    rewards = PROCESSES.enter_context(isolated(load_reward_set(settings["rewards"])))
     return rewards, grader_of(load_task(TaskConfig.model_validate(settings["task"])))
 
 

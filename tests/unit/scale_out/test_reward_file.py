@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,7 +20,7 @@ EXAMPLE = Example("a/0", ({"role": "user", "content": "2 * 3?"},), "6", extra={"
 
 
 @pytest.fixture
-def compute_score(tmp_path: Path):
+def compute_score(tmp_path: Path) -> Iterator[Callable[..., dict[str, float]]]:
     (tmp_path / "rewards.py").write_text(
         "import os\n"
         "def asks(completions, prompts, **_):\n    return [float('2 * 3' in str(prompt)) for prompt in prompts]\n"
@@ -31,7 +32,8 @@ def compute_score(tmp_path: Path):
     folder._copy("reward.py", tmp_path / "reward.py")
     namespace: dict = {"__file__": str(tmp_path / "reward.py"), "__name__": "reward"}
     exec(compile((tmp_path / "reward.py").read_text(), "reward.py", "exec"), namespace)
-    return namespace["compute_score"]
+    yield namespace["compute_score"]
+    namespace["PROCESSES"].close()
 
 
 def row(prefill: str) -> dict:
