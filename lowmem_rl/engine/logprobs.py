@@ -114,24 +114,31 @@ def kl_from_base(policy: Policy, rows: Sequence[Encoded]) -> float:
 
     From the start of a run that started from an adapter (`engine.reference`).
     Exact at each token: summed over the vocabulary, given the policy's own (prompt, completion) row so far. One row at
-    a time, once with the adapter and once without. No completion is empty.
+    a time, first all with the adapter and then all without: PEFT looks at every layer each time it turns one off. No
+    completion is empty.
     """
     with torch.inference_mode(), policy.without_dropout():
-        totals = torch.stack([_kl_of_row(policy, row) for row in rows]).tolist()
+        mine = _states_of_rows(policy, rows)
+        with policy.model.disable_adapter():
+            base = _states_of_rows(policy, rows)
+        totals = torch.stack([_kl_of_row(policy, *states) for states in zip(mine, base, strict=True)]).tolist()
     return float(sum(totals)) / sum(len(completion) for _, completion in rows)
 
 
-def _kl_of_row(policy: Policy, row: Encoded) -> Tensor:
+def _states_of_rows(policy: Policy, rows: Sequence[Encoded]) -> list[Tensor]:
+    causal = policy.model.get_base_model()
+    return [states for row in rows for states, _ in _completion_states(policy, causal, [row])]
+
+
+def _kl_of_row(policy: Policy, mine: Tensor, base: Tensor) -> Tensor:
     """Returns the sum over the completion's tokens, a scalar in float64."""
-    causal, base = policy.model.get_base_model(), policy.model.disable_adapter
-    ((mine, _),) = _completion_states(policy, causal, [row])
-    with base():
-        ((theirs, _),) = _completion_states(policy, causal, [row])
+    head = policy.model.get_base_model().lm_head
+    is_adapted = not isinstance(head, torch.nn.Linear)
     total = torch.zeros((), dtype=torch.float64, device=mine.device)
-    for states, base_states in zip(mine.split(_CHUNK_TOKENS), theirs.split(_CHUNK_TOKENS), strict=True):
-        log_probs = causal.lm_head(states).float().log_softmax(-1)
-        with base():  # the head may be adapted, too
-            base_log_probs = causal.lm_head(base_states).float().log_softmax(-1)
+    for states, base_states in zip(mine.split(_CHUNK_TOKENS), base.split(_CHUNK_TOKENS), strict=True):
+        log_probs = head(states).float().log_softmax(-1)
+        with policy.model.disable_adapter() if is_adapted else contextlib.nullcontext():
+            base_log_probs = head(base_states).float().log_softmax(-1)
         total += (log_probs.exp() * (log_probs - base_log_probs)).sum()
     return total
 
