@@ -21,7 +21,7 @@ test: .venv/.test ## run every check and every test that needs no GPU
 	@scripts/check
 
 test-fast: .venv/.test ## run tests/unit and tests/cli, without their slow tests
-	@.venv/bin/pytest -n logical --maxprocesses 4 --dist loadfile -m "not slow and not gpu" tests/unit tests/cli
+	@.venv/bin/pytest -n logical --maxprocesses 4 --dist loadfile -m "not slow and not gpu and not long" tests/unit tests/cli
 
 test-long: .venv/.test ## run the tests that take minutes each, which test leaves out
 	@.venv/bin/pytest -n logical --maxprocesses 4 --dist loadfile -m "long and not gpu and not verl"

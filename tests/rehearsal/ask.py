@@ -1,7 +1,7 @@
 """Runs a module on the card of a server that is up: `python -m tests.rehearsal.ask SOCKET MODULE [ARGUMENT ...]`.
 
 What `python -m MODULE` would be on a machine with that card, without the minute that importing the stack takes. The
-module runs in a process forked from the server; it reads and writes this process's streams, and dies with it.
+module runs in a process forked from the server; it has this process's open files, and dies with it.
 """
 
 from __future__ import annotations
@@ -12,20 +12,32 @@ import runpy
 import select
 import signal
 import sys
-from multiprocessing.connection import Client
+import time
+from multiprocessing.connection import Client, Connection
+from multiprocessing.reduction import send_handle
 from pathlib import Path
 
 from tests.rehearsal.request import Request, Settings
+
+START_S = 300
+FORWARDED = signal.SIGHUP, signal.SIGINT, signal.SIGTERM
+PYTHON = "REHEARSAL_PYTHON"
+"""Environment variable: what takes Python's place in the processes that the module starts."""
 
 
 def main(address: str, module: str, *arguments: str) -> int:
     """Asks, waits, and returns the module's exit code."""
     output = Path(address).with_name(f"asked-{os.getpid()}.log")
-    asked = (os.getpid(), module, arguments)
-    request = Request("tests.rehearsal.ask:serve", asked, Settings(env=dict(os.environ)), str(Path.cwd()), str(output))
-    with Client(address, "AF_UNIX") as connection:
+    asked, files = (os.getpid(), module, arguments), _inherited()
+    settings = Settings(env=dict(os.environ))
+    request = Request("tests.rehearsal.ask:serve", asked, settings, str(Path.cwd()), str(output), files)
+    with _connected(address) as connection:
         connection.send(request)
-        connection.recv()
+        child = connection.recv()
+        for number in files:
+            send_handle(connection, number, child)
+        for number in FORWARDED:
+            signal.signal(number, lambda number, _: os.kill(child, number))
         try:
             answer = connection.recv()
         except EOFError:
@@ -35,24 +47,32 @@ def main(address: str, module: str, *arguments: str) -> int:
     return 1 if answer.error else int(answer.result or 0)
 
 
+def _connected(address: str) -> Connection:
+    """Waits for a server that is not up yet."""
+    end = time.monotonic() + START_S
+    while not Path(address).exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    return Client(address, "AF_UNIX")
+
+
 def serve(caller: int, module: str, arguments: tuple[str, ...]) -> None:
-    """Runs the module in this forked process, with the caller's streams."""
-    _take_streams(caller)
+    """Runs the module in this forked process."""
+    sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
+    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
     _die_with(caller)
+    sys.executable = os.environ.get(PYTHON, sys.executable)
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
-def _take_streams(caller: int) -> None:
-    """Opens them again: an object of another file would still think that it can seek."""
-    for stream in (sys.stdin, sys.stdout, sys.stderr):
-        stream.close()
-    flags = os.O_RDONLY, os.O_WRONLY | os.O_APPEND, os.O_WRONLY | os.O_APPEND
-    for number, flag in enumerate(flags):
-        os.dup2(os.open(f"/proc/{caller}/fd/{number}", flag), number)
-        os.set_inheritable(number, True)  # dup2 leaves that out if it is the same number
-    sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
-    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
+def _inherited() -> tuple[int, ...]:
+    """Returns the numbers of the files that who started this process has passed to it; its own are not inheritable."""
+    found = []
+    for number in map(int, os.listdir("/proc/self/fd")):
+        with contextlib.suppress(OSError):  # the listing's own
+            if os.get_inheritable(number):
+                found.append(number)
+    return tuple(sorted(found))
 
 
 def _die_with(caller: int) -> None:

@@ -21,7 +21,8 @@ def answer(request: Request) -> Answer:
     """Calls what is asked for, its output in a file."""
     import torch
 
-    _redirect(request.output)
+    if not request.files:
+        _redirect(request.output)
     # The fork left torch's thread pool to be made again; two threads of the autograd engine that do it at once abort.
     torch.set_num_threads(1)
     if STATE.is_installed:

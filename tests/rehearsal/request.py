@@ -34,6 +34,8 @@ class Request:
     cwd: str
     output: str
     """The file that takes what is printed."""
+    files: tuple[int, ...] = ()
+    """Open files that follow the request, by the numbers that they get (`ask`)."""
 
 
 @dataclass(frozen=True)

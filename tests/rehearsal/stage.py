@@ -19,6 +19,7 @@ from typing import Any
 
 from tests.rehearsal.card.state import Report
 from tests.rehearsal.request import Answer, Request, Settings
+from tests.rehearsal.server import CPU, PLAIN
 
 ROOT = Path(__file__).parents[2]
 START_S, REHEARSAL_S = 300, 300
@@ -60,12 +61,15 @@ def unsupported() -> str:
 
 
 class Stage:
-    """A card with a server of its own: `start` begins in the background what the first call waits for."""
+    """A card with a server of its own: `start` begins in the background what the first call waits for.
+
+    It has caches of its own, too, or those of this process.
+    """
 
     process: subprocess.Popen[bytes] | None = None
 
-    def __init__(self, key: str, limit_s: float = REHEARSAL_S) -> None:
-        self.key, self.limit_s = key, limit_s
+    def __init__(self, key: str, limit_s: float = REHEARSAL_S, *, has_own_caches: bool = True) -> None:
+        self.key, self.limit_s, self.has_own_caches = key, limit_s, has_own_caches
         # A socket's path has 108 bytes at most (unix(7)).
         place = tempfile.gettempdir() if len(tempfile.gettempdir()) < LONGEST_PLACE else "/tmp"
         self.folder = tempfile.TemporaryDirectory(prefix=f"rehearsal-{key}-", dir=place)
@@ -76,13 +80,14 @@ class Stage:
         """Starts the server, once. Raises `RehearsalError` on a machine on which no card can be simulated."""
         if self.process is not None:
             return
-        if reason := unsupported():
+        if self.key not in (CPU, PLAIN) and (reason := unsupported()):
             raise RehearsalError(reason)
+        caches = {name: str(Path(self.folder.name, name)) for name in CACHES if self.has_own_caches}
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.rehearsal.server", self.key, self.address],
                 cwd=ROOT,
-                env=os.environ | _path() | {name: str(Path(self.folder.name, name)) for name in CACHES},
+                env=os.environ | _path() | caches,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -22,6 +22,8 @@ from lowmem_rl.memory.adapter_tensors import learning_tensors, numbers_in
 from lowmem_rl.models.lookup import load_shape
 from lowmem_rl.storage.run_dir import RunDir, read_json, read_rows
 
+pytestmark = pytest.mark.usefixtures("preloaded")
+
 KINDS = {
     "rslora": ("adapter.use_rslora=true",),
     "patterns": (

@@ -18,6 +18,8 @@ from lowmem_rl.models.lookup import TINY_DIRECTORY
 from lowmem_rl.prompts import CONVENTIONS, conversation
 from lowmem_rl.storage.run_dir import RunDir, read_json
 
+pytestmark = pytest.mark.usefixtures("preloaded")
+
 TEMPLATES = Path(__file__).parents[1] / "data" / "chat_templates"
 CHOSEN = ("memory.checkpointing=none", "memory.micro_batch=8", "grpo.prompts_per_step=1")
 STEP = ("--steps=1", "--set=grpo.prompts_per_step=2", "--set=memory.micro_batch=8", "--set=eval.examples=8")

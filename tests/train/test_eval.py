@@ -12,6 +12,8 @@ from lowmem_rl.models.lookup import model_path
 from lowmem_rl.storage.lock import locked
 from lowmem_rl.storage.run_dir import RunDir, read_json, read_rows, write_json
 
+pytestmark = pytest.mark.usefixtures("preloaded")
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> RunDir:

@@ -33,11 +33,11 @@ def test_the_example_task_passes_all_that_train_checks_first() -> None:
     assert (len(inputs.train), len(inputs.test)) == (640, 500)
 
 
-def test_the_notebook_runs_with_the_embedded_model(tmp_path, monkeypatch) -> None:
+def test_the_notebook_runs_with_the_embedded_model(preloaded, tmp_path, monkeypatch) -> None:
     import nbformat
     from nbclient import NotebookClient
 
-    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    monkeypatch.setenv("PATH", os.pathsep.join([str(preloaded.parent), os.environ["PATH"]]))
     monkeypatch.setenv("LOWMEM_PRESET", "tiny-cpu")
     monkeypatch.setenv("LOWMEM_STEPS", "2")
     monkeypatch.setenv("LOWMEM_PROBES", "2")

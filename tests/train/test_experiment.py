@@ -39,7 +39,7 @@ baseline = "all"
 
 KILLS = 2
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.usefixtures("preloaded")
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +158,8 @@ def test_a_study_whose_driver_is_killed_loses_nothing(study: Study, one_by_one: 
         shutil.rmtree(out, ignore_errors=True) if not (out / "study.json").exists() else None
         driver = subprocess.Popen([*command, *more], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         if kill < KILLS:
-            time.sleep(drawn.uniform(4, 16))
+            time.sleep(drawn.uniform(1, 4))
+            assert driver.poll() is None
             driver.kill()  # its trainings go on: the next driver waits for them
         driver.wait()
     assert driver.returncode == 0

@@ -31,6 +31,8 @@ from lowmem_rl.storage.run_dir import RunDir, read_json, write_json
 from lowmem_rl.tasks.task_registry import load_task
 from tests.run_maker import make_run
 
+pytestmark = pytest.mark.usefixtures("preloaded")
+
 ITEMS = 16
 SMALL = ("--preset=tiny-cpu", "--set=grpo.prompts_per_step=4", "--set=memory.micro_batch=16", "--set=eval.every=1")
 

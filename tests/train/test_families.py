@@ -16,6 +16,8 @@ from lowmem_rl.memory.adapter_tensors import learning_tensors, numbers_in
 from lowmem_rl.models.lookup import TINY_DIRECTORY, load_shape
 from lowmem_rl.storage.run_dir import RunDir, read_json, read_rows, write_json
 
+pytestmark = pytest.mark.usefixtures("preloaded")
+
 TEMPLATES = Path(__file__).parents[1] / "data" / "chat_templates"
 SETTINGS = (
     "task.prompt=bare",

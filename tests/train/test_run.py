@@ -374,7 +374,7 @@ def test_ctrl_c_before_the_first_step_leaves_nothing_and_says_so(tmp_path, start
     assert not out.exists()
 
 
-def test_a_reader_that_goes_away_does_not_end_the_training(tmp_path, started) -> None:
+def test_a_reader_that_goes_away_does_not_end_the_training(preloaded, tmp_path, started) -> None:
     out = tmp_path / "run"
     process = started("train", *SMALL, "--steps=2", f"--out={out}")
     process.stderr.close()
@@ -382,7 +382,7 @@ def test_a_reader_that_goes_away_does_not_end_the_training(tmp_path, started) ->
     assert len(list(read_rows(RunDir(out).metrics))) == 2
 
 
-def test_ctrl_c_saves_the_adapter_and_says_where(tmp_path, started) -> None:
+def test_ctrl_c_saves_the_adapter_and_says_where(preloaded, tmp_path, started) -> None:
     out = tmp_path / "run"
     process = started("train", *SMALL, "--steps=500", f"--out={out}")
     until = time.monotonic() + 200

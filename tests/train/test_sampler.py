@@ -23,6 +23,8 @@ from lowmem_rl.engine.sampling import GREEDY
 from lowmem_rl.models.lookup import model_path
 from lowmem_rl.storage.run_dir import RunDir, read_rows
 
+pytestmark = pytest.mark.usefixtures("preloaded")
+
 SETTINGS = ("memory.checkpointing=none", "memory.micro_batch=8", "grpo.max_completion_tokens=16")
 
 

@@ -15,6 +15,8 @@ from lowmem_rl.grpo.dynamic_sampling import dead_groups, replaced
 from lowmem_rl.grpo.rollout_downsampling import down_sampled, most_spread
 from lowmem_rl.storage.run_dir import RunDir, read_rows
 
+pytestmark = pytest.mark.usefixtures("preloaded")
+
 
 @pytest.mark.parametrize("values", [[0.0, 1.0, 0.2, 0.9, 0.5], [1.0, 1.0, 0.0, 1.0], [3.0, 1.0, 1.0, 1.1, 0.9, 2.0]])
 @pytest.mark.parametrize("count", [2, 3])

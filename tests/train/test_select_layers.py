@@ -17,6 +17,8 @@ from lowmem_rl.storage.run_dir import RunDir, read_json, read_rows
 from lowmem_rl.telemetry.events import Event, LayersSelected, PhaseStarted
 from lowmem_rl.telemetry.metrics import MEASURED
 
+pytestmark = pytest.mark.usefixtures("preloaded")
+
 SMALL = (
     *("eval.examples=16", "eval.every=0", "grpo.prompts_per_step=2", "grpo.steps=3", "memory.micro_batch=16"),
     *("logging.checkpoint_every=1", "trainable.select_top=1"),

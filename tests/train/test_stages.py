@@ -20,6 +20,8 @@ from lowmem_rl_bench.verify_resume import differences
 from tests.hub_stand_in import TOKEN, running
 from tests.train.test_resume import copy_killed, resume
 
+pytestmark = pytest.mark.usefixtures("preloaded")
+
 CPU = Device("cpu", "float32")
 SMALL = (
     "eval.examples=8",
