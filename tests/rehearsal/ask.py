@@ -27,10 +27,10 @@ PYTHON = "REHEARSAL_PYTHON"
 
 def main(address: str, module: str, *arguments: str) -> int:
     """Asks, waits, and returns the module's exit code."""
-    output = Path(address).with_name(f"asked-{os.getpid()}.log")
     asked, files = (os.getpid(), module, arguments), _inherited()
     settings = Settings(env=dict(os.environ))
-    request = Request("tests.rehearsal.ask:serve", asked, settings, str(Path.cwd()), str(output), files)
+    unused = str(Path(address).with_name("output.log"))
+    request = Request("tests.rehearsal.ask:serve", asked, settings, str(Path.cwd()), unused, files)
     with _connected(address) as connection:
         connection.send(request)
         child = connection.recv()
@@ -42,7 +42,6 @@ def main(address: str, module: str, *arguments: str) -> int:
             answer = connection.recv()
         except EOFError:
             return 128 + signal.SIGKILL
-    output.unlink(missing_ok=True)
     sys.stderr.write(answer.error)
     return 1 if answer.error else int(answer.result or 0)
 

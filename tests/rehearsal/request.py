@@ -33,7 +33,7 @@ class Request:
     settings: Settings
     cwd: str
     output: str
-    """The file that takes what is printed."""
+    """The file that takes what is printed, unless `files` are given."""
     files: tuple[int, ...] = ()
     """Open files that follow the request, by the numbers that they get (`ask`)."""
 

@@ -28,13 +28,16 @@ def _the_stack_is_never_collected() -> None:
 
 @pytest.fixture(scope="session")
 def _preloaded_python() -> Iterator[Path]:
+    if sys.platform != "linux":
+        yield Path(sys.executable)
+        return
     with preloaded_python() as python:
         yield python
 
 
 @pytest.fixture(scope="module")
 def preloaded(_preloaded_python: Path) -> Iterator[Path]:
-    """Lets commands and workers that a module's tests start have the stack loaded already."""
+    """Lets commands and workers that a module's tests start have the stack loaded already; on Linux alone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "executable", str(_preloaded_python))
         yield _preloaded_python
