@@ -78,7 +78,7 @@ class AdapterConfig(Section):
     """Of TinyLoRA: 1 lets all adapted layers share their numbers, 0 gives each its own; between, groups of neighbours.
     PEFT's own defaults are `u` 64 and no sharing."""
     dropout: float = Field(0.0, ge=0.0, lt=1.0)
-    """Dropout on the adapter's input. Above 0 Unsloth leaves its fast path and row order changes the result."""
+    """Dropout on the adapter's input. Above 0 each keeps a mask of it, and row order changes the result."""
     targets: Annotated[Names, Field(min_length=1)] = _LINEAR_LAYERS
     """Names of the linear layers that get an adapter."""
 

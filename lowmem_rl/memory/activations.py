@@ -9,7 +9,13 @@ from dataclasses import replace
 from math import ceil
 
 from lowmem_rl.memory import dora, terms
-from lowmem_rl.memory.plain_layer import Layer, mlp_bytes, plain_layer, residual_bytes
+from lowmem_rl.memory.plain_layer import (
+    Layer,
+    copies_inputs,
+    mlp_bytes,
+    plain_layer,
+    residual_bytes,
+)
 from lowmem_rl.memory.terms import (
     Grade,
     Term,
@@ -61,7 +67,21 @@ def _unsloth_layer(workload: Workload, shape: ModelShape) -> Layer:
     plain = 4 if workload.whole_params or workload.use_dora else 3
     products = 2 if workload.lora_targets and not workload.use_dora else plain
     saved = b * (4 * hidden + queries * shape.query_size + 2 * keys + products * mlp + norms / 2)
+    saved += _copied_inputs(workload, shape)
     return Layer(saved, b * (mlp + 2 * hidden), f"b (4H + {queries}q + 2k + 2I) + b (I + 2H)")
+
+
+def _copied_inputs(workload: Workload, shape: ModelShape) -> float:
+    """What Unsloth's kernels keep of dropout, a mask of one byte a number (unsloth 2026.10.9 kernels/fast_lora.py), and
+    what PEFT keeps without them: with biases, or if not all three have an adapter, q, k and v read a copy each
+    (models/llama.py, patch_peft_model), where one norm's output is counted already."""
+    if workload.use_dora:
+        return 0.0
+    adapted = [name for name in ("q_proj", "k_proj", "v_proj") if name in workload.lora_targets]
+    has_kernel = len(adapted) == 3 and not shape.attention_bias
+    copies = 0 if has_kernel or not (copies_inputs(workload) or workload.lora_dropout) else max(len(adapted) - 1, 0)
+    masks = sum(size[0] for size in terms.adapted_sizes(workload, shape)) if workload.lora_dropout else 0
+    return copies * shape.hidden_size * workload.compute_bytes + masks
 
 
 def _fused_layer(workload: Workload, shape: ModelShape) -> Layer:

@@ -64,7 +64,7 @@ def mlp_bytes(workload: Workload) -> int:
     return max(workload.compute_bytes, residual_bytes(workload)) if is_wide else workload.compute_bytes
 
 
-def _copies_inputs(workload: Workload) -> bool:
+def copies_inputs(workload: Workload) -> bool:
     """PEFT turns an adapter's input into the adapter's type and autocast narrows it again, for each adapter separately
     (peft tuners/lora/layer.py); on 4-bit layers under autocast PEFT leaves it (tuners/lora/bnb.py)."""
     return workload.method == "lora" and trained_bytes(workload) > workload.compute_bytes
@@ -94,7 +94,7 @@ def _adapter_inputs(workload: Workload, shape: ModelShape) -> float:
     adapted = [name for name in sizes if name in workload.lora_targets]
     dropped = (workload.compute_bytes + 1) * sum(sizes[name] for name in adapted) if workload.lora_dropout else 0
     readers = [*([] if dropped else adapted), *(sizes if workload.keeps_4bit_inputs else ())]
-    if _copies_inputs(workload):
+    if copies_inputs(workload):
         return dropped + workload.compute_bytes * sum(sizes[name] for name in readers)
     others = [name for name in readers if _READS[name] != "attention"]
     if mlp_bytes(workload) > workload.compute_bytes:  # narrowed for each of them; attention's own output is narrow
@@ -106,7 +106,7 @@ def _adapter_inputs(workload: Workload, shape: ModelShape) -> float:
 def _copying(workload: Workload, shape: ModelShape) -> float:
     """The forward pass of the layer after the product, recomputed: the product and its float32 form next to the copy
     that is kept; dropout's float32 result too."""
-    if not _copies_inputs(workload) or "down_proj" not in workload.lora_targets:
+    if not copies_inputs(workload) or "down_proj" not in workload.lora_targets:
         return 0.0
     wide = 8 if workload.lora_dropout else 4
     return workload.compute_bytes * (6 * shape.hidden_size + shape.intermediate_size) + wide * shape.intermediate_size

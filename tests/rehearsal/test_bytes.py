@@ -24,6 +24,17 @@ def test_two_layers_of_a_real_model_take_what_the_estimate_says(t4: Stage, tmp_p
     assert {row.phase: row.ratio for row in rows if not row.is_close} == {}
 
 
+def test_a_layer_keeps_what_biases_and_dropout_make_it_keep(a6000: Stage, tmp_path: Path) -> None:
+    found = []
+    for layers in (2, 6):
+        (tmp_path / str(layers)).mkdir()
+        rows = on_stage(a6000, "tina-1.5b", tmp_path / str(layers), layers=layers)
+        found += [row for row in rows if row.phase == "backward"]
+    few, more = found
+    predicted, measured = (getattr(more, name) - getattr(few, name) for name in ("predicted_bytes", "measured_bytes"))
+    assert predicted == pytest.approx(measured, rel=0.03)
+
+
 def peaks(repeats_nothing: bool) -> dict[str, int]:
     """Runs on the card; returns the bytes of each phase's tensors."""
     from lowmem_rl_cli.options import RunRequest
