@@ -140,11 +140,13 @@ def _record(rows: list[Row], seconds: float) -> dict[str, Any]:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.rehearsal", description=__doc__.partition("\n")[0])
-    parser.add_argument("presets", nargs="*", metavar="PRESET", help=", ".join(gpu_presets()))
+    known = gpu_presets(after_papers=True)
+    names = f"{', '.join(known)}; by default all but those after papers"
+    parser.add_argument("presets", nargs="*", metavar="PRESET", help=names)
     parser.add_argument("--record", type=Path, help="a JSON file for the table")
     parser.add_argument("--keep", type=Path, help="a folder for the runs, which are otherwise removed at the end")
     options = parser.parse_args()
-    if unknown := set(options.presets) - set(gpu_presets()):
+    if unknown := set(options.presets) - set(known):
         parser.error(f"no preset for a GPU: {', '.join(sorted(unknown))}")
     return options
 

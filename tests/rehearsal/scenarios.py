@@ -63,12 +63,13 @@ EMBEDDED = (
 """The embedded model and short rows; everything else is the preset's own."""
 
 
-def gpu_presets() -> list[str]:
+def gpu_presets(*, after_papers: bool = False) -> list[str]:
     """Returns the presets that are made for a card.
 
-    Those after papers have layers and adapters that `test_adapter_variants` and `test_learning_layers` rehearse.
+    Those after papers come only if asked: `test_adapter_variants` and `test_learning_layers` rehearse their layers and
+    adapters.
     """
-    return [preset.name for preset in load_presets() if preset.name != "tiny-cpu" and not preset.paper]
+    return [preset.name for preset in load_presets() if preset.card != "cpu" and (after_papers or not preset.paper)]
 
 
 @dataclass(frozen=True)
