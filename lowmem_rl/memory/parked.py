@@ -31,17 +31,19 @@ def linear_weights_left(workload: Workload, shape: ModelShape) -> Term:
     )
 
 
-_COMPARED_TOKENS, _COMPARED_BYTES = 128, 20
-"""Of `engine.logprobs.kl_from_base`: tokens whose logits are there at once, and bytes for a word of each: float32
-logits, two log-softmaxes, an exp and a difference."""
+_COMPARED_ROWS, _COMPARED_TOKENS, _COMPARED_BYTES = 8, 128, 20
+"""Of `engine.logprobs.kl_from_base`: completions, tokens whose logits are there at once, and bytes for a word of each:
+float32 logits, two log-softmaxes, an exp and a difference."""
 
 
-def compared_with_base(workload: Workload, shape: ModelShape) -> tuple[Term, Term]:
+def compared_with_base(workload: Workload, shape: ModelShape) -> tuple[Term, ...]:
     """What an evaluation holds that takes the KL from a base model whose originals wait in host RAM: they are fetched,
-    next to the weights that have learned, and one row is read at a time."""
+    next to the weights that have learned and to the last states of completions under both."""
     originals, logits = _original_bytes(workload), _COMPARED_TOKENS * _COMPARED_BYTES * shape.vocab_size
+    states = 2 * _COMPARED_ROWS * workload.completion_tokens * shape.hidden_size * workload.compute_bytes
     return (
         term("originals fetched for the KL", originals, "read from source", "numbers that have learned x b"),
+        term("last states of both models", states, "read from source", "2 x 8 completions x H x b"),
         term("logits of both models", logits, "read from source", "128 V x 20"),
     )
 

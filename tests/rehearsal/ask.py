@@ -1,7 +1,9 @@
 """Runs a module on the card of a server that is up: `python -m tests.rehearsal.ask SOCKET MODULE [ARGUMENT ...]`.
 
 What `python -m MODULE` would be on a machine with that card, without the minute that importing the stack takes. The
-module runs in a process forked from the server; it has this process's open files, and dies with it.
+module runs in a process forked from the server; it has this process's open files, and dies with it. It ends at once,
+without functions of `atexit`; if it is killed, the exit code is 137. What libraries read of the environment, and hash
+seeds, are the server's.
 """
 
 from __future__ import annotations
@@ -12,14 +14,12 @@ import runpy
 import select
 import signal
 import sys
-import time
-from multiprocessing.connection import Client, Connection
+from multiprocessing.connection import Client
 from multiprocessing.reduction import send_handle
 from pathlib import Path
 
 from tests.rehearsal.request import Request, Settings
 
-START_S = 300
 FORWARDED = signal.SIGHUP, signal.SIGINT, signal.SIGTERM
 PYTHON = "REHEARSAL_PYTHON"
 """Environment variable: what takes Python's place in the processes that the module starts."""
@@ -31,7 +31,7 @@ def main(address: str, module: str, *arguments: str) -> int:
     settings = Settings(env=dict(os.environ))
     unused = str(Path(address).with_name("output.log"))
     request = Request("tests.rehearsal.ask:serve", asked, settings, str(Path.cwd()), unused, files)
-    with _connected(address) as connection:
+    with Client(address, "AF_UNIX") as connection:
         connection.send(request)
         child = connection.recv()
         for number in files:
@@ -40,23 +40,17 @@ def main(address: str, module: str, *arguments: str) -> int:
             signal.signal(number, lambda number, _: os.kill(child, number))
         try:
             answer = connection.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             return 128 + signal.SIGKILL
-    sys.stderr.write(answer.error)
-    return 1 if answer.error else int(answer.result or 0)
-
-
-def _connected(address: str) -> Connection:
-    """Waits for a server that is not up yet."""
-    end = time.monotonic() + START_S
-    while not Path(address).exists() and time.monotonic() < end:
-        time.sleep(0.1)
-    return Client(address, "AF_UNIX")
+    said = answer.error or (answer.result if isinstance(answer.result, str) else "")
+    sys.stderr.write(said)
+    return 1 if said else int(answer.result or 0)
 
 
 def serve(caller: int, module: str, arguments: tuple[str, ...]) -> None:
     """Runs the module in this forked process."""
-    sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
+    sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w")
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace")  # as Python opens it
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
     _die_with(caller)
     sys.executable = os.environ.get(PYTHON, sys.executable)
@@ -65,7 +59,7 @@ def serve(caller: int, module: str, arguments: tuple[str, ...]) -> None:
 
 
 def _inherited() -> tuple[int, ...]:
-    """Returns the numbers of the files that who started this process has passed to it; its own are not inheritable."""
+    """Returns the numbers of the files that this process was started with; what it opens itself is not inheritable."""
     found = []
     for number in map(int, os.listdir("/proc/self/fd")):
         with contextlib.suppress(OSError):  # the listing's own
@@ -79,8 +73,8 @@ def _die_with(caller: int) -> None:
     watched = os.getpid()
     if os.fork():
         return
-    ends = [os.pidfd_open(process) for process in (caller, watched)]
-    select.select(ends, [], [])
+    with contextlib.suppress(ProcessLookupError):  # one of them has ended already
+        select.select([os.pidfd_open(process) for process in (caller, watched)], [], [])
     with contextlib.suppress(ProcessLookupError):
         os.kill(watched, signal.SIGKILL)
     os._exit(0)

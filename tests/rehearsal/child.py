@@ -18,7 +18,7 @@ from tests.rehearsal.request import Answer, Request, Settings
 
 
 def answer(request: Request) -> Answer:
-    """Calls what is asked for, its output in a file."""
+    """Calls what is asked for, its output in a file unless it has the caller's."""
     import torch
 
     if not request.files:

@@ -27,14 +27,8 @@ if [ "$1" = -P ]; then safe=-P; shift; fi
 case "$HF_ENDPOINT $1 $2" in
     *" -m lowmem_rl.export.plain_worker") shift; exec {python} -m tests.rehearsal.ask {plain} "$@" ;;
     " -m lowmem_rl" | " -m lowmem_rl_cli") shift; exec {python} -m tests.rehearsal.ask {stack} "$@" ;;
-    *" -m lowmem_rl") shift 2; exec {python} -c {cold} "$0" "$@" ;;
     *) exec {python} $safe "$@" ;;
 esac
-"""
-COLD = """
-import runpy, sys
-sys.executable = sys.argv.pop(1)
-runpy.run_module("lowmem_rl", run_name="__main__", alter_sys=True)
 """
 
 
@@ -42,15 +36,17 @@ runpy.run_module("lowmem_rl", run_name="__main__", alter_sys=True)
 def preloaded_python() -> Iterator[Path]:
     """Yields a script that takes Python's place, next to a `lowmem-rl`.
 
-    What it does not know runs in a new Python, and so do commands with another hub, though not their workers: the hub's
-    client reads HF_ENDPOINT when it is imported.
+    What it does not know runs in a new Python, and so do commands with another hub and their workers: the hub's client
+    reads HF_ENDPOINT when it is imported. Raises `RehearsalError` if a server does not come up.
     """
     stack, plain = (Stage(key, has_own_caches=False) for key in (CPU, PLAIN))
     with contextlib.closing(stack), contextlib.closing(plain), tempfile.TemporaryDirectory() as folder:
         stack.start()
         plain.start()
+        stack.wait_until_ready()
+        plain.wait_until_ready()
         python, command = Path(folder) / "python", Path(folder) / "lowmem-rl"
-        places = {"stack": stack.address, "plain": plain.address, "root": ROOT, "python": sys.executable, "cold": COLD}
+        places = {"stack": stack.address, "plain": plain.address, "root": ROOT, "python": sys.executable}
         python.write_text(LAUNCHER.format(variable=PYTHON, **{key: quote(str(path)) for key, path in places.items()}))
         command.write_text(f'#!/bin/sh\nexec {quote(str(python))} -m lowmem_rl "$@"\n')
         for script in (python, command):

@@ -89,7 +89,7 @@ def _take(connection: Connection, numbers: Sequence[int]) -> None:
 
 
 def _out_of_the_way(file: int) -> int:
-    """Returns a copy under a number that nothing asks for."""
+    """Returns a copy under a number that is above those of a caller."""
     return fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 512)
 
 

@@ -123,7 +123,7 @@ class Stage:
     def _ask(self, function: str, args: tuple[Any, ...], settings: dict[str, Any]) -> tuple[Answer, str]:
         if "before" in settings:
             settings["before"] = _name(settings["before"])
-        self._wait_until_ready()
+        self.wait_until_ready()
         with tempfile.NamedTemporaryFile("r", dir=self.folder.name, suffix=".log", errors="replace") as output:
             request = Request(function, args, Settings(**settings), str(Path.cwd()), output.name)
             answer, text = self._answered(request), output.read()
@@ -147,7 +147,8 @@ class Stage:
             except EOFError:
                 return None
 
-    def _wait_until_ready(self) -> None:
+    def wait_until_ready(self) -> None:
+        """Starts the server if that is left to do. Raises `RehearsalError` with its log if it does not come up."""
         self.start()
         assert self.process is not None
         end = time.monotonic() + START_S

@@ -37,7 +37,7 @@ def _preloaded_python() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def preloaded(_preloaded_python: Path) -> Iterator[Path]:
-    """Lets commands and workers that a module's tests start have the stack loaded already; on Linux alone."""
+    """Lets commands and workers have the stack loaded already, from a module's first test that asks; on Linux alone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "executable", str(_preloaded_python))
         yield _preloaded_python

@@ -158,8 +158,10 @@ def test_a_study_whose_driver_is_killed_loses_nothing(study: Study, one_by_one: 
         shutil.rmtree(out, ignore_errors=True) if not (out / "study.json").exists() else None
         driver = subprocess.Popen([*command, *more], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         if kill < KILLS:
-            time.sleep(drawn.uniform(1, 4))
-            assert driver.poll() is None
+            steps = 4 * kill + drawn.randint(1, 2)  # of the first run, then of the second
+            while sum(len(file.read_bytes().splitlines()) for file in out.rglob("metrics.jsonl")) < steps:
+                assert driver.poll() is None
+                time.sleep(0.02)
             driver.kill()  # its trainings go on: the next driver waits for them
         driver.wait()
     assert driver.returncode == 0
