@@ -9,13 +9,7 @@ from dataclasses import replace
 from math import ceil
 
 from lowmem_rl.memory import dora, terms
-from lowmem_rl.memory.plain_layer import (
-    Layer,
-    copies_inputs,
-    mlp_bytes,
-    plain_layer,
-    residual_bytes,
-)
+from lowmem_rl.memory.plain_layer import Layer, copies_inputs, mlp_bytes, plain_layer, residual_bytes
 from lowmem_rl.memory.terms import (
     Grade,
     Term,

@@ -1,4 +1,4 @@
-"""What a layer of Unsloth's keeps beside its kernels; the simulated card counts it in tests/rehearsal/test_bytes.py."""
+"""What PEFT and dropout keep in a layer of Unsloth's; the simulated card counts it in tests/rehearsal/test_bytes.py."""
 
 from dataclasses import replace
 
