@@ -47,14 +47,24 @@ class JsonWorker:
         self._socket, theirs = socket.socketpair()
         read_end, write_end = os.pipe()
         self._lifeline = open(write_end, "wb", 0)  # noqa: SIM115 - its end, with this process, is what the worker sees
+        try:
+            self._process = self._started(module, theirs, read_end, env)
+        except BaseException:
+            self._socket.close()
+            self._lifeline.close()
+            raise
+
+    def _started(
+        self, module: str, theirs: socket.socket, read_end: int, env: Mapping[str, str] | None
+    ) -> "subprocess.Popen[bytes]":
         with (
             theirs,
             open(read_end, "rb", 0) as lifeline,
-            log.open("ab") if log else contextlib.nullcontext(2) as output,
+            self.log.open("ab") if self.log else contextlib.nullcontext(2) as output,
         ):
             # -P: no file of the working directory hides a module. A session of its own: Ctrl-C is the caller's alone,
             # and what the worker starts is killed with it.
-            self._process = subprocess.Popen(
+            return subprocess.Popen(
                 [sys.executable, "-P", "-m", module, str(theirs.fileno()), str(lifeline.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -163,3 +163,12 @@ def test_ctrl_c_is_the_caller_s_alone(start) -> None:
         worker.ask("time.sleep(5)")
     assert caught.value.code == -signal.SIGINT
     assert worker.last_lines(1) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_worker_that_does_not_start_leaves_no_file_open(tmp_path) -> None:
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(FileNotFoundError) as caught:
+        JsonWorker("anything", tmp_path / "absent" / "log")
+    assert os.listdir("/proc/self/fd") == before  # the traceback in `caught` would keep what was not closed
+    del caught
