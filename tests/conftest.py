@@ -8,12 +8,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import settings
+
+from tests.rehearsal.preloaded_python import FOLDER, OWNER, preloaded_python
+from tests.rehearsal.stage import make_folder
 
 ROOT = Path(__file__).parents[1]
 OFFLINE = Path(__file__).parent / "offline"
@@ -43,6 +47,8 @@ os.environ |= {
     "TERM": "dumb",
 }
 os.environ.pop("FORCE_COLOR", None)
+if OWNER not in os.environ:  # workers of pytest-xdist inherit it
+    os.environ |= {OWNER: str(os.getpid()), FOLDER: str(make_folder("lowmem-rl-servers-"))}
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")
@@ -78,6 +84,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(HOME, ignore_errors=True)
+    if os.environ[OWNER] == str(os.getpid()):
+        shutil.rmtree(os.environ[FOLDER], ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
@@ -110,6 +118,20 @@ def smollm2() -> Path:
     if not (SMOLLM2 / "config.json").is_file():
         pytest.skip(f"no pretrained model in {SMOLLM2}: scripts/get_smollm2 fetches it (93 MB)")
     return SMOLLM2
+
+
+@pytest.fixture(scope="session")
+def _preloaded_python() -> Iterator[Path]:
+    with preloaded_python() if sys.platform == "linux" else nullcontext(Path(sys.executable)) as python:
+        yield python
+
+
+@pytest.fixture(scope="module")
+def preloaded(_preloaded_python: Path) -> Iterator[Path]:
+    """Lets commands and workers have the stack loaded already, from a module's first test that asks; on Linux alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", str(_preloaded_python))
+        yield _preloaded_python
 
 
 class Outcome(NamedTuple):

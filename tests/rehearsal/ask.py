@@ -2,13 +2,14 @@
 
 What `python -m MODULE` would be on a machine with that card, without the minute that importing the stack takes. The
 module runs in a process forked from the server; it has this process's open files, and dies with it. It ends at once,
-without functions of `atexit`; if it is killed, the exit code is 137. What libraries read of the environment, and hash
-seeds, are the server's.
+without functions of `atexit`; if it is killed, the exit code is 137. What libraries but huggingface_hub read of the
+environment when they are imported, and hash seeds, are the server's.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import runpy
 import select
@@ -19,6 +20,7 @@ from multiprocessing.reduction import send_handle
 from pathlib import Path
 
 from tests.rehearsal.request import Request, Settings
+from tests.rehearsal.stage import wait_until_ready
 
 FORWARDED = signal.SIGHUP, signal.SIGINT, signal.SIGTERM
 PYTHON = "REHEARSAL_PYTHON"
@@ -26,7 +28,8 @@ PYTHON = "REHEARSAL_PYTHON"
 
 
 def main(address: str, module: str, *arguments: str) -> int:
-    """Asks, waits, and returns the module's exit code."""
+    """Asks, waits, and returns the module's exit code. Raises `RehearsalError` if the server does not come up."""
+    wait_until_ready(address)
     asked, files = (os.getpid(), module, arguments), _inherited()
     settings = Settings(env=dict(os.environ))
     unused = str(Path(address).with_name("output.log"))
@@ -53,6 +56,8 @@ def serve(caller: int, module: str, arguments: tuple[str, ...]) -> None:
     sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace")  # as Python opens it
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
     _die_with(caller)
+    if hub := sys.modules.get("huggingface_hub.constants"):
+        importlib.reload(hub)  # reads HF_HOME, HF_ENDPOINT and HF_HUB_OFFLINE
     sys.executable = os.environ.get(PYTHON, sys.executable)
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

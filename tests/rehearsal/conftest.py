@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.rehearsal.preloaded_python import shared_stage
 from tests.rehearsal.server import CPU
 from tests.rehearsal.stage import Stage, unsupported
 
@@ -13,7 +14,7 @@ def stages(request: pytest.FixtureRequest) -> Iterator[dict[str, Stage]]:
     """The servers; those that the session's tests name start side by side, others when they are asked."""
     if reason := unsupported():
         pytest.skip(reason)
-    found = {key: Stage(key) for key in ("a6000", "t4", CPU)}
+    found = {"a6000": Stage("a6000"), "t4": Stage("t4"), CPU: shared_stage(CPU)}
     for name in {name for item in request.session.items for name in getattr(item, "fixturenames", ())} & found.keys():
         found[name].start()
     yield found

@@ -3,12 +3,14 @@
     with preloaded_python() as python:
         subprocess.run([python, "-m", "lowmem_rl", "train", ...])
 
-Most of a tiny training's time is the import of its libraries, and so is most of an export's proof.
+Most of a tiny training's time is the import of its libraries, and so is most of an export's proof. All workers of
+pytest-xdist share the processes that are forked from.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -19,36 +21,58 @@ from tests.rehearsal.ask import PYTHON
 from tests.rehearsal.server import CPU, PLAIN
 from tests.rehearsal.stage import ROOT, Stage
 
+OWNER, FOLDER = "REHEARSAL_OWNER", "REHEARSAL_SERVERS"
+"""Environment variables of a test session: the process that the servers end with, and their folder."""
+WITHOUT_UNSLOTH = (
+    "lowmem_rl.export.plain_worker",
+    "accelerate.commands.accelerate_cli",
+    "tests.contracts.*",
+    "tests.train.scaled_gradients",
+)
+WITH_UNSLOTH = ("lowmem_rl", "lowmem_rl_cli", "lowmem_rl_bench.step.arm_worker", "submitit.core._submit")
+"""Modules that are forked, as patterns of the shell. All others run in a new Python."""
+
 LAUNCHER = """#!/bin/sh
 export {variable}="$0"
 export PYTHONPATH={root}${{PYTHONPATH:+:$PYTHONPATH}}
-safe=
-if [ "$1" = -P ]; then safe=-P; shift; fi
-case "$HF_ENDPOINT $1 $2" in
-    *" -m lowmem_rl.export.plain_worker") shift; exec {python} -m tests.rehearsal.ask {plain} "$@" ;;
-    " -m lowmem_rl" | " -m lowmem_rl_cli") shift; exec {python} -m tests.rehearsal.ask {stack} "$@" ;;
-    *) exec {python} $safe "$@" ;;
-esac
+flags=
+while [ "$1" = -P ] || [ "$1" = -u ]; do flags="$flags $1"; shift; done
+if [ "$1" = -m ]; then
+    case "$2" in
+        {without_unsloth}) shift; exec {python} -m tests.rehearsal.ask {plain} "$@" ;;
+        {with_unsloth}) shift; exec {python} -m tests.rehearsal.ask {stack} "$@" ;;
+    esac
+fi
+exec {python} $flags "$@"
 """
+COMMANDS = {"lowmem-rl": "lowmem_rl", "accelerate": "accelerate.commands.accelerate_cli"}
+
+
+def shared_stage(key: str) -> Stage:
+    """Returns the server that all processes of this session share."""
+    folder = Path(os.environ[FOLDER]) / key
+    folder.mkdir(exist_ok=True)
+    return Stage(key, folder=folder, owner=int(os.environ[OWNER]))
 
 
 @contextlib.contextmanager
-def preloaded_python() -> Iterator[Path]:
-    """Yields a script that takes Python's place, next to a `lowmem-rl`.
+def preloaded_python(*, is_plain: bool = False) -> Iterator[Path]:
+    """Yields a script that takes Python's place, next to `lowmem-rl` and `accelerate`; starts its servers.
 
-    What it does not know runs in a new Python, and so do commands with another hub and their workers: the hub's client
-    reads HF_ENDPOINT when it is imported. Raises `RehearsalError` if a server does not come up.
+    If it is plain, no process has loaded Unsloth.
     """
-    stack, plain = (Stage(key, has_own_caches=False) for key in (CPU, PLAIN))
-    with contextlib.closing(stack), contextlib.closing(plain), tempfile.TemporaryDirectory() as folder:
-        stack.start()
-        plain.start()
-        stack.wait_until_ready()
-        plain.wait_until_ready()
-        python, command = Path(folder) / "python", Path(folder) / "lowmem-rl"
-        places = {"stack": stack.address, "plain": plain.address, "root": ROOT, "python": sys.executable}
-        python.write_text(LAUNCHER.format(variable=PYTHON, **{key: quote(str(path)) for key, path in places.items()}))
-        command.write_text(f'#!/bin/sh\nexec {quote(str(python))} -m lowmem_rl "$@"\n')
-        for script in (python, command):
-            script.chmod(0o755)
+    stack, plain = shared_stage(PLAIN if is_plain else CPU), shared_stage(PLAIN)
+    for stage in (plain, stack):
+        stage.start()
+    places = {"stack": stack.address, "plain": plain.address, "root": ROOT, "python": sys.executable}
+    patterns = {"without_unsloth": "|".join(WITHOUT_UNSLOTH), "with_unsloth": "|".join(WITH_UNSLOTH)}
+    quoted = {key: quote(str(path)) for key, path in places.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        python = Path(folder) / "python"
+        scripts = {python: LAUNCHER.format(variable=PYTHON, **patterns, **quoted)}
+        for name, module in COMMANDS.items():
+            scripts[Path(folder) / name] = f'#!/bin/sh\nexec {quote(str(python))} -m {module} "$@"\n'
+        for path, text in scripts.items():
+            path.write_text(text)
+            path.chmod(0o755)
         yield python

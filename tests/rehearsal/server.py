@@ -1,19 +1,20 @@
 """Loads the stack on a simulated card once, then forks for each rehearsal.
 
-    python -m tests.rehearsal.server KEY SOCKET
+    python -m tests.rehearsal.server KEY SOCKET OWNER
 
-Importing Unsloth takes most of a tiny rehearsal's time. KEY is a card of `lowmem_rl.models.hardware.CARDS`, `cpu` for
-Unsloth's CPU backend, or `plain` for transformers and PEFT without Unsloth, also on the CPU.
+It ends after the process OWNER. Importing Unsloth takes most of a tiny rehearsal's time. KEY is a card of
+`lowmem_rl.models.hardware.CARDS`, `cpu` for Unsloth's CPU backend, or `plain` for transformers, PEFT and TRL without
+Unsloth, also on the CPU.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import gc
 import os
-import signal
+import select
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, Listener
@@ -22,13 +23,21 @@ from multiprocessing.reduction import recv_handle
 from tests.rehearsal.request import Request
 
 CPU, PLAIN = "cpu", "plain"
-PR_SET_PDEATHSIG = 1
-"""prctl(2): a signal when the parent ends, however it ends."""
 
 
-def main(key: str, address: str) -> None:
-    """Serves until it is ended, or its parent is gone."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def main(key: str, address: str, owner: str) -> None:
+    """Serves until it is ended, or its owner has."""
+    with contextlib.suppress(ProcessLookupError):
+        ended = os.pidfd_open(int(owner))  # to be read after the process has ended
+        _load(key)
+        with Listener(address, "AF_UNIX") as listener:
+            while ended not in select.select([_socket_of(listener), ended], [], [])[0]:
+                with contextlib.suppress(EOFError, OSError), listener.accept() as connection:  # who asked may have left
+                    _reap()
+                    _fork(listener, connection, connection.recv())
+
+
+def _load(key: str) -> None:
     if key not in (CPU, PLAIN):
         from tests.rehearsal.card.install import install
 
@@ -39,12 +48,6 @@ def main(key: str, address: str) -> None:
     with _no_backward():
         load_plain() if key == PLAIN else load()
     gc.freeze()  # each collection of a child would else look at all modules again: a second, a dozen times a run
-    with Listener(address, "AF_UNIX") as listener:
-        print("ready", flush=True)  # noqa: T201
-        while True:
-            with contextlib.suppress(EOFError, OSError), listener.accept() as connection:  # who asked may have left
-                _reap()
-                _fork(listener, connection, connection.recv())
 
 
 def load() -> None:
@@ -58,9 +61,11 @@ def load() -> None:
 
 
 def load_plain() -> None:
-    """Imports what an export is read with."""
+    """Imports what exports are read with, and what runs of plain TRL use."""
+    import bitsandbytes  # noqa: F401
     import peft  # noqa: F401
     from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
+    from trl import GRPOConfig, GRPOTrainer  # noqa: F401
 
     import lowmem_rl.export.plain_worker  # noqa: F401
 
@@ -74,11 +79,15 @@ def _fork(listener: Listener, connection: Connection, request: Request) -> None:
     with contextlib.suppress(BaseException):
         from tests.rehearsal.child import answer
 
-        listener._listener._socket.close()  # close() would unlink the path  # type: ignore[attr-defined]
+        _socket_of(listener).close()  # close() of the listener would unlink the path
         connection = Connection(_out_of_the_way(connection.fileno()))
         _take(connection, request.files)
         connection.send(answer(request))
     os._exit(0)
+
+
+def _socket_of(listener: Listener) -> socket.socket:
+    return listener._listener._socket  # type: ignore[attr-defined,no-any-return]
 
 
 def _take(connection: Connection, numbers: Sequence[int]) -> None:

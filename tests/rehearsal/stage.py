@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from multiprocessing.connection import Client
@@ -61,36 +63,43 @@ def unsupported() -> str:
 
 
 class Stage:
-    """A card with a server of its own: `start` begins in the background what the first call waits for.
+    """A card with a server: `start` begins in the background what the first call waits for.
 
-    It has caches of its own, too, or those of this process.
+    In `folder` it is shared: the first process that starts it there does, and it ends with the process `owner`.
     """
 
-    process: subprocess.Popen[bytes] | None = None
-
-    def __init__(self, key: str, limit_s: float = REHEARSAL_S, *, has_own_caches: bool = True) -> None:
-        self.key, self.limit_s, self.has_own_caches = key, limit_s, has_own_caches
-        # A socket's path has 108 bytes at most (unix(7)).
-        place = tempfile.gettempdir() if len(tempfile.gettempdir()) < LONGEST_PLACE else "/tmp"
-        self.folder = tempfile.TemporaryDirectory(prefix=f"rehearsal-{key}-", dir=place)
-        self.address = str(Path(self.folder.name) / "socket")
-        self.log = Path(self.folder.name) / "server.log"
+    def __init__(
+        self, key: str, limit_s: float = REHEARSAL_S, *, folder: Path | None = None, owner: int | None = None
+    ) -> None:
+        self.key, self.limit_s = key, limit_s
+        self.folder, self._is_own = folder or make_folder(f"rehearsal-{key}-"), folder is None
+        self.address = str(self.folder / "socket")
+        self.log = self.folder / "server.log"
+        self._owner = owner or os.getpid()
+        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Starts the server, once. Raises `RehearsalError` on a machine on which no card can be simulated."""
-        if self.process is not None:
+        if Path(self.address).exists():
             return
         if self.key not in (CPU, PLAIN) and (reason := unsupported()):
             raise RehearsalError(reason)
-        caches = {name: str(Path(self.folder.name, name)) for name in CACHES if self.has_own_caches}
+        with _unless_alive(self.folder) as lock:
+            if lock is not None:
+                self._process = self._started(lock)
+
+    def _started(self, lock: int) -> subprocess.Popen[bytes]:
+        """Starts the server with a lock that it keeps to its end, and with caches of its own."""
+        caches = {name: str(self.folder / name) for name in CACHES}
         with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.rehearsal.server", self.key, self.address],
+            return subprocess.Popen(
+                [sys.executable, "-m", "tests.rehearsal.server", self.key, self.address, str(self._owner)],
                 cwd=ROOT,
                 env=os.environ | _path() | caches,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                pass_fds=[lock],
             )
 
     def call(self, function: Callable[..., Any] | str, *args: Any, **settings: Any) -> Any:
@@ -111,20 +120,22 @@ class Stage:
         return Ended(answer.result, output, answer.report)
 
     def close(self) -> None:
-        """Ends the server."""
-        if self.process is not None:
-            self.process.terminate()
+        """Ends the server, unless it is shared."""
+        if not self._is_own:
+            return
+        if self._process is not None:
+            self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(timeout=10)
-            self.process.kill()
-            self.process.wait()
-        self.folder.cleanup()
+                self._process.wait(timeout=10)
+            self._process.kill()
+            self._process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _ask(self, function: str, args: tuple[Any, ...], settings: dict[str, Any]) -> tuple[Answer, str]:
         if "before" in settings:
             settings["before"] = _name(settings["before"])
         self.wait_until_ready()
-        with tempfile.NamedTemporaryFile("r", dir=self.folder.name, suffix=".log", errors="replace") as output:
+        with tempfile.NamedTemporaryFile("r", dir=self.folder, suffix=".log", errors="replace") as output:
             request = Request(function, args, Settings(**settings), str(Path.cwd()), output.name)
             answer, text = self._answered(request), output.read()
         if answer is None:
@@ -150,12 +161,34 @@ class Stage:
     def wait_until_ready(self) -> None:
         """Starts the server if that is left to do. Raises `RehearsalError` with its log if it does not come up."""
         self.start()
-        assert self.process is not None
-        end = time.monotonic() + START_S
-        while not Path(self.address).exists():
-            if self.process.poll() is not None or time.monotonic() > end:
-                raise RehearsalError(f"The server of {self.key} does not start.", self.log.read_text())
-            time.sleep(0.1)
+        wait_until_ready(self.address)
+
+
+def wait_until_ready(address: str) -> None:
+    """Returns when the server that has been started is up. Raises `RehearsalError` with its log if it is not."""
+    end = time.monotonic() + START_S
+    while not Path(address).exists():
+        with _unless_alive(Path(address).parent) as lock:
+            if lock is not None or time.monotonic() > end:
+                raise RehearsalError("A server does not start.", Path(address).with_name("server.log").read_text())
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def _unless_alive(folder: Path) -> Iterator[int | None]:
+    """Yields a file to pass on to a server, which keeps it locked as long as it is there; None if one has it."""
+    with (folder / "alive").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield lock.fileno()
+        except BlockingIOError:
+            yield None
+
+
+def make_folder(prefix: str) -> Path:
+    """Makes a temporary folder for a server, with a short path: that of a socket has 108 bytes at most (unix(7))."""
+    place = tempfile.gettempdir() if len(tempfile.gettempdir()) < LONGEST_PLACE else "/tmp"
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=place))
 
 
 def _path() -> dict[str, str]:

@@ -40,6 +40,9 @@ CASES = {
 REWARD = "def count(completions, **_):\n    return [sum(map(ord, text)) % 7 + len(text) % 3 for text in completions]\n"
 
 
+pytestmark = pytest.mark.usefixtures("preloaded")
+
+
 def launch(folder: Path, *command: str, timeout_s: float = 900) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{os.environ['PYTHONPATH']}"}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
