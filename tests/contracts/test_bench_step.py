@@ -1,6 +1,9 @@
 """A training step of ours has the gradients of plain TRL's: a tiny replay of both, in float32, on every commit."""
 
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from lowmem_rl_cli.options import RunRequest
@@ -9,12 +12,15 @@ pytest.importorskip("trl")
 
 from lowmem_rl.engine.device import Device
 from lowmem_rl.errors import LowMemError
-from lowmem_rl_bench.step.arms import TRL_FAIR, Arm
+from lowmem_rl.workers import JsonWorker
+from lowmem_rl_bench.step import round_robin
+from lowmem_rl_bench.step.arms import ARMS, TRL_FAIR, Arm
 from lowmem_rl_bench.step.replays import Protocol
 from lowmem_rl_bench.step.round_robin import ArmProcess
 from lowmem_rl_bench.step.run_bench import measure
+from tests.rehearsal.preloaded_python import preloaded_python
 
-pytestmark = pytest.mark.slow  # loads the stack twice
+pytestmark = pytest.mark.slow  # trains in two processes
 
 TINY = Protocol(
     others=(TRL_FAIR,),
@@ -27,6 +33,23 @@ TINY = Protocol(
 
 SAID: list[str] = []
 SAVED: list[dict] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _arms_have_their_stack_loaded() -> Iterator[None]:
+    """The process of an arm with Unsloth has loaded Unsloth, any other plain TRL; on Linux alone."""
+    if sys.platform != "linux":
+        yield
+        return
+    with preloaded_python() as unsloth, preloaded_python(is_plain=True) as plain, pytest.MonkeyPatch.context() as patch:
+
+        def start(module: str, log: Path, env: dict[str, str]) -> JsonWorker:
+            arm = ARMS.get(log.stem)
+            patch.setattr(sys, "executable", str(plain if arm is None or arm.stack == "trl" else unsloth))
+            return JsonWorker(module, log, env)
+
+        patch.setattr(round_robin, "JsonWorker", start)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,8 @@ from lowmem_rl.example import Message
 from lowmem_rl.models.lookup import TINY_DIRECTORY
 from lowmem_rl.prompts import CONVENTIONS, conversation
 
-SMALL = sorted((Path(__file__).parents[1] / "data" / "chat_templates").glob("*.jinja"))
+ROOT = Path(__file__).parents[2]
+SMALL = sorted((ROOT / "tests" / "data" / "chat_templates").glob("*.jinja"))
 TRL = find_spec("trl")
 WHOLE = sorted(Path(TRL.origin).parent.glob("chat_templates/*.jinja")) if TRL and TRL.origin else []
 QUESTION = 'What is <b> 2 + 3 </b>?\n  "Zwölf" & more, in {braces} and <think> </think>.'
@@ -35,15 +36,6 @@ PROMPTS: dict[str, tuple[Message, ...]] = {
     "worked examples under an instruction": (ROW[0], *SHOTS),
 }
 SPECIAL = {"bos_token": "<bos>", "eos_token": "</s>", "pad_token": None, "image_token": "<image>"}
-
-RENDER_WITH_TRANSFORMERS = """
-import json, sys
-from transformers import AutoTokenizer
-for line in sys.stdin:
-    folder, prompts = json.loads(line)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    print(json.dumps([tokenizer.apply_chat_template(p, add_generation_prompt=True, tokenize=False) for p in prompts]))
-"""
 
 
 def write_model(folder: Path, template: str) -> Path:
@@ -63,6 +55,7 @@ def template_in(file: Path, tmp_path: Path) -> PromptTemplate:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("preloaded")
 @pytest.mark.parametrize("files", [pytest.param(SMALL, id="small copies"), pytest.param(WHOLE, id="TRL's")])
 def test_every_template_renders_as_in_transformers(files: list[Path], tmp_path: Path) -> None:
     if not files:
@@ -73,13 +66,14 @@ def test_every_template_renders_as_in_transformers(files: list[Path], tmp_path: 
         ours.append([template.render(prompt) for prompt in PROMPTS.values()])
         asked.append(json.dumps([str(tmp_path / file.stem), [template.fit(prompt) for prompt in PROMPTS.values()]]))
     done = subprocess.run(
-        [sys.executable, "-c", RENDER_WITH_TRANSFORMERS],
+        [sys.executable, "-m", "tests.contracts.rendered"],
+        cwd=ROOT,
         input="\n".join(asked),
         capture_output=True,
         text=True,
         check=True,
     )
-    theirs = [json.loads(line) for line in done.stdout.splitlines()]
+    theirs = [[text for text, _ in json.loads(line)] for line in done.stdout.splitlines()]
     assert len(theirs) == len(files)
     for file, here, there in zip(files, ours, theirs, strict=True):
         assert dict(zip(PROMPTS, here, strict=True)) == dict(zip(PROMPTS, there, strict=True)), file.name

@@ -21,7 +21,7 @@ from lowmem_rl.memory.workload import LINEAR_LAYERS, Workload
 from lowmem_rl.models.hardware import CARDS
 from lowmem_rl.models.lookup import ModelShape, load_shape, shape_from_config
 
-ORACLE = Path(__file__).with_name("memory_oracle.py")
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow  # a minute or two, some of it for loading the stack
 
 WITHIN, TERM_WITHIN = 0.03, 0.05
@@ -102,7 +102,7 @@ def layers_of(
 
 
 WHOLE_7B, WHOLE_1B = load_shape("Qwen/Qwen2.5-7B-Instruct"), load_shape("Qwen/Qwen2.5-1.5B-Instruct")
-QWEN_7B, QWEN_1B = replace(WHOLE_7B, num_layers=10), replace(WHOLE_1B, num_layers=10)
+QWEN_7B, QWEN_1B = replace(WHOLE_7B, num_layers=6), replace(WHOLE_1B, num_layers=6)
 SHALLOW_7B, SHALLOW_1B = replace(QWEN_7B, num_layers=4), replace(QWEN_1B, num_layers=4)
 SHALLOW = shape(2, 512, 2816, (8, 2), 4096, tied=True)
 DEEP = shape(8, 256, 768, (4, 4), 2048, tied=False)
@@ -136,13 +136,13 @@ def first(shape: ModelShape, layers: int) -> dict[str, Any]:
     return whole(shape, layers) | {"backward_layers": shape.num_layers}
 
 
-LAST, FIRST = {"trained_layers": 5, "backward_layers": 5}, {"trained_layers": 5, "backward_layers": 10}
+LAST, FIRST = {"trained_layers": 3, "backward_layers": 3}, {"trained_layers": 3, "backward_layers": 6}
 FAKE = {
-    "1.5b, all whole, nothing recomputed": (QWEN_1B, work(**LONG, **whole(QWEN_1B, 10), checkpointing="none")),
-    "7b, adapters in the last 5, nothing recomputed": (QWEN_7B, work(**LONG, **LAST, checkpointing="none")),
-    "7b, adapters in the first 5, nothing recomputed": (QWEN_7B, work(**LONG, **FIRST, checkpointing="none")),
+    "1.5b, all whole, nothing recomputed": (QWEN_1B, work(**LONG, **whole(QWEN_1B, 6), checkpointing="none")),
+    "7b, adapters in the last 3, nothing recomputed": (QWEN_7B, work(**LONG, **LAST, checkpointing="none")),
+    "7b, adapters in the first 3, nothing recomputed": (QWEN_7B, work(**LONG, **FIRST, checkpointing="none")),
     "7b, last 1 whole": (QWEN_7B, work(**LONG, **whole(QWEN_7B, 1))),
-    "7b, last 5 whole, nothing recomputed": (QWEN_7B, work(**LONG, **whole(QWEN_7B, 5), checkpointing="none")),
+    "7b, last 3 whole, nothing recomputed": (QWEN_7B, work(**LONG, **whole(QWEN_7B, 3), checkpointing="none")),
     "7b": (QWEN_7B, work(**LONG)),
     "7b, nothing recomputed": (QWEN_7B, work(**LONG, checkpointing="none")),
     "7b, eager": (QWEN_7B, work(**LONG, attention="eager")),
@@ -180,9 +180,9 @@ PEAKS_ALONE = {
 """Of their loss the largest moment is not counted so finely: a tied head's gradient waits outside of any parameter, and
 scored rows in float32 are copied for tiles. No peak comes from there."""
 FAKE |= PEAKS_ALONE
-CHOSEN = {"adapters in the last 5": (LAST, LAST), "adapters in the first 5": (FIRST, FIRST)} | {
-    "last 5 whole": tuple(whole(shape, 5) for shape in (QWEN_1B, QWEN_7B)),
-    "first 5 whole": tuple(first(shape, 5) for shape in (QWEN_1B, QWEN_7B)),
+CHOSEN = {"adapters in the last 3": (LAST, LAST), "adapters in the first 3": (FIRST, FIRST)} | {
+    "last 3 whole": tuple(whole(shape, 3) for shape in (QWEN_1B, QWEN_7B)),
+    "first 3 whole": tuple(first(shape, 3) for shape in (QWEN_1B, QWEN_7B)),
 }
 FAKE |= {
     f"{name}, {what}, checkpointing {checkpointing}": (shape, work(**LONG, **sizes[which], checkpointing=checkpointing))
@@ -245,21 +245,27 @@ ADAPTED = {
     for targets in [[*TARGETS][(number + index) % 3]]
 }
 CASES = REAL | FAKE | OTHER_PEAKS | ADAPTED
-FROZEN_TOP = [f"{name}, adapters in the first 5, checkpointing plain" for name in ("1.5b", "7b")]
+FROZEN_TOP = [f"{name}, adapters in the first 3, checkpointing plain" for name in ("1.5b", "7b")]
 """Layers are counted, their places not known: the top one, which is computed again while all inputs are kept, is taken
 for one that learns."""
 CLOSE = [case for case in REAL | FAKE | OTHER_PEAKS if case not in FROZEN_TOP]
 
 
 @pytest.fixture(scope="module")
-def counted() -> dict[str, dict[str, int]]:
+def counted(preloaded: Path) -> dict[str, dict[str, int]]:
     """Bytes by case and term, all counted by one process."""
     lines = [
         json.dumps({"name": name, "shape": asdict(shape), "workload": asdict(work), "fake": name not in REAL})
         for name, (shape, work) in CASES.items()
     ]
     run = subprocess.run(
-        [sys.executable, ORACLE], input="\n".join(lines), capture_output=True, text=True, timeout=900, check=False
+        [sys.executable, "-m", "tests.contracts.memory_oracle"],
+        cwd=ROOT,
+        input="\n".join(lines),
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
     )
     assert run.returncode == 0, run.stderr[-3000:]
     found = [json.loads(line.removeprefix("COUNTED")) for line in run.stdout.splitlines() if line.startswith("COUNTED")]

@@ -21,15 +21,6 @@ PLANNED_FOR = ("t4", "3090", "a6000", "h200")
 AUTO = ("memory.micro_batch=auto", "memory.rollout_rows=auto", "memory.checkpointing=auto")
 PRESETS = [preset.name for preset in load_presets()]
 
-BUILD = """
-import json, sys
-from trl import GRPOConfig
-fields = ("generation_batch_size", "num_generations", "steps_per_generation")
-for name, arguments in json.load(sys.stdin).items():
-    config = GRPOConfig(**arguments)
-    print("ROW" + json.dumps([name, {field: getattr(config, field) for field in fields}]))
-"""
-
 
 def planned(preset: str, card_key: str):
     card = CARDS[card_key]
@@ -43,7 +34,7 @@ def plans() -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def built(plans, tmp_path_factory) -> dict[str, dict]:
+def built(plans, preloaded) -> dict[str, dict]:
     """Fields of the GRPOConfig of each preset and plan, all made by one process: Unsloth may be loaded in this one."""
     presets = {name: dry_run(resolve(preset=name), Path("out")).grpo_config for name in PRESETS}
     # A plan's card is not here: what is checked are batches and groups.
@@ -53,16 +44,16 @@ def built(plans, tmp_path_factory) -> dict[str, dict]:
         for name, config in plans.items()
     }
     done = subprocess.run(
-        [sys.executable, "-c", BUILD],
+        [sys.executable, "-m", "tests.contracts.grpo_configs"],
         input=json.dumps(on_cpu),
-        cwd=tmp_path_factory.mktemp("grpo"),
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return dict(json.loads(line[3:]) for line in done.stdout.splitlines() if line.startswith("ROW"))
+    return json.loads(done.stdout.partition("ROW")[2])
 
 
 def test_a_plan_breaks_no_rule_and_keeps_the_group(plans):

@@ -1,5 +1,6 @@
 """What `tasks check` finds, on tasks with one fault each."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +11,7 @@ import pytest
 
 from lowmem_rl.errors import RewardError, TaskError
 from lowmem_rl.example import Example
-from lowmem_rl.models.lookup import TINY
+from lowmem_rl.models.lookup import TINY, TINY_DIRECTORY
 from lowmem_rl.prompts import conversation, perfect_completion
 from lowmem_rl.rewards.reward import Reward, RewardSet
 from lowmem_rl.rewards.reward_registry import load_reward_set
@@ -165,24 +166,24 @@ def test_a_cut_leaves_the_thoughts_whole() -> None:
     assert cut_off("The answer is 42") == "The answ"
 
 
-COUNT_BOTH_WAYS = """
-from transformers import AutoTokenizer
-from lowmem_rl.models.lookup import TINY, TINY_DIRECTORY
-from lowmem_rl.prompts import conversation
-from lowmem_rl.tasks.lengths import exact_counter
-count, tokenizer = exact_counter(TINY), AutoTokenizer.from_pretrained(TINY_DIRECTORY)
-for convention in ("bare", "think_boxed"):
-    prompt = conversation("What is 43 * 7?\\n  So?", convention)
-    text = tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, tokenize=False)
-    assert count(prompt) == len(tokenizer(text, add_special_tokens=False)["input_ids"]) > 10
-"""
-
-
 @pytest.mark.slow
+@pytest.mark.usefixtures("preloaded")
 def test_tokens_are_counted_as_transformers_counts_them() -> None:
-    # In a process of its own: Unsloth must be imported before transformers wherever both are.
     pytest.importorskip("tokenizers")
-    subprocess.run([sys.executable, "-c", COUNT_BOTH_WAYS], cwd=Path(__file__).parents[3], check=True)
+    prompts = [conversation("What is 43 * 7?\n  So?", convention) for convention in ("bare", "think_boxed")]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.contracts.rendered"],
+        cwd=Path(__file__).parents[3],
+        input=json.dumps([str(TINY_DIRECTORY), prompts]),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    count = exact_counter(TINY)
+    assert count
+    theirs = [tokens for _, tokens in json.loads(done.stdout)]
+    assert [count(prompt) for prompt in prompts] == theirs
+    assert min(theirs) > 10
 
 
 def test_tokens_of_the_embedded_model_are_counted_exactly() -> None:
