@@ -10,6 +10,7 @@ from typing import Any
 from lowmem_rl.storage.run_dir import Row, RunDir, read_rows
 
 SHORT = (
+    "rollout.engine=lowmem",  # auto tries both, and nothing here is as fast as on a card
     "grpo.prompts_per_step=2",
     "grpo.max_completion_tokens=16",
     "grpo.beta=0.04",
@@ -41,7 +42,8 @@ class Looked:
 
 def words(*settings: str, steps: int = 1) -> list[str]:
     """Returns what follows `train`, all but --out."""
-    return ["--preset=tiny-cpu", f"--steps={steps}", *(f"--set={setting}" for setting in (*SHORT, *settings))]
+    given = dict(setting.split("=", 1) for setting in (*SHORT, *settings))
+    return ["--preset=tiny-cpu", f"--steps={steps}", *(f"--set={name}={value}" for name, value in given.items())]
 
 
 def look(settings: tuple[str, ...], out: str) -> Looked:

@@ -15,6 +15,7 @@ from tests.rehearsal.stage import Stage
 
 STEPS, TOKENS, LOOK_EVERY = 2, 32, 8
 SHORT = {
+    "rollout.engine": "lowmem",
     "grpo.prompts_per_step": 2,
     "memory.micro_batch": 8,
     "grpo.max_completion_tokens": TOKENS,
