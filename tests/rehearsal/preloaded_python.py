@@ -29,7 +29,13 @@ WITHOUT_UNSLOTH = (
     "tests.contracts.*",
     "tests.train.scaled_gradients",
 )
-WITH_UNSLOTH = ("lowmem_rl", "lowmem_rl_cli", "lowmem_rl_bench.step.arm_worker", "submitit.core._submit")
+WITH_UNSLOTH = (
+    "lowmem_rl",
+    "lowmem_rl_cli",
+    "lowmem_rl_bench.step.arm_worker",
+    "submitit.core._submit",
+    "tests.train.short_of_memory",
+)
 """Modules that are forked, as patterns of the shell. All others run in a new Python."""
 
 LAUNCHER = """#!/bin/sh

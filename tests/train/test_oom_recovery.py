@@ -265,31 +265,19 @@ def tear(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(torch, name, torn(getattr(torch, name)))
 
 
-CHILD = """
-import resource, sys
-from pathlib import Path
-from lowmem_rl.config.compose import resolve
-from lowmem_rl.telemetry.events import PhaseStarted
-from lowmem_rl.entrypoints.train import run
-
-def listen(event):
-    if event == PhaseStarted("training"):
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        most = pages * resource.getpagesize() + 200 * 2**20
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
-
-settings = ["grpo.steps=2", "memory.micro_batch=64", "eval.examples=8", "eval.every=0", "logging.samples_every=1"]
-run(resolve(preset="tiny-cpu", settings=settings), Path(sys.argv[1]), listen)
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+@pytest.mark.usefixtures("preloaded")
 def test_a_process_that_is_really_short_of_memory_recovers_and_finishes(tmp_path: Path) -> None:
     """64 rows need some 330 MB beyond what the loaded model holds; 200 are left."""
     run = RunDir(tmp_path / "run")
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, run.path], capture_output=True, text=True, timeout=600, check=False
+        [sys.executable, "-m", "tests.train.short_of_memory", run.path],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     first = next(read_rows(run.recoveries))
