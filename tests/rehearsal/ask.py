@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import multiprocessing.spawn
 import os
 import runpy
 import select
@@ -59,6 +60,7 @@ def serve(caller: int, module: str, arguments: tuple[str, ...]) -> None:
     if hub := sys.modules.get("huggingface_hub.constants"):
         importlib.reload(hub)  # reads HF_HOME, HF_ENDPOINT and HF_HUB_OFFLINE
     sys.executable = os.environ.get(PYTHON, sys.executable)
+    multiprocessing.spawn.set_executable(sys.executable)
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

@@ -36,7 +36,9 @@ WITH_UNSLOTH = (
     "submitit.core._submit",
     "tests.train.short_of_memory",
 )
-"""Modules that are forked, as patterns of the shell. All others run in a new Python."""
+"""Modules that are forked, as patterns of the shell."""
+FORK_SERVER, XFORMERS = "from multiprocessing.forkserver import main", "from xformers._cpp_lib import"
+"""What programs of `python -c` begin with that are forked: the first with Unsloth. All others run in a new Python."""
 
 LAUNCHER = """#!/bin/sh
 export {variable}="$0"
@@ -47,6 +49,12 @@ if [ "$1" = -m ]; then
     case "$2" in
         {without_unsloth}) shift; exec {python} -m tests.rehearsal.ask {plain} "$@" ;;
         {with_unsloth}) shift; exec {python} -m tests.rehearsal.ask {stack} "$@" ;;
+    esac
+fi
+if [ "$1" = -c ]; then
+    case "$2" in
+        "{fork_server}"*) shift; exec {python} -m tests.rehearsal.ask {stack} tests.rehearsal.program "$@" ;;
+        "{xformers}"*) shift; exec {python} -m tests.rehearsal.ask {plain} tests.rehearsal.program "$@" ;;
     esac
 fi
 exec {python} $flags "$@"
@@ -72,6 +80,7 @@ def preloaded_python(*, is_plain: bool = False) -> Iterator[Path]:
         stage.start()
     places = {"stack": stack.address, "plain": plain.address, "root": ROOT, "python": sys.executable}
     patterns = {"without_unsloth": "|".join(WITHOUT_UNSLOTH), "with_unsloth": "|".join(WITH_UNSLOTH)}
+    patterns |= {"fork_server": FORK_SERVER, "xformers": XFORMERS}
     quoted = {key: quote(str(path)) for key, path in places.items()}
     with tempfile.TemporaryDirectory() as folder:
         python = Path(folder) / "python"
