@@ -139,10 +139,7 @@ def first(shape: ModelShape, layers: int) -> dict[str, Any]:
 LAST, FIRST = {"trained_layers": 3, "backward_layers": 3}, {"trained_layers": 3, "backward_layers": 6}
 FAKE = {
     "1.5b, all whole, nothing recomputed": (QWEN_1B, work(**LONG, **whole(QWEN_1B, 6), checkpointing="none")),
-    "7b, adapters in the last 3, nothing recomputed": (QWEN_7B, work(**LONG, **LAST, checkpointing="none")),
-    "7b, adapters in the first 3, nothing recomputed": (QWEN_7B, work(**LONG, **FIRST, checkpointing="none")),
     "7b, last 1 whole": (QWEN_7B, work(**LONG, **whole(QWEN_7B, 1))),
-    "7b, last 3 whole, nothing recomputed": (QWEN_7B, work(**LONG, **whole(QWEN_7B, 3), checkpointing="none")),
     "7b": (QWEN_7B, work(**LONG)),
     "7b, nothing recomputed": (QWEN_7B, work(**LONG, checkpointing="none")),
     "7b, eager": (QWEN_7B, work(**LONG, attention="eager")),

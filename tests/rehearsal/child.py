@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.rehearsal.card import libraries
 from tests.rehearsal.card.state import STATE, State
 from tests.rehearsal.on_card import launcher
 from tests.rehearsal.request import Answer, Request, Settings
@@ -19,19 +18,19 @@ from tests.rehearsal.request import Answer, Request, Settings
 
 def answer(request: Request) -> Answer:
     """Calls what is asked for, its output in a file unless it has the caller's."""
-    import torch
-
     if not request.files:
         _redirect(request.output)
-    # The fork left torch's thread pool to be made again; two threads of the autograd engine that do it at once abort.
-    torch.set_num_threads(1)
+    if torch := sys.modules.get("torch"):
+        # The fork left its thread pool to be made again; two threads of the autograd engine that do it at once abort.
+        torch.set_num_threads(1)
     if STATE.is_installed:
         sys.executable = str(launcher(STATE.card.key, Path(request.output).parent))
     os.chdir(request.cwd)
     # What a run remembers of its memory must not correct this machine's estimates, nor another rehearsal's.
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(dir=Path(request.output).parent)
     os.environ.update(request.settings.env)
-    _reset(request.settings)
+    if torch:
+        _reset(request.settings)
     try:
         if request.settings.before:
             named(request.settings.before)()
@@ -75,6 +74,8 @@ def _reset(settings: Settings) -> None:
     STATE.allocations, STATE.peak_bytes = 0, STATE.allocated_bytes
     STATE.phantom_bytes = settings.phantom_bytes
     if settings.phantom_bytes is not None:
+        from tests.rehearsal.card import libraries
+
         libraries.patch_losses()
     _begin_with_training(settings)
 

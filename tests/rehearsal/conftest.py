@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.rehearsal.preloaded_python import shared_stage
-from tests.rehearsal.server import CPU
+from tests.rehearsal.server import CPU, MATH
 from tests.rehearsal.stage import Stage, unsupported
 
 
@@ -15,6 +15,7 @@ def stages(request: pytest.FixtureRequest) -> Iterator[dict[str, Stage]]:
     if reason := unsupported():
         pytest.skip(reason)
     found = {"a6000": Stage("a6000"), "t4": Stage("t4"), CPU: shared_stage(CPU)}
+    shared_stage(MATH).start()
     for name in {name for item in request.session.items for name in getattr(item, "fixturenames", ())} & found.keys():
         found[name].start()
     yield found

@@ -17,12 +17,17 @@ from pathlib import Path
 from shlex import quote
 
 from tests.rehearsal.card.install import install
+from tests.rehearsal.preloaded_python import FOLDER, shared_stage
+from tests.rehearsal.server import MATH
 
 LAUNCHER = """#!/bin/sh
 safe=
 if [ "$1" = -P ]; then safe=-P; shift; fi
 case "$2" in
     lowmem_rl.export.* | lowmem_rl_bench.step.arm_worker) shift; exec {python} -m tests.rehearsal.on_card {card} "$@" ;;
+    lowmem_rl.verify.pool_worker)
+        if [ -S {math} ]; then shift; exec {python} -m tests.rehearsal.ask {math} "$@"; fi
+        exec {python} $safe "$@" ;;
     lowmem_rl_cli | lowmem_rl_bench.* | benchmarks.gpu.*) shift; exec {python} -m tests.rehearsal.ask {server} "$@" ;;
     *) exec {python} $safe "$@" ;;
 esac
@@ -37,7 +42,9 @@ def launcher(card: str, folder: Path) -> Path:
     path = folder / "python"
     if not path.exists():
         new = folder / f"python-{os.getpid()}"
-        new.write_text(LAUNCHER.format(python=quote(sys.executable), card=card, server=quote(str(folder / "socket"))))
+        math = shared_stage(MATH).address if FOLDER in os.environ else ""
+        places = {"python": sys.executable, "server": str(folder / "socket"), "math": math}
+        new.write_text(LAUNCHER.format(card=card, **{name: quote(place) for name, place in places.items()}))
         new.chmod(0o755)
         new.rename(path)
     return path

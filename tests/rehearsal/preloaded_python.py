@@ -18,7 +18,7 @@ from pathlib import Path
 from shlex import quote
 
 from tests.rehearsal.ask import PYTHON
-from tests.rehearsal.server import CPU, PLAIN
+from tests.rehearsal.server import CPU, MATH, PLAIN
 from tests.rehearsal.stage import ROOT, Stage
 
 OWNER, FOLDER = "REHEARSAL_OWNER", "REHEARSAL_SERVERS"
@@ -49,6 +49,7 @@ if [ "$1" = -m ]; then
     case "$2" in
         {without_unsloth}) shift; exec {python} -m tests.rehearsal.ask {plain} "$@" ;;
         {with_unsloth}) shift; exec {python} -m tests.rehearsal.ask {stack} "$@" ;;
+        lowmem_rl.verify.pool_worker) shift; exec {python} -m tests.rehearsal.ask {math} "$@" ;;
     esac
 fi
 if [ "$1" = -c ]; then
@@ -75,13 +76,17 @@ def preloaded_python(*, is_plain: bool = False) -> Iterator[Path]:
 
     If it is plain, no process has loaded Unsloth.
     """
-    stack, plain = shared_stage(PLAIN if is_plain else CPU), shared_stage(PLAIN)
-    for stage in (plain, stack):
+    stages = {
+        "math": shared_stage(MATH),
+        "plain": shared_stage(PLAIN),
+        "stack": shared_stage(PLAIN if is_plain else CPU),
+    }
+    for stage in stages.values():
         stage.start()
-    places = {"stack": stack.address, "plain": plain.address, "root": ROOT, "python": sys.executable}
+    places = {name: stage.address for name, stage in stages.items()} | {"root": str(ROOT), "python": sys.executable}
     patterns = {"without_unsloth": "|".join(WITHOUT_UNSLOTH), "with_unsloth": "|".join(WITH_UNSLOTH)}
     patterns |= {"fork_server": FORK_SERVER, "xformers": XFORMERS}
-    quoted = {key: quote(str(path)) for key, path in places.items()}
+    quoted = {key: quote(path) for key, path in places.items()}
     with tempfile.TemporaryDirectory() as folder:
         python = Path(folder) / "python"
         scripts = {python: LAUNCHER.format(variable=PYTHON, **patterns, **quoted)}

@@ -4,4 +4,4 @@ import sys
 
 text = sys.argv[1]
 sys.argv[:2] = ["-c"]
-exec(compile(text, "<string>", "exec"))  # noqa: S102  # a program of this project or of Python's own
+exec(compile(text, "<string>", "exec"))  # a program of this project or of Python's own

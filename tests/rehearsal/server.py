@@ -3,8 +3,8 @@
     python -m tests.rehearsal.server KEY SOCKET OWNER
 
 It ends after the process OWNER. Importing Unsloth takes most of a tiny rehearsal's time. KEY is a card of
-`lowmem_rl.models.hardware.CARDS`, `cpu` for Unsloth's CPU backend, or `plain` for transformers, PEFT and TRL without
-Unsloth, also on the CPU.
+`lowmem_rl.models.hardware.CARDS`, `cpu` for Unsloth's CPU backend, `plain` for transformers, PEFT and TRL without
+Unsloth, also on the CPU, or `math` for Math-Verify alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from multiprocessing.reduction import recv_handle
 
 from tests.rehearsal.request import Request
 
-CPU, PLAIN = "cpu", "plain"
+CPU, PLAIN, MATH = WITHOUT_CARD = "cpu", "plain", "math"
 
 
 def main(key: str, address: str, owner: str) -> None:
@@ -38,7 +38,10 @@ def main(key: str, address: str, owner: str) -> None:
 
 
 def _load(key: str) -> None:
-    if key not in (CPU, PLAIN):
+    if key == MATH:
+        load_math()
+        return
+    if key not in WITHOUT_CARD:
         from tests.rehearsal.card.install import install
 
         install(key)
@@ -68,6 +71,16 @@ def load_plain() -> None:
     from trl import GRPOConfig, GRPOTrainer  # noqa: F401
 
     import lowmem_rl.export.plain_worker  # noqa: F401
+
+
+def load_math() -> None:
+    """Imports what answers are compared with, and no torch: a worker of `verify.pool` may take 2 GiB of addresses."""
+    from lowmem_rl.verify.pool_worker import WARM_UP, load_math_verify
+
+    same = load_math_verify()
+    for pair in WARM_UP:
+        same(*pair)
+    gc.freeze()
 
 
 def _fork(listener: Listener, connection: Connection, request: Request) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 
 from tests.rehearsal.card.state import Report
 from tests.rehearsal.request import Answer, Request, Settings
-from tests.rehearsal.server import CPU, PLAIN
+from tests.rehearsal.server import WITHOUT_CARD
 
 ROOT = Path(__file__).parents[2]
 START_S, REHEARSAL_S = 300, 300
@@ -82,7 +82,7 @@ class Stage:
         """Starts the server, once. Raises `RehearsalError` on a machine on which no card can be simulated."""
         if Path(self.address).exists():
             return
-        if self.key not in (CPU, PLAIN) and (reason := unsupported()):
+        if self.key not in WITHOUT_CARD and (reason := unsupported()):
             raise RehearsalError(reason)
         with _unless_alive(self.folder) as lock:
             if lock is not None:

@@ -1,5 +1,6 @@
 """Processes that a command starts on a simulated card are started on that card, however Python is called."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -7,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.rehearsal.on_card import launcher
+from tests.rehearsal.preloaded_python import FOLDER
 
 
 @pytest.fixture
 def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(sys, "executable", "/bin/echo")  # the script prints the command that it would run
+    monkeypatch.setenv(FOLDER, str(tmp_path))  # no server is up
     return launcher("a6000", tmp_path)
 
 
@@ -30,3 +33,12 @@ def test_a_module_that_needs_the_card_gets_it(
 ) -> None:
     done = subprocess.run([started, *flags, "-m", module, "7"], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == runs.format(folder=tmp_path, flags="".join(f"{flag} " for flag in flags))
+
+
+def test_a_worker_of_the_symbolic_pool_is_forked_if_its_server_is_up(started: Path, tmp_path: Path) -> None:
+    address = str(tmp_path / "math" / "socket")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(address)
+        command = [started, "-P", "-m", "lowmem_rl.verify.pool_worker", "7"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"-m tests.rehearsal.ask {address} lowmem_rl.verify.pool_worker 7"
