@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import settings
 
-from tests.rehearsal.preloaded_python import FOLDER, OWNER, preloaded_python
+from tests.rehearsal.preloaded_python import FOLDER, OWNER, end_shared_servers, preloaded_python
 from tests.rehearsal.stage import make_folder
 
 ROOT = Path(__file__).parents[1]
@@ -85,7 +85,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def pytest_unconfigure() -> None:
     shutil.rmtree(HOME, ignore_errors=True)
     if os.environ[OWNER] == str(os.getpid()):
-        shutil.rmtree(os.environ[FOLDER], ignore_errors=True)
+        end_shared_servers()
 
 
 @pytest.fixture(autouse=True)

@@ -89,8 +89,9 @@ def count(shape: ModelShape, work: Workload, *, fake: bool) -> dict[str, int]:
     with FakeTensorMode(allow_non_fake_inputs=True) if fake else contextlib.nullcontext(), LiveBytes() as live:
         trained_model.to_empty(device="cpu")
         model.tie_weights()
-        for tensor in [*trained_model.parameters(), *trained_model.buffers()] if not fake else ():
-            tensor.data.fill_(0.01)
+        if not fake:
+            for tensor in [*trained_model.parameters(), *trained_model.buffers()]:
+                tensor.data.fill_(0.01)
         if work.method == "qlora":
             give_4_bit_weights(model)
         found = {"upcast": upcast(trained_model) if work.upcast_remainder else 0}

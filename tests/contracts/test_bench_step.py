@@ -45,8 +45,9 @@ def _arms_have_their_stack_loaded() -> Iterator[None]:
 
         def start(module: str, log: Path, env: dict[str, str]) -> JsonWorker:
             arm = ARMS.get(log.stem)
-            patch.setattr(sys, "executable", str(plain if arm is None or arm.stack == "trl" else unsloth))
-            return JsonWorker(module, log, env)
+            with pytest.MonkeyPatch.context() as for_the_worker:
+                for_the_worker.setattr(sys, "executable", str(plain if not arm or arm.stack == "trl" else unsloth))
+                return JsonWorker(module, log, env)
 
         patch.setattr(round_robin, "JsonWorker", start)
         yield

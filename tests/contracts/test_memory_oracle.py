@@ -22,7 +22,7 @@ from lowmem_rl.models.hardware import CARDS
 from lowmem_rl.models.lookup import ModelShape, load_shape, shape_from_config
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.slow  # a minute or two, some of it for loading the stack
+pytestmark = pytest.mark.slow  # the best part of a minute
 
 WITHIN, TERM_WITHIN = 0.03, 0.05
 """Of a peak at real widths, and of a peak below 100 MB and of one term."""

@@ -1,4 +1,4 @@
-"""Runs a module on the card of a server that is up: `python -m tests.rehearsal.ask SOCKET MODULE [ARGUMENT ...]`.
+"""Runs a module on the card of a server that was started: `python -m tests.rehearsal.ask SOCKET MODULE [ARGUMENT ...]`.
 
 What `python -m MODULE` would be on a machine with that card, without the minute that importing the stack takes. The
 module runs in a process forked from the server; it has this process's open files, and dies with it. It ends at once,
@@ -13,7 +13,6 @@ import importlib
 import multiprocessing.spawn
 import os
 import runpy
-import select
 import signal
 import sys
 from multiprocessing.connection import Client
@@ -21,6 +20,7 @@ from multiprocessing.reduction import send_handle
 from pathlib import Path
 
 from tests.rehearsal.request import Request, Settings
+from tests.rehearsal.server import die_with
 from tests.rehearsal.stage import wait_until_ready
 
 FORWARDED = signal.SIGHUP, signal.SIGINT, signal.SIGTERM
@@ -56,7 +56,7 @@ def serve(caller: int, module: str, arguments: tuple[str, ...]) -> None:
     sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w")
     sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace")  # as Python opens it
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
-    _die_with(caller)
+    die_with(caller)
     if hub := sys.modules.get("huggingface_hub.constants"):
         importlib.reload(hub)  # reads HF_HOME, HF_ENDPOINT and HF_HUB_OFFLINE
     sys.executable = os.environ.get(PYTHON, sys.executable)
@@ -73,18 +73,6 @@ def _inherited() -> tuple[int, ...]:
             if os.get_inheritable(number):
                 found.append(number)
     return tuple(sorted(found))
-
-
-def _die_with(caller: int) -> None:
-    """Leaves a process that ends this one as soon as the caller has ended."""
-    watched = os.getpid()
-    if os.fork():
-        return
-    with contextlib.suppress(ProcessLookupError):  # one of them has ended already
-        select.select([os.pidfd_open(process) for process in (caller, watched)], [], [])
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(watched, signal.SIGKILL)
-    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -18,19 +18,7 @@ from tests.rehearsal.request import Answer, Request, Settings
 
 def answer(request: Request) -> Answer:
     """Calls what is asked for, its output in a file unless it has the caller's."""
-    if not request.files:
-        _redirect(request.output)
-    if torch := sys.modules.get("torch"):
-        # The fork left its thread pool to be made again; two threads of the autograd engine that do it at once abort.
-        torch.set_num_threads(1)
-    if STATE.is_installed:
-        sys.executable = str(launcher(STATE.card.key, Path(request.output).parent))
-    os.chdir(request.cwd)
-    # What a run remembers of its memory must not correct this machine's estimates, nor another rehearsal's.
-    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(dir=Path(request.output).parent)
-    os.environ.update(request.settings.env)
-    if torch:
-        _reset(request.settings)
+    _prepare(request)
     try:
         if request.settings.before:
             named(request.settings.before)()
@@ -43,6 +31,24 @@ def answer(request: Request) -> Answer:
     sys.stdout.flush()
     sys.stderr.flush()
     return found
+
+
+def _prepare(request: Request) -> None:
+    """Gives this process its output, folder and environment."""
+    if not request.files:
+        _redirect(request.output)
+    os.chdir(request.cwd)
+    if STATE.is_installed:
+        sys.executable = str(launcher(STATE.card.key, Path(request.output).parent))
+    # What a run remembers of its memory must not correct this machine's estimates, nor another rehearsal's.
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(dir=Path(request.output).parent)
+    if request.files:  # `ask` sends the whole environment
+        os.environ.clear()
+    os.environ.update(request.settings.env)
+    if torch := sys.modules.get("torch"):
+        # The fork left its thread pool to be made again; two threads of the autograd engine that do it at once abort.
+        torch.set_num_threads(1)
+        _reset(request.settings)
 
 
 def lowmem(*arguments: str) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 from lowmem_rl.storage.run_dir import Row, RunDir, read_rows
 
 SHORT = (
-    "rollout.engine=lowmem",  # auto tries both, and nothing here is as fast as on a card
+    "rollout.engine=lowmem",  # auto times both, and times mean nothing here
     "grpo.prompts_per_step=2",
     "grpo.max_completion_tokens=16",
     "grpo.beta=0.04",

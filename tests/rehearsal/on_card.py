@@ -3,8 +3,8 @@
     python -m tests.rehearsal.on_card a6000 lowmem_rl_cli train --preset tiny-cpu --steps 2
 
 A command may start processes of its own; `launcher` makes the script that starts these on the same card. Workers, which
-answer through a socket that they inherit, load the stack each for itself, those of an export without Unsloth; all
-others are forked from the server that is up (`ask`).
+answer through a socket that they inherit, load the stack each for itself, those of an export without Unsloth; those of
+the symbolic pool need none. All others are forked from the server that is up (`ask`).
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from shlex import quote
 
 from tests.rehearsal.ask import PYTHON
 from tests.rehearsal.server import CPU, MATH, PLAIN
-from tests.rehearsal.stage import ROOT, Stage
+from tests.rehearsal.stage import ROOT, Stage, end_server
 
 OWNER, FOLDER = "REHEARSAL_OWNER", "REHEARSAL_SERVERS"
 """Environment variables of a test session: the process that the servers end with, and their folder."""
@@ -38,7 +39,7 @@ WITH_UNSLOTH = (
 )
 """Modules that are forked, as patterns of the shell."""
 FORK_SERVER, XFORMERS = "from multiprocessing.forkserver import main", "from xformers._cpp_lib import"
-"""What programs of `python -c` begin with that are forked: the first with Unsloth. All others run in a new Python."""
+"""First words of the programs of `python -c` that are forked, the first with Unsloth. All else runs in a new Python."""
 
 LAUNCHER = """#!/bin/sh
 export {variable}="$0"
@@ -70,11 +71,18 @@ def shared_stage(key: str) -> Stage:
     return Stage(key, folder=folder, owner=int(os.environ[OWNER]))
 
 
+def end_shared_servers() -> None:
+    """Ends the servers of this session and removes their folder."""
+    for folder in Path(os.environ[FOLDER]).iterdir():
+        end_server(folder)
+    shutil.rmtree(os.environ[FOLDER], ignore_errors=True)
+
+
 @contextlib.contextmanager
 def preloaded_python(*, is_plain: bool = False) -> Iterator[Path]:
     """Yields a script that takes Python's place, next to `lowmem-rl` and `accelerate`; starts its servers.
 
-    If it is plain, no process has loaded Unsloth.
+    If it is plain, no process has loaded Unsloth. A server that does not come up shows in what is started.
     """
     stages = {
         "math": shared_stage(MATH),

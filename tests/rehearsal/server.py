@@ -14,7 +14,7 @@ import fcntl
 import gc
 import os
 import select
-import socket
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, Listener
@@ -25,16 +25,30 @@ from tests.rehearsal.request import Request
 CPU, PLAIN, MATH = WITHOUT_CARD = "cpu", "plain", "math"
 
 
-def main(key: str, address: str, owner: str) -> None:
-    """Serves until it is ended, or its owner has."""
+def main(key: str, address: str, owner: str, lock: str) -> None:
+    """Serves until it is ended, or its owner has. The file `lock` is locked as long as this process is there."""
+    die_with(int(owner), int(lock))
+    _load(key)
+    with Listener(address + ".new", "AF_UNIX") as listener:
+        os.rename(address + ".new", address)  # it is there when it listens
+        while True:
+            with contextlib.suppress(EOFError, OSError), listener.accept() as connection:  # who asked may have left
+                _reap()
+                _fork(listener, int(lock), connection, connection.recv())
+
+
+def die_with(other: int, *unneeded: int) -> None:
+    """Leaves a process that ends this one as soon as the other has ended; it closes the files that it does not need."""
+    watched = os.getpid()
+    if os.fork():
+        return
+    for file in unneeded:
+        os.close(file)
+    with contextlib.suppress(ProcessLookupError):  # one of them has ended already
+        select.select([os.pidfd_open(process) for process in (other, watched)], [], [])
     with contextlib.suppress(ProcessLookupError):
-        ended = os.pidfd_open(int(owner))  # to be read after the process has ended
-        _load(key)
-        with Listener(address, "AF_UNIX") as listener:
-            while ended not in select.select([_socket_of(listener), ended], [], [])[0]:
-                with contextlib.suppress(EOFError, OSError), listener.accept() as connection:  # who asked may have left
-                    _reap()
-                    _fork(listener, connection, connection.recv())
+        os.kill(watched, signal.SIGKILL)
+    os._exit(0)
 
 
 def _load(key: str) -> None:
@@ -83,7 +97,7 @@ def load_math() -> None:
     gc.freeze()
 
 
-def _fork(listener: Listener, connection: Connection, request: Request) -> None:
+def _fork(listener: Listener, lock: int, connection: Connection, request: Request) -> None:
     child = os.fork()
     if child:
         connection.send(child)
@@ -92,15 +106,12 @@ def _fork(listener: Listener, connection: Connection, request: Request) -> None:
     with contextlib.suppress(BaseException):
         from tests.rehearsal.child import answer
 
-        _socket_of(listener).close()  # close() of the listener would unlink the path
+        listener._listener._socket.close()  # close() would unlink the path  # type: ignore[attr-defined]
+        os.close(lock)
         connection = Connection(_out_of_the_way(connection.fileno()))
         _take(connection, request.files)
         connection.send(answer(request))
     os._exit(0)
-
-
-def _socket_of(listener: Listener) -> socket.socket:
-    return listener._listener._socket  # type: ignore[attr-defined,no-any-return]
 
 
 def _take(connection: Connection, numbers: Sequence[int]) -> None:

@@ -28,7 +28,12 @@ START_S, REHEARSAL_S = 300, 300
 LONGEST_PLACE = 60
 
 CACHES = ("UNSLOTH_COMPILE_LOCATION", "HF_HOME", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "MPLCONFIGDIR")
+OWN_FOLDERS = (*CACHES, "XDG_CONFIG_HOME", "XDG_DATA_HOME")
 """Environment variables that name folders of libraries: each server has its own."""
+LOG, PID = "server.log", "pid"
+"""Files in a server's folder."""
+STARTED: list[subprocess.Popen[bytes]] = []
+"""Servers that this process has started: a Popen that is dropped warns that its process still runs."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ def unsupported() -> str:
 class Stage:
     """A card with a server: `start` begins in the background what the first call waits for.
 
-    In `folder` it is shared: the first process that starts it there does, and it ends with the process `owner`.
+    With a `folder` it is shared: the first process to ask starts it. It ends with the process `owner`.
     """
 
     def __init__(
@@ -74,33 +79,35 @@ class Stage:
         self.key, self.limit_s = key, limit_s
         self.folder, self._is_own = folder or make_folder(f"rehearsal-{key}-"), folder is None
         self.address = str(self.folder / "socket")
-        self.log = self.folder / "server.log"
         self._owner = owner or os.getpid()
-        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Starts the server, once. Raises `RehearsalError` on a machine on which no card can be simulated."""
-        if Path(self.address).exists():
-            return
+        """Starts the server, once.
+
+        Raises `RehearsalError` with its log if it has ended, or on a machine on which no card can be simulated.
+        """
         if self.key not in WITHOUT_CARD and (reason := unsupported()):
             raise RehearsalError(reason)
         with _unless_alive(self.folder) as lock:
             if lock is not None:
-                self._process = self._started(lock)
+                self._start(lock)
 
-    def _started(self, lock: int) -> subprocess.Popen[bytes]:
-        """Starts the server with a lock that it keeps to its end, and with caches of its own."""
-        caches = {name: str(self.folder / name) for name in CACHES}
-        with self.log.open("w") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "tests.rehearsal.server", self.key, self.address, str(self._owner)],
+    def _start(self, lock: int) -> None:
+        """Starts the server with a lock that it keeps to its end, and with folders of its own."""
+        own = {name: str(self.folder / name) for name in OWN_FOLDERS}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+        with (self.folder / LOG).open("w") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tests.rehearsal.server", self.key, self.address, str(self._owner), str(lock)],
                 cwd=ROOT,
-                env=os.environ | _path() | caches,
+                env=inherited | _path() | own,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 pass_fds=[lock],
             )
+        (self.folder / PID).write_text(str(process.pid))
+        STARTED.append(process)
 
     def call(self, function: Callable[..., Any] | str, *args: Any, **settings: Any) -> Any:
         """Returns what a function of a module returns on the card. Raises `RehearsalError` with its traceback.
@@ -121,15 +128,9 @@ class Stage:
 
     def close(self) -> None:
         """Ends the server, unless it is shared."""
-        if not self._is_own:
-            return
-        if self._process is not None:
-            self._process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(timeout=10)
-            self._process.kill()
-            self._process.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self._is_own:
+            end_server(self.folder)
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _ask(self, function: str, args: tuple[Any, ...], settings: dict[str, Any]) -> tuple[Answer, str]:
         if "before" in settings:
@@ -147,7 +148,7 @@ class Stage:
         with Client(self.address, "AF_UNIX") as connection:
             connection.send(request)
             if not connection.poll(START_S):
-                raise RehearsalError(f"The server of {self.key} does not answer.", self.log.read_text())
+                raise RehearsalError(f"The server of {self.key} does not answer.", (self.folder / LOG).read_text())
             child = connection.recv()
             if not connection.poll(self.limit_s):
                 with contextlib.suppress(ProcessLookupError):
@@ -167,22 +168,45 @@ class Stage:
 def wait_until_ready(address: str) -> None:
     """Returns when the server that has been started is up. Raises `RehearsalError` with its log if it is not."""
     end = time.monotonic() + START_S
-    while not Path(address).exists():
-        with _unless_alive(Path(address).parent) as lock:
-            if lock is not None or time.monotonic() > end:
-                raise RehearsalError("A server does not start.", Path(address).with_name("server.log").read_text())
+    while True:
+        with _unless_alive(Path(address).parent):
+            pass
+        if Path(address).exists():
+            return
+        if time.monotonic() > end:
+            raise RehearsalError("A server does not come up.", Path(address).with_name(LOG).read_text())
         time.sleep(0.05)
+
+
+def end_server(folder: Path) -> None:
+    """Kills the server of a folder, if it is there, and waits until it has ended."""
+    with contextlib.suppress(RehearsalError):  # it has ended by itself
+        while _is_alive(folder):
+            with contextlib.suppress(OSError, ValueError):  # the file is not written yet
+                os.kill(int((folder / PID).read_text()), signal.SIGKILL)
+            time.sleep(0.02)
+
+
+def _is_alive(folder: Path) -> bool:
+    with _unless_alive(folder) as lock:
+        return lock is None
 
 
 @contextlib.contextmanager
 def _unless_alive(folder: Path) -> Iterator[int | None]:
-    """Yields a file to pass on to a server, which keeps it locked as long as it is there; None if one has it."""
+    """Yields a file to pass on to a server, which keeps it locked as long as it is there; None if one has it.
+
+    Raises `RehearsalError` with the log of a server that has ended.
+    """
     with (folder / "alive").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield lock.fileno()
         except BlockingIOError:
             yield None
+            return
+        if (folder / LOG).exists():
+            raise RehearsalError("A server has ended.", (folder / LOG).read_text(errors="replace"))
+        yield lock.fileno()
 
 
 def make_folder(prefix: str) -> Path:

@@ -11,7 +11,7 @@ from lowmem_rl.storage.run_dir import RunDir, read_json, read_rows
 from tests.rehearsal.stage import Stage
 
 SETTINGS = (
-    "rollout.engine=lowmem",  # auto tries both, and nothing here is as fast as on a card
+    "rollout.engine=lowmem",  # auto times both, and times mean nothing here
     "grpo.prompts_per_step=2",
     "memory.micro_batch=8",
     "grpo.max_completion_tokens=16",

@@ -13,7 +13,7 @@ from tests.rehearsal.killed import adapter_of, die_after_checkpoint, killed_and_
 from tests.rehearsal.stage import Stage
 
 SETTINGS = (
-    "rollout.engine=lowmem",  # auto tries both, and nothing here is as fast as on a card
+    "rollout.engine=lowmem",  # auto times both, and times mean nothing here
     "grpo.prompts_per_step=4",
     "memory.micro_batch=16",
     "grpo.max_completion_tokens=16",

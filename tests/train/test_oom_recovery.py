@@ -273,7 +273,6 @@ def test_a_process_that_is_really_short_of_memory_recovers_and_finishes(tmp_path
     run = RunDir(tmp_path / "run")
     done = subprocess.run(
         [sys.executable, "-m", "tests.train.short_of_memory", run.path],
-        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         timeout=600,

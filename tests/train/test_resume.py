@@ -466,7 +466,7 @@ def test_eight_bit_optimizer_states_come_back_to_the_bit(tmp_path) -> None:
     assert torch.equal(weight, other)
 
 
-def test_the_command_kills_compares_and_tells_a_program(cli, tmp_path) -> None:
+def test_the_command_kills_compares_and_tells_a_program(preloaded, cli, tmp_path) -> None:
     outcome = cli("verify-resume", "--json", timeout_s=600)
     assert outcome.code == 0, outcome.stderr[-3000:]
     proof = json.loads(outcome.stdout)
