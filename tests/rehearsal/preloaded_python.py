@@ -23,7 +23,7 @@ from tests.rehearsal.server import CPU, MATH, PLAIN
 from tests.rehearsal.stage import ROOT, Stage, end_server
 
 OWNER, FOLDER = "REHEARSAL_OWNER", "REHEARSAL_SERVERS"
-"""Environment variables of a test session: the process that the servers end with, and their folder."""
+"""Environment variables of a test run: the process that the servers end with, and their folder."""
 WITHOUT_UNSLOTH = (
     "lowmem_rl.export.plain_worker",
     "accelerate.commands.accelerate_cli",
@@ -65,14 +65,14 @@ COMMANDS = {"lowmem-rl": "lowmem_rl", "accelerate": "accelerate.commands.acceler
 
 
 def shared_stage(key: str) -> Stage:
-    """Returns the server that all processes of this session share."""
+    """Returns the server that all processes of a test run share."""
     folder = Path(os.environ[FOLDER]) / key
     folder.mkdir(exist_ok=True)
     return Stage(key, folder=folder, owner=int(os.environ[OWNER]))
 
 
 def end_shared_servers() -> None:
-    """Ends the servers of this session and removes their folder."""
+    """Ends the shared servers and removes their folder."""
     for folder in Path(os.environ[FOLDER]).iterdir():
         end_server(folder)
     shutil.rmtree(os.environ[FOLDER], ignore_errors=True)

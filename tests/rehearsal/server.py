@@ -1,10 +1,10 @@
 """Loads the stack on a simulated card once, then forks for each rehearsal.
 
-    python -m tests.rehearsal.server KEY SOCKET OWNER
+    python -m tests.rehearsal.server KEY SOCKET OWNER LOCK
 
-It ends after the process OWNER. Importing Unsloth takes most of a tiny rehearsal's time. KEY is a card of
-`lowmem_rl.models.hardware.CARDS`, `cpu` for Unsloth's CPU backend, `plain` for transformers, PEFT and TRL without
-Unsloth, also on the CPU, or `math` for Math-Verify alone.
+It ends after the process OWNER and keeps the open file LOCK locked. Importing Unsloth takes most of a tiny rehearsal's
+time. KEY is a card of `lowmem_rl.models.hardware.CARDS`, `cpu` for Unsloth's CPU backend, `plain` for transformers,
+PEFT and TRL without Unsloth, also on the CPU, or `math` for Math-Verify alone.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ def test_what_prompts_begin_with_is_read_once_and_the_log_probs_are_the_policys(
 
 def test_a_step_trains_it(smollm2: Path, tmp_path: Path) -> None:
     # Every completion is cut off, so that the rewards of a group differ by their random part alone.
-    run(resolved(smollm2, "rewards.boxed_answer=0", "rewards.random=1.0", "rollout.engine=lowmem"), tmp_path / "run")
+    run(resolved(smollm2, "rewards.boxed_answer=0", "rewards.random=1.0"), tmp_path / "run")
     out = RunDir(tmp_path / "run")
     (row,) = read_rows(out.metrics)
     assert isfinite(row["loss"])
