@@ -9,17 +9,41 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 from lowmem_rl.errors import RewardError
 from lowmem_rl.rewards.adversarial_cases import RewardCase, Variant, Worth, as_sampled, hedges_of, variants_of
 from lowmem_rl.rewards.isolated import LIMIT_S, isolated
-from lowmem_rl.rewards.model_reward import ModelReward, without_model
+from lowmem_rl.rewards.model_reward import ModelReward
 from lowmem_rl.rewards.reward import Reward, RewardFailed, RewardSet, Rollout, score_all, score_with
 from lowmem_rl.rewards.reward_finding import Fault, RewardFinding
 
 _CLOSE_TO = 1e-9
 _NOWHERE = Path(os.devnull)
 """Where goes what a reward prints about completions that nobody wrote."""
+
+
+Column = Sequence[float | None]
+"""What one reward pays each completion of a trial; None if it skips one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """A case with all completions that are tried for it: the perfect one, its variants, then its hedges."""
+
+    case: RewardCase
+    variants: tuple[Variant, ...]
+    rollout: Rollout
+
+    @classmethod
+    def of(cls, case: RewardCase, prefill: str) -> Self:
+        variants = tuple(variants_of(case))
+        completions = [
+            as_sampled(case.perfect, prefill),
+            *(as_sampled(v.completion, prefill, closed=v.worth != "worthless") for v in variants),
+            *(as_sampled(hedge, prefill) for hedge in hedges_of(case)),
+        ]
+        return cls(case, variants, Rollout(completions, [case.example] * len(completions)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +54,13 @@ class _CaseScores:
     perfect: float | None
     variants: tuple[tuple[Variant, float], ...]
     hedges: tuple[float, ...]
+
+    @classmethod
+    def of(cls, trial: _Trial, column: Column) -> Self:
+        perfect, *others = column
+        paid = [score or 0.0 for score in others]
+        variants = tuple(zip(trial.variants, paid, strict=False))
+        return cls(trial.case, perfect, variants, tuple(paid[len(variants) :]))
 
     @property
     def gold(self) -> float:
@@ -44,19 +75,30 @@ class _CaseScores:
         return any(score < self.gold - _CLOSE_TO for _, score in self.of_worth("wrong"))
 
 
+@dataclass(frozen=True, slots=True)
+class _Check:
+    """A reward, what it pays in each trial, and its faults; no columns if it needs its model or failed."""
+
+    reward: Reward
+    columns: Sequence[Column]
+    findings: list[RewardFinding]
+
+
 def check_rewards(rewards: RewardSet, cases: Sequence[RewardCase], prefill: str = "") -> list[RewardFinding]:
     """Returns the faults of each reward, or else of all together; empty if there are none.
 
     `prefill` is how the chat template opens the assistant's turn. Rewards of kind "model" and "control" must only run
-    without an error; what else is found of the kind "unknown" is a note.
+    without an error; what else is found of the kind "unknown" is a note. Each completion is scored once by each reward.
     """
     with isolated(rewards, log=_NOWHERE) as isolated_set:
-        findings = [finding for reward in isolated_set.rewards for finding in check_reward(reward, cases, prefill)]
+        trials = [_Trial.of(case, prefill) for case in cases]
+        checks = [_check(reward, trials, prefill) for reward in isolated_set.rewards]
+        findings = [finding for check in checks for finding in check.findings]
         if len(rewards.rewards) > 1:  # one reward may pay too much if the others make up for it: the total decides
             findings = [finding for finding in findings if finding.fault != "outranked"]
         if any(finding.level == "error" for finding in findings):
             return findings
-        outranked = _outranked_in_total(isolated_set, cases, prefill)
+        outranked = _outranked_in_total(trials, checks, rewards.weights)
         return [*findings, outranked] if outranked else findings
 
 
@@ -67,21 +109,29 @@ def check_reward(
 
     A reward from a user's file runs in a process of its own, in which each score may take `limit_s` seconds.
     """
-    if isinstance(reward, ModelReward) or not cases:
-        return []
     with isolated(RewardSet((reward,), (1.0,)), limit_s, _NOWHERE) as isolated_set:
-        (reward,) = isolated_set.rewards
-        try:
-            scored = [_score_case([(reward, 1.0)], case, prefill) for case in cases]
-            if reward.kind in ("model", "control"):
-                return []
-            merit = _merit_fault(reward, scored, prefill) if reward.kind in ("merit", "unknown") else None
-            if reward.kind == "unknown":  # it is called on the main thread
-                return [replace(merit, level="note")] if merit else []
-            return [finding for finding in (_thread_bound(reward, scored, prefill), merit) if finding]
-        except RewardFailed as error:
-            what = str(error).removeprefix(f"Reward {reward.name!r} ").rstrip(".")
-            return [RewardFinding(what, error.hint, reward.name, error.fault)]
+        return _check(isolated_set.rewards[0], [_Trial.of(case, prefill) for case in cases], prefill).findings
+
+
+def _check(reward: Reward, trials: Sequence[_Trial], prefill: str) -> _Check:
+    """Scores the trials, unless the reward needs its model, and returns the scores with what they show."""
+    if isinstance(reward, ModelReward) or not trials:
+        return _Check(reward, [], [])
+    try:
+        columns = [score_all(reward, trial.rollout) for trial in trials]
+        return _Check(reward, columns, _findings(reward, [*map(_CaseScores.of, trials, columns)], prefill))
+    except RewardFailed as error:
+        what = str(error).removeprefix(f"Reward {reward.name!r} ").rstrip(".")
+        return _Check(reward, [], [RewardFinding(what, error.hint, reward.name, error.fault)])
+
+
+def _findings(reward: Reward, scored: Sequence[_CaseScores], prefill: str) -> list[RewardFinding]:
+    if reward.kind in ("model", "control"):
+        return []
+    merit = _merit_fault(reward, scored, prefill) if reward.kind in ("merit", "unknown") else None
+    if reward.kind == "unknown":  # it is called on the main thread
+        return [replace(merit, level="note")] if merit else []
+    return [finding for finding in (_thread_bound(reward, scored, prefill), merit) if finding]
 
 
 def refuse(findings: Sequence[RewardFinding]) -> None:
@@ -90,27 +140,6 @@ def refuse(findings: Sequence[RewardFinding]) -> None:
         others = [f"{finding.reward}: {finding.fault}" for finding in errors[1:]]
         more = f" ({len(others)} more: {', '.join(others[:3])})" if others else ""
         raise RewardError(f"{errors[0]}{more}", hint=errors[0].fix)
-
-
-def _score_case(parts: Sequence[tuple[Reward, float]], case: RewardCase, prefill: str) -> _CaseScores:
-    """Scores a case by the weighted sum of rewards, all of its completions as one batch."""
-    variants, hedges = list(variants_of(case)), hedges_of(case)
-    completions = [
-        as_sampled(case.perfect, prefill),
-        *(as_sampled(v.completion, prefill, closed=v.worth != "worthless") for v in variants),
-        *(as_sampled(hedge, prefill) for hedge in hedges),
-    ]
-    rollout = Rollout(completions, [case.example] * len(completions))
-    columns = [[None if s is None else weight * s for s in score_all(reward, rollout)] for reward, weight in parts]
-    paid = [[s for column in columns if (s := column[n]) is not None] for n in range(len(completions))]
-    perfect, *others = [sum(row) if row else None for row in paid]
-    totals = [total or 0.0 for total in others]
-    return _CaseScores(
-        case,
-        perfect=perfect,
-        variants=tuple(zip(variants, totals, strict=False)),
-        hedges=tuple(totals[len(variants) :]),
-    )
 
 
 def _thread_bound(reward: Reward, scored: Sequence[_CaseScores], prefill: str) -> RewardFinding | None:
@@ -222,21 +251,32 @@ _MERIT_FAULTS: tuple[tuple[Fault, Callable[[Reward, Sequence[_CaseScores]], str 
 )
 
 
-def _outranked_in_total(rewards: RewardSet, cases: Sequence[RewardCase], prefill: str) -> RewardFinding | None:
+def _outranked_in_total(
+    trials: Sequence[_Trial], checks: Sequence[_Check], weights: Sequence[float]
+) -> RewardFinding | None:
     """Returns a finding on the first completion for which the whole set pays more than for the perfect one.
 
     A right answer in poor form may gain by what penalizes length: that is the purpose of such costs.
     """
-    known = without_model(rewards)
-    weighted = [(r, w) for r, w in zip(known.rewards, known.weights, strict=True) if r.kind in ("merit", "cost")]
-    merits = [(reward, weight) for reward, weight in weighted if reward.kind == "merit"]
-    worths: dict[Worth, list[tuple[Reward, float]]] = {"wrong": weighted, "worthless": weighted, "right": merits}
-    for worth, parts in worths.items() if weighted else ():
-        for case in cases:
-            scored = _score_case(parts, case, prefill)
-            variant, score = max(scored.of_worth(worth), key=lambda pair: pair[1], default=(None, scored.gold))
-            if variant and score > scored.gold + _CLOSE_TO:
-                what = f"together pay {score:g} for {variant.what}, and {scored.gold:g} for the perfect completion"
+    scored = [(check, weight) for check, weight in zip(checks, weights, strict=True) if check.columns]
+    weighted = [(check, weight) for check, weight in scored if check.reward.kind in ("merit", "cost")]
+    merits = [(check, weight) for check, weight in weighted if check.reward.kind == "merit"]
+    worths: dict[Worth, list[tuple[_Check, float]]] = {"wrong": weighted, "worthless": weighted, "right": merits}
+    for worth, parts in worths.items():
+        for total in map(_CaseScores.of, trials, _sums(parts)):
+            variant, score = max(total.of_worth(worth), key=lambda pair: pair[1], default=(None, total.gold))
+            if variant and score > total.gold + _CLOSE_TO:
+                what = f"together pay {score:g} for {variant.what}, and {total.gold:g} for the perfect completion"
                 hint = "Weigh the rewards so that the perfect completion earns most."
                 return RewardFinding(what, hint, "all", "outranked")
     return None
+
+
+def _sums(parts: Sequence[tuple[_Check, float]]) -> Iterator[Column]:
+    """Yields for each trial the weighted sums of what rewards pay; None if all of them skip a completion."""
+    for columns in zip(*(check.columns for check, _ in parts), strict=True):
+        rows = zip(*columns, strict=True)
+        paid = [
+            [weight * score for score, (_, weight) in zip(row, parts, strict=True) if score is not None] for row in rows
+        ]
+        yield [sum(row) if row else None for row in paid]
