@@ -102,8 +102,7 @@ def layers_of(
 
 
 WHOLE_7B, WHOLE_1B = load_shape("Qwen/Qwen2.5-7B-Instruct"), load_shape("Qwen/Qwen2.5-1.5B-Instruct")
-QWEN_7B, QWEN_1B = replace(WHOLE_7B, num_layers=6), replace(WHOLE_1B, num_layers=6)
-SHALLOW_7B, SHALLOW_1B = replace(QWEN_7B, num_layers=4), replace(QWEN_1B, num_layers=4)
+QWEN_7B, QWEN_1B = replace(WHOLE_7B, num_layers=4), replace(WHOLE_1B, num_layers=4)
 SHALLOW = shape(2, 512, 2816, (8, 2), 4096, tied=True)
 DEEP = shape(8, 256, 768, (4, 4), 2048, tied=False)
 WIDE_MLP = shape(4, 320, 2560, (5, 1), 8192, tied=True)
@@ -136,17 +135,17 @@ def first(shape: ModelShape, layers: int) -> dict[str, Any]:
     return whole(shape, layers) | {"backward_layers": shape.num_layers}
 
 
-LAST, FIRST = {"trained_layers": 3, "backward_layers": 3}, {"trained_layers": 3, "backward_layers": 6}
+LAST, FIRST = {"trained_layers": 2, "backward_layers": 2}, {"trained_layers": 2, "backward_layers": 4}
 FAKE = {
-    "1.5b, all whole, nothing recomputed": (QWEN_1B, work(**LONG, **whole(QWEN_1B, 6), checkpointing="none")),
+    "1.5b, all whole, nothing recomputed": (QWEN_1B, work(**LONG, **whole(QWEN_1B, 4), checkpointing="none")),
     "7b, last 1 whole": (QWEN_7B, work(**LONG, **whole(QWEN_7B, 1))),
     "7b": (QWEN_7B, work(**LONG)),
     "7b, nothing recomputed": (QWEN_7B, work(**LONG, checkpointing="none")),
     "7b, eager": (QWEN_7B, work(**LONG, attention="eager")),
-    "1.5b, DoRA": (SHALLOW_1B, work(**LONG, use_dora=True)),
-    "1.5b, DoRA, nothing recomputed": (SHALLOW_1B, work(**LONG, use_dora=True, checkpointing="none")),
-    "7b, DoRA, float32": (SHALLOW_7B, work(**LONG, use_dora=True, compute_bytes=4)),
-    "7b, DoRA in the last 2": (SHALLOW_7B, work(**LONG, use_dora=True, trained_layers=2, backward_layers=2)),
+    "1.5b, DoRA": (QWEN_1B, work(**LONG, use_dora=True)),
+    "1.5b, DoRA, nothing recomputed": (QWEN_1B, work(**LONG, use_dora=True, checkpointing="none")),
+    "7b, DoRA, float32": (QWEN_7B, work(**LONG, use_dora=True, compute_bytes=4)),
+    "7b, DoRA in the last 2": (QWEN_7B, work(**LONG, use_dora=True, trained_layers=2, backward_layers=2)),
     "7b, eager, one long row": (
         QWEN_7B,
         work(prompt_tokens=1024, completion_tokens=3072, micro_batch=1, attention="eager"),
@@ -163,10 +162,14 @@ FLOAT_WEIGHTS = {"weight_bytes": 4}
 """Of a model in float32 under autocast."""
 PEAKS_ALONE = {
     "1.5b, all weights, tied, float32": (QWEN_1B, work(**LONG, method="full", compute_bytes=4)),
-    "4 of 7b, float weights, last 1 whole": (SHALLOW_7B, work(**LONG, **whole(SHALLOW_7B, 1), **FLOAT_WEIGHTS)),
-    "4 of 7b, float weights": (SHALLOW_7B, work(**LONG, **FLOAT_WEIGHTS)),
+    "7b, float weights, last 1 whole": (QWEN_7B, work(**LONG, **whole(QWEN_7B, 1), **FLOAT_WEIGHTS)),
+    "7b, float weights": (QWEN_7B, work(**LONG, **FLOAT_WEIGHTS)),
     "1.5b, float weights": (QWEN_1B, work(**LONG, **FLOAT_WEIGHTS)),
-    "1.5b, float weights, nothing recomputed": (QWEN_1B, work(**LONG, **FLOAT_WEIGHTS, checkpointing="none")),
+    # with four layers it would be the loss
+    "6 of 1.5b, float weights, nothing recomputed": (
+        replace(QWEN_1B, num_layers=6),
+        work(**LONG, **FLOAT_WEIGHTS, checkpointing="none"),
+    ),
     "1.5b, float weights, supervised": (QWEN_1B, work(**LONG, **FLOAT_WEIGHTS, **SUPERVISED)),
     "1.5b, all weights, float weights": (QWEN_1B, work(**LONG, **FLOAT_WEIGHTS, method="full")),
     "1.5b, all weights, float weights, supervised": (
@@ -177,9 +180,9 @@ PEAKS_ALONE = {
 """Of their loss the largest moment is not counted so finely: a tied head's gradient waits outside of any parameter, and
 scored rows in float32 are copied for tiles. No peak comes from there."""
 FAKE |= PEAKS_ALONE
-CHOSEN = {"adapters in the last 3": (LAST, LAST), "adapters in the first 3": (FIRST, FIRST)} | {
-    "last 3 whole": tuple(whole(shape, 3) for shape in (QWEN_1B, QWEN_7B)),
-    "first 3 whole": tuple(first(shape, 3) for shape in (QWEN_1B, QWEN_7B)),
+CHOSEN = {"adapters in the last 2": (LAST, LAST), "adapters in the first 2": (FIRST, FIRST)} | {
+    "last 2 whole": tuple(whole(shape, 2) for shape in (QWEN_1B, QWEN_7B)),
+    "first 2 whole": tuple(first(shape, 2) for shape in (QWEN_1B, QWEN_7B)),
 }
 FAKE |= {
     f"{name}, {what}, checkpointing {checkpointing}": (shape, work(**LONG, **sizes[which], checkpointing=checkpointing))
@@ -242,7 +245,7 @@ ADAPTED = {
     for targets in [[*TARGETS][(number + index) % 3]]
 }
 CASES = REAL | FAKE | OTHER_PEAKS | ADAPTED
-FROZEN_TOP = [f"{name}, adapters in the first 3, checkpointing plain" for name in ("1.5b", "7b")]
+FROZEN_TOP = [f"{name}, adapters in the first 2, checkpointing plain" for name in ("1.5b", "7b")]
 """Layers are counted, their places not known: the top one, which is computed again while all inputs are kept, is taken
 for one that learns."""
 CLOSE = [case for case in REAL | FAKE | OTHER_PEAKS if case not in FROZEN_TOP]
