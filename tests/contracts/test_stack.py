@@ -1,8 +1,4 @@
-"""The contract with the installed stack: all that `lowmem_rl.stack` lists exists, and all that we use is listed.
-
-`UNSLOTH_ALLOW_CPU` makes Unsloth write its GRPO trainer, which a GPU uses, on a CPU. It pretends that there is CUDA,
-so this runs in its own process.
-"""
+"""The contract with the installed stack: all that `lowmem_rl.stack` lists exists, and all that we use is listed."""
 
 import ast
 import json
@@ -25,71 +21,15 @@ pytestmark = pytest.mark.slow  # half a minute, most of it to load the stack
 
 OURS = Path(lowmem_rl.__file__).parent
 
-REPORT = """
-import functools, importlib, inspect, json, os, sys
-os.environ["UNSLOTH_ALLOW_CPU"] = "1"
-import unsloth, torch
-from unsloth_zoo.fused_losses import fused_linear
-from unsloth_zoo.rl_replacements import chunked_hidden_states_selective_log_softmax
-from unsloth.models.rl import _patch_trl_rl_trainers
-import trl
-members, cases = map(json.loads, sys.argv[1:])
-def parameters(cls):
-    methods = {name: getattr(cls, name) for name in dir(cls) if not name.startswith("__")}
-    is_bound = lambda name: not isinstance(inspect.getattr_static(cls, name), staticmethod)
-    return {name: list(inspect.signature(method).parameters)[is_bound(name):]
-            for name, method in methods.items() if inspect.isfunction(method)}
-def is_there(path):
-    for cut in range(path.count("."), 0, -1):
-        parts = path.split(".")
-        try:
-            functools.reduce(getattr, parts[cut:], importlib.import_module(".".join(parts[:cut])))
-            return True
-        except (ImportError, AttributeError):
-            pass
-    return False
-def source(cls):
-    return "".join(inspect.getsource(base) for base in cls.__mro__ if base is not object)
-theirs = dir(trl.GRPOTrainer)
-plain, plain_source = parameters(trl.GRPOTrainer), source(trl.GRPOTrainer)
-_patch_trl_rl_trainers("grpo_trainer")
-from lowmem_rl.config.run_config import MemoryConfig, RunConfig
-from lowmem_rl.engine.device import Device
-from lowmem_rl.trl_adapter import trainer
-from pathlib import Path
-ours = trainer.trainer_class()
-overrides = {name for cls in ours.__mro__ if cls.__module__.startswith("lowmem_rl") for name in vars(cls)}
-config = RunConfig(memory=MemoryConfig(checkpointing="unsloth"))
-arguments = trainer.trainer_arguments(config, Device("cuda", "bfloat16"), Path("out"))
-arguments |= {"bf16": False, "use_cpu": True}
-load = inspect.signature(unsloth.FastLanguageModel.from_pretrained).parameters
-fused_linear._budget_bytes = lambda device: 2 * 2**30  # a card with room to spare
-hidden, head, index = torch.randn(1, 8, 16), torch.randn(32, 16), torch.zeros(1, 8, dtype=torch.long)
-print("REPORT" + json.dumps({
-    "chunk_rows": [fused_linear.fused_linear_rows(*case, 4) for case in cases],
-    "scored": list(chunked_hidden_states_selective_log_softmax(hidden, head, index, chunks=None).shape),
-    "rewritten": trl.GRPOTrainer.__name__,
-    "theirs": theirs,
-    "bases": [base.__name__ for base in ours.__mro__],
-    "parameters": {"plain": plain, "rewritten": parameters(trl.GRPOTrainer), "ours": parameters(ours)},
-    "overrides": sorted(overrides & set(parameters(trl.GRPOTrainer))),
-    "sources": {"plain": plain_source, "rewritten": source(trl.GRPOTrainer)},
-    "mini_batch": trl.GRPOConfig(**arguments).unsloth_grpo_mini_batch,
-    "lacking": [path for path in members if not is_there(path)],
-    "loading": list(load),
-}))
-"""
-
-
 CHUNKED = ("Qwen/Qwen2.5-1.5B", "Qwen/Qwen2.5-7B", "meta-llama/Llama-2-7b-hf", "meta-llama/Llama-3.1-8B", "tiny")
 CHUNKS = [(rows, load_shape(name)) for name in CHUNKED for rows in (1, 100, 600, 4095)]
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> dict:
+def report(preloaded: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
     asked = [(rows, shape.hidden_size, shape.vocab_size) for rows, shape in CHUNKS]
     run = subprocess.run(
-        [sys.executable, "-c", REPORT, json.dumps(list(MEMBERS)), json.dumps(asked)],
+        [sys.executable, "-m", "tests.contracts.rewritten_trainer", json.dumps(list(MEMBERS)), json.dumps(asked)],
         cwd=tmp_path_factory.mktemp("unsloth"),
         capture_output=True,
         text=True,
