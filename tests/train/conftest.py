@@ -12,7 +12,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _the_stack_is_never_collected() -> None:
     """Each full collection, at least one a training, would look at all modules again: 0.4 s."""
     from lowmem_rl.engine.policy import import_unsloth
