@@ -60,7 +60,7 @@ def test_an_unsupported_python_is_named_with_the_supported_ones(machine):
 def test_setup_passes_the_python_on_path_and_the_extras_to_uv(machine):
     python = f'exec {sys.executable} "$@"'
     done = machine("scripts/setup", "train", "dev", python3=python, uv=UV_THAT_SHOWS_ITS_CALL)
-    assert done.stdout == f"sync --inexact --extra train --extra dev on {sys.executable}\n"
+    assert done.stdout == f"sync --inexact --compile-bytecode --extra train --extra dev on {sys.executable}\n"
 
 
 @pytest.mark.parametrize("target", ["demo", "test"])
