@@ -32,7 +32,7 @@ os.environ |= {
     "HF_HOME": str(HOME / "huggingface"),
     "HF_HUB_OFFLINE": "1",
     "OMP_NUM_THREADS": "1",  # not measured for each model that a test loads
-    "HYPOTHESIS_STORAGE_DIRECTORY": str(HOME / "hypothesis"),
+    "HYPOTHESIS_STORAGE_DIRECTORY": str(ROOT / ".pytest_cache" / "hypothesis"),  # a table of Unicode takes it 2 s
     "MPLCONFIGDIR": str(HOME / "matplotlib"),
     "TORCHINDUCTOR_CACHE_DIR": str(HOME / "inductor"),
     "TRITON_CACHE_DIR": str(HOME / "triton"),
