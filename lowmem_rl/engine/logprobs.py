@@ -25,9 +25,6 @@ from lowmem_rl.rewards.model_reward import AnswerRow, ModelAccess
 _CHUNK_TOKENS = 128
 """Tokens whose logits are held at once: 80 MB in float32 for 152,000 words, 1.2 GB for a completion of 2048 tokens."""
 
-_FORWARD_TOKENS = 2048
-"""Tokens of one forward over several rows, padding included: an MLP's products of 2048 take 155 MB in a 7B."""
-
 Encoded = tuple[Sequence[int], Sequence[int]]
 """Ids of a context, and the ids after it whose log-probabilities are wanted."""
 
@@ -112,39 +109,27 @@ def completion_log_probs(policy: Policy, rows: Sequence[Encoded], *, temperature
     return [flat[start:end] for start, end in pairwise([0, *ends])]
 
 
-def kl_from_base(policy: Policy, rows: Sequence[Encoded]) -> float:
+def kl_from_base(policy: Policy, rows: Sequence[Encoded], *, batch: int) -> float:
     """Returns the mean KL divergence of the policy from the base weights over completion tokens, in nats a token.
 
     From the start of a run that started from an adapter (`engine.reference`).
-    Exact at each token: summed over the vocabulary, given the policy's own (prompt, completion) row so far. First all
-    rows with the adapter and then all without: PEFT looks at every layer each time it turns one off. No completion is
-    empty.
+    Exact at each token: summed over the vocabulary, given the policy's own (prompt, completion) row so far. One forward
+    for `batch` rows, first all rows with the adapter and then all without: PEFT looks at every layer each time it turns
+    one off. No completion is empty.
     """
     with torch.inference_mode(), policy.without_dropout():
-        mine = _states_of_rows(policy, rows)
+        mine = _states_of_rows(policy, rows, batch)
         with policy.model.disable_adapter():
-            base = _states_of_rows(policy, rows)
+            base = _states_of_rows(policy, rows, batch)
         totals = torch.stack([_kl_of_row(policy, *states) for states in zip(mine, base, strict=True)]).tolist()
     return float(sum(totals)) / sum(len(completion) for _, completion in rows)
 
 
-def _states_of_rows(policy: Policy, rows: Sequence[Encoded]) -> list[Tensor]:
+def _states_of_rows(policy: Policy, rows: Sequence[Encoded], batch: int) -> list[Tensor]:
     causal = policy.model.get_base_model()
-    # Copied, because a view would hold the prompt's states, too.
-    return [states.clone() for some in _forwards(rows) for states, _ in _completion_states(policy, causal, some)]
-
-
-def _forwards(rows: Sequence[Encoded]) -> Iterator[list[Encoded]]:
-    """Yields rows that one forward reads, in order; one that is longer than all of it may be comes alone."""
-    some, longest = list[Encoded](), 0
-    for row in rows:
-        longest = max(longest, _length(row))
-        if some and longest * (len(some) + 1) > _FORWARD_TOKENS:
-            yield some
-            some, longest = [], _length(row)
-        some.append(row)
-    if some:
-        yield some
+    forwards = [rows[start : start + batch] for start in range(0, len(rows), batch)]
+    # Copied, because a view would hold the prompts' states, too.
+    return [states.clone() for some in forwards for states, _ in _completion_states(policy, causal, some)]
 
 
 def _kl_of_row(policy: Policy, mine: Tensor, base: Tensor) -> Tensor:

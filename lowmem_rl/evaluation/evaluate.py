@@ -12,7 +12,6 @@ from pathlib import Path
 from lowmem_rl.engine.adapter import weights_digest
 from lowmem_rl.engine.hf_generate import Completion
 from lowmem_rl.engine.logprobs import encode_turn, kl_from_base
-from lowmem_rl.engine.policy import Policy
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.engine.sampling import GREEDY, SamplingParams
 from lowmem_rl.evaluation.eval_items import Item, ItemFile, Key
@@ -68,7 +67,7 @@ def evaluate(
             eval_set.params,
             on_progress=lambda done: on_progress(len(items) + done),
         )
-    kl_nats = _kl_nats(sampler.policy, items, eval_set.examples) if measures_kl else None
+    kl_nats = _kl_nats(sampler, items, eval_set.examples) if measures_kl else None
     return summarise(eval_set, items, sampled, step=step, seconds=time.monotonic() - began, kl_nats=kl_nats)
 
 
@@ -125,12 +124,13 @@ def _grade(
     return replace(item, late_verdicts=late_verdicts() - late_before)
 
 
-def _kl_nats(policy: Policy, items: Sequence[Item], examples: Sequence[Example]) -> float | None:
+def _kl_nats(sampler: Sampler, items: Sequence[Item], examples: Sequence[Example]) -> float | None:
     """Returns the KL divergence over the first completions, None if they have no tokens.
 
-    Left out are empty completions, and those whose text is too long for the model when it is encoded again.
+    Left out are empty completions, and those whose text is too long for the model when it is encoded again. A forward
+    reads the rows of a training micro-batch.
     """
-    pairs = zip(items[:_KL_COMPLETIONS], examples[:_KL_COMPLETIONS], strict=True)
+    policy, pairs = sampler.policy, zip(items[:_KL_COMPLETIONS], examples[:_KL_COMPLETIONS], strict=True)
     rows = [encode_turn(policy, e.prompt, item.completion, truncated=item.truncated) for item, e in pairs]
     readable = [(prompt, ids) for prompt, ids in rows if ids and policy.takes(len(prompt) + len(ids))]
-    return kl_from_base(policy, readable) if readable else None
+    return kl_from_base(policy, readable, batch=sampler.config.micro_batch) if readable else None

@@ -163,7 +163,8 @@ def _evaluation(workload: Workload, shape: ModelShape, held: _Held) -> Iterator[
     resident = (*held.resident, in_use, copies, *held.later, *_found_each_token(workload, shape))
     yield _Phase("evaluation", resident, _sampled(workload, shape, rows, rows, True))
     if workload.parks_originals:
-        compared = (*parked.compared_with_base(workload, shape), _one_layer(workload, shape, workload.row_tokens))
+        layer = _one_layer(workload, shape, parked.compared_rows(workload) * workload.row_tokens)
+        compared = (*parked.compared_with_base(workload, shape), layer)
         yield _Phase("evaluation", (*held.between, *held.later), [compared])
 
 

@@ -36,6 +36,11 @@ _COMPARED_ROWS, _COMPARED_TOKENS, _COMPARED_BYTES = 8, 128, 20
 float32 logits, two log-softmaxes, an exp and a difference."""
 
 
+def compared_rows(workload: Workload) -> int:
+    """Returns the rows of one forward of an evaluation's KL."""
+    return min(workload.micro_batch, _COMPARED_ROWS)
+
+
 def compared_with_base(workload: Workload, shape: ModelShape) -> tuple[Term, ...]:
     """What an evaluation holds that takes the KL from a base model whose originals wait in host RAM: they are fetched,
     next to the weights that have learned and to the last states of completions under both."""

@@ -23,7 +23,7 @@ _NOWHERE = Path(os.devnull)
 """Where goes what a reward prints about completions that nobody wrote."""
 
 
-Column = Sequence[float | None]
+_Column = Sequence[float | None]
 """What one reward pays each completion of a trial; None if it skips one."""
 
 
@@ -56,7 +56,7 @@ class _CaseScores:
     hedges: tuple[float, ...]
 
     @classmethod
-    def of(cls, trial: _Trial, column: Column) -> Self:
+    def of(cls, trial: _Trial, column: _Column) -> Self:
         perfect, *others = column
         paid = [score or 0.0 for score in others]
         variants = tuple(zip(trial.variants, paid, strict=False))
@@ -77,10 +77,10 @@ class _CaseScores:
 
 @dataclass(frozen=True, slots=True)
 class _Check:
-    """A reward, what it pays in each trial, and its faults; no columns if it needs its model or failed."""
+    """A reward, what it pays in each trial, and its faults; no columns if it was not scored or failed."""
 
     reward: Reward
-    columns: Sequence[Column]
+    columns: Sequence[_Column]
     findings: list[RewardFinding]
 
 
@@ -88,7 +88,8 @@ def check_rewards(rewards: RewardSet, cases: Sequence[RewardCase], prefill: str 
     """Returns the faults of each reward, or else of all together; empty if there are none.
 
     `prefill` is how the chat template opens the assistant's turn. Rewards of kind "model" and "control" must only run
-    without an error; what else is found of the kind "unknown" is a note. Each completion is scored once by each reward.
+    without an error; what else is found of the kind "unknown" is a note. Each reward scores each completion once, and
+    the first perfect one on another thread, too.
     """
     with isolated(rewards, log=_NOWHERE) as isolated_set:
         trials = [_Trial.of(case, prefill) for case in cases]
@@ -272,7 +273,7 @@ def _outranked_in_total(
     return None
 
 
-def _sums(parts: Sequence[tuple[_Check, float]]) -> Iterator[Column]:
+def _sums(parts: Sequence[tuple[_Check, float]]) -> Iterator[_Column]:
     """Yields for each trial the weighted sums of what rewards pay; None if all of them skip a completion."""
     for columns in zip(*(check.columns for check, _ in parts), strict=True):
         rows = zip(*columns, strict=True)

@@ -3,9 +3,10 @@
     python -m tests.contracts.rewritten_trainer MEMBERS CASES
 
 MEMBERS are dotted names that should exist, CASES arguments of Unsloth's `fused_linear_rows`. `UNSLOTH_ALLOW_CPU` makes
-Unsloth write the trainer on a CPU. It pretends that there is CUDA, so this runs in its own process.
+Unsloth write the trainer on a CPU. It pretends that there is CUDA, so this runs in its own process: one that has loaded
+TRL, and in `make test-long` also one that loads Unsloth first.
 """
-# ruff: noqa: I001, TID253, T201  # this process exists to load the stack, Unsloth first
+# ruff: noqa: I001, TID253, T201  # this process exists to load the stack
 
 import functools
 import importlib

@@ -57,10 +57,14 @@ def test_an_unsupported_python_is_named_with_the_supported_ones(machine):
     assert done.stderr.startswith("lowmem-rl needs Python 3.11, 3.12 or 3.13; here is Python 3.10.4.\nhint: ")
 
 
-def test_setup_passes_the_python_on_path_and_the_extras_to_uv(machine):
+@pytest.mark.parametrize(
+    ("extras", "options"),
+    [(["train"], "--extra train"), (["train", "dev"], "--compile-bytecode --extra train --extra dev")],
+)
+def test_setup_passes_the_python_on_path_and_the_extras_to_uv(machine, extras, options):
     python = f'exec {sys.executable} "$@"'
-    done = machine("scripts/setup", "train", "dev", python3=python, uv=UV_THAT_SHOWS_ITS_CALL)
-    assert done.stdout == f"sync --inexact --compile-bytecode --extra train --extra dev on {sys.executable}\n"
+    done = machine("scripts/setup", *extras, python3=python, uv=UV_THAT_SHOWS_ITS_CALL)
+    assert done.stdout == f"sync --inexact {options} on {sys.executable}\n"
 
 
 @pytest.mark.parametrize("target", ["demo", "test"])

@@ -165,7 +165,7 @@ PEAKS_ALONE = {
     "7b, float weights, last 1 whole": (QWEN_7B, work(**LONG, **whole(QWEN_7B, 1), **FLOAT_WEIGHTS)),
     "7b, float weights": (QWEN_7B, work(**LONG, **FLOAT_WEIGHTS)),
     "1.5b, float weights": (QWEN_1B, work(**LONG, **FLOAT_WEIGHTS)),
-    # with four layers it would be the loss
+    # with four layers the peak is the loss, which is not counted so finely
     "6 of 1.5b, float weights, nothing recomputed": (
         replace(QWEN_1B, num_layers=6),
         work(**LONG, **FLOAT_WEIGHTS, checkpointing="none"),

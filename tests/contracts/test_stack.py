@@ -17,7 +17,7 @@ from lowmem_rl.models.lookup import load_shape
 from lowmem_rl.stack import MARKS, MEMBERS, SWITCHES, TESTED, WORDINGS
 from lowmem_rl.trl_adapter.private import TORCH_PRIVATE, TRL_PRIVATE
 
-pytestmark = pytest.mark.slow  # half a minute, most of it to load the stack
+pytestmark = pytest.mark.slow  # seconds, most of them to load Unsloth
 
 OURS = Path(lowmem_rl.__file__).parent
 
@@ -27,10 +27,14 @@ CHUNKS = [(rows, load_shape(name)) for name in CHUNKED for rows in (1, 100, 600,
 
 @pytest.fixture(scope="module")
 def report(preloaded: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
+    return reported(preloaded, tmp_path_factory.mktemp("unsloth"))
+
+
+def reported(python: Path, folder: Path) -> dict:
     asked = [(rows, shape.hidden_size, shape.vocab_size) for rows, shape in CHUNKS]
     run = subprocess.run(
-        [sys.executable, "-m", "tests.contracts.rewritten_trainer", json.dumps(list(MEMBERS)), json.dumps(asked)],
-        cwd=tmp_path_factory.mktemp("unsloth"),
+        [python, "-m", "tests.contracts.rewritten_trainer", json.dumps(list(MEMBERS)), json.dumps(asked)],
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=300,
@@ -38,6 +42,11 @@ def report(preloaded: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
     )
     assert "REPORT" in run.stdout, run.stderr[-2000:]
     return json.loads(run.stdout.partition("REPORT")[2].splitlines()[0])
+
+
+@pytest.mark.long
+def test_the_report_is_that_of_a_process_that_loads_unsloth_first(report: dict, tmp_path: Path) -> None:
+    assert reported(Path(sys.prefix, "bin", "python"), tmp_path) == report
 
 
 @pytest.mark.parametrize("name", TESTED)

@@ -56,7 +56,7 @@ def readings(policy: Policy) -> list[Any]:
     turn = encode_turn(policy, long_prompt(), THOUGHTS, truncated=False)
     return [
         result_of(lambda: answer_nll(policy, [row], batch=1)[0]),
-        result_of(lambda: kl_from_base(policy, [turn])),
+        result_of(lambda: kl_from_base(policy, [turn], batch=8)),
         result_of(lambda: [found.text for found in answer(policy, [long_prompt()], GREEDY, max_tokens=16, batch=1)]),
     ]
 

@@ -14,7 +14,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _the_stack_is_never_collected() -> None:
-    """Each full collection, at least one a training, would look at all modules again: 0.4 s."""
+    """Each full collection, at least one a training, would look at all modules again, 0.4 s, and at what earlier files
+    left."""
     from lowmem_rl.engine.policy import import_unsloth
 
     import_unsloth()

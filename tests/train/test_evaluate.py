@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from lowmem_rl.config.compose import resolve
-from lowmem_rl.engine import logprobs
 from lowmem_rl.engine.adapter import weights_digest
 from lowmem_rl.engine.device import Device
 from lowmem_rl.engine.logprobs import encode_turn, kl_from_base
@@ -133,26 +132,23 @@ def test_the_distance_from_the_base_is_the_exact_kl_of_a_plain_forward(moved) ->
                 base = moved.model(input_ids=ids).logits[0, len(prompt) - 1 : -1].double().log_softmax(-1)
         expected += float((mine.exp() * (mine - base)).sum())
         tokens += len(completion)
-    assert kl_from_base(moved, rows) == pytest.approx(expected / tokens, rel=1e-4)
+    assert kl_from_base(moved, rows, batch=8) == pytest.approx(expected / tokens, rel=1e-4)
     assert expected > 0.01
     assert rows[0][1][-1] == moved.tokenizer.eos_token_id
 
 
-def test_the_distance_is_the_same_however_many_rows_a_forward_reads(moved, monkeypatch) -> None:
+def test_the_distance_is_the_same_however_many_rows_a_forward_reads(moved) -> None:
     prompt = asked().examples[0].prompt
     rows = [encode_turn(moved, prompt, text, truncated=True) for text in ("1", "<think>12</think>\\boxed{7}", "70")]
     lengths, read = [len(context) + len(ids) for context, ids in rows], []
     hook = moved.model.get_base_model().model.register_forward_pre_hook(
         lambda module, args, kwargs: read.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
-    at_once = kl_from_base(moved, rows)
-    monkeypatch.setattr(logprobs, "_FORWARD_TOKENS", 2 * max(lengths))
-    in_two = kl_from_base(moved, rows)
-    monkeypatch.setattr(logprobs, "_FORWARD_TOKENS", 1)
-    assert [in_two, kl_from_base(moved, rows)] == pytest.approx([at_once] * 2, rel=1e-5)
+    found = [kl_from_base(moved, rows, batch=batch) for batch in (1, 2, 8)]
     hook.remove()
-    two = [(2, max(lengths[:2])), (1, lengths[2])]
-    assert read == 2 * [(3, max(lengths))] + 2 * two + 2 * [(1, length) for length in lengths]
+    assert found == pytest.approx(found[:1] * 3, rel=1e-4)
+    each, two = [(1, length) for length in lengths], [(2, max(lengths[:2])), (1, lengths[2])]
+    assert read == 2 * each + 2 * two + 2 * [(3, max(lengths))]
 
 
 def test_an_adapter_that_is_untrained_is_at_its_base_and_a_model_without_one_is_not_measured(policy, tmp_path) -> None:

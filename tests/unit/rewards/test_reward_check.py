@@ -118,13 +118,13 @@ def test_a_small_reward_that_pays_nonsense_is_outweighed_or_named() -> None:
 def test_each_completion_is_scored_once_and_one_more_on_another_thread() -> None:
     scored: list[str] = []
 
-    def slow(completion: str, example: Example) -> float:
+    def counted(completion: str, example: Example) -> float:
         scored.append(completion)
         return score_boxed(completion, example)
 
     cases = general_cases()
     asked = sum(1 + len(list(variants_of(case))) + len(hedges_of(case)) for case in cases)
-    assert check_rewards(RewardSet((Reward("boxed", score_boxed), mine(slow)), (1.0, 1.0)), cases) == []
+    assert check_rewards(RewardSet((Reward("boxed", score_boxed), mine(counted)), (1.0, 1.0)), cases) == []
     assert len(scored) == asked + 1
 
 
