@@ -1,4 +1,4 @@
-"""A server that ends is told of, and leaves nothing."""
+"""A server that ends is reported of, and leaves nothing."""
 
 import os
 import signal
