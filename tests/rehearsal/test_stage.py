@@ -1,4 +1,4 @@
-"""A server that ends is reported of, and leaves nothing."""
+"""A server that ends is reported, and leaves nothing."""
 
 import os
 import signal
