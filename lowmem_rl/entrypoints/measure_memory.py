@@ -5,6 +5,7 @@ most layers learn. If that step fits, the whole run fits.
 """
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Any
 
 from lowmem_rl.config.compose import ResolvedConfig
 from lowmem_rl.config.layer_choice import text_of
+from lowmem_rl.config.run_config import RunConfig
 from lowmem_rl.engine.kept_copies import KeptCopies
+from lowmem_rl.engine.logprobs import kl_from_base
 from lowmem_rl.engine.policy import import_unsloth, prepare_process
 from lowmem_rl.engine.reference import load_policy_at_start
 from lowmem_rl.engine.sampler import Sampler
@@ -24,7 +27,9 @@ from lowmem_rl.entrypoints.longest_step import (
 )
 from lowmem_rl.entrypoints.preflight import PreparedRun, prepare
 from lowmem_rl.errors import DoesNotFit
+from lowmem_rl.example import Message
 from lowmem_rl.grpo.train_dataset import check_enough, prompts_needed, within_prompt_limit
+from lowmem_rl.memory.base_comparison import COMPLETIONS
 from lowmem_rl.memory.calibration import CPU, Calibration, CalibrationRow, calibration_for, store
 from lowmem_rl.planning.explain import advice_of
 from lowmem_rl.planning.heaviest_step import heaviest_step
@@ -158,12 +163,19 @@ def _run_phases(
     hooks = Hooks((profiler, *hook_of_step(config, RunDir(out), policy.model, step)))
     trainer_of(sampler, examples, rewards, out, hooks, repeats_nothing=repeats_nothing).train()
     listen(PhaseStarted("evaluating"))
-    # Two waves with our engine, which reads prompts of the second while the first is running; else one.
-    rows, limit = config.eval.batch, config.grpo.max_completion_tokens
-    prompts = [one.prompt for one in islice(cycle(longest_first), 2 * rows if sampler.uses_lowmem_engine else rows)]
     profiler.begin()
-    for _ in sampler.answers(prompts, GREEDY, max_tokens=limit, batch=rows):
-        pass
+    _evaluate(sampler, config, [one.prompt for one in longest_first])
     profiler.end("evaluation")
     policy.save_adapter(out / "adapter")
     profiler.end("save")
+
+
+def _evaluate(sampler: Sampler, config: RunConfig, longest_first: Sequence[Sequence[Message]]) -> None:
+    """Answers prompts, and takes the KL of completions as long as they may be."""
+    # Two waves with our engine, which reads prompts of the second while the first is running; else one.
+    rows, limit = config.eval.batch, config.grpo.max_completion_tokens
+    asked = list(islice(cycle(longest_first), 2 * rows if sampler.uses_lowmem_engine else rows))
+    for _ in sampler.answers(asked, GREEDY, max_tokens=limit, batch=rows):
+        pass
+    contexts = [sampler.policy.tokenize(prompt) for prompt in islice(cycle(longest_first), COMPLETIONS)]
+    kl_from_base(sampler.policy, [(ids, [*ids[:1]] * limit) for ids in contexts], batch=config.micro_batch)

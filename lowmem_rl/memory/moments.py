@@ -6,6 +6,7 @@ from typing import NamedTuple
 from lowmem_rl.memory import dora, driver_overhead, generate_sampler, lowmem_sampler, parked, terms
 from lowmem_rl.memory.activations import forward_layer, scoring, spare_chunk
 from lowmem_rl.memory.backward_moments import backward_moments
+from lowmem_rl.memory.base_comparison import comparison_moments
 from lowmem_rl.memory.kept_copies import kept_copies
 from lowmem_rl.memory.terms import Term, Terms, expected_sum, term, upper_sum
 from lowmem_rl.memory.workload import Workload
@@ -139,7 +140,8 @@ def _found_each_token(workload: Workload, shape: ModelShape) -> Terms:
 
 def _logprobs(workload: Workload, shape: ModelShape, held: _Held) -> _Phase:
     in_use = terms.matrix_in_use(workload, shape)
-    layers = (_one_layer(workload, shape, workload.tokens), in_use, dora.norms(workload, shape))
+    layer = forward_layer(workload, shape, workload.tokens, "one layer's forward")
+    layers = (layer, in_use, dora.norms(workload, shape))
     logits = (scoring(workload, shape), spare_chunk(workload, shape))
     copies = terms.cached_copies(workload, shape)
     resident = (*held.between, copies, held.kept, lowmem_sampler.states_read(workload, shape))
@@ -162,14 +164,7 @@ def _evaluation(workload: Workload, shape: ModelShape, held: _Held) -> Iterator[
     copies = terms.cached_copies(workload, shape)
     resident = (*held.resident, in_use, copies, *held.later, *_found_each_token(workload, shape))
     yield _Phase("evaluation", resident, _sampled(workload, shape, rows, rows, True))
-    if workload.parks_originals:
-        layer = _one_layer(workload, shape, parked.compared_rows(workload) * workload.row_tokens)
-        compared = (*parked.compared_with_base(workload, shape), layer)
-        yield _Phase("evaluation", (*held.between, *held.later), [compared])
-
-
-def _one_layer(workload: Workload, shape: ModelShape, tokens: int) -> Term:
-    return forward_layer(workload, shape, tokens, "one layer's forward")
+    yield _Phase("evaluation", (*held.between, copies, *held.later), comparison_moments(workload, shape))
 
 
 def _moments_of(phase: _Phase, workload: Workload, shape: ModelShape, card: Card | None) -> Iterator[Moment]:

@@ -4,24 +4,29 @@ from pathlib import Path
 
 import pytest
 
+from lowmem_rl.models.lookup import load_shape
 from tests.rehearsal.bytes import on_stage
 from tests.rehearsal.stage import Stage
 
 LAYERS = 2
-SETTINGS = (
-    "grpo.prompts_per_step=2",
-    "memory.rollout_rows=8",
-    "memory.micro_batch=4",
-    "grpo.max_completion_tokens=24",
-    "eval.batch=8",
-)
+ROWS = ("grpo.prompts_per_step=2", "memory.rollout_rows=8", "memory.micro_batch=4")
 """Two waves, four micro-batches."""
+SETTINGS = (*ROWS, "grpo.max_completion_tokens=24", "eval.batch=8")
 
 
 def test_two_layers_of_a_real_model_take_what_the_estimate_says(t4: Stage, tmp_path: Path) -> None:
     rows = on_stage(t4, "qwen1.5b-t4", tmp_path, layers=LAYERS)
     assert [row.phase for row in rows] == ["load", "rollout", "backward", "optimizer", "evaluation", "save"]
     assert {row.phase: row.ratio for row in rows if not row.is_close} == {}
+
+
+def test_an_evaluation_that_samples_one_row_takes_what_its_kl_takes(t4: Stage, tmp_path: Path) -> None:
+    settings = (*ROWS, "eval.batch=1", "grpo.max_completion_tokens=128")
+    rows = on_stage(t4, "qwen1.5b-t4", tmp_path, settings, layers=LAYERS, blocks=8)
+    (found,) = (row for row in rows if row.phase == "evaluation")
+    assert found.is_close
+    large = [size for size, _, lines in found.blocks if "engine/logprobs.py" in lines][:6]
+    assert large.count(128 * 4 * load_shape("Qwen/Qwen2.5-1.5B-Instruct").vocab_size) == 5
 
 
 def test_a_layer_keeps_what_biases_and_dropout_make_it_keep(a6000: Stage, tmp_path: Path) -> None:
