@@ -22,7 +22,7 @@ def doctor_command(*, as_json: bool, fix: bool) -> None:
     if as_json:
         show_json({"ready": is_ready(checks), "checks": [check.to_json() for check in checks], "commands": commands})
     elif fix:
-        show("\n".join([*map(as_comment, filter(_is_for_a_person, checks)), *commands] or ["# nothing to fix"]))
+        show("\n".join([*map(as_comment, filter(_is_for_a_person, checks)), *(commands or ["# no command to run"])]))
     else:
         shown = list(each_fix_once(checks))
         show("\n".join(as_table(shown, stdout_page()) if sys.stdout.isatty() else map(as_line, shown)))

@@ -93,7 +93,12 @@ def held_out_examples(task: Task, config: TaskConfig, most: int) -> list[Example
     """Returns the first `most` examples that training never draws. Raises `TaskError` if there are none."""
     examples = draw_examples(task, Selection("test", most, config.levels), most)
     if not examples:
-        raise TaskError(f"Task {config.name!r} has no held-out examples.", hint="Choose other levels or data.")
+        where = config.path or config.hub
+        rows = "Give more rows, or raise task.eval_share: without it one row in 20 is held out."
+        raise TaskError(
+            f"Task {config.name!r}{f' on {where}' if where else ''} has no held-out examples.",
+            hint=rows if config.name == "table" else "Choose other levels or data.",
+        )
     return examples
 
 
