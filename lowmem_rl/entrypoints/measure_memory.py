@@ -29,7 +29,7 @@ from lowmem_rl.entrypoints.preflight import PreparedRun, prepare
 from lowmem_rl.errors import DoesNotFit
 from lowmem_rl.example import Message
 from lowmem_rl.grpo.train_dataset import check_enough, prompts_needed, within_prompt_limit
-from lowmem_rl.memory.base_comparison import COMPLETIONS
+from lowmem_rl.memory.base_comparison import KL_COMPLETIONS
 from lowmem_rl.memory.calibration import CPU, Calibration, CalibrationRow, calibration_for, store
 from lowmem_rl.planning.explain import advice_of
 from lowmem_rl.planning.heaviest_step import heaviest_step
@@ -177,5 +177,5 @@ def _evaluate(sampler: Sampler, config: RunConfig, longest_first: Sequence[Seque
     asked = list(islice(cycle(longest_first), 2 * rows if sampler.uses_lowmem_engine else rows))
     for _ in sampler.answers(asked, GREEDY, max_tokens=limit, batch=rows):
         pass
-    contexts = [sampler.policy.tokenize(prompt) for prompt in islice(cycle(longest_first), COMPLETIONS)]
+    contexts = [sampler.policy.tokenize(prompt) for prompt in islice(cycle(longest_first), KL_COMPLETIONS)]
     kl_from_base(sampler.policy, [(ids, [*ids[:1]] * limit) for ids in contexts], batch=config.micro_batch)

@@ -96,7 +96,7 @@ def held_out_examples(task: Task, config: TaskConfig, most: int) -> list[Example
         where = config.path or config.hub
         rows = "Give more rows, or raise task.eval_share: without it one row in 20 is held out."
         raise TaskError(
-            f"Task {config.name!r}{f' on {where}' if where else ''} has no held-out examples.",
+            f"Task {config.name!r}{f' on {where!r}' if where else ''} has no held-out examples.",
             hint=rows if config.name == "table" else "Choose other levels or data.",
         )
     return examples

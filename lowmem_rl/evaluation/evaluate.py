@@ -20,7 +20,7 @@ from lowmem_rl.evaluation.eval_set import EvalSet
 from lowmem_rl.evaluation.grader import vote_of
 from lowmem_rl.evaluation.summary import summarise
 from lowmem_rl.example import Example
-from lowmem_rl.memory.base_comparison import COMPLETIONS
+from lowmem_rl.memory.base_comparison import KL_COMPLETIONS
 from lowmem_rl.rewards.reward import OnFailure
 from lowmem_rl.storage.run_dir import RunDir
 from lowmem_rl.verify import late_verdicts
@@ -128,7 +128,7 @@ def _kl_nats(sampler: Sampler, items: Sequence[Item], examples: Sequence[Example
     Left out are empty completions, and those whose text is too long for the model when it is encoded again. A forward
     reads the rows of a training micro-batch.
     """
-    policy, pairs = sampler.policy, zip(items[:COMPLETIONS], examples[:COMPLETIONS], strict=True)
+    policy, pairs = sampler.policy, zip(items[:KL_COMPLETIONS], examples[:KL_COMPLETIONS], strict=True)
     rows = [encode_turn(policy, e.prompt, item.completion, truncated=item.truncated) for item, e in pairs]
     readable = [(prompt, ids) for prompt, ids in rows if ids and policy.takes(len(prompt) + len(ids))]
     return kl_from_base(policy, readable, batch=sampler.config.micro_batch) if readable else None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lowmem_rl_cli import doctor_command
 from lowmem_rl_cli.doctor_command import as_line, as_table, each_fix_once
 from lowmem_rl_cli.text_page import TextPage
 
@@ -16,6 +17,7 @@ from tests.unit.health.simulated_runs import Policy, simulate, write_run
 
 Cli = Callable[..., Any]
 
+NO_CARD = MachineCheck("card", "warn", "no GPU", "The preset tiny-cpu trains on the CPU.")
 MISSING = MachineCheck("torch", "fail", "not installed", "The extra brings it.", "uv pip install 'lowmem-rl[train]'")
 
 
@@ -39,6 +41,25 @@ def test_one_fix_of_many_absent_packages_is_shown_once() -> None:
     shown = list(each_fix_once([MISSING, *others]))
     assert [check.name for check in shown] == ["torch", "trl", "python", "peft"]
     assert [bool(check.fix) for check in shown] == [True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("checks", "lines"),
+    [
+        ([], ["# no command to run"]),
+        ([NO_CARD], ["# warn card", "# no command to run"]),
+        ([NO_CARD, replace(MISSING, command="pip install torch")], ["# warn card", "pip install torch"]),
+    ],
+)
+def test_commands_that_fix_come_last_and_that_there_is_none_is_said(
+    checks: list[MachineCheck], lines: list[str], cli_here: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor_command, "check_machine", lambda: checks)
+    monkeypatch.setattr(doctor_command.shutil, "which", lambda name: f"/bin/{name}")
+    _, stdout, _ = cli_here("doctor", "--fix")
+    shown = stdout.splitlines()
+    assert len(shown) == len(lines)
+    assert all(map(str.startswith, shown, lines))
 
 
 def test_the_table_shows_square_brackets_as_they_are() -> None:

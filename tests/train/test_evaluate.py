@@ -15,6 +15,7 @@ from lowmem_rl.engine.policy import Policy, load_policy, prepare_process
 from lowmem_rl.engine.sampler import Sampler
 from lowmem_rl.engine.sampling import GREEDY
 from lowmem_rl.errors import RunDirError
+from lowmem_rl.evaluation import evaluate as evaluate_module
 from lowmem_rl.evaluation.eval_items import read_items
 from lowmem_rl.evaluation.eval_result import EvalResult
 from lowmem_rl.evaluation.eval_set import EvalSet, held_out
@@ -149,6 +150,13 @@ def test_the_distance_is_the_same_however_many_rows_a_forward_reads(moved) -> No
     assert found == pytest.approx(found[:1] * 3, rel=1e-4)
     each, two = [(1, length) for length in lengths], [(2, max(lengths[:2])), (1, lengths[2])]
     assert read == 2 * each + 2 * two + 2 * [(3, max(lengths))]
+
+
+def test_an_evaluation_takes_the_distance_in_forwards_of_a_micro_batch(moved, tmp_path, monkeypatch) -> None:
+    config, asked_for = config_of(), []
+    monkeypatch.setattr(evaluate_module, "kl_from_base", lambda policy, rows, *, batch: asked_for.append(batch))
+    evaluate(Sampler(moved, config), replace(asked(), examples=asked().examples[:2]), files_in(tmp_path), step=0)
+    assert asked_for == [config.micro_batch]
 
 
 def test_an_adapter_that_is_untrained_is_at_its_base_and_a_model_without_one_is_not_measured(policy, tmp_path) -> None:

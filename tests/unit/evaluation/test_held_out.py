@@ -15,7 +15,7 @@ class NoRows:
 @pytest.mark.parametrize(
     ("config", "what", "fix"),
     [
-        (TaskConfig(name="table", path="sums.csv"), "Task 'table' on sums.csv has no", "raise task.eval_share"),
+        (TaskConfig(name="table", path="sums.csv"), "Task 'table' on 'sums.csv' has no", "raise task.eval_share"),
         (TaskConfig(name="arithmetic"), "Task 'arithmetic' has no", "Choose other levels"),
     ],
 )
